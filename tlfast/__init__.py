@@ -1,0 +1,1 @@
+"""Rapid prototyping of transfer learning in image classification, on fastai and timm."""

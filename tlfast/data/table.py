@@ -1,0 +1,353 @@
+"""The image table: one row an image, with its label, part and group; from a folder, a zip, a CSV file or a task's own layout.
+
+Nothing below this module knows which it was.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import random
+import re
+import zipfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from .. import images
+from ..errors import DataError, ImageError, UsageError
+from ..results import DataSummary, Event, OnEvent, Row, Unreadable, ignore
+from ..settings import Settings, Task, flag
+
+SPLITS = ("train", "valid", "test")
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+FOLDS = 5
+MAX_UNREADABLE = 0.05  # share of unreadable images above which something larger is wrong
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """All images of a run. `classes` gives each label its index; every row has a part."""
+
+    rows: tuple[Row, ...]
+    classes: tuple[str, ...]
+    source: str
+    unreadable: tuple[Unreadable, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def part(self, split: str) -> list[Row]:
+        return [row for row in self.rows if row.split == split]
+
+    def summary(self) -> DataSummary:
+        """Count the images of each part and class."""
+        counts = Counter((row.split, row.label) for row in self.rows)
+        by_part = {split: {label: counts[split, label] for label in self.classes} for split in SPLITS if self.part(split)}
+        groups = len({row.group for row in self.rows if row.group})
+        return DataSummary(self.source, list(self.classes), by_part, groups, list(self.unreadable), list(self.notes))
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 of every image's name, size in bytes, label and part, in hex: two runs with the same saw the same data."""
+        root = Path(self.source) if Path(self.source).is_dir() else Path(self.source).parent
+        digest = hashlib.sha256()
+        for row, size in zip(self.rows, _sizes(self.rows), strict=True):
+            digest.update(f"{os.path.relpath(row.path, root)}\0{size}\0{row.label}\0{row.split}\n".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+
+def load_table(task: Task, settings: Settings, root: Path) -> ImageTable:
+    """Read, split and limit the images of `root` (folder, zip or CSV file). Raises DataError or UsageError."""
+    rows, notes, own = _read(task, settings, root)
+    if settings.group_by:
+        rows = _grouped(rows, settings.group_by)
+    classes, note = _classes(task, rows, root)
+    rows = _assign_parts(rows, settings, own)
+    if settings.limit:
+        rows = _limited(rows, settings.limit, settings.seed)
+    table = ImageTable(tuple(rows), classes, str(root), notes=tuple(notes + note))
+    _check_parts(table)
+    return table
+
+
+def readable(table: ImageTable, on_event: OnEvent = ignore) -> ImageTable:
+    """Open every image once; return the table of those that can be read, the others named in `unreadable`.
+
+    Raises DataError where more than 5 % cannot be read or a class is left empty.
+    """
+    reasons = list(each_image(table.rows, _problem, "checking images", on_event))
+    bad = tuple(Unreadable(row.path, reason) for row, reason in zip(table.rows, reasons, strict=True) if reason)
+    kept = tuple(row for row, reason in zip(table.rows, reasons, strict=True) if not reason)
+    if len(bad) > MAX_UNREADABLE * len(table.rows):
+        raise DataError(
+            f"{len(bad)} of {len(table.rows)} images cannot be read, the first: {bad[0].path}: {bad[0].reason}",
+            f"At most {MAX_UNREADABLE:.0%} may fail; tlfast data check names them all",
+        )
+    result = replace(table, rows=kept, unreadable=bad)
+    _check_parts(result)
+    return result
+
+
+def each_image(rows: Sequence[Row], work: Callable[[str], str], phase: str, on_event: OnEvent) -> Iterable[str]:
+    """Yield `work(path)` of each row in order; threads do the decoding, which releases Python's lock."""
+    with ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1)) as pool:
+        for done, result in enumerate(pool.map(work, (row.path for row in rows), chunksize=64), start=1):
+            if done % 64 == 0 or done == len(rows):
+                on_event(Event(phase, done, len(rows)))
+            yield result
+
+
+def _problem(path: str) -> str:
+    try:
+        images.open_image(path)
+    except ImageError as error:
+        return error.message
+    return ""
+
+
+# Reading
+
+
+def _read(task: Task, settings: Settings, root: Path) -> tuple[list[Row], list[str], bool]:
+    """Return the rows of whatever `root` is, remarks, and whether the layout was the task's own (its parts are the fold asked for)."""
+    if root.is_dir():
+        own = task.rows(root, settings.fold) if task.rows else None
+        if own is not None:
+            return own, [], True
+        return *read_members(str(root) + os.sep, _walk(root), str(root)), False
+    if root.suffix.lower() == ".zip":
+        return *read_members(f"{root}!/", _members(root), str(root)), False
+    if root.suffix.lower() in (".csv", ".tsv"):
+        return read_csv(root, settings), [], False
+    raise UsageError(f"{root} is not a folder, a .zip or a .csv", "Give --data a folder of class folders, a zip of one, or a CSV file")
+
+
+def read_members(prefix: str, names: list[str], source: str) -> tuple[list[Row], list[str]]:
+    """Make rows of image names such as `train/cat/1.jpg` or `cat/1.jpg`; folders wrapped around them all are ignored.
+
+    Returns the rows and remarks on images that were left out. Raises DataError where there are no images in class folders.
+    """
+    paths = [PurePosixPath(name).parts for name in names]
+    if not paths:
+        raise DataError(f"no images in {source}", f"Images end in one of: {', '.join(sorted(images.SUFFIXES))}")
+    depth = _wrapping(paths)
+    parted = _is_parted(paths, depth)
+    rows, stray = [], 0
+    for name, path in zip(names, paths, strict=True):
+        inner = path[depth:]
+        split = SPLIT_NAMES[inner[0].lower()] if parted else ""
+        inner = inner[1:] if parted else inner
+        if len(inner) < 2:
+            stray += 1
+            continue
+        rows.append(Row(prefix + name, inner[0], split))
+    if not rows:
+        raise DataError(f"the {stray} images of {source} lie in no class folder", "Make one sub-folder for each class, named after it")
+    return rows, [f"{stray} images outside any class folder are left out"] if stray else []
+
+
+def read_csv(path: Path, settings: Settings) -> list[Row]:
+    """Read a CSV (or ;- or tab-separated) file of images; paths are relative to it. Raises UsageError or DataError."""
+    text = _csv_text(path)
+    try:
+        delimiter = csv.Sniffer().sniff(text.partition("\n")[0], ",;\t").delimiter
+    except csv.Error:  # a single column
+        delimiter = ","
+    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
+    columns = reader.fieldnames or []
+    for column, name in ((settings.path_col, "path_col"), (settings.label_col, "label_col")):
+        if column not in columns:
+            raise UsageError(f"{path.name} has no column '{column}'; it has: {', '.join(columns)}", f"Name the column with {flag(name)}")
+    for column, name, usual in ((settings.split_col, "split_col", "split"), (settings.group_col, "group_col", "group")):
+        if column not in columns and column != usual:
+            raise UsageError(f"{path.name} has no column '{column}'; it has: {', '.join(columns)}", f"Name the column with {flag(name)}, or leave it out")
+    rows = [_csv_row(record, line, path, settings) for line, record in enumerate(reader, start=2)]
+    if not rows:
+        raise DataError(f"{path} has a header but no rows", "Add a row for each image: its path and its label")
+    return rows
+
+
+def _csv_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})", "Save it as UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+
+
+def _csv_row(record: dict[str, str], line: int, path: Path, settings: Settings) -> Row:
+    name, label = ((record.get(column) or "").strip() for column in (settings.path_col, settings.label_col))
+    if not name or not label:
+        raise DataError(f"{path.name} line {line}: no {'path' if not name else f'label for {name}'}", "Give every row both, or delete the row")
+    split = (record.get(settings.split_col) or "").strip()
+    if split and split.lower() not in SPLIT_NAMES:
+        raise DataError(f"{path.name} line {line}: '{split}' is not a part", "Use train, valid and test")
+    return Row(str(path.parent / name), label, SPLIT_NAMES.get(split.lower(), ""), (record.get(settings.group_col) or "").strip())
+
+
+def _walk(root: Path) -> list[str]:
+    """Return the image names below a folder, relative and with '/', sorted; links to folders are not followed."""
+    names = []
+    for folder, inner, files in os.walk(root):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        names += [(Path(folder) / name).relative_to(root).as_posix() for name in files if images.is_image_name(name)]
+    return sorted(names)
+
+
+def _members(archive: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(archive) as file:
+            names = [info.filename for info in file.infolist() if not info.is_dir()]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"{archive} is not a zip that can be read ({error})", "Check it with: python -m zipfile -t FILE") from None
+    return sorted(name for name in names if images.is_image_name(name) and not name.startswith("__MACOSX/"))
+
+
+def _wrapping(paths: list[tuple[str, ...]]) -> int:
+    """Count the leading folders that hold everything and are neither a part nor a class."""
+    depth = 0
+    while all(len(path) > depth + 2 for path in paths) and len({path[depth] for path in paths}) == 1 and not _is_parted(paths, depth):
+        depth += 1
+    return depth
+
+
+def _is_parted(paths: list[tuple[str, ...]], depth: int) -> bool:
+    tops = {path[depth].lower() for path in paths if len(path) > depth + 1}
+    return bool(tops) and tops <= SPLIT_NAMES.keys() and any(SPLIT_NAMES[top] == "train" for top in tops)
+
+
+# Classes, parts and subsets
+
+
+def _grouped(rows: list[Row], pattern: str) -> list[Row]:
+    """Set each row's group to what the pattern finds in its file name: its first bracketed part, if it has one."""
+    compiled = re.compile(pattern)
+    matches = [compiled.search(PurePosixPath(row.path).name) for row in rows]
+    if not any(matches):
+        raise UsageError(f"--group-by '{pattern}' matches no file name, such as {PurePosixPath(rows[0].path).name}", "Try it on one of your file names")
+    # An image without a match is a group of its own.
+    return [replace(row, group=(match[1] if compiled.groups else match[0]) if match else row.path) for row, match in zip(rows, matches, strict=True)]
+
+
+def _classes(task: Task, rows: list[Row], root: Path) -> tuple[tuple[str, ...], list[str]]:
+    found = {row.label for row in rows}
+    if len(found) < 2:
+        raise DataError(f"{root} holds one class only, '{next(iter(found))}'", "A classifier needs at least two; make one sub-folder for each class")
+    if not task.classes or found == set(task.classes):
+        return task.classes or tuple(sorted(found)), []
+    known = tuple(label for label in task.classes if label in found)
+    classes = known if len(known) == len(found) else tuple(sorted(found))
+    return classes, [f"the data has {len(found)} classes where the task {task.name} has {len(task.classes)}; the data's are used"]
+
+
+def _assign_parts(rows: list[Row], settings: Settings, own: bool) -> list[Row]:
+    """Give every row a part; hold out a fold or a share of the training images where the data has no valid part.
+
+    A drawn fold re-divides the train and valid parts together; the test part is never touched.
+    """
+    rows = [row if row.split else replace(row, split="train") for row in rows]
+    has_valid = any(row.split == "valid" for row in rows)
+    if has_valid and (own or settings.fold is None):
+        return rows
+    pool = [i for i, row in enumerate(rows) if row.split != "test"]
+    _check_divisible([rows[i] for i in pool])
+    draw = _held_out if settings.fold is None else _fold
+    held, pooled = set(draw(rows, pool, settings)), set(pool)
+    return [replace(row, split="valid" if i in held else "train") if i in pooled else row for i, row in enumerate(rows)]
+
+
+def _check_divisible(rows: list[Row]) -> None:
+    counts = Counter(row.label for row in rows)
+    label, count = min(counts.items(), key=lambda item: item[1], default=("", 0))
+    if count < 2:
+        raise DataError(f"class '{label}' has {count} image; one to train on and one to validate with are the least", "Add images of it, or remove the class")
+
+
+def _held_out(rows: list[Row], pool: list[int], settings: Settings) -> list[int]:
+    """Choose the valid part: classes in proportion, groups undivided."""
+    if any(rows[i].group for i in pool):
+        return _grouped_fold(rows, pool, settings, round(1 / settings.valid_pct), 0)
+    count = max(1, round(len(pool) * settings.valid_pct))
+    return _in_proportion(rows, pool, count, settings.seed, leave=1)
+
+
+def _fold(rows: list[Row], pool: list[int], settings: Settings) -> list[int]:
+    from sklearn.model_selection import StratifiedKFold
+
+    number = settings.fold or 0
+    if any(rows[i].group for i in pool):
+        return _grouped_fold(rows, pool, settings, FOLDS, number)
+    smallest = min(Counter(rows[i].label for i in pool).items(), key=lambda item: item[1])
+    if smallest[1] < FOLDS:
+        raise DataError(f"class '{smallest[0]}' has {smallest[1]} images, fewer than the {FOLDS} folds", "Leave --fold out, or add images of it")
+    splitter = StratifiedKFold(FOLDS, shuffle=True, random_state=settings.seed)
+    folds = list(splitter.split(pool, [rows[i].label for i in pool]))
+    return [pool[i] for i in folds[number][1]]
+
+
+def _grouped_fold(rows: list[Row], pool: list[int], settings: Settings, folds: int, number: int) -> list[int]:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    groups = [rows[i].group or rows[i].path for i in pool]
+    if len(set(groups)) < folds:
+        raise DataError(f"{len(set(groups))} groups cannot be divided into {folds} parts", "Give a finer --group-by, or a larger --valid-pct")
+    splitter = StratifiedGroupKFold(max(2, folds), shuffle=True, random_state=settings.seed)
+    chosen = list(splitter.split(pool, [rows[i].label for i in pool], groups))[number][1]
+    return [pool[i] for i in chosen]
+
+
+def _limited(rows: list[Row], limit: int, seed: int) -> list[Row]:
+    """Keep at most `limit` rows of each part, classes in proportion, in their order."""
+    kept: set[int] = set()
+    for split in SPLITS:
+        members = [i for i, row in enumerate(rows) if row.split == split]
+        kept.update(members if len(members) <= limit else _in_proportion(rows, members, limit, seed))
+    return [row for i, row in enumerate(rows) if i in kept]
+
+
+def _in_proportion(rows: list[Row], members: list[int], count: int, seed: int, leave: int = 0) -> list[int]:
+    """Choose about `count` of the members, classes in proportion, at least one of each class and all but `leave` at most.
+
+    scikit-learn's stratified split fails where a class is smaller than its share; small sets are what prototypes start from.
+    """
+    by_label: dict[str, list[int]] = defaultdict(list)
+    for i in members:
+        by_label[rows[i].label].append(i)
+    draw = random.Random(seed)
+    chosen: list[int] = []
+    share = count / len(members)
+    for label in sorted(by_label):
+        own = by_label[label]
+        quota = min(max(1, round(share * len(own))), len(own) - leave)
+        chosen += draw.sample(own, quota)
+    return chosen
+
+
+def _check_parts(table: ImageTable) -> None:
+    """Refuse a table that cannot train or be judged: an empty part, or a class with nothing to learn from."""
+    for split in ("train", "valid"):
+        if not table.part(split):
+            raise DataError(f"the {split} part of {table.source} is empty", "tlfast data check shows the parts; --valid-pct draws a valid part")
+    counts = Counter(row.label for row in table.part("train"))
+    empty = [label for label in table.classes if not counts[label]]
+    if empty:
+        raise DataError(f"no training images of class '{empty[0]}'", "Add images of it to the train part, or remove the class")
+
+
+def _sizes(rows: Sequence[Row]) -> Iterable[int]:
+    """Yield each image's size in bytes; one look at an archive serves all its members."""
+    archives: dict[str, dict[str, int]] = {}
+    for row in rows:
+        archive, member = images.split_zip(row.path)
+        if not member:
+            yield os.path.getsize(row.path)
+            continue
+        if archive not in archives:
+            with zipfile.ZipFile(archive) as file:
+                archives[archive] = {info.filename: info.file_size for info in file.infolist()}
+        yield archives[archive][member]

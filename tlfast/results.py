@@ -1,0 +1,209 @@
+"""What tlfast returns: frozen dataclasses, each of which can be written as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image: where it lies, its label, its part (train, valid, test or "") and its group ("" for none).
+
+    `path` is a file's path, or `archive.zip!/member` for an image inside a zip.
+    """
+
+    path: str
+    label: str
+    split: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An image that was skipped, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a long piece of work says while it runs: a step of `total`, a row for the table of epochs, or a remark."""
+
+    phase: str
+    done: int = 0
+    total: int = 0
+    row: EpochRow | None = None
+    note: str = ""
+
+
+OnEvent = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Take an event and do nothing: the default listener."""
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One epoch: mean losses, metrics on the valid part, and its duration in seconds."""
+
+    phase: str
+    epoch: int
+    train_loss: float
+    valid_loss: float
+    accuracy: float
+    macro_f1: float
+    balanced_accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RateCurve:
+    """What the learning-rate finder saw: the loss at each rate, and the rate it suggests."""
+
+    rates: list[float]
+    losses: list[float]
+    suggestion: float
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of a training: its rate (the largest of its schedule), its epochs, and the epoch that was kept."""
+
+    name: str
+    lr: float
+    epochs: list[EpochRow]
+    best_epoch: int
+    seconds: float
+    images_per_second: float
+    curve: RateCurve | None = None
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """Precision, recall and F1 of one class (or an average), and how many images it had."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well predictions agree with labels on one part of the data.
+
+    `confusion[i][j]` counts images of class i that were called class j.
+    """
+
+    split: str
+    classes: list[str]
+    accuracy: float
+    balanced_accuracy: float
+    log_loss: float
+    macro: ClassScore
+    weighted: ClassScore
+    per_class: list[ClassScore]
+    confusion: list[list[int]]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ConfusedPair:
+    """How often one class was taken for another, and what share of that class it is."""
+
+    actual: str
+    predicted: str
+    count: int
+    share: float
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """Images per class and part, and what was skipped or said about them."""
+
+    source: str
+    classes: list[str]
+    counts: dict[str, dict[str, int]]  # part -> class -> images
+    groups: int
+    unreadable: list[Unreadable] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)  # "48x48" -> images
+    modes: dict[str, int] = field(default_factory=dict)  # "RGB" -> images
+
+    def total(self, split: str) -> int:
+        return sum(self.counts.get(split, {}).values())
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training would do: shown by `--dry-run`."""
+
+    settings: dict[str, Any]
+    data: DataSummary
+    weights: str
+    device: str
+    parameters: int
+    trained_parameters: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training: its folder, what it was and how good it is."""
+
+    run: str
+    folder: str
+    settings: dict[str, Any]
+    weights: str
+    device: str
+    phases: list[Phase]
+    evaluation: Evaluation
+    data: DataSummary
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class InterpretResult:
+    """Where a classifier errs: per-class scores, the most confused pairs and the pictures drawn."""
+
+    run: str
+    evaluation: Evaluation
+    confused: list[ConfusedPair]
+    top_losses: list[dict[str, Any]]
+    pictures: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one image: the likeliest class, its probability, and every class's, likeliest first."""
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class PredictRow:
+    """One image of a `predict` command: its prediction, or why there is none."""
+
+    path: str
+    prediction: Prediction | None
+    error: str = ""

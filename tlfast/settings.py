@@ -1,0 +1,275 @@
+"""Every setting of a run, declared once: its default, meaning and check.
+
+The command line, the README's table and `run.json` follow from the declarations in `Settings`.
+A `Task` brings its own defaults; `resolve` merges them all, once, into a frozen `Settings`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from .errors import UsageError, nearest
+from .results import Row
+
+STRATEGIES = ("partial", "full")
+
+Check = Callable[[Any], str]  # returns what is wrong with a value, or ""
+
+
+def setting(default: Any, help: str, *, group: str, check: Check | None = None) -> Any:
+    """Declare one setting: a dataclass field that carries its help text, its group in `--help` and its check."""
+    return field(default=default, metadata={"help": help, "group": group, "check": check})
+
+
+def at_least(low: float) -> Check:
+    return lambda value: "" if value >= low and math.isfinite(value) else f"must be at least {low:g}"
+
+
+def between(low: float, high: float) -> Check:
+    return lambda value: "" if low <= value <= high else f"must lie between {low:g} and {high:g}"
+
+
+def _rate(value: str) -> str:
+    if value == "auto":
+        return ""
+    try:
+        rate = float(value)
+    except ValueError:
+        return "must be auto or a number such as 1e-3"
+    return "" if 0 < rate <= 10 else "must be above 0 and at most 10"
+
+
+def _regex(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        return f"is not a regular expression: {error}"
+    return ""
+
+
+def _run_name(value: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9][\w.+-]*", value) and value != "latest":
+        return ""
+    return "must start with a letter or digit and hold only letters, digits, '.', '_', '+' and '-' (not 'latest')"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a run depends on, resolved once; nothing below the command line reads a flag."""
+
+    task: str
+    strategy: Literal["partial", "full"] = "partial"
+
+    arch: str = setting("mobilenetv2_100", "Backbone: any timm name.", group="Model")
+    weights: str = setting("auto", "Pretrained weights: auto, none, or a .safetensors/.pth file.", group="Model")
+    size: int = setting(128, "Side of the square image that the network sees, in pixels.", group="Model", check=between(8, 2048))
+    crop_pct: float = setting(
+        1.0,
+        "Images are resized to size/crop-pct, then cropped to size: randomly in training, centrally otherwise.",
+        group="Model",
+        check=between(0.1, 1),
+    )
+    resize: Literal["squish", "crop", "pad"] = setting(
+        "squish", "How an image becomes square: squeezed, its centre cut out, or padded.", group="Model"
+    )
+
+    data: str = setting("", "Use these images instead: a folder, a zip or a CSV file; nothing is copied.", group="Data")
+    path_col: str = setting("path", "CSV column of image paths, relative to the CSV file.", group="Data")
+    label_col: str = setting("label", "CSV column of labels.", group="Data")
+    split_col: str = setting("split", "CSV column of train/valid/test, if there is one.", group="Data")
+    group_col: str = setting("group", "CSV column of groups that no split may divide, if there is one.", group="Data")
+    group_by: str = setting("", "Regular expression on the file name; what it matches is the image's group.", group="Data", check=_regex)
+    fold: int | None = setting(
+        None, "Which fold to hold out: the data's own folds where it has some, else one of 5 drawn folds.", group="Data", check=between(0, 4)
+    )
+    valid_pct: float = setting(
+        0.2, "Share of the training images held out where the data has no valid part.", group="Data", check=between(0.01, 0.9)
+    )
+    limit: int | None = setting(
+        None, "At most N images of each part, classes in proportion: for prototyping.", group="Data", check=at_least(2)
+    )
+    workers: int | None = setting(
+        None, "Loader processes; by default none on a CPU, up to 8 beside a GPU.", group="Data", check=between(0, 256)
+    )
+
+    augment: Literal["none", "light", "standard", "strong"] = setting("standard", "How much training images are varied.", group="Augmentation")
+    flip: Literal["none", "horizontal", "both"] = setting(
+        "horizontal", "Mirrorings that keep the label (both: also vertical).", group="Augmentation"
+    )
+    rotate: float | None = setting(
+        None, "Largest rotation in degrees; by default what the augment preset says.", group="Augmentation", check=between(0, 180)
+    )
+    colour: bool = setting(
+        True, "Vary saturation and hue too (of no use on grey images).", group="Augmentation"
+    )
+
+    epochs: int = setting(10, "Epochs of the strategy's own phase (partial: of the classifier).", group="Training", check=between(1, 10_000))
+    freeze_epochs: int = setting(
+        4, "With --full: epochs of the classifier alone, backbone frozen, before all layers train.", group="Training", check=between(0, 10_000)
+    )
+    views: int = setting(
+        2, "Augmented views of each training image that the frozen backbone is run on.", group="Training", check=between(1, 64)
+    )
+    bs: int = setting(64, "Images in a batch.", group="Training", check=between(1, 65_536))
+    lr: str = setting("auto", "Learning rate; auto asks the learning-rate finder before each phase.", group="Training", check=_rate)
+    class_weights: Literal["none", "balanced"] = setting("none", "Weigh rare classes up in the loss.", group="Training")
+    label_smoothing: float = setting(0.0, "Share of the label spread over the other classes.", group="Training", check=between(0, 0.9))
+    mixup: float = setting(0.0, "Mixup strength (alpha); 0 is off.", group="Training", check=between(0, 10))
+    patience: int | None = setting(
+        None, "Stop after this many epochs without a better metric.", group="Training", check=at_least(1)
+    )
+    metric: Literal["accuracy", "macro_f1", "balanced_accuracy", "valid_loss"] = setting(
+        "accuracy", "Judges which epoch is best; the best epoch is what is kept.", group="Training"
+    )
+    seed: int = setting(0, "Seed of every random choice.", group="Training", check=between(0, 2**32 - 1))
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Where to train; auto takes a GPU where there is one.", group="Run")
+    out: str = setting("exports", "Folder that holds the runs.", group="Run")
+    name: str = setting("", "Name of this run; by default time, strategy and arch.", group="Run", check=lambda v: _run_name(v) if v else "")
+
+    @property
+    def rate(self) -> float | None:
+        """The learning rate, or None where the finder is to choose it."""
+        return None if self.lr == "auto" else float(self.lr)
+
+    @property
+    def full_size(self) -> int:
+        """Side in pixels to which an image is resized before the crop to `size`."""
+        return round(self.size / self.crop_pct)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+        """Rebuild from `run.json`; settings that this version does not know are an error, not a loss."""
+        return _checked(dict(values))
+
+
+@dataclass(frozen=True)
+class Source:
+    """One public place of a task's data: files to download and what is known of them."""
+
+    title: str
+    files: tuple[tuple[str, str], ...] = ()  # (address, file name to keep it under)
+    hub_dataset: str = ""  # a Hugging Face data set read from its parquet conversion
+    size: int | None = None  # bytes of the first file, where known
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is known of a data set: its classes, its best settings and where its images come from.
+
+    `classes` empty means: the data's own. `rows` reads a layout of the task's own from a folder, or returns None where the
+    folder is not laid out so; `arrange` turns a download (folder or file) into a folder that can be read.
+    """
+
+    name: str
+    title: str
+    classes: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    partial: Mapping[str, Any] = field(default_factory=dict)
+    full: Mapping[str, Any] = field(default_factory=dict)
+    licence: str = ""
+    homepage: str = ""
+    sources: tuple[Source, ...] = ()
+    by_hand: str = ""
+    rows: Callable[[Path, int | None], list[Row] | None] | None = None
+    arrange: Callable[[Path, Path], None] | None = None
+    make: Callable[[Path], None] | None = None  # draws the images from something already installed
+
+
+def declared() -> dict[str, dataclasses.Field]:
+    """Return the settings that a user may give, by name: all fields with a declaration."""
+    return {f.name: f for f in dataclasses.fields(Settings) if "help" in f.metadata}
+
+
+def types() -> dict[str, Any]:
+    """Return each setting's type, by name."""
+    return get_type_hints(Settings)
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def resolve(task: Task, strategy: str | None, flags: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Settings:
+    """Merge declaration < task < task's preset for the strategy < config file < flags, and check every value.
+
+    `flags` holds only what was typed. Raises UsageError naming the flag.
+    """
+    config = dict(config or {})
+    config.pop("task", None)
+    strategy = strategy or config.pop("strategy", None) or "partial"
+    config.pop("strategy", None)
+    if strategy not in STRATEGIES:
+        raise UsageError(f"strategy is '{strategy}'", "Use one of: " + ", ".join(STRATEGIES))
+    preset = task.partial if strategy == "partial" else task.full
+    return _checked({"task": task.name, "strategy": strategy, **task.defaults, **preset, **config, **flags})
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """Read settings from a TOML file. Raises UsageError where it is missing or not TOML."""
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        import tomli as tomllib
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror}", "Give a TOML file of settings, such as: epochs = 5") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path} is not TOML: {error}", "One setting a line, such as: epochs = 5") from None
+    return {name.replace("-", "_"): value for name, value in values.items()}
+
+
+def _checked(values: dict[str, Any]) -> Settings:
+    known = {f.name for f in dataclasses.fields(Settings)}
+    for name in values:
+        if name not in known:
+            raise UsageError(f"unknown setting '{name}'", nearest(name, sorted(known)) or "See tlfast train --help")
+    fields, hints = declared(), types()
+    for name, value in values.items():
+        if name in fields:
+            values[name] = _typed(name, value, hints[name])
+            check = fields[name].metadata["check"]
+            problem = check(values[name]) if check and values[name] is not None else ""
+            if problem:
+                raise UsageError(f"{flag(name)} {value!s} {problem}")
+    return Settings(**values)
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """Return `value` as the declared type, or raise UsageError: a config file can hold anything."""
+    if get_origin(hint) is Literal:
+        return _choice(name, value, get_args(hint))
+    wanted = [t for t in _members(hint) if t is not type(None)][0]
+    if value is None and type(None) in _members(hint):
+        return None
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if wanted is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+        raise UsageError(f"{flag(name)} {value!r} is not {_article(wanted)}")
+    return value
+
+
+def _choice(name: str, value: Any, choices: Iterable[str]) -> Any:
+    if value not in choices:
+        raise UsageError(f"{flag(name)} '{value}' is not one of: {', '.join(choices)}", nearest(str(value), list(choices)))
+    return value
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) or (hint,)
+
+
+def _article(wanted: type) -> str:
+    return {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[wanted]

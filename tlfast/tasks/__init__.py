@@ -1,0 +1,33 @@
+"""The tasks: one file each, discovered; and any folder, CSV or zip of labelled images."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+
+from ..errors import UsageError, nearest
+from ..settings import Task
+from .folder import folder_task
+
+
+@lru_cache(maxsize=1)
+def registered() -> dict[str, Task]:
+    """Return every task by name: each module of this package that has a `TASK`."""
+    modules = [import_module(f"{__name__}.{info.name}") for info in iter_modules(__path__)]
+    tasks = [module.TASK for module in modules if hasattr(module, "TASK")]
+    return {task.name: task for task in sorted(tasks, key=lambda task: task.name)}
+
+
+def get(name: str) -> tuple[Task, str]:
+    """Return the task of that name and "", or the task made for a path and that path. Raises UsageError for anything else."""
+    if name in registered():
+        return registered()[name], ""
+    if Path(name).expanduser().exists():
+        path = Path(name).expanduser().resolve()
+        return folder_task(path), str(path)
+    hint = nearest(name, list(registered())) or "Tasks: " + ", ".join(registered()) + "; or the path of a folder, zip or CSV of images"
+    looks_like_path = bool(re.search(r"[/\\]|\.(zip|csv)$", name))
+    raise UsageError(f"{name}: no such folder or file" if looks_like_path else f"unknown task '{name}'", hint)

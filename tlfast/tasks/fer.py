@@ -1,0 +1,100 @@
+"""`tlfast train fer [--full]`: seven facial expressions, FER2013 (48x48 grey faces), MobileNetV2.
+
+Goodfellow et al., Challenges in Representation Learning, 2013 (arXiv 1307.0414). For research use only.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+from ..errors import DataError
+from ..images import is_image_name
+from ..settings import Source, Task
+
+CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+CSV_EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")  # by number, in fer2013.csv
+CSV_PARTS = {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}
+PARTS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
+ALIASES = {
+    "anger": "angry", "disgusted": "disgust", "fearful": "fear", "happiness": "happy", "sadness": "sad", "surprised": "surprise",
+}  # fmt: skip
+
+
+def arrange(source: Path, target: Path, beside: Path) -> None:
+    """Turn a download into `target/{train,valid,test}/<expression>/`.
+
+    Takes the original `fer2013.csv`, a folder that holds it, or a folder of `train/`, `valid/`, `test/`. In Kaggle's folders `test` is
+    PublicTest and PrivateTest merged; the file names tell them apart, and PublicTest becomes the valid part, as in the challenge.
+    Raises DataError.
+    """
+    csv_file = source if source.is_file() else next(source.rglob("fer2013.csv"), None)
+    if csv_file:
+        _from_csv(csv_file, target)
+        return
+    root = _parts_root(source)
+    for part_folder in sorted(path for path in root.iterdir() if path.is_dir() and path.name.lower() in PARTS):
+        for class_folder in sorted(path for path in part_folder.iterdir() if path.is_dir()):
+            _copy_class(class_folder, PARTS[part_folder.name.lower()], target)
+
+
+def _copy_class(folder: Path, part: str, target: Path) -> None:
+    label = ALIASES.get(folder.name.lower(), folder.name.lower())
+    if label not in CLASSES:
+        raise DataError(f"{folder} is not one of the expressions: " + ", ".join(CLASSES), "Train on it as a folder of your own: tlfast train FOLDER")
+    for image in sorted(path for path in folder.iterdir() if is_image_name(path.name)):
+        final = "valid" if part == "test" and image.name.startswith("PublicTest") else part
+        destination = target / final / label / image.name
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(image, destination)
+
+
+def _parts_root(source: Path) -> Path:
+    """Find the folder that holds `train/`: the source itself, or a folder that an archive wrapped around it."""
+    for folder in (source, *sorted(path for path in source.rglob("*") if path.is_dir() and len(path.relative_to(source).parts) <= 2)):
+        if (folder / "train").is_dir():
+            return folder
+    raise DataError(f"{source.name}: neither fer2013.csv nor a train folder in it", "Give fer2013.csv, or a folder or zip with train/<expression>/*.jpg")
+
+
+def _from_csv(source: Path, target: Path) -> None:
+    """Write the images of `fer2013.csv` (columns emotion, pixels, Usage) as PNG files."""
+    with source.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        missing = {"emotion", "pixels", "Usage"} - set(reader.fieldnames or ())
+        if missing:
+            raise DataError(f"{source}: no column {', '.join(sorted(missing))}", "The original fer2013.csv has emotion, pixels and Usage")
+        for number, row in enumerate(reader):
+            _write_csv_image(row, number, target, source)
+
+
+def _write_csv_image(row: dict[str, str], number: int, target: Path, source: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    try:
+        pixels = np.array(row["pixels"].split(), dtype=np.uint8).reshape(48, 48)
+        label, part = CSV_EMOTIONS[int(row["emotion"])], CSV_PARTS[row["Usage"].strip()]
+    except (ValueError, IndexError, KeyError, AttributeError, OverflowError) as error:
+        raise DataError(f"{source} line {number + 2}: not a row of fer2013.csv ({error})") from None
+    destination = target / part / label / f"{row['Usage'].strip()}_{number:05d}.png"
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(destination)
+
+
+TASK = Task(
+    name="fer",
+    title="facial expressions, FER2013 (48x48 grey faces)",
+    classes=CLASSES,
+    defaults={"arch": "mobilenetv2_100", "size": 96, "flip": "horizontal", "rotate": 15.0, "colour": False},
+    full={"epochs": 8},
+    licence="research use only",
+    homepage="https://www.kaggle.com/datasets/msambare/fer2013",
+    sources=(
+        Source("Hugging Face SmolVEncoder/fer2013", hub_dataset="SmolVEncoder/fer2013"),
+        Source("Hugging Face Jeneral/fer-2013", hub_dataset="Jeneral/fer-2013"),
+    ),
+    by_hand="Download archive.zip from https://www.kaggle.com/datasets/msambare/fer2013 (or fer2013.csv of the challenge)",
+    arrange=arrange,
+)

@@ -1,0 +1,135 @@
+"""`tlfast train weeds [--full]`: eight weeds and "Negative" in Australian rangeland, DeepWeeds (256x256 colour), ResNet50.
+
+Olsen et al., DeepWeeds: A Multiclass Weed Species Image Dataset for Deep Learning, Scientific Reports 9, 2058 (2019). CC BY 4.0.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from pathlib import Path
+
+from ..errors import DataError
+from ..images import is_image_name
+from ..results import Row
+from ..settings import Source, Task
+
+# By number, as in the label files.
+CLASSES = (
+    "Chinee apple", "Lantana", "Parkinsonia", "Parthenium", "Prickly acacia", "Rubber vine", "Siam weed", "Snake weed", "Negative",
+)  # fmt: skip
+PARTS = {"train": "train", "val": "valid", "test": "test"}
+GITHUB = "https://raw.githubusercontent.com/AlexOlsen/DeepWeeds/master/labels/"
+FOLD_FILES = tuple(f"{part}_subset{fold}.csv" for fold in range(5) for part in PARTS)
+LABEL_FILE = re.compile(r"labels\.csv|(train|val|test)_subset[0-4]\.csv")
+
+
+def rows(root: Path, fold: int | None) -> list[Row] | None:
+    """Read DeepWeeds as it is published: images beside `labels/{train,val,test}_subset{fold}.csv`, or `labels.csv` alone.
+
+    The official fold is 0 where none is asked for. Without the fold files the rows have no part, and folds are drawn by shooting day.
+    Returns None where `root` holds no such label files. Raises DataError.
+    """
+    labels = next((folder for folder in (root / "labels", root) if _label_files(folder)), None)
+    if labels is None:
+        return None
+    images = root / "images" if (root / "images").is_dir() else root
+    names = _species(labels / "labels.csv")
+    number = fold or 0
+    folds = {part: labels / f"{prefix}_subset{number}.csv" for prefix, part in PARTS.items()}
+    present = {part: path for part, path in folds.items() if path.is_file()}
+    if "train" in present and "valid" in present:
+        return [row for part, path in present.items() for row in _read(path, images, names, part)]
+    if (labels / "labels.csv").is_file():
+        return _read(labels / "labels.csv", images, names, "")
+    missing = ", ".join(path.name for path in folds.values() if not path.is_file())
+    raise DataError(f"{labels}: fold {number} lacks {missing}", "Choose another --fold, or add labels.csv")
+
+
+def arrange(source: Path, target: Path, beside: Path) -> None:
+    """Turn a download into `target/images/*.jpg` and `target/labels/*.csv`.
+
+    The label files may lie in the source, beside it, or in a folder `labels` beside it. Raises DataError.
+    """
+    found = _label_files(source, deep=True) or _label_files(beside / "labels") or _label_files(beside)
+    if not found:
+        raise DataError(
+            f"no label files with {source.name}: neither labels.csv nor train_subset0.csv",
+            "Put the CSV files of github.com/AlexOlsen/DeepWeeds/tree/master/labels beside it",
+        )
+    (target / "images").mkdir(parents=True)
+    (target / "labels").mkdir()
+    for path in found:
+        shutil.copyfile(path, target / "labels" / path.name)
+    for path in sorted(path for path in source.rglob("*") if path.is_file() and is_image_name(path.name)):
+        shutil.copyfile(path, target / "images" / path.name)
+
+
+def _label_files(folder: Path, deep: bool = False) -> list[Path]:
+    paths = (folder.rglob if deep else folder.glob)("*.csv")
+    return sorted(path for path in paths if LABEL_FILE.fullmatch(path.name))
+
+
+def _read(path: Path, images: Path, names: dict[str, str], split: str) -> list[Row]:
+    found = []
+    for line, record in enumerate(_records(path), start=2):
+        name, number = (record["Filename"] or "").strip(), (record["Label"] or "").strip()
+        if number not in names:
+            raise DataError(f"{path} line {line}: label '{number}' of '{name}' is not one of {', '.join(names)}")
+        found.append(Row(str(images / name), names[number], split, _shooting_day(name)))
+    return found
+
+
+def _species(path: Path) -> dict[str, str]:
+    """Return the class of each label number, as `labels.csv` says where it is there."""
+    names = {str(number): name for number, name in enumerate(CLASSES)}
+    if path.is_file():
+        spelled = {"negatives": "Negative"} | {name.lower(): name for name in CLASSES}
+        for record in _records(path):
+            species = (record.get("Species") or "").strip()
+            if species:
+                names[(record["Label"] or "").strip()] = spelled.get(species.lower(), species)
+    return names
+
+
+def _records(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        missing = {"Filename", "Label"} - set(reader.fieldnames or ())
+        if missing:
+            raise DataError(f"{path}: no column {', '.join(sorted(missing))}", "DeepWeeds' label files have Filename and Label")
+        return list(reader)
+
+
+def _shooting_day(name: str) -> str:
+    """Images of one day show the same plants: `20170914-100337-3.jpg` -> "20170914"."""
+    match = re.match(r"(\d{8})-\d{6}-\d+", Path(name).name)
+    return match[1] if match else ""
+
+
+TASK = Task(
+    name="weeds",
+    title="weeds in the field, DeepWeeds (256x256 colour photographs)",
+    classes=CLASSES,
+    defaults={"arch": "resnet50", "size": 224, "crop_pct": 0.875, "flip": "both", "rotate": 180.0},
+    partial={"views": 3},
+    full={"epochs": 6},
+    licence="CC BY 4.0",
+    homepage="https://github.com/AlexOlsen/DeepWeeds",
+    sources=(
+        Source(
+            "the authors' Google Drive and GitHub",
+            files=(
+                ("https://drive.usercontent.google.com/download?id=1xnK3B6K6KekDI55vwJ0vnc2IGoDga9cj&export=download&confirm=t", "images.zip"),
+                (GITHUB + "labels.csv", "labels.csv"),
+                *((GITHUB + name, name) for name in FOLD_FILES),
+            ),
+            size=468_000_000,
+        ),
+        Source("Hugging Face Project-AgML/DeepWeeds_classification", hub_dataset="Project-AgML/DeepWeeds_classification"),
+    ),
+    by_hand="Download images.zip and the folder labels by the links on https://github.com/AlexOlsen/DeepWeeds",
+    rows=rows,
+    arrange=arrange,
+)
