@@ -10,7 +10,6 @@ import os
 import zipfile
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
@@ -138,10 +137,7 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     """Scale deep grey values to 0..255; Pillow's own conversion clips them to white."""
     values = np.asarray(image).astype(np.float64)
     top = values.max(initial=0)
-    if top <= 1 and image.mode == "F":
-        full = 1.0
-    else:
-        full = 255.0 if top <= 255 and not image.mode.startswith("I;16") else max(65535.0, top)
+    full = 1.0 if top <= 1 and image.mode == "F" else 255.0 if top <= 255 and not image.mode.startswith("I;16") else max(65535.0, top)
     return Image.fromarray((values.clip(0) * (255.0 / full)).round().clip(0, 255).astype(np.uint8))
 
 

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import sys
+import warnings
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +27,12 @@ def tune_allocator() -> bool:
         return False
     libc = ctypes.CDLL(None)
     return bool(libc.mallopt(_M_MMAP_THRESHOLD, _KEEP_BELOW) and libc.mallopt(_M_TRIM_THRESHOLD, _KEEP_BELOW))
+
+
+def hide_known_warnings() -> None:
+    """Keep warnings out of sight that a user can do nothing about: fastai and timm still call `torch.jit.script` when they are imported."""
+    warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
 
 
 def cores() -> int:

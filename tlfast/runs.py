@@ -16,6 +16,7 @@ from typing import Any
 from .errors import RunError, UsageError, nearest
 
 MANIFEST = "run.json"
+METRICS = "metrics.json"
 LATEST = "latest"
 
 
@@ -100,6 +101,25 @@ def read(folder: Path) -> Run:
 def folders(out: str, task: str = "") -> list[Path]:
     """Return the folders of all finished runs, by task and then by id."""
     return sorted(manifest.parent for manifest in Path(out).glob(f"{task or '*'}/*/{MANIFEST}") if not manifest.parent.name.startswith("."))
+
+
+def listing(out: str, task: str = "") -> list[dict[str, Any]]:
+    """Return what to show of every finished run, oldest first: id, task, strategy, arch, accuracy, macro F1, time and folder.
+
+    A damaged run is left out. Raises RunError where a task is named that has no run.
+    """
+    rows = []
+    for folder in folders(out, task):
+        try:
+            run, metrics = read(folder), json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        except (RunError, OSError, ValueError):
+            continue
+        chosen = {name: run.manifest["settings"][name] for name in ("task", "strategy", "arch")}
+        scores = {"accuracy": metrics["accuracy"], "macro_f1": metrics["macro"]["f1"]}
+        rows.append({"run": run.id, **chosen, **scores, "created": run.manifest["created"], "folder": str(folder)})
+    if task and not rows:
+        raise _not_found(task, out)
+    return sorted(rows, key=lambda row: row["created"])
 
 
 def _not_found(reference: str, out: str) -> RunError:

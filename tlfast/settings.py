@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,9 +76,7 @@ class Settings:
         group="Model",
         check=between(0.1, 1),
     )
-    resize: Literal["squish", "crop", "pad"] = setting(
-        "squish", "How an image becomes square: squeezed, its centre cut out, or padded.", group="Model"
-    )
+    resize: Literal["squish", "crop", "pad"] = setting("squish", "How an image becomes square: squeezed, its centre cut out, or padded.", group="Model")
 
     data: str = setting("", "Use these images instead: a folder, a zip or a CSV file; nothing is copied.", group="Data")
     path_col: str = setting("path", "CSV column of image paths, relative to the CSV file.", group="Data")
@@ -88,42 +87,26 @@ class Settings:
     fold: int | None = setting(
         None, "Which fold to hold out: the data's own folds where it has some, else one of 5 drawn folds.", group="Data", check=between(0, 4)
     )
-    valid_pct: float = setting(
-        0.2, "Share of the training images held out where the data has no valid part.", group="Data", check=between(0.01, 0.9)
-    )
-    limit: int | None = setting(
-        None, "At most N images of each part, classes in proportion: for prototyping.", group="Data", check=at_least(2)
-    )
-    workers: int | None = setting(
-        None, "Loader processes; by default none on a CPU, up to 8 beside a GPU.", group="Data", check=between(0, 256)
-    )
+    valid_pct: float = setting(0.2, "Share of the training images held out where the data has no valid part.", group="Data", check=between(0.01, 0.9))
+    limit: int | None = setting(None, "At most N images of each part, classes in proportion: for prototyping.", group="Data", check=at_least(2))
+    workers: int | None = setting(None, "Loader processes; by default none on a CPU, up to 8 beside a GPU.", group="Data", check=between(0, 256))
 
     augment: Literal["none", "light", "standard", "strong"] = setting("standard", "How much training images are varied.", group="Augmentation")
-    flip: Literal["none", "horizontal", "both"] = setting(
-        "horizontal", "Mirrorings that keep the label (both: also vertical).", group="Augmentation"
-    )
-    rotate: float | None = setting(
-        None, "Largest rotation in degrees; by default what the augment preset says.", group="Augmentation", check=between(0, 180)
-    )
-    colour: bool = setting(
-        True, "Vary saturation and hue too (of no use on grey images).", group="Augmentation"
-    )
+    flip: Literal["none", "horizontal", "both"] = setting("horizontal", "Mirrorings that keep the label (both: also vertical).", group="Augmentation")
+    rotate: float | None = setting(None, "Largest rotation in degrees; by default what the augment preset says.", group="Augmentation", check=between(0, 180))
+    colour: bool = setting(True, "Vary saturation and hue too (of no use on grey images).", group="Augmentation")
 
     epochs: int = setting(10, "Epochs of the strategy's own phase (partial: of the classifier).", group="Training", check=between(1, 10_000))
     freeze_epochs: int = setting(
         4, "With --full: epochs of the classifier alone, backbone frozen, before all layers train.", group="Training", check=between(0, 10_000)
     )
-    views: int = setting(
-        2, "Augmented views of each training image that the frozen backbone is run on.", group="Training", check=between(1, 64)
-    )
+    views: int = setting(2, "Augmented views of each training image that the frozen backbone is run on.", group="Training", check=between(1, 64))
     bs: int = setting(64, "Images in a batch.", group="Training", check=between(1, 65_536))
     lr: str = setting("auto", "Learning rate; auto asks the learning-rate finder before each phase.", group="Training", check=_rate)
     class_weights: Literal["none", "balanced"] = setting("none", "Weigh rare classes up in the loss.", group="Training")
     label_smoothing: float = setting(0.0, "Share of the label spread over the other classes.", group="Training", check=between(0, 0.9))
     mixup: float = setting(0.0, "Mixup strength (alpha); 0 is off.", group="Training", check=between(0, 10))
-    patience: int | None = setting(
-        None, "Stop after this many epochs without a better metric.", group="Training", check=at_least(1)
-    )
+    patience: int | None = setting(None, "Stop after this many epochs without a better metric.", group="Training", check=at_least(1))
     metric: Literal["accuracy", "macro_f1", "balanced_accuracy", "valid_loss"] = setting(
         "accuracy", "Judges which epoch is best; the best epoch is what is kept.", group="Training"
     )
@@ -159,7 +142,7 @@ class Source:
     title: str
     files: tuple[tuple[str, str], ...] = ()  # (address, file name to keep it under)
     hub_dataset: str = ""  # a Hugging Face data set read from its parquet conversion
-    size: int | None = None  # bytes of the first file, where known
+    size: int | None = None  # bytes of the first file, roughly; a download more than 5 % off is refused
 
 
 @dataclass(frozen=True)
@@ -167,7 +150,8 @@ class Task:
     """What is known of a data set: its classes, its best settings and where its images come from.
 
     `classes` empty means: the data's own. `rows` reads a layout of the task's own from a folder, or returns None where the
-    folder is not laid out so; `arrange` turns a download (folder or file) into a folder that can be read.
+    folder is not laid out so; `arrange(source, target, beside)` turns a download (folder or file) and what lies beside it into a folder that
+    can be read; `make` draws the images from something that is installed already.
     """
 
     name: str
@@ -181,8 +165,8 @@ class Task:
     sources: tuple[Source, ...] = ()
     by_hand: str = ""
     rows: Callable[[Path, int | None], list[Row] | None] | None = None
-    arrange: Callable[[Path, Path], None] | None = None
-    make: Callable[[Path], None] | None = None  # draws the images from something already installed
+    arrange: Callable[[Path, Path, Path], None] | None = None
+    make: Callable[[Path], None] | None = None
 
 
 def declared() -> dict[str, dataclasses.Field]:
@@ -216,9 +200,9 @@ def resolve(task: Task, strategy: str | None, flags: Mapping[str, Any], config: 
 
 def read_config(path: str) -> dict[str, Any]:
     """Read settings from a TOML file. Raises UsageError where it is missing or not TOML."""
-    try:
+    if sys.version_info >= (3, 11):
         import tomllib
-    except ModuleNotFoundError:  # Python 3.10
+    else:
         import tomli as tomllib
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -249,7 +233,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     """Return `value` as the declared type, or raise UsageError: a config file can hold anything."""
     if get_origin(hint) is Literal:
         return _choice(name, value, get_args(hint))
-    wanted = [t for t in _members(hint) if t is not type(None)][0]
+    wanted = next(t for t in _members(hint) if t is not type(None))
     if value is None and type(None) in _members(hint):
         return None
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):

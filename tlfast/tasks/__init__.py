@@ -21,6 +21,13 @@ def registered() -> dict[str, Task]:
     return {task.name: task for task in sorted(tasks, key=lambda task: task.name)}
 
 
+def named(name: str) -> Task:
+    """Return the task of that name. Raises UsageError with the nearest name."""
+    if name not in registered():
+        raise UsageError(f"unknown task '{name}'", nearest(name, list(registered())) or "Tasks: " + ", ".join(registered()))
+    return registered()[name]
+
+
 def get(name: str) -> tuple[Task, str]:
     """Return the task of that name and "", or the task made for a path and that path. Raises UsageError for anything else."""
     if name in registered():

@@ -14,7 +14,7 @@ from ..images import is_image_name
 from ..settings import Source, Task
 
 CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
-CSV_EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")  # by number, in fer2013.csv
+CSV_EMOTIONS = dict(enumerate(("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")))  # by number, in fer2013.csv
 CSV_PARTS = {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}
 PARTS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
 ALIASES = {
@@ -42,7 +42,10 @@ def arrange(source: Path, target: Path, beside: Path) -> None:
 def _copy_class(folder: Path, part: str, target: Path) -> None:
     label = ALIASES.get(folder.name.lower(), folder.name.lower())
     if label not in CLASSES:
-        raise DataError(f"{folder} is not one of the expressions: " + ", ".join(CLASSES), "Train on it as a folder of your own: tlfast train FOLDER")
+        raise DataError(
+            f"{folder.parent.name}/{folder.name} is not one of the expressions: " + ", ".join(CLASSES),
+            "Train on it as a folder of your own: tlfast train FOLDER",
+        )
     for image in sorted(path for path in folder.iterdir() if is_image_name(path.name)):
         final = "valid" if part == "test" and image.name.startswith("PublicTest") else part
         destination = target / final / label / image.name
@@ -60,13 +63,16 @@ def _parts_root(source: Path) -> Path:
 
 def _from_csv(source: Path, target: Path) -> None:
     """Write the images of `fer2013.csv` (columns emotion, pixels, Usage) as PNG files."""
-    with source.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = {"emotion", "pixels", "Usage"} - set(reader.fieldnames or ())
-        if missing:
-            raise DataError(f"{source}: no column {', '.join(sorted(missing))}", "The original fer2013.csv has emotion, pixels and Usage")
-        for number, row in enumerate(reader):
-            _write_csv_image(row, number, target, source)
+    try:
+        with source.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = {"emotion", "pixels", "Usage"} - set(reader.fieldnames or ())
+            if missing:
+                raise DataError(f"{source.name}: no column {', '.join(sorted(missing))}", "The original fer2013.csv has emotion, pixels and Usage")
+            for number, row in enumerate(reader):
+                _write_csv_image(row, number, target, source)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{source.name} is not a CSV file ({error})", "The original fer2013.csv has emotion, pixels and Usage") from None
 
 
 def _write_csv_image(row: dict[str, str], number: int, target: Path, source: Path) -> None:
@@ -76,8 +82,8 @@ def _write_csv_image(row: dict[str, str], number: int, target: Path, source: Pat
     try:
         pixels = np.array(row["pixels"].split(), dtype=np.uint8).reshape(48, 48)
         label, part = CSV_EMOTIONS[int(row["emotion"])], CSV_PARTS[row["Usage"].strip()]
-    except (ValueError, IndexError, KeyError, AttributeError, OverflowError) as error:
-        raise DataError(f"{source} line {number + 2}: not a row of fer2013.csv ({error})") from None
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise DataError(f"{source.name} line {number + 2}: not a row of fer2013.csv ({error})") from None
     destination = target / part / label / f"{row['Usage'].strip()}_{number:05d}.png"
     destination.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(destination)

@@ -41,10 +41,10 @@ def rows(root: Path, fold: int | None) -> list[Row] | None:
     present = {part: path for part, path in folds.items() if path.is_file()}
     if "train" in present and "valid" in present:
         return [row for part, path in present.items() for row in _read(path, images, names, part)]
-    if (labels / "labels.csv").is_file():
+    if not any((labels / name).is_file() for name in FOLD_FILES):
         return _read(labels / "labels.csv", images, names, "")
     missing = ", ".join(path.name for path in folds.values() if not path.is_file())
-    raise DataError(f"{labels}: fold {number} lacks {missing}", "Choose another --fold, or add labels.csv")
+    raise DataError(f"{labels}: fold {number} lacks {missing}", "Choose another --fold, or add the file")
 
 
 def arrange(source: Path, target: Path, beside: Path) -> None:
@@ -75,6 +75,8 @@ def _read(path: Path, images: Path, names: dict[str, str], split: str) -> list[R
     found = []
     for line, record in enumerate(_records(path), start=2):
         name, number = (record["Filename"] or "").strip(), (record["Label"] or "").strip()
+        if not name:
+            raise DataError(f"{path} line {line}: no file name")
         if number not in names:
             raise DataError(f"{path} line {line}: label '{number}' of '{name}' is not one of {', '.join(names)}")
         found.append(Row(str(images / name), names[number], split, _shooting_day(name)))
@@ -94,12 +96,15 @@ def _species(path: Path) -> dict[str, str]:
 
 
 def _records(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = {"Filename", "Label"} - set(reader.fieldnames or ())
-        if missing:
-            raise DataError(f"{path}: no column {', '.join(sorted(missing))}", "DeepWeeds' label files have Filename and Label")
-        return list(reader)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = {"Filename", "Label"} - set(reader.fieldnames or ())
+            if missing:
+                raise DataError(f"{path}: no column {', '.join(sorted(missing))}", "DeepWeeds' label files have Filename and Label")
+            return list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not a CSV file ({error})", "DeepWeeds' label files have Filename and Label") from None
 
 
 def _shooting_day(name: str) -> str:

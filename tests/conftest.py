@@ -1,0 +1,80 @@
+"""Fixtures: images drawn by the tests, and commands run in this process."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+from typer.testing import CliRunner
+
+from tlfast.machine import hide_known_warnings
+
+hide_known_warnings()
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+TINY = ["--arch", "test_resnet", "--weights", "none", "--size", "32", "--bs", "8", "--lr", "3e-3"]
+
+
+def draw(path: Path, colour: tuple[int, int, int], seed: int, size: tuple[int, int] = (40, 32)) -> Path:
+    """Draw a disc of a colour somewhere on a noisy ground: easy to tell apart, never twice the same."""
+    rng = random.Random(seed)
+    image = Image.effect_noise(size, 30).convert("RGB")
+    x, y, r = rng.randint(10, size[0] - 10), rng.randint(10, size[1] - 10), rng.randint(5, 9)
+    ImageDraw.Draw(image).ellipse((x - r, y - r, x + r, y + r), fill=colour)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+    return path
+
+
+COLOURS = {"blue": (20, 40, 230), "green": (20, 200, 40), "red": (230, 30, 30)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three classes of 12 images each: `pictures/{blue,green,red}/<n>.png`."""
+    root = tmp_path / "pictures"
+    for label, colour in COLOURS.items():
+        for n in range(12):
+            draw(root / label / f"{n}.png", colour, n)
+    return root
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Run a command in an empty folder: `cli("train", "digits")` gives exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TLFAST_WEIGHTS", raising=False)
+
+    def run(*arguments: object) -> Outcome:
+        from tlfast.cli import app
+
+        result = CliRunner().invoke(app, [str(a) for a in arguments])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Outcome(result.exit_code, result.stdout, result.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and weights; the test is skipped where it is not there."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("no ../shared here")
+    return SHARED

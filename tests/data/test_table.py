@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import zipfile
+from dataclasses import replace
+
+import pytest
+
+from tests.conftest import draw
+from tlfast import settings, tasks
+from tlfast.data import load_table, readable
+from tlfast.errors import DataError, UsageError
+
+FER = tasks.named("fer")
+
+
+def load(root, task=None, **flags):
+    task = task or tasks.folder_task(root)
+    return load_table(task, settings.resolve(task, None, flags), root)
+
+
+def counts(table):
+    return {split: sum(values.values()) for split, values in table.summary().counts.items()}
+
+
+def test_folder_of_classes(folder):
+    table = load(folder)
+    assert table.classes == ("blue", "green", "red")
+    assert counts(table) == {"train": 30, "valid": 6}
+    assert all(n == 2 for n in table.summary().counts["valid"].values())
+
+
+def test_same_seed_same_split_other_seed_other_split(folder):
+    assert load(folder, seed=1) == load(folder, seed=1)
+    assert load(folder, seed=1) != load(folder, seed=2)
+
+
+def test_parts_of_the_folder_are_kept(tmp_path):
+    for part, n in (("Train", 4), ("val", 2), ("test", 3)):
+        for label in ("a", "b"):
+            for i in range(n):
+                draw(tmp_path / part / label / f"{i}.jpg", (200, 0, 0), i)
+    table = load(tmp_path)
+    assert counts(table) == {"train": 8, "valid": 4, "test": 6}
+    refolded = load(tmp_path, fold=1)
+    assert counts(refolded)["test"] == 6 and counts(refolded)["train"] + counts(refolded)["valid"] == 12
+    assert refolded.part("test") == table.part("test") and refolded.part("valid") != table.part("valid")
+
+
+def test_a_class_may_be_called_test(tmp_path):
+    for label in ("test", "other"):
+        for i in range(4):
+            draw(tmp_path / label / f"{i}.png", (0, 0, 0), i)
+    assert load(tmp_path).classes == ("other", "test")
+
+
+def test_zip_wrapped_in_a_folder(tmp_path, folder):
+    archive = tmp_path / "wrapped.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in folder.rglob("*.png"):
+            file.write(path, f"some/wrapping/{path.relative_to(folder)}")
+        file.writestr("__MACOSX/some/wrapping/blue/._1.png", b"x")
+    table = readable(load(archive))
+    assert counts(table) == {"train": 30, "valid": 6}
+    assert not table.unreadable
+    assert table.fingerprint() == load(archive).fingerprint()
+
+
+def test_folds_partition_the_images(folder):
+    held = [{row.path for row in load(folder, fold=k).part("valid")} for k in range(5)]
+    assert len(set.union(*held)) == sum(map(len, held)) == 36
+
+
+def test_groups_stay_on_one_side(folder):
+    table = load(folder, group_by=r"^(\d)", valid_pct=0.25)
+    sides = [{row.group for row in table.part(split)} for split in ("train", "valid")]
+    assert sides[0] and sides[1] and not sides[0] & sides[1]
+
+
+def test_group_by_that_matches_nothing(folder):
+    with pytest.raises(UsageError, match="matches no file name, such as 0.png"):
+        load(folder, group_by="subject(.+)")
+
+
+def test_limit_is_stratified(folder):
+    table = load(folder, limit=9)
+    assert counts(table) == {"train": 9, "valid": 6}
+    assert set(table.summary().counts["train"].values()) == {3}
+
+
+def test_csv(tmp_path, folder):
+    rows = [(p.relative_to(tmp_path).as_posix(), p.parent.name, "valid" if p.stem == "1" else "train", p.stem) for p in folder.rglob("*.png")]
+    path = tmp_path / "mine.csv"
+    path.write_text("\ufefffile;kind;part;subject\n" + "".join(";".join(row) + "\n" for row in rows), encoding="utf-8")
+    table = readable(load(path, path_col="file", label_col="kind", split_col="part", group_col="subject"))
+    assert counts(table) == {"train": 33, "valid": 3}
+    assert {row.group for row in table.part("valid")} == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "error", "message"),
+    [
+        ("image,label\na.png,x\n", {}, UsageError, "mine.csv has no column 'path'; it has: image, label"),
+        ("path,kind\na.png,x\n", {}, UsageError, "mine.csv has no column 'label'; it has: path, kind"),
+        ("path,label\na.png,x\n", {"split_col": "part"}, UsageError, "mine.csv has no column 'part'"),
+        ("path,label\na.png,\n", {}, DataError, "mine.csv line 2: no label for a.png"),
+        ("path,label\n,x\n", {}, DataError, "mine.csv line 2: no path"),
+        ("path,label,split\na.png,x,holdout\n", {}, DataError, "mine.csv line 2: 'holdout' is not a part"),
+        ("path,label\n", {}, DataError, "has a header but no rows"),
+    ],
+)
+def test_bad_csv(tmp_path, text, flags, error, message):
+    path = tmp_path / "mine.csv"
+    path.write_text(text)
+    with pytest.raises(error, match=message):
+        load(path, **flags)
+
+
+def test_empty_folder(tmp_path):
+    with pytest.raises(DataError, match="no images in"):
+        load(tmp_path)
+
+
+def test_images_without_class_folders(tmp_path):
+    draw(tmp_path / "1.png", (0, 0, 0), 1)
+    with pytest.raises(DataError, match="the 1 images of .* lie in no class folder"):
+        load(tmp_path)
+
+
+def test_stray_images_are_counted(folder):
+    draw(folder / "stray.png", (0, 0, 0), 1)
+    assert load(folder).notes == ("1 images outside any class folder are left out",)
+
+
+def test_one_class(tmp_path):
+    for i in range(4):
+        draw(tmp_path / "only" / f"{i}.png", (0, 0, 0), i)
+    with pytest.raises(DataError, match="holds one class only, 'only'"):
+        load(tmp_path)
+
+
+def test_class_with_one_image(folder):
+    draw(folder / "rare" / "1.png", (0, 0, 0), 1)
+    with pytest.raises(DataError, match="class 'rare' has 1 image"):
+        load(folder)
+
+
+def test_class_only_in_valid(tmp_path):
+    for part, label in (("train", "a"), ("train", "b"), ("valid", "a"), ("valid", "c")):
+        draw(tmp_path / part / label / "1.png", (0, 0, 0), 1)
+    with pytest.raises(DataError, match="no training images of class 'c'"):
+        load(tmp_path)
+
+
+def test_unreadable_images_are_named_and_skipped(folder):
+    (folder / "red" / "0.png").write_text("this is a text")
+    table = readable(load(folder, valid_pct=0.3))
+    assert [(bad.path, bad.reason) for bad in table.unreadable] == [(str(folder / "red" / "0.png"), "not an image that can be read")]
+    assert len(table.rows) == 35
+
+
+def test_too_many_unreadable_images(folder):
+    for i in range(2):
+        (folder / "red" / f"{i}.png").write_text("this is a text")
+    with pytest.raises(DataError, match="2 of 36 images cannot be read"):
+        readable(load(folder))
+
+
+def test_fingerprint_notices_a_changed_image(folder):
+    before = load(folder).fingerprint()
+    draw(folder / "red" / "0.png", (0, 0, 0), 99, size=(80, 80))
+    assert load(folder).fingerprint() != before
+
+
+def test_the_datas_own_classes_win_with_a_note(folder):
+    table = load(folder, task=FER)
+    assert table.classes == ("blue", "green", "red")
+    assert table.notes == ("the data has 3 classes where the task fer has 7; the data's are used",)
+
+
+def test_task_order_of_classes_is_kept(tmp_path):
+    task = replace(FER, classes=("zebra", "ant"))
+    for label in task.classes:
+        for i in range(3):
+            draw(tmp_path / label / f"{i}.png", (0, 0, 0), i)
+    assert load(tmp_path, task=task).classes == ("zebra", "ant")

@@ -1,0 +1,191 @@
+"""weeds: DeepWeeds as its authors publish it, with the official folds, or with labels.csv alone."""
+
+from __future__ import annotations
+
+import csv
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tlfast.data import load_table
+from tlfast.data.sources import import_data
+from tlfast.errors import DataError
+from tlfast.settings import resolve
+from tlfast.tasks.weeds import CLASSES, TASK, rows
+
+DAYS = 6  # each class is photographed once on each day
+PREFIXES = {"train": "train", "valid": "val", "test": "test"}
+
+
+def names() -> dict[str, int]:
+    """Return the label number of each of 54 images."""
+    return {f"201709{day + 10}-1003{number:02d}-{day % 4}.jpg": number for number in range(9) for day in range(DAYS)}
+
+
+def part_of(name: str, fold: int) -> str:
+    """Divide by day: one day is the test part, one the valid part, and both move with the fold."""
+    day = int(name[6:8]) - 10
+    return {fold: "test", (fold + 1) % DAYS: "valid"}.get(day, "train")
+
+
+def write_csv(path: Path, header: list[str], records: list[tuple]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *records])
+
+
+def write_labels(folder: Path, folds: bool = True) -> None:
+    species = [*CLASSES[:8], "Negatives"]  # as the authors spell it
+    write_csv(folder / "labels.csv", ["Filename", "Label", "Species"], [(name, label, species[label]) for name, label in names().items()])
+    for fold in range(5 if folds else 0):
+        for part, prefix in PREFIXES.items():
+            records = [(name, label) for name, label in names().items() if part_of(name, fold) == part]
+            write_csv(folder / f"{prefix}_subset{fold}.csv", ["Filename", "Label"], records)
+
+
+def write_images(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for name, label in names().items():
+        Image.new("RGB", (8, 8), (20 * label, 0, 0)).save(folder / name)
+
+
+@pytest.fixture
+def deepweeds(tmp_path: Path) -> Path:
+    folder = tmp_path / "DeepWeeds"
+    write_images(folder / "images")
+    write_labels(folder / "labels")
+    return folder
+
+
+def by_name(root: Path, fold: int | None) -> dict[str, tuple[str, str]]:
+    return {Path(row.path).name: (row.split, row.label) for row in rows(root, fold) or []}
+
+
+@pytest.mark.parametrize("fold", range(5))
+def test_rows_of_a_fold_are_exactly_the_official_ones(deepweeds, fold):
+    assert by_name(deepweeds, fold) == {name: (part_of(name, fold), CLASSES[label]) for name, label in names().items()}
+
+
+def test_rows_read_only_the_files_of_their_fold(deepweeds):
+    for path in (deepweeds / "labels").glob("*_subset*.csv"):
+        if not path.stem.endswith("2"):
+            path.write_text("damaged")
+    assert by_name(deepweeds, 2) == {name: (part_of(name, 2), CLASSES[label]) for name, label in names().items()}
+
+
+def test_the_first_fold_is_the_default(deepweeds):
+    assert rows(deepweeds, None) == rows(deepweeds, 0)
+
+
+def test_rows_name_files_and_shooting_days(deepweeds):
+    found = rows(deepweeds, 2) or []
+    assert all(Path(row.path).is_file() for row in found)
+    assert {row.group for row in found} == {f"201709{day + 10}" for day in range(DAYS)}
+
+
+def test_the_table_takes_the_official_fold(deepweeds):
+    table = load_table(TASK, resolve(TASK, "partial", {"fold": 2}), deepweeds)
+    assert table.classes == CLASSES
+    assert {Path(row.path).name: row.split for row in table.rows} == {name: part_of(name, 2) for name in names()}
+
+
+def test_import_of_the_folder(tmp_path, deepweeds):
+    target = import_data(TASK, str(deepweeds), str(tmp_path / "data"))
+    assert sorted(os.listdir(target / "images")) == sorted(names())
+    assert sorted(os.listdir(target / "labels")) == sorted(["labels.csv", *(f"{p}_subset{f}.csv" for p in PREFIXES.values() for f in range(5))])
+    assert by_name(target, 2) == by_name(deepweeds, 2)
+
+
+@pytest.mark.parametrize("beside", ["", "labels"])
+def test_import_of_images_zip_with_the_labels_beside_it(tmp_path, beside):
+    downloads = tmp_path / "Downloads"
+    write_images(tmp_path / "images")
+    write_labels(downloads / beside)
+    with zipfile.ZipFile(downloads / "images.zip", "w") as file:
+        for name in names():
+            file.write(tmp_path / "images" / name, name)
+    before = sorted(path for path in downloads.rglob("*"))
+    target = import_data(TASK, str(downloads / "images.zip"), str(tmp_path / "data"))
+    assert by_name(target, 4) == {name: (part_of(name, 4), CLASSES[label]) for name, label in names().items()}
+    assert sorted(path for path in downloads.rglob("*")) == before
+
+
+def test_import_without_label_files(tmp_path):
+    write_images(tmp_path / "photos" / "images")
+    with pytest.raises(DataError, match=r"^no label files with photos: neither labels.csv nor train_subset0.csv$") as caught:
+        import_data(TASK, str(tmp_path / "photos"), str(tmp_path / "data"))
+    assert caught.value.hint == "Put the CSV files of github.com/AlexOlsen/DeepWeeds/tree/master/labels beside it"
+    assert os.listdir(tmp_path / "data") == []
+
+
+def test_import_of_labels_without_images(tmp_path):
+    write_labels(tmp_path / "DeepWeeds" / "labels")
+    with pytest.raises(DataError, match=f"^no images in {tmp_path}/DeepWeeds$"):
+        import_data(TASK, str(tmp_path / "DeepWeeds"), str(tmp_path / "data"))
+
+
+def test_labels_csv_alone_gives_rows_without_parts(tmp_path):
+    write_images(tmp_path / "images")
+    write_labels(tmp_path, folds=False)
+    assert by_name(tmp_path, None) == {name: ("", CLASSES[label]) for name, label in names().items()}
+
+
+def test_labels_csv_alone_is_divided_by_day(tmp_path):
+    write_images(tmp_path / "images")
+    write_labels(tmp_path, folds=False)
+    table = load_table(TASK, resolve(TASK, "partial", {"fold": 1}), tmp_path)
+    days = {split: {row.group for row in table.part(split)} for split in ("train", "valid")}
+    assert days["train"] and days["valid"] and not days["train"] & days["valid"]
+
+
+def test_a_folder_without_label_files_is_read_as_class_folders(tmp_path):
+    (tmp_path / "train" / "Lantana").mkdir(parents=True)
+    assert rows(tmp_path, 0) is None
+
+
+def test_missing_fold_files(tmp_path):
+    write_images(tmp_path / "images")
+    write_labels(tmp_path / "labels")
+    (tmp_path / "labels" / "labels.csv").unlink()
+    for prefix in PREFIXES.values():
+        (tmp_path / "labels" / f"{prefix}_subset3.csv").unlink()
+    with pytest.raises(DataError) as caught:
+        rows(tmp_path, 3)
+    assert caught.value.message == f"{tmp_path}/labels: fold 3 lacks train_subset3.csv, val_subset3.csv, test_subset3.csv"
+    assert caught.value.hint == "Choose another --fold, or add the file"
+    assert len(by_name(tmp_path, 2)) == 54
+
+
+def test_label_out_of_range(deepweeds):
+    write_csv(deepweeds / "labels" / "val_subset2.csv", ["Filename", "Label"], [("20170910-100300-0.jpg", 0), ("20170911-100300-1.jpg", 9)])
+    with pytest.raises(DataError) as caught:
+        rows(deepweeds, 2)
+    path = deepweeds / "labels" / "val_subset2.csv"
+    assert caught.value.message == f"{path} line 3: label '9' of '20170911-100300-1.jpg' is not one of 0, 1, 2, 3, 4, 5, 6, 7, 8"
+
+
+def test_row_without_a_file_name(deepweeds):
+    write_csv(deepweeds / "labels" / "val_subset2.csv", ["Filename", "Label"], [("", 0)])
+    with pytest.raises(DataError, match=r"val_subset2.csv line 2: no file name$"):
+        rows(deepweeds, 2)
+
+
+def test_missing_column(deepweeds):
+    write_csv(deepweeds / "labels" / "train_subset2.csv", ["Filename", "Species"], [("20170910-100300-0.jpg", "Lantana")])
+    with pytest.raises(DataError, match=r"train_subset2.csv: no column Label$") as caught:
+        rows(deepweeds, 2)
+    assert caught.value.hint == "DeepWeeds' label files have Filename and Label"
+
+
+def test_label_file_that_is_not_text(deepweeds):
+    (deepweeds / "labels" / "train_subset2.csv").write_bytes(b"Filename,Label\n\xff\xfe,1\n")
+    with pytest.raises(DataError, match=r"train_subset2.csv is not a CSV file"):
+        rows(deepweeds, 2)
+
+
+def test_image_without_a_date_in_its_name_has_no_group(tmp_path):
+    write_csv(tmp_path / "labels.csv", ["Filename", "Label"], [("IMG_1.jpg", 1), ("20170914-100337-3.jpg", 8)])
+    assert [(row.label, row.group) for row in rows(tmp_path, None) or []] == [("Lantana", ""), ("Negative", "20170914")]

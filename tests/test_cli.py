@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT, TINY, draw
+from tlfast import cli as commands
+from tlfast import machine, settings, tasks
+
+GROUPS = {"": commands.app, "data": commands.data_app}
+COMMANDS = [f"{group} {command.name}".strip() for group, app in GROUPS.items() for command in app.registered_commands]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_a_line_in_the_readme(cli, command):
+    outcome = cli(*command.split(), "--help")
+    assert outcome.code == 0 and "--json" in outcome.out
+    assert re.search(rf"^\| `tlfast {command}\b", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_every_setting_is_an_option_of_train(cli):
+    help_text = cli("train", "--help").out
+    for name in settings.declared():
+        assert settings.flag(name)[:20] in help_text, name
+
+
+def no_label(folder):
+    (folder / "one.csv").write_text("path,label\na.png,\n")
+    return folder / "one.csv"
+
+
+def text_named_jpg(folder):
+    for label in "ab":
+        draw(folder / "texts" / label / "1.jpg", (0, 0, 0), 1)
+        (folder / "texts" / label / "2.jpg").write_text("a text")
+    return folder / "texts"
+
+
+def single_image(folder):
+    for i in range(3):
+        draw(folder / "few" / "a" / f"{i}.png", (0, 0, 0), i)
+    draw(folder / "few" / "b" / "1.png", (0, 0, 0), 1)
+    return folder / "few"
+
+
+def one_class(folder):
+    draw(folder / "single" / "a" / "1.png", (0, 0, 0), 1)
+    return folder / "single"
+
+
+def empty(folder):
+    (folder / "void").mkdir()
+    return folder / "void"
+
+
+# What is typed (a function makes a path), the exit code, and the line that answers.
+WRONG = {
+    "unknown task": (["train", "fre"], 2, "unknown task 'fre'\n  Did you mean 'fer'?"),
+    "unknown path": (["train", "no/such"], 2, "no/such: no such folder or file"),
+    "unknown arch": (["train", "digits", "--arch", "mobilenet_v2"], 2, "--arch 'mobilenet_v2' is not a timm model\n  Did you mean"),
+    "empty folder": (["train", empty], 1, "no images in"),
+    "one class": (["train", one_class], 1, "holds one class only, 'a'"),
+    "class with one image": (["train", single_image], 1, "class 'b' has 1 image"),
+    "text named .jpg": (["train", text_named_jpg, *TINY], 1, "2 of 4 images cannot be read, the first:"),
+    "missing CSV column": (
+        ["train", no_label, "--path-col", "file"],
+        2,
+        "one.csv has no column 'file'; it has: path, label\n  Name the column",
+    ),
+    "label missing": (["train", no_label], 1, "one.csv line 2: no label for a.png"),
+    "size 0": (["train", "digits", "--size", "0"], 2, "--size 0 must lie between 8 and 2048"),
+    "fold 9": (["train", "digits", "--fold", "9"], 2, "--fold 9 must lie between 0 and 4"),
+    "no such device": (["train", "digits", "--device", "mps"], 2, "--device mps: torch finds none here"),
+    "no such weights": (["train", "digits", "--weights", "w.pth"], 2, "--weights w.pth: no such file"),
+    "no data yet": (["train", "weeds", "--weights", "none"], 1, "no images of task 'weeds' in data/weeds\n  download them: tlfast data get weeds"),
+    "unknown run": (["interpret", "fer"], 1, "no run 'fer' in exports\n  Train one first: tlfast train fer"),
+    "unknown run to predict": (["predict", "20260101-x", "a.png"], 1, "no run '20260101-x' in exports"),
+    "path and data": (["train", empty, "--data", "x"], 2, "are given\n  Give a task's name with --data, or the path alone"),
+    "unknown task to import": (["data", "import", "fre", "x"], 2, "unknown task 'fre'"),
+    "runs of nothing": (["runs", "fer"], 1, "no run 'fer' in exports"),
+    "config of nothing": (["train", "digits", "--config", "x.toml"], 2, "--config x.toml: No such file or directory"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG, ids=list(WRONG))
+def test_wrong_input_gets_one_clear_line(cli, tmp_path, case):
+    typed, code, words = WRONG[case]
+    outcome = cli(*(part(tmp_path) if callable(part) else part for part in typed))
+    assert (outcome.code, "Traceback" in outcome.err) == (code, False), outcome.err
+    assert (words in outcome.err and outcome.err.startswith("error: ")) or f"error: {words}" in outcome.err
+    assert outcome.out == ""
+
+
+def test_unwritable_out_is_said_before_training(cli, folder, tmp_path):
+    (tmp_path / "file").touch()
+    outcome = cli("train", folder, *TINY, "--out", tmp_path / "file" / "below")
+    assert outcome.code == 1 and "cannot write to" in outcome.err and "--out" in outcome.err
+
+
+def test_errors_as_json_and_with_traceback(cli):
+    assert cli("train", "fre", "--json").json == {"error": "unknown task 'fre'", "hint": "Did you mean 'fer'?"}
+    outcome = cli("train", "fre", "--debug")
+    assert "Traceback" in outcome.err and outcome.code == 2
+
+
+def test_typos_of_flags_are_answered_by_the_parser(cli):
+    outcome = cli("train", "digits", "--epoch", "3")
+    assert outcome.code == 2 and "--epochs" in outcome.err
+
+
+def test_dry_run_trains_nothing(cli, folder, tmp_path):
+    outcome = cli("train", folder, *TINY, "--full", "--dry-run", "--json")
+    assert outcome.code == 0
+    plan = outcome.json
+    assert plan["settings"]["strategy"] == "full" and plan["weights"] == "none (random initialisation)"
+    assert plan["data"]["counts"]["train"]["red"] == 10 and plan["parameters"] > 0
+    assert not (tmp_path / "exports").exists()
+    assert "of which train" in cli("train", folder, *TINY, "--dry-run").out
+
+
+def test_config_file_and_flags(cli, folder, tmp_path):
+    (tmp_path / "mine.toml").write_text('strategy = "full"\narch = "test_resnet"\nweights = "none"\nsize = 48\nepochs = 3\n')
+    plan = cli("train", folder, "--config", "mine.toml", "--epochs", 5, "--dry-run", "--json").json["settings"]
+    assert (plan["strategy"], plan["size"], plan["epochs"]) == ("full", 48, 5)
+
+
+def test_train_then_list(cli, folder):
+    outcome = cli("train", folder, *TINY, "--epochs", 1, "--json", "--name", "mine")
+    assert outcome.code == 0 and outcome.json["run"] == "mine"
+    listed = cli("runs", "--json").json
+    assert [(row["run"], row["task"], row["accuracy"]) for row in listed] == [("mine", "pictures", outcome.json["evaluation"]["accuracy"])]
+    again = cli("train", folder, *TINY, "--name", "mine")
+    assert again.code == 2 and "a run named 'mine' exists already" in again.err
+
+
+def test_train_prints_its_tables(cli, folder):
+    out = cli("train", folder, *TINY, "--epochs", 2).out
+    for word in (
+        "train loss",
+        "macro F1",
+        "accuracy",
+        "macro average",
+        "weighted average",
+        "partial fine-tuning of test_resnet",
+        "images/s",
+        "exports/pictures",
+    ):
+        assert word in out
+
+
+def test_skipped_images_are_named(cli, folder):
+    (folder / "red" / "0.png").write_text("no image")
+    outcome = cli("train", folder, *TINY, "--epochs", 1)
+    assert outcome.code == 0 and f"skipped {folder / 'red' / '0.png'}: not an image that can be read" in outcome.err
+
+
+def test_lr_find_draws_a_curve_for_each_phase(cli, folder, tmp_path):
+    tiny = [part for part in TINY if part not in ("--lr", "3e-3")]
+    outcome = cli("lr-find", folder, *tiny, "--full", "--json")
+    assert outcome.code == 0, outcome.err
+    assert list(outcome.json) == ["head", "all layers"]
+    assert all((tmp_path / found["picture"]).stat().st_size > 5000 and found["suggestion"] > 0 for found in outcome.json.values())
+    assert "given" not in cli("lr-find", folder, *TINY).out  # a rate that was typed does not stop the search
+
+
+def test_data_check_names_what_cannot_be_read(cli, folder):
+    assert cli("data", "check", folder).code == 0
+    (folder / "red" / "0.png").write_text("no image")
+    draw(folder / "red" / "grey.png", (0, 0, 0), 5, size=(20, 20))
+    outcome = cli("data", "check", folder, "--json")
+    assert outcome.code == 1
+    summary = outcome.json
+    assert summary["sizes"] == {"40x32": 35, "20x20": 1} and summary["modes"] == {"RGB": 36}
+    assert [bad["reason"] for bad in summary["unreadable"]] == ["not an image that can be read"]
+
+
+def test_tasks_and_doctor(cli):
+    assert {row["name"] for row in cli("tasks", "--json").json} == set(tasks.registered())
+    facts = cli("doctor", "--json").json
+    assert facts["versions"]["fastai"] and "cpu" in facts["devices"] and isinstance(facts["problems"], list)
+
+
+def python(code, **environment):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment})
+
+
+def test_help_and_lists_import_nothing_heavy():
+    heavy = "{'torch', 'fastai', 'timm', 'pandas', 'sklearn', 'matplotlib', 'numpy'}"
+    code = f"""
+import sys
+from typer.testing import CliRunner
+from tlfast.cli import app
+for line in (["--help"], ["train", "--help"], ["tasks"], ["runs"]):
+    assert CliRunner().invoke(app, line).exit_code == 0, line
+print({heavy} & set(sys.modules))
+"""
+    done = python(code)
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_shell_completion_knows_commands_and_tasks():
+    environment = {"_TLFAST_COMPLETE": "complete_bash", "COMP_WORDS": "tlfast train we", "COMP_CWORD": "2"}
+    code = "import sys; sys.argv = ['tlfast']; from tlfast.cli import main; main()"
+    assert python(code, **environment).stdout.split() == ["weeds"]
+    commands_found = python(code, **{**environment, "COMP_WORDS": "tlfast int", "COMP_CWORD": "1"}).stdout.split()
+    assert commands_found == ["interpret"]
+
+
+def test_interrupted_command_ends_with_130(cli, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(machine, "versions", interrupt)
+    outcome = cli("doctor")
+    assert outcome.code == 130 and "interrupted" in outcome.err

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from tests.conftest import draw
+from tlfast import exporting, learner, prediction, runs, settings, tasks
+from tlfast.errors import RunError
+
+STATS = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+CLASSES = ("ant", "bee", "cat")
+# Runs where tlfast cannot be imported; prints each file's probabilities.
+PLAIN_FASTAI = """
+import sys, json, warnings
+warnings.simplefilter("ignore")
+sys.modules["tlfast"] = None
+from fastai.learner import load_learner
+learn = load_learner(sys.argv[1])
+with learn.no_bar():
+    print(json.dumps([[str(learn.predict(path)[0]), learn.predict(path)[2].tolist()] for path in sys.argv[2:]]))
+"""
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Write a run of a tiny random network; `saved(resize="pad", crop_pct=0.8)` returns its folder."""
+
+    def save(**flags):
+        task = tasks.folder_task(tmp_path)
+        chosen = settings.resolve(task, None, {"arch": "test_resnet", "size": 32, "weights": "none", **flags})
+        torch.manual_seed(3)
+        model = learner.build_model("test_resnet", 3, 32)
+        with runs.writing(str(tmp_path / "out"), "t", "r") as (folder, published):
+            exporting.save_model(folder, model, CLASSES, chosen, STATS)
+            exporting.write_json(folder / "run.json", exporting.manifest(chosen, CLASSES, STATS))
+        return published[0]
+
+    return save
+
+
+@pytest.mark.parametrize("flags", [{}, {"resize": "crop"}, {"resize": "pad"}, {"crop_pct": 0.8}, {"resize": "crop", "crop_pct": 0.8}], ids=str)
+def test_learner_opens_in_plain_fastai_and_says_the_same(saved, tmp_path, flags):
+    folder = saved(**flags)
+    pictures = [str(draw(tmp_path / f"{i}.png", (200, 90, 30), i, size)) for i, size in enumerate([(50, 40), (37, 61), (32, 32)])]
+    done = subprocess.run([sys.executable, "-c", PLAIN_FASTAI, str(folder / "learner.pkl"), *pictures], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout.strip().splitlines()[-1])
+    classifier = prediction.load(folder)
+    for picture, (label, probabilities) in zip(pictures, answers, strict=True):
+        ours = classifier.predict(picture)
+        assert label == ours.label
+        assert probabilities == pytest.approx([ours.probabilities[name] for name in CLASSES], abs=1e-4)
+
+
+def test_header_of_the_weights_file_is_enough_to_use_it(saved):
+    with safe_open(saved() / "model.safetensors", "pt") as file:
+        header = file.metadata()
+    assert json.loads(header["classes"]) == list(CLASSES)
+    assert (header["arch"], header["mean"], header["std"]) == ("test_resnet", "0.4,0.5,0.6", "0.2,0.25,0.3")
+
+
+def test_a_cut_weights_file_is_an_error(saved):
+    folder = saved()
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(RunError, match=r"model.safetensors cannot be loaded"):
+        prediction.load(folder)
+
+
+def test_loading_never_opens_the_pickle(saved):
+    folder = saved()
+    (folder / "learner.pkl").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+    assert prediction.load(folder).predict(np.zeros((8, 8, 3), np.uint8)).label in CLASSES

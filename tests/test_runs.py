@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from tlfast import runs
+from tlfast.errors import RunError, UsageError
+
+
+def make(out, task="t", run_id="r"):
+    with runs.writing(str(out), task, run_id) as (folder, published):
+        (folder / "run.json").write_text(json.dumps({"settings": {"task": task}, "classes": ["a"]}))
+    return published[0]
+
+
+def test_found_by_task_id_folder_and_latest(tmp_path):
+    first, second = make(tmp_path, run_id="one"), make(tmp_path, run_id="two")
+    for reference in ("t", "two", str(second), str(tmp_path / "t"), "t/two"):
+        assert runs.find(reference, str(tmp_path)).folder == second
+    assert runs.find("one", str(tmp_path)).folder == first
+
+
+def test_a_taken_name_is_never_overwritten(tmp_path):
+    assert [make(tmp_path).name for _ in range(3)] == ["r", "r-2", "r-3"]
+    with pytest.raises(UsageError, match="a run named 'r' exists already"):
+        runs.check_writable(str(tmp_path), "t", "r")
+
+
+def test_a_failed_run_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError), runs.writing(str(tmp_path), "t", "r") as (folder, _):
+        (folder / "model").touch()
+        raise ZeroDivisionError
+    assert list((tmp_path / "t").iterdir()) == []
+
+
+def test_unknown_run(tmp_path):
+    make(tmp_path, "fer", "one")
+    with pytest.raises(RunError) as error:
+        runs.find("fet", str(tmp_path))
+    assert error.value.message == f"no run 'fet' in {tmp_path}" and error.value.hint == "Did you mean 'fer'?"
+    with pytest.raises(RunError) as error:
+        runs.find("weeds", str(tmp_path / "empty"))
+    assert error.value.hint == "Train one first: tlfast train weeds"
+
+
+def test_damaged_manifest(tmp_path):
+    (make(tmp_path) / "run.json").write_text("{")
+    with pytest.raises(RunError, match="is damaged"):
+        runs.find("t", str(tmp_path))
+
+
+def test_out_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError) as error:
+        runs.check_writable(str(tmp_path / "file"), "t", "")
+    assert "cannot write to" in error.value.message and "--out" in error.value.hint
+    if os.geteuid():  # root may write anywhere
+        (tmp_path / "closed").mkdir(mode=0o500)
+        with pytest.raises(RunError):
+            runs.check_writable(str(tmp_path / "closed"), "t", "")

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pytest
+
+from tlfast import settings, tasks
+from tlfast.errors import UsageError
+
+FER = tasks.named("fer")
+
+
+def test_order_of_precedence():
+    own = settings.resolve(FER, None, {})
+    assert (own.size, own.bs, own.epochs) == (96, 64, 10)
+    assert settings.resolve(FER, "full", {}).epochs == 8
+    assert settings.resolve(FER, None, {}, {"size": 80}).size == 80
+    assert settings.resolve(FER, None, {"size": 72}, {"size": 80}).size == 72
+    assert settings.resolve(FER, None, {}, {"strategy": "full"}).strategy == "full"
+    assert settings.resolve(FER, "partial", {}, {"strategy": "full"}).strategy == "partial"
+
+
+def test_round_trip_through_run_json():
+    chosen = settings.resolve(FER, "full", {"lr": "1e-3", "limit": 50})
+    assert settings.Settings.from_dict(chosen.to_dict()) == chosen
+    assert chosen.rate == 1e-3 and settings.resolve(FER, None, {}).rate is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"size": 0}, "--size 0 must lie between 8 and 2048"),
+        ({"fold": 9}, "--fold 9 must lie between 0 and 4"),
+        ({"lr": "fast"}, "--lr fast must be auto or a number such as 1e-3"),
+        ({"lr": "-1"}, "--lr -1 must be above 0 and at most 10"),
+        ({"epochs": "three"}, "--epochs 'three' is not a whole number"),
+        ({"epochs": True}, "--epochs True is not a whole number"),
+        ({"augment": "wild"}, "--augment 'wild' is not one of: none, light, standard, strong"),
+        ({"group_by": "("}, "--group-by ( is not a regular expression"),
+        ({"valid_pct": 1.5}, "--valid-pct 1.5 must lie between 0.01 and 0.9"),
+        ({"name": "../x"}, "--name ../x must start with a letter or digit"),
+        ({"name": "latest"}, "--name latest must start with"),
+        ({"sizes": 3}, "unknown setting 'sizes'"),
+    ],
+)
+def test_wrong_values_are_named(flags, message):
+    with pytest.raises(UsageError) as error:
+        settings.resolve(FER, None, flags)
+    assert error.value.message.startswith(message)
+
+
+def test_unknown_setting_suggests_the_nearest():
+    with pytest.raises(UsageError) as error:
+        settings.resolve(FER, None, {}, {"epoch": 3})
+    assert error.value.hint == "Did you mean 'epochs'?"
+
+
+def test_config_file(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('epochs = 3\nlr = 0.001\nlabel-smoothing = 0\naugment = "none"\n')
+    chosen = settings.resolve(FER, None, {}, settings.read_config(str(path)))
+    assert (chosen.epochs, chosen.rate, chosen.label_smoothing, chosen.augment) == (3, 0.001, 0.0, "none")
+
+
+@pytest.mark.parametrize(("text", "message"), [("epochs = = 3", "is not TOML"), (None, "No such file")])
+def test_bad_config_file(tmp_path, text, message):
+    path = tmp_path / "bad.toml"
+    if text:
+        path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        settings.read_config(str(path))
+
+
+@pytest.mark.parametrize("task", tasks.registered().values(), ids=lambda task: task.name)
+@pytest.mark.parametrize("strategy", settings.STRATEGIES)
+def test_every_task_resolves(task, strategy):
+    chosen = settings.resolve(task, strategy, {})
+    assert chosen.task == task.name and chosen.strategy == strategy
+    assert chosen.full_size >= chosen.size
+    assert task.title and task.licence and len(set(task.classes)) == len(task.classes) >= 2
+
+
+def test_every_declaration_has_help_and_its_default_passes_its_own_check():
+    for name, field in settings.declared().items():
+        assert field.metadata["help"].endswith("."), name
+        check = field.metadata["check"]
+        assert not (check and field.default is not None and check(field.default)), name
+
+
+def test_margin_for_the_crop():
+    weeds = settings.resolve(tasks.named("weeds"), None, {})
+    assert (weeds.size, weeds.full_size) == (224, 256)

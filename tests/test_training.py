@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tlfast import fitting, learner, probe, runs, settings, tasks, training
+from tlfast.errors import WeightsError
+from tlfast.exporting import load_model
+from tlfast.results import Event
+
+TINY = {"arch": "test_resnet", "weights": "none", "size": 32, "bs": 8, "epochs": 2, "freeze_epochs": 1, "lr": "3e-3"}
+
+
+@pytest.fixture
+def make(folder, tmp_path):
+    """Train on the drawn folder with a tiny network: `make("full", seed=1)`."""
+
+    def run(strategy="partial", on_event=lambda event: None, **flags):
+        task = tasks.folder_task(folder)
+        chosen = settings.resolve(task, strategy, {**TINY, "data": str(folder), "out": str(tmp_path / "out"), **flags})
+        return training.train(task, chosen, on_event)
+
+    return run
+
+
+def resolved(folder, strategy, **flags):
+    task = tasks.folder_task(folder)
+    return task, settings.resolve(task, strategy, {**TINY, "data": str(folder), **flags})
+
+
+def weights_before_and_after(folder, strategy, **flags):
+    task, chosen = resolved(folder, strategy, **flags)
+    with training.prepared(task, chosen, lambda event: None) as bench:
+        body, head = bench.learn.model
+        before = {name: value.clone() for name, value in bench.learn.model.state_dict().items()}
+        training.fit(bench, chosen, lambda event: None)
+        after = bench.learn.model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    return changed, {f"0.{name}" for name in body.state_dict()}, {f"1.{name}" for name in head.state_dict()}
+
+
+def test_partial_changes_no_weight_and_no_batchnorm_statistic_of_the_backbone(folder):
+    changed, body, head = weights_before_and_after(folder, "partial")
+    assert any("running_mean" in name for name in body)
+    assert not changed & body
+    assert {name for name in head if name.endswith("weight")} <= changed
+
+
+def test_full_changes_all_of_it(folder):
+    changed, body, head = weights_before_and_after(folder, "full")
+    assert {name for name in body | head if name.endswith(("weight", "running_mean"))} <= changed
+
+
+def test_full_moves_the_lowest_layers_slowest(folder, monkeypatch):
+    seen = []
+    original = fitting.Watch.after_batch
+
+    def spy(self):
+        if self.plan.name == "all layers" and self.training:
+            seen.append([group["lr"] for group in self.opt.hypers])
+        original(self)
+
+    monkeypatch.setattr(fitting.Watch, "after_batch", spy)
+    task, chosen = resolved(folder, "full")
+    with training.prepared(task, chosen, lambda event: None) as bench:
+        training.fit(bench, chosen, lambda event: None)
+    assert seen and all(len(rates) >= 3 and rates == sorted(rates) and rates[0] < rates[-1] for rates in seen)
+
+
+def test_run_folder_holds_everything(make, folder):
+    events = []
+    result = make("full", lr="auto", on_event=events.append)
+    folder_of_run = runs.find(result.folder).folder
+    names = {path.relative_to(folder_of_run).as_posix() for path in folder_of_run.rglob("*") if path.is_file()}
+    curves = {f"plots/lr-find-{phase}.{kind}" for phase in ("head", "all-layers") for kind in ("png", "json")}
+    assert names == {"run.json", "history.csv", "metrics.json", "model.safetensors", "learner.pkl"} | curves
+    manifest = json.loads((folder_of_run / "run.json").read_text())
+    assert manifest["classes"] == ["blue", "green", "red"]
+    assert {p["name"]: p["lr"] for p in manifest["phases"]} == {p.name: p.lr for p in result.phases}
+    assert manifest["weights"]["source"] == "none (random initialisation)" and len(manifest["weights"]["sha256"]) == 64
+    assert manifest["versions"]["fastai"] and manifest["data"]["fingerprint"]
+    history = list(csv.DictReader((folder_of_run / "history.csv").open()))
+    assert [(row["phase"], row["epoch"]) for row in history] == [("head", "1"), ("all layers", "1"), ("all layers", "2")]
+    assert json.loads((folder_of_run / "metrics.json").read_text())["accuracy"] == result.evaluation.accuracy
+    assert {"checking images", "backbone: features", "head", "all layers", "evaluating"} <= {event.phase for event in events}
+    assert all(isinstance(event, Event) and event.done <= event.total for event in events if event.total)
+
+
+def test_best_epoch_is_what_is_kept(make):
+    result = make("full", epochs=4)
+    phase = result.phases[-1]
+    best = phase.epochs[phase.best_epoch - 1]
+    assert best.accuracy == max(row.accuracy for row in phase.epochs)
+    assert result.evaluation.accuracy == pytest.approx(best.accuracy, abs=1e-6)
+
+
+def test_patience_ends_a_phase_early(make):
+    phase = make("partial", epochs=60, patience=2, lr="1e-9").phases[0]
+    assert len(phase.epochs) == phase.best_epoch + 2 < 60
+
+
+def test_the_metric_decides(make):
+    phase = make("partial", epochs=5, metric="valid_loss").phases[0]
+    assert phase.epochs[phase.best_epoch - 1].valid_loss == min(row.valid_loss for row in phase.epochs)
+
+
+@pytest.mark.parametrize("strategy", ["partial", "full"])
+def test_same_seed_same_metrics_other_seed_others(make, strategy):
+    def key(seed):
+        result = make(strategy, seed=seed, lr="auto")
+        return result.evaluation, [(row.train_loss, row.valid_loss) for phase in result.phases for row in phase.epochs], [p.lr for p in result.phases]
+
+    first = key(1)
+    assert key(1) == first
+    assert key(2) != first
+
+
+def test_exported_model_is_the_trained_one(make):
+    result = make("full")
+    model = load_model(runs.find(result.folder))
+    assert torch.isfinite(model(torch.zeros(1, 3, 32, 32))).all()
+    with training.prepared(*resolved(Path(result.data.source), "full"), lambda event: None) as bench:
+        assert model.state_dict().keys() == bench.learn.model.state_dict().keys()
+
+
+@pytest.mark.parametrize("flags", [{"class_weights": "balanced"}, {"label_smoothing": 0.1}, {"mixup": 0.4}, {"augment": "strong"}, {"freeze_epochs": 0}])
+def test_every_way_to_train_runs(make, flags):
+    result = make("full", epochs=1, **flags)
+    assert 0 <= result.evaluation.accuracy <= 1
+    assert [p.name for p in result.phases] == (["all layers"] if "freeze_epochs" in flags else ["head", "all layers"])
+
+
+def test_balanced_class_weights_are_scikit_learns():
+    assert fitting.class_weights([0, 0, 0, 1], 2).tolist() == pytest.approx([4 / 6, 2.0])
+
+
+def test_first_view_is_plain(folder):
+    task, chosen = resolved(folder, "partial", views=3)
+    with training.prepared(task, chosen, lambda event: None) as bench:
+        features = probe.extract(bench.learn.model[0], bench.learn.dls, bench.table, chosen, lambda event: None)
+        n = len(bench.table.part("train"))
+        views = features.train.view(3, n, -1)
+        _, plain = training_plain(bench, chosen)
+    assert features.train_labels.view(3, n).unique(dim=0).shape[0] == 1
+    assert torch.equal(views[0], plain.train)
+    assert not torch.equal(views[0], views[1]) and not torch.equal(views[1], views[2])
+
+
+def training_plain(bench, chosen):
+    settings_without = replace(chosen, augment="none")
+    return settings_without, probe.extract(bench.learn.model[0], bench.learn.dls, bench.table, settings_without, lambda event: None)
+
+
+def test_unreachable_hub_is_said_before_training(folder, tmp_path, monkeypatch):
+    import timm
+
+    def unreachable(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.delenv("TLFAST_WEIGHTS", raising=False)
+    monkeypatch.setattr(timm, "create_model", unreachable)
+    task, chosen = resolved(folder, "partial", arch="resnet18", weights="auto", out=str(tmp_path / "out"))
+    with pytest.raises(WeightsError) as error:
+        training.train(task, chosen)
+    assert error.value.message == "no weights for 'resnet18': the hub cannot be reached (no route to host)"
+    assert "--weights FILE" in error.value.hint and "TLFAST_WEIGHTS" in error.value.hint and "tf_efficientnet_lite0" in error.value.hint
+    assert not list((tmp_path / "out").rglob("run.json"))
+
+
+def test_plan_counts_what_trains(folder):
+    plans = {strategy: training.plan(*resolved(folder, strategy)) for strategy in settings.STRATEGIES}
+    head = sum(p.numel() for p in learner.build_model("test_resnet", 3, 32)[1].parameters())
+    assert plans["partial"].trained_parameters == head
+    assert plans["full"].trained_parameters == plans["full"].parameters == plans["partial"].parameters > head

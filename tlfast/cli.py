@@ -1,0 +1,280 @@
+"""The commands. Each parses, makes one library call and renders; whatever is heavy is imported inside."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Optional, get_args
+
+import typer
+
+from . import settings as declarations
+from . import tasks as registry
+from .errors import TlfastError, UsageError
+from .settings import Settings, Task
+
+if TYPE_CHECKING:
+    from .render import Screen
+else:
+    Screen = Any  # annotations are evaluated, and rich is not imported for that
+
+app = typer.Typer(name="tlfast", no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
+data_app = typer.Typer(no_args_is_help=True, help="Get, import and check a task's images.")
+app.add_typer(data_app, name="data")
+
+INTERRUPTED = 130  # a shell's own code for a command ended by Ctrl-C
+
+
+def _task_names(incomplete: str) -> list[str]:
+    return [name for name in registry.registered() if name.startswith(incomplete)]
+
+
+TaskArgument = Annotated[str, typer.Argument(help="A task's name, or the path of a folder, zip or CSV of labelled images.", autocompletion=_task_names)]
+RunArgument = Annotated[str, typer.Argument(help="A task's name (its latest run), a run id, or a run folder.", autocompletion=_task_names)]
+OutOption = Annotated[str, typer.Option(help="Folder that holds the runs.")]
+Full = Annotated[bool | None, typer.Option("--full/--partial", help="Train all layers, or only the classifier.", show_default="partial")]
+Config = Annotated[str, typer.Option(help="TOML file of settings; a flag beats the file.", show_default=False)]
+
+COMMON = {
+    "quiet": (bool, typer.Option("--quiet", "-q", help="No progress, no remarks.", rich_help_panel="Output"), False),
+    "json": (bool, typer.Option("--json", help="Results as JSON on stdout.", rich_help_panel="Output"), False),
+    "debug": (bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Output"), False),
+}
+
+
+def command(group: typer.Typer, name: str) -> Callable:
+    """Register a function as a command, with --quiet, --json and --debug.
+
+    Its parameter `screen` is made from those; its parameter `flags`, where it has one, is a dict of the settings that were typed, of
+    which each declaration in `Settings` becomes an option.
+    """
+
+    def register(function: Callable) -> Callable:
+        given = inspect.signature(function, eval_str=True).parameters
+        own = [p for p in given.values() if p.name not in ("screen", "flags")]
+        options = _setting_parameters() if "flags" in given else []
+        common = [_keyword(key, *declaration) for key, declaration in COMMON.items()]
+
+        @functools.wraps(function)
+        def run(**values: Any) -> None:
+            quiet, as_json, debug = (values.pop(key) for key in COMMON)
+            if options:
+                typed = {p.name: values.pop(p.name) for p in options}
+                values["flags"] = {key: value for key, value in typed.items() if value is not None}
+            _run(function, values, quiet, as_json, debug)
+
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + options + common
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        del run.__wrapped__
+        group.command(name)(run)
+        return function
+
+    return register
+
+
+def _run(function: Callable, values: dict[str, Any], quiet: bool, as_json: bool, debug: bool) -> None:
+    """Call a command; turn what it raises into words and an exit code."""
+    from .machine import hide_known_warnings
+    from .render import Screen
+
+    hide_known_warnings()
+    screen = Screen(quiet, as_json)
+    try:
+        function(screen=screen, **values)
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt:
+        screen.error(TlfastError("interrupted"))
+        raise typer.Exit(INTERRUPTED) from None
+    except Exception as error:
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        unexpected = TlfastError(f"{type(error).__name__}: {error}", "This is not expected; --debug shows where it came from")
+        known = error if isinstance(error, TlfastError) else unexpected
+        screen.error(known)
+        raise typer.Exit(known.exit_code) from None
+
+
+def _keyword(name: str, annotation: Any, option: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, option])
+
+
+def _setting_parameters() -> list[inspect.Parameter]:
+    """Make one option of each declared setting. None means: not typed."""
+    hints, parameters = declarations.types(), []
+    for name, field in declarations.declared().items():
+        inner = [t for t in get_args(hints[name]) if isinstance(t, type) and t is not type(None)]
+        kind = inner[0] if inner else hints[name]
+        flag = declarations.flag(name)
+        names = (f"{flag}/--no-{flag[2:]}",) if kind is bool else (flag,)
+        shown = str(field.default) if field.default not in ("", None) else False
+        option = typer.Option(*names, help=field.metadata["help"], rich_help_panel=field.metadata["group"], show_default=shown)
+        parameters.append(_keyword(name, Optional[kind], option, None))  # noqa: UP045 (a Literal has no | in Python 3.10)
+    return parameters
+
+
+def _resolve(task: str, full: bool | None, config: str, flags: dict[str, Any]) -> tuple[Task, Settings]:
+    chosen, path = registry.get(task)
+    if path and "data" in flags:
+        raise UsageError(f"both the path {task} and --data {flags['data']} are given", "Give a task's name with --data, or the path alone")
+    values = declarations.read_config(config) if config else {}
+    strategy = None if full is None else ("full" if full else "partial")
+    return chosen, declarations.resolve(chosen, strategy, {**flags, **({"data": path} if path else {})}, values)
+
+
+@command(app, "train")
+def train(
+    task: TaskArgument,
+    screen: Screen,
+    flags: dict,
+    full: Full = None,
+    config: Config = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show settings, data and model size; train nothing.")] = False,
+) -> None:
+    """Train a pretrained network on labelled images, judge it and export it."""
+    chosen, settings = _resolve(task, full, config, flags)
+    from . import training
+
+    with screen.progress() as on_event:
+        result = (training.plan if dry_run else training.train)(chosen, settings, on_event)
+    (screen.plan if dry_run else screen.train_result)(result)
+
+
+@command(app, "lr-find")
+def lr_find(task: TaskArgument, screen: Screen, flags: dict, full: Full = None, config: Config = "") -> None:
+    """Run the learning-rate finder and draw its curve, without training."""
+    chosen, settings = _resolve(task, full, config, flags)
+    from . import training
+
+    with screen.progress() as on_event:
+        found = training.lr_find(chosen, settings, on_event)
+    screen.rates({phase: {"suggestion": curve.suggestion, "picture": str(picture)} for phase, (curve, picture) in found.items()})
+
+
+@command(app, "interpret")
+def interpret(
+    run: RunArgument,
+    screen: Screen,
+    split: Annotated[str, typer.Option(help="Which part to look at: valid or test.")] = "valid",
+    k: Annotated[int, typer.Option(help="How many top losses to show.", min=1, max=100)] = 12,
+    data: Annotated[str, typer.Option(help="Where the run's images lie now, if they were moved.", show_default=False)] = "",
+    open: Annotated[bool, typer.Option("--open", help="Open the pictures.")] = False,
+    out: OutOption = "exports",
+) -> None:
+    """Show where a classifier errs: per-class scores, confusion matrix, top losses."""
+    if split not in ("valid", "test"):
+        raise UsageError(f"--split '{split}' is not one of: valid, test")
+    from . import interpretation, runs
+
+    found = runs.find(run, out)
+    with screen.progress() as on_event:
+        result = interpretation.interpret(found, split, k, data, on_event)
+    screen.interpret_result(result)
+    for picture in result.pictures if open else ():
+        typer.launch(picture)
+
+
+@command(app, "predict")
+def predict(
+    run: RunArgument,
+    images: Annotated[list[str], typer.Argument(help="Image files, folders of them, or patterns.")],
+    screen: Screen,
+    top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 1,
+    csv: Annotated[str, typer.Option(help="Also write the predictions to this CSV file.", show_default=False)] = "",
+    out: OutOption = "exports",
+) -> None:
+    """Classify images with an exported learner. Exit code 1 where an image could not be read."""
+    from . import prediction
+
+    paths = prediction.expand(images)
+    classifier = prediction.load(run, out)
+    with screen.progress() as on_event:
+        rows = list(prediction.predict(classifier, paths, on_event))
+    if csv:
+        prediction.write_csv(csv, rows, classifier.classes)
+    screen.predictions(rows, [prediction.as_dict(row, top) for row in rows], top)
+    raise typer.Exit(1 if any(row.error for row in rows) else 0)
+
+
+@command(app, "tasks")
+def tasks(screen: Screen) -> None:
+    """List the tasks that tlfast knows by name."""
+    screen.tasks(list(registry.registered().values()))
+
+
+@command(app, "runs")
+def runs(
+    screen: Screen,
+    task: Annotated[str, typer.Argument(help="Only this task's.", show_default=False, autocompletion=_task_names)] = "",
+    out: OutOption = "exports",
+) -> None:
+    """List the finished runs, newest last."""
+    from .runs import listing
+
+    screen.runs(listing(out, task))
+
+
+@command(app, "doctor")
+def doctor(screen: Screen, out: OutOption = "exports") -> None:
+    """Show versions, devices and weight sources, and what would make a training slow or fail."""
+    from .doctor import doctor
+
+    screen.facts("doctor", doctor(out))
+
+
+@command(data_app, "import")
+def data_import(
+    task: Annotated[str, typer.Argument(help="A task's name.", autocompletion=_task_names)],
+    source: Annotated[str, typer.Argument(help="The downloaded file, zip or folder.")],
+    screen: Screen,
+) -> None:
+    """Bring downloaded images into data/<task>/; the source is left as it is."""
+    from .data.sources import import_data
+
+    with screen.progress() as on_event:
+        folder = import_data(registry.named(task), source, on_event=on_event)
+    screen.said("imported to", str(folder))
+
+
+@command(data_app, "get")
+def data_get(task: Annotated[str, typer.Argument(help="A task's name.", autocompletion=_task_names)], screen: Screen) -> None:
+    """Download a task's images from their public source into data/<task>/."""
+    from .data.sources import get_data
+
+    chosen = registry.named(task)
+    with screen.progress() as on_event:
+        folder = get_data(chosen, on_event=on_event)
+    screen.said("downloaded to", f"{folder} (licence: {chosen.licence}; {chosen.homepage})")
+
+
+@command(data_app, "check")
+def data_check(task: TaskArgument, screen: Screen, flags: dict) -> None:
+    """Count images by class, part, size and mode; name those that cannot be read."""
+    chosen, settings = _resolve(task, None, "", flags)
+    from . import checking
+
+    with screen.progress() as on_event:
+        summary = checking.check(chosen, settings, on_event)
+    screen.data_summary(summary)
+    raise typer.Exit(1 if summary.unreadable else 0)
+
+
+@app.callback(invoke_without_command=True)
+def main_options(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+    """Images in, a trained, explained and exported classifier out."""
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"tlfast {installed('tlfast')}")
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""`tlfast doctor`: what this machine and installation offer, and what would make a training slow or fail."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from . import backbones, machine
+
+
+def doctor(out: str = "exports") -> dict[str, Any]:
+    """Return versions, devices, threads, memory, disk and weight sources, and `problems`: what to mend, with how."""
+    import torch
+
+    facts = {
+        "versions": machine.versions(),
+        "devices": _devices(),
+        "cores": machine.cores(),
+        "torch threads": torch.get_num_threads(),
+        "allocator": "keeps freed blocks (glibc mallopt)" if machine.tune_allocator() else "as is (only glibc's is tuned)",
+        "memory (GiB)": round(machine.memory_gib() or 0, 1),
+        "free disk (GiB)": round(machine.free_disk_gib(out), 1),
+        "weights folder": os.environ.get(backbones.ENVIRONMENT, f"{backbones.ENVIRONMENT} is not set"),
+        "embedded backbones": [name for name in backbones.EMBEDDED if backbones.find_weights(name, "auto").kind == "embedded"],
+    }
+    return {**facts, "problems": _problems(facts)}
+
+
+def _devices() -> list[str]:
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return [*gpus, *(["Apple MPS"] if torch.backends.mps.is_available() else []), "cpu"]
+
+
+def _problems(facts: dict[str, Any]) -> list[str]:
+    checks = (
+        (facts["devices"] == ["cpu"], "no GPU: full fine-tuning is slow; try --limit, a smaller --size, or partial fine-tuning first"),
+        (facts["free disk (GiB)"] < 2, "less than 2 GiB of disk are free: runs may fail; name another folder with --out"),
+        ((facts["memory (GiB)"] or 99) < 4, "less than 4 GiB of memory: use a smaller --bs"),
+        (not facts["embedded backbones"], "the embedded backbone is not installed: pip install 'tlfast[embedded]' lets trainings start without a hub"),
+    )
+    return [text for wrong, text in checks if wrong]

@@ -1,0 +1,116 @@
+"""From a trained model to a run folder: weights, a fastai learner, metrics and history; and back."""
+
+from __future__ import annotations
+
+import csv
+import json
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from fastai.data.block import CategoryBlock, DataBlock
+from fastai.data.transforms import ColReader, ColSplitter, Normalize
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
+from fastai.vision.augment import CropPad, PadMode, Resize, ResizeMethod
+from fastai.vision.data import ImageBlock
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from .data.loaders import Stats
+from .errors import RunError
+from .learner import build_model
+from .machine import versions
+from .results import EpochRow, Evaluation, Phase
+from .runs import MANIFEST, METRICS, Run
+from .settings import Settings
+
+WEIGHTS = "model.safetensors"
+LEARNER = "learner.pkl"
+METHODS = {"squish": ResizeMethod.Squish, "crop": ResizeMethod.Crop, "pad": ResizeMethod.Pad}
+
+
+def save_model(folder: Path, model: nn.Module, classes: Sequence[str], settings: Settings, stats: Stats) -> None:
+    """Write `model.safetensors`, with the classes and the normalisation in its header, and `learner.pkl`."""
+    header = {"format": "pt", "arch": settings.arch, "classes": json.dumps(list(classes)), "mean": _joined(stats[0]), "std": _joined(stats[1])}
+    save_file({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS, header)
+    export_learner(folder / LEARNER, model, classes, settings, stats)
+
+
+def export_learner(path: Path, model: nn.Module, classes: Sequence[str], settings: Settings, stats: Stats) -> None:
+    """Write a learner that fastai's `load_learner` opens where tlfast is not installed: it holds fastai's and timm's objects only."""
+    with tempfile.TemporaryDirectory() as scratch:
+        # A DataBlock opens one image when it is built; this one is thrown away again by `export`.
+        sample = Path(scratch) / "sample.png"
+        Image.new("RGB", (settings.full_size, settings.full_size)).save(sample)
+        frame = pd.DataFrame({"path": [str(sample)] * 2, "label": [classes[0]] * 2, "is_valid": [False, True]})
+        block = DataBlock(
+            blocks=(ImageBlock, CategoryBlock(vocab=list(classes), sort=False)),
+            get_x=ColReader("path"),
+            get_y=ColReader("label"),
+            splitter=ColSplitter("is_valid"),
+            item_tfms=resizing(settings),
+            batch_tfms=Normalize.from_stats(*stats, cuda=False),
+        )
+        dls = block.dataloaders(frame, bs=1, num_workers=0, device=torch.device("cpu"))
+        learn = Learner(dls, model.cpu(), loss_func=CrossEntropyLossFlat(), path=Path(scratch))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # fastai warns that a learner is a pickle; the README says so
+            learn.export(path.absolute())
+
+
+def resizing(settings: Settings) -> list:
+    """Return fastai's own transforms that do what `images.prepare` does."""
+    resize = Resize(settings.full_size, method=METHODS[settings.resize], pad_mode=PadMode.Zeros)
+    return [resize] if settings.full_size == settings.size else [resize, CropPad(settings.size)]
+
+
+def save_records(folder: Path, manifest: dict[str, Any], phases: Sequence[Phase], evaluation: Evaluation) -> None:
+    """Write `history.csv`, `metrics.json` and, last, `run.json`."""
+    with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([field.name for field in fields(EpochRow)])
+        writer.writerows(asdict(row).values() for phase in phases for row in phase.epochs)
+    write_json(folder / METRICS, evaluation.to_dict())
+    write_json(folder / MANIFEST, manifest)
+
+
+def manifest(settings: Settings, classes: Sequence[str], stats: Stats, **facts: Any) -> dict[str, Any]:
+    """Return what `run.json` says: everything needed to use the run and to repeat it."""
+    return {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "settings": settings.to_dict(),
+        "classes": list(classes),
+        "mean": list(stats[0]),
+        "std": list(stats[1]),
+        "versions": versions(),
+        **facts,
+    }
+
+
+def load_model(run: Run) -> nn.Module:
+    """Rebuild a run's model on the CPU, in eval mode, from `model.safetensors`; no pickle is opened. Raises RunError."""
+    settings = Settings.from_dict(run.manifest["settings"])
+    path = run.folder / WEIGHTS
+    try:
+        state = load_file(path)
+        model = build_model(settings.arch, len(run.manifest["classes"]), settings.size)
+        model.load_state_dict(state)
+    except Exception as error:  # safetensors' and torch's own, on a missing, cut or foreign file
+        raise RunError(f"{path} cannot be loaded: {str(error).splitlines()[0]}", "Train again, or name another run; tlfast runs lists them") from error
+    return model.eval()
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _joined(numbers: Sequence[float]) -> str:
+    return ",".join(f"{number:g}" for number in numbers)

@@ -1,0 +1,109 @@
+"""Every picture that tlfast draws, in one style: colour-blind-safe, named axes, sizes that fit the number of classes."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from .results import Evaluation, RateCurve
+
+BLUE, RED = "#0072B2", "#D55E00"  # of the Okabe-Ito palette, told apart by all common kinds of sight
+MATRIX_COLOURS = "Blues"  # one hue, light to dark: readable in grey too
+NUMBERS_UP_TO = 40  # classes beyond which numbers in the cells would be too small to read
+NAMES_UP_TO = 120
+
+matplotlib.rcParams["font.size"] = 10
+
+
+def confusion_matrix(evaluation: Evaluation, path: Path, title: str) -> Path:
+    """Draw the confusion matrix twice, side by side: counts, and shares of each actual class."""
+    counts = np.array(evaluation.confusion)
+    support = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, support, out=np.zeros(counts.shape), where=support > 0)
+    classes = [textwrap.shorten(name, 28, placeholder="…") if " " in name else name[:28] for name in evaluation.classes]
+    side = float(np.clip(0.55 * len(classes), 4.0, 16.0))
+    names = max(map(len, classes)) * 0.085  # inches that the longest name takes
+    figure = Figure(figsize=(2 * (side + names) + 1.2, side + names + 1.3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _matrix(left, counts, classes, "images", "{:d}")
+    _matrix(right, shares, classes, "share of each actual class", "{:.2f}")
+    figure.suptitle(title, fontsize=13, fontweight="bold")
+    return _save(figure, path)
+
+
+def _matrix(axes: Any, values: np.ndarray, classes: Sequence[str], title: str, form: str) -> None:
+    axes.imshow(values, cmap=MATRIX_COLOURS, vmin=0, vmax=1 if values.dtype.kind == "f" else None, aspect="equal")
+    axes.set(title=title, xlabel="predicted", ylabel="actual")
+    ticks = range(len(classes)) if len(classes) <= NAMES_UP_TO else []
+    axes.set_xticks(ticks, [classes[i] for i in ticks], rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, [classes[i] for i in ticks])
+    axes.set_xticks(np.arange(-0.5, len(classes)), minor=True)
+    axes.set_yticks(np.arange(-0.5, len(classes)), minor=True)
+    axes.grid(which="minor", color="white", linewidth=1)
+    axes.tick_params(which="minor", length=0)
+    if len(classes) > NUMBERS_UP_TO:
+        return
+    size = float(np.clip(120 / len(classes), 5, 10))
+    for (i, j), value in np.ndenumerate(values):
+        if value:  # an empty cell says nothing by a zero, and the pattern shows better without
+            dark = value > 0.6 * values.max()
+            weight = "bold" if i == j else "normal"
+            axes.text(j, i, form.format(value), ha="center", va="center", fontsize=size, fontweight=weight, color="white" if dark else "black")
+
+
+def top_losses(items: Sequence[dict[str, Any]], pictures: Sequence[Image.Image], path: Path, title: str) -> Path:
+    """Draw the images with the largest losses, each with prediction, truth, loss and the probability given to the truth."""
+    columns = min(4, len(items))
+    rows = -(-len(items) // columns)
+    figure = Figure(figsize=(2.9 * columns, 3.6 * rows + 0.5), layout="constrained")
+    cells = np.ravel(figure.subplots(rows, columns, squeeze=False))
+    for axes in cells[len(items) :]:
+        axes.axis("off")
+    for axes, item, picture in zip(cells, items, pictures, strict=False):
+        axes.imshow(np.asarray(picture), interpolation="nearest" if max(picture.size) < 100 else "antialiased")
+        axes.set(xticks=[], yticks=[])
+        right = item["predicted"] == item["actual"]
+        says = _fitted(f"says {item['predicted']} ({item['probability']:.0%})")
+        axes.set_title(says, color=BLUE if right else RED, fontsize=10, fontweight="bold")
+        truth = _fitted(f"is {item['actual']} ({item['probability_of_actual']:.1%})")
+        axes.set_xlabel(f"{truth}\nloss {item['loss']:.2f}  ·  {_end_of(item['path'])}", fontsize=8.5)
+    figure.suptitle(title, fontsize=13, fontweight="bold")
+    return _save(figure, path)
+
+
+def _fitted(text: str) -> str:
+    return text if len(text) <= 34 else text[:33] + "…"
+
+
+def _end_of(path: str) -> str:
+    name = Path(path).name
+    return name if len(name) <= 26 else "…" + name[-25:]
+
+
+def rate_curve(curve: RateCurve, path: Path, title: str) -> Path:
+    """Draw what the learning-rate finder saw: loss against rate, the suggestion marked."""
+    losses = np.array(curve.losses)
+    shown = slice(None, max(2, len(losses) - 5))  # the last losses are those of the divergence that ended the search
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(curve.rates[shown], losses[shown], color=BLUE)
+    axes.axvline(curve.suggestion, color=RED, linestyle="--")
+    low, rise = np.nanmin(losses[shown]), abs(losses[0] - np.nanmin(losses[shown]))
+    # The divergence at the end would flatten the valley, which is what one looks for.
+    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss (smoothed)", title=title, ylim=(low - 0.1 * rise, low + 1.5 * rise + 1e-6))
+    axes.annotate(f" {curve.suggestion:.1e}", (curve.suggestion, 0.97), xycoords=("data", "axes fraction"), color=RED, va="top")
+    axes.grid(alpha=0.3)
+    return _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    return path

@@ -1,0 +1,252 @@
+"""Everything that is put on the screen: results and tables to stdout, progress and remarks to stderr. The only importer of rich."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .errors import TlfastError
+from .results import DataSummary, EpochRow, Evaluation, Event, InterpretResult, OnEvent, Phase, Plan, PredictRow, TrainResult, ignore
+from .settings import Settings, Task, declared, types
+
+EPOCH_COLUMNS = ("phase", "epoch", "train loss", "valid loss", "accuracy", "macro F1", "seconds")
+PLAIN_WIDTH = 120  # columns when the output is piped: a terminal's width is not known there
+
+
+class Screen:
+    """Where a command's words go. `quiet` leaves the results only; `as_json` makes them JSON."""
+
+    def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
+        self.out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False, soft_wrap=False)
+        self.err = Console(stderr=True, highlight=False)
+        self.quiet, self.as_json = quiet, as_json
+
+    @property
+    def live(self) -> bool:
+        """Whether someone watches: bars and rows as they come are for a terminal."""
+        return self.err.is_terminal and not self.quiet
+
+    @contextmanager
+    def progress(self) -> Iterator[OnEvent]:
+        """Give a listener for events, which draws bars, rows of the table of epochs and remarks on stderr."""
+        if not self.live:
+            yield ignore if self.quiet else self._remark
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self.err, transient=True) as bars:
+            yield _Bars(self, bars)
+
+    def emit(self, value: Any, draw: Any, *arguments: Any) -> None:
+        """Print `value` as JSON, or call `draw(*arguments)`."""
+        if self.as_json:
+            print(json.dumps(value, ensure_ascii=False, indent=1))
+        else:
+            draw(*arguments)
+
+    def error(self, error: TlfastError) -> None:
+        if self.as_json:
+            print(json.dumps({"error": error.message, "hint": error.hint}, ensure_ascii=False))
+        self.err.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)
+        if error.hint:
+            self.err.print(f"  {escape(error.hint)}", soft_wrap=True)
+
+    def _remark(self, event: Event) -> None:
+        if event.note:
+            self.err.print(f"[yellow]{escape(event.phase)}:[/] {escape(event.note)}", soft_wrap=True)
+
+    # Results
+
+    def train_result(self, result: TrainResult) -> None:
+        self.emit(result.to_dict(), self._train_result, result)
+
+    def _train_result(self, result: TrainResult) -> None:
+        if not self.live:  # otherwise the rows have been shown as they came
+            self._table(EPOCH_COLUMNS, [_epoch_cells(row) for phase in result.phases for row in phase.epochs])
+        self._facts(f"{result.run}", _closing(result))
+        if result.data.unreadable:
+            self.out.print(f"{len(result.data.unreadable)} unreadable images were skipped; run.json names them")
+
+    def plan(self, plan: Plan) -> None:
+        self.emit(plan.to_dict(), self._plan, plan)
+
+    def _plan(self, plan: Plan) -> None:
+        self._facts("settings", {name: _shown(value) for name, value in plan.settings.items()})
+        self._data_summary(plan.data)
+        parameters = {"weights": plan.weights, "device": plan.device, "parameters": f"{plan.parameters:,}", "of which train": f"{plan.trained_parameters:,}"}
+        self._facts("model", parameters)
+
+    def interpret_result(self, result: InterpretResult) -> None:
+        self.emit(result.to_dict(), self._interpret_result, result)
+
+    def _interpret_result(self, result: InterpretResult) -> None:
+        self._scores(result.evaluation)
+        pairs = [(p.actual, p.predicted, str(p.count), f"{p.share:.1%}") for p in result.confused]
+        self._table(("actual", "called", "images", "share of actual"), pairs, title="most confused")
+        for picture in result.pictures:
+            self.out.print(picture, soft_wrap=True)
+
+    def data_summary(self, summary: DataSummary) -> None:
+        self.emit(summary.to_dict(), self._data_summary, summary)
+
+    def _data_summary(self, summary: DataSummary) -> None:
+        parts = list(summary.counts)
+        rows = [(label, *(f"{summary.counts[part][label]:,}" for part in parts)) for label in summary.classes]
+        rows.append(("all", *(f"{summary.total(part):,}" for part in parts)))
+        self._table(("class", *parts), rows, title=escape(summary.source))
+        facts = {"groups": f"{summary.groups:,}" if summary.groups else "", "sizes": _most(summary.sizes), "modes": _most(summary.modes)}
+        self._facts("", {name: value for name, value in facts.items() if value})
+        for note in summary.notes:
+            self.out.print(f"note: {escape(note)}", soft_wrap=True)
+        if summary.unreadable:
+            self._table(("unreadable", "reason"), [(escape(bad.path), escape(bad.reason)) for bad in summary.unreadable])
+
+    def predictions(self, rows: Sequence[PredictRow], values: list[dict], top: int) -> None:
+        self.emit(values, self._predictions, rows, top)
+
+    def _predictions(self, rows: Sequence[PredictRow], top: int) -> None:
+        cells = []
+        for row in rows:
+            likely = list(row.prediction.probabilities.items())[:top] if row.prediction else []
+            answers = "  ".join(f"{escape(name)} {probability:.1%}" for name, probability in likely)
+            cells.append((escape(row.path), answers or f"[red]{escape(row.error)}[/]"))
+        self._table(("image", "prediction"), cells)
+
+    def tasks(self, registered: Sequence[Task]) -> None:
+        rows = [(t.name, t.title, str(len(t.classes)), str(t.defaults.get("arch", "")), t.licence) for t in registered]
+        values = [{"name": t.name, "title": t.title, "classes": t.classes, "defaults": dict(t.defaults), "licence": t.licence} for t in registered]
+        self.emit(values, self._table, ("task", "images", "classes", "backbone", "licence"), rows)
+
+    def runs(self, values: list[dict]) -> None:
+        columns = ("run", "task", "strategy", "arch", "accuracy", "macro_f1", "created")
+        rows = [tuple(f"{v[c]:.4f}" if isinstance(v[c], float) else str(v[c]) for c in columns) for v in values]
+        self.emit(values, self._table, columns, rows)
+
+    def rates(self, values: dict[str, dict]) -> None:
+        rows = [(phase, f"{v['suggestion']:.2e}", v["picture"]) for phase, v in values.items()]
+        self.emit(values, self._table, ("phase", "suggested rate", "curve"), rows)
+
+    def facts(self, title: str, values: dict[str, Any]) -> None:
+        self.emit(values, self._facts, title, {name: _shown(value) for name, value in values.items()})
+
+    def said(self, key: str, value: str) -> None:
+        """Print one outcome: a path, say."""
+        self.emit({key: value}, lambda: self.out.print(f"{key}: {escape(value)}", soft_wrap=True))
+
+    def _scores(self, evaluation: Evaluation) -> None:
+        scores = [*evaluation.per_class, evaluation.macro, evaluation.weighted]
+        rows = [(escape(s.name), f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", f"{s.support:,}") for s in scores]
+        title = f"{evaluation.split} part: accuracy {evaluation.accuracy:.4f}"
+        self._table(("class", "precision", "recall", "F1", "images"), rows, title=title)
+
+    def _table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+        table = Table(title=title or None, title_justify="left", box=None if not self.out.is_terminal else _box())
+        for i, column in enumerate(columns):
+            numeric = bool(rows) and all(row[i][:1].isdigit() for row in rows)
+            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        self.out.print(table)
+
+    def _facts(self, title: str, values: dict[str, str]) -> None:
+        if title:
+            self.out.print(f"[bold]{escape(title)}[/]", soft_wrap=True)
+        width = max(map(len, values), default=0)
+        for name, value in values.items():
+            self.out.print(f"  {name:<{width}}  {escape(value)}", soft_wrap=True)
+
+
+class _Bars:
+    """Listens to events: a bar for each phase, a line for each epoch."""
+
+    def __init__(self, screen: Screen, bars: Progress) -> None:
+        self.screen, self.bars, self.known, self.headed = screen, bars, {}, False
+
+    def __call__(self, event: Event) -> None:
+        if event.note:
+            self.screen._remark(event)
+        if event.total:
+            if event.phase not in self.known:
+                self.known[event.phase] = self.bars.add_task(event.phase, total=event.total)
+            self.bars.update(self.known[event.phase], completed=event.done, total=event.total, visible=event.done < event.total)
+        if event.row:
+            if not self.headed:
+                self.bars.console.print("  ".join(f"{name:>10}" for name in EPOCH_COLUMNS), style="bold")
+                self.headed = True
+            self.bars.console.print("  ".join(f"{cell:>10}" for cell in _epoch_cells(event.row)))
+
+
+def settings_rows() -> list[tuple[str, str, str]]:
+    """Return (flag, default, meaning) of every setting, for the README's table."""
+    from typing import Literal, get_args, get_origin
+
+    from .settings import flag
+
+    hints, rows = types(), []
+    for name, field in declared().items():
+        choices = " ".join(get_args(hints[name])) if get_origin(hints[name]) is Literal else ""
+        typed = f"--[no-]{flag(name)[2:]}" if hints[name] is bool else flag(name)
+        meaning = field.metadata["help"] + (f" One of: {choices}." if choices else "")
+        rows.append((typed, _shown(field.default) or "-", meaning))
+    return rows
+
+
+def _closing(result: TrainResult) -> dict[str, str]:
+    e, settings = result.evaluation, Settings.from_dict(result.settings)
+    averages = {f"{s.name} average": f"precision {s.precision:.4f}  recall {s.recall:.4f}  F1 {s.f1:.4f}" for s in (e.macro, e.weighted)}
+    phases = {p.name: _phase(p) for p in result.phases}
+    return {
+        "accuracy": f"{e.accuracy:.4f} on {e.macro.support:,} {e.split} images",
+        **averages,
+        "strategy": f"{settings.strategy} fine-tuning of {settings.arch} at {settings.size} px on {result.device}",
+        "weights": result.weights,
+        **phases,
+        "seconds": f"{result.seconds:.1f}",
+        "run": result.folder,
+    }
+
+
+def _phase(phase: Phase) -> str:
+    source = "finder" if phase.curve else "given"
+    kept = f"best epoch {phase.best_epoch} of {len(phase.epochs)}"
+    return f"rate {phase.lr:.2e} ({source})  {kept}  {phase.images_per_second:,.0f} images/s  {phase.seconds:.1f} s"
+
+
+def _epoch_cells(row: EpochRow) -> tuple[str, ...]:
+    return (
+        row.phase,
+        str(row.epoch),
+        f"{row.train_loss:.4f}",
+        f"{row.valid_loss:.4f}",
+        f"{row.accuracy:.4f}",
+        f"{row.macro_f1:.4f}",
+        f"{row.seconds:.1f}",
+    )
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return "  ".join(f"{name} {_shown(inner)}" for name, inner in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _most(counts: dict[str, int], shown: int = 5) -> str:
+    parts = [f"{name} ({count:,})" for name, count in list(counts.items())[:shown]]
+    return ", ".join(parts) + (f" and {len(counts) - shown} more" if len(counts) > shown else "")
+
+
+def _box() -> Any:
+    from rich import box
+
+    return box.SIMPLE_HEAD

@@ -1,0 +1,160 @@
+"""`tlfast train`: from a task and settings to an evaluated, exported run. Also its plan (`--dry-run`) and `tlfast lr-find`."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from fastai.learner import Learner
+from fastai.torch_core import set_seed
+
+from . import backbones, evaluation, exporting, learner, plotting, runs
+from .data import ImageTable, load_table, readable
+from .data.loaders import Stats, build_loaders, plain_loader
+from .data.sources import locate
+from .fitting import PhasePlan, class_weights, find_rate, fit_phase
+from .probe import extract, train_head
+from .results import Evaluation, Event, OnEvent, Phase, Plan, RateCurve, TrainResult, ignore
+from .settings import Settings, Task
+
+# All layers together: the lowest group of parameters, which knows most already, moves at a fifth of the head's rate. One cycle may reach the
+# very rate of the finder's least loss, ten times its `minimum`: 4 epochs on seedlings gave 0.833 at 7e-4, 0.887 at 2e-3, 0.925 at 1e-2, and
+# 3 epochs on 8,000 faces 0.510 at 1e-3, 0.535 at 2e-3, 0.551 at 5e-3 (mobilenetv2_100, November 2026).
+ALL_LAYERS = {"name": "all layers", "spread": 5.0, "rate_scale": 10.0}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything that a training works on, built from its settings."""
+
+    table: ImageTable
+    weights: backbones.Weights
+    stats: Stats
+    learn: Learner
+
+
+def train(task: Task, settings: Settings, on_event: OnEvent = ignore) -> TrainResult:
+    """Train, evaluate and export. Raises TlfastError; the run folder is whole or absent."""
+    started = time.perf_counter()
+    runs.check_writable(settings.out, settings.task, settings.name)
+    with prepared(task, settings, on_event) as bench:
+        loaded = learner.fingerprint(bench.learn.model[0])
+        phases = fit(bench, settings, on_event)
+        result = judge(bench, settings, on_event)
+        seconds = time.perf_counter() - started
+        facts = {
+            "data": {"source": bench.table.source, "fingerprint": bench.table.fingerprint(), **_counts(bench.table)},
+            "weights": {"source": str(bench.weights), "sha256": loaded},
+            "device": str(bench.learn.dls.device),
+            "phases": [{name: value for name, value in asdict(p).items() if name not in ("epochs", "curve")} for p in phases],
+            "seconds": seconds,
+        }
+        folder = publish(bench, settings, phases, result, facts)
+    return TrainResult(folder.name, str(folder), settings.to_dict(), str(bench.weights), facts["device"], phases, result, bench.table.summary(), seconds)
+
+
+def plan(task: Task, settings: Settings, on_event: OnEvent = ignore) -> Plan:
+    """Say what `train` would do with these settings: data, weights, model size. Writes nothing."""
+    with prepared(task, settings, on_event) as bench:
+        count = {part: sum(p.numel() for p in module.parameters()) for part, module in zip(("body", "head"), bench.learn.model, strict=True)}
+        total = sum(count.values())
+        trained = count["head"] if settings.strategy == "partial" else total
+        return Plan(settings.to_dict(), bench.table.summary(), str(bench.weights), str(bench.learn.dls.device), total, trained)
+
+
+def lr_find(task: Task, settings: Settings, on_event: OnEvent = ignore) -> dict[str, tuple[RateCurve, Path]]:
+    """Run the learning-rate finder of each phase that the settings would train; draw its curve into `<out>/<task>/`.
+
+    With the full strategy the head is trained first, as it would be. Returns phase -> (curve, picture).
+    """
+    runs.check_writable(settings.out, settings.task, "")
+    stamp, found = f"{datetime.now():%Y%m%d-%H%M%S}", {}
+    with prepared(task, settings, on_event) as bench:
+        phases = [train_first(bench, settings, on_event)]
+        curves = {"head": phases[0].curve} if phases[0] and phases[0].curve else {}
+        if settings.strategy == "full":
+            bench.learn.unfreeze()
+            curves["all layers"] = find_rate(bench.learn, PhasePlan(epochs=1, **ALL_LAYERS), on_event)
+        for name, curve in curves.items():
+            picture = Path(settings.out) / settings.task / f"lr-find-{stamp}-{name.replace(' ', '-')}.png"
+            found[name] = (curve, plotting.rate_curve(curve, picture, f"{settings.task}: learning-rate finder, {name}"))
+    return found
+
+
+@contextmanager
+def prepared(task: Task, settings: Settings, on_event: OnEvent) -> Iterator[Bench]:
+    """Check everything that can be checked before any training, then build loaders and learner."""
+    learner.check_arch(settings.arch)
+    device = learner.pick_device(settings.device)
+    weights = backbones.find_weights(settings.arch, settings.weights)
+    stats = learner.stats(weights)
+    table = readable(load_table(task, settings, locate(task, settings.data)), on_event)
+    for note in table.notes:
+        on_event(Event("data", note=note))
+    for bad in table.unreadable:
+        on_event(Event("data", note=f"skipped {bad.path}: {bad.reason}"))
+    set_seed(settings.seed, reproducible=True)
+    dls = build_loaders(table, settings, stats, device)
+    learn = learner.build_learner(dls, settings, weights, _class_weights(table, settings, device))
+    with tempfile.TemporaryDirectory() as scratch:  # fastai keeps the finder's copy of the model there
+        learn.path = Path(scratch)
+        yield Bench(table, weights, stats, learn)
+
+
+def fit(bench: Bench, settings: Settings, on_event: OnEvent) -> list[Phase]:
+    """Train by the settings' strategy: the head on frozen features, and with `full` then all layers at discriminative rates."""
+    first = train_first(bench, settings, on_event)
+    phases = [first] if first else []
+    if settings.strategy == "full":
+        bench.learn.unfreeze()
+        phases.append(fit_phase(bench.learn, PhasePlan(epochs=settings.epochs, **ALL_LAYERS), settings, on_event))
+    return phases
+
+
+def train_first(bench: Bench, settings: Settings, on_event: OnEvent) -> Phase | None:
+    """Train the head alone on the frozen backbone's features: all of partial fine-tuning, the start of full fine-tuning."""
+    epochs = settings.epochs if settings.strategy == "partial" else settings.freeze_epochs
+    if not epochs:
+        return None
+    features = extract(bench.learn.model[0], bench.learn.dls, bench.table, settings, on_event)
+    return train_head(bench.learn, features, epochs, settings, on_event)
+
+
+def judge(bench: Bench, settings: Settings, on_event: OnEvent) -> Evaluation:
+    """Evaluate the whole model on the images of the valid part."""
+    rows = bench.table.part("valid")
+    loader = plain_loader(bench.learn.dls, rows, settings.bs)
+    probabilities, labels = evaluation.predict(bench.learn.model, loader, len(rows), on_event)
+    return evaluation.evaluate(probabilities, labels, bench.table.classes, "valid")
+
+
+def publish(bench: Bench, settings: Settings, phases: list[Phase], result: Evaluation, facts: dict) -> Path:
+    """Write the run folder and return it."""
+    run_id = settings.name or runs.new_id(settings.strategy, settings.arch)
+    with runs.writing(settings.out, settings.task, run_id) as (folder, published):
+        exporting.save_model(folder, bench.learn.model, bench.table.classes, settings, bench.stats)
+        for phase in phases:
+            if phase.curve:
+                name = phase.name.replace(" ", "-")
+                plotting.rate_curve(phase.curve, folder / "plots" / f"lr-find-{name}.png", f"{settings.task}: learning-rate finder, {phase.name}")
+                exporting.write_json(folder / "plots" / f"lr-find-{name}.json", asdict(phase.curve))
+        exporting.save_records(folder, exporting.manifest(settings, bench.table.classes, bench.stats, **facts), phases, result)
+    return published[0]
+
+
+def _class_weights(table: ImageTable, settings: Settings, device: torch.device) -> torch.Tensor | None:
+    if settings.class_weights == "none":
+        return None
+    index = {label: i for i, label in enumerate(table.classes)}
+    return class_weights([index[row.label] for row in table.part("train")], len(index)).to(device)
+
+
+def _counts(table: ImageTable) -> dict:
+    summary = table.summary()
+    return {"counts": summary.counts, "unreadable": [asdict(bad) for bad in summary.unreadable], "notes": summary.notes}
