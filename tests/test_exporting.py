@@ -16,14 +16,14 @@ from tlfast.errors import RunError
 STATS = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 CLASSES = ("ant", "bee", "cat")
 # Runs where tlfast cannot be imported; prints each file's probabilities.
-PLAIN_FASTAI = """
+PLAIN_FASTAI = r"""
 import sys, json, warnings
 warnings.simplefilter("ignore")
 sys.modules["tlfast"] = None
 from fastai.learner import load_learner
 learn = load_learner(sys.argv[1])
-with learn.no_bar():
-    print(json.dumps([[str(learn.predict(path)[0]), learn.predict(path)[2].tolist()] for path in sys.argv[2:]]))
+answers = [learn.predict(path) for path in sys.argv[2:]]  # draws bars, without a newline
+print("\n" + json.dumps([[str(label), probabilities.tolist()] for label, _, probabilities in answers]))
 """
 
 

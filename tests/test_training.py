@@ -157,13 +157,11 @@ def training_plain(bench, chosen):
 
 
 def test_unreachable_hub_is_said_before_training(folder, tmp_path, monkeypatch):
-    import timm
-
     def unreachable(*args, **kwargs):
         raise OSError("no route to host")
 
     monkeypatch.delenv("TLFAST_WEIGHTS", raising=False)
-    monkeypatch.setattr(timm, "create_model", unreachable)
+    monkeypatch.setattr(learner, "_check_reachable", unreachable)
     task, chosen = resolved(folder, "partial", arch="resnet18", weights="auto", out=str(tmp_path / "out"))
     with pytest.raises(WeightsError) as error:
         training.train(task, chosen)

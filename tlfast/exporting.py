@@ -18,7 +18,7 @@ from fastai.data.block import CategoryBlock, DataBlock
 from fastai.data.transforms import ColReader, ColSplitter, Normalize
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
-from fastai.vision.augment import CropPad, PadMode, Resize, ResizeMethod
+from fastai.vision.augment import PadMode, RandomCrop, Resize, ResizeMethod
 from fastai.vision.data import ImageBlock
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -67,9 +67,9 @@ def export_learner(path: Path, model: nn.Module, classes: Sequence[str], setting
 
 
 def resizing(settings: Settings) -> list:
-    """Return fastai's own transforms that do what `images.prepare` does."""
+    """Return fastai's own transforms that do what `images.prepare` does; its RandomCrop takes the centre outside training."""
     resize = Resize(settings.full_size, method=METHODS[settings.resize], pad_mode=PadMode.Zeros)
-    return [resize] if settings.full_size == settings.size else [resize, CropPad(settings.size)]
+    return [resize] if settings.full_size == settings.size else [resize, RandomCrop(settings.size)]
 
 
 def save_records(folder: Path, manifest: dict[str, Any], phases: Sequence[Phase], evaluation: Evaluation) -> None:

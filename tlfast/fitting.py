@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import fastai.callback.progress  # noqa: F401 (gives a Learner no_bar)
 import torch
 from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.mixup import MixUp
@@ -22,7 +23,7 @@ from .settings import Settings
 # Our names of the metrics -> fastai's.
 MONITORS = {"accuracy": "accuracy", "macro_f1": "f1_score", "balanced_accuracy": "balanced_accuracy_score", "valid_loss": "valid_loss"}
 FALLBACK_RATE = 1e-3  # where the finder sees no minimum: Adam's customary rate
-HIGHEST_RATE = 1e-2  # beyond it Adam forgets what was pretrained, however well the finder's few steps went
+HIGHEST_RATE = 7e-3  # beyond it Adam forgets what was pretrained, however well the finder's few steps went
 FINDER = {"start_lr": 1e-5, "end_lr": 1.0, "num_it": 60}  # fastai's resolution, without the three decades in which nothing moves
 
 
@@ -86,7 +87,7 @@ class Watch(Callback):
     def __init__(self, plan: PhasePlan, on_event: OnEvent, label: str = "", steps: int = 0) -> None:
         self.plan, self.on_event, self.label, self.steps = plan, on_event, label or plan.name, steps
         self.rows: list[EpochRow] = []
-        self.images, self.seconds, self.step = 0, 0.0, 0
+        self.images, self.seconds, self.step, self.total = 0, 0.0, 0, 0
 
     def before_epoch(self) -> None:
         self.started = time.perf_counter()
@@ -102,7 +103,8 @@ class Watch(Callback):
             return
         self.step += 1
         self.images += len(self.learn.yb[0])
-        self.on_event(Event(self.label, self.step, self.steps or self.plan.epochs * self.n_iter))
+        self.total = self.steps or self.plan.epochs * self.n_iter
+        self.on_event(Event(self.label, self.step, self.total))
 
     def after_epoch(self) -> None:
         if self.steps:  # the finder's epochs are no epochs
@@ -111,7 +113,7 @@ class Watch(Callback):
         seconds = time.perf_counter() - self.started
         row = EpochRow(self.plan.name, len(self.rows) + 1, train_loss, valid_loss, accuracy, macro_f1, balanced, seconds)
         self.rows.append(row)
-        self.on_event(Event(self.plan.name, self.step, self.plan.epochs * self.n_iter, row))
+        self.on_event(Event(self.plan.name, self.step, self.total, row))
 
 
 class KeepBest(TrackerCallback):

@@ -20,6 +20,7 @@ from timm.models import group_parameters
 from torch import nn
 
 from . import backbones
+from .data.download import TIMEOUT, reason
 from .data.loaders import Stats
 from .errors import UsageError, WeightsError, nearest
 from .machine import cores, tune_allocator
@@ -232,9 +233,22 @@ def _from_hub(arch: str) -> nn.Module:
     if not (cfg and cfg.has_weights):
         raise WeightsError(f"there are no pretrained weights for '{arch}'", backbones.ways_out(arch))
     try:
+        _check_reachable(cfg.hf_hub_id)
         return timm.create_model(arch, pretrained=True, num_classes=0)
     except Exception as error:  # huggingface_hub, requests, httpx and urllib each have their own
-        raise WeightsError(f"no weights for '{arch}': the hub cannot be reached ({_first_line(error)})", backbones.ways_out(arch)) from error
+        raise WeightsError(f"no weights for '{arch}': the hub cannot be reached ({reason(error)})", backbones.ways_out(arch)) from error
+
+
+def _check_reachable(repository: str | None) -> None:
+    """Ask the hub once, with a short limit, where the weights are not in its cache: its own client would try for most of a minute."""
+    import requests
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if repository:
+        name, _, revision = repository.partition("@")
+        files = ("model.safetensors", "pytorch_model.bin")
+        if not any(isinstance(try_to_load_from_cache(name, file, revision=revision or None), str) for file in files):
+            requests.head(constants.ENDPOINT, timeout=TIMEOUT)
 
 
 @contextmanager
