@@ -175,3 +175,21 @@ def test_plan_counts_what_trains(folder):
     head = sum(p.numel() for p in learner.build_model("test_resnet", 3, 32)[1].parameters())
     assert plans["partial"].trained_parameters == head
     assert plans["full"].trained_parameters == plans["full"].parameters == plans["partial"].parameters > head
+
+
+def test_batchnorm_is_adapted_to_the_training_images_and_nothing_else_changes(folder):
+    task, chosen = resolved(folder, "full", augment="none", bs=30)
+    with training.prepared(task, chosen, lambda event: None) as bench:
+        body = bench.learn.model[0]
+        before = {name: value.clone() for name, value in body.state_dict().items()}
+        probe.adapt_batchnorm(body, bench.learn.dls, chosen, lambda event: None)
+        after = body.state_dict()
+        changed = {name.rsplit(".", 1)[1] for name in before if not torch.equal(before[name], after[name])}
+        assert changed == {"running_mean", "running_var", "num_batches_tracked"}
+        x, _ = next(iter(bench.learn.dls.train))
+        norm = next(module for module in body.modules() if isinstance(module, torch.nn.BatchNorm2d))
+        inputs = []
+        norm.register_forward_hook(lambda module, given, output: inputs.append(given[0]))
+        body.eval()(x.as_subclass(torch.Tensor))
+        assert norm.momentum == 0.1 and not body.training
+        assert torch.allclose(norm.running_mean, inputs[0].mean(dim=(0, 2, 3)), atol=1e-4)

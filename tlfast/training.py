@@ -19,7 +19,7 @@ from .data import ImageTable, load_table, readable
 from .data.loaders import Stats, build_loaders, plain_loader
 from .data.sources import locate
 from .fitting import PhasePlan, class_weights, find_rate, fit_phase
-from .probe import extract, train_head
+from .probe import adapt_batchnorm, extract, train_head
 from .results import Evaluation, Event, OnEvent, Phase, Plan, RateCurve, TrainResult, ignore
 from .settings import Settings, Task
 
@@ -119,9 +119,12 @@ def fit(bench: Bench, settings: Settings, on_event: OnEvent) -> list[Phase]:
 
 def train_first(bench: Bench, settings: Settings, on_event: OnEvent) -> Phase | None:
     """Train the head alone on the frozen backbone's features: all of partial fine-tuning, the start of full fine-tuning."""
-    epochs = settings.epochs if settings.strategy == "partial" else settings.freeze_epochs
+    full = settings.strategy == "full"
+    epochs = settings.freeze_epochs if full else settings.epochs
     if not epochs:
         return None
+    if full:
+        adapt_batchnorm(bench.learn.model[0], bench.learn.dls, settings, on_event)
     features = extract(bench.learn.model[0], bench.learn.dls, bench.table, settings, on_event)
     return train_head(bench.learn, features, epochs, settings, on_event)
 
