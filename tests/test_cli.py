@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import csv
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -137,6 +139,34 @@ def test_train_then_list(cli, folder):
     assert again.code == 2 and "a run named 'mine' exists already" in again.err
 
 
+def test_deepweeds_shaped_folder_trains_a_resnet50_on_the_official_fold(cli, tmp_path):
+    """The whole command of the study, on drawn images: nine classes, five folds of 27 train, 9 val and 9 test images."""
+    root = tmp_path / "deepweeds"
+    parts = {"train": range(3), "val": range(3, 4), "test": range(4, 5)}
+    (root / "labels").mkdir(parents=True)
+    names = {}
+    for label in range(9):
+        for n in range(5):
+            names[label, n] = f"201709{10 + n}-10{label:02d}00-{n}.jpg"
+            draw(root / "images" / names[label, n], (25 * label, 200, 255 - 25 * label), n)
+    for fold in range(5):
+        for part, numbers in parts.items():
+            lines = [f"{names[label, (n + fold) % 5]},{label}" for label in range(9) for n in numbers]
+            (root / "labels" / f"{part}_subset{fold}.csv").write_text("\n".join(["Filename,Label", *lines]) + "\n")
+    typed = ["train", "weeds", "--full", "--weights", "none", "--limit", 200, "--epochs", 1, "--size", 64, "--fold", 2, "--data", root]
+    outcome = cli(*typed, "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["data"]["classes"] == list(tasks.named("weeds").classes)
+    used = {"train": set(), "valid": set(), "test": set()}
+    for row in csv.DictReader((Path(outcome.json["folder"]) / "images.csv").open()):
+        used[row["split"]].add(Path(row["path"]).name)
+    for part, split in (("train", "train"), ("val", "valid"), ("test", "test")):
+        official = list(csv.DictReader((root / "labels" / f"{part}_subset2.csv").open()))
+        assert used[split] == {row["Filename"] for row in official}
+    answer = cli("interpret", "weeds", "--json", "--k", 9, "--split", "test").json
+    assert {Path(item["path"]).name for item in answer["top_losses"]} == used["test"]
+
+
 def test_train_prints_its_tables(cli, folder):
     out = cli("train", folder, *TINY, "--epochs", 2).out
     for word in (
@@ -192,6 +222,7 @@ def test_help_and_lists_import_nothing_heavy():
     heavy = "{'torch', 'fastai', 'timm', 'pandas', 'sklearn', 'matplotlib'}"
     code = f"""
 import sys
+from pathlib import Path
 from typer.testing import CliRunner
 from tlfast.cli import app
 for line in (["--help"], ["train", "--help"], ["tasks"], ["runs"]):

@@ -78,7 +78,7 @@ def test_run_folder_holds_everything(make, folder):
     folder_of_run = runs.find(result.folder).folder
     names = {path.relative_to(folder_of_run).as_posix() for path in folder_of_run.rglob("*") if path.is_file()}
     curves = {f"plots/lr-find-{phase}.{kind}" for phase in ("head", "all-layers") for kind in ("png", "json")}
-    assert names == {"run.json", "history.csv", "metrics.json", "model.safetensors", "learner.pkl"} | curves
+    assert names == {"run.json", "images.csv", "history.csv", "metrics.json", "model.safetensors", "learner.pkl"} | curves
     manifest = json.loads((folder_of_run / "run.json").read_text())
     assert manifest["classes"] == ["blue", "green", "red"]
     assert {p["name"]: p["lr"] for p in manifest["phases"]} == {p.name: p.lr for p in result.phases}
@@ -133,6 +133,10 @@ def test_every_way_to_train_runs(make, flags):
     result = make("full", epochs=1, **flags)
     assert 0 <= result.evaluation.accuracy <= 1
     assert [p.name for p in result.phases] == (["all layers"] if "freeze_epochs" in flags else ["head", "all layers"])
+
+
+def test_the_finder_takes_no_more_steps_than_the_phase():
+    assert [fitting.finder_steps(n) for n in (1, 20, 40, 5000)] == [20, 20, 40, 60]
 
 
 def test_balanced_class_weights_are_scikit_learns():
@@ -193,3 +197,9 @@ def test_batchnorm_is_adapted_to_the_training_images_and_nothing_else_changes(fo
         body.eval()(x.as_subclass(torch.Tensor))
         assert norm.momentum == 0.1 and not body.training
         assert torch.allclose(norm.running_mean, inputs[0].mean(dim=(0, 2, 3)), atol=1e-4)
+
+
+def test_images_of_a_run_can_be_trained_on_again(make, folder, tmp_path):
+    first = make("partial", seed=4)
+    again = make("partial", seed=4, data=str(tmp_path / "out" / "pictures" / first.run / "images.csv"))
+    assert again.evaluation == first.evaluation and again.data.counts == first.data.counts

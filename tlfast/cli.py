@@ -137,9 +137,9 @@ def train(
 ) -> None:
     """Train a pretrained network on labelled images, judge it and export it."""
     chosen, settings = _resolve(task, full, config, flags)
-    from . import training
-
     with screen.progress() as on_event:
+        from . import training
+
         result = (training.plan if dry_run else training.train)(chosen, settings, on_event)
     (screen.plan if dry_run else screen.train_result)(result)
 
@@ -148,9 +148,9 @@ def train(
 def lr_find(task: TaskArgument, screen: Screen, flags: dict, full: Full = None, config: Config = "") -> None:
     """Run the learning-rate finder and draw its curve, without training."""
     chosen, settings = _resolve(task, full, config, flags)
-    from . import training
-
     with screen.progress() as on_event:
+        from . import training
+
         found = training.lr_find(chosen, settings, on_event)
     screen.rates({phase: {"suggestion": curve.suggestion, "picture": str(picture)} for phase, (curve, picture) in found.items()})
 
@@ -168,10 +168,12 @@ def interpret(
     """Show where a classifier errs: per-class scores, confusion matrix, top losses."""
     if split not in ("valid", "test"):
         raise UsageError(f"--split '{split}' is not one of: valid, test")
-    from . import interpretation, runs
+    from . import runs
 
     found = runs.find(run, out)
     with screen.progress() as on_event:
+        from . import interpretation
+
         result = interpretation.interpret(found, split, k, data, on_event)
     screen.interpret_result(result)
     for picture in result.pictures if open else ():
@@ -188,11 +190,11 @@ def predict(
     out: OutOption = "exports",
 ) -> None:
     """Classify images with an exported learner. Exit code 1 where an image could not be read."""
-    from . import prediction
-
-    paths = prediction.expand(images)
-    classifier = prediction.load(run, out)
     with screen.progress() as on_event:
+        from . import prediction
+
+        paths = prediction.expand(images)
+        classifier = prediction.load(run, out)
         rows = list(prediction.predict(classifier, paths, on_event))
     if csv:
         prediction.write_csv(csv, rows, classifier.classes)

@@ -7,7 +7,7 @@ import json
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from .data.loaders import Stats
 from .errors import RunError
 from .learner import build_model
 from .machine import versions
-from .results import EpochRow, Evaluation, Phase
+from .results import ClassScore, EpochRow, Evaluation, Phase, Row
 from .runs import MANIFEST, METRICS, Run
 from .settings import Settings
 
@@ -72,12 +72,10 @@ def resizing(settings: Settings) -> list:
     return [resize] if settings.full_size == settings.size else [resize, RandomCrop(settings.size)]
 
 
-def save_records(folder: Path, manifest: dict[str, Any], phases: Sequence[Phase], evaluation: Evaluation) -> None:
-    """Write `history.csv`, `metrics.json` and, last, `run.json`."""
-    with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([field.name for field in fields(EpochRow)])
-        writer.writerows(asdict(row).values() for phase in phases for row in phase.epochs)
+def save_records(folder: Path, manifest: dict[str, Any], rows: Sequence[Row], phases: Sequence[Phase], evaluation: Evaluation) -> None:
+    """Write `images.csv` (which `--data` takes), `history.csv`, `metrics.json` and, last, `run.json`."""
+    write_csv(folder / "images.csv", rows)
+    write_csv(folder / "history.csv", [row for phase in phases for row in phase.epochs])
     write_json(folder / METRICS, evaluation.to_dict())
     write_json(folder / MANIFEST, manifest)
 
@@ -106,6 +104,14 @@ def load_model(run: Run) -> nn.Module:
     except Exception as error:  # safetensors' and torch's own, on a missing, cut or foreign file
         raise RunError(f"{path} cannot be loaded: {str(error).splitlines()[0]}", "Train again, or name another run; tlfast runs lists them") from error
     return model.eval()
+
+
+def write_csv(path: Path, rows: Sequence[EpochRow | ClassScore | Row]) -> None:
+    """Write dataclasses of one kind, at least one, under the names of their fields."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([field.name for field in fields(rows[0])])
+        writer.writerows(vars(row).values() for row in rows)
 
 
 def write_json(path: Path, value: Any) -> None:

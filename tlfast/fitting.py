@@ -24,7 +24,8 @@ from .settings import Settings
 MONITORS = {"accuracy": "accuracy", "macro_f1": "f1_score", "balanced_accuracy": "balanced_accuracy_score", "valid_loss": "valid_loss"}
 FALLBACK_RATE = 1e-3  # where the finder sees no minimum: Adam's customary rate
 HIGHEST_RATE = 7e-3  # beyond it Adam forgets what was pretrained, however well the finder's few steps went
-FINDER = {"start_lr": 1e-5, "end_lr": 1.0, "num_it": 60}  # fastai's resolution, without the three decades in which nothing moves
+FINDER_RANGE = {"start_lr": 1e-5, "end_lr": 1.0}  # fastai's own, without the three decades in which nothing moves
+FINDER_STEPS = (20, 60)  # at least, for a curve to see a minimum in; and at most, fastai's own resolution
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,11 @@ def fit_phase(learn: Learner, plan: PhasePlan, settings: Settings, on_event: OnE
     set_seed(settings.seed, reproducible=True)  # the finder has drawn random numbers
     watch, best = Watch(plan, on_event), KeepBest(settings.metric, settings.patience)
     callbacks = [watch, best] + ([MixUp(settings.mixup)] if settings.mixup else [])
+    lowest = lr / plan.spread
     with quiet(learn):
-        learn.fit_one_cycle(plan.epochs, slice(lr / plan.spread, lr) if plan.spread > 1 else lr, cbs=callbacks)
-    rate = watch.images / watch.seconds if watch.seconds else 0.0
-    return Phase(plan.name, lr, watch.rows, best.best_epoch, time.perf_counter() - started, rate, curve)
+        learn.fit_one_cycle(plan.epochs, slice(lowest, lr) if plan.spread > 1 else lr, cbs=callbacks)
+    per_second = watch.images / watch.seconds if watch.seconds else 0.0
+    return Phase(plan.name, lr, lowest, watch.rows, best.best_epoch, time.perf_counter() - started, per_second, curve)
 
 
 def find_rate(learn: Learner, plan: PhasePlan, on_event: OnEvent) -> RateCurve:
@@ -60,16 +62,23 @@ def find_rate(learn: Learner, plan: PhasePlan, on_event: OnEvent) -> RateCurve:
     The suggestion is fastai's `minimum` (a tenth of the rate of the least loss) times the phase's scale, and HIGHEST_RATE at most. Measured on
     FER2013 and seedlings, `valley`, `slide` and `steep` differ tenfold from seed to seed and are often far too low for one cycle.
     """
-    name = f"{plan.name}: finding the rate"
-    with quiet(learn), learn.added_cbs(Watch(plan, on_event, name, FINDER["num_it"])):
+    name, steps = f"{plan.name}: finding the rate", finder_steps(plan.epochs * len(learn.dls.train))
+    with quiet(learn), learn.added_cbs(Watch(plan, on_event, name, steps)):
         try:
-            found = min(learn.lr_find(**FINDER, show_plot=False, suggest_funcs=minimum).minimum * plan.rate_scale, HIGHEST_RATE)
+            suggested = learn.lr_find(**FINDER_RANGE, num_it=steps, show_plot=False, suggest_funcs=minimum).minimum
+            found = min(suggested * plan.rate_scale, HIGHEST_RATE)
         except (IndexError, ValueError, RuntimeError) as error:
             on_event(Event(name, note=f"the finder failed ({error}); the rate is {FALLBACK_RATE:g}"))
             found = FALLBACK_RATE
     losses = [float(loss) for loss in learn.recorder.losses]
-    on_event(Event(name, FINDER["num_it"], FINDER["num_it"]))
+    on_event(Event(name, steps, steps))
     return RateCurve([float(rate) for rate in learn.recorder.lrs], losses, float(found))
+
+
+def finder_steps(training_steps: int) -> int:
+    """Return how many steps to search: no more than the phase itself will take, within FINDER_STEPS."""
+    least, most = FINDER_STEPS
+    return min(max(training_steps, least), most)
 
 
 @contextmanager

@@ -12,15 +12,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageOps
 
 from .errors import ImageError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jfif"})
 ZIP_MARK = ".zip!/"
-MAX_PIXELS = 200_000_000  # beyond this an image is refused before it is decoded: a bomb, or not a photograph
-
-Image.MAX_IMAGE_PIXELS = None  # our own limit stands in `_guard`; Pillow's is a warning at half its limit
+MAX_PIXELS = 178_956_970  # Pillow's own limit for an error: beyond this an image is a bomb, or no photograph, and is not decoded
 
 
 def is_image_name(name: str) -> bool:
@@ -54,6 +52,8 @@ def decode(data: bytes) -> Image.Image:
             return _to_rgb(image)
     except ImageError:
         raise
+    except Image.DecompressionBombError:
+        raise ImageError(f"more pixels than the limit of {MAX_PIXELS:,}") from None
     except Image.UnidentifiedImageError:
         raise ImageError("not an image that can be read") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
@@ -168,6 +168,3 @@ def _archive(path: str, process: int) -> zipfile.ZipFile:
 def _reason(error: Exception) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return text.splitlines()[0][:120] if text else type(error).__name__
-
-
-ImageFile.LOAD_TRUNCATED_IMAGES = False  # a truncated image is named and skipped, never half grey

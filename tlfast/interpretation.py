@@ -60,6 +60,7 @@ def interpret(run: Run, split: str = "valid", k: int = 12, data: str = "", on_ev
     pictures.append(plotting.top_losses(losses, shown, folder / f"top_losses{suffix}.png", f"{settings.task}: the {len(losses)} largest losses, {split} part"))
     answer = InterpretResult(run.id, result, evaluation.most_confused(result)[:PAIRS], losses, [str(path) for path in pictures])
     exporting.write_json(folder / f"interpretation{suffix}.json", answer.to_dict())
+    exporting.write_csv(folder / f"per_class{suffix}.csv", [*result.per_class, result.macro, result.weighted])
     return answer
 
 

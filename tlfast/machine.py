@@ -33,6 +33,7 @@ def hide_known_warnings() -> None:
     """Keep warnings out of sight that a user can do nothing about: fastai and timm still call `torch.jit.script` when they are imported."""
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message=".*decompression bomb DOS.*")  # between Pillow's limit for a warning and that for an error
 
 
 def cores() -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -15,7 +16,7 @@ from .data.loaders import TensorLoader, augmented_loader, plain_loader
 from .data.table import ImageTable
 from .fitting import PhasePlan, fit_phase
 from .learner import metrics
-from .results import Event, OnEvent, Phase
+from .results import Event, OnEvent, Pass, Phase
 from .settings import Settings
 
 BATCH = 256  # images a forward pass; without gradients the memory for it is small
@@ -31,6 +32,7 @@ class Features:
     train_labels: torch.Tensor  # [v * n]
     valid: torch.Tensor  # [m, d] float16
     valid_labels: torch.Tensor  # [m]
+    cost: Pass
 
 
 def extract(body: nn.Module, dls: DataLoaders, table: ImageTable, settings: Settings, on_event: OnEvent) -> Features:
@@ -46,7 +48,7 @@ def extract(body: nn.Module, dls: DataLoaders, table: ImageTable, settings: Sett
         loaders += [augmented_loader(dls, BATCH)] * (settings.views - 1)
     loaders.append(plain_loader(dls, table.part("valid"), BATCH))
     total = sum(loader.n for loader in loaders)
-    parts, done = [], 0
+    parts, done, started = [], 0, time.perf_counter()
     for loader in loaders:
         features, labels = [], []
         for x, y in loader:
@@ -56,7 +58,8 @@ def extract(body: nn.Module, dls: DataLoaders, table: ImageTable, settings: Sett
             on_event(Event("backbone: features", done, total))
         parts.append((torch.cat(features), torch.cat(labels)))
     train, valid = parts[:-1], parts[-1]
-    return Features(torch.cat([f for f, _ in train]), torch.cat([y for _, y in train]), *valid)
+    cost = Pass(total, time.perf_counter() - started)
+    return Features(torch.cat([f for f, _ in train]), torch.cat([y for _, y in train]), *valid, cost)
 
 
 @torch.no_grad()
@@ -99,4 +102,4 @@ def train_head(learn: Learner, features: Features, epochs: int, settings: Settin
         device=device,
     )
     head_learner = Learner(loaders, head, learn.loss_func, metrics=metrics(), path=learn.path, model_dir=learn.model_dir)
-    return fit_phase(head_learner, PhasePlan("head", epochs), settings, on_event)
+    return replace(fit_phase(head_learner, PhasePlan("head", epochs), settings, on_event), features=features.cost)

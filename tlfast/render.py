@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,11 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from .errors import TlfastError
-from .results import DataSummary, EpochRow, Evaluation, Event, InterpretResult, OnEvent, Phase, Plan, PredictRow, TrainResult, ignore
+from .results import DataSummary, EpochRow, Evaluation, Event, InterpretResult, OnEvent, Pass, Phase, Plan, PredictRow, TrainResult, ignore
 from .settings import Settings, Task, declared, types
 
 EPOCH_COLUMNS = ("phase", "epoch", "train loss", "valid loss", "accuracy", "macro F1", "seconds")
-PLAIN_WIDTH = 120  # columns when the output is piped: a terminal's width is not known there
+PLAIN_WIDTH = 200  # columns when the output is piped: a terminal's width is not known there
 
 
 class Screen:
@@ -125,7 +126,7 @@ class Screen:
         self.emit(values, self._table, ("task", "images", "classes", "backbone", "licence"), rows)
 
     def runs(self, values: list[dict]) -> None:
-        columns = ("run", "task", "strategy", "arch", "accuracy", "macro_f1", "created")
+        columns = ("run", "task", "accuracy", "macro_f1", "created")  # strategy and arch are in the id
         rows = [tuple(f"{v[c]:.4f}" if isinstance(v[c], float) else str(v[c]) for c in columns) for v in values]
         self.emit(values, self._table, columns, rows)
 
@@ -149,7 +150,7 @@ class Screen:
     def _table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
         table = Table(title=title or None, title_justify="left", box=None if not self.out.is_terminal else _box())
         for i, column in enumerate(columns):
-            numeric = bool(rows) and all(row[i][:1].isdigit() for row in rows)
+            numeric = bool(rows) and all(re.fullmatch(r"[\d.,%]+", row[i]) for row in rows)
             table.add_column(column, justify="right" if numeric else "left", overflow="fold")
         for row in rows:
             table.add_row(*row)
@@ -168,8 +169,10 @@ class _Bars:
 
     def __init__(self, screen: Screen, bars: Progress) -> None:
         self.screen, self.bars, self.known, self.headed = screen, bars, {}, False
+        self.starting = bars.add_task("starting", total=None)  # importing torch and fastai alone takes seconds
 
     def __call__(self, event: Event) -> None:
+        self.bars.update(self.starting, visible=False)
         if event.note:
             self.screen._remark(event)
         if event.total:
@@ -201,7 +204,11 @@ def settings_rows() -> list[tuple[str, str, str]]:
 def _closing(result: TrainResult) -> dict[str, str]:
     e, settings = result.evaluation, Settings.from_dict(result.settings)
     averages = {f"{s.name} average": f"precision {s.precision:.4f}  recall {s.recall:.4f}  F1 {s.f1:.4f}" for s in (e.macro, e.weighted)}
-    phases = {p.name: _phase(p) for p in result.phases}
+    phases = {}
+    for phase in result.phases:
+        if phase.features:
+            phases[f"features for the {phase.name}"] = _pass(phase.features)
+        phases[phase.name] = _phase(phase)
     return {
         "accuracy": f"{e.accuracy:.4f} on {e.macro.support:,} {e.split} images",
         **averages,
@@ -214,9 +221,16 @@ def _closing(result: TrainResult) -> dict[str, str]:
 
 
 def _phase(phase: Phase) -> str:
+    """One line on a phase; features are counted apart from the images that they were made of."""
     source = "finder" if phase.curve else "given"
+    rates = f"{phase.lr:.1e}" if phase.lr == phase.lowest_lr else f"{phase.lowest_lr:.1e} to {phase.lr:.1e}"
     kept = f"best epoch {phase.best_epoch} of {len(phase.epochs)}"
-    return f"rate {phase.lr:.2e} ({source})  {kept}  {phase.images_per_second:,.0f} images/s  {phase.seconds:.1f} s"
+    what = "features" if phase.features else "images"
+    return f"rate {rates} ({source})  {kept}  {phase.images_per_second:,.0f} {what}/s  {phase.seconds:.1f} s"
+
+
+def _pass(cost: Pass) -> str:
+    return f"{cost.images:,} images  {cost.images / cost.seconds:,.0f} images/s  {cost.seconds:.1f} s"
 
 
 def _epoch_cells(row: EpochRow) -> tuple[str, ...]:

@@ -70,16 +70,30 @@ class RateCurve:
 
 
 @dataclass(frozen=True)
+class Pass:
+    """One pass of a network over images, without training it."""
+
+    images: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Phase:
-    """One phase of a training: its rate (the largest of its schedule), its epochs, and the epoch that was kept."""
+    """One phase of a training: its rates, its epochs, and the epoch that was kept.
+
+    `lr` is the top of the schedule for the highest group of parameters, `lowest_lr` for the lowest. `images_per_second` counts what was
+    trained on: images, or the stored features of images that the pass `features` made.
+    """
 
     name: str
     lr: float
+    lowest_lr: float
     epochs: list[EpochRow]
     best_epoch: int
     seconds: float
     images_per_second: float
     curve: RateCurve | None = None
+    features: Pass | None = None
 
 
 @dataclass(frozen=True)

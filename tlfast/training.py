@@ -147,7 +147,8 @@ def publish(bench: Bench, settings: Settings, phases: list[Phase], result: Evalu
                 name = phase.name.replace(" ", "-")
                 plotting.rate_curve(phase.curve, folder / "plots" / f"lr-find-{name}.png", f"{settings.task}: learning-rate finder, {phase.name}")
                 exporting.write_json(folder / "plots" / f"lr-find-{name}.json", asdict(phase.curve))
-        exporting.save_records(folder, exporting.manifest(settings, bench.table.classes, bench.stats, **facts), phases, result)
+        manifest = exporting.manifest(settings, bench.table.classes, bench.stats, **facts)
+        exporting.save_records(folder, manifest, bench.table.rows, phases, result)
     return published[0]
 
 
