@@ -18,6 +18,7 @@ BLUE, RED = "#0072B2", "#D55E00"  # of the Okabe-Ito palette, told apart by all 
 MATRIX_COLOURS = "Blues"  # one hue, light to dark: readable in grey too
 NUMBERS_UP_TO = 40  # classes beyond which numbers in the cells would be too small to read
 NAMES_UP_TO = 120
+UPRIGHT_UP_TO = 3  # letters in a class name below which the names fit side by side
 
 matplotlib.rcParams["font.size"] = 10
 
@@ -42,7 +43,8 @@ def _matrix(axes: Any, values: np.ndarray, classes: Sequence[str], title: str, f
     axes.imshow(values, cmap=MATRIX_COLOURS, vmin=0, vmax=1 if values.dtype.kind == "f" else None, aspect="equal")
     axes.set(title=title, xlabel="predicted", ylabel="actual")
     ticks = range(len(classes)) if len(classes) <= NAMES_UP_TO else []
-    axes.set_xticks(ticks, [classes[i] for i in ticks], rotation=45, ha="right", rotation_mode="anchor")
+    slanted = {} if max(map(len, classes)) <= UPRIGHT_UP_TO else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(ticks, [classes[i] for i in ticks], **slanted)
     axes.set_yticks(ticks, [classes[i] for i in ticks])
     axes.set_xticks(np.arange(-0.5, len(classes)), minor=True)
     axes.set_yticks(np.arange(-0.5, len(classes)), minor=True)
