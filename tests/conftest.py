@@ -34,6 +34,14 @@ def draw(path: Path, colour: tuple[int, int, int], seed: int, size: tuple[int, i
 COLOURS = {"blue": (20, 40, 230), "green": (20, 200, 40), "red": (230, 30, 30)}
 
 
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nothing that a test keeps meets another test, or the user's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("TLFAST_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Three classes of 12 images each: `pictures/{blue,green,red}/<n>.png`."""

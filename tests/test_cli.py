@@ -218,14 +218,14 @@ def python(code, **environment):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment})
 
 
-def test_help_and_lists_import_nothing_heavy():
+def test_help_lists_and_checks_import_nothing_heavy(folder):
     heavy = "{'torch', 'fastai', 'timm', 'pandas', 'sklearn', 'matplotlib'}"
     code = f"""
 import sys
 from pathlib import Path
 from typer.testing import CliRunner
 from tlfast.cli import app
-for line in (["--help"], ["train", "--help"], ["tasks"], ["runs"]):
+for line in (["--help"], ["train", "--help"], ["tasks"], ["runs"], ["data", "check", {str(folder)!r}]):
     assert CliRunner().invoke(app, line).exit_code == 0, line
 print({heavy} & set(sys.modules))
 """

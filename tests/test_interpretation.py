@@ -43,8 +43,8 @@ def test_pictures_and_tables(run, cli):
 
 def test_one_pass_gives_what_fastai_gives(run, monkeypatch):
     settings = interpretation.Settings.from_dict(run.manifest["settings"])
-    table = interpretation._table(run, settings, "", lambda event: None)
-    ours = interpretation.predicted(run, settings, table, table.part("valid"), lambda event: None)
+    table, store = interpretation._table(run, settings, "", lambda event: None)
+    ours = interpretation.predicted(run, settings, table, store, table.part("valid"), lambda event: None)
     with ours.learn.no_bar():
         theirs = ClassificationInterpretation.from_learner(ours.learn, dl=ours.dl)
         assert (theirs.confusion_matrix() == ours.confusion_matrix()).all()

@@ -38,7 +38,7 @@ def test_round_trip_through_run_json():
         ({"valid_pct": 1.5}, "--valid-pct 1.5 must lie between 0.01 and 0.9"),
         ({"name": "../x"}, "--name ../x must start with a letter or digit"),
         ({"name": "latest"}, "--name latest must start with"),
-        ({"sizes": 3}, "unknown setting 'sizes'"),
+        ({"breadth": 3}, "unknown setting 'breadth'"),
     ],
 )
 def test_wrong_values_are_named(flags, message):
@@ -88,3 +88,8 @@ def test_every_declaration_has_help_and_its_default_passes_its_own_check():
 def test_margin_for_the_crop():
     weeds = settings.resolve(tasks.named("weeds"), None, {})
     assert (weeds.size, weeds.full_size) == (224, 256)
+
+
+def test_a_config_file_may_call_the_strategy_as_the_flag_does():
+    assert [settings.resolve(FER, None, {}, {"full": full}).strategy for full in (True, False)] == ["full", "partial"]
+    assert settings.resolve(FER, "partial", {}, {"full": True}).strategy == "partial"

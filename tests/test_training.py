@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from tlfast import fitting, learner, probe, runs, settings, tasks, training
-from tlfast.errors import WeightsError
+from tlfast.errors import UsageError, WeightsError
 from tlfast.exporting import load_model
 from tlfast.results import Event
 
@@ -52,7 +51,7 @@ def test_partial_changes_no_weight_and_no_batchnorm_statistic_of_the_backbone(fo
 
 
 def test_full_changes_all_of_it(folder):
-    changed, body, head = weights_before_and_after(folder, "full")
+    changed, body, head = weights_before_and_after(folder, "full", freeze_epochs=0)
     assert {name for name in body | head if name.endswith(("weight", "running_mean"))} <= changed
 
 
@@ -87,7 +86,7 @@ def test_run_folder_holds_everything(make, folder):
     history = list(csv.DictReader((folder_of_run / "history.csv").open()))
     assert [(row["phase"], row["epoch"]) for row in history] == [("head", "1"), ("all layers", "1"), ("all layers", "2")]
     assert json.loads((folder_of_run / "metrics.json").read_text())["accuracy"] == result.evaluation.accuracy
-    assert {"checking images", "backbone: features", "head", "all layers", "evaluating"} <= {event.phase for event in events}
+    assert {"storing images", "backbone: features", "head", "all layers", "evaluating"} <= {event.phase for event in events}
     assert all(isinstance(event, Event) and event.done <= event.total for event in events if event.total)
 
 
@@ -128,7 +127,21 @@ def test_exported_model_is_the_trained_one(make):
         assert model.state_dict().keys() == bench.learn.model.state_dict().keys()
 
 
-@pytest.mark.parametrize("flags", [{"class_weights": "balanced"}, {"label_smoothing": 0.1}, {"mixup": 0.4}, {"augment": "strong"}, {"freeze_epochs": 0}])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"class_weights": "balanced"},
+        {"label_smoothing": 0.1},
+        {"mixup": 0.4},
+        {"augment": "strong"},
+        {"freeze_epochs": 0},
+        {"accumulate": 3},
+        {"sizes": "16,24"},
+        {"ema": True},
+        {"amp": "bf16"},
+        {"amp": "auto"},
+    ],
+)
 def test_every_way_to_train_runs(make, flags):
     result = make("full", epochs=1, **flags)
     assert 0 <= result.evaluation.accuracy <= 1
@@ -141,23 +154,6 @@ def test_the_finder_takes_no_more_steps_than_the_phase():
 
 def test_balanced_class_weights_are_scikit_learns():
     assert fitting.class_weights([0, 0, 0, 1], 2).tolist() == pytest.approx([4 / 6, 2.0])
-
-
-def test_first_view_is_plain(folder):
-    task, chosen = resolved(folder, "partial", views=3)
-    with training.prepared(task, chosen, lambda event: None) as bench:
-        features = probe.extract(bench.learn.model[0], bench.learn.dls, bench.table, chosen, lambda event: None)
-        n = len(bench.table.part("train"))
-        views = features.train.view(3, n, -1)
-        _, plain = training_plain(bench, chosen)
-    assert features.train_labels.view(3, n).unique(dim=0).shape[0] == 1
-    assert torch.equal(views[0], plain.train)
-    assert not torch.equal(views[0], views[1]) and not torch.equal(views[1], views[2])
-
-
-def training_plain(bench, chosen):
-    settings_without = replace(chosen, augment="none")
-    return settings_without, probe.extract(bench.learn.model[0], bench.learn.dls, bench.table, settings_without, lambda event: None)
 
 
 def test_unreachable_hub_is_said_before_training(folder, tmp_path, monkeypatch):
@@ -203,3 +199,22 @@ def test_images_of_a_run_can_be_trained_on_again(make, folder, tmp_path):
     first = make("partial", seed=4)
     again = make("partial", seed=4, data=str(tmp_path / "out" / "pictures" / first.run / "images.csv"))
     assert again.evaluation == first.evaluation and again.data.counts == first.data.counts
+
+
+def test_all_layers_must_beat_the_head_that_they_start_from(make):
+    """At a rate of 10 all layers only lose what the head had; the head's model is then the run's."""
+    events = []
+    result = make("full", epochs=1, freeze_epochs=30, lr="3e-3", on_event=events.append)
+    spoiled = make("full", epochs=2, freeze_epochs=30, lr="10", on_event=events.append)
+    for run in (result, spoiled):
+        best = [max(row.accuracy for row in phase.epochs) for phase in run.phases]
+        assert run.evaluation.accuracy == pytest.approx(max(best), abs=1e-6)
+        assert (run.phases[-1].best_epoch == 0) == (best[1] <= best[0])
+    assert any("is kept; try a lower --lr" in event.note for event in events) == any(run.phases[-1].best_epoch == 0 for run in (result, spoiled))
+
+
+def test_a_refused_training_leaves_nothing_behind(folder, tmp_path):
+    task, chosen = resolved(folder, "partial", out=str(tmp_path / "new" / "exports"), weights=str(tmp_path / "none.pth"))
+    with pytest.raises(UsageError):
+        training.train(task, chosen)
+    assert not (tmp_path / "new" / "exports").exists()

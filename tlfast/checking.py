@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
-from . import images
+from . import cache, images
 from .data.sources import locate
-from .data.table import each_image, load_table
+from .data.table import each_image, load_table, signature
 from .errors import ImageError
 from .results import DataSummary, OnEvent, Unreadable, ignore
 from .settings import Settings, Task
@@ -18,11 +19,20 @@ BAD = "\0"  # marks the reason of an image that cannot be read, apart from "mode
 def check(task: Task, settings: Settings, on_event: OnEvent = ignore) -> DataSummary:
     """Count images by class and part, by size and by mode; name every one that cannot be read. Raises DataError for unusable data."""
     table = load_table(task, settings, locate(task, settings.data))
-    found = list(each_image(table.rows, _look, "checking images", on_event))
-    bad = [Unreadable(row.path, seen[1:]) for row, seen in zip(table.rows, found, strict=True) if seen.startswith(BAD)]
+    paths = [row.path for row in table.rows]
+    name = cache.key(layout=1, images=signature(paths))
+    seen = cache.remembered("checks", name, lambda: _looks(paths, on_event))
+    bad = [Unreadable(path, reason) for path, reason in seen["unreadable"].items()]
+    return replace(table.summary(), unreadable=bad, modes=seen["modes"], sizes=seen["sizes"])
+
+
+def _looks(paths: list[str], on_event: OnEvent) -> dict[str, Any]:
+    """Look at every image: the reasons of those that cannot be read by path, and how many of the others have each mode and size."""
+    found = list(each_image(paths, _look, "checking images", on_event))
     good = [seen.split() for seen in found if not seen.startswith(BAD)]
     modes, sizes = Counter(mode for mode, _ in good), Counter(size for _, size in good)
-    return replace(table.summary(), unreadable=bad, modes=dict(modes.most_common()), sizes=dict(sizes.most_common()))
+    bad = {path: seen[1:] for path, seen in zip(paths, found, strict=True) if seen.startswith(BAD)}
+    return {"unreadable": bad, "modes": dict(modes.most_common()), "sizes": dict(sizes.most_common())}
 
 
 def _look(path: str) -> str:

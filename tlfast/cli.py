@@ -185,11 +185,14 @@ def predict(
     run: RunArgument,
     images: Annotated[list[str], typer.Argument(help="Image files, folders of them, or patterns.")],
     screen: Screen,
-    top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 1,
+    top: Annotated[int | None, typer.Option(help="How many classes to show; by default one, and all with --json.", min=1)] = None,
     csv: Annotated[str, typer.Option(help="Also write the predictions to this CSV file.", show_default=False)] = "",
     out: OutOption = "exports",
 ) -> None:
     """Classify images with an exported learner. Exit code 1 where an image could not be read."""
+    from .runs import find
+
+    find(run, out)  # before torch is imported, which takes seconds
     with screen.progress() as on_event:
         from . import prediction
 
@@ -198,7 +201,7 @@ def predict(
         rows = list(prediction.predict(classifier, paths, on_event))
     if csv:
         prediction.write_csv(csv, rows, classifier.classes)
-    screen.predictions(rows, [prediction.as_dict(row, top) for row in rows], top)
+    screen.predictions(rows, [prediction.as_dict(row, top) for row in rows], top or 1)
     raise typer.Exit(1 if any(row.error for row in rows) else 0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from . import backbones, machine
+from . import backbones, cache, machine
 
 
 def doctor(out: str = "exports") -> dict[str, Any]:
@@ -20,6 +20,7 @@ def doctor(out: str = "exports") -> dict[str, Any]:
         "allocator": "keeps freed blocks (glibc mallopt)" if machine.tune_allocator() else "as is (only glibc's is tuned)",
         "memory (GiB)": round(machine.memory_gib() or 0, 1),
         "free disk (GiB)": round(machine.free_disk_gib(out), 1),
+        "cache": f"{cache.root()} ({cache.size() / 2**30:.2f} GiB)",
         "weights folder": os.environ.get(backbones.ENVIRONMENT, f"{backbones.ENVIRONMENT} is not set"),
         "embedded backbones": [name for name in backbones.EMBEDDED if backbones.find_weights(name, "auto").kind == "embedded"],
     }

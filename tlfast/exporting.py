@@ -41,6 +41,7 @@ def save_model(folder: Path, model: nn.Module, classes: Sequence[str], settings:
     """Write `model.safetensors`, with the classes and the normalisation in its header, and `learner.pkl`."""
     header = {"format": "pt", "arch": settings.arch, "classes": json.dumps(list(classes)), "mean": _joined(stats[0]), "std": _joined(stats[1])}
     save_file({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS, header)
+    (folder / WEIGHTS).chmod(0o644)  # safetensors keeps the file to its owner
     export_learner(folder / LEARNER, model, classes, settings, stats)
 
 

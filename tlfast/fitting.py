@@ -38,8 +38,11 @@ class PhasePlan:
     rate_scale: float = 1.0
 
 
-def fit_phase(learn: Learner, plan: PhasePlan, settings: Settings, on_event: OnEvent) -> Phase:
-    """Train `learn` for one phase and leave it at its best epoch by the chosen metric."""
+def fit_phase(learn: Learner, plan: PhasePlan, settings: Settings, on_event: OnEvent, before: Phase | None = None) -> Phase:
+    """Train `learn` for one phase and leave it at its best epoch by the chosen metric.
+
+    `before` is the phase that brought the model to where it stands: if no epoch of this one is better than its best, the model stays there.
+    """
     started = time.perf_counter()
     curve = None
     if settings.rate is None:
@@ -47,11 +50,14 @@ def fit_phase(learn: Learner, plan: PhasePlan, settings: Settings, on_event: OnE
         curve = find_rate(learn, plan, on_event)
     lr = settings.rate or curve.suggestion
     set_seed(settings.seed, reproducible=True)  # the finder has drawn random numbers
-    watch, best = Watch(plan, on_event), KeepBest(settings.metric, settings.patience)
+    start = getattr(before.epochs[before.best_epoch - 1], settings.metric) if before else None
+    watch, best = Watch(plan, on_event), KeepBest(settings.metric, settings.patience, start)
     callbacks = [watch, best] + ([MixUp(settings.mixup)] if settings.mixup else [])
     lowest = lr / plan.spread
     with quiet(learn):
         learn.fit_one_cycle(plan.epochs, slice(lowest, lr) if plan.spread > 1 else lr, cbs=callbacks)
+    if not best.best_epoch:
+        on_event(Event(plan.name, note=f"no epoch was better than the {before.name} alone ({settings.metric} {start:.4f}), which is kept; try a lower --lr"))
     per_second = watch.images / watch.seconds if watch.seconds else 0.0
     return Phase(plan.name, lr, lowest, watch.rows, best.best_epoch, time.perf_counter() - started, per_second, curve)
 
@@ -133,13 +139,15 @@ class KeepBest(TrackerCallback):
 
     order = 61
 
-    def __init__(self, metric: str, patience: int | None) -> None:
+    def __init__(self, metric: str, patience: int | None, start: float | None = None) -> None:
         super().__init__(monitor=MONITORS[metric])
-        self.patience, self.best_epoch, self.state, self.epochs = patience, 0, None, 0
+        self.patience, self.start, self.best_epoch, self.state, self.epochs = patience, start, 0, None, 0
 
     def before_fit(self) -> None:
         super().before_fit()
         self.best_epoch, self.state, self.epochs = 0, None, 0
+        if self.start is not None:  # what is there already is to be beaten
+            self.best, self.state = self.start, copy.deepcopy(self.learn.model.state_dict())
 
     def after_epoch(self) -> None:
         super().after_epoch()

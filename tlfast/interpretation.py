@@ -13,7 +13,7 @@ from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 
 from . import evaluation, exporting, images, learner, plotting, tasks
-from .data import ImageTable, load_table, readable
+from .data import ImageTable, Store, load_table, open_store
 from .data.loaders import build_loaders, plain_loader
 from .data.sources import locate
 from .errors import DataError
@@ -45,11 +45,11 @@ def interpret(run: Run, split: str = "valid", k: int = 12, data: str = "", on_ev
     Pictures and tables go to `<run>/plots/`. Raises DataError where the part is empty or the run's classes are not the data's.
     """
     settings = Settings.from_dict(run.manifest["settings"])
-    table = _table(run, settings, data, on_event)
+    table, store = _table(run, settings, data, on_event)
     rows = table.part(split)
     if not rows:
         raise DataError(f"the data of {run.id} has no {split} part", "Use --split " + " or ".join(s for s in ("valid", "test") if table.part(s)))
-    interpretation = predicted(run, settings, table, rows, on_event)
+    interpretation = predicted(run, settings, table, store, rows, on_event)
     result = evaluation.evaluate(interpretation.probabilities.numpy(), interpretation.targets.numpy(), table.classes, split)
     losses = worst(interpretation, rows, k)
     folder = run.folder / "plots"
@@ -57,17 +57,17 @@ def interpret(run: Run, split: str = "valid", k: int = 12, data: str = "", on_ev
     title = f"{settings.task}, {settings.strategy} fine-tuning of {settings.arch}: {result.accuracy:.1%} of {len(rows):,} {split} images right"
     pictures = [plotting.confusion_matrix(result, folder / f"confusion_matrix{suffix}.png", title)]
     shown = [images.open_image(item["path"]) for item in losses]
-    pictures.append(plotting.top_losses(losses, shown, folder / f"top_losses{suffix}.png", f"{settings.task}: the {len(losses)} largest losses, {split} part"))
+    pictures.append(plotting.top_losses(losses, shown, folder / f"top_losses{suffix}.png", f"{run.id}: the {len(losses)} largest losses, {split} part"))
     answer = InterpretResult(run.id, result, evaluation.most_confused(result)[:PAIRS], losses, [str(path) for path in pictures])
     exporting.write_json(folder / f"interpretation{suffix}.json", answer.to_dict())
     exporting.write_csv(folder / f"per_class{suffix}.csv", [*result.per_class, result.macro, result.weighted])
     return answer
 
 
-def predicted(run: Run, settings: Settings, table: ImageTable, rows: list[Row], on_event: OnEvent) -> OnePass:
+def predicted(run: Run, settings: Settings, table: ImageTable, store: Store | None, rows: list[Row], on_event: OnEvent) -> OnePass:
     """Run the model once over the rows and hand the predictions to fastai's interpretation."""
     device = learner.pick_device(settings.device)
-    dls = build_loaders(table, settings, (run.manifest["mean"], run.manifest["std"]), device)
+    dls = build_loaders(table, settings, (run.manifest["mean"], run.manifest["std"]), device, store)
     model = exporting.load_model(run).to(device)
     loader = plain_loader(dls, rows, settings.bs)
     probabilities, targets = evaluation.predict(model, loader, len(rows), on_event)
@@ -95,13 +95,13 @@ def worst(interpretation: OnePass, rows: list[Row], k: int) -> list[dict[str, An
     return found
 
 
-def _table(run: Run, settings: Settings, data: str, on_event: OnEvent) -> ImageTable:
+def _table(run: Run, settings: Settings, data: str, on_event: OnEvent) -> tuple[ImageTable, Store | None]:
     """Rebuild the table that the run was trained on; say so where the images have changed since."""
     source = data or run.manifest["data"]["source"]
     task = tasks.registered().get(settings.task) or tasks.folder_task(Path(source))
-    table = readable(load_table(task, replace(settings, data=source), locate(task, source)), on_event)
+    table, store = open_store(load_table(task, replace(settings, data=source), locate(task, source)), settings, on_event)
     if list(table.classes) != run.manifest["classes"]:
         raise DataError(f"{source} has other classes than the run {run.id}", f"The run's are: {', '.join(run.manifest['classes'])}")
     if table.fingerprint() != run.manifest["data"]["fingerprint"]:
         on_event(Event("data", note=f"the images of {source} are not those that {run.id} was trained on"))
-    return table
+    return table, store

@@ -60,6 +60,15 @@ def memory_gib() -> float | None:
         return None
 
 
+def free_memory_gib() -> float | None:
+    """Return the memory that could be had without swapping, in GiB, or None where it cannot be told."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) / 2**20
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
+
+
 def free_disk_gib(folder: str) -> float:
     """Return the free space of the disk that holds `folder` (or its nearest existing parent), in GiB."""
     path = Path(folder).absolute()

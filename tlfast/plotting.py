@@ -55,7 +55,7 @@ def _matrix(axes: Any, values: np.ndarray, classes: Sequence[str], title: str, f
     size = float(np.clip(120 / len(classes), 5, 10))
     for (i, j), value in np.ndenumerate(values):
         if value:  # an empty cell says nothing by a zero, and the pattern shows better without
-            dark = value > 0.6 * values.max()
+            dark = value > 0.55 * (1 if values.dtype.kind == "f" else values.max())
             weight = "bold" if i == j else "normal"
             axes.text(j, i, form.format(value), ha="center", va="center", fontsize=size, fontweight=weight, color="white" if dark else "black")
 
@@ -92,7 +92,7 @@ def _end_of(path: str) -> str:
 def rate_curve(curve: RateCurve, path: Path, title: str) -> Path:
     """Draw what the learning-rate finder saw: loss against rate, the suggestion marked."""
     losses = np.array(curve.losses)
-    shown = slice(None, max(2, len(losses) - 5))  # the last losses are those of the divergence that ended the search
+    shown = slice(None, max(2, len(losses) - len(losses) // 12))  # the last losses are those of the divergence that ended the search
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
     axes.plot(curve.rates[shown], losses[shown], color=BLUE)

@@ -115,8 +115,8 @@ def write_csv(path: str, rows: Sequence[PredictRow], classes: Sequence[str]) -> 
         raise UsageError(f"--csv {path}: {error.strerror}", "Name a file in a folder that can be written") from None
 
 
-def as_dict(row: PredictRow, top: int) -> dict[str, Any]:
-    """Return a row for JSON, with its `top` likeliest classes."""
+def as_dict(row: PredictRow, top: int | None) -> dict[str, Any]:
+    """Return a row for JSON, with its `top` likeliest classes, or all of them."""
     if row.prediction is None:
         return {"path": row.path, "error": row.error}
     likely = dict(islice(row.prediction.probabilities.items(), top))

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from .errors import TlfastError
-from .results import DataSummary, EpochRow, Evaluation, Event, InterpretResult, OnEvent, Pass, Phase, Plan, PredictRow, TrainResult, ignore
+from .results import DataSummary, EpochRow, Evaluation, Event, InterpretResult, OnEvent, Pass, Phase, Plan, PredictRow, TrainResult
 from .settings import Settings, Task, declared, types
 
 EPOCH_COLUMNS = ("phase", "epoch", "train loss", "valid loss", "accuracy", "macro F1", "seconds")
@@ -39,7 +39,7 @@ class Screen:
     def progress(self) -> Iterator[OnEvent]:
         """Give a listener for events, which draws bars, rows of the table of epochs and remarks on stderr."""
         if not self.live:
-            yield ignore if self.quiet else self._remark
+            yield _Lines(self)
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self.err, transient=True) as bars:
@@ -69,11 +69,9 @@ class Screen:
         self.emit(result.to_dict(), self._train_result, result)
 
     def _train_result(self, result: TrainResult) -> None:
-        if not self.live:  # otherwise the rows have been shown as they came
-            self._table(EPOCH_COLUMNS, [_epoch_cells(row) for phase in result.phases for row in phase.epochs])
         self._facts(f"{result.run}", _closing(result))
         if result.data.unreadable:
-            self.out.print(f"{len(result.data.unreadable)} unreadable images were skipped; run.json names them")
+            self.out.print(f"unreadable images that were skipped: {len(result.data.unreadable)}; run.json names them")
 
     def plan(self, plan: Plan) -> None:
         self.emit(plan.to_dict(), self._plan, plan)
@@ -126,7 +124,7 @@ class Screen:
         self.emit(values, self._table, ("task", "images", "classes", "backbone", "licence"), rows)
 
     def runs(self, values: list[dict]) -> None:
-        columns = ("run", "task", "accuracy", "macro_f1", "created")  # strategy and arch are in the id
+        columns = ("run", "task", "strategy", "arch", "accuracy", "macro_f1")
         rows = [tuple(f"{v[c]:.4f}" if isinstance(v[c], float) else str(v[c]) for c in columns) for v in values]
         self.emit(values, self._table, columns, rows)
 
@@ -148,7 +146,9 @@ class Screen:
         self._table(("class", "precision", "recall", "F1", "images"), rows, title=title)
 
     def _table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-        table = Table(title=title or None, title_justify="left", box=None if not self.out.is_terminal else _box())
+        if title:  # rich would break it at the table's width
+            self.out.print(f"[italic]{title}[/]", soft_wrap=True)
+        table = Table(box=None if not self.out.is_terminal else _box())
         for i, column in enumerate(columns):
             numeric = bool(rows) and all(re.fullmatch(r"[\d.,%]+", row[i]) for row in rows)
             table.add_column(column, justify="right" if numeric else "left", overflow="fold")
@@ -162,6 +162,21 @@ class Screen:
         width = max(map(len, values), default=0)
         for name, value in values.items():
             self.out.print(f"  {name:<{width}}  {escape(value)}", soft_wrap=True)
+
+
+class _Lines:
+    """Listens to events where nobody watches a terminal: remarks to stderr, the row of each epoch to stdout as soon as it is there."""
+
+    def __init__(self, screen: Screen) -> None:
+        self.screen, self.headed = screen, False
+
+    def __call__(self, event: Event) -> None:
+        if event.note and not self.screen.quiet:
+            self.screen._remark(event)
+        if event.row and not self.screen.as_json:
+            for line in _epoch_lines(event.row, headed=self.headed):
+                print(line, flush=True)
+            self.headed = True
 
 
 class _Bars:
@@ -180,10 +195,9 @@ class _Bars:
                 self.known[event.phase] = self.bars.add_task(event.phase, total=event.total)
             self.bars.update(self.known[event.phase], completed=event.done, total=event.total, visible=event.done < event.total)
         if event.row:
-            if not self.headed:
-                self.bars.console.print("  ".join(f"{name:>10}" for name in EPOCH_COLUMNS), style="bold")
-                self.headed = True
-            self.bars.console.print("  ".join(f"{cell:>10}" for cell in _epoch_cells(event.row)))
+            for line in _epoch_lines(event.row, headed=self.headed):
+                self.bars.console.print(line)
+            self.headed = True
 
 
 def settings_rows() -> list[tuple[str, str, str]]:
@@ -224,13 +238,22 @@ def _phase(phase: Phase) -> str:
     """One line on a phase; features are counted apart from the images that they were made of."""
     source = "finder" if phase.curve else "given"
     rates = f"{phase.lr:.1e}" if phase.lr == phase.lowest_lr else f"{phase.lowest_lr:.1e} to {phase.lr:.1e}"
-    kept = f"best epoch {phase.best_epoch} of {len(phase.epochs)}"
+    kept = f"best epoch {phase.best_epoch} of {len(phase.epochs)}" if phase.best_epoch else f"no epoch of {len(phase.epochs)} beat what was there"
     what = "features" if phase.features else "images"
-    return f"rate {rates} ({source})  {kept}  {phase.images_per_second:,.0f} {what}/s  {phase.seconds:.1f} s"
+    amp = "" if phase.precision == "off" else f"  {phase.precision}"
+    return f"rate {rates} ({source})  {kept}  {phase.images_per_second:,.0f} {what}/s{amp}  {phase.seconds:.1f} s"
 
 
 def _pass(cost: Pass) -> str:
-    return f"{cost.images:,} images  {cost.images / cost.seconds:,.0f} images/s  {cost.seconds:.1f} s"
+    made = f"{cost.images:,} images  {cost.images / cost.seconds:,.0f} images/s  {cost.seconds:.1f} s" if cost.images else ""
+    kept = f"{cost.kept:,} images kept from an earlier run" if cost.kept else ""
+    return "  ".join(filter(None, (made, kept)))
+
+
+def _epoch_lines(row: EpochRow, headed: bool) -> list[str]:
+    """Return the line of an epoch, and before it the names of the columns if they have not been shown."""
+    rows = [_epoch_cells(row)] if headed else [EPOCH_COLUMNS, _epoch_cells(row)]
+    return ["  ".join(f"{cell:>10}" for cell in cells) for cells in rows]
 
 
 def _epoch_cells(row: EpochRow) -> tuple[str, ...]:

@@ -71,10 +71,11 @@ class RateCurve:
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass of a network over images, without training it."""
+    """Passes of a network over images, without training it: how many it was run on, how long that took, how many were kept from before."""
 
     images: int
     seconds: float
+    kept: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class Phase:
     images_per_second: float
     curve: RateCurve | None = None
     features: Pass | None = None
+    precision: str = "off"  # autocast: off, bf16 or fp16
 
 
 @dataclass(frozen=True)

@@ -46,10 +46,13 @@ def check_writable(out: str, task: str, name: str) -> None:
     folder = Path(out) / task
     if name and (folder / name).exists():
         raise UsageError(f"a run named '{name}' exists already in {folder}", "Choose another --name; runs are never overwritten")
+    missing = [path for path in (folder, folder.parent) if not path.exists()]
     with _explained(out):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        for path in missing:  # a training that is refused later leaves nothing behind
+            path.rmdir()
 
 
 @contextmanager
@@ -124,7 +127,7 @@ def listing(out: str, task: str = "") -> list[dict[str, Any]]:
 
 def _not_found(reference: str, out: str) -> RunError:
     known = sorted({name for folder in folders(out) for name in (folder.parent.name, folder.name)})
-    hint = nearest(reference, known) or ("tlfast runs lists the runs" if known else f"Train one first: tlfast train {reference}")
+    hint = nearest(reference, known) or f"Train one first: tlfast train {reference}" + ("; tlfast runs lists the runs" if known else "")
     return RunError(f"no run '{reference}' in {out}", hint)
 
 

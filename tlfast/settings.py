@@ -33,7 +33,7 @@ def at_least(low: float) -> Check:
 
 
 def between(low: float, high: float) -> Check:
-    return lambda value: "" if low <= value <= high else f"must lie between {low:g} and {high:g}"
+    return lambda value: "" if low <= value <= high else f"must lie between {low} and {high}"
 
 
 def _rate(value: str) -> str:
@@ -44,6 +44,11 @@ def _rate(value: str) -> str:
     except ValueError:
         return "must be auto or a number such as 1e-3"
     return "" if 0 < rate <= 10 else "must be above 0 and at most 10"
+
+
+def _sizes(value: str) -> str:
+    numbers = [int(part) if part.strip().isdigit() else 0 for part in value.split(",")] if value else [8]
+    return "" if min(numbers) >= 8 and numbers == sorted(set(numbers)) else "must be growing numbers of at least 8, such as 64,80"
 
 
 def _regex(value: str) -> str:
@@ -89,6 +94,9 @@ class Settings:
     )
     valid_pct: float = setting(0.2, "Share of the training images held out where the data has no valid part.", group="Data", check=between(0.01, 0.9))
     limit: int | None = setting(None, "At most N images of each part, classes in proportion: for prototyping.", group="Data", check=at_least(2))
+    store: Literal["auto", "ram", "disk", "off"] = setting(
+        "auto", "Where decoded images are kept; auto: on disk for the next run too, where there is room.", group="Data"
+    )
     workers: int | None = setting(None, "Loader processes; by default none on a CPU, up to 8 beside a GPU.", group="Data", check=between(0, 256))
 
     augment: Literal["none", "light", "standard", "strong"] = setting("standard", "How much training images are varied.", group="Augmentation")
@@ -100,13 +108,25 @@ class Settings:
     freeze_epochs: int = setting(
         4, "With --full: epochs of the classifier alone, backbone frozen, before all layers train.", group="Training", check=between(0, 10_000)
     )
-    views: int = setting(2, "Augmented views of each training image that the frozen backbone is run on.", group="Training", check=between(1, 64))
+    views: int = setting(
+        2, "Views of each training image that the frozen backbone is run on, the first one plain, the others augmented.", group="Training", check=between(1, 64)
+    )
     bs: int = setting(64, "Images in a batch.", group="Training", check=between(1, 65_536))
+    accumulate: int = setting(1, "Batches whose gradients are added up before a step.", group="Training", check=between(1, 4096))
     lr: str = setting("auto", "Learning rate; auto asks the learning-rate finder before each phase.", group="Training", check=_rate)
     class_weights: Literal["none", "balanced"] = setting("none", "Weigh rare classes up in the loss.", group="Training")
     label_smoothing: float = setting(0.0, "Share of the label spread over the other classes.", group="Training", check=between(0, 0.9))
     mixup: float = setting(0.0, "Mixup strength (alpha); 0 is off.", group="Training", check=between(0, 10))
     patience: int | None = setting(None, "Stop after this many epochs without a better metric.", group="Training", check=at_least(1))
+    train_bn: bool = setting(
+        False, "With --partial: train the classifier on images, BatchNorm adapting, as fastai does; slow, for nothing is kept.", group="Training"
+    )
+    sizes: str = setting("", "With --full: smaller sizes to begin with, each for its share of the epochs, such as 64,80.", group="Training", check=_sizes)
+    ema: bool = setting(False, "With --full: judge and keep a moving average of the weights.", group="Training")
+    amp: Literal["auto", "off", "bf16", "fp16"] = setting(
+        "auto", "With --full: number format; auto takes the faster on a CPU, bf16 or fp16 on a GPU.", group="Training"
+    )
+    compile: bool = setting(False, "With --full: compile the network (torch.compile) before training.", group="Training")
     metric: Literal["accuracy", "macro_f1", "balanced_accuracy", "valid_loss"] = setting(
         "accuracy", "Judges which epoch is best; the best epoch is what is kept.", group="Training"
     )
@@ -190,6 +210,8 @@ def resolve(task: Task, strategy: str | None, flags: Mapping[str, Any], config: 
     """
     config = dict(config or {})
     config.pop("task", None)
+    if isinstance(config.get("full"), bool):  # as the flag is called
+        config.setdefault("strategy", "full" if config.pop("full") else "partial")
     strategy = strategy or config.pop("strategy", None) or "partial"
     config.pop("strategy", None)
     if strategy not in STRATEGIES:
@@ -226,7 +248,10 @@ def _checked(values: dict[str, Any]) -> Settings:
             problem = check(values[name]) if check and values[name] is not None else ""
             if problem:
                 raise UsageError(f"{flag(name)} {value!s} {problem}")
-    return Settings(**values)
+    settings = Settings(**values)
+    if settings.sizes and int(settings.sizes.split(",")[-1]) >= settings.size:
+        raise UsageError(f"--sizes {settings.sizes} must stay below --size {settings.size}", "The last epochs are at --size by themselves")
+    return settings
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:

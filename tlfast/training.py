@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -14,12 +14,13 @@ import torch
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
 
-from . import backbones, evaluation, exporting, learner, plotting, runs
-from .data import ImageTable, load_table, readable
+from . import backbones, callbacks, evaluation, exporting, learner, plotting, precision, runs
+from .data import ImageTable, Store, load_table, open_store
 from .data.loaders import Stats, build_loaders, plain_loader
 from .data.sources import locate
+from .features import extract
 from .fitting import PhasePlan, class_weights, find_rate, fit_phase
-from .probe import adapt_batchnorm, extract, train_head
+from .probe import adapt_batchnorm, train_head
 from .results import Evaluation, Event, OnEvent, Phase, Plan, RateCurve, TrainResult, ignore
 from .settings import Settings, Task
 
@@ -34,6 +35,7 @@ class Bench:
     """Everything that a training works on, built from its settings."""
 
     table: ImageTable
+    store: Store | None
     weights: backbones.Weights
     stats: Stats
     learn: Learner
@@ -41,7 +43,7 @@ class Bench:
 
 def train(task: Task, settings: Settings, on_event: OnEvent = ignore) -> TrainResult:
     """Train, evaluate and export. Raises TlfastError; the run folder is whole or absent."""
-    started = time.perf_counter()
+    started, run_id = time.perf_counter(), settings.name or runs.new_id(settings.strategy, settings.arch)
     runs.check_writable(settings.out, settings.task, settings.name)
     with prepared(task, settings, on_event) as bench:
         loaded = learner.fingerprint(bench.learn.model[0])
@@ -55,7 +57,7 @@ def train(task: Task, settings: Settings, on_event: OnEvent = ignore) -> TrainRe
             "phases": [{name: value for name, value in asdict(p).items() if name not in ("epochs", "curve")} for p in phases],
             "seconds": seconds,
         }
-        folder = publish(bench, settings, phases, result, facts)
+        folder = publish(bench, run_id, settings, phases, result, facts)
     return TrainResult(folder.name, str(folder), settings.to_dict(), str(bench.weights), facts["device"], phases, result, bench.table.summary(), seconds)
 
 
@@ -79,8 +81,8 @@ def lr_find(task: Task, settings: Settings, on_event: OnEvent = ignore) -> dict[
         phases = [train_first(bench, settings, on_event)]
         curves = {"head": phases[0].curve} if phases[0] and phases[0].curve else {}
         if settings.strategy == "full":
-            bench.learn.unfreeze()
-            curves["all layers"] = find_rate(bench.learn, PhasePlan(epochs=1, **ALL_LAYERS), on_event)
+            with ready_for_all_layers(bench, settings):
+                curves["all layers"] = find_rate(bench.learn, PhasePlan(epochs=1, **ALL_LAYERS), on_event)
         for name, curve in curves.items():
             picture = Path(settings.out) / settings.task / f"lr-find-{stamp}-{name.replace(' ', '-')}.png"
             found[name] = (curve, plotting.rate_curve(curve, picture, f"{settings.task}: learning-rate finder, {name}"))
@@ -94,27 +96,43 @@ def prepared(task: Task, settings: Settings, on_event: OnEvent) -> Iterator[Benc
     device = learner.pick_device(settings.device)
     weights = backbones.find_weights(settings.arch, settings.weights)
     stats = learner.stats(weights)
-    table = readable(load_table(task, settings, locate(task, settings.data)), on_event)
+    table, store = open_store(load_table(task, settings, locate(task, settings.data)), settings, on_event)
     for note in table.notes:
         on_event(Event("data", note=note))
     for bad in table.unreadable:
         on_event(Event("data", note=f"skipped {bad.path}: {bad.reason}"))
     set_seed(settings.seed, reproducible=True)
-    dls = build_loaders(table, settings, stats, device)
+    dls = build_loaders(table, settings, stats, device, store)
     learn = learner.build_learner(dls, settings, weights, _class_weights(table, settings, device))
     with tempfile.TemporaryDirectory() as scratch:  # fastai keeps the finder's copy of the model there
         learn.path = Path(scratch)
-        yield Bench(table, weights, stats, learn)
+        yield Bench(table, store, weights, stats, learn)
 
 
 def fit(bench: Bench, settings: Settings, on_event: OnEvent) -> list[Phase]:
     """Train by the settings' strategy: the head on frozen features, and with `full` then all layers at discriminative rates."""
+    if settings.strategy == "partial" and settings.train_bn:
+        bench.learn.freeze()  # fastai's: BatchNorm goes on training
+        return [fit_phase(bench.learn, PhasePlan("head and BatchNorm", settings.epochs), settings, on_event)]
     first = train_first(bench, settings, on_event)
     phases = [first] if first else []
     if settings.strategy == "full":
-        bench.learn.unfreeze()
-        phases.append(fit_phase(bench.learn, PhasePlan(epochs=settings.epochs, **ALL_LAYERS), settings, on_event))
+        with ready_for_all_layers(bench, settings) as amp:
+            phase = fit_phase(bench.learn, PhasePlan(epochs=settings.epochs, **ALL_LAYERS), settings, on_event, first)
+            phases.append(replace(phase, precision=amp))
     return phases
+
+
+@contextmanager
+def ready_for_all_layers(bench: Bench, settings: Settings) -> Iterator[str]:
+    """Set the learner up to train all its layers as the settings say; yields the number format."""
+    learn = bench.learn
+    learn.unfreeze()
+    amp = precision.choose(learn, settings)
+    if settings.compile:
+        learn.model.compile()
+    with learn.added_cbs([*precision.callbacks(amp, learn.dls.device), *callbacks.asked_for(settings)]):
+        yield amp
 
 
 def train_first(bench: Bench, settings: Settings, on_event: OnEvent) -> Phase | None:
@@ -125,7 +143,7 @@ def train_first(bench: Bench, settings: Settings, on_event: OnEvent) -> Phase | 
         return None
     if full:
         adapt_batchnorm(bench.learn.model[0], bench.learn.dls, settings, on_event)
-    features = extract(bench.learn.model[0], bench.learn.dls, bench.table, settings, on_event)
+    features = extract(bench.learn.model[0], bench.learn.dls, bench.table, bench.store, settings, bench.stats, on_event)
     return train_head(bench.learn, features, epochs, settings, on_event)
 
 
@@ -137,9 +155,8 @@ def judge(bench: Bench, settings: Settings, on_event: OnEvent) -> Evaluation:
     return evaluation.evaluate(probabilities, labels, bench.table.classes, "valid")
 
 
-def publish(bench: Bench, settings: Settings, phases: list[Phase], result: Evaluation, facts: dict) -> Path:
+def publish(bench: Bench, run_id: str, settings: Settings, phases: list[Phase], result: Evaluation, facts: dict) -> Path:
     """Write the run folder and return it."""
-    run_id = settings.name or runs.new_id(settings.strategy, settings.arch)
     with runs.writing(settings.out, settings.task, run_id) as (folder, published):
         exporting.save_model(folder, bench.learn.model, bench.table.classes, settings, bench.stats)
         for phase in phases:

@@ -183,3 +183,37 @@ def test_task_order_of_classes_is_kept(tmp_path):
         for i in range(3):
             draw(tmp_path / label / f"{i}.png", (0, 0, 0), i)
     assert load(tmp_path, task=task).classes == ("zebra", "ant")
+
+
+@pytest.mark.parametrize("sizes", [(12, 12, 12), (31, 7, 3), (5, 5, 90)])
+def test_limit_is_never_exceeded_and_keeps_every_class(tmp_path, sizes):
+    for label, size in zip("abc", sizes, strict=True):
+        for i in range(size):
+            (tmp_path / label).mkdir(exist_ok=True)
+            (tmp_path / label / f"{i}.png").touch()
+    for limit in range(3, 60):
+        table = load(tmp_path, limit=limit, valid_pct=0.4)
+        for part in table.summary().counts.values():
+            assert sum(part.values()) <= limit and min(part.values()) >= 1
+
+
+def test_limit_below_the_number_of_classes_is_refused(folder):
+    with pytest.raises(UsageError, match="--limit 2 is less than the 3 classes"):
+        load(folder, limit=2)
+
+
+def test_folders_without_images_are_named(folder):
+    (folder / "violet").mkdir()
+    (folder / ".git").mkdir()
+    assert load(folder).notes == ("folders without images are no classes: violet",)
+
+
+def test_a_class_emptied_by_broken_images_names_the_first(tmp_path):
+    for i in range(60):
+        draw(tmp_path / "ab"[i % 2] / f"{i}.png", (0, 0, 0), i)
+    (tmp_path / "c").mkdir()
+    for i in range(2):
+        (tmp_path / "c" / f"{i}.png").write_text("no image")
+    with pytest.raises(DataError) as error:
+        readable(load(tmp_path))
+    assert error.value.message.startswith(f"no training image of class 'c' can be read, the first: {tmp_path}/c/")

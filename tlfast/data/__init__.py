@@ -5,6 +5,7 @@ Legend of shapes, used in every docstring: n images, b images of a batch, c clas
 
 from __future__ import annotations
 
+from .store import Store, open_store
 from .table import ImageTable, load_table, readable
 
-__all__ = ["ImageTable", "load_table", "readable"]
+__all__ = ["ImageTable", "Store", "load_table", "open_store", "readable"]

@@ -9,9 +9,8 @@ import pandas as pd
 import torch
 from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.data.core import DataLoaders, TfmdDL
-from fastai.data.load import DataLoader
 from fastai.data.transforms import ColReader, ColSplitter, IntToFloatTensor, Normalize
-from fastai.torch_core import TensorCategory
+from fastai.torch_core import TensorCategory, TensorImage
 from fastai.vision.augment import Hue, RandomErasing, RandTransform, Saturation, aug_transforms
 from fastai.vision.core import PILImage
 from PIL import Image
@@ -20,8 +19,10 @@ from .. import images
 from ..machine import cores
 from ..results import Row
 from ..settings import Settings
+from .store import Store
 from .table import ImageTable
 
+SHARE_OF_GPU = 0.25  # of its free memory, that a store may take: the training needs most of it
 Stats = tuple[Sequence[float], Sequence[float]]  # mean and standard deviation of each channel, of values in 0..1
 
 # How far each preset goes: aug_transforms' own arguments, then the ranges of saturation and hue.
@@ -33,23 +34,25 @@ PRESETS = {
 COLOUR = {"light": (0.1, 0.02), "standard": (0.2, 0.05), "strong": (0.4, 0.1)}
 
 
-def build_loaders(table: ImageTable, settings: Settings, stats: Stats, device: torch.device) -> DataLoaders:
-    """Return the loaders of the train and valid parts.
+def build_loaders(table: ImageTable, settings: Settings, stats: Stats, device: torch.device, store: Store | None = None) -> DataLoaders:
+    """Return the loaders of the train and valid parts, fed from a store where one is given, else from the image files.
 
     A batch is (`[b, 3, size, size]` float, normalised by `stats`; `[b]` class index). Training batches are shuffled, augmented and all full.
     """
     rows = table.part("train") + table.part("valid")
+    stored = {"store": store, "pixels": placed(store, device), "num_workers": 0} if store else {"num_workers": workers(settings, device)}
     block = DataBlock(
         blocks=(TransformBlock(type_tfms=_open, batch_tfms=IntToFloatTensor), CategoryBlock(vocab=list(table.classes), sort=False)),
         get_x=ColReader("path"),
         get_y=ColReader("label"),
         splitter=ColSplitter("is_valid"),
         item_tfms=Square(settings),
-        batch_tfms=[*augmentations(settings), Normalize.from_stats(*stats, cuda=False)],
+        batch_tfms=[*augmentations(settings, grey=store is not None and store.grey), Normalize.from_stats(*stats, cuda=False)],
+        dl_type=StoreLoader if store else TfmdDL,
     )
     # A batch larger than the training part would leave nothing, for the incomplete last batch is dropped: BatchNorm fails on one image.
     bs = min(settings.bs, len(table.part("train")))
-    dls = block.dataloaders(frame(rows), bs=bs, val_bs=bs, num_workers=workers(settings, device), device=device)
+    dls = block.dataloaders(frame(rows), bs=bs, val_bs=bs, device=device, pin_memory=device.type == "cuda", **stored)
     return dls.to(device)
 
 
@@ -63,9 +66,12 @@ def plain_loader(dls: DataLoaders, rows: Sequence[Row], bs: int) -> TfmdDL:
     return dls.test_dl(frame(rows), with_labels=True, bs=bs, shuffle=False, drop_last=False)
 
 
-def augmented_loader(dls: DataLoaders, bs: int) -> TfmdDL:
-    """Return a loader over the train part in its order, augmented afresh on every pass."""
-    return dls.train.new(shuffle=False, drop_last=False, bs=bs)
+def augmented_loader(dls: DataLoaders, rows: Sequence[Row], bs: int) -> TfmdDL:
+    """Return a loader over labelled rows in their order, augmented afresh on every pass as the train part is."""
+    loader = plain_loader(dls, rows, bs)
+    for items in loader.dataset.tls:
+        items.tfms.split_idx = 0
+    return loader
 
 
 def workers(settings: Settings, device: torch.device) -> int:
@@ -75,14 +81,14 @@ def workers(settings: Settings, device: torch.device) -> int:
     return 0 if device.type == "cpu" else min(8, cores())
 
 
-def augmentations(settings: Settings) -> list:
-    """Return fastai's batch transforms for the settings: geometry and light in one pass, then colour and erasing."""
+def augmentations(settings: Settings, grey: bool = False) -> list:
+    """Return fastai's batch transforms for the settings: geometry and light in one pass, then colour (grey images have none) and erasing."""
     if settings.augment == "none":
         return []
     preset = PRESETS[settings.augment]
     rotate = preset["max_rotate"] if settings.rotate is None else settings.rotate
     transforms = aug_transforms(do_flip=settings.flip != "none", flip_vert=settings.flip == "both", **{**preset, "max_rotate": rotate})
-    if settings.colour:
+    if settings.colour and not grey:
         saturation, hue = COLOUR[settings.augment]
         transforms += [Saturation(max_lighting=saturation, p=0.5), Hue(max_hue=hue, p=0.5)]
     return transforms + ([RandomErasing(p=0.25, max_count=1)] if settings.augment == "strong" else [])
@@ -113,16 +119,54 @@ def _open(path: str) -> PILImage:
     return PILImage(images.open_image(path))
 
 
-class TensorLoader(DataLoader):
-    """Batches of rows of tensors already in memory, taken by index a batch at a time: (`[b, d]` float32, `[b]` class index)."""
+class StoreLoader(TfmdDL):
+    """fastai's TfmdDL over a store: a batch is one gather by index, where TfmdDL opens, resizes and collates image by image.
 
-    def __init__(self, inputs: torch.Tensor, labels: torch.Tensor, bs: int, shuffle: bool, device: torch.device) -> None:
-        self.inputs, self.labels = inputs, labels
-        super().__init__(range(len(inputs)), bs=min(bs, len(inputs)), shuffle=shuffle, drop_last=shuffle, num_workers=0, device=device)
+    All else is fastai's: batch transforms, `show_batch`, `test_dl`. Grey images stay in one channel until Normalize makes them three, which
+    spares the augmentation two thirds of its work.
+    """
+
+    def __init__(self, dataset, store: Store | None = None, pixels: torch.Tensor | None = None, **kwargs) -> None:
+        self.store, self.pixels = store, pixels
+        self.places = torch.tensor([store.index[path] for path in dataset.items["path"]], device=pixels.device)
+        self.targets = _targets(dataset)
+        super().__init__(dataset, **{**kwargs, "pin_memory": kwargs.get("pin_memory") and not pixels.is_cuda})
+
+    def new(self, dataset=None, cls=None, **kwargs):
+        return super().new(dataset, cls, **{"store": self.store, "pixels": self.pixels, **kwargs})
 
     def create_batches(self, samps):
-        indices = torch.tensor(list(samps))
-        for start in range(0, len(indices), self.bs):
-            chosen = indices[start : start + self.bs]
+        samples = torch.tensor(list(samps))
+        varied = getattr(self.dataset, "split_idx", None) == 0
+        for chosen in samples.split(self.bs):
             if len(chosen) == self.bs or not self.drop_last:
-                yield self.inputs[chosen].float(), TensorCategory(self.labels[chosen])
+                x = TensorImage(cropped(self.pixels, self.places[chosen.to(self.places.device)], self.store.size, varied))
+                yield (x,) if self.targets is None else (x, TensorCategory(self.targets[chosen]))
+
+
+def _targets(dataset) -> torch.Tensor | None:
+    """Return the class index of each item of a dataset; None if it has no labels."""
+    if len(dataset.tls) == 1:
+        return None
+    classes = {label: i for i, label in enumerate(dataset.vocab)}
+    return torch.tensor([classes[label] for label in dataset.items["label"]])
+
+
+def placed(store: Store, device: torch.device) -> torch.Tensor:
+    """Return the store's pixels, on the GPU itself where they take no more than a quarter of what is free there, else where they are."""
+    pixels = torch.from_numpy(store.pixels)
+    if device.type == "cuda" and pixels.nbytes <= SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]:
+        return pixels.to(device)
+    return pixels
+
+
+def cropped(pixels: torch.Tensor, places: torch.Tensor, size: int, varied: bool) -> torch.Tensor:
+    """Take images `[b, k, size, size]` out of `[n, k, f, f]`: anywhere in the image if `varied`, else its centre."""
+    spare = pixels.shape[-1] - size
+    if not spare:
+        return pixels[places]
+    if not varied:
+        start = spare // 2
+        return pixels[:, :, start : start + size, start : start + size][places]
+    top, left = torch.randint(spare + 1, (2, len(places))).to(pixels.device)
+    return pixels.unfold(2, size, 1).unfold(3, size, 1)[places, :, top, left]

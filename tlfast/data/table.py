@@ -12,10 +12,11 @@ import random
 import re
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from .. import images
 from ..errors import DataError, ImageError, UsageError
@@ -29,6 +30,9 @@ SPLIT_NAMES = {
 }  # fmt: skip
 FOLDS = 5
 MAX_UNREADABLE = 0.05  # share of unreadable images above which something larger is wrong
+BLOCK = 256  # images decoded ahead of whoever takes them
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -75,30 +79,63 @@ def load_table(task: Task, settings: Settings, root: Path) -> ImageTable:
 
 
 def readable(table: ImageTable, on_event: OnEvent = ignore) -> ImageTable:
-    """Open every image once; return the table of those that can be read, the others named in `unreadable`.
+    """Open every image once; return the table of those that can be read, the others named in `unreadable`. Raises as `without` does."""
+    paths = [row.path for row in table.rows]
+    reasons = each_image(paths, _problem, "checking images", on_event)
+    return without(table, tuple(Unreadable(path, reason) for path, reason in zip(paths, reasons, strict=True) if reason))
 
-    Raises DataError where more than 5 % cannot be read or a class is left empty.
+
+def without(table: ImageTable, unreadable: tuple[Unreadable, ...]) -> ImageTable:
+    """Return the table without the images that cannot be read; they are named in it.
+
+    Raises DataError where they are more than 5 % or a class is left empty.
     """
-    reasons = list(each_image(table.rows, _problem, "checking images", on_event))
-    bad = tuple(Unreadable(row.path, reason) for row, reason in zip(table.rows, reasons, strict=True) if reason)
-    kept = tuple(row for row, reason in zip(table.rows, reasons, strict=True) if not reason)
-    if len(bad) > MAX_UNREADABLE * len(table.rows):
+    if len(unreadable) > MAX_UNREADABLE * len(table.rows):
         raise DataError(
-            f"{len(bad)} of {len(table.rows)} images cannot be read, the first: {bad[0].path}: {bad[0].reason}",
+            f"{len(unreadable)} of {len(table.rows)} images cannot be read, the first: {unreadable[0].path}: {unreadable[0].reason}",
             f"At most {MAX_UNREADABLE:.0%} may fail; tlfast data check names them all",
         )
-    result = replace(table, rows=kept, unreadable=bad)
+    bad = {image.path: image.reason for image in unreadable}
+    result = replace(table, rows=tuple(row for row in table.rows if row.path not in bad), unreadable=unreadable)
+    left = {row.label for row in result.part("train")}
+    for row in table.part("train"):
+        if row.label not in left:
+            raise DataError(
+                f"no training image of class '{row.label}' can be read, the first: {row.path}: {bad[row.path]}", "Mend its images, or remove the class"
+            )
     _check_parts(result)
     return result
 
 
-def each_image(rows: Sequence[Row], work: Callable[[str], str], phase: str, on_event: OnEvent) -> Iterable[str]:
-    """Yield `work(path)` of each row in order; threads do the decoding, which releases Python's lock."""
+def each_image(paths: Sequence[str], work: Callable[[str], T], phase: str, on_event: OnEvent) -> Iterator[T]:
+    """Yield `work(path)` of each path in order; threads do the decoding, which releases Python's lock.
+
+    They are given a block of paths at a time, so that results wait in memory for a block only, however many images there are.
+    """
     with ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1)) as pool:
-        for done, result in enumerate(pool.map(work, (row.path for row in rows), chunksize=64), start=1):
-            if done % 64 == 0 or done == len(rows):
-                on_event(Event(phase, done, len(rows)))
-            yield result
+        for start in range(0, len(paths), BLOCK):
+            block = paths[start : start + BLOCK]
+            yield from pool.map(work, block)
+            on_event(Event(phase, start + len(block), len(paths)))
+
+
+def signature(paths: Sequence[str]) -> str:
+    """Return a SHA-256 of the files' absolute paths, sizes and times of change (an archive's own for its members), in hex."""
+    digest, last, facts = hashlib.sha256(), "", ""
+    for path in paths:
+        file, member = images.split_zip(path)
+        if file != last:  # an archive is looked at once for all its members, which follow one another
+            last, facts = file, f"{os.path.abspath(file)}\0{_stat(file)}"
+        digest.update(f"{facts}\0{member}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _stat(file: str) -> str:
+    try:
+        stat = os.stat(file)
+    except OSError:  # it will be named among the unreadable ones
+        return "missing"
+    return f"{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"  # the last also tells of permissions
 
 
 def _problem(path: str) -> str:
@@ -118,7 +155,8 @@ def _read(task: Task, settings: Settings, root: Path) -> tuple[list[Row], list[s
         own = task.rows(root, settings.fold) if task.rows else None
         if own is not None:
             return own, [], True
-        return *read_members(str(root) + os.sep, _walk(root), str(root)), False
+        rows, notes = read_members(str(root) + os.sep, _walk(root), str(root))
+        return rows, notes + _without_images(root, rows), False
     if root.suffix.lower() == ".zip":
         return *read_members(f"{root}!/", _members(root), str(root)), False
     if root.suffix.lower() in (".csv", ".tsv"):
@@ -150,6 +188,17 @@ def read_members(prefix: str, names: list[str], source: str) -> tuple[list[Row],
     return rows, [f"{stray} images outside any class folder are left out"] if stray else []
 
 
+def _without_images(root: Path, rows: list[Row]) -> list[str]:
+    """Name the folders beside the class folders that hold no image: classes that someone means to fill, perhaps."""
+    parents: set[Path] = set()
+    for row in rows:
+        parts = Path(row.path).relative_to(root).parts
+        parents.add(root.joinpath(*parts[: parts.index(row.label)]))
+    labels = {row.label for row in rows}
+    empty = sorted({path.name for parent in parents for path in parent.iterdir() if path.is_dir() and path.name not in labels and path.name[0] != "."})
+    return [f"folders without images are no classes: {', '.join(empty)}"] if empty else []
+
+
 def read_csv(path: Path, settings: Settings) -> list[Row]:
     """Read a CSV (or ;- or tab-separated) file of images; paths are relative to it. Raises UsageError or DataError."""
     text = _csv_text(path)
@@ -161,7 +210,7 @@ def read_csv(path: Path, settings: Settings) -> list[Row]:
     columns = reader.fieldnames or []
     for column, name in ((settings.path_col, "path_col"), (settings.label_col, "label_col")):
         if column not in columns:
-            raise UsageError(f"{path.name} has no column '{column}'; it has: {', '.join(columns)}", f"Name the column with {flag(name)}")
+            raise UsageError(f"{path.name} has no column '{column}'; it has: {', '.join(columns) or 'none'}", f"Name the column with {flag(name)}")
     for column, name, usual in ((settings.split_col, "split_col", "split"), (settings.group_col, "group_col", "group")):
         if column not in columns and column != usual:
             raise UsageError(f"{path.name} has no column '{column}'; it has: {', '.join(columns)}", f"Name the column with {flag(name)}, or leave it out")
@@ -304,6 +353,9 @@ def _grouped_fold(rows: list[Row], pool: list[int], settings: Settings, folds: i
 def _limited(rows: list[Row], limit: int, seed: int) -> list[Row]:
     """Keep at most `limit` rows of each part, classes in proportion, in their order."""
     kept: set[int] = set()
+    classes = {row.label for row in rows}
+    if limit < len(classes):
+        raise UsageError(f"--limit {limit} is less than the {len(classes)} classes", "Every class needs an image at least")
     for split in SPLITS:
         members = [i for i, row in enumerate(rows) if row.split == split]
         kept.update(members if len(members) <= limit else _in_proportion(rows, members, limit, seed))
@@ -311,28 +363,27 @@ def _limited(rows: list[Row], limit: int, seed: int) -> list[Row]:
 
 
 def _in_proportion(rows: list[Row], members: list[int], count: int, seed: int, leave: int = 0) -> list[int]:
-    """Choose about `count` of the members, classes in proportion, at least one of each class and all but `leave` at most.
+    """Choose about `count` of the members, never more, classes in proportion, at least one of each class and all but `leave` at most.
 
     scikit-learn's stratified split fails where a class is smaller than its share; small sets are what prototypes start from.
     """
     by_label: dict[str, list[int]] = defaultdict(list)
     for i in members:
         by_label[rows[i].label].append(i)
-    draw = random.Random(seed)
-    chosen: list[int] = []
     share = count / len(members)
-    for label in sorted(by_label):
-        own = by_label[label]
-        quota = min(max(1, round(share * len(own))), len(own) - leave)
-        chosen += draw.sample(own, quota)
-    return chosen
+    quotas = {label: min(max(1, round(share * len(own))), len(own) - leave) for label, own in by_label.items()}
+    while sum(quotas.values()) > max(count, len(quotas)):  # rounding up went too far: the class that gained most by it gives one back
+        quotas[max((label for label in quotas if quotas[label] > 1), key=lambda label: (quotas[label] - share * len(by_label[label]), label))] -= 1
+    draw = random.Random(seed)
+    return [i for label in sorted(by_label) for i in draw.sample(by_label[label], quotas[label])]
 
 
 def _check_parts(table: ImageTable) -> None:
     """Refuse a table that cannot train or be judged: an empty part, or a class with nothing to learn from."""
     for split in ("train", "valid"):
         if not table.part(split):
-            raise DataError(f"the {split} part of {table.source} is empty", "tlfast data check shows the parts; --valid-pct draws a valid part")
+            hint = "--valid-pct draws a valid part" if split == "valid" else "Move images to train/, or say so in the CSV's split column"
+            raise DataError(f"the {split} part of {table.source} is empty", hint)
     counts = Counter(row.label for row in table.part("train"))
     empty = [label for label in table.classes if not counts[label]]
     if empty:

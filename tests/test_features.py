@@ -1,0 +1,94 @@
+"""Features of a frozen backbone: their views, and what is kept of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.test_training import resolved
+from tlfast import features, probe, training
+
+
+def extracted(bench, chosen, events=None):
+    listen = events.append if events is not None else lambda event: None
+    return features.extract(bench.learn.model[0], bench.learn.dls, bench.table, bench.store, chosen, bench.stats, listen)
+
+
+def rows(part):
+    return part[torch.arange(len(part))]
+
+
+@pytest.mark.parametrize("store", ["disk", "ram", "off"])
+def test_first_view_is_plain(folder, store):
+    task, chosen = resolved(folder, "partial", views=3, store=store)
+    with training.prepared(task, chosen, lambda event: None) as bench:
+        found = extracted(bench, chosen)
+        plain = extracted(bench, replace(chosen, augment="none"))
+        n = len(bench.table.part("train"))
+        body = bench.learn.model[0].eval()
+        x, y = next(iter(bench.learn.dls.valid))
+        with torch.inference_mode():
+            directly = body(x.as_subclass(torch.Tensor))
+    views = rows(found.train).view(3, n, -1)
+    assert found.train.labels.view(3, n).unique(dim=0).shape[0] == 1
+    assert torch.equal(views[0], rows(plain.train))
+    assert not torch.equal(views[0], views[1]) and not torch.equal(views[1], views[2])
+    assert torch.allclose(rows(found.valid)[: len(y)], directly, atol=2e-3) and torch.equal(found.valid.labels[: len(y)], y.as_subclass(torch.Tensor))
+
+
+def test_a_second_run_finds_them_and_one_with_more_views_adds_to_them(folder):
+    task, chosen = resolved(folder, "partial", views=2)
+    costs = []
+    for views in (2, 2, 3):
+        with training.prepared(task, chosen, lambda event: None) as bench:
+            found = extracted(bench, replace(chosen, views=views))
+        costs.append((found.cost.images, found.cost.kept))
+    total, train = len(bench.table.rows), len(bench.table.part("train"))
+    assert costs == [(total + train, 0), (0, total + train), (train, total + train)]
+
+
+def test_kept_features_train_to_the_same_figures(folder, tmp_path):
+    results = [training.train(*resolved(folder, "partial", out=str(tmp_path / "out"), lr="auto")) for _ in range(2)]
+    assert results[1].phases[0].features.images == 0 < results[0].phases[0].features.images
+    assert results[0].evaluation == results[1].evaluation
+    assert [row.train_loss for row in results[0].phases[0].epochs] == [row.train_loss for row in results[1].phases[0].epochs]
+
+
+def test_folds_share_them(folder):
+    kept = []
+    for fold in range(3):
+        task, chosen = resolved(folder, "partial", fold=fold)
+        with training.prepared(task, chosen, lambda event: None) as bench:
+            found = extracted(bench, chosen)
+        kept.append(found.cost.images)
+        assert len(found.valid) + len(found.train) // chosen.views == len(bench.table.rows)
+    assert kept[0] > 0 == kept[1] == kept[2]
+
+
+@pytest.mark.parametrize("flags", [{"seed": 5}, {"augment": "strong"}, {"rotate": 40.0}, {"flip": "both"}, {"size": 40}, {"arch": "test_vit"}])
+def test_another_view_is_made_anew(folder, flags):
+    for i, changed in enumerate(({}, flags)):
+        task, chosen = resolved(folder, "partial", **changed)
+        with training.prepared(task, chosen, lambda event: None) as bench:
+            cost = extracted(bench, chosen).cost
+        assert cost.images if i == 0 else cost.images >= len(bench.table.part("train"))
+
+
+def test_feature_loader_takes_whole_batches():
+    import numpy as np
+
+    array = np.arange(10, dtype=np.float16)[:, None]
+    part = features.Part([array, array + 100], [np.arange(5), np.arange(5)], torch.arange(5).repeat(2))
+    cpu = torch.device("cpu")
+    shuffled = list(probe.FeatureLoader(part, 4, True, cpu))
+    assert [len(y) for _, y in shuffled] == [4, 4]
+    assert all(torch.equal(x[:, 0].long() % 100, y.as_subclass(torch.Tensor)) for x, y in shuffled)
+    ordered = list(probe.FeatureLoader(part, 4, False, cpu))
+    assert torch.cat([x for x, _ in ordered])[:, 0].tolist() == [0, 1, 2, 3, 4, 100, 101, 102, 103, 104]
+
+
+def test_head_batches_grow_with_the_set():
+    assert [probe.head_batch(count, 64) for count in (100, 3_000, 10_000, 60_000)] == [64, 64, 200, 512]
+    assert probe.head_batch(60_000, 1024) == 1024

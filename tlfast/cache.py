@@ -1,0 +1,77 @@
+"""What is made once and used by many runs, such as decoded images and a backbone's features: folders named by what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+ENVIRONMENT = "TLFAST_CACHE"
+ABOUT = "about.json"
+
+
+def root() -> Path:
+    """Return the folder of all that is kept: $TLFAST_CACHE, else `tlfast` in the user's cache folder."""
+    if os.environ.get(ENVIRONMENT):
+        return Path(os.environ[ENVIRONMENT]).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tlfast"
+
+
+def key(**parts: Any) -> str:
+    """Return a name for what is made from `parts` (anything that JSON can hold) and from nothing else."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def find(kind: str, name: str) -> tuple[Path, dict[str, Any]] | None:
+    """Return the folder kept under a name and what is said about it, or None where there is none or it is damaged."""
+    folder = root() / kind / name
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        whole = all((folder / file).stat().st_size == size for file, size in about["files"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return (folder, about) if whole else None
+
+
+@contextmanager
+def writing(kind: str, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Give a temporary folder to fill and a dict to describe it in; when the block ends well, `find` finds both.
+
+    Where another process has kept the same meanwhile, its folder stays: both were made from the same.
+    """
+    parent = root() / kind
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
+    about: dict[str, Any] = {}
+    try:
+        yield temporary, about
+        about["files"] = {path.name: path.stat().st_size for path in temporary.iterdir()}
+        (temporary / ABOUT).write_text(json.dumps(about), encoding="utf-8")
+        if not find(kind, name):
+            shutil.rmtree(parent / name, ignore_errors=True)  # damaged, or there is none
+            with suppress(OSError):
+                temporary.rename(parent / name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remembered(kind: str, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what `make` says, from an earlier time if it was asked before; where nothing can be kept it is asked every time."""
+    found = find(kind, name)
+    if found:
+        return found[1]
+    facts = make()
+    with suppress(OSError), writing(kind, name) as (_, about):
+        about.update(facts)
+    return facts
+
+
+def size() -> int:
+    """Return the bytes of all that is kept."""
+    return sum(path.stat().st_size for path in root().rglob("*") if path.is_file())
