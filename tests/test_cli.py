@@ -248,3 +248,10 @@ def test_interrupted_command_ends_with_130(cli, monkeypatch):
     monkeypatch.setattr(machine, "versions", interrupt)
     outcome = cli("doctor")
     assert outcome.code == 130 and "interrupted" in outcome.err
+
+
+def test_doctor_says_that_the_cores_are_busy(cli, monkeypatch):
+    for load, said in ((0.0, False), (99.0, True)):
+        monkeypatch.setattr(machine, "load", lambda load=load: load)
+        problems = cli("doctor", "--json").json["problems"]
+        assert any("OMP_WAIT_POLICY=PASSIVE" in problem for problem in problems) == said

@@ -17,6 +17,7 @@ def doctor(out: str = "exports") -> dict[str, Any]:
         "devices": _devices(),
         "cores": machine.cores(),
         "torch threads": torch.get_num_threads(),
+        "load of a minute": machine.load(),
         "allocator": "keeps freed blocks (glibc mallopt)" if machine.tune_allocator() else "as is (only glibc's is tuned)",
         "memory (GiB)": round(machine.memory_gib() or 0, 1),
         "free disk (GiB)": round(machine.free_disk_gib(out), 1),
@@ -37,6 +38,10 @@ def _devices() -> list[str]:
 def _problems(facts: dict[str, Any]) -> list[str]:
     checks = (
         (facts["devices"] == ["cpu"], "no GPU: full fine-tuning is slow; try --limit, a smaller --size, or partial fine-tuning first"),
+        (
+            facts["load of a minute"] > facts["cores"] / 2,
+            "other programs keep the cores busy: trainings may take many times as long; end them, or set OMP_WAIT_POLICY=PASSIVE",
+        ),
         (facts["free disk (GiB)"] < 2, "less than 2 GiB of disk are free: runs may fail; name another folder with --out"),
         ((facts["memory (GiB)"] or 99) < 4, "less than 4 GiB of memory: use a smaller --bs"),
         (not facts["embedded backbones"], "the embedded backbone is not installed: pip install 'tlfast[embedded]' lets trainings start without a hub"),

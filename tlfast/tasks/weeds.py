@@ -3,10 +3,10 @@
 DeepWeeds has not been measured yet. Expect on its stand-in, the 12 species of Plant Seedlings (`--data`, `--size 128`), with ImageNet
 weights and seed 0 (two CPU cores, November 2026):
 
-    partial, 10 epochs   mobilenetv2_100         accuracy 0.788   macro F1 0.787    65 s
-    partial, 10 epochs   tf_efficientnet_lite0   accuracy 0.831   macro F1 0.826    84 s
-    full, 6 epochs       mobilenetv2_100         accuracy 0.935   macro F1 0.925   274 s
-    full, 6 epochs       tf_efficientnet_lite0   accuracy 0.939   macro F1 0.929   343 s
+    partial, 10 epochs   mobilenetv2_100         accuracy 0.809   macro F1 0.799    52 s
+    partial, 10 epochs   tf_efficientnet_lite0   accuracy 0.852   macro F1 0.843    58 s
+    full, 6 epochs       mobilenetv2_100         accuracy 0.939   macro F1 0.932   242 s
+    full, 6 epochs       tf_efficientnet_lite0   accuracy 0.935   macro F1 0.930   285 s
 
 Olsen et al., DeepWeeds: A Multiclass Weed Species Image Dataset for Deep Learning, Scientific Reports 9, 2058 (2019). CC BY 4.0.
 """
