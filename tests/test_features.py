@@ -9,6 +9,7 @@ import torch
 
 from tests.test_training import resolved
 from tlfast import features, probe, training
+from tlfast.errors import DataError
 
 
 def extracted(bench, chosen, events=None):
@@ -92,3 +93,14 @@ def test_feature_loader_takes_whole_batches():
 def test_head_batches_grow_with_the_set():
     assert [probe.head_batch(count, 64) for count in (100, 3_000, 10_000, 60_000)] == [64, 64, 200, 512]
     assert probe.head_batch(60_000, 1024) == 1024
+
+
+def test_a_full_disk_is_one_clear_error(folder, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    task, chosen = resolved(folder, "partial")
+    with training.prepared(task, chosen, lambda event: None) as bench:
+        monkeypatch.setattr(features, "_file", full)
+        with pytest.raises(DataError, match="cannot keep features in .*: No space left on device"):
+            extracted(bench, chosen)

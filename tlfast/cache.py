@@ -12,8 +12,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from .errors import DataError
+
 ENVIRONMENT = "TLFAST_CACHE"
 ABOUT = "about.json"
+ELSEWHERE = f"Free some space, name another folder in {ENVIRONMENT}, or use --store ram or --store off"
 
 
 def root() -> Path:
@@ -59,6 +62,21 @@ def writing(kind: str, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
                 temporary.rename(parent / name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def made(kind: str, name: str, fill: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
+    """Return what is kept under a name; where there is none yet, let `fill` write it into a folder and say what it is. Raises DataError."""
+    found = find(kind, name)
+    if not found:
+        try:
+            with writing(kind, name) as (folder, about):
+                about.update(fill(folder))
+        except OSError as error:
+            raise DataError(f"cannot keep {kind} in {root()}: {error.strerror or error}", ELSEWHERE) from error
+        found = find(kind, name)
+    if not found:
+        raise DataError(f"the {kind} just written to {root()} are gone", ELSEWHERE)
+    return found
 
 
 def remembered(kind: str, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

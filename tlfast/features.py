@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,8 @@ def extract(body: nn.Module, dls: DataLoaders, table: ImageTable, store: Store |
     views = [_View(0, both), *(_View(number, varied) for number in range(1, count))]
     about = _common_key(body, settings, stats, dls.device)
     names = [cache.key(**about, **_view_key(view, settings, store)) if store and store.kept else "" for view in views]
-    found = [_kept(name) if name else None for name in names]
+    kept = [cache.find(KIND, name) if name else None for name in names]
+    found = [_opened(*each) if each else None for each in kept]
     total = sum(len(view.rows) for view, array in zip(views, found, strict=True) if array is None)
     started, done = time.perf_counter(), 0
     for i, view in enumerate(views):
@@ -108,29 +110,25 @@ def _loader(dls: DataLoaders, view: _View, settings: Settings) -> TfmdDL:
     return augmented_loader(dls, view.rows, BATCH) if view.number else plain_loader(dls, view.rows, BATCH)
 
 
-def _kept(name: str) -> np.ndarray | None:
-    found = cache.find(KIND, name)
-    if not found:
-        return None
-    folder, about = found
-    return np.memmap(folder / FILE, np.float16, "r", shape=(about["images"], about["width"]))
-
-
 def _made(body: nn.Module, loader: TfmdDL, name: str, report: Callable[[int], None]) -> np.ndarray:
     """Return the features of a loader's images, `[m, d]`; kept under a name if it is given."""
     batches = _batches(body, loader, report)
     if not name:
         return np.concatenate(list(batches))
-    with cache.writing(KIND, name) as (folder, about), open(folder / FILE, "wb") as file:
-        images = 0
+    return _opened(*cache.made(KIND, name, lambda folder: _file(folder, batches)))
+
+
+def _file(folder: Path, batches: Iterator[np.ndarray]) -> dict[str, Any]:
+    images, width = 0, 0
+    with open(folder / FILE, "wb") as file:
         for features in batches:
             file.write(features.tobytes())
-            images += len(features)
-            about.update(images=images, width=features.shape[1])
-    kept = _kept(name)
-    if kept is None:
-        raise OSError(f"the features just written to {cache.root()} are gone")
-    return kept
+            images, width = images + len(features), features.shape[1]
+    return {"images": images, "width": width}
+
+
+def _opened(folder: Path, about: dict[str, Any]) -> np.ndarray:
+    return np.memmap(folder / FILE, np.float16, "r", shape=(about["images"], about["width"]))
 
 
 def _batches(body: nn.Module, loader: TfmdDL, report: Callable[[int], None]) -> Iterator[np.ndarray]:

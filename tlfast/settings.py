@@ -97,7 +97,9 @@ class Settings:
     store: Literal["auto", "ram", "disk", "off"] = setting(
         "auto", "Where decoded images are kept; auto: on disk for the next run too, where there is room.", group="Data"
     )
-    workers: int | None = setting(None, "Loader processes; by default none on a CPU, up to 8 beside a GPU.", group="Data", check=between(0, 256))
+    workers: int | None = setting(
+        None, "Loader processes with --store off; by default none on a CPU, up to 8 beside a GPU.", group="Data", check=between(0, 256)
+    )
 
     augment: Literal["none", "light", "standard", "strong"] = setting("standard", "How much training images are varied.", group="Augmentation")
     flip: Literal["none", "horizontal", "both"] = setting("horizontal", "Mirrorings that keep the label (both: also vertical).", group="Augmentation")

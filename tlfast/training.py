@@ -79,10 +79,10 @@ def lr_find(task: Task, settings: Settings, on_event: OnEvent = ignore) -> dict[
     stamp, found = f"{datetime.now():%Y%m%d-%H%M%S}", {}
     with prepared(task, settings, on_event) as bench:
         phases = [train_first(bench, settings, on_event)]
-        curves = {"head": phases[0].curve} if phases[0] and phases[0].curve else {}
+        curves = {phases[0].name: phases[0].curve} if phases[0] and phases[0].curve else {}
         if settings.strategy == "full":
             with ready_for_all_layers(bench, settings):
-                curves["all layers"] = find_rate(bench.learn, PhasePlan(epochs=1, **ALL_LAYERS), on_event)
+                curves["all layers"] = find_rate(bench.learn, PhasePlan(epochs=settings.epochs, **ALL_LAYERS), on_event)
         for name, curve in curves.items():
             picture = Path(settings.out) / settings.task / f"lr-find-{stamp}-{name.replace(' ', '-')}.png"
             found[name] = (curve, plotting.rate_curve(curve, picture, f"{settings.task}: learning-rate finder, {name}"))
@@ -111,9 +111,6 @@ def prepared(task: Task, settings: Settings, on_event: OnEvent) -> Iterator[Benc
 
 def fit(bench: Bench, settings: Settings, on_event: OnEvent) -> list[Phase]:
     """Train by the settings' strategy: the head on frozen features, and with `full` then all layers at discriminative rates."""
-    if settings.strategy == "partial" and settings.train_bn:
-        bench.learn.freeze()  # fastai's: BatchNorm goes on training
-        return [fit_phase(bench.learn, PhasePlan("head and BatchNorm", settings.epochs), settings, on_event)]
     first = train_first(bench, settings, on_event)
     phases = [first] if first else []
     if settings.strategy == "full":
@@ -136,8 +133,14 @@ def ready_for_all_layers(bench: Bench, settings: Settings) -> Iterator[str]:
 
 
 def train_first(bench: Bench, settings: Settings, on_event: OnEvent) -> Phase | None:
-    """Train the head alone on the frozen backbone's features: all of partial fine-tuning, the start of full fine-tuning."""
+    """Train the head alone on the frozen backbone's features: all of partial fine-tuning, the start of full fine-tuning.
+
+    With `train_bn`, partial fine-tuning is on images instead, as fastai does it.
+    """
     full = settings.strategy == "full"
+    if settings.train_bn and not full:
+        bench.learn.freeze()  # fastai's: BatchNorm goes on training
+        return fit_phase(bench.learn, PhasePlan("head and BatchNorm", settings.epochs), settings, on_event)
     epochs = settings.freeze_epochs if full else settings.epochs
     if not epochs:
         return None

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .. import cache, images
-from ..errors import DataError, ImageError
+from ..errors import ImageError
 from ..machine import free_disk_gib, free_memory_gib
 from ..results import OnEvent, Unreadable, ignore
 from ..settings import Settings
@@ -53,7 +53,7 @@ def open_store(table: ImageTable, settings: Settings, on_event: OnEvent = ignore
         memory = mmap.mmap(-1, max(1, len(paths) * 3 * settings.full_size**2))
         about = fill(memory, paths, settings, on_event)
     else:
-        folder, about = cache.find(KIND, name) or _make(name, paths, settings, on_event)
+        folder, about = cache.made(KIND, name, lambda folder: _file(folder, paths, settings, on_event))
     table = without(table, tuple(Unreadable(path, reason) for path, reason in about["unreadable"].items()))
     # Copy on write: torch wants writable memory, though nothing ever writes.
     pixels = np.frombuffer(memory, np.uint8) if kind == "ram" else np.memmap(folder / PIXELS, np.uint8, "c")
@@ -62,20 +62,9 @@ def open_store(table: ImageTable, settings: Settings, on_event: OnEvent = ignore
     return table, Store(pixels[: math.prod(shape)].reshape(shape), {path: i for i, path in enumerate(good)}, settings.size, name, kind == "disk")
 
 
-def _make(name: str, paths: list[str], settings: Settings, on_event: OnEvent) -> tuple[Path, dict[str, Any]]:
-    try:
-        with cache.writing(KIND, name) as (folder, about), open(folder / PIXELS, "w+b") as file:
-            about.update(fill(file, paths, settings, on_event))
-    except OSError as error:
-        raise DataError(f"cannot keep decoded images in {cache.root()}: {error.strerror or error}", _elsewhere()) from error
-    found = cache.find(KIND, name)
-    if not found:
-        raise DataError(f"decoded images vanished from {cache.root()}", _elsewhere())
-    return found
-
-
-def _elsewhere() -> str:
-    return f"Name another folder in {cache.ENVIRONMENT}, or use --store ram or --store off"
+def _file(folder: Path, paths: list[str], settings: Settings, on_event: OnEvent) -> dict[str, Any]:
+    with open(folder / PIXELS, "w+b") as file:
+        return fill(file, paths, settings, on_event)
 
 
 def place(wanted: str, need: int) -> str:
