@@ -19,7 +19,7 @@ class Seen(Callback):
     order = 5
 
     def __init__(self) -> None:
-        self.sizes, self.formats = {True: [], False: []}, []
+        self.sizes, self.formats, self.kinds = {True: [], False: []}, [], set()
 
     def before_fit(self) -> None:
         first = next(module for module in self.learn.model.modules() if isinstance(module, torch.nn.Conv2d))
@@ -28,13 +28,14 @@ class Seen(Callback):
     def noted(self, x, output) -> None:
         self.sizes[self.training].append(x.shape[-1])
         self.formats.append(output.dtype)
+        self.kinds.add((type(x), x.is_contiguous(memory_format=torch.channels_last)))
 
     def after_fit(self) -> None:
         self.hook.remove()
 
 
 def watched(folder, **flags):
-    task, chosen = resolved(folder, "full", **{"epochs": 3, **flags})
+    task, chosen = resolved(folder, flags.pop("strategy", "full"), **{"epochs": 3, **flags})
     with training.prepared(task, chosen, lambda event: None) as bench:
         seen = Seen()
         bench.learn.add_cb(seen)
@@ -47,6 +48,12 @@ def test_sizes_grow_epoch_by_epoch_and_validation_is_at_the_full_one(folder):
     steps = len(seen.sizes[True]) // 3
     assert seen.sizes[True] == [16] * steps + [24] * steps + [32] * steps
     assert set(seen.sizes[False]) == {32}
+
+
+@pytest.mark.parametrize("flags", [{}, {"mixup": 0.4}, {"strategy": "partial", "train_bn": True}], ids=str)
+def test_the_network_is_given_plain_tensors_with_channels_last(folder, flags):
+    seen, _ = watched(folder, **flags)
+    assert seen.kinds == {(torch.Tensor, True)}
 
 
 def test_bf16_reaches_the_network_on_a_cpu_and_the_weights_stay_float32(folder):

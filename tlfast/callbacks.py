@@ -10,6 +10,7 @@ from fastai.callback.training import GradientAccumulation
 from timm.utils import ModelEmaV3
 from torch.nn.functional import interpolate
 
+from .learner import network_input
 from .settings import Settings
 
 DECAY = 0.998  # of the moving average; it warms up, so that short trainings forget their start
@@ -25,6 +26,15 @@ def asked_for(settings: Settings) -> list[Callback]:
     if settings.ema:
         chosen.append(MovingAverage())
     return chosen
+
+
+class NetworkInput(Callback):
+    """Hands the network plain tensors, see `learner.network_input`."""
+
+    order = 90  # after all that change the images, such as MixUp
+
+    def before_batch(self) -> None:
+        self.learn.xb = tuple(network_input(x) for x in self.xb)
 
 
 class GrowingSize(Callback):

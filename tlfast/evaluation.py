@@ -9,6 +9,7 @@ import torch
 from sklearn import metrics as skm
 from torch import nn
 
+from .learner import network_input
 from .results import ClassScore, ConfusedPair, Evaluation, Event, OnEvent
 
 
@@ -18,7 +19,7 @@ def predict(model: nn.Module, batches: Iterable, total: int, on_event: OnEvent) 
     model.eval()
     probabilities, labels = [], []
     for x, y in batches:
-        logits = model(x.as_subclass(torch.Tensor).contiguous(memory_format=torch.channels_last))
+        logits = model(network_input(x))
         probabilities.append(logits.float().softmax(dim=1).cpu().numpy())
         labels.append(y.as_subclass(torch.Tensor).cpu().numpy())
         on_event(Event("evaluating", sum(map(len, labels)), total))

@@ -17,7 +17,8 @@ from torch import nn
 from . import cache
 from .data import ImageTable, Store
 from .data.loaders import Stats, augmented_loader, plain_loader
-from .learner import fingerprint
+from .learner import fingerprint, network_input
+from .machine import release_pages
 from .results import Event, OnEvent, Pass, Row
 from .settings import Settings
 
@@ -46,6 +47,7 @@ class Part:
         for number, (array, places) in enumerate(zip(self.arrays, self.places, strict=True)):
             own = view == number
             taken[own] = array[places[row[own]]]
+            release_pages(array)
         return torch.from_numpy(taken).float()
 
 
@@ -141,8 +143,8 @@ def _batches(body: nn.Module, loader: TfmdDL, report: Callable[[int], None]) -> 
 
 @torch.inference_mode()
 def _forward(body: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """`[b, 3, h, w]` -> `[b, d]` float16 on the CPU; fastai's tensor subclass is left behind, its dispatch costs time."""
-    return body(x.as_subclass(torch.Tensor).contiguous(memory_format=torch.channels_last)).clamp(-LARGEST, LARGEST).half().cpu()
+    """`[b, 3, h, w]` -> `[b, d]` float16 on the CPU."""
+    return body(network_input(x)).clamp(-LARGEST, LARGEST).half().cpu()
 
 
 def _part(rows: Sequence[Row], views: Sequence[_View], arrays: Sequence[np.ndarray], classes: dict[str, int]) -> Part:

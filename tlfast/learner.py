@@ -113,6 +113,14 @@ def build_learner(dls: DataLoaders, settings: Settings, weights: backbones.Weigh
     return learn
 
 
+def network_input(x: torch.Tensor) -> torch.Tensor:
+    """Return a batch `[b, 3, h, w]` as a network is fastest with it: channels last, and a plain tensor.
+
+    With fastai's TensorImage every layer's output is one too; its dispatch costs a training step up to a quarter of its time, and a tenth of its memory.
+    """
+    return x.as_subclass(torch.Tensor).contiguous(memory_format=torch.channels_last)
+
+
 def metrics() -> list:
     """The metrics of every epoch, in the order of `results.EpochRow`."""
     return [accuracy, F1Score(average="macro"), BalancedAccuracy()]

@@ -14,7 +14,7 @@ from torch import nn
 
 from .features import Features, Part
 from .fitting import PhasePlan, fit_phase
-from .learner import metrics
+from .learner import metrics, network_input
 from .results import Event, OnEvent, Phase
 from .settings import Settings
 
@@ -43,7 +43,7 @@ def adapt_batchnorm(body: nn.Module, dls: DataLoaders, settings: Settings, on_ev
     body.train()
     total = min(ADAPTING_BATCHES, len(dls.train))
     for done, (x, _) in enumerate(islice(dls.train, total), start=1):
-        body(x.as_subclass(torch.Tensor).contiguous(memory_format=torch.channels_last))
+        body(network_input(x))
         on_event(Event("backbone: statistics", done, total))
     body.eval()
     for norm, momentum in zip(norms, momenta, strict=True):

@@ -20,6 +20,7 @@ from .data.loaders import Stats, build_loaders, plain_loader
 from .data.sources import locate
 from .features import extract
 from .fitting import PhasePlan, class_weights, find_rate, fit_phase
+from .machine import release_memory
 from .probe import adapt_batchnorm, train_head
 from .results import Evaluation, Event, OnEvent, Phase, Plan, RateCurve, TrainResult, ignore
 from .settings import Settings, Task
@@ -125,10 +126,11 @@ def ready_for_all_layers(bench: Bench, settings: Settings) -> Iterator[str]:
     """Set the learner up to train all its layers as the settings say; yields the number format."""
     learn = bench.learn
     learn.unfreeze()
+    release_memory()  # blocks of the sizes that the head's phase needed
     amp = precision.choose(learn, settings)
     if settings.compile:
         learn.model.compile()
-    with learn.added_cbs([*precision.callbacks(amp, learn.dls.device), *callbacks.asked_for(settings)]):
+    with learn.added_cbs([callbacks.NetworkInput(), *precision.callbacks(amp, learn.dls.device), *callbacks.asked_for(settings)]):
         yield amp
 
 
@@ -140,7 +142,8 @@ def train_first(bench: Bench, settings: Settings, on_event: OnEvent) -> Phase | 
     full = settings.strategy == "full"
     if settings.train_bn and not full:
         bench.learn.freeze()  # fastai's: BatchNorm goes on training
-        return fit_phase(bench.learn, PhasePlan("head and BatchNorm", settings.epochs), settings, on_event)
+        with bench.learn.added_cbs(callbacks.NetworkInput()):
+            return fit_phase(bench.learn, PhasePlan("head and BatchNorm", settings.epochs), settings, on_event)
     epochs = settings.freeze_epochs if full else settings.epochs
     if not epochs:
         return None
@@ -152,6 +155,7 @@ def train_first(bench: Bench, settings: Settings, on_event: OnEvent) -> Phase | 
 
 def judge(bench: Bench, settings: Settings, on_event: OnEvent) -> Evaluation:
     """Evaluate the whole model on the images of the valid part."""
+    release_memory()
     rows = bench.table.part("valid")
     loader = plain_loader(bench.learn.dls, rows, settings.bs)
     probabilities, labels = evaluation.predict(bench.learn.model, loader, len(rows), on_event)

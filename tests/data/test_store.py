@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,6 +13,7 @@ from tests.conftest import draw
 from tlfast import cache, images, settings, tasks
 from tlfast.data import load_table, open_store, store
 from tlfast.errors import DataError
+from tlfast.machine import release_pages
 
 
 def opened(root, events=None, **flags):
@@ -106,6 +110,24 @@ def test_a_cache_that_cannot_be_written_is_an_error_or_another_place(folder, tmp
     with pytest.raises(DataError) as error:
         opened(folder, store="disk")
     assert "TLFAST_CACHE" in error.value.hint and "--store ram" in error.value.hint
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_pages_let_go_are_read_again(tmp_path):
+    (tmp_path / "pixels").write_bytes(bytes(range(256)) * 64)
+    for mode in "cr":
+        array = np.memmap(tmp_path / "pixels", np.uint8, mode)
+        view, before = array.reshape(64, 256), array.sum()
+        assert mapped(array) > 0
+        release_pages(view)
+        assert mapped(array) == 0 and array.sum() == before
+    release_pages(np.zeros(3))
+
+
+def mapped(array) -> int:
+    """KiB of a memory-mapped file that are mapped just now."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    return sum(int(next(row for row in lines if row.startswith("Rss:")).split()[1]) for line in lines if line.endswith(str(array.filename)))
 
 
 def test_nothing_half_made_is_found(cache_folder):

@@ -16,12 +16,13 @@ from fastai.vision.core import PILImage
 from PIL import Image
 
 from .. import images
-from ..machine import cores
+from ..machine import cores, release_pages
 from ..results import Row
 from ..settings import Settings
 from .store import Store
 from .table import ImageTable
 
+RELEASED_AT, MAPPED_AT_ONCE = 128 << 20, 64 << 10  # bytes: read of a memory-mapped store; that the system maps at the least
 SHARE_OF_GPU = 0.25  # of its free memory, that a store may take: the training needs most of it
 Stats = tuple[Sequence[float], Sequence[float]]  # mean and standard deviation of each channel, of values in 0..1
 
@@ -138,7 +139,10 @@ class StoreLoader(TfmdDL):
     def create_batches(self, samps):
         samples = torch.tensor(list(samps))
         varied = getattr(self.dataset, "split_idx", None) == 0
-        for chosen in samples.split(self.bs):
+        images_mapped = max(self.bs, RELEASED_AT // max(MAPPED_AT_ONCE, self.store.pixels[0].nbytes))
+        for number, chosen in enumerate(samples.split(self.bs)):
+            if number % (images_mapped // self.bs) == 0:
+                release_pages(self.store.pixels)
             if len(chosen) == self.bs or not self.drop_last:
                 x = TensorImage(cropped(self.pixels, self.places[chosen.to(self.places.device)], self.store.size, varied))
                 yield (x,) if self.targets is None else (x, TensorCategory(self.targets[chosen]))
