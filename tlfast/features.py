@@ -17,6 +17,7 @@ from torch import nn
 from . import cache
 from .data import ImageTable, Store
 from .data.loaders import Stats, augmented_loader, plain_loader
+from .folding import folded
 from .learner import fingerprint, network_input
 from .machine import release_pages
 from .results import Event, OnEvent, Pass, Row
@@ -24,7 +25,7 @@ from .settings import Settings
 
 KIND = "features"
 FILE = "features.f16"
-LAYOUT = 1  # to be raised when the features of the same images would come out otherwise
+LAYOUT = 2  # to be raised when the features of the same images would come out otherwise
 BATCH = 128  # images a forward pass
 LARGEST = 65504.0  # of float16
 
@@ -74,7 +75,7 @@ def extract(body: nn.Module, dls: DataLoaders, table: ImageTable, store: Store |
     The first view is the plain image, as it will be seen when judged: measured on seedlings, features of augmented views alone cost seven
     points of accuracy. The body is in eval mode, so that its BatchNorm statistics stay as they were.
     """
-    body.eval()
+    cheap = folded(body)
     train, valid = table.part("train"), table.part("valid")
     both = sorted(train + valid, key=lambda row: row.path)
     varied = both if settings.fold is not None else sorted(train, key=lambda row: row.path)  # with folds, every image is trained on by most of them
@@ -88,7 +89,7 @@ def extract(body: nn.Module, dls: DataLoaders, table: ImageTable, store: Store |
     started, done = time.perf_counter(), 0
     for i, view in enumerate(views):
         if found[i] is None:
-            found[i] = _made(body, _loader(dls, view, settings), names[i], lambda n, before=done: on_event(Event("backbone: features", before + n, total)))
+            found[i] = _made(cheap, _loader(dls, view, settings), names[i], lambda n, before=done: on_event(Event("backbone: features", before + n, total)))
             done += len(view.rows)
     cost = Pass(total, time.perf_counter() - started, sum(len(view.rows) for view in views) - total)
     classes = {label: i for i, label in enumerate(table.classes)}
