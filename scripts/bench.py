@@ -29,6 +29,7 @@ BIN = Path(sys.executable).parent
 ARCH, SIZE, BATCH, EPOCHS = "mobilenetv2_100", 96, 64, 10
 STEPS = 150  # of the plain script's epochs, where only its seconds count: a whole epoch takes six minutes and goes on as it began
 QUICK_IMAGES, QUICK_STEPS = 1500, 10
+COLD_ROUNDS = 7  # of what takes seconds
 
 
 @dataclass
@@ -97,7 +98,7 @@ def _timed(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
         text = out.read()
         if process.returncode:
             raise SystemExit(f"{' '.join(command)} failed:\n{err.read()[-2000:]}")
-    answer = json.loads(text[text.index("{") :]) if "{" in text else {}
+    answer = json.JSONDecoder().raw_decode(text[text.index("{") :])[0] if "{" in text else {}
     return {**answer, "wall": wall, "peak": usage.ru_maxrss / 1024}
 
 
@@ -215,6 +216,28 @@ def measure_bare_loop(images: str, weights: str, steps: int) -> dict[str, float]
     return {"rate": steps * BATCH / (time.perf_counter() - started)}
 
 
+def measure_plain_predict(images: str, weights: str, run: str, folder: str) -> dict[str, float]:
+    """Images a second of an exported fastai learner, without opening it."""
+    from fastai.vision.all import get_image_files, load_learner
+
+    learn, files = load_learner(Path(run) / "learner.pkl"), get_image_files(folder)
+    started = time.perf_counter()
+    with learn.no_bar():
+        learn.get_preds(dl=learn.dls.test_dl(files))
+    return {"rate": len(files) / (time.perf_counter() - started)}
+
+
+def measure_our_predict(images: str, weights: str, run: str, folder: str) -> dict[str, float]:
+    import tlfast
+    from tlfast.data.listing import gather
+
+    classifier, files = tlfast.load(run), list(gather([folder]))
+    started = time.perf_counter()
+    for row in classifier.predict_iter(files):
+        assert row.prediction, row.error
+    return {"rate": len(files) / (time.perf_counter() - started)}
+
+
 def _plain_loaders(images: str, size: int, augment: bool, workers: int | None, batch_tfms: list) -> Any:
     from fastai.vision.all import CategoryBlock, DataBlock, GrandparentSplitter, ImageBlock, Resize, aug_transforms, get_image_files, parent_label
 
@@ -314,6 +337,32 @@ def accuracy(bench: Bench) -> list[Line]:
     return [line]
 
 
+ONE_IMAGE = """import sys
+from fastai.vision.all import load_learner
+learn = load_learner(sys.argv[1])
+with learn.no_bar():
+    print(learn.predict(sys.argv[2]))"""
+
+
+def predict(bench: Bench) -> list[Line]:
+    """One image by a process of its own, and all of the valid part, beside the exported fastai learner."""
+    trained = bench.train("--epochs", "1", *(["--limit", str(QUICK_IMAGES)] if bench.quick else []))
+    run, folder = trained["folder"], str(bench.images / "valid")
+    image = str(next(path for path in sorted((bench.images / "valid").rglob("*")) if path.is_file()))
+    cold = Line("predict", "one image, whole command; load_learner and predict in five lines", unit="s", remark="wanted: 12")
+    memory = Line("predict", "one image, peak memory; the five lines", unit="MB", remark="wanted: at most 0.125")
+    many = Line("predict", "the valid part; test_dl and get_preds", remark="wanted: 4")
+    for _ in range(1 if bench.quick else COLD_ROUNDS):
+        ours = bench.tlfast("predict", str(ROOT / run), image)
+        theirs = _timed([sys.executable, "-W", "ignore", "-c", ONE_IMAGE, str(ROOT / run / "learner.pkl"), image], bench.environment())
+        _add(cold, theirs["wall"] / ours["wall"], ours["wall"], theirs["wall"])
+        _add(memory, ours["peak"] / theirs["peak"], ours["peak"], theirs["peak"])
+    for _ in range(bench.rounds):
+        own, other = (bench.child(name, run=str(ROOT / run), folder=folder)["rate"] for name in ("our_predict", "plain_predict"))
+        _add(many, own / other, own, other)
+    return [cold, memory, many]
+
+
 def startup(bench: Bench) -> list[Line]:
     lines = [Line("startup", f"tlfast {name}; import fastai.vision.all", unit="s") for name in ("--help", "tasks", "runs")]
     lines[0].remark = "wanted: 0.35 s"
@@ -339,7 +388,7 @@ def scaling(bench: Bench) -> list[Line]:
     return lines
 
 
-GROUPS = {"loader": loader, "partial": partial, "full": full, "accuracy": accuracy, "startup": startup, "scaling": scaling}
+GROUPS = {"loader": loader, "partial": partial, "full": full, "accuracy": accuracy, "predict": predict, "startup": startup, "scaling": scaling}
 
 
 def _add(line: Line, ratio: float, ours: float, theirs: float) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import re
 import subprocess
 import sys
 
@@ -9,9 +11,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
+import tlfast
 from tests.conftest import draw
-from tlfast import exporting, learner, prediction, runs, settings, tasks
-from tlfast.errors import RunError
+from tlfast import exporting, learner, portable, prediction, runs, settings, tasks
+from tlfast.errors import RunError, UsageError
 
 STATS = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 CLASSES = ("ant", "bee", "cat")
@@ -38,7 +41,9 @@ def saved(tmp_path):
         model = learner.build_model("test_resnet", 3, 32)
         with runs.writing(str(tmp_path / "out"), "t", "r") as (folder, published):
             exporting.save_model(folder, model, CLASSES, chosen, STATS)
-            exporting.write_json(folder / "run.json", exporting.manifest(chosen, CLASSES, STATS))
+            about = exporting.portrait(chosen, CLASSES, "r", "none", "none: not pretrained")
+            portable.save(folder / "model.onnx", model, chosen, STATS, about)
+            runs.seal(folder, exporting.manifest(chosen, CLASSES, STATS))
         return published[0]
 
     return save
@@ -70,10 +75,56 @@ def test_a_cut_weights_file_is_an_error(saved):
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
     with pytest.raises(RunError, match=r"model.safetensors cannot be loaded"):
-        prediction.load(folder)
+        exporting.load_model(runs.read(folder))
 
 
-def test_loading_never_opens_the_pickle(saved):
+PICKLE = b"cbuiltins\nopen\n(S'opened'\nS'w'\ntR."  # creates the file `opened`
+
+
+def test_loading_never_opens_the_pickle(saved, monkeypatch):
     folder = saved()
-    (folder / "learner.pkl").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
-    assert prediction.load(folder).predict(np.zeros((8, 8, 3), np.uint8)).label in CLASSES
+    monkeypatch.chdir(folder)
+    (folder / "learner.pkl").write_bytes(PICKLE)
+    assert prediction.load(folder, verify=False).predict(np.zeros((8, 8, 3), np.uint8)).label in CLASSES
+    exporting.load_model(runs.read(folder))
+    for trust in (False, True):
+        with pytest.raises(RunError, match=r"learner.pkl is not as it was exported"):
+            tlfast.load(folder, backend="fastai", trust=trust)
+    with pytest.raises(UsageError, match="learner.pkl is a pickle: to open it is to run whatever code is in it"):
+        tlfast.load(folder, backend="fastai", verify=False)
+    assert not (folder / "opened").exists()
+    pickle.loads(PICKLE)  # the test itself can fail
+    assert (folder / "opened").exists()
+
+
+def test_a_trusted_learner_is_fastais(saved):
+    learn = tlfast.load(saved(), backend="fastai", trust=True)
+    assert tuple(learn.dls.vocab) == CLASSES
+
+
+def every_file(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_flipped_byte_in_any_file_is_refused_by_name(saved):
+    folder = saved()
+    runs.verify(runs.read(folder))
+    assert {path.name for path in every_file(folder)} == {"model.safetensors", "model.onnx", "learner.pkl", "run.json", "run.json.sha256"}
+    for path in every_file(folder):
+        whole = path.read_bytes()
+        for place in (0, len(whole) // 2, len(whole) - 1):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+            with pytest.raises(RunError, match=re.escape(path.name)):
+                prediction.load(folder)
+        path.write_bytes(whole)
+    runs.verify(runs.read(folder))
+
+
+def test_a_file_that_is_gone_is_refused_by_name(saved):
+    folder = saved()
+    for path in every_file(folder):
+        whole = path.read_bytes()
+        path.unlink()
+        with pytest.raises(RunError, match=re.escape(path.name) if path.name != "run.json" else "no run"):
+            prediction.load(folder)
+        path.write_bytes(whole)

@@ -6,21 +6,28 @@ load("exports/fer").predict("face.jpg").label
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .prediction import Classifier
-
 __all__ = ["load"]
 
 
-def load(reference: str | Path, out: str = "exports") -> Classifier:
-    """Load a trained classifier: a run folder, `exports/<task>` (its latest run), a task's name or a run id."""
+def load(reference: str | Path, out: str = "exports", *, verify: bool = True, backend: Literal["onnx", "fastai"] = "onnx", trust: bool = False) -> Any:
+    """Load a trained classifier: a run folder, `exports/<task>` (its latest run), a task's name, a run id, or a `model.onnx`.
+
+    Returns a `Classifier`, which needs no torch; with `backend="fastai"` the fastai Learner. That one is a pickle, and opening it runs
+    whatever code is in it, so it needs `trust=True`. A file that is not as it was exported is refused unless `verify=False`. Raises TlfastError.
+    """
+    from .prediction import load as load_classifier
+
+    if backend == "onnx":
+        return load_classifier(reference, out, verify)
+    from . import runs
     from .machine import hide_known_warnings
 
     hide_known_warnings()
-    from .prediction import load as load_classifier  # torch is imported only where it is used
+    from .exporting import open_learner
 
-    return load_classifier(reference, out)
+    return open_learner(runs.find(str(reference), out, verify), trust)

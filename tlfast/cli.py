@@ -33,6 +33,7 @@ def _task_names(incomplete: str) -> list[str]:
 TaskArgument = Annotated[str, typer.Argument(help="A task's name, or the path of a folder, zip or CSV of labelled images.", autocompletion=_task_names)]
 RunArgument = Annotated[str, typer.Argument(help="A task's name (its latest run), a run id, or a run folder.", autocompletion=_task_names)]
 OutOption = Annotated[str, typer.Option(help="Folder that holds the runs.")]
+Verify = Annotated[bool, typer.Option("--verify/--no-verify", help="Refuse a run of which a file is not as it was exported.")]
 Full = Annotated[bool | None, typer.Option("--full/--partial", help="Train all layers, or only the classifier.", show_default="partial")]
 Config = Annotated[str, typer.Option(help="TOML file of settings; a flag beats the file.", show_default=False)]
 
@@ -163,14 +164,15 @@ def interpret(
     k: Annotated[int, typer.Option(help="How many top losses to show.", min=1, max=100)] = 12,
     data: Annotated[str, typer.Option(help="Where the run's images lie now, if they were moved.", show_default=False)] = "",
     open: Annotated[bool, typer.Option("--open", help="Open the pictures.")] = False,
+    verify: Verify = True,
     out: OutOption = "exports",
 ) -> None:
     """Show where a classifier errs: per-class scores, confusion matrix, top losses."""
     if split not in ("valid", "test"):
         raise UsageError(f"--split '{split}' is not one of: valid, test")
-    from . import runs
+    from .runs import find
 
-    found = runs.find(run, out)
+    found = find(run, out, verify)
     with screen.progress() as on_event:
         from . import interpretation
 
@@ -182,27 +184,79 @@ def interpret(
 
 @command(app, "predict")
 def predict(
-    run: RunArgument,
-    images: Annotated[list[str], typer.Argument(help="Image files, folders of them, or patterns.")],
+    run: Annotated[str, typer.Argument(help="A task's name (its latest run), a run id, a run folder, or a model.onnx.", autocompletion=_task_names)],
     screen: Screen,
+    sources: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(help="Image files, folders or zips of them, patterns, CSV files, http(s) addresses, or - for a list on stdin.", show_default=False),
+    ] = None,
     top: Annotated[int | None, typer.Option(help="How many classes to show; by default one, and all with --json.", min=1)] = None,
+    min_prob: Annotated[float, typer.Option(help='Below this probability the label is "unsure".', min=0, max=1)] = 0.0,
+    column: Annotated[str, typer.Option(help="Column of a CSV file that names the images, relative to the file.")] = "path",
     csv: Annotated[str, typer.Option(help="Also write the predictions to this CSV file.", show_default=False)] = "",
+    jsonl: Annotated[str, typer.Option(help="Also write them to this file, a line of JSON an image.", show_default=False)] = "",
+    parquet: Annotated[str, typer.Option(help="Also write them to this parquet file.", show_default=False)] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the files of a command that was interrupted.")] = False,
+    watch: Annotated[str, typer.Option(help="Go on for ever: classify each image that is put into this folder.", show_default=False)] = "",
+    network: Annotated[bool, typer.Option("--network/--no-network", help="Fetch http(s) addresses.")] = True,
+    allow_private: Annotated[bool, typer.Option("--allow-private", help="Fetch from addresses inside private networks too.")] = False,
+    verify: Verify = True,
     out: OutOption = "exports",
 ) -> None:
-    """Classify images with an exported learner. Exit code 1 where an image could not be read."""
+    """Classify images with an exported classifier. Exit code 1 where an image could not be read."""
+    from . import prediction
+
+    if bool(sources) == bool(watch):
+        raise UsageError("no image is named" if not watch else "--watch and images are both given", "Give images, or --watch FOLDER")
+    files = {"csv": csv, "jsonl": jsonl, "parquet": parquet}
+    request = prediction.Request(sources or [], column, files, resume, min_prob, watch, network, allow_private)
+    with screen.progress() as on_event:
+        classifier = prediction.load(run, out, verify)
+        tally = screen.predictions(prediction.predict(classifier, request, on_event), top, min_prob, at_once=bool(watch))
+    raise typer.Exit(1 if tally.failed else 0)
+
+
+@command(app, "export")
+def export(
+    run: RunArgument,
+    screen: Screen,
+    quantize: Annotated[str, typer.Option(help="Write a smaller model.onnx: int8.", show_default=False)] = "",
+    half: Annotated[bool, typer.Option("--half", help="Write model.fp16.onnx, for processors that compute in 16-bit floats.")] = False,
+    allow_drop: Annotated[bool, typer.Option("--allow-drop", help="Keep a form that loses more than a point of accuracy.")] = False,
+    to: Annotated[str, typer.Option(help="Make a bundle that needs no tlfast: a new folder, or a file that ends in .zip.", show_default=False)] = "",
+    verify: Verify = True,
+    out: OutOption = "exports",
+) -> None:
+    """Make smaller forms of a run's network, judged before they are kept, or a bundle to give away."""
+    if quantize not in ("", "int8"):
+        raise UsageError(f"--quantize '{quantize}' is not int8", "Use --quantize int8, or --half for 16-bit floats")
+    forms = [form for form, wanted in (("int8", quantize), ("fp16", half)) if wanted]
+    if not forms and not to:
+        raise UsageError("nothing is asked for", "Use --quantize int8, --half, --to FOLDER or --to FILE.zip")
+    from . import bundling
     from .runs import find
 
-    find(run, out)  # before torch is imported, which takes seconds
+    found = find(run, out, verify)
     with screen.progress() as on_event:
-        from . import prediction
+        result = bundling.export(found, forms, to, allow_drop, on_event)
+    screen.export_result(result)
 
-        paths = prediction.expand(images)
-        classifier = prediction.load(run, out)
-        rows = list(prediction.predict(classifier, paths, on_event))
-    if csv:
-        prediction.write_csv(csv, rows, classifier.classes)
-    screen.predictions(rows, [prediction.as_dict(row, top) for row in rows], top or 1)
-    raise typer.Exit(1 if any(row.error for row in rows) else 0)
+
+@command(app, "serve")
+def serve(
+    run: RunArgument,
+    screen: Screen,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes one that is free.", min=0, max=65_535)] = 8000,
+    token: Annotated[str, typer.Option(help="Answer only who sends this word.", envvar="TLFAST_TOKEN", show_default=False)] = "",
+    verify: Verify = True,
+    out: OutOption = "exports",
+) -> None:
+    """Serve a classifier: a web page to drop images on, and a REST API."""
+    from . import prediction, serving
+
+    classifier = prediction.load(run, out, verify)
+    serving.serve(classifier, host, port, token, lambda address: screen.said("serving at", address))
 
 
 @command(app, "tasks")

@@ -43,6 +43,10 @@ class RunError(TlfastError):
     """A run folder is missing, incomplete or cannot be written."""
 
 
+class ExportError(TlfastError):
+    """A trained network cannot be written in a form that was asked for, or that form does not answer as the network does."""
+
+
 def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
     """Return "Did you mean 'x'?" for the closest known name, or ""."""
     import difflib

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from fastai.data.block import CategoryBlock, DataBlock
 from fastai.data.transforms import ColReader, ColSplitter, Normalize
-from fastai.learner import Learner
+from fastai.learner import Learner, load_learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.augment import PadMode, RandomCrop, Resize, ResizeMethod
 from fastai.vision.data import ImageBlock
@@ -25,11 +25,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .data.loaders import Stats
-from .errors import RunError
+from .errors import RunError, UsageError
 from .learner import build_model
 from .machine import versions
 from .results import ClassScore, EpochRow, Evaluation, Phase, Row
-from .runs import MANIFEST, METRICS, Run
+from .runs import METRICS, Run, seal
 from .settings import Settings
 
 WEIGHTS = "model.safetensors"
@@ -74,11 +74,11 @@ def resizing(settings: Settings) -> list:
 
 
 def save_records(folder: Path, manifest: dict[str, Any], rows: Sequence[Row], phases: Sequence[Phase], evaluation: Evaluation) -> None:
-    """Write `images.csv` (which `--data` takes), `history.csv`, `metrics.json` and, last, `run.json`."""
+    """Write `images.csv` (which `--data` takes), `history.csv`, `metrics.json` and, last, `run.json` with the SHA-256 of all."""
     write_csv(folder / "images.csv", rows)
     write_csv(folder / "history.csv", [row for phase in phases for row in phase.epochs])
     write_json(folder / METRICS, evaluation.to_dict())
-    write_json(folder / MANIFEST, manifest)
+    seal(folder, manifest)
 
 
 def manifest(settings: Settings, classes: Sequence[str], stats: Stats, **facts: Any) -> dict[str, Any]:
@@ -94,6 +94,12 @@ def manifest(settings: Settings, classes: Sequence[str], stats: Stats, **facts: 
     }
 
 
+def portrait(settings: Settings, classes: Sequence[str], run_id: str, weights: str, licence: str) -> dict[str, str]:
+    """Return what an exported file says of itself, so that it needs nothing beside it."""
+    chosen = {name: str(getattr(settings, name)) for name in ("task", "arch", "strategy", "size", "crop_pct", "resize")}
+    return {**chosen, "classes": json.dumps(list(classes)), "run": run_id, "weights": weights, "licence": licence, "tlfast": versions()["tlfast"]}
+
+
 def load_model(run: Run) -> nn.Module:
     """Rebuild a run's model on the CPU, in eval mode, from `model.safetensors`; no pickle is opened. Raises RunError."""
     settings = Settings.from_dict(run.manifest["settings"])
@@ -105,6 +111,16 @@ def load_model(run: Run) -> nn.Module:
     except Exception as error:  # safetensors' and torch's own, on a missing, cut or foreign file
         raise RunError(f"{path} cannot be loaded: {str(error).splitlines()[0]}", "Train again, or name another run; tlfast runs lists them") from error
     return model.eval()
+
+
+def open_learner(run: Run, trust: bool) -> Learner:
+    """Open a run's fastai learner, which is a pickle: whatever code is in it runs. Raises UsageError unless it is trusted."""
+    if not trust:
+        raise UsageError(
+            f"{run.folder / LEARNER} is a pickle: to open it is to run whatever code is in it",
+            "Pass trust=True if the run comes from you or someone you trust; without backend= no pickle is opened",
+        )
+    return load_learner(run.folder / LEARNER)
 
 
 def write_csv(path: Path, rows: Sequence[EpochRow | ClassScore | Row]) -> None:

@@ -118,7 +118,9 @@ def prepare(image: Image.Image, size: int, full_size: int, policy: str) -> np.nd
 
 
 def _scale(image: Image.Image, size: int) -> Image.Image:
-    return image.resize((size, size), Image.Resampling.BILINEAR)
+    # Width first, then height, each rounded to 8 bits: Pillow's own order changed with its versions, ONNX Runtime's is this one.
+    narrowed = image.resize((size, image.height), Image.Resampling.BILINEAR)
+    return narrowed.resize((size, size), Image.Resampling.BILINEAR)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import metadata
 
 import timm
 import torch
@@ -146,13 +147,31 @@ def _layers(body: nn.Module, names: list[str]) -> list[list[str]]:
 
 def stats(weights: backbones.Weights) -> Stats:
     """Return the mean and standard deviation that the weights were trained with: the file's own where it says, else timm's for the name."""
-    if weights.path.endswith(".safetensors"):
-        with _readable(weights), safe_open(weights.path, "pt") as file:
-            metadata = file.metadata() or {}
-        if "mean" in metadata and "std" in metadata:
-            return _numbers(metadata["mean"]), _numbers(metadata["std"])
+    said = header(weights)
+    if "mean" in said and "std" in said:
+        return _numbers(said["mean"]), _numbers(said["std"])
     cfg = timm.get_pretrained_cfg(weights.arch)
     return (tuple(cfg.mean), tuple(cfg.std)) if cfg else IMAGENET
+
+
+def licence(weights: backbones.Weights) -> str:
+    """Return the licence of pretrained weights as their own source states it, else "unknown"."""
+    if weights.kind == "none":
+        return "none: not pretrained"
+    if weights.kind == "embedded":
+        return metadata.metadata(backbones.EMBEDDED[weights.arch][0])["License"] or "unknown"
+    if weights.kind == "hub":
+        return timm.get_pretrained_cfg(weights.arch).license or "unknown"
+    said = header(weights)
+    return said.get("license") or said.get("source") or "unknown"
+
+
+def header(weights: backbones.Weights) -> dict[str, str]:
+    """Return what the head of a safetensors file says; nothing for other files. Raises WeightsError."""
+    if not weights.path.endswith(".safetensors"):
+        return {}
+    with _readable(weights), safe_open(weights.path, "pt") as file:
+        return file.metadata() or {}
 
 
 def fingerprint(module: nn.Module) -> str:

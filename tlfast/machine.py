@@ -51,6 +51,20 @@ def release_pages(array: np.ndarray) -> None:
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
+def move(source: Path, target: Path) -> None:
+    """Rename a file, but never onto another. Raises FileExistsError."""
+    try:
+        os.link(source, target)  # fails, as a rename does not, where there is something
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if target.exists():
+            raise FileExistsError(f"{target} exists already") from None
+        os.rename(source, target)
+    else:
+        source.unlink()
+
+
 def hide_known_warnings() -> None:
     """Keep warnings out of sight that a user can do nothing about: fastai and timm still call `torch.jit.script` when they are imported."""
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)

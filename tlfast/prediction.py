@@ -1,136 +1,155 @@
-"""`tlfast predict` and `tlfast.load`: an exported classifier answers for images."""
+"""`tlfast predict` and `tlfast.load`: an exported classifier answers for images. Nothing here needs torch."""
 
 from __future__ import annotations
 
-import csv
-import glob
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import overload
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import nn
 
-from . import exporting, images, runs
-from .errors import ImageError, UsageError
-from .learner import pick_device
+from . import images, runs
+from .data.fetching import fetch
+from .data.listing import STDIN, gather, is_address, watch
+from .errors import ImageError, RunError, UsageError
+from .inference import FILE, Network, Opener, answers, open_network, ranked
+from .recording import recording
 from .results import Event, OnEvent, Prediction, PredictRow, ignore
-from .settings import Settings
 
-BATCH = 64
 ImageSource = str | Path | bytes | Image.Image | np.ndarray
+
+
+def open_pixels(source: ImageSource, network: bool = True, allow_private: bool = False) -> np.ndarray:
+    """Open an image as uint8 RGB `[h, w, 3]`, from an http(s) address too if `network` says so. Raises ImageError."""
+    if isinstance(source, str) and is_address(source):
+        if not network:
+            raise ImageError("an address, and --no-network is given")
+        source = fetch(source, allow_private)
+    return np.asarray(images.open_image(source))
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained classifier, ready to predict. `classes` are its labels in the order of its outputs."""
+    """A trained classifier, ready to predict; any number of threads may share it. `run` is its run's id."""
 
-    model: nn.Module
-    classes: tuple[str, ...]
-    settings: Settings
-    mean: torch.Tensor  # [3, 1, 1]
-    std: torch.Tensor  # [3, 1, 1]
+    network: Network
     run: str
 
-    def predict(self, image: ImageSource) -> Prediction:
-        """Classify one image: a path, an image file's bytes, a PIL image, or a uint8 array `[h, w, 3]`. Raises ImageError."""
-        return self._answers([self.prepare(image)])[0]
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The labels, in the order of the network's outputs."""
+        return self.network.classes
 
-    def prepare(self, image: ImageSource) -> np.ndarray:
-        """Return what the network sees of an image before normalisation: uint8 `[size, size, 3]`. Raises ImageError."""
-        s = self.settings
-        return images.prepare(images.open_image(image), s.size, s.full_size, s.resize)
+    @property
+    def info(self) -> Mapping[str, str]:
+        """What the export says of itself: task, run, arch, size, resize, weights and their licence, tlfast's version."""
+        return self.network.info
 
-    def probabilities(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
-        """Prepared images, b of them, to probabilities `[b, c]`."""
-        batch = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().div_(255)
-        with torch.inference_mode():
-            logits = self.model(((batch - self.mean) / self.std).contiguous(memory_format=torch.channels_last))
-        return logits.softmax(dim=1).numpy()
+    @overload
+    def predict(self, image: ImageSource) -> Prediction: ...
 
-    def _answers(self, pixels: Sequence[np.ndarray]) -> list[Prediction]:
-        return [_prediction(row, self.classes) for row in self.probabilities(pixels)]
+    @overload
+    def predict(self, image: list[ImageSource]) -> list[Prediction]: ...
 
+    def predict(self, image: ImageSource | list[ImageSource]) -> Prediction | list[Prediction]:
+        """Classify one image, or each of a list: a path or http(s) address, an image file's bytes, a PIL image, or a uint8 array
+        `[h, w]`, `[h, w, 3]` or `[h, w, 4]`.
 
-def load(reference: str | Path, out: str = "exports") -> Classifier:
-    """Load a classifier from a run folder, `exports/<task>`, a task's name or a run id. No pickle is opened. Raises RunError."""
-    run = runs.find(str(reference), out)
-    pick_device("cpu")
-    mean, std = (torch.tensor(run.manifest[name]).view(3, 1, 1) for name in ("mean", "std"))
-    settings = Settings.from_dict(run.manifest["settings"])
-    return Classifier(exporting.load_model(run), tuple(run.manifest["classes"]), settings, mean, std, run.id)
+        Raises ImageError, at the first of a list that cannot be read.
+        """
+        if not isinstance(image, list):
+            return ranked(self.network.probabilities(open_pixels(image)[None])[0], self.classes)
+        rows = list(self.predict_iter(image))
+        for number, row in enumerate(rows):
+            if row.prediction is None:
+                raise ImageError(f"image {number}{f' ({row.path})' if row.path else ''}: {row.error}")
+        return [row.prediction for row in rows if row.prediction]
 
+    def predict_iter(self, sources: Iterable[ImageSource], opener: Opener = open_pixels) -> Iterator[PredictRow]:
+        """Classify any number of images in their order, in constant memory; one that cannot be read gives a row with the reason.
 
-def predict(classifier: Classifier, paths: Sequence[str], on_event: OnEvent = ignore) -> Iterator[PredictRow]:
-    """Classify image files in their order, a batch at a time; an image that cannot be read gives a row with the reason."""
-    remaining, done = iter(paths), 0
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        while chunk := list(islice(remaining, BATCH)):
-            loaded = list(pool.map(lambda path: _try_prepare(classifier, path), chunk))
-            good = [pixels for pixels in loaded if isinstance(pixels, np.ndarray)]
-            answers = iter(classifier._answers(good) if good else [])
-            for path, item in zip(chunk, loaded, strict=True):
-                yield PredictRow(path, None, item) if isinstance(item, str) else PredictRow(path, next(answers))
-            done += len(chunk)
-            on_event(Event("predicting", done, len(paths)))
+        Images are decoded while the network runs, and neighbours of one size are run together.
+        """
+        for source, answer in answers(self.network, sources, opener):
+            name = str(source) if isinstance(source, str | Path) else ""
+            yield PredictRow(name, None, answer) if isinstance(answer, str) else PredictRow(name, ranked(answer, self.classes))
 
 
-def expand(sources: Sequence[str]) -> list[str]:
-    """Return the image files that files, folders (with all below them) and glob patterns name. Raises UsageError where there are none.
+def load(reference: str | Path, out: str = "exports", verify: bool = True) -> Classifier:
+    """Load a classifier from a run folder, `exports/<task>`, a task's name, a run id, or a `model.onnx` by itself.
 
-    A plain name is kept whether it exists or not: it will be a row that says so.
+    No pickle is opened. Unless `verify` is off, each file of a run is compared with the SHA-256 written when it was exported. Raises RunError.
     """
-    found: list[str] = []
-    for source in sources:
-        if os.path.isdir(source):
-            found += [os.path.join(folder, name) for folder, _, names in sorted(os.walk(source)) for name in sorted(names) if images.is_image_name(name)]
-        elif not os.path.exists(source) and glob.has_magic(source):
-            found += sorted(path for path in glob.glob(source, recursive=True) if os.path.isfile(path))
-        else:
-            found.append(source)
-    if not found:
-        raise UsageError("no images in " + ", ".join(sources), "Give image files, folders of them, or patterns in quotes")
-    return found
+    if str(reference).endswith(".onnx"):
+        network = open_network(Path(reference))
+        return Classifier(network, network.info.get("run", ""))
+    run = runs.find(str(reference), out, verify)
+    if not (run.folder / FILE).is_file():
+        raise RunError(f"{run.folder} has no {FILE}", "It was trained with --no-onnx, or by an older tlfast: train again")
+    return Classifier(open_network(run.folder / FILE), run.id)
 
 
-def write_csv(path: str, rows: Sequence[PredictRow], classes: Sequence[str]) -> None:
-    """Write predictions as CSV: path, label, probability, error, and one column of probabilities a class. Never overwrites."""
-    try:
-        with open(path, "x", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["path", "label", "probability", "error", *(f"p({name})" for name in classes)])
-            for row in rows:
-                p = row.prediction
-                numbers = [p.probabilities[name] for name in classes] if p else [""] * len(classes)
-                writer.writerow([row.path, p.label if p else "", p.probability if p else "", row.error, *numbers])
-    except FileExistsError:
-        raise UsageError(f"--csv {path}: the file exists already", "Name another; nothing is overwritten") from None
-    except OSError as error:
-        raise UsageError(f"--csv {path}: {error.strerror}", "Name a file in a folder that can be written") from None
+@dataclass(frozen=True)
+class Request:
+    """What one `predict` command asks for. `files` are the results to write: kind (csv, jsonl, parquet) -> path."""
+
+    sources: Sequence[str]
+    column: str = "path"
+    files: Mapping[str, str] = field(default_factory=dict)
+    resume: bool = False
+    least: float = 0.0  # a probability below which the label is "unsure"
+    watch: str = ""
+    network: bool = True
+    allow_private: bool = False
 
 
-def as_dict(row: PredictRow, top: int | None) -> dict[str, Any]:
-    """Return a row for JSON, with its `top` likeliest classes, or all of them."""
-    if row.prediction is None:
-        return {"path": row.path, "error": row.error}
-    likely = dict(islice(row.prediction.probabilities.items(), top))
-    return {"path": row.path, "label": row.prediction.label, "probability": row.prediction.probability, "probabilities": likely}
+def predict(classifier: Classifier, request: Request, on_event: OnEvent = ignore) -> Iterator[PredictRow]:
+    """Classify whatever the request's sources name, in that order, each row as soon as it is there; keep them in the files asked for.
+
+    An image that cannot be read gives a row with the reason. With `watch` it goes on for ever. Raises UsageError, DataError or, where a file
+    cannot be written, TlfastError.
+    """
+    opener = partial(open_pixels, network=request.network, allow_private=request.allow_private)
+    with ExitStack() as stack:
+        kinds = {kind: Path(path) for kind, path in request.files.items() if path}
+        if len(set(kinds.values())) < len(kinds):
+            raise UsageError("two of --csv, --jsonl and --parquet name the same file", "Give each a file of its own")
+        kept = [stack.enter_context(recording(kind, path, classifier.classes, request.least, request.resume)) for kind, path in kinds.items()]
+        finished = set.intersection(*(done for done, _ in kept)) if kept else set()
+        if finished:
+            on_event(Event("predicting", note=f"{len(finished):,} images were done before"))
+        for row in _asked(classifier, request, finished, opener, on_event):
+            for done, keep in kept:
+                if row.path not in done:
+                    keep(row)
+            yield row
 
 
-def _try_prepare(classifier: Classifier, path: str) -> np.ndarray | str:
-    try:
-        return classifier.prepare(path)
-    except ImageError as error:
-        return error.message
+def _asked(classifier: Classifier, request: Request, finished: set[str], opener: Opener, on_event: OnEvent) -> Iterator[PredictRow]:
+    if request.watch:
+        with suppress(KeyboardInterrupt):  # its end, which is as good as any
+            for path in watch(request.watch):
+                if path not in finished:
+                    yield from classifier.predict_iter([path], opener)
+        return
+    names, total = _names(request)
+    for done, row in enumerate(classifier.predict_iter((name for name in names if name not in finished), opener), start=1):
+        on_event(Event("predicting", done, total - len(finished)))
+        yield row
 
 
-def _prediction(probabilities: np.ndarray, classes: Sequence[str]) -> Prediction:
-    ranked = {classes[i]: float(probabilities[i]) for i in np.argsort(-probabilities, kind="stable")}
-    label = next(iter(ranked))
-    return Prediction(label, ranked[label], ranked)
+def _names(request: Request) -> tuple[Iterable[str], int]:
+    """Return the images' names, and how many: counted beforehand, but a list on stdin, which can be read only once, is held."""
+    if STDIN in request.sources:
+        held = list(gather(request.sources, request.column, sys.stdin))
+        total, names = len(held), iter(held)
+    else:
+        total, names = sum(1 for _ in gather(request.sources, request.column)), gather(request.sources, request.column)
+    if not total:
+        raise UsageError("no images in " + ", ".join(request.sources), "Give image files, folders or zips of them, patterns in quotes, or a CSV file")
+    return names, total

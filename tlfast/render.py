@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Task as Bar
 from rich.table import Table
+from rich.text import Text
 
 from .errors import TlfastError
-from .results import DataSummary, EpochRow, Evaluation, Event, InterpretResult, OnEvent, Pass, Phase, Plan, PredictRow, TrainResult
+from .recording import UNSURE, as_dict, label
+from .results import DataSummary, EpochRow, Evaluation, Event, Export, ExportResult, InterpretResult, OnEvent, Pass, Phase, Plan, PredictRow, Tally, TrainResult
 from .settings import Settings, Task, declared, types
 
 EPOCH_COLUMNS = ("phase", "epoch", "train loss", "valid loss", "accuracy", "macro F1", "seconds")
+LISTED = 40  # images; of more the counts are shown
 PLAIN_WIDTH = 200  # columns when the output is piped: a terminal's width is not known there
 
 
@@ -41,7 +47,7 @@ class Screen:
         if not self.live:
             yield _Lines(self)
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
         with Progress(*columns, console=self.err, transient=True) as bars:
             yield _Bars(self, bars)
 
@@ -92,6 +98,16 @@ class Screen:
         for picture in result.pictures:
             self.out.print(picture, soft_wrap=True)
 
+    def export_result(self, result: ExportResult) -> None:
+        self.emit(result.to_dict(), self._export_result, result)
+
+    def _export_result(self, result: ExportResult) -> None:
+        if result.exports:
+            columns = ("file", "MB", "of model.onnx", "accuracy", "before", "images/s", "before", "judged on")
+            self._table(columns, [_export_cells(export) for export in result.exports])
+        if result.bundle:
+            self.out.print(f"bundle: {escape(result.bundle)}", soft_wrap=True)
+
     def data_summary(self, summary: DataSummary) -> None:
         self.emit(summary.to_dict(), self._data_summary, summary)
 
@@ -107,16 +123,43 @@ class Screen:
         if summary.unreadable:
             self._table(("unreadable", "reason"), [(escape(bad.path), escape(bad.reason)) for bad in summary.unreadable])
 
-    def predictions(self, rows: Sequence[PredictRow], values: list[dict], top: int) -> None:
-        self.emit(values, self._predictions, rows, top)
+    def predictions(self, rows: Iterable[PredictRow], top: int | None, least: float, at_once: bool = False) -> Tally:
+        """Show predictions and count them: as JSON each as it comes, else in a table, which for many images is that of the counts.
 
-    def _predictions(self, rows: Sequence[PredictRow], top: int) -> None:
-        cells = []
-        for row in rows:
-            likely = list(row.prediction.probabilities.items())[:top] if row.prediction else []
-            answers = "  ".join(f"{escape(name)} {probability:.1%}" for name, probability in likely)
-            cells.append((escape(row.path), answers or f"[red]{escape(row.error)}[/]"))
-        self._table(("image", "prediction"), cells)
+        `at_once` gives each its line as it comes, for there may be no end.
+        """
+        counts: Counter[str] = Counter()
+        first: list[PredictRow] = []
+        unread: list[PredictRow] = []
+        number = failed = 0
+        for number, row in enumerate(rows, start=1):
+            failed += row.prediction is None
+            counts.update([label(row, least)] if row.prediction else [])
+            if at_once:
+                print(json.dumps(as_dict(row, top, least), ensure_ascii=False) if self.as_json else f"{row.path}  {_likely(row, top, least)}", flush=True)
+            elif self.as_json:
+                print("[" if number == 1 else ",", json.dumps(as_dict(row, top, least), ensure_ascii=False, indent=1), sep="\n")
+            if number <= LISTED:
+                first.append(row)
+            if row.prediction is None and failed <= LISTED:
+                unread.append(row)
+        tally = Tally(dict(counts.most_common()), failed)
+        if self.as_json and not at_once:
+            print("]" if number else "[]")
+        elif not at_once:
+            self._predictions(first if number <= LISTED else unread, tally, top, least)
+        return tally
+
+    def _predictions(self, shown: Sequence[PredictRow], tally: Tally, top: int | None, least: float) -> None:
+        """Draw the table of all images; where they are too many, of the counts, with the first of those that failed."""
+        total = sum(tally.labels.values()) + tally.failed
+        if total > LISTED:
+            self._table(("prediction", "images", "share"), [(escape(name), f"{n:,}", f"{n / total:.1%}") for name, n in tally.labels.items()])
+            if tally.failed:
+                self.out.print(f"{tally.failed:,} images could not be read" + (f", the first {LISTED}:" if tally.failed > LISTED else ":"))
+        if shown:
+            cells = [(escape(row.path), escape(_likely(row, top, least)) if row.prediction else f"[red]{escape(row.error)}[/]") for row in shown]
+            self._table(("image", "prediction"), cells)
 
     def tasks(self, registered: Sequence[Task]) -> None:
         rows = [(t.name, t.title, str(len(t.classes)), str(t.defaults.get("arch", "")), t.licence) for t in registered]
@@ -177,6 +220,13 @@ class _Lines:
             for line in _epoch_lines(event.row, headed=self.headed):
                 print(line, flush=True)
             self.headed = True
+
+
+class _Speed(ProgressColumn):
+    """Steps a second: images, or batches in training."""
+
+    def render(self, task: Bar) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
 
 
 class _Bars:
@@ -248,6 +298,20 @@ def _pass(cost: Pass) -> str:
     made = f"{cost.images:,} images  {cost.images / cost.seconds:,.0f} images/s  {cost.seconds:.1f} s" if cost.images else ""
     kept = f"{cost.kept:,} images kept from an earlier run" if cost.kept else ""
     return "  ".join(filter(None, (made, kept)))
+
+
+def _export_cells(export: Export) -> tuple[str, ...]:
+    e = export
+    sizes = (e.file, f"{e.megabytes:.1f}", f"{e.share_of_size:.1%}")
+    return (*sizes, f"{e.accuracy:.4f}", f"{e.accuracy_before:.4f}", f"{e.images_per_second:,.0f}", f"{e.images_per_second_before:,.0f}", f"{e.images:,}")
+
+
+def _likely(row: PredictRow, top: int | None, least: float) -> str:
+    """Return a row's likeliest classes with their probabilities, or why there are none."""
+    if row.prediction is None:
+        return row.error
+    likely = "  ".join(f"{name} {probability:.1%}" for name, probability in islice(row.prediction.probabilities.items(), top or 1))
+    return f"{UNSURE} ({likely})" if label(row, least) == UNSURE else likely
 
 
 def _epoch_lines(row: EpochRow, headed: bool) -> list[str]:

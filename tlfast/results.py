@@ -176,6 +176,20 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """How an exported file answers beside the network it was made from, each from image files to probabilities.
+
+    `top1` is the share of images whose likeliest class is the same, `largest_difference` that of any probability; `disagreements` names
+    each image with another class, and by how much the network preferred its own.
+    """
+
+    images: int
+    top1: float
+    largest_difference: float
+    disagreements: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class TrainResult:
     """A finished training: its folder, what it was and how good it is."""
 
@@ -188,6 +202,7 @@ class TrainResult:
     evaluation: Evaluation
     data: DataSummary
     seconds: float
+    onnx: Agreement | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -209,7 +224,7 @@ class InterpretResult:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one image: the likeliest class, its probability, and every class's, likeliest first."""
+    """The answer for one image: the likeliest class, its probability (0 to 1), and every class's, likeliest first."""
 
     label: str
     probability: float
@@ -223,3 +238,37 @@ class PredictRow:
     path: str
     prediction: Prediction | None
     error: str = ""
+
+
+@dataclass(frozen=True)
+class Export:
+    """A file made of a run's network: how large it is, how good and how fast, beside `model.onnx` in the same process on the same images."""
+
+    file: str
+    megabytes: float
+    share_of_size: float
+    images: int
+    accuracy: float
+    accuracy_before: float
+    images_per_second: float  # of the network alone, from pixels in memory
+    images_per_second_before: float
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What `tlfast export` made: files in the run, and where a portable bundle lies ("" for none)."""
+
+    run: str
+    exports: list[Export]
+    bundle: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What many predictions come to: images for each label ("unsure" among them), and how many could not be read."""
+
+    labels: dict[str, int]
+    failed: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RunError, UsageError, nearest
+from .machine import move
 
 MANIFEST = "run.json"
+SEAL = "run.json.sha256"  # of the manifest, which holds all the others; sha256sum -c reads it
 METRICS = "metrics.json"
 LATEST = "latest"
+UNVERIFIED = "Copy the run again from where it was trained, train again, or use it as it is with --no-verify"
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,18 @@ def writing(out: str, task: str, run_id: str) -> Iterator[tuple[Path, list[Path]
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def find(reference: str, out: str = "exports") -> Run:
-    """Find a run by folder, by `exports/<task>` folder, by task name (its latest) or by run id. Raises RunError."""
+def find(reference: str, out: str = "exports", verified: bool = False) -> Run:
+    """Find a run by folder, by `exports/<task>` folder, by task name (its latest) or by run id; look at its files if it is to be `verified`.
+
+    Raises RunError.
+    """
+    run = _find(reference, out)
+    if verified:
+        verify(run)
+    return run
+
+
+def _find(reference: str, out: str) -> Run:
     path = Path(reference).expanduser()
     for folder in (path, Path(out) / reference):
         if (folder / MANIFEST).is_file():
@@ -99,6 +113,72 @@ def read(folder: Path) -> Run:
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder / MANIFEST} is damaged ({error})", "Train again; the run cannot be used") from None
     return Run(folder, manifest)
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of a run, by its path in the folder; the manifest, which will hold them, left out."""
+    names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: _sha256(path) for name, path in names.items() if not name.startswith(".") and name not in (MANIFEST, SEAL)}
+
+
+def seal(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write `run.json`, which lists the SHA-256 of all the run's files, and its own SHA-256 beside it. The last thing written of a run."""
+    _write_sealed(folder, {**manifest, "files": checksums(folder)})
+
+
+def _write_sealed(folder: Path, manifest: dict[str, Any]) -> None:
+    text = (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
+    for name, content in ((MANIFEST, text), (SEAL, _seal_of(text))):
+        temporary = folder / f".{name}"
+        temporary.write_bytes(content)
+        os.replace(temporary, folder / name)
+
+
+def add(run: Run, name: str, source: Path, facts: dict[str, Any]) -> Run:
+    """Move a new file into a run, tell of it under `exports` in `run.json`, and seal the run again. Raises UsageError where it is there already."""
+    target = run.folder / name
+    with _explained(str(run.folder)):
+        try:
+            move(source, target)
+        except FileExistsError:
+            raise UsageError(f"{target} exists already", "Nothing is overwritten: move it away first") from None
+        manifest = {**run.manifest, "exports": {**run.manifest.get("exports", {}), name: facts}}
+        manifest["files"] = {**(run.manifest.get("files") or checksums(run.folder)), name: _sha256(target)}
+        _write_sealed(run.folder, manifest)
+    return Run(run.folder, manifest)
+
+
+def verify(run: Run) -> None:
+    """Compare every file of a run with the SHA-256 that was written when it was exported. Raises RunError that names the first that differs.
+
+    A run of a version that wrote none passes.
+    """
+    expected = run.manifest.get("files", {})
+    if not expected:
+        return
+    path = run.folder / SEAL
+    try:
+        # First of all, for the manifest's word on the others counts only if it is whole itself.
+        if path.read_bytes() != _seal_of((run.folder / MANIFEST).read_bytes()):
+            raise RunError(f"{run.folder / MANIFEST} does not fit its seal {SEAL}: one of the two is not as it was exported", UNVERIFIED)
+        for name, digest in expected.items():
+            path = run.folder / name
+            if _sha256(path) != digest:
+                raise RunError(f"{path} is not as it was exported: its SHA-256 is another", UNVERIFIED)
+    except OSError as error:
+        raise RunError(f"{path} belongs to the export and cannot be read ({error.strerror})", UNVERIFIED) from None
+
+
+def _seal_of(manifest: bytes) -> bytes:
+    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def folders(out: str, task: str = "") -> list[Path]:

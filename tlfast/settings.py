@@ -134,6 +134,7 @@ class Settings:
     )
     seed: int = setting(0, "Seed of every random choice.", group="Training", check=between(0, 2**32 - 1))
 
+    onnx: bool = setting(True, "Also export model.onnx, which tlfast predict and other programs use, and check it.", group="Run")
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Where to train; auto takes a GPU where there is one.", group="Run")
     out: str = setting("exports", "Folder that holds the runs.", group="Run")
     name: str = setting("", "Name of this run; by default time, strategy and arch.", group="Run", check=lambda v: _run_name(v) if v else "")

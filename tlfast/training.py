@@ -14,15 +14,16 @@ import torch
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
 
-from . import backbones, callbacks, evaluation, exporting, learner, plotting, precision, runs
+from . import backbones, callbacks, evaluation, exporting, learner, plotting, portable, precision, runs
 from .data import ImageTable, Store, load_table, open_store
 from .data.loaders import Stats, build_loaders, plain_loader
 from .data.sources import locate
+from .errors import ExportError
 from .features import extract
 from .fitting import PhasePlan, class_weights, find_rate, fit_phase
 from .machine import release_memory
 from .probe import adapt_batchnorm, train_head
-from .results import Evaluation, Event, OnEvent, Phase, Plan, RateCurve, TrainResult, ignore
+from .results import Agreement, Evaluation, Event, OnEvent, Phase, Plan, RateCurve, TrainResult, ignore
 from .settings import Settings, Task
 
 # All layers together: the lowest group of parameters, which knows most already, moves at a fifth of the head's rate. One cycle may reach the
@@ -58,8 +59,9 @@ def train(task: Task, settings: Settings, on_event: OnEvent = ignore) -> TrainRe
             "phases": [{name: value for name, value in asdict(p).items() if name not in ("epochs", "curve")} for p in phases],
             "seconds": seconds,
         }
-        folder = publish(bench, run_id, settings, phases, result, facts)
-    return TrainResult(folder.name, str(folder), settings.to_dict(), str(bench.weights), facts["device"], phases, result, bench.table.summary(), seconds)
+        folder, agreement = publish(bench, run_id, settings, phases, result, facts, on_event)
+    about = settings.to_dict(), str(bench.weights), facts["device"], phases, result, bench.table.summary(), seconds
+    return TrainResult(folder.name, str(folder), *about, agreement)
 
 
 def plan(task: Task, settings: Settings, on_event: OnEvent = ignore) -> Plan:
@@ -76,6 +78,7 @@ def lr_find(task: Task, settings: Settings, on_event: OnEvent = ignore) -> dict[
 
     With the full strategy the head is trained first, as it would be. Returns phase -> (curve, picture).
     """
+    settings = replace(settings, lr="auto")  # a rate that was typed does not stop the search
     runs.check_writable(settings.out, settings.task, "")
     stamp, found = f"{datetime.now():%Y%m%d-%H%M%S}", {}
     with prepared(task, settings, on_event) as bench:
@@ -162,18 +165,41 @@ def judge(bench: Bench, settings: Settings, on_event: OnEvent) -> Evaluation:
     return evaluation.evaluate(probabilities, labels, bench.table.classes, "valid")
 
 
-def publish(bench: Bench, run_id: str, settings: Settings, phases: list[Phase], result: Evaluation, facts: dict) -> Path:
-    """Write the run folder and return it."""
+def publish(
+    bench: Bench, run_id: str, settings: Settings, phases: list[Phase], result: Evaluation, facts: dict, on_event: OnEvent
+) -> tuple[Path, Agreement | None]:
+    """Write the run folder; return it and how well its ONNX file agrees with the network.
+
+    Raises ExportError where it does not, or cannot be written: the run is kept without it, for it may have taken hours.
+    """
+    agreement, failure = None, None
     with runs.writing(settings.out, settings.task, run_id) as (folder, published):
         exporting.save_model(folder, bench.learn.model, bench.table.classes, settings, bench.stats)
+        try:
+            agreement = export_onnx(bench, folder / portable.FILE, run_id, settings, on_event) if settings.onnx else None
+        except ExportError as error:
+            (folder / portable.FILE).unlink(missing_ok=True)
+            failure = error
         for phase in phases:
             if phase.curve:
                 name = phase.name.replace(" ", "-")
                 plotting.rate_curve(phase.curve, folder / "plots" / f"lr-find-{name}.png", f"{settings.task}: learning-rate finder, {phase.name}")
                 exporting.write_json(folder / "plots" / f"lr-find-{name}.json", asdict(phase.curve))
+        facts["onnx"] = asdict(agreement) if agreement else None
         manifest = exporting.manifest(settings, bench.table.classes, bench.stats, **facts)
         exporting.save_records(folder, manifest, bench.table.rows, phases, result)
-    return published[0]
+    if failure:
+        raise ExportError(f"{failure.message}; all else of the run is in {published[0]}", failure.hint) from failure
+    return published[0], agreement
+
+
+def export_onnx(bench: Bench, path: Path, run_id: str, settings: Settings, on_event: OnEvent) -> Agreement:
+    """Write `model.onnx` and compare it with the network on images of the valid part. Raises ExportError."""
+    about = exporting.portrait(settings, bench.table.classes, run_id, str(bench.weights), learner.licence(bench.weights))
+    portable.save(path, bench.learn.model, settings, bench.stats, about)
+    sources = [row.path for row in bench.table.part("valid")]
+    spread = sources[:: max(1, len(sources) // portable.CHECKED)]  # rows lie class by class
+    return portable.check(path, bench.learn.model, settings, bench.stats, spread, on_event)
 
 
 def _class_weights(table: ImageTable, settings: Settings, device: torch.device) -> torch.Tensor | None:

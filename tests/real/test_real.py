@@ -17,6 +17,7 @@ def test_faces_partial_is_far_above_chance(shared, cli):
     outcome = cli("train", "fer", "--data", shared / "data" / "fer2013.zip", "--limit", 3000, "--json", "--quiet")
     assert outcome.code == 0, outcome.err
     assert outcome.json["evaluation"]["accuracy"] > 0.36
+    assert outcome.json["onnx"]["top1"] == 1 and outcome.json["onnx"]["images"] >= 256
     assert outcome.json["weights"].endswith("mobilenetv2_100.safetensors (TLFAST_WEIGHTS)")
     answer = cli("interpret", "fer", "--json").json
     assert answer["evaluation"]["accuracy"] == outcome.json["evaluation"]["accuracy"]
@@ -31,6 +32,9 @@ def test_seedlings_partial_with_both_real_backbones(shared, cli, arch):
     outcome = cli("train", "weeds", "--data", shared / "data" / "seedlings.zip", "--arch", arch, "--size", 96, "--limit", 1500, "--json", "--quiet")
     assert outcome.code == 0, outcome.err
     assert outcome.json["evaluation"]["accuracy"] > 0.55
+    assert outcome.json["onnx"]["top1"] == 1 and outcome.json["onnx"]["images"] >= 256
+    (small,) = cli("export", "weeds", "--quantize", "int8", "--allow-drop", "--json").json["exports"]
+    assert small["share_of_size"] < 0.35 and small["accuracy"] > small["accuracy_before"] - 0.05
 
 
 def test_seedlings_full_beats_its_own_head(shared, cli):

@@ -20,7 +20,7 @@ from .table import ImageTable, each_image, readable, signature, without
 
 KIND = "stores"
 PIXELS = "pixels.u8"
-LAYOUT = 1  # to be raised when the pixels of the same images would come out otherwise
+LAYOUT = 2  # to be raised when the pixels of the same images would come out otherwise
 SPARE_GIB = 1.0  # of disk or memory, that are left to others
 
 

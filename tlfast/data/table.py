@@ -5,7 +5,6 @@ Nothing below this module knows which it was.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 import random
@@ -22,6 +21,7 @@ from .. import images
 from ..errors import DataError, ImageError, UsageError
 from ..results import DataSummary, Event, OnEvent, Row, Unreadable, ignore
 from ..settings import Settings, Task, flag
+from .listing import TABLES, members, records, walk
 
 SPLITS = ("train", "valid", "test")
 SPLIT_NAMES = {
@@ -155,11 +155,11 @@ def _read(task: Task, settings: Settings, root: Path) -> tuple[list[Row], list[s
         own = task.rows(root, settings.fold) if task.rows else None
         if own is not None:
             return own, [], True
-        rows, notes = read_members(str(root) + os.sep, _walk(root), str(root))
+        rows, notes = read_members(str(root) + os.sep, sorted(Path(path).relative_to(root).as_posix() for path in walk(root)), str(root))
         return rows, notes + _without_images(root, rows), False
     if root.suffix.lower() == ".zip":
-        return *read_members(f"{root}!/", _members(root), str(root)), False
-    if root.suffix.lower() in (".csv", ".tsv"):
+        return *read_members(f"{root}!/", members(root), str(root)), False
+    if root.suffix.lower() in TABLES:
         return read_csv(root, settings), [], False
     raise UsageError(f"{root} is not a folder, a .zip or a .csv", "Give --data a folder of class folders, a zip of one, or a CSV file")
 
@@ -201,32 +201,17 @@ def _without_images(root: Path, rows: list[Row]) -> list[str]:
 
 def read_csv(path: Path, settings: Settings) -> list[Row]:
     """Read a CSV (or ;- or tab-separated) file of images; paths are relative to it. Raises UsageError or DataError."""
-    text = _csv_text(path)
-    try:
-        delimiter = csv.Sniffer().sniff(text.partition("\n")[0], ",;\t").delimiter
-    except csv.Error:  # a single column
-        delimiter = ","
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
-    columns = reader.fieldnames or []
+    columns, found = records(path)
     for column, name in ((settings.path_col, "path_col"), (settings.label_col, "label_col")):
         if column not in columns:
             raise UsageError(f"{path.name} has no column '{column}'; it has: {', '.join(columns) or 'none'}", f"Name the column with {flag(name)}")
     for column, name, usual in ((settings.split_col, "split_col", "split"), (settings.group_col, "group_col", "group")):
         if column not in columns and column != usual:
             raise UsageError(f"{path.name} has no column '{column}'; it has: {', '.join(columns)}", f"Name the column with {flag(name)}, or leave it out")
-    rows = [_csv_row(record, line, path, settings) for line, record in enumerate(reader, start=2)]
+    rows = [_csv_row(record, line, path, settings) for line, record in enumerate(found, start=2)]
     if not rows:
         raise DataError(f"{path} has a header but no rows", "Add a row for each image: its path and its label")
     return rows
-
-
-def _csv_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})", "Save it as UTF-8") from None
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
 
 
 def _csv_row(record: dict[str, str], line: int, path: Path, settings: Settings) -> Row:
@@ -237,24 +222,6 @@ def _csv_row(record: dict[str, str], line: int, path: Path, settings: Settings) 
     if split and split.lower() not in SPLIT_NAMES:
         raise DataError(f"{path.name} line {line}: '{split}' is not a part", "Use train, valid and test")
     return Row(str(path.parent / name), label, SPLIT_NAMES.get(split.lower(), ""), (record.get(settings.group_col) or "").strip())
-
-
-def _walk(root: Path) -> list[str]:
-    """Return the image names below a folder, relative and with '/', sorted; links to folders are not followed."""
-    names = []
-    for folder, inner, files in os.walk(root):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        names += [(Path(folder) / name).relative_to(root).as_posix() for name in files if images.is_image_name(name)]
-    return sorted(names)
-
-
-def _members(archive: Path) -> list[str]:
-    try:
-        with zipfile.ZipFile(archive) as file:
-            names = [info.filename for info in file.infolist() if not info.is_dir()]
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{archive} is not a zip that can be read ({error})", "Check it with: python -m zipfile -t FILE") from None
-    return sorted(name for name in names if images.is_image_name(name) and not name.startswith("__MACOSX/"))
 
 
 def _wrapping(paths: list[tuple[str, ...]]) -> int:

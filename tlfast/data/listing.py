@@ -1,0 +1,123 @@
+"""Names of images: below a folder, in a zip, in a column of a CSV file, by a pattern, on stdin."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import os
+import time
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from .. import images
+from ..errors import DataError, UsageError
+
+STDIN = "-"
+ADDRESSES = ("http://", "https://")
+TABLES = (".csv", ".tsv")
+
+
+def walk(root: str | Path) -> Iterator[str]:
+    """Yield the image files below a folder, folder by folder and sorted in each; hidden folders and links to folders are left out."""
+    for folder, inner, files in os.walk(root):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        for name in sorted(files):
+            if images.is_image_name(name):
+                yield os.path.join(folder, name)
+
+
+def members(archive: str | Path) -> list[str]:
+    """Return the image names in a zip, sorted. Raises DataError."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            names = [info.filename for info in file.infolist() if not info.is_dir()]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"{archive} is not a zip that can be read ({error})", "Check it with: python -m zipfile -t FILE") from None
+    return sorted(name for name in names if images.is_image_name(name) and not name.startswith("__MACOSX/"))
+
+
+def records(path: Path) -> tuple[list[str], Iterator[dict[str, str]]]:
+    """Return the columns of a CSV (or ;- or tab-separated) file and its records. Raises DataError."""
+    text = _text(path)
+    try:
+        delimiter = csv.Sniffer().sniff(text.partition("\n")[0], ",;\t").delimiter
+    except csv.Error:  # a single column
+        delimiter = ","
+    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
+    return list(reader.fieldnames or []), reader
+
+
+def gather(sources: Sequence[str], column: str = "path", stdin: Iterable[str] = ()) -> Iterator[str]:
+    """Yield the name of each image that files, folders, zips, CSV files, patterns, addresses and `-` (a list on stdin) name, one by one.
+
+    A plain name is kept whether it exists or not: it will be a row that says so. Raises UsageError or DataError.
+    """
+    for source in sources:
+        yield from _named(source, column, stdin)
+
+
+def _named(source: str, column: str, stdin: Iterable[str]) -> Iterator[str]:
+    suffix = os.path.splitext(source)[1].lower()
+    if source == STDIN:
+        return (line.strip() for line in stdin if line.strip())
+    if is_address(source):
+        return iter([source])
+    if os.path.isdir(source):
+        return walk(source)
+    if suffix == ".zip" and os.path.isfile(source):
+        return (f"{source}!/{name}" for name in members(source))
+    if suffix in TABLES and os.path.isfile(source):
+        return _column(Path(source), column)
+    if not os.path.exists(source) and glob.has_magic(source):
+        return iter(sorted(path for path in glob.glob(source, recursive=True) if os.path.isfile(path)))
+    return iter([source])
+
+
+def is_address(source: str) -> bool:
+    return source.lower().startswith(ADDRESSES)
+
+
+def _column(path: Path, column: str) -> Iterator[str]:
+    columns, found = records(path)
+    if column not in columns:
+        raise UsageError(f"{path.name} has no column '{column}'; it has: {', '.join(columns) or 'none'}", "Name the column of paths with --column")
+    for record in found:
+        name = (record.get(column) or "").strip()
+        if name:
+            yield name if is_address(name) else str(path.parent / name)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})", "Save it as UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+
+
+def watch(folder: str, seconds: float = 1.0) -> Iterator[str]:
+    """Yield each image below a folder, and then each that is put there, for ever; a file that still grows waits until it does not.
+
+    Raises UsageError where it is no folder.
+    """
+    if not os.path.isdir(folder):
+        raise UsageError(f"--watch {folder}: not a folder", "Name the folder into which images are put")
+    given: set[str] = set()
+    before: dict[str, int] = {}
+    while True:
+        sizes = {path: _size(path) for path in walk(folder) if path not in given}
+        for path, size in sizes.items():
+            if size == before.get(path):
+                given.add(path)
+                yield path
+        before = sizes
+        time.sleep(seconds)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:  # gone again
+        return -1

@@ -1,0 +1,180 @@
+"""The trained network as one ONNX file, from uint8 pixels to probabilities, and the proof that it answers as the network does."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from . import images
+from .data.loaders import Stats
+from .errors import ExportError
+from .inference import FILE, INPUT, OUTPUT, open_network
+from .learner import network_input
+from .results import Agreement, Event, OnEvent
+from .settings import Settings
+
+OPSET = 18  # the first whose Resize is antialiased
+CHECKED = 512  # images of the valid part that both must agree on
+BATCH = 64  # images that the network is asked at once
+OURS = "tlfast/"  # begins the names of the nodes around the network
+LEAST_AGREEMENT = 0.995  # of their likeliest classes
+
+
+def save(path: Path, model: nn.Module, settings: Settings, stats: Stats, about: Mapping[str, str]) -> None:
+    """Write `model.onnx`; `about` goes into its metadata, so that the file alone is enough. Raises ExportError."""
+    try:
+        graph = build(model.cpu().eval(), settings, stats)
+        helper.set_model_props(graph, dict(about))
+        onnx.checker.check_model(graph)
+        onnx.save(graph, path)
+    except Exception as error:  # torch.onnx raises nearly anything for a network that it cannot convert
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise ExportError(f"{settings.arch} cannot be written as ONNX ({reason})", "Use --no-onnx; model.safetensors and learner.pkl are there") from error
+
+
+def build(model: nn.Module, settings: Settings, stats: Stats) -> onnx.ModelProto:
+    """Return the whole graph: uint8 RGB `[b, h, w, 3]` -> resized as `images.prepare` does -> network -> softmax, `[b, c]`.
+
+    Height and width are free; all images of a batch have the same. The logits are divided by `temperature`, which is 1 until it is fitted.
+    """
+    exported = onnx.load_from_string(_network(model, settings.size))
+    graph = exported.graph
+    x, logits = graph.input[0].name, graph.output[0].name
+    classes = graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    before, constants = _preparation(settings, stats, x)
+    after = [
+        helper.make_node("Div", [logits, "temperature"], ["calibrated"]),
+        helper.make_node("Softmax", ["calibrated"], [OUTPUT], axis=1),
+    ]
+    for number, node in enumerate([*before, *after]):
+        node.name = f"{OURS}{number}"
+    nodes = [*before, *graph.node, *after]
+    del graph.node[:], graph.input[:], graph.output[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend([*constants, _constant("temperature", np.array(1.0, np.float32))])
+    graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["batch", "height", "width", 3]))
+    graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", classes]))
+    return exported
+
+
+def check(path: Path, model: nn.Module, settings: Settings, stats: Stats, sources: Sequence[str], on_event: OnEvent) -> Agreement:
+    """Compare the file with the network on images, each from its file to its probabilities. Raises ExportError where they disagree."""
+    network = open_network(path)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in stats)
+    differences, disagreements = [], []
+    for start in range(0, len(sources), BATCH):
+        block = sources[start : start + BATCH]
+        opened = [images.open_image(source) for source in block]
+        prepared = np.stack([images.prepare(image, settings.size, settings.full_size, settings.resize) for image in opened])
+        for source, image, ours in zip(block, opened, _by_torch(model, prepared, mean, std), strict=True):
+            theirs = network.probabilities(np.asarray(image)[None])[0]
+            differences.append(float(np.abs(ours - theirs).max()))
+            if ours.argmax() != theirs.argmax():
+                margin = np.sort(ours)[-2:]
+                disagreements.append({"path": source, "margin": float(margin[1] - margin[0])})
+        on_event(Event("checking model.onnx", start + len(block), len(sources)))
+    agreement = Agreement(len(sources), 1 - len(disagreements) / len(sources), max(differences), disagreements)
+    if agreement.top1 < LEAST_AGREEMENT:
+        raise ExportError(
+            f"{FILE} disagrees with the network on {len(disagreements)} of {len(sources)} images (probabilities differ by up to {max(differences):.2g})",
+            "Use model.safetensors or learner.pkl, and report the --arch; --no-onnx leaves the file out",
+        )
+    return agreement
+
+
+@torch.inference_mode()
+def _by_torch(model: nn.Module, pixels: np.ndarray, mean: torch.Tensor, std: torch.Tensor) -> np.ndarray:
+    """Prepared images, uint8 `[b, size, size, 3]`, to the network's own probabilities `[b, c]`."""
+    batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)
+    return model(network_input((batch - mean) / std)).softmax(dim=1).numpy()
+
+
+def _network(model: nn.Module, size: int) -> bytes:
+    """Return torch's own conversion of the network: `[b, 3, size, size]` float -> logits `[b, c]`."""
+    target = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing warns of every Python number in a network
+        torch.onnx.export(
+            model,
+            (torch.zeros(2, 3, size, size),),
+            target,
+            input_names=["x"],
+            output_names=["logits"],
+            dynamic_axes={"x": {0: "batch"}, "logits": {0: "batch"}},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    return target.getvalue()
+
+
+def _preparation(settings: Settings, stats: Stats, x: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Return nodes, with their constants, that make of `images` what the network expects as `x`."""
+    node = helper.make_node
+    mean, std = (np.array(values, np.float32).reshape(1, 3, 1, 1) for values in stats)
+    full, start = settings.full_size, (settings.full_size - settings.size) // 2
+    constants = {
+        "two": np.array(2),
+        "rows_and_columns": np.array([2, 3]),
+        "black": np.array(0, np.uint8),
+        "full_size": np.array([full, full]),
+        "crop_start": np.array([start, start]),
+        "crop_end": np.array([start + settings.size] * 2),
+        "white": np.array(255, np.float32),
+        "mean": mean,
+        "std": std,
+    }
+    nodes = [
+        node("Transpose", [INPUT], ["planes"], perm=[0, 3, 1, 2]),
+        *_squaring(settings.resize),
+        # All four sizes, for onnxruntime's optimiser (1.32) moves the Transpose behind a Resize of two axes and loses count.
+        node("Shape", ["square"], ["batch_and_planes"], end=2),
+        node("Concat", ["batch_and_planes", "full_size"], ["sizes"], axis=0),
+        # Antialiased on uint8, which onnxruntime computes as `images.resize` does, rounding between the two passes included; its steps are
+        # float32, so that one value in some hundreds comes out one level off.
+        node("Resize", ["square", "", "", "sizes"], ["resized"], mode="linear", antialias=1, exclude_outside=1, coordinate_transformation_mode="half_pixel"),
+        node("Slice", ["resized", "crop_start", "crop_end", "rows_and_columns"], ["cropped"]),
+        node("Cast", ["cropped"], ["values"], to=TensorProto.FLOAT),
+        node("Div", ["values", "white"], ["shares"]),
+        node("Sub", ["shares", "mean"], ["centred"]),
+        node("Div", ["centred", "std"], [x]),
+    ]
+    used = {name for each in nodes for name in each.input}
+    return nodes, [_constant(name, value) for name, value in constants.items() if name in used]
+
+
+def _squaring(policy: str) -> list[onnx.NodeProto]:
+    """Return nodes from `planes` to `square`: as they are (squish), their centre (crop), or with black bars (pad)."""
+    node = helper.make_node
+    if policy == "squish":
+        return [node("Identity", ["planes"], ["square"])]
+    sides = node("Shape", ["planes"], ["sides"], start=2)
+    if policy == "crop":
+        return [
+            sides,
+            node("ReduceMin", ["sides"], ["side"], keepdims=1),
+            node("Sub", ["sides", "side"], ["spare"]),
+            node("Div", ["spare", "two"], ["begin"]),
+            node("Add", ["begin", "side"], ["end"]),
+            node("Slice", ["planes", "begin", "end", "rows_and_columns"], ["square"]),
+        ]
+    return [
+        sides,
+        node("ReduceMax", ["sides"], ["side"], keepdims=1),
+        node("Sub", ["side", "sides"], ["lacking"]),
+        node("Div", ["lacking", "two"], ["begin"]),
+        node("Sub", ["lacking", "begin"], ["end"]),
+        node("Concat", ["begin", "end"], ["bars"], axis=0),
+        node("Pad", ["planes", "bars", "black", "rows_and_columns"], ["square"]),
+    ]
+
+
+def _constant(name: str, value: np.ndarray) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.asarray(value), name)

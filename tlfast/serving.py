@@ -1,0 +1,353 @@
+"""`tlfast serve`: a web page and a REST API for a classifier, on Starlette and uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from . import images
+from .errors import ImageError, UsageError
+from .inference import AHEAD, BATCH, Network, ranked
+from .machine import cores
+from .prediction import Classifier
+from .results import Prediction
+
+FIELD = "file"
+PAGE = "page.html"
+# The page holds all it needs; nothing is fetched from elsewhere, and no other site may frame it.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob: data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+STOPPING = 30  # seconds that requests have to be finished in when the server is stopped
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request, and all of them together, may ask for."""
+
+    body: int = 32 << 20  # bytes
+    files: int = 32
+    pixels: int = 50_000_000  # of an image
+    seconds: float = 20.0  # for a body to arrive
+    requests: int = 256  # that are answered at once
+    from_one: int = 64  # of them from one address
+
+
+@dataclass
+class Service:
+    """A classifier at work: images of all requests wait in one queue and are run together, those of one size."""
+
+    classifier: Classifier
+    token: str = ""
+    limits: Limits = field(default_factory=Limits)
+    clients: Counter = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.queue: asyncio.Queue[tuple[np.ndarray, asyncio.Future]] = asyncio.Queue()
+        self.decoding = asyncio.Semaphore(cores())
+
+    @contextlib.asynccontextmanager
+    async def running(self, app: Starlette) -> AsyncIterator[None]:
+        worker = asyncio.create_task(self.work())
+        yield
+        worker.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await worker
+
+    async def work(self) -> None:
+        """Answer what waits, as much at a time as has come while the network ran."""
+        while True:
+            waiting = [await self.queue.get()]
+            while len(waiting) < BATCH and not self.queue.empty():
+                waiting.append(self.queue.get_nowait())
+            by_shape: dict[tuple[int, ...], list[tuple[np.ndarray, asyncio.Future]]] = {}
+            for pixels, answer in waiting:
+                by_shape.setdefault(pixels.shape, []).append((pixels, answer))
+            for group in by_shape.values():
+                await self.run(group)
+
+    async def run(self, group: Sequence[tuple[np.ndarray, asyncio.Future]]) -> None:
+        at_once = max(1, AHEAD // group[0][0].nbytes)
+        for start in range(0, len(group), at_once):
+            part = [(pixels, answer) for pixels, answer in group[start : start + at_once] if not answer.done()]  # done: its client is gone
+            if not part:
+                continue
+            try:
+                rows = await asyncio.to_thread(_probabilities, self.classifier.network, [pixels for pixels, _ in part])
+            except Exception as error:
+                for _, answer in part:
+                    answer.done() or answer.set_exception(error)
+            else:
+                for (_, answer), row in zip(part, rows, strict=True):
+                    answer.done() or answer.set_result(row)
+
+    async def predict(self, data: bytes) -> Prediction:
+        """Classify an image file's bytes. Raises ImageError."""
+        async with self.decoding:
+            pixels = await asyncio.to_thread(_decoded, data, self.limits.pixels)
+        answer = asyncio.get_running_loop().create_future()
+        self.queue.put_nowait((pixels, answer))
+        return ranked(await answer, self.classifier.classes)
+
+    @contextlib.contextmanager
+    def admitted(self, request: Request):
+        """Count a request in; refuse it where there are too many."""
+        client = request.client.host if request.client else ""
+        if self.clients.total() >= self.limits.requests:
+            raise HTTPException(503, f"{self.limits.requests} requests are being answered; try again in a moment", {"Retry-After": "1"})
+        if self.clients[client] >= self.limits.from_one:
+            raise HTTPException(429, f"{self.limits.from_one} requests of yours are being answered; send fewer at once", {"Retry-After": "1"})
+        self.clients[client] += 1
+        try:
+            yield
+        finally:
+            self.clients[client] -= 1
+            if not self.clients[client]:
+                del self.clients[client]
+
+    def authorised(self, request: Request) -> None:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ").encode("latin-1")
+        if self.token and not hmac.compare_digest(given, self.token.encode()):
+            raise HTTPException(401, "this server wants its token, as the header Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
+
+
+def build_app(service: Service) -> Starlette:
+    """Return the ASGI application: the page at `/`, and the API that `/openapi.json` describes."""
+
+    async def page(request: Request) -> Response:
+        return HTMLResponse(_page(), headers=HEADERS)
+
+    async def health(request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def model(request: Request) -> Response:
+        service.authorised(request)
+        about = {name: value for name, value in service.classifier.info.items() if name != "classes"}
+        return JSONResponse({"run": service.classifier.run, "classes": list(service.classifier.classes), "info": about})
+
+    async def predict(request: Request) -> Response:
+        service.authorised(request)
+        with service.admitted(request):
+            top = _top(request, len(service.classifier.classes))
+            files = await _files(request, service.limits)
+            results = await asyncio.gather(*(service.predict(data) for _, data in files), return_exceptions=True)
+            answers = [_answer(name, result, top) for (name, _), result in zip(files, results, strict=True)]
+            return JSONResponse({"run": service.classifier.run, "predictions": answers})
+
+    async def description(request: Request) -> Response:
+        return JSONResponse(openapi(service))
+
+    async def docs(request: Request) -> Response:
+        return HTMLResponse(_docs(openapi(service)), headers=HEADERS)
+
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return JSONResponse({"error": error.detail}, error.status_code, dict(error.headers or {}))
+
+    async def failed(request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": f"the server failed ({type(error).__name__})"}, 500)
+
+    routes = [
+        Route("/", page),
+        Route("/healthz", health),
+        Route("/model", model),
+        Route("/predict", predict, methods=["POST"]),
+        Route("/openapi.json", description),
+        Route("/docs", docs),
+    ]
+    return Starlette(routes=routes, exception_handlers={HTTPException: refused, Exception: failed}, lifespan=service.running)
+
+
+def serve(classifier: Classifier, host: str, port: int, token: str = "", started: Callable[[str], None] = print) -> None:
+    """Serve a classifier until it is told to stop (Ctrl-C, SIGTERM); what has begun is finished. Raises UsageError where the port is taken."""
+    listening = _listen(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    started(f"http://{shown}:{listening.getsockname()[1]}")
+
+    async def main() -> None:
+        config = uvicorn.Config(build_app(Service(classifier, token)), log_level="warning", server_header=False, timeout_graceful_shutdown=STOPPING)
+        await uvicorn.Server(config).serve([listening])
+
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main())
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise UsageError(f"cannot listen on {host}:{port} ({error.strerror or error})", "Give another --port (0 takes any that is free) or --host") from None
+
+
+def _probabilities(network: Network, pixels: Sequence[np.ndarray]) -> np.ndarray:
+    return network.probabilities(np.stack(pixels))
+
+
+def _decoded(data: bytes, most: int) -> np.ndarray:
+    if not data:
+        raise ImageError("the file is empty")
+    _, (width, height) = images.describe(data)
+    if width * height > most:
+        raise ImageError(f"{width}x{height} pixels are more than the limit of {most:,}")
+    return np.asarray(images.decode(data))
+
+
+def _answer(name: str, result: Prediction | BaseException, top: int) -> dict[str, Any]:
+    if isinstance(result, ImageError):
+        raise HTTPException(422, f"{name}: {result.message}" if name else result.message)
+    if isinstance(result, BaseException):
+        raise result
+    likely = dict(list(result.probabilities.items())[:top])
+    return {"name": name, "label": result.label, "probability": result.probability, "probabilities": likely}
+
+
+def _top(request: Request, classes: int) -> int:
+    value = request.query_params.get("top", str(classes))
+    if not value.isascii() or not value.isdigit() or not int(value[:9]):
+        raise HTTPException(422, f"top={value[:40]} is not a number from 1 to {classes}")
+    return min(int(value[:9]), classes)
+
+
+async def _files(request: Request, limits: Limits) -> list[tuple[str, bytes]]:
+    """Return (name, bytes) of each file of a request: the parts `file` of a form, or the body itself."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "multipart/form-data" and not kind.startswith("image/") and kind != "application/octet-stream":
+        raise HTTPException(415, f"the content type is '{kind[:80]}'; send a form (multipart/form-data) with images as '{FIELD}', or one image as the body")
+    body = await _body(request, limits)
+    if not body:
+        raise HTTPException(422, "the request is empty; send an image")
+    return await _parts(request, body, limits) if kind == "multipart/form-data" else [("", body)]
+
+
+async def _body(request: Request, limits: Limits) -> bytes:
+    said = request.headers.get("content-length", "0")
+    too_large = HTTPException(413, f"more than the limit of {limits.body >> 20} MB", {"Connection": "close"})
+    if said.isdigit() and int(said) > limits.body:
+        raise too_large
+
+    async def read() -> bytes:
+        blocks, size = [], 0
+        async for block in request.stream():
+            size += len(block)
+            if size > limits.body:
+                raise too_large
+            blocks.append(block)
+        return b"".join(blocks)
+
+    try:
+        return await asyncio.wait_for(read(), limits.seconds)
+    except asyncio.TimeoutError:
+        raise HTTPException(408, f"the request did not arrive within {limits.seconds:g} seconds", {"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the request was broken off") from None
+
+
+async def _parts(request: Request, body: bytes, limits: Limits) -> list[tuple[str, bytes]]:
+    async def stream() -> AsyncIterator[bytes]:
+        yield body
+
+    try:
+        form = await MultiPartParser(request.headers, stream(), max_files=limits.files, max_fields=limits.files).parse()  # type: ignore[arg-type]
+    except MultiPartException as error:
+        if "Too many files" in error.message:
+            raise HTTPException(413, f"more than the limit of {limits.files} files") from None
+        raise HTTPException(422, f"a form that cannot be read ({error.message})") from None
+    except Exception as error:  # the parser meets some malformed heads with KeyError or AssertionError
+        raise HTTPException(422, f"a form that cannot be read ({type(error).__name__})") from None
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(form.close)
+        files = [part for name, part in form.multi_items() if name == FIELD and not isinstance(part, str)]
+        if not files:
+            found = ", ".join(sorted({name[:40] for name, _ in form.multi_items()})) or "none"
+            raise HTTPException(422, f"the form has no file in the field '{FIELD}' (its fields: {found})")
+        return [((part.filename or "")[:255], await part.read()) for part in files]
+
+
+def openapi(service: Service) -> dict[str, Any]:
+    """Return the API's description, by OpenAPI 3.1."""
+    limits, classes = service.limits, list(service.classifier.classes)
+    number = {"type": "number", "minimum": 0, "maximum": 1}
+    prediction = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string"},
+            "label": {"enum": classes},
+            "probability": number,
+            "probabilities": {"type": "object", "additionalProperties": number},
+        },
+    }
+    answer = {"type": "object", "properties": {"run": {"type": "string"}, "predictions": {"type": "array", "items": prediction}}}
+    errors = {
+        "401": "the token is missing or wrong",
+        "408": f"the request did not arrive within {limits.seconds:g} seconds",
+        "413": f"more than {limits.body >> 20} MB or {limits.files} files",
+        "415": "neither a form nor an image",
+        "422": "an image or a parameter cannot be read",
+        "429": f"more than {limits.from_one} requests at once from one address",
+        "503": f"more than {limits.requests} requests at once",
+    }
+    problem = {"application/json": {"schema": {"type": "object", "properties": {"error": {"type": "string"}}}}}
+    binary = {"type": "string", "format": "binary"}
+    form = {"type": "object", "properties": {FIELD: {"type": "array", "items": binary}}, "required": [FIELD]}
+    predict = {
+        "summary": f"Classify one or more images: parts '{FIELD}' of a form, or one image as the body",
+        "parameters": [{"name": "top", "in": "query", "schema": {"type": "integer", "minimum": 1}, "description": "how many classes to give"}],
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}, "image/*": {"schema": binary}}},
+        "responses": {
+            "200": {"description": "the likeliest class of each image, and its probabilities", "content": {"application/json": {"schema": answer}}},
+            **{code: {"description": meaning, "content": problem} for code, meaning in errors.items()},
+        },
+    }
+    described: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {"title": f"tlfast: {service.classifier.info.get('task', '')}", "version": service.classifier.info.get("tlfast", "")},
+        "paths": {
+            "/predict": {"post": predict},
+            "/model": {"get": {"summary": "Classes, and what the export says of itself", "responses": {"200": {"description": "run, classes, info"}}}},
+            "/healthz": {"get": {"summary": "Whether the server answers", "responses": {"200": {"description": "it does"}}}},
+        },
+    }
+    if service.token:
+        described["components"] = {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}}
+        described["security"] = [{"token": []}]
+    return described
+
+
+def _page() -> str:
+    return (resources.files(__package__) / PAGE).read_text(encoding="utf-8")
+
+
+def _docs(described: dict[str, Any]) -> str:
+    """Return the description as a plain page."""
+    from html import escape
+
+    rows = []
+    for path, methods in described["paths"].items():
+        for method, about in methods.items():
+            answers = "".join(f"<li><b>{code}</b> {escape(answer['description'])}</li>" for code, answer in about["responses"].items())
+            rows.append(f"<h2><code>{method.upper()} {path}</code></h2><p>{escape(about['summary'])}</p><ul>{answers}</ul>")
+    style = "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}"
+    example = "curl -F file=@photo.jpg http://127.0.0.1:8000/predict?top=3"
+    title = escape(described["info"]["title"])
+    head = f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>{title}</title><style>{style}</style>"
+    return f"{head}<h1>{title}</h1><pre>{example}</pre>{''.join(rows)}<p>As OpenAPI: <code>/openapi.json</code></p>"
