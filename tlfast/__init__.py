@@ -6,15 +6,27 @@ load("exports/fer").predict("face.jpg").label
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, overload
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fastai.learner import Learner
+
+    from .prediction import Classifier
+
 __all__ = ["load"]
 
 
-def load(reference: str | Path, out: str = "exports", *, verify: bool = True, backend: Literal["onnx", "fastai"] = "onnx", trust: bool = False) -> Any:
+@overload
+def load(reference: str | Path, out: str = ..., *, verify: bool = ..., backend: Literal["onnx"] = ..., trust: bool = ...) -> Classifier: ...
+
+
+@overload
+def load(reference: str | Path, out: str = ..., *, verify: bool = ..., backend: Literal["fastai"], trust: bool = ...) -> Learner: ...
+
+
+def load(reference, out="exports", *, verify=True, backend="onnx", trust=False):
     """Load a trained classifier: a run folder, `exports/<task>` (its latest run), a task's name, a run id, or a `model.onnx`.
 
     Returns a `Classifier`, which needs no torch; with `backend="fastai"` the fastai Learner. That one is a pickle, and opening it runs

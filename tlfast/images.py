@@ -65,6 +65,10 @@ def describe(data: bytes) -> tuple[str, tuple[int, int]]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return image.mode, image.size
+    except Image.DecompressionBombError:
+        raise ImageError(f"more pixels than the limit of {MAX_PIXELS:,}") from None
+    except Image.UnidentifiedImageError:
+        raise ImageError("not an image that can be read") from None
     except Exception as error:
         raise ImageError(f"not an image that can be read ({_reason(error)})") from None
 
@@ -118,7 +122,7 @@ def prepare(image: Image.Image, size: int, full_size: int, policy: str) -> np.nd
 
 
 def _scale(image: Image.Image, size: int) -> Image.Image:
-    # Width first, then height, each rounded to 8 bits: Pillow's own order changed with its versions, ONNX Runtime's is this one.
+    # Width first, then height, each rounded to 8 bits: Pillow's own order depends on its version and on the image, that of `portable` does not.
     narrowed = image.resize((size, image.height), Image.Resampling.BILINEAR)
     return narrowed.resize((size, size), Image.Resampling.BILINEAR)
 

@@ -7,7 +7,7 @@ import contextlib
 import hmac
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
@@ -109,7 +109,7 @@ class Service:
         return ranked(await answer, self.classifier.classes)
 
     @contextlib.contextmanager
-    def admitted(self, request: Request):
+    def admitted(self, request: Request) -> Iterator[None]:
         """Count a request in; refuse it where there are too many."""
         client = request.client.host if request.client else ""
         if self.clients.total() >= self.limits.requests:
