@@ -82,6 +82,19 @@ def test_zip_members(tmp_path):
         images.open_image(str(tmp_path / "none.png"))
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_zip_member_is_a_reason(tmp_path, method):
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w", method) as file:
+        file.writestr("1.png", bytes(range(256)) * 40)
+    data = bytearray(archive.read_bytes())
+    for place in range(36, 36 + 60):  # behind the member's head
+        data[place] ^= 0xFF
+    archive.write_bytes(data)
+    with pytest.raises(ImageError, match="cannot be read"):
+        images.open_image(f"{archive}!/1.png")
+
+
 def test_resize_policies():
     wide = Image.new("RGB", (40, 20), "red")
     wide.paste("blue", (0, 0, 10, 20))

@@ -47,6 +47,11 @@ class ExportError(TlfastError):
     """A trained network cannot be written in a form that was asked for, or that form does not answer as the network does."""
 
 
+def first_line(error: Exception) -> str:
+    """Return what an error of another library says, cut to one line; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
 def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
     """Return "Did you mean 'x'?" for the closest known name, or ""."""
     import difflib

@@ -6,8 +6,11 @@ An image is named by a file's path, or by `archive.zip!/member` where it lies in
 from __future__ import annotations
 
 import io
+import lzma
 import os
+import struct
 import zipfile
+import zlib
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +21,8 @@ from .errors import ImageError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jfif"})
 ZIP_MARK = ".zip!/"
+# What zipfile lets out of a damaged, encrypted or unknown archive; its RuntimeError covers a method that it does not know.
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError)
 MAX_PIXELS = 178_956_970  # Pillow's own limit for an error: beyond this an image is a bomb, or no photograph, and is not decoded
 
 
@@ -80,7 +85,7 @@ def read_bytes(path: str) -> bytes:
         if member:
             return _archive(archive, os.getpid()).read(member)
         return Path(path).read_bytes()
-    except (OSError, KeyError, RuntimeError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (OSError, KeyError, *DAMAGED_ZIP) as error:
         raise ImageError(f"cannot be read ({_reason(error)})") from None
 
 

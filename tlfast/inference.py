@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import onnxruntime
 
-from .errors import ImageError, RunError
+from .errors import ImageError, RunError, first_line
 from .machine import cores
 from .results import Prediction
 
@@ -41,17 +41,17 @@ class Network:
         return self.session.run([OUTPUT], {INPUT: pixels})[0]
 
 
-def open_network(path: Path, threads: int | None = None) -> Network:
-    """Open `model.onnx`, to run on `threads` threads (by default one a core). Raises RunError."""
+def open_network(path: Path) -> Network:
+    """Open `model.onnx`, to run on all cores. Raises RunError."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
-    options.intra_op_num_threads = threads or cores()
+    options.intra_op_num_threads = cores()
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         info = dict(session.get_modelmeta().custom_metadata_map)
         return Network(session, tuple(json.loads(info["classes"])), info)
     except Exception as error:  # onnxruntime has many of its own, all of them RuntimeErrors or Exceptions
-        raise RunError(f"{path} cannot be opened ({_first_line(error)})", "Name a model.onnx that tlfast exported; tlfast runs lists the runs") from error
+        raise RunError(f"{path} cannot be opened ({first_line(error)})", "Name a model.onnx that tlfast exported; tlfast runs lists the runs") from error
 
 
 def answers(network: Network, sources: Iterable[T], opener: Opener) -> Iterator[tuple[T, np.ndarray | str]]:
@@ -62,7 +62,7 @@ def answers(network: Network, sources: Iterable[T], opener: Opener) -> Iterator[
     """
     waiting: list[tuple[T, np.ndarray]] = []
     for source, opened in _decoded(sources, opener):
-        if waiting and (isinstance(opened, str) or opened.shape != waiting[0][1].shape or len(waiting) >= _at_once(opened)):
+        if waiting and (isinstance(opened, str) or opened.shape != waiting[0][1].shape or len(waiting) >= at_once(opened)):
             yield from _together(network, waiting)
             waiting = []
         if isinstance(opened, str):
@@ -99,7 +99,7 @@ def _decoded(sources: Iterable[T], opener: Opener) -> Iterator[tuple[T, np.ndarr
                 future.cancel()
 
 
-def _at_once(pixels: np.ndarray) -> int:
+def at_once(pixels: np.ndarray) -> int:
     """Return how many images of this size are run together: large photographs one by one."""
     return min(BATCH, max(1, AHEAD // pixels.nbytes))
 
@@ -116,7 +116,3 @@ def ranked(probabilities: np.ndarray, classes: Sequence[str]) -> Prediction:
     order = {classes[i]: float(probabilities[i]) for i in np.argsort(-probabilities, kind="stable")}
     label = next(iter(order))
     return Prediction(label, order[label], order)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -23,7 +23,7 @@ from torch import nn
 from . import backbones
 from .data.download import TIMEOUT, reason
 from .data.loaders import Stats
-from .errors import UsageError, WeightsError, nearest
+from .errors import UsageError, WeightsError, first_line, nearest
 from .machine import cores, tune_allocator
 from .settings import Settings
 
@@ -117,7 +117,7 @@ def build_learner(dls: DataLoaders, settings: Settings, weights: backbones.Weigh
 def network_input(x: torch.Tensor) -> torch.Tensor:
     """Return a batch `[b, 3, h, w]` as a network is fastest with it: channels last, and a plain tensor.
 
-    With fastai's TensorImage every layer's output is one too; its dispatch costs a training step up to a quarter of its time, and a tenth of its memory.
+    With fastai's TensorImage every layer's output is one too: a bare training loop peaked 170 MB higher (mobilenetv2_100, 96 px, batch 64).
     """
     return x.as_subclass(torch.Tensor).contiguous(memory_format=torch.channels_last)
 
@@ -252,7 +252,7 @@ def _create(arch: str) -> nn.Module:
     try:
         return timm.create_model(arch, pretrained=False, num_classes=0)
     except Exception as error:  # timm raises nearly anything for a name that it lists but cannot build
-        raise UsageError(f"--arch '{arch}' cannot be built by timm: {_first_line(error)}", "Choose another --arch") from error
+        raise UsageError(f"--arch '{arch}' cannot be built by timm: {first_line(error)}", "Choose another --arch") from error
 
 
 def _from_hub(arch: str) -> nn.Module:
@@ -285,7 +285,7 @@ def _readable(weights: backbones.Weights) -> Iterator[None]:
         yield
     except Exception as error:  # safetensors, pickle and zipfile each have their own
         raise WeightsError(
-            f"{weights.path} is not a weights file that can be read safely ({_first_line(error)})", "Give a .safetensors file or a plain state dict"
+            f"{weights.path} is not a weights file that can be read safely ({first_line(error)})", "Give a .safetensors file or a plain state dict"
         ) from error
 
 
@@ -295,7 +295,3 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -15,7 +15,7 @@ from torch import nn
 
 from . import images
 from .data.loaders import Stats
-from .errors import ExportError
+from .errors import ExportError, first_line
 from .inference import FILE, INPUT, OUTPUT, open_network
 from .learner import network_input
 from .results import Agreement, Event, OnEvent
@@ -23,7 +23,7 @@ from .settings import Settings
 
 OPSET = 18
 PRECISION = 22  # bits of a weight in Pillow's resizing
-CHECKED = 512  # images of the valid part that both must agree on
+CHECKED = 512  # images of the valid part, at most, that both must agree on; at least half as many where there are more
 BATCH = 64  # images that the network is asked at once
 OURS = "tlfast/"  # begins the names of the nodes around the network
 LEAST_AGREEMENT = 0.995  # of their likeliest classes
@@ -37,8 +37,9 @@ def save(path: Path, model: nn.Module, settings: Settings, stats: Stats, about: 
         onnx.checker.check_model(graph)
         onnx.save(graph, path)
     except Exception as error:  # torch.onnx raises nearly anything for a network that it cannot convert
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise ExportError(f"{settings.arch} cannot be written as ONNX ({reason})", "Use --no-onnx; model.safetensors and learner.pkl are there") from error
+        raise ExportError(
+            f"{settings.arch} cannot be written as ONNX ({first_line(error)})", "Use --no-onnx; model.safetensors and learner.pkl are there"
+        ) from error
 
 
 def build(model: nn.Module, settings: Settings, stats: Stats) -> onnx.ModelProto:

@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from . import images
 from .errors import ImageError, UsageError
-from .inference import AHEAD, BATCH, Network, ranked
+from .inference import BATCH, Network, at_once, ranked
 from .machine import cores
 from .prediction import Classifier
 from .results import Prediction
@@ -86,9 +86,9 @@ class Service:
                 await self.run(group)
 
     async def run(self, group: Sequence[tuple[np.ndarray, asyncio.Future]]) -> None:
-        at_once = max(1, AHEAD // group[0][0].nbytes)
-        for start in range(0, len(group), at_once):
-            part = [(pixels, answer) for pixels, answer in group[start : start + at_once] if not answer.done()]  # done: its client is gone
+        step = at_once(group[0][0])
+        for start in range(0, len(group), step):
+            part = [(pixels, answer) for pixels, answer in group[start : start + step] if not answer.done()]  # done: its client is gone
             if not part:
                 continue
             try:

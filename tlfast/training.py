@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Iterator
@@ -198,7 +199,7 @@ def export_onnx(bench: Bench, path: Path, run_id: str, settings: Settings, on_ev
     about = exporting.portrait(settings, bench.table.classes, run_id, str(bench.weights), learner.licence(bench.weights))
     portable.save(path, bench.learn.model, settings, bench.stats, about)
     sources = [row.path for row in bench.table.part("valid")]
-    spread = sources[:: max(1, len(sources) // portable.CHECKED)]  # rows lie class by class
+    spread = sources[:: math.ceil(len(sources) / portable.CHECKED)]  # rows lie class by class
     return portable.check(path, bench.learn.model, settings, bench.stats, spread, on_event)
 
 

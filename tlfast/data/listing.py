@@ -32,7 +32,7 @@ def members(archive: str | Path) -> list[str]:
     try:
         with zipfile.ZipFile(archive) as file:
             names = [info.filename for info in file.infolist() if not info.is_dir()]
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, *images.DAMAGED_ZIP) as error:
         raise DataError(f"{archive} is not a zip that can be read ({error})", "Check it with: python -m zipfile -t FILE") from None
     return sorted(name for name in names if images.is_image_name(name) and not name.startswith("__MACOSX/"))
 

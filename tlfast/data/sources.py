@@ -5,21 +5,18 @@ A folder of `data/` is filled under a temporary name beside it and renamed: it i
 
 from __future__ import annotations
 
-import lzma
 import os
 import re
 import shutil
 import stat
-import struct
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from ..errors import DataError, UsageError
-from ..images import is_image_name
+from ..images import DAMAGED_ZIP, is_image_name
 from ..results import Event, OnEvent, ignore
 from ..settings import Source, Task
 from .download import CHUNK, download, explained
@@ -179,7 +176,7 @@ def _unpack(archive: Path, target: Path, on_event: OnEvent) -> None:
                 _extract(file, member, target)
                 if done % 64 == 0 or done == len(members):
                     on_event(Event(f"unpacking {archive.name}", done, len(members)))
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError) as error:
+    except DAMAGED_ZIP as error:
         raise DataError(f"{archive} is not a zip that can be unpacked ({error})", "Check it with: python -m zipfile -t FILE") from None
 
 
