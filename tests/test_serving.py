@@ -15,7 +15,6 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-import uvicorn
 from PIL import Image
 
 from tlfast import exporting, learner, portable, serving, settings, tasks
@@ -41,7 +40,7 @@ def serving_at(classifier, **options):
     """Run a server in a thread; yields (port, server)."""
     listening = socket.create_server(("127.0.0.1", 0))
     service = serving.Service(classifier, **options)
-    server = uvicorn.Server(uvicorn.Config(serving.build_app(service), log_level="critical", timeout_graceful_shutdown=10))
+    server = serving.build_server(service)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)
     thread.start()
     while not server.started:
@@ -197,6 +196,32 @@ def test_a_slow_sender_is_told_so_while_others_are_served(port):
         assert ask(port, "POST", "/predict", png(1), IMAGE)[0] == 200
         answer = slow.result()
     assert answer.startswith(b"HTTP/1.1 408") and b"did not arrive within 1 seconds" in answer
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /pre", b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Ty", b"GET /healthz HTTP/1.1\r\nHost: x\r\n"])
+def test_a_head_that_does_not_arrive_is_not_waited_for(port, sent):
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(raw, port, sent)
+        assert ask(port, "POST", "/predict", png(1), IMAGE)[0] == 200
+        answer = slow.result()
+    assert answer.startswith(b"HTTP/1.1 408") and b"head of the request did not arrive within 1 seconds" in answer
+
+
+def test_a_connection_may_bring_many_requests_at_its_leisure(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    for _ in range(4):  # longer in all than a head may take
+        connection.request("POST", "/predict", png(1), IMAGE)
+        response = connection.getresponse()
+        assert response.status == 200 and response.read()
+        time.sleep(0.4)
+    connection.sock.sendall(b"GET /hea")
+    assert connection.sock.recv(100).startswith(b"HTTP/1.1 408")
+    connection.close()
+
+
+def test_a_hundred_megabytes_are_refused_before_they_are_sent(port):
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 104857600\r\n\r\n"
+    assert raw(port, head, 0.9).startswith(b"HTTP/1.1 413")
 
 
 def test_more_than_was_announced_is_cut_off(port):

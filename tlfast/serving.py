@@ -20,6 +20,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from . import images
 from .errors import ImageError, UsageError
@@ -47,7 +48,7 @@ class Limits:
     body: int = 32 << 20  # bytes
     files: int = 32
     pixels: int = 50_000_000  # of an image
-    seconds: float = 20.0  # for a body to arrive
+    seconds: float = 20.0  # for a request's head to arrive, and again for its body
     requests: int = 256  # that are answered at once
     from_one: int = 64  # of them from one address
 
@@ -183,12 +184,54 @@ def serve(classifier: Classifier, host: str, port: int, token: str = "", started
     shown = f"[{host}]" if ":" in host else host
     started(f"http://{shown}:{listening.getsockname()[1]}")
 
-    async def main() -> None:
-        config = uvicorn.Config(build_app(Service(classifier, token)), log_level="warning", server_header=False, timeout_graceful_shutdown=STOPPING)
-        await uvicorn.Server(config).serve([listening])
-
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main())
+        asyncio.run(build_server(Service(classifier, token)).serve([listening]))
+
+
+def build_server(service: Service) -> uvicorn.Server:
+    """Return the server of a service, not yet running."""
+    options: dict[str, Any] = {"log_level": "warning", "server_header": False, "timeout_graceful_shutdown": STOPPING}
+    return uvicorn.Server(uvicorn.Config(build_app(service), http=_impatient(service.limits.seconds), **options))
+
+
+def _impatient(seconds: float) -> type[asyncio.Protocol]:
+    """Return uvicorn's protocol with a limit to how long a request's head may take: its own waits for ever (a body is waited for in `_body`)."""
+
+    class Impatient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+        clock: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            self.clock = self.loop.call_later(seconds, self.hang_up)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.answering():
+                self.stop_clock()
+            elif not self.clock:  # a further request on the same connection has begun
+                self.clock = self.loop.call_later(seconds, self.hang_up)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.stop_clock()
+            super().connection_lost(exc)
+
+        def answering(self) -> bool:
+            return self.cycle is not None and not self.cycle.response_complete
+
+        def stop_clock(self) -> None:
+            if self.clock:
+                self.clock.cancel()
+            self.clock = None
+
+        def hang_up(self) -> None:
+            if self.transport.is_closing():
+                return
+            reason = f'{{"error": "the head of the request did not arrive within {seconds:g} seconds"}}'.encode()
+            head = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+            self.transport.write(head % len(reason) + reason)
+            self.transport.close()
+
+    return Impatient
 
 
 def _listen(host: str, port: int) -> socket.socket:
