@@ -1,9 +1,19 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
+from scipy.special import softmax
+from sklearn import metrics as skm
 
-from tlfast.evaluation import evaluate, most_confused
+from tlfast import calibration, evaluation
+from tlfast.evaluation import most_confused
+from tlfast.results import Predictions
+
+
+def evaluate(probabilities, labels, classes, split, temperature=1.0):
+    return evaluation.evaluate(Predictions([], classes, np.log(probabilities), labels), split, temperature)
 
 
 def one_hot(predicted, classes, sure=0.8):
@@ -36,3 +46,54 @@ def test_most_confused_by_count_then_share():
 def test_a_class_that_does_not_occur_counts_in_no_average():
     result = evaluate(one_hot([0, 1], 3), np.array([0, 1]), ["a", "b", "c"], "valid")
     assert result.macro.f1 == 1.0 and result.balanced_accuracy == 1.0 and result.per_class[2].support == 0
+
+
+def random_case(n, classes, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    logits = rng.normal(size=(n, classes)).astype(np.float32)
+    logits[np.arange(n), labels] += 1.5
+    return Predictions([], [f"c{i}" for i in range(classes)], logits, labels)
+
+
+def test_every_figure_beside_scikit_learn():
+    said = random_case(500, 7)
+    p = softmax(said.log_probabilities.astype(float), axis=1)
+    guess = p.argmax(axis=1)
+    found = evaluation.evaluate(said, "test", 1.0)
+    assert found.roc_auc == pytest.approx(skm.roc_auc_score(said.labels, p, multi_class="ovr", average="macro"))
+    assert found.average_precision == pytest.approx(skm.average_precision_score(np.eye(7)[said.labels], p, average="macro"))
+    assert found.kappa == pytest.approx(skm.cohen_kappa_score(said.labels, guess))
+    assert found.mcc == pytest.approx(skm.matthews_corrcoef(said.labels, guess))
+    assert found.log_loss == pytest.approx(skm.log_loss(said.labels, p))
+    rank = (p > p[np.arange(500), said.labels][:, None]).sum(axis=1)
+    assert found.top == {"3": pytest.approx((rank < 3).mean()), "5": pytest.approx((rank < 5).mean())}
+    for name, value in {"accuracy": found.accuracy, "macro_f1": found.macro.f1, "log_loss": found.log_loss, "brier": found.brier}.items():
+        low, high = found.intervals[name]
+        assert low < value < high
+
+
+def test_a_given_temperature_is_used_and_a_fitted_one_said():
+    said = random_case(600, 4)
+    given, fitted = evaluation.evaluate(said, "test", 2.0), evaluation.evaluate(said, "valid")
+    assert given.calibration.temperature == 2.0
+    assert given.log_loss == pytest.approx(skm.log_loss(said.labels, softmax(said.log_probabilities / 2.0, axis=1)), rel=1e-5)
+    assert fitted.calibration.temperature == pytest.approx(calibration.fit_temperature(said.log_probabilities, said.labels))
+    assert given.accuracy == fitted.accuracy and given.calibration.log_loss_before == fitted.calibration.log_loss_before
+
+
+def test_two_classes_and_a_single_one():
+    two = evaluate(one_hot([0, 1, 1], 2), np.array([0, 1, 0]), ["a", "b"], "valid")
+    assert two.top == {} and 0 <= two.roc_auc <= 1
+    one = evaluate(one_hot([0, 0], 2), np.array([0, 0]), ["a", "b"], "valid")
+    assert one.roc_auc is None and one.average_precision is None and one.kappa == 0.0
+
+
+@pytest.mark.slow
+def test_many_classes_and_predictions_take_no_more_memory_than_they_must():
+    said = random_case(50_000, 100)
+    tracemalloc.start()
+    found = evaluation.evaluate(said, "valid")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.top["5"] > found.accuracy and peak < 1.5e9

@@ -11,8 +11,8 @@ from fastai.learner import Learner
 from PIL import Image
 
 from tests.conftest import TINY, draw
-from tlfast import interpretation, plotting, runs
-from tlfast.results import ClassScore, Evaluation
+from tlfast import evaluation, interpretation, plotting, reopening, runs
+from tlfast.results import Predictions
 
 
 @pytest.fixture
@@ -42,9 +42,8 @@ def test_pictures_and_tables(run, cli):
 
 
 def test_one_pass_gives_what_fastai_gives(run, monkeypatch):
-    settings = interpretation.Settings.from_dict(run.manifest["settings"])
-    table, store = interpretation._table(run, settings, "", lambda event: None)
-    ours = interpretation.predicted(run, settings, table, store, table.part("valid"), lambda event: None)
+    model = reopening.reopen(run, "", lambda event: None)
+    ours = interpretation.interpreted(model, reopening.predictions(model, "valid", lambda event: None))
     with ours.learn.no_bar():
         theirs = ClassificationInterpretation.from_learner(ours.learn, dl=ours.dl)
         assert (theirs.confusion_matrix() == ours.confusion_matrix()).all()
@@ -78,10 +77,10 @@ def test_moved_and_changed_images(run, cli, folder, tmp_path):
 @pytest.mark.parametrize("count", [2, 12, 100])
 def test_matrix_of_any_size_fits_its_names(tmp_path, count):
     names = [f"A class of plants number {i}" for i in range(count)]
-    score = ClassScore("macro", 0.5, 0.5, 0.5, 10)
-    matrix = np.eye(count, dtype=int) * 9 + 1
-    evaluation = Evaluation("valid", names, 0.5, 0.5, 1.0, score, score, [], matrix.tolist())
-    picture = Image.open(plotting.confusion_matrix(evaluation, tmp_path / "m.png", "title"))
+    labels = np.repeat(np.arange(count), 12)
+    said = np.random.default_rng(0).normal(size=(len(labels), count)) + 4 * np.eye(count)[labels]
+    judged = evaluation.evaluate(Predictions([], names, said, labels), "valid", 1.0)
+    picture = Image.open(plotting.confusion_matrix(judged, tmp_path / "m.png", "title"))
     assert picture.size[0] > picture.size[1] and max(picture.size) < 6000
     edges = np.asarray(picture.convert("L"))
     assert edges[:, :3].min() == edges[:, -3:].min() == edges[-3:].min() == 255  # nothing runs over the edge

@@ -78,7 +78,8 @@ def test_run_folder_holds_everything(make, folder):
     folder_of_run = runs.find(result.folder).folder
     names = {path.relative_to(folder_of_run).as_posix() for path in folder_of_run.rglob("*") if path.is_file()}
     curves = {f"plots/lr-find-{phase}.{kind}" for phase in ("head", "all-layers") for kind in ("png", "json")}
-    assert names == {"run.json", "images.csv", "history.csv", "metrics.json", "model.safetensors", "model.onnx", "learner.pkl", "run.json.sha256"} | curves
+    records = {"run.json", "run.json.sha256", "images.csv", "history.csv", "metrics.json", "predictions.parquet", "plots/calibration.png"}
+    assert names == records | {"model.safetensors", "model.onnx", "learner.pkl"} | curves
     manifest = json.loads((folder_of_run / "run.json").read_text())
     assert manifest["classes"] == ["blue", "green", "red"]
     assert {p["name"]: p["lr"] for p in manifest["phases"]} == {p.name: p.lr for p in result.phases}

@@ -16,6 +16,7 @@ from .settings import Settings, Task
 
 if TYPE_CHECKING:
     from .render import Screen
+    from .runs import Run
 else:
     Screen = Any  # annotations are evaluated, and rich is not imported for that
 
@@ -34,6 +35,8 @@ TaskArgument = Annotated[str, typer.Argument(help="A task's name, or the path of
 RunArgument = Annotated[str, typer.Argument(help="A task's name (its latest run), a run id, or a run folder.", autocompletion=_task_names)]
 OutOption = Annotated[str, typer.Option(help="Folder that holds the runs.")]
 Verify = Annotated[bool, typer.Option("--verify/--no-verify", help="Refuse a run of which a file is not as it was exported.")]
+Split = Annotated[str, typer.Option(help="Which part to look at: valid, or test, of which the run keeps a record.")]
+Moved = Annotated[str, typer.Option("--data", help="Where the run's images lie now, if they were moved.", show_default=False)]
 Full = Annotated[bool | None, typer.Option("--full/--partial", help="Train all layers, or only the classifier.", show_default="partial")]
 Config = Annotated[str, typer.Option(help="TOML file of settings; a flag beats the file.", show_default=False)]
 
@@ -119,12 +122,40 @@ def _setting_parameters() -> list[inspect.Parameter]:
 
 
 def _resolve(task: str, full: bool | None, config: str, flags: dict[str, Any]) -> tuple[Task, Settings]:
+    chosen, flags, values = _given(task, config, flags)
+    strategy = None if full is None else ("full" if full else "partial")
+    return chosen, declarations.resolve(chosen, strategy, flags, values)
+
+
+def _given(task: str, config: str, flags: dict[str, Any]) -> tuple[Task, dict[str, Any], dict[str, Any]]:
+    """Return the task, the flags with its path among them, and what the config file says."""
     chosen, path = registry.get(task)
     if path and "data" in flags:
         raise UsageError(f"both the path {task} and --data {flags['data']} are given", "Give a task's name with --data, or the path alone")
-    values = declarations.read_config(config) if config else {}
-    strategy = None if full is None else ("full" if full else "partial")
-    return chosen, declarations.resolve(chosen, strategy, {**flags, **({"data": path} if path else {})}, values)
+    return chosen, {**flags, **({"data": path} if path else {})}, declarations.read_config(config) if config else {}
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    """Return percentages as growing shares that end in 1; nothing but 1 for an empty text."""
+    try:
+        shares = {float(part) / 100 for part in _listed(text)} | {1.0}
+    except ValueError:
+        shares = {0.0}
+    if not all(0 < share <= 1 for share in shares):
+        raise UsageError(f"--learning-curve {text} is not a list of percentages", "Such as: --learning-curve 5,10,25,50,100")
+    return tuple(sorted(shares))
+
+
+def _found(run: str, split: str, out: str, verify: bool) -> Run:
+    from .runs import find
+
+    if split not in ("valid", "test"):
+        raise UsageError(f"--split '{split}' is not one of: valid, test")
+    return find(run, out, verify)
 
 
 @command(app, "train")
@@ -160,19 +191,15 @@ def lr_find(task: TaskArgument, screen: Screen, flags: dict, full: Full = None, 
 def interpret(
     run: RunArgument,
     screen: Screen,
-    split: Annotated[str, typer.Option(help="Which part to look at: valid or test.")] = "valid",
+    split: Split = "valid",
     k: Annotated[int, typer.Option(help="How many top losses to show.", min=1, max=100)] = 12,
-    data: Annotated[str, typer.Option(help="Where the run's images lie now, if they were moved.", show_default=False)] = "",
+    data: Moved = "",
     open: Annotated[bool, typer.Option("--open", help="Open the pictures.")] = False,
     verify: Verify = True,
     out: OutOption = "exports",
 ) -> None:
     """Show where a classifier errs: per-class scores, confusion matrix, top losses."""
-    if split not in ("valid", "test"):
-        raise UsageError(f"--split '{split}' is not one of: valid, test")
-    from .runs import find
-
-    found = find(run, out, verify)
+    found = _found(run, split, out, verify)
     with screen.progress() as on_event:
         from . import interpretation
 
@@ -180,6 +207,45 @@ def interpret(
     screen.interpret_result(result)
     for picture in result.pictures if open else ():
         typer.launch(picture)
+
+
+@command(app, "evaluate")
+def evaluate(
+    run: RunArgument,
+    screen: Screen,
+    split: Split = "valid",
+    data: Moved = "",
+    verify: Verify = True,
+    out: OutOption = "exports",
+) -> None:
+    """Judge a run: every figure with its interval, calibration, and what it may answer at which confidence."""
+    found = _found(run, split, out, verify)
+    with screen.progress() as on_event:
+        from . import judging
+
+        result = judging.evaluate(found, split, data, on_event)
+    screen.evaluate_result(result)
+
+
+@command(app, "report")
+def report(
+    run: RunArgument,
+    screen: Screen,
+    split: Split = "valid",
+    data: Moved = "",
+    open: Annotated[bool, typer.Option("--open", help="Open the page.")] = False,
+    verify: Verify = True,
+    out: OutOption = "exports",
+) -> None:
+    """Write one page on a run: its figures, the images behind its errors, how to repeat it; and its model card."""
+    found = _found(run, split, out, verify)
+    with screen.progress() as on_event:
+        from . import explaining
+
+        result = explaining.report(found, split, data, on_event)
+    screen.report_result(result)
+    if open:
+        typer.launch(result.files[0])
 
 
 @command(app, "predict")
@@ -214,6 +280,31 @@ def predict(
         classifier = prediction.load(run, out, verify)
         tally = screen.predictions(prediction.predict(classifier, request, on_event), top, min_prob, at_once=bool(watch))
     raise typer.Exit(1 if tally.failed else 0)
+
+
+@command(app, "compare")
+def compare(
+    task: TaskArgument,
+    screen: Screen,
+    flags: dict,
+    arms: Annotated[str, typer.Option(help="What to compare: partial, full, or TOML files of settings.")] = "partial,full",
+    archs: Annotated[str, typer.Option(help="Backbones to compare, such as mobilenetv2_100,resnet50.", show_default=False)] = "",
+    folds: Annotated[int, typer.Option(help="Judge every image once, by K trainings; 0: on the valid part.", min=0, max=100)] = 0,
+    seeds: Annotated[int, typer.Option(help="Train each arm with N seeds.", min=1, max=100)] = 1,
+    learning_curve: Annotated[str, typer.Option(help="Also train on these percentages of the training images: 5,10,25,50,100.", show_default=False)] = "",
+    config: Config = "",
+) -> None:
+    """Train strategies, backbones or settings on the same images, and say what can be said of their differences."""
+    given, shares = _given(task, config, flags), _shares(learning_curve)
+    if folds == 1:
+        raise UsageError("--folds 1 leaves nothing to train on", "Use 2 folds or more, or 0 for the valid part")
+    with screen.progress() as on_event:
+        from . import comparison
+
+        chosen, typed, values = given
+        built = comparison.build_arms(chosen, _listed(arms), _listed(archs), typed, values)
+        result = comparison.compare(chosen, built, comparison.Design(folds, seeds, shares), on_event)
+    screen.compare_result(result)
 
 
 @command(app, "export")
@@ -311,15 +402,23 @@ def data_get(task: Annotated[str, typer.Argument(help="A task's name.", autocomp
 
 
 @command(data_app, "check")
-def data_check(task: TaskArgument, screen: Screen, flags: dict) -> None:
-    """Count images by class, part, size and mode; name those that cannot be read."""
+def data_check(
+    task: TaskArgument,
+    screen: Screen,
+    flags: dict,
+    drop: Annotated[
+        str, typer.Option(help="Also write a table without these: duplicates,conflicts,unreadable,leaks; nothing else changes.", show_default=False)
+    ] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where anything at all is wrong.")] = False,
+) -> None:
+    """Count images; name those that are unreadable, constant, there twice, in two parts or under two labels."""
     chosen, settings = _resolve(task, None, "", flags)
     from . import checking
 
     with screen.progress() as on_event:
-        summary = checking.check(chosen, settings, on_event)
-    screen.data_summary(summary)
-    raise typer.Exit(1 if summary.unreadable else 0)
+        report = checking.check(chosen, settings, _listed(drop), on_event)
+    screen.data_report(report)
+    raise typer.Exit(1 if report.summary.unreadable or (strict and report.counts) else 0)
 
 
 @app.callback(invoke_without_command=True)

@@ -9,47 +9,56 @@ import torch
 from sklearn import metrics as skm
 from torch import nn
 
+from . import calibration, uncertainty
 from .learner import network_input
-from .results import ClassScore, ConfusedPair, Evaluation, Event, OnEvent
+from .results import ClassScore, ConfusedPair, Evaluation, Event, OnEvent, Predictions, Row
+
+TOP = (3, 5)  # the truth among so many likeliest classes, where there are more
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, batches: Iterable, total: int, on_event: OnEvent) -> tuple[np.ndarray, np.ndarray]:
-    """Run the whole model over labelled batches: probabilities `[n, c]` and class indices `[n]`, in the loader's order."""
+def predict(model: nn.Module, batches: Iterable, rows: Sequence[Row], classes: Sequence[str], on_event: OnEvent) -> Predictions:
+    """Run the whole model over labelled batches, which hold the rows in their order."""
     model.eval()
-    probabilities, labels = [], []
+    said, labels = [], []
     for x, y in batches:
-        logits = model(network_input(x))
-        probabilities.append(logits.float().softmax(dim=1).cpu().numpy())
+        said.append(model(network_input(x)).float().log_softmax(dim=1).cpu().numpy())
         labels.append(y.as_subclass(torch.Tensor).cpu().numpy())
-        on_event(Event("evaluating", sum(map(len, labels)), total))
-    return np.concatenate(probabilities), np.concatenate(labels)
+        on_event(Event("evaluating", sum(map(len, labels)), len(rows)))
+    return Predictions(rows, classes, np.concatenate(said), np.concatenate(labels))
 
 
-def evaluate(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str], split: str) -> Evaluation:
-    """Judge probabilities `[n, c]` against class indices `[n]`, by scikit-learn.
+def evaluate(predictions: Predictions, split: str, temperature: float | None = None, seed: int = 0) -> Evaluation:
+    """Judge predictions, by scikit-learn where it has the figure.
 
-    Averages are over the classes that occur among labels or predictions; a class without predictions has precision 0.
+    Where no `temperature` is given, each image's probabilities come from one fitted without it, so that what is said of them holds for new
+    images. Averages are over the classes that occur among labels or predictions; a class without predictions has precision 0.
     """
-    predicted = probabilities.argmax(axis=1)
-    indices = list(range(len(classes)))
+    said, labels, classes = predictions.log_probabilities, predictions.labels, predictions.classes
+    before, fitted = calibration.tempered(said, 1.0), temperature or calibration.fit_temperature(said, labels)
+    probabilities = calibration.tempered(said, fitted) if temperature else calibration.cross_tempered(said, labels, seed)
+    predicted, indices = said.argmax(axis=1), list(range(len(classes)))
     by_class = skm.precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0)
-    per_class = [ClassScore(name, float(p), float(r), float(f), int(n)) for name, p, r, f, n in zip(classes, *by_class, strict=True)]
     confusion = skm.confusion_matrix(labels, predicted, labels=indices)
-    support = confusion.sum(axis=1)
-    exact = probabilities.astype(np.float64)
-    exact /= exact.sum(axis=1, keepdims=True)  # float32 rows miss 1 by more than scikit-learn allows
-    recalls = by_class[1][support > 0]
+    roc_auc, average_precision = _ranking(probabilities, labels)
     return Evaluation(
         split=split,
         classes=list(classes),
         accuracy=float(skm.accuracy_score(labels, predicted)),
-        balanced_accuracy=float(recalls.mean()),
-        log_loss=float(skm.log_loss(labels, exact, labels=indices)),
+        balanced_accuracy=float(by_class[1][by_class[3] > 0].mean()),
+        log_loss=calibration.log_loss(probabilities, labels),
         macro=_average(labels, predicted, "macro"),
         weighted=_average(labels, predicted, "weighted"),
-        per_class=per_class,
+        per_class=[ClassScore(name, float(p), float(r), float(f), int(n)) for name, p, r, f, n in zip(classes, *by_class, strict=True)],
         confusion=confusion.tolist(),
+        top={str(k): float(skm.top_k_accuracy_score(labels, probabilities, k=k, labels=indices)) for k in TOP if k < len(classes)},
+        kappa=_number(skm.cohen_kappa_score(labels, predicted, labels=indices)),
+        mcc=float(skm.matthews_corrcoef(labels, predicted)),
+        roc_auc=roc_auc,
+        average_precision=average_precision,
+        brier=calibration.brier(probabilities, labels),
+        intervals=_intervals(confusion, probabilities, labels, seed),
+        calibration=calibration.calibration(probabilities, before, labels, fitted),
     )
 
 
@@ -68,3 +77,23 @@ def most_confused(evaluation: Evaluation, least: int = 1) -> list[ConfusedPair]:
 def _average(labels: np.ndarray, predicted: np.ndarray, kind: str) -> ClassScore:
     precision, recall, f1, _ = skm.precision_recall_fscore_support(labels, predicted, average=kind, zero_division=0)
     return ClassScore(kind, float(precision), float(recall), float(f1), len(labels))
+
+
+def _ranking(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float | None, float | None]:
+    """Return ROC-AUC and average precision, each class against the rest, averaged over the classes that some images have and some have not."""
+    judged = [i for i in range(probabilities.shape[1]) if 0 < (labels == i).sum() < len(labels)]
+    if not judged:
+        return None, None
+    areas = [skm.roc_auc_score(labels == i, probabilities[:, i]) for i in judged]
+    precisions = [skm.average_precision_score(labels == i, probabilities[:, i]) for i in judged]
+    return float(np.mean(areas)), float(np.mean(precisions))
+
+
+def _intervals(confusion: np.ndarray, probabilities: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, tuple[float, float]]:
+    means = {"log_loss": calibration.losses(probabilities, labels), "brier": calibration.squares(probabilities, labels)}
+    return {**uncertainty.intervals(confusion, seed), **{name: uncertainty.mean_interval(values, labels, seed) for name, values in means.items()}}
+
+
+def _number(value: float) -> float:
+    """Return a figure, or 0 where it is not defined: kappa, where labels and predictions are all of one class."""
+    return float(value) if np.isfinite(value) else 0.0

@@ -1,18 +1,19 @@
-"""From a trained model to a run folder: weights, a fastai learner, metrics and history; and back."""
+"""From a trained model to a run folder: weights, a fastai learner, metrics, predictions and history; and back."""
 
 from __future__ import annotations
 
-import csv
+import copy
 import json
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 from fastai.data.block import CategoryBlock, DataBlock
 from fastai.data.transforms import ColReader, ColSplitter, Normalize
@@ -21,28 +22,45 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.augment import PadMode, RandomCrop, Resize, ResizeMethod
 from fastai.vision.data import ImageBlock
 from PIL import Image
+from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from .calibration import losses
 from .data.loaders import Stats
 from .errors import RunError, UsageError
 from .learner import build_model
 from .machine import versions
-from .results import ClassScore, EpochRow, Evaluation, Phase, Row
-from .runs import METRICS, Run, seal
+from .results import Evaluation, Phase, Predictions, Row
+from .runs import METRICS, Run, seal, write_csv, write_json
 from .settings import Settings
 
 WEIGHTS = "model.safetensors"
 LEARNER = "learner.pkl"
+PREDICTIONS = "predictions.parquet"
 METHODS = {"squish": ResizeMethod.Squish, "crop": ResizeMethod.Crop, "pad": ResizeMethod.Pad}
 
 
-def save_model(folder: Path, model: nn.Module, classes: Sequence[str], settings: Settings, stats: Stats) -> None:
-    """Write `model.safetensors`, with the classes and the normalisation in its header, and `learner.pkl`."""
+def save_model(folder: Path, model: nn.Module, classes: Sequence[str], settings: Settings, stats: Stats, temperature: float = 1.0) -> None:
+    """Write `model.safetensors`, with classes, normalisation and temperature in its header, and `learner.pkl`.
+
+    The weights are as they were trained. A fastai learner has no place for a temperature: there the last layer is divided by it.
+    """
     header = {"format": "pt", "arch": settings.arch, "classes": json.dumps(list(classes)), "mean": _joined(stats[0]), "std": _joined(stats[1])}
+    header["temperature"] = repr(temperature)
     save_file({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS, header)
     (folder / WEIGHTS).chmod(0o644)  # safetensors keeps the file to its owner
-    export_learner(folder / LEARNER, model, classes, settings, stats)
+    export_learner(folder / LEARNER, cooled(model, temperature), classes, settings, stats)
+
+
+def cooled(model: nn.Module, temperature: float) -> nn.Module:
+    """Return a model that shares all layers but the last, which gives its logits divided by a temperature."""
+    body, head = model
+    last = copy.deepcopy(head[-1])
+    with torch.no_grad():
+        for parameter in last.parameters():
+            parameter.div_(temperature)
+    return nn.Sequential(body, nn.Sequential(*head[:-1], last))
 
 
 def export_learner(path: Path, model: nn.Module, classes: Sequence[str], settings: Settings, stats: Stats) -> None:
@@ -79,6 +97,22 @@ def save_records(folder: Path, manifest: dict[str, Any], rows: Sequence[Row], ph
     write_csv(folder / "history.csv", [row for phase in phases for row in phase.epochs])
     write_json(folder / METRICS, evaluation.to_dict())
     seal(folder, manifest)
+
+
+def save_predictions(folder: Path, predictions: Predictions, split: str, probabilities: np.ndarray) -> Path:
+    """Write what a run answers for each image of a part: path, label, split, prediction, loss, and `p(class)` of each class. Returns the file."""
+    said, classes, rows = probabilities.argmax(axis=1), predictions.classes, predictions.rows
+    columns = {
+        "path": pa.array([row.path.encode(errors="surrogateescape").decode(errors="replace") for row in rows]),
+        "label": pa.array([row.label for row in rows]),
+        "split": pa.array([split] * len(rows)),
+        "prediction": pa.array([classes[i] for i in said]),
+        "loss": pa.array(losses(probabilities, predictions.labels), pa.float32()),
+        **{f"p({name})": pa.array(probabilities[:, i], pa.float32()) for i, name in enumerate(classes)},
+    }
+    path = folder / (PREDICTIONS if split == "valid" else f"predictions_{split}.parquet")
+    parquet.write_table(pa.table(list(columns.values()), names=list(columns)), path)
+    return path
 
 
 def manifest(settings: Settings, classes: Sequence[str], stats: Stats, **facts: Any) -> dict[str, Any]:
@@ -121,18 +155,6 @@ def open_learner(run: Run, trust: bool) -> Learner:
             "Pass trust=True if the run comes from you or someone you trust; without backend= no pickle is opened",
         )
     return load_learner(run.folder / LEARNER)
-
-
-def write_csv(path: Path, rows: Sequence[EpochRow | ClassScore | Row]) -> None:
-    """Write dataclasses of one kind, at least one, under the names of their fields."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([field.name for field in fields(rows[0])])
-        writer.writerows(vars(row).values() for row in rows)
-
-
-def write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _joined(numbers: Sequence[float]) -> str:

@@ -17,6 +17,7 @@ from torch import nn
 from . import cache
 from .data import ImageTable, Store
 from .data.loaders import Stats, augmented_loader, plain_loader
+from .data.table import SPARE
 from .folding import folded
 from .learner import fingerprint, network_input
 from .machine import release_pages
@@ -25,7 +26,7 @@ from .settings import Settings
 
 KIND = "features"
 FILE = "features.f16"
-LAYOUT = 2  # to be raised when the features of the same images would come out otherwise
+LAYOUT = 3  # to be raised when the features of the same images would come out otherwise
 BATCH = 128  # images a forward pass
 LARGEST = 65504.0  # of float16
 
@@ -77,8 +78,9 @@ def extract(body: nn.Module, dls: DataLoaders, table: ImageTable, store: Store |
     """
     cheap = folded(body)
     train, valid = table.part("train"), table.part("valid")
-    both = sorted(train + valid, key=lambda row: row.path)
-    varied = both if settings.fold is not None else sorted(train, key=lambda row: row.path)  # with folds, every image is trained on by most of them
+    trainable = train + table.part(SPARE)
+    both = sorted(trainable + valid + (table.part("test") if table.own_folds else []), key=lambda row: row.path)  # another fold needs all of them
+    varied = both if settings.fold is not None else sorted(trainable, key=lambda row: row.path)  # with folds, every image is trained on by most of them
     count = settings.views if settings.augment != "none" else 1
     views = [_View(0, both), *(_View(number, varied) for number in range(1, count))]
     about = _common_key(body, settings, stats, dls.device)
@@ -91,7 +93,8 @@ def extract(body: nn.Module, dls: DataLoaders, table: ImageTable, store: Store |
         if found[i] is None:
             found[i] = _made(cheap, _loader(dls, view, settings), names[i], lambda n, before=done: on_event(Event("backbone: features", before + n, total)))
             done += len(view.rows)
-    cost = Pass(total, time.perf_counter() - started, sum(len(view.rows) for view in views) - total)
+    earlier = sum(about["seconds"] for _, about in filter(None, kept))
+    cost = Pass(total, time.perf_counter() - started, sum(len(view.rows) for view in views) - total, earlier)
     classes = {label: i for i, label in enumerate(table.classes)}
     return Features(_part(train, views, found, classes), _part(valid, views[:1], found[:1], classes), cost)
 
@@ -105,11 +108,11 @@ def _view_key(view: _View, settings: Settings, store: Store) -> dict[str, Any]:
     plain = {"store": store.key, "rows": [store.index[row.path] for row in view.rows]}
     if not view.number:
         return plain
-    return {**plain, "view": view.number, "augment": [settings.augment, settings.flip, settings.rotate, settings.colour, settings.seed]}
+    return {**plain, "view": view.number, "augment": [settings.augment, settings.flip, settings.rotate, settings.colour, settings.fixed_seed]}
 
 
 def _loader(dls: DataLoaders, view: _View, settings: Settings) -> TfmdDL:
-    set_seed(settings.seed + view.number, reproducible=True)  # each view by itself, for others may have been kept
+    set_seed(settings.fixed_seed + view.number, reproducible=True)  # each view by itself, for others may have been kept
     return augmented_loader(dls, view.rows, BATCH) if view.number else plain_loader(dls, view.rows, BATCH)
 
 
@@ -122,12 +125,12 @@ def _made(body: nn.Module, loader: TfmdDL, name: str, report: Callable[[int], No
 
 
 def _file(folder: Path, batches: Iterator[np.ndarray]) -> dict[str, Any]:
-    images, width = 0, 0
+    images, width, started = 0, 0, time.perf_counter()
     with open(folder / FILE, "wb") as file:
         for features in batches:
             file.write(features.tobytes())
             images, width = images + len(features), features.shape[1]
-    return {"images": images, "width": width}
+    return {"images": images, "width": width, "seconds": time.perf_counter() - started}
 
 
 def _opened(folder: Path, about: dict[str, Any]) -> np.ndarray:

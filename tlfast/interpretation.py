@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,11 @@ from fastai.interpret import ClassificationInterpretation
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 
-from . import evaluation, exporting, images, learner, plotting, tasks
-from .data import ImageTable, Store, load_table, open_store
-from .data.loaders import build_loaders, plain_loader
-from .data.sources import locate
-from .errors import DataError
-from .results import Event, InterpretResult, OnEvent, Row, ignore
-from .runs import Run
-from .settings import Settings
+from . import evaluation, images, plotting, reopening, reporting
+from .calibration import tempered
+from .errors import RunError
+from .results import Event, InterpretResult, OnEvent, Predictions, Row, ignore
+from .runs import Run, note_test, write_csv, write_json
 
 PAIRS = 10
 
@@ -44,14 +41,10 @@ def interpret(run: Run, split: str = "valid", k: int = 12, data: str = "", on_ev
 
     Pictures and tables go to `<run>/plots/`. Raises DataError where the part is empty or the run's classes are not the data's.
     """
-    settings = Settings.from_dict(run.manifest["settings"])
-    table, store = _table(run, settings, data, on_event)
-    rows = table.part(split)
-    if not rows:
-        raise DataError(f"the data of {run.id} has no {split} part", "Use --split " + " or ".join(s for s in ("valid", "test") if table.part(s)))
-    interpretation = predicted(run, settings, table, store, rows, on_event)
-    result = evaluation.evaluate(interpretation.probabilities.numpy(), interpretation.targets.numpy(), table.classes, split)
-    losses = worst(interpretation, rows, k)
+    model = reopening.reopen(run, data, on_event)
+    settings, predictions = model.settings, reopening.predictions(model, split, on_event)
+    result, rows = reopening.judged(model, predictions, split), predictions.rows
+    losses = worst(interpreted(model, predictions), rows, k)
     folder = run.folder / "plots"
     suffix = "" if split == "valid" else f"_{split}"
     title = f"{settings.task}, {settings.strategy} fine-tuning of {settings.arch}: {result.accuracy:.1%} of {len(rows):,} {split} images right"
@@ -59,23 +52,31 @@ def interpret(run: Run, split: str = "valid", k: int = 12, data: str = "", on_ev
     shown = [images.open_image(item["path"]) for item in losses]
     pictures.append(plotting.top_losses(losses, shown, folder / f"top_losses{suffix}.png", f"{run.id}: the {len(losses)} largest losses, {split} part"))
     answer = InterpretResult(run.id, result, evaluation.most_confused(result)[:PAIRS], losses, [str(path) for path in pictures])
-    exporting.write_json(folder / f"interpretation{suffix}.json", answer.to_dict())
-    exporting.write_csv(folder / f"per_class{suffix}.csv", [*result.per_class, result.macro, result.weighted])
-    return answer
+    write_json(folder / f"interpretation{suffix}.json", answer.to_dict())
+    write_csv(folder / f"per_class{suffix}.csv", [*result.per_class, result.macro, result.weighted])
+    if split == "test":
+        run = note_test(run, "interpret", {"images": len(rows), "accuracy": result.accuracy})
+    return replace(answer, report=_report(run, model, split, on_event))
 
 
-def predicted(run: Run, settings: Settings, table: ImageTable, store: Store | None, rows: list[Row], on_event: OnEvent) -> OnePass:
-    """Run the model once over the rows and hand the predictions to fastai's interpretation."""
-    device = learner.pick_device(settings.device)
-    dls = build_loaders(table, settings, (run.manifest["mean"], run.manifest["std"]), device, store)
-    model = exporting.load_model(run).to(device)
-    loader = plain_loader(dls, rows, settings.bs)
-    probabilities, targets = evaluation.predict(model, loader, len(rows), on_event)
-    learn = Learner(dls, model, loss_func=CrossEntropyLossFlat())
-    return OnePass(learn, loader, torch.from_numpy(probabilities), torch.from_numpy(targets))
+def _report(run: Run, model: reopening.Reopened, split: str, on_event: OnEvent) -> str:
+    """Write the report too, where the run kept its predictions of this part; return its place."""
+    try:
+        maps = reopening.looked(model, reporting.worst(run, split), on_event)
+        return str(reporting.write(run, split, maps, on_event)[0])
+    except RunError as error:
+        on_event(Event("report", note=f"{error.message}: {error.hint}"))
+        return ""
 
 
-def worst(interpretation: OnePass, rows: list[Row], k: int) -> list[dict[str, Any]]:
+def interpreted(model: reopening.Reopened, predictions: Predictions) -> OnePass:
+    """Hand predictions, as the run's exports give them, to fastai's interpretation."""
+    probabilities = tempered(predictions.log_probabilities, model.temperature).astype(np.float32)
+    learn = Learner(model.dls, model.network, loss_func=CrossEntropyLossFlat())
+    return OnePass(learn, model.loader(predictions.rows), torch.from_numpy(probabilities), torch.from_numpy(predictions.labels))
+
+
+def worst(interpretation: OnePass, rows: Sequence[Row], k: int) -> list[dict[str, Any]]:
     """Return the k images with the largest losses: path, truth, prediction, their probabilities and the loss."""
     losses, indices = interpretation.top_losses(min(k, len(rows)))
     found = []
@@ -93,15 +94,3 @@ def worst(interpretation: OnePass, rows: list[Row], k: int) -> list[dict[str, An
             }
         )
     return found
-
-
-def _table(run: Run, settings: Settings, data: str, on_event: OnEvent) -> tuple[ImageTable, Store | None]:
-    """Rebuild the table that the run was trained on; say so where the images have changed since."""
-    source = data or run.manifest["data"]["source"]
-    task = tasks.registered().get(settings.task) or tasks.folder_task(Path(source))
-    table, store = open_store(load_table(task, replace(settings, data=source), locate(task, source)), settings, on_event)
-    if list(table.classes) != run.manifest["classes"]:
-        raise DataError(f"{source} has other classes than the run {run.id}", f"The run's are: {', '.join(run.manifest['classes'])}")
-    if table.fingerprint() != run.manifest["data"]["fingerprint"]:
-        on_event(Event("data", note=f"the images of {source} are not those that {run.id} was trained on"))
-    return table, store

@@ -12,9 +12,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .results import Evaluation, RateCurve
+from .results import CompareResult, Evaluation, RateCurve
 
 BLUE, RED = "#0072B2", "#D55E00"  # of the Okabe-Ito palette, told apart by all common kinds of sight
+PALETTE = (BLUE, RED, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MATRIX_COLOURS = "Blues"  # one hue, light to dark: readable in grey too
 NUMBERS_UP_TO = 40  # classes beyond which numbers in the cells would be too small to read
 NAMES_UP_TO = 120
@@ -103,6 +104,67 @@ def rate_curve(curve: RateCurve, path: Path, title: str) -> Path:
     axes.annotate(f" {curve.suggestion:.1e}", (curve.suggestion, 0.97), xycoords=("data", "axes fraction"), color=RED, va="top")
     axes.grid(alpha=0.3)
     return _save(figure, path)
+
+
+def calibration(evaluation: Evaluation, path: Path, title: str) -> Path:
+    """Draw the reliability diagram, and accuracy against the share of images answered."""
+    found = evaluation.calibration
+    figure = Figure(figsize=(10.4, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot([0, 1], [0, 1], color="grey", linestyle=":", label="as it should be")
+    size = np.array([each.images for each in found.bins])
+    left.scatter([b.confidence for b in found.bins], [b.accuracy for b in found.bins], s=15 + 300 * size / size.max(), color=BLUE, alpha=0.8, label="images")
+    left.set(xlabel="probability of the likeliest class (mean of a bin)", ylabel="share of them that is right", xlim=(0, 1.03), ylim=(0, 1.05))
+    left.set_title(f"calibration error {found.error:.3f}; {found.error_before:.3f} before temperature {found.temperature:.2f}", fontsize=10)
+    left.legend(loc="upper left", frameon=False)
+    right.plot([p.coverage for p in found.curve], [p.accuracy for p in found.curve], color=BLUE)
+    for accuracy, point in found.promises.items():
+        right.plot(point.coverage, point.accuracy, "o", color=RED)
+        text = f" {float(accuracy):.0%} right above {point.threshold:.2f}"
+        right.annotate(text, (point.coverage, point.accuracy), fontsize=9, ha="right" if point.coverage > 0.5 else "left", va="bottom", color=RED)
+    right.set(xlabel="share of images that are answered", ylabel="share of the answers that is right", xlim=(0, 1.02))
+    right.set_title("answering only when sure enough", fontsize=10)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.suptitle(title, fontsize=13, fontweight="bold")
+    return _save(figure, path)
+
+
+def pareto(result: CompareResult, path: Path) -> Path:
+    """Draw each arm's accuracy, with its interval, against the milliseconds that its `model.onnx` takes for an image."""
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for arm, colour in zip(result.arms, _colours(len(result.arms)), strict=True):
+        low, high = arm.accuracy_interval
+        axes.errorbar(arm.milliseconds, arm.accuracy, yerr=[[arm.accuracy - low], [high - arm.accuracy]], fmt="o", capsize=4, color=colour, label=arm.name)
+    axes.set(xlabel="milliseconds an image (model.onnx, this machine)", ylabel="accuracy, with its 95 % interval", title=f"{result.task}: {result.judged_on}")
+    axes.set_xlim(0, 1.15 * max(arm.milliseconds for arm in result.arms))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return _save(figure, path)
+
+
+def learning_curve(result: CompareResult, path: Path) -> Path:
+    """Draw accuracy, with its interval, against the number of training images, a line an arm; where two cross is marked."""
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    axes = figure.subplots()
+    arms = list(dict.fromkeys(point.arm for point in result.curve))
+    for arm, colour in zip(arms, _colours(len(arms)), strict=True):
+        points = [point for point in result.curve if point.arm == arm]
+        images = [point.images for point in points]
+        axes.plot(images, [point.accuracy for point in points], "o-", color=colour, label=arm)
+        axes.fill_between(images, *zip(*(point.interval for point in points), strict=True), color=colour, alpha=0.15)
+    most = max(point.images for point in result.curve)
+    for crossing in result.crossings:
+        axes.axvline(crossing.share * most, color="grey", linestyle=":")
+    axes.set(xscale="log", xlabel="training images", ylabel="accuracy, with its 95 % interval", title=f"{result.task}: {result.judged_on}")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return _save(figure, path)
+
+
+def _colours(count: int) -> list[str]:
+    return [PALETTE[i % len(PALETTE)] for i in range(count)]
 
 
 def _save(figure: Figure, path: Path) -> Path:

@@ -29,10 +29,10 @@ OURS = "tlfast/"  # begins the names of the nodes around the network
 LEAST_AGREEMENT = 0.995  # of their likeliest classes
 
 
-def save(path: Path, model: nn.Module, settings: Settings, stats: Stats, about: Mapping[str, str]) -> None:
+def save(path: Path, model: nn.Module, settings: Settings, stats: Stats, about: Mapping[str, str], temperature: float = 1.0) -> None:
     """Write `model.onnx`; `about` goes into its metadata, so that the file alone is enough. Raises ExportError."""
     try:
-        graph = build(model.cpu().eval(), settings, stats)
+        graph = build(model.cpu().eval(), settings, stats, temperature)
         helper.set_model_props(graph, dict(about))
         onnx.checker.check_model(graph)
         onnx.save(graph, path)
@@ -42,10 +42,10 @@ def save(path: Path, model: nn.Module, settings: Settings, stats: Stats, about: 
         ) from error
 
 
-def build(model: nn.Module, settings: Settings, stats: Stats) -> onnx.ModelProto:
+def build(model: nn.Module, settings: Settings, stats: Stats, temperature: float = 1.0) -> onnx.ModelProto:
     """Return the whole graph: uint8 RGB `[b, h, w, 3]` -> resized as `images.prepare` does -> network -> softmax, `[b, c]`.
 
-    Height and width are free; all images of a batch have the same. The logits are divided by `temperature`, which is 1 until it is fitted.
+    Height and width are free; all images of a batch have the same. The logits are divided by `temperature`.
     """
     exported = onnx.load_from_string(_network(model, settings.size))
     graph = exported.graph
@@ -61,13 +61,13 @@ def build(model: nn.Module, settings: Settings, stats: Stats) -> onnx.ModelProto
     nodes = [*before, *graph.node, *after]
     del graph.node[:], graph.input[:], graph.output[:]
     graph.node.extend(nodes)
-    graph.initializer.extend([*constants, _constant("temperature", np.array(1.0, np.float32))])
+    graph.initializer.extend([*constants, _constant("temperature", np.array(temperature, np.float32))])
     graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["batch", "height", "width", 3]))
     graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", classes]))
     return exported
 
 
-def check(path: Path, model: nn.Module, settings: Settings, stats: Stats, sources: Sequence[str], on_event: OnEvent) -> Agreement:
+def check(path: Path, model: nn.Module, settings: Settings, stats: Stats, sources: Sequence[str], on_event: OnEvent, temperature: float = 1.0) -> Agreement:
     """Compare the file with the network on images, each from its file to its probabilities. Raises ExportError where they disagree."""
     network = open_network(path)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in stats)
@@ -76,7 +76,7 @@ def check(path: Path, model: nn.Module, settings: Settings, stats: Stats, source
         block = sources[start : start + BATCH]
         opened = [images.open_image(source) for source in block]
         prepared = np.stack([images.prepare(image, settings.size, settings.full_size, settings.resize) for image in opened])
-        for source, image, ours in zip(block, opened, _by_torch(model, prepared, mean, std), strict=True):
+        for source, image, ours in zip(block, opened, _by_torch(model, prepared, mean, std, temperature), strict=True):
             theirs = network.probabilities(np.asarray(image)[None])[0]
             differences.append(float(np.abs(ours - theirs).max()))
             if ours.argmax() != theirs.argmax():
@@ -93,10 +93,10 @@ def check(path: Path, model: nn.Module, settings: Settings, stats: Stats, source
 
 
 @torch.inference_mode()
-def _by_torch(model: nn.Module, pixels: np.ndarray, mean: torch.Tensor, std: torch.Tensor) -> np.ndarray:
+def _by_torch(model: nn.Module, pixels: np.ndarray, mean: torch.Tensor, std: torch.Tensor, temperature: float) -> np.ndarray:
     """Prepared images, uint8 `[b, size, size, 3]`, to the network's own probabilities `[b, c]`."""
     batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)
-    return model(network_input((batch - mean) / std)).softmax(dim=1).numpy()
+    return (model(network_input((batch - mean) / std)) / temperature).softmax(dim=1).numpy()
 
 
 def _network(model: nn.Module, size: int) -> bytes:

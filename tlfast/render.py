@@ -20,10 +20,44 @@ from rich.text import Text
 
 from .errors import TlfastError
 from .recording import UNSURE, as_dict, label
-from .results import DataSummary, EpochRow, Evaluation, Event, Export, ExportResult, InterpretResult, OnEvent, Pass, Phase, Plan, PredictRow, Tally, TrainResult
+from .results import (
+    ArmDifference,
+    ArmScore,
+    CompareResult,
+    DataReport,
+    DataSummary,
+    EpochRow,
+    EvaluateResult,
+    Evaluation,
+    Event,
+    Export,
+    ExportResult,
+    InterpretResult,
+    OnEvent,
+    Pass,
+    Phase,
+    Plan,
+    PredictRow,
+    ReportResult,
+    Tally,
+    TrainResult,
+)
 from .settings import Settings, Task, declared, types
 
 EPOCH_COLUMNS = ("phase", "epoch", "train loss", "valid loss", "accuracy", "macro F1", "seconds")
+FIGURES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "macro_f1": "macro F1",
+    "kappa": "Cohen's kappa",
+    "mcc": "Matthews correlation",
+    "log_loss": "log loss",
+    "brier": "Brier score",
+    "roc_auc": "ROC AUC",
+    "average_precision": "average precision",
+}
 LISTED = 40  # images; of more the counts are shown
 PLAIN_WIDTH = 200  # columns when the output is piped: a terminal's width is not known there
 
@@ -95,8 +129,39 @@ class Screen:
         self._scores(result.evaluation)
         pairs = [(p.actual, p.predicted, str(p.count), f"{p.share:.1%}") for p in result.confused]
         self._table(("actual", "called", "images", "share of actual"), pairs, title="most confused")
-        for picture in result.pictures:
-            self.out.print(picture, soft_wrap=True)
+        for file in filter(None, [*result.pictures, result.report]):
+            self.out.print(escape(file), soft_wrap=True)
+
+    def evaluate_result(self, result: EvaluateResult) -> None:
+        self.emit(result.to_dict(), self._evaluate_result, result)
+
+    def _evaluate_result(self, result: EvaluateResult) -> None:
+        self._scores(result.evaluation)
+        self._facts(result.run, _figures(result.evaluation))
+        for file in result.files:
+            self.out.print(file, soft_wrap=True)
+
+    def report_result(self, result: ReportResult) -> None:
+        self.emit(result.to_dict(), lambda: [self.out.print(escape(file), soft_wrap=True) for file in result.files])
+
+    def compare_result(self, result: CompareResult) -> None:
+        self.emit(result.to_dict(), self._compare_result, result)
+
+    def _compare_result(self, result: CompareResult) -> None:
+        columns = ("arm", "accuracy", "macro F1", "SD over seeds", "seconds", "parameters", "MB", "ms/image")
+        self._table(columns, [_arm_cells(arm) for arm in result.arms], title=f"{escape(result.source)}, {result.judged_on}")
+        if result.differences:
+            rows = [_difference_cells(difference) for difference in result.differences]
+            self._table(("difference", "points of accuracy", "points of macro F1", "McNemar p", "corrected", "shown"), rows)
+        if result.curve:
+            arms, shares = list(dict.fromkeys(p.arm for p in result.curve)), list(dict.fromkeys(p.share for p in result.curve))
+            cells = {(p.arm, p.share): _with_interval(p.accuracy, p.interval) for p in result.curve}
+            self._table(("training images", *map(escape, arms)), [(f"{share:.0%}", *(cells[arm, share] for arm in arms)) for share in shares])
+        for crossing in result.crossings:
+            self.out.print(f"{escape(crossing.better_above)} overtakes {escape(crossing.better_below)} at about {crossing.share:.0%} of the training images")
+        self.out.print(f"[bold]{escape(result.verdict)}[/]", soft_wrap=True)
+        reused = f", {result.reused} of the trainings found from earlier" if result.reused else ""
+        self.out.print(f"{escape(result.folder)} ({result.seconds:.1f} s{reused})", soft_wrap=True)
 
     def export_result(self, result: ExportResult) -> None:
         self.emit(result.to_dict(), self._export_result, result)
@@ -108,15 +173,29 @@ class Screen:
         if result.bundle:
             self.out.print(f"bundle: {escape(result.bundle)}", soft_wrap=True)
 
-    def data_summary(self, summary: DataSummary) -> None:
-        self.emit(summary.to_dict(), self._data_summary, summary)
+    def data_report(self, report: DataReport) -> None:
+        self.emit(report.to_dict(), self._data_report, report)
+
+    def _data_report(self, report: DataReport) -> None:
+        self._data_summary(report.summary)
+        if report.counts:
+            self._table(("finding", "images"), [(kind, f"{count:,}") for kind, count in report.counts.items()])
+            self.out.print(f"each by name: {escape(report.findings_file)}", soft_wrap=True)
+        if report.table:
+            said = ", ".join(f"{count:,} {kind}" for kind, count in report.dropped.items()) or "nothing"
+            self.out.print(f"left out: {said}; to train on the rest: --data {escape(report.table)}", soft_wrap=True)
 
     def _data_summary(self, summary: DataSummary) -> None:
         parts = list(summary.counts)
         rows = [(label, *(f"{summary.counts[part][label]:,}" for part in parts)) for label in summary.classes]
         rows.append(("all", *(f"{summary.total(part):,}" for part in parts)))
         self._table(("class", *parts), rows, title=escape(summary.source))
-        facts = {"groups": f"{summary.groups:,}" if summary.groups else "", "sizes": _most(summary.sizes), "modes": _most(summary.modes)}
+        facts = {
+            "imbalance": _imbalance(summary),
+            "groups": f"{summary.groups:,}" if summary.groups else "",
+            "sizes": _most(summary.sizes),
+            "modes": _most(summary.modes),
+        }
         self._facts("", {name: value for name, value in facts.items() if value})
         for note in summary.notes:
             self.out.print(f"note: {escape(note)}", soft_wrap=True)
@@ -268,20 +347,72 @@ def settings_rows() -> list[tuple[str, str, str]]:
 def _closing(result: TrainResult) -> dict[str, str]:
     e, settings = result.evaluation, Settings.from_dict(result.settings)
     averages = {f"{s.name} average": f"precision {s.precision:.4f}  recall {s.recall:.4f}  F1 {s.f1:.4f}" for s in (e.macro, e.weighted)}
+    figures = _figures(e)
     phases = {}
     for phase in result.phases:
         if phase.features:
             phases[f"features for the {phase.name}"] = _pass(phase.features)
         phases[phase.name] = _phase(phase)
     return {
-        "accuracy": f"{e.accuracy:.4f} on {e.macro.support:,} {e.split} images",
+        "accuracy": f"{figures['accuracy']} on {e.macro.support:,} {e.split} images",
         **averages,
+        **{name: figures[name] for name in ("calibration error", "sure answers")},
         "strategy": f"{settings.strategy} fine-tuning of {settings.arch} at {settings.size} px on {result.device}",
         "weights": result.weights,
         **phases,
         "seconds": f"{result.seconds:.1f}",
         "run": result.folder,
     }
+
+
+def _figures(e: Evaluation) -> dict[str, str]:
+    """Return every figure of an evaluation that is a single number, with its bootstrap interval where it has one."""
+    c = e.calibration
+    numbers = {
+        "accuracy": e.accuracy,
+        "balanced_accuracy": e.balanced_accuracy,
+        **{f"macro_{name}": getattr(e.macro, name) for name in ("precision", "recall", "f1")},
+        "kappa": e.kappa,
+        "mcc": e.mcc,
+        "log_loss": e.log_loss,
+        "brier": e.brier,
+        "roc_auc": e.roc_auc,
+        "average_precision": e.average_precision,
+    }
+    shown = {FIGURES[name]: _with_interval(value, e.intervals.get(name)) for name, value in numbers.items() if value is not None}
+    promised = [f"{float(accuracy):.0%} right on {p.coverage:.0%} of the images, from {p.threshold:.2f} on" for accuracy, p in c.promises.items()]
+    return {
+        **shown,
+        **{f"among the {k} likeliest": f"{share:.4f}" for k, share in e.top.items()},
+        "calibration error": f"{c.error:.4f}, {c.error_before:.4f} before temperature {c.temperature:.3f}",
+        "sure answers": "; ".join(promised) or "90% right at no confidence",
+    }
+
+
+def _imbalance(summary: DataSummary) -> str:
+    counts = summary.counts.get("train", {})
+    if not counts or not min(counts.values()):
+        return ""
+    most, least = max(counts, key=lambda label: counts[label]), min(counts, key=lambda label: counts[label])
+    return f"{most} has {counts[most] / counts[least]:.1f} times the training images of {least}"
+
+
+def _arm_cells(arm: ArmScore) -> tuple[str, ...]:
+    sd = "-" if arm.accuracy_sd is None else f"{arm.accuracy_sd:.4f}"
+    scores = _with_interval(arm.accuracy, arm.accuracy_interval), _with_interval(arm.macro_f1, arm.macro_f1_interval)
+    return (escape(arm.name), *scores, sd, f"{arm.seconds:.1f}", f"{arm.parameters:,}", f"{arm.megabytes:.1f}", f"{arm.milliseconds:.1f}")
+
+
+def _difference_cells(d: ArmDifference) -> tuple[str, ...]:
+    gains = [
+        f"{100 * value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+        for value, (low, high) in ((d.accuracy, d.accuracy_interval), (d.macro_f1, d.macro_f1_interval))
+    ]
+    return (escape(f"{d.first} - {d.second}"), *gains, f"{d.p:.2g}", f"{d.p_corrected:.2g}", "yes" if d.shown else "no")
+
+
+def _with_interval(value: float, interval: tuple[float, float] | None) -> str:
+    return f"{value:.4f} ({interval[0]:.4f} to {interval[1]:.4f})" if interval else f"{value:.4f}"
 
 
 def _phase(phase: Phase) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,15 @@ class RateCurve:
 
 @dataclass(frozen=True)
 class Pass:
-    """Passes of a network over images, without training it: how many it was run on, how long that took, how many were kept from before."""
+    """Passes of a network over images, without training it: how many it was run on, how long that took, how many were kept from before.
+
+    `kept_seconds` is what those took when they were made.
+    """
 
     images: int
     seconds: float
     kept: int = 0
+    kept_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -110,10 +117,61 @@ class ClassScore:
 
 
 @dataclass(frozen=True)
+class Predictions:
+    """What a network said of images of one part: log probabilities `[n, c]` before any temperature, and class indices `[n]` of the labels."""
+
+    rows: Sequence[Row]
+    classes: Sequence[str]
+    log_probabilities: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Images whose likeliest class has a probability above `low` and up to `high`: how many, its mean, and the share that is right."""
+
+    low: float
+    high: float
+    images: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Answering only where the likeliest class reaches `threshold`: the share of images answered, and the share of those that is right."""
+
+    threshold: float
+    coverage: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far probabilities can be believed, and what they were before temperature scaling.
+
+    On the valid part each image's probabilities come from a temperature fitted without it; `temperature` is that fitted on all, which the
+    run's exports use. `error` is the expected calibration error in 15 bins. `promises` gives, for an accuracy, the threshold from which on
+    answers are right so often on these images.
+    """
+
+    temperature: float
+    error: float
+    error_before: float
+    log_loss_before: float
+    brier_before: float
+    bins: list[ReliabilityBin]
+    curve: list[Coverage]
+    promises: dict[str, Coverage]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """How well predictions agree with labels on one part of the data.
 
-    `confusion[i][j]` counts images of class i that were called class j.
+    `confusion[i][j]` counts images of class i that were called class j. `top` is the share of images whose class is among the k likeliest.
+    `roc_auc` and `average_precision` are macro averages of each class against the rest, over the classes that have both (None: none has).
+    `intervals` gives bootstrap 95 % intervals by figure.
     """
 
     split: str
@@ -125,6 +183,14 @@ class Evaluation:
     weighted: ClassScore
     per_class: list[ClassScore]
     confusion: list[list[int]]
+    top: dict[str, float]
+    kappa: float
+    mcc: float
+    roc_auc: float | None
+    average_precision: float | None
+    brier: float
+    intervals: dict[str, tuple[float, float]]
+    calibration: Calibration
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -158,6 +224,44 @@ class DataSummary:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with an image: its kind, and the image that it is the copy of or disagrees with ("" for none).
+
+    `value` is the correlation of two that are nearly alike, or the spread in grey levels of one that shows next to nothing.
+    """
+
+    kind: str
+    path: str
+    label: str
+    split: str
+    other: str = ""
+    other_label: str = ""
+    other_split: str = ""
+    value: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What a data set is, and what is wrong with it: how many images by kind of finding, the findings, and the files that hold them.
+
+    `table` is a CSV of the images that were left when those of some kinds were dropped, `dropped` how many went for which.
+    """
+
+    summary: DataSummary
+    counts: dict[str, int]
+    findings: list[Finding] = field(default_factory=list)
+    findings_file: str = ""
+    table: str = ""
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the single findings, which may be very many and are in their file."""
+        files = {"findings_file": self.findings_file, "table": self.table}
+        return {**self.summary.to_dict(), "findings": self.counts, **files, "dropped": self.dropped}
 
 
 @dataclass(frozen=True)
@@ -209,6 +313,112 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
+class EvaluateResult:
+    """What `tlfast evaluate` found, and the files that it wrote into the run (of the test part only; a training writes those of the valid part)."""
+
+    run: str
+    evaluation: Evaluation
+    files: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ArmScore:
+    """One arm of a comparison: how good it is, with bootstrap 95 % intervals over the images, and what it costs.
+
+    `seconds` are those of one training on all training images, the frozen backbone's pass counted even where it was kept from before;
+    `megabytes` and `milliseconds` those of `model.onnx` for one image. `accuracy_sd` is the standard deviation over seeds (None: one seed).
+    """
+
+    name: str
+    settings: dict[str, Any]
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    accuracy_sd: float | None
+    macro_f1: float
+    macro_f1_interval: tuple[float, float]
+    images: int
+    trainings: int
+    seconds: float
+    parameters: int
+    megabytes: float
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class ArmDifference:
+    """How much better `first` is than `second` on the same images, with bootstrap 95 % intervals.
+
+    `p` is McNemar's exact test's (of the first seed), `p_corrected` Holm's where there are several pairs. A difference is `shown` where the
+    corrected p is below 0.05 and the interval of accuracy leaves 0 out.
+    """
+
+    first: str
+    second: str
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    macro_f1: float
+    macro_f1_interval: tuple[float, float]
+    p: float
+    p_corrected: float
+    shown: bool
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Accuracy of an arm that was trained on a share of the training images."""
+
+    arm: str
+    share: float
+    images: float
+    accuracy: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Two arms of a learning curve, of which `better_below` is ahead up to about `share` of the training images and `better_above` from there."""
+
+    better_below: str
+    better_above: str
+    share: float
+
+
+@dataclass(frozen=True)
+class CompareResult:
+    """Arms trained and judged on the same images, and what can be said of their differences."""
+
+    task: str
+    source: str
+    judged_on: str
+    arms: list[ArmScore]
+    differences: list[ArmDifference]
+    verdict: str
+    curve: list[CurvePoint]
+    crossings: list[Crossing]
+    reused: int  # trainings found from earlier
+    seconds: float
+    folder: str = ""
+    files: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """The page and the model card that `tlfast report` wrote."""
+
+    run: str
+    files: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class InterpretResult:
     """Where a classifier errs: per-class scores, the most confused pairs and the pictures drawn."""
 
@@ -217,6 +427,7 @@ class InterpretResult:
     confused: list[ConfusedPair]
     top_losses: list[dict[str, Any]]
     pictures: list[str]
+    report: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,8 @@ def check_writable(out: str, task: str, name: str) -> None:
 
 
 @contextmanager
-def writing(out: str, task: str, run_id: str) -> Iterator[tuple[Path, list[Path]]]:
-    """Give a temporary folder to fill; when the block ends well it becomes the run, and the task's latest.
+def writing(out: str, task: str, run_id: str, latest: bool = True) -> Iterator[tuple[Path, list[Path]]]:
+    """Give a temporary folder to fill; when the block ends well it becomes the run, and the task's latest unless that is not wanted.
 
     Yields (folder to fill, a list that holds the final folder afterwards). Where the id is taken, "-2", "-3"... is added.
     """
@@ -74,7 +75,8 @@ def writing(out: str, task: str, run_id: str) -> Iterator[tuple[Path, list[Path]
         try:
             yield temporary, published
             published.append(_publish(temporary, parent, run_id))
-            _point_latest(parent, published[0].name)
+            if latest:
+                _point_latest(parent, published[0].name)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -148,6 +150,16 @@ def add(run: Run, name: str, source: Path, facts: dict[str, Any]) -> Run:
     return Run(run.folder, manifest)
 
 
+def note_test(run: Run, command: str, figures: dict[str, Any], *names: str) -> Run:
+    """Record in `run.json` that the test part was looked at, when and by what, with the SHA-256 of files that were written for it."""
+    look = {"when": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": command, **figures}
+    manifest = {**run.manifest, "test_looks": [*run.manifest.get("test_looks", []), look]}
+    with _explained(str(run.folder)):
+        manifest["files"] = {**(run.manifest.get("files") or checksums(run.folder)), **{name: _sha256(run.folder / name) for name in names}}
+        _write_sealed(run.folder, manifest)
+    return Run(run.folder, manifest)
+
+
 def verify(run: Run) -> None:
     """Compare every file of a run with the SHA-256 that was written when it was exported. Raises RunError that names the first that differs.
 
@@ -203,6 +215,27 @@ def listing(out: str, task: str = "") -> list[dict[str, Any]]:
     if task and not rows:
         raise _not_found(task, out)
     return sorted(rows, key=lambda row: row["created"])
+
+
+def write_csv(path: Path, rows: Sequence[Any]) -> None:
+    """Write dataclasses of one kind, at least one, under the names of their fields; an interval becomes two columns, a dict none."""
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.DictWriter(file, list(_cells(rows[0])))
+        writer.writeheader()
+        writer.writerows(map(_cells, rows))
+
+
+def _cells(row: Any) -> dict[str, Any]:
+    cells: dict[str, Any] = {}
+    for name, value in vars(row).items():
+        if isinstance(value, dict):
+            continue  # it is no cell; the JSON beside has it
+        cells |= {f"{name}_low": value[0], f"{name}_high": value[1]} if isinstance(value, tuple) else {name: value}
+    return cells
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _not_found(reference: str, out: str) -> RunError:

@@ -71,6 +71,9 @@ class Settings:
 
     task: str
     strategy: Literal["partial", "full"] = "partial"
+    # Of `compare`, which says them with its own options: how many folds are drawn, and the seed of splits and views where the training's varies.
+    folds: int = 5
+    base_seed: int | None = None
 
     arch: str = setting("mobilenetv2_100", "Backbone: any timm name.", group="Model")
     weights: str = setting("auto", "Pretrained weights: auto, none, or a .safetensors/.pth file.", group="Model")
@@ -90,10 +93,13 @@ class Settings:
     group_col: str = setting("group", "CSV column of groups that no split may divide, if there is one.", group="Data")
     group_by: str = setting("", "Regular expression on the file name; what it matches is the image's group.", group="Data", check=_regex)
     fold: int | None = setting(
-        None, "Which fold to hold out: the data's own folds where it has some, else one of 5 drawn folds.", group="Data", check=between(0, 4)
+        None, "Which fold to hold out: the data's own folds where it has some, else one of 5 drawn folds.", group="Data", check=at_least(0)
     )
     valid_pct: float = setting(0.2, "Share of the training images held out where the data has no valid part.", group="Data", check=between(0.01, 0.9))
     limit: int | None = setting(None, "At most N images of each part, classes in proportion: for prototyping.", group="Data", check=at_least(2))
+    train_pct: float = setting(
+        1.0, "Share of the training images that are used, classes in proportion: for learning curves.", group="Data", check=between(0.001, 1)
+    )
     store: Literal["auto", "ram", "disk", "off"] = setting(
         "auto", "Where decoded images are kept; auto: on disk for the next run too, where there is room.", group="Data"
     )
@@ -143,6 +149,11 @@ class Settings:
     def rate(self) -> float | None:
         """The learning rate, or None where the finder is to choose it."""
         return None if self.lr == "auto" else float(self.lr)
+
+    @property
+    def fixed_seed(self) -> int:
+        """The seed of what stays the same while `compare` trains with several seeds: splits, and the views that the backbone is run on."""
+        return self.seed if self.base_seed is None else self.base_seed
 
     @property
     def full_size(self) -> int:
@@ -252,6 +263,8 @@ def _checked(values: dict[str, Any]) -> Settings:
             if problem:
                 raise UsageError(f"{flag(name)} {value!s} {problem}")
     settings = Settings(**values)
+    if settings.fold is not None and settings.fold >= settings.folds:
+        raise UsageError(f"--fold {settings.fold} must lie between 0 and {settings.folds - 1}")
     if settings.sizes and int(settings.sizes.split(",")[-1]) >= settings.size:
         raise UsageError(f"--sizes {settings.sizes} must stay below --size {settings.size}", "The last epochs are at --size by themselves")
     return settings

@@ -15,16 +15,18 @@ import torch
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
 
-from . import backbones, callbacks, evaluation, exporting, learner, plotting, portable, precision, runs
+from . import backbones, calibration, callbacks, copies, evaluation, exporting, learner, plotting, portable, precision, runs
 from .data import ImageTable, Store, load_table, open_store
 from .data.loaders import Stats, build_loaders, plain_loader
 from .data.sources import locate
+from .data.store import digests
+from .data.table import SPLITS
 from .errors import ExportError
 from .features import extract
 from .fitting import PhasePlan, class_weights, find_rate, fit_phase
 from .machine import release_memory
 from .probe import adapt_batchnorm, train_head
-from .results import Agreement, Evaluation, Event, OnEvent, Phase, Plan, RateCurve, TrainResult, ignore
+from .results import Agreement, Evaluation, Event, OnEvent, Phase, Plan, Predictions, RateCurve, TrainResult, ignore
 from .settings import Settings, Task
 
 # All layers together: the lowest group of parameters, which knows most already, moves at a fifth of the head's rate. One cycle may reach the
@@ -51,7 +53,8 @@ def train(task: Task, settings: Settings, on_event: OnEvent = ignore) -> TrainRe
     with prepared(task, settings, on_event) as bench:
         loaded = learner.fingerprint(bench.learn.model[0])
         phases = fit(bench, settings, on_event)
-        result = judge(bench, settings, on_event)
+        predictions = judge(bench, settings, on_event)
+        result = evaluation.evaluate(predictions, "valid", seed=settings.seed)
         seconds = time.perf_counter() - started
         facts = {
             "data": {"source": bench.table.source, "fingerprint": bench.table.fingerprint(), **_counts(bench.table)},
@@ -60,7 +63,7 @@ def train(task: Task, settings: Settings, on_event: OnEvent = ignore) -> TrainRe
             "phases": [{name: value for name, value in asdict(p).items() if name not in ("epochs", "curve")} for p in phases],
             "seconds": seconds,
         }
-        folder, agreement = publish(bench, run_id, settings, phases, result, facts, on_event)
+        folder, agreement = publish(bench, run_id, settings, phases, (result, predictions), facts, on_event)
     about = settings.to_dict(), str(bench.weights), facts["device"], phases, result, bench.table.summary(), seconds
     return TrainResult(folder.name, str(folder), *about, agreement)
 
@@ -102,7 +105,7 @@ def prepared(task: Task, settings: Settings, on_event: OnEvent) -> Iterator[Benc
     weights = backbones.find_weights(settings.arch, settings.weights)
     stats = learner.stats(weights)
     table, store = open_store(load_table(task, settings, locate(task, settings.data)), settings, on_event)
-    for note in table.notes:
+    for note in [*table.notes, *_copies(table, store)]:
         on_event(Event("data", note=note))
     for bad in table.unreadable:
         on_event(Event("data", note=f"skipped {bad.path}: {bad.reason}"))
@@ -157,27 +160,28 @@ def train_first(bench: Bench, settings: Settings, on_event: OnEvent) -> Phase | 
     return train_head(bench.learn, features, epochs, settings, on_event)
 
 
-def judge(bench: Bench, settings: Settings, on_event: OnEvent) -> Evaluation:
-    """Evaluate the whole model on the images of the valid part."""
+def judge(bench: Bench, settings: Settings, on_event: OnEvent) -> Predictions:
+    """Run the whole model on the images of the valid part."""
     release_memory()
     rows = bench.table.part("valid")
     loader = plain_loader(bench.learn.dls, rows, settings.bs)
-    probabilities, labels = evaluation.predict(bench.learn.model, loader, len(rows), on_event)
-    return evaluation.evaluate(probabilities, labels, bench.table.classes, "valid")
+    return evaluation.predict(bench.learn.model, loader, rows, bench.table.classes, on_event)
 
 
 def publish(
-    bench: Bench, run_id: str, settings: Settings, phases: list[Phase], result: Evaluation, facts: dict, on_event: OnEvent
+    bench: Bench, run_id: str, settings: Settings, phases: list[Phase], judged: tuple[Evaluation, Predictions], facts: dict, on_event: OnEvent
 ) -> tuple[Path, Agreement | None]:
     """Write the run folder; return it and how well its ONNX file agrees with the network.
 
     Raises ExportError where it does not, or cannot be written: the run is kept without it, for it may have taken hours.
     """
     agreement, failure = None, None
+    result, predictions = judged
+    temperature = result.calibration.temperature
     with runs.writing(settings.out, settings.task, run_id) as (folder, published):
-        exporting.save_model(folder, bench.learn.model, bench.table.classes, settings, bench.stats)
+        exporting.save_model(folder, bench.learn.model, bench.table.classes, settings, bench.stats, temperature)
         try:
-            agreement = export_onnx(bench, folder / portable.FILE, run_id, settings, on_event) if settings.onnx else None
+            agreement = export_onnx(bench, folder / portable.FILE, run_id, settings, temperature, on_event) if settings.onnx else None
         except ExportError as error:
             (folder / portable.FILE).unlink(missing_ok=True)
             failure = error
@@ -185,22 +189,31 @@ def publish(
             if phase.curve:
                 name = phase.name.replace(" ", "-")
                 plotting.rate_curve(phase.curve, folder / "plots" / f"lr-find-{name}.png", f"{settings.task}: learning-rate finder, {phase.name}")
-                exporting.write_json(folder / "plots" / f"lr-find-{name}.json", asdict(phase.curve))
-        facts["onnx"] = asdict(agreement) if agreement else None
+                runs.write_json(folder / "plots" / f"lr-find-{name}.json", asdict(phase.curve))
+        plotting.calibration(result, folder / "plots" / "calibration.png", f"{settings.task}: {run_id}")
+        exporting.save_predictions(folder, predictions, "valid", calibration.tempered(predictions.log_probabilities, temperature))
+        facts |= {"onnx": asdict(agreement) if agreement else None, "temperature": temperature}
         manifest = exporting.manifest(settings, bench.table.classes, bench.stats, **facts)
-        exporting.save_records(folder, manifest, bench.table.rows, phases, result)
+        rows = [row for row in bench.table.rows if row.split in SPLITS]
+        exporting.save_records(folder, manifest, rows, phases, result)
     if failure:
         raise ExportError(f"{failure.message}; all else of the run is in {published[0]}", failure.hint) from failure
     return published[0], agreement
 
 
-def export_onnx(bench: Bench, path: Path, run_id: str, settings: Settings, on_event: OnEvent) -> Agreement:
+def export_onnx(bench: Bench, path: Path, run_id: str, settings: Settings, temperature: float, on_event: OnEvent) -> Agreement:
     """Write `model.onnx` and compare it with the network on images of the valid part. Raises ExportError."""
     about = exporting.portrait(settings, bench.table.classes, run_id, str(bench.weights), learner.licence(bench.weights))
-    portable.save(path, bench.learn.model, settings, bench.stats, about)
+    portable.save(path, bench.learn.model, settings, bench.stats, about, temperature)
     sources = [row.path for row in bench.table.part("valid")]
     spread = sources[:: math.ceil(len(sources) / portable.CHECKED)]  # rows lie class by class
-    return portable.check(path, bench.learn.model, settings, bench.stats, spread, on_event)
+    return portable.check(path, bench.learn.model, settings, bench.stats, spread, on_event, temperature)
+
+
+def _copies(table: ImageTable, store: Store | None) -> list[str]:
+    """Say what images are there twice, where they were decoded anyway."""
+    said = copies.remark(table.rows, digests(store)) if store else ""
+    return [f"{said}; tlfast data check names them, --drop leaves them out"] if said else []
 
 
 def _class_weights(table: ImageTable, settings: Settings, device: torch.device) -> torch.Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import mmap
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import numpy as np
 
 from .. import cache, images
 from ..errors import ImageError
-from ..machine import free_disk_gib, free_memory_gib
+from ..machine import free_disk_gib, free_memory_gib, release_pages
 from ..results import OnEvent, Unreadable, ignore
 from ..settings import Settings
 from .table import ImageTable, each_image, readable, signature, without
@@ -120,6 +121,17 @@ def planes(image: Any) -> np.ndarray:
     red, green, blue = np.moveaxis(pixels, 2, 0)
     grey = np.array_equal(red, green) and np.array_equal(green, blue)
     return red[None] if grey else np.moveaxis(pixels, 2, 0)
+
+
+def digests(store: Store) -> dict[str, str]:
+    """Return a digest of each image's stored pixels, by path: equal for images that are equal once they are resized."""
+
+    def read() -> dict[str, Any]:
+        return {"digests": [hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest() for pixels in store.pixels]}
+
+    found = (cache.remembered("digests", store.key, read) if store.kept else read())["digests"]
+    release_pages(store.pixels)
+    return dict(zip(store.index, found, strict=True))
 
 
 def _widen(sink: BinaryIO | mmap.mmap, stored: int, plane: int) -> None:

@@ -24,11 +24,11 @@ from ..settings import Settings, Task, flag
 from .listing import TABLES, members, records, walk
 
 SPLITS = ("train", "valid", "test")
+SPARE = "spare"  # training images that --train-pct leaves out: no part, but known to the store, so that what is kept serves every share
 SPLIT_NAMES = {
     "train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid",
     "test": "test", "testing": "test",
 }  # fmt: skip
-FOLDS = 5
 MAX_UNREADABLE = 0.05  # share of unreadable images above which something larger is wrong
 BLOCK = 256  # images decoded ahead of whoever takes them
 
@@ -44,6 +44,7 @@ class ImageTable:
     source: str
     unreadable: tuple[Unreadable, ...] = ()
     notes: tuple[str, ...] = ()
+    own_folds: bool = False  # the parts are one of the data's own folds: another has the same images in other parts
 
     def part(self, split: str) -> list[Row]:
         return [row for row in self.rows if row.split == split]
@@ -72,8 +73,10 @@ def load_table(task: Task, settings: Settings, root: Path) -> ImageTable:
     classes, note = _classes(task, rows, root)
     rows = _assign_parts(rows, settings, own)
     if settings.limit:
-        rows = _limited(rows, settings.limit, settings.seed)
-    table = ImageTable(tuple(rows), classes, str(root), notes=tuple(notes + note))
+        rows = _limited(rows, settings.limit, settings.fixed_seed)
+    if settings.train_pct < 1:
+        rows = _spared(rows, settings)
+    table = ImageTable(tuple(rows), classes, str(root), notes=tuple(notes + note), own_folds=own and settings.fold is not None)
     _check_parts(table)
     return table
 
@@ -289,7 +292,7 @@ def _held_out(rows: list[Row], pool: list[int], settings: Settings) -> list[int]
     if any(rows[i].group for i in pool):
         return _grouped_fold(rows, pool, settings, round(1 / settings.valid_pct), 0)
     count = max(1, round(len(pool) * settings.valid_pct))
-    return _in_proportion(rows, pool, count, settings.seed, leave=1)
+    return _in_proportion(rows, pool, count, settings.fixed_seed, leave=1)
 
 
 def _fold(rows: list[Row], pool: list[int], settings: Settings) -> list[int]:
@@ -297,11 +300,11 @@ def _fold(rows: list[Row], pool: list[int], settings: Settings) -> list[int]:
 
     number = settings.fold or 0
     if any(rows[i].group for i in pool):
-        return _grouped_fold(rows, pool, settings, FOLDS, number)
+        return _grouped_fold(rows, pool, settings, settings.folds, number)
     smallest = min(Counter(rows[i].label for i in pool).items(), key=lambda item: item[1])
-    if smallest[1] < FOLDS:
-        raise DataError(f"class '{smallest[0]}' has {smallest[1]} images, fewer than the {FOLDS} folds", "Leave --fold out, or add images of it")
-    splitter = StratifiedKFold(FOLDS, shuffle=True, random_state=settings.seed)
+    if smallest[1] < settings.folds:
+        raise DataError(f"class '{smallest[0]}' has {smallest[1]} images, fewer than the {settings.folds} folds", "Leave --fold out, or add images of it")
+    splitter = StratifiedKFold(settings.folds, shuffle=True, random_state=settings.fixed_seed)
     folds = list(splitter.split(pool, [rows[i].label for i in pool]))
     return [pool[i] for i in folds[number][1]]
 
@@ -312,7 +315,7 @@ def _grouped_fold(rows: list[Row], pool: list[int], settings: Settings, folds: i
     groups = [rows[i].group or rows[i].path for i in pool]
     if len(set(groups)) < folds:
         raise DataError(f"{len(set(groups))} groups cannot be divided into {folds} parts", "Give a finer --group-by, or a larger --valid-pct")
-    splitter = StratifiedGroupKFold(max(2, folds), shuffle=True, random_state=settings.seed)
+    splitter = StratifiedGroupKFold(max(2, folds), shuffle=True, random_state=settings.fixed_seed)
     chosen = list(splitter.split(pool, [rows[i].label for i in pool], groups))[number][1]
     return [pool[i] for i in chosen]
 
@@ -327,6 +330,19 @@ def _limited(rows: list[Row], limit: int, seed: int) -> list[Row]:
         members = [i for i, row in enumerate(rows) if row.split == split]
         kept.update(members if len(members) <= limit else _in_proportion(rows, members, limit, seed))
     return [row for i, row in enumerate(rows) if i in kept]
+
+
+def _spared(rows: list[Row], settings: Settings) -> list[Row]:
+    """Keep a share of each class's training images; a smaller share is part of a larger one, so that a learning curve adds images only."""
+    by_label: dict[str, list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        if row.split == "train":
+            by_label[row.label].append(i)
+    draw, kept = random.Random(settings.fixed_seed), set()
+    for label in sorted(by_label):
+        own = draw.sample(by_label[label], len(by_label[label]))
+        kept.update(own[: max(1, round(settings.train_pct * len(own)))])
+    return [replace(row, split=SPARE) if row.split == "train" and i not in kept else row for i, row in enumerate(rows)]
 
 
 def _in_proportion(rows: list[Row], members: list[int], count: int, seed: int, leave: int = 0) -> list[int]:

@@ -1,0 +1,114 @@
+"""Intervals, and two classifiers compared: against scikit-learn, against worked examples, against the truth of a simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as effort
+from hypothesis import strategies as st
+from sklearn import metrics as skm
+
+from tlfast import uncertainty
+
+
+@st.composite
+def cases(draw):
+    classes = draw(st.integers(2, 6))
+    index = st.integers(0, classes - 1)
+    pairs = draw(st.lists(st.tuples(index, index), min_size=2, max_size=60))
+    return classes, *map(np.array, zip(*pairs, strict=True))
+
+
+@given(cases())
+@effort(max_examples=1000, deadline=None)
+@pytest.mark.filterwarnings("ignore")  # scikit-learn warns of classes without predictions
+def test_figures_are_scikit_learns(case):
+    classes, labels, predicted = case
+    found = uncertainty.figures_of(skm.confusion_matrix(labels, predicted, labels=range(classes)))
+    assert found["accuracy"] == pytest.approx(skm.accuracy_score(labels, predicted))
+    assert found["balanced_accuracy"] == pytest.approx(skm.balanced_accuracy_score(labels, predicted))
+    macro = skm.precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
+    assert [found[f"macro_{name}"] for name in ("precision", "recall", "f1")] == pytest.approx(macro[:3])
+    assert found["mcc"] == pytest.approx(skm.matthews_corrcoef(labels, predicted))
+    kappa = skm.cohen_kappa_score(labels, predicted)
+    assert found["kappa"] == pytest.approx(0.0 if np.isnan(kappa) else kappa)
+
+
+def test_figures_of_many_matrices_at_once():
+    matrices = np.random.default_rng(0).integers(0, 9, (2, 5, 4, 4))
+    together = uncertainty.figures_of(matrices)
+    for name, values in together.items():
+        assert values.shape == (2, 5)
+        assert values[1, 3] == pytest.approx(uncertainty.figures_of(matrices[1, 3])[name])
+
+
+def drawn(rng, counts, confusion):
+    return np.array([rng.multinomial(n, row) for n, row in zip(counts, confusion, strict=True)])
+
+
+TRUTH = np.array([[0.85, 0.10, 0.05], [0.20, 0.70, 0.10], [0.25, 0.25, 0.50]])
+COUNTS = np.array([150, 100, 50])
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    rng, rounds = np.random.default_rng(7), 1500
+    truth = {name: float(value) for name, value in uncertainty.figures_of(TRUTH * COUNTS[:, None]).items()}
+    hits = dict.fromkeys(truth, 0)
+    for seed in range(rounds):
+        for name, (low, high) in uncertainty.intervals(drawn(rng, COUNTS, TRUTH), seed).items():
+            hits[name] += low <= truth[name] <= high
+    shares = {name: count / rounds for name, count in hits.items()}
+    assert all(0.93 <= share <= 0.97 for share in shares.values()), shares
+
+
+@pytest.mark.slow
+def test_the_interval_of_a_difference_holds_the_truth_as_often_as_it_says():
+    rng, rounds, n = np.random.default_rng(3), 1500, 400
+    labels, hits = np.repeat([0, 1], n // 2), 0
+    for seed in range(rounds):
+        ease = rng.random(n)  # of each image, the same for both
+        first, second = ease < 0.75, ease + rng.normal(0, 0.1, n) < 0.70
+        low, high = uncertainty.paired_difference(first, second, labels, seed)[1:]
+        hits += low <= TRUE_DIFFERENCE <= high
+    assert 0.93 <= hits / rounds <= 0.97, hits / rounds
+
+
+# P(u < 0.75) - P(u + e < 0.70) with u uniform on (0, 1), e normal with standard deviation 0.1: 0.75 - E[clip(0.70 - e, 0, 1)], of which the
+# clipping at 1 takes E[(-0.30 - e)+] = 0.1 * (phi(3) - 3 * (1 - Phi(3))) = 0.0000382.
+TRUE_DIFFERENCE = 0.75 - (0.70 - 0.0000382)
+
+
+def test_the_same_seed_gives_the_same_interval():
+    confusion = drawn(np.random.default_rng(1), COUNTS, TRUTH)
+    assert uncertainty.intervals(confusion, 5) == uncertainty.intervals(confusion, 5)
+    assert uncertainty.intervals(confusion, 5) != uncertainty.intervals(confusion, 6)
+
+
+def test_the_interval_of_a_mean_is_that_of_drawing_images():
+    rng = np.random.default_rng(0)
+    labels, values = rng.integers(0, 3, 300), rng.gamma(2.0, 1.0, 300)
+    low, high = uncertainty.mean_interval(values, labels)
+    within = sum(((labels == c).mean() ** 2) * values[labels == c].var() / (labels == c).sum() for c in range(3)) ** 0.5
+    assert (low, high) == pytest.approx((values.mean() - 1.96 * within, values.mean() + 1.96 * within), abs=0.03)
+
+
+def test_accuracy_has_the_same_interval_from_its_matrix_and_from_its_images():
+    confusion = np.array([[80, 20], [30, 170]])
+    labels = np.repeat([0, 1], [100, 200])
+    right = np.concatenate([np.arange(100) < 80, np.arange(200) < 170]).astype(float)
+    assert uncertainty.intervals(confusion)["accuracy"] == pytest.approx(uncertainty.mean_interval(right, labels), abs=0.007)
+
+
+def test_mcnemar_by_hand():
+    first = np.array([True] * 8 + [False] * 2 + [True] * 50)
+    second = np.array([False] * 8 + [True] * 2 + [True] * 50)
+    # 10 images on which one is right only, 8 of them the first's: two-sided 2 * (C(10,0) + C(10,1) + C(10,2)) / 2^10
+    assert uncertainty.mcnemar(first, second) == pytest.approx(2 * (1 + 10 + 45) / 1024)
+    assert uncertainty.mcnemar(first, first) == 1.0
+
+
+def test_holm_by_hand():
+    assert uncertainty.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert uncertainty.holm([0.6, 0.9]) == [1.0, 1.0]

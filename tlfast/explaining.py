@@ -1,0 +1,22 @@
+"""`tlfast report`: one page on a run, with the images behind its errors and where the network looked, and its model card."""
+
+from __future__ import annotations
+
+from . import reopening, reporting
+from .errors import DataError
+from .results import Event, OnEvent, ReportResult, ignore
+from .runs import Run
+
+
+def report(run: Run, split: str = "valid", data: str = "", on_event: OnEvent = ignore) -> ReportResult:
+    """Write `report.html` and `MODEL_CARD.md` into a run. Where its images are gone, the page has none, and this is said.
+
+    Raises RunError where the run is of a version that kept no predictions, or was not evaluated on this part.
+    """
+    worst = reporting.worst(run, split)
+    try:
+        maps = reopening.looked(reopening.reopen(run, data, on_event), worst, on_event)
+    except DataError as error:
+        on_event(Event("report", note=f"no pictures of where the network looked: {error.message}"))
+        maps = {}
+    return ReportResult(run.id, [str(path) for path in reporting.write(run, split, maps, on_event)])

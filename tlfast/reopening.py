@@ -1,0 +1,80 @@
+"""A finished run at work again: its network, and the images that it was trained and judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fastai.data.core import DataLoaders, TfmdDL
+from PIL import Image
+from torch import nn
+
+from . import attention, evaluation, exporting, learner, tasks
+from .data import ImageTable, Store, load_table, open_store
+from .data.loaders import build_loaders, plain_loader
+from .data.sources import locate
+from .errors import DataError
+from .results import Evaluation, Event, OnEvent, Predictions, Row
+from .runs import Run
+from .settings import Settings
+
+
+@dataclass(frozen=True)
+class Reopened:
+    """A run with its network in eval mode on the device, and the table and loaders of its images."""
+
+    run: Run
+    settings: Settings
+    table: ImageTable
+    dls: DataLoaders
+    network: nn.Module
+
+    @property
+    def temperature(self) -> float:
+        """What the run's exports divide logits by; 1 for a run of a version that fitted none."""
+        return self.run.manifest.get("temperature", 1.0)
+
+    def loader(self, rows: Sequence[Row]) -> TfmdDL:
+        return plain_loader(self.dls, rows, self.settings.bs)
+
+
+def reopen(run: Run, data: str, on_event: OnEvent) -> Reopened:
+    """Load a run's network and find its images again: in `data`, or where they were. Raises RunError or DataError."""
+    settings = Settings.from_dict(run.manifest["settings"])
+    table, store = _table(run, settings, data, on_event)
+    device = learner.pick_device(settings.device)
+    dls = build_loaders(table, settings, (run.manifest["mean"], run.manifest["std"]), device, store)
+    return Reopened(run, settings, table, dls, exporting.load_model(run).to(device))
+
+
+def predictions(model: Reopened, split: str, on_event: OnEvent) -> Predictions:
+    """Run the network once over a part of its images. Raises DataError where the part is empty."""
+    rows = model.table.part(split)
+    if not rows:
+        others = [part for part in ("valid", "test") if model.table.part(part)]
+        raise DataError(f"the data of {model.run.id} has no {split} part", "Use --split " + " or ".join(others))
+    return evaluation.predict(model.network, model.loader(rows), rows, model.table.classes, on_event)
+
+
+def judged(model: Reopened, said: Predictions, split: str) -> Evaluation:
+    """Judge predictions as the training did: on the valid part, where the run's temperature was fitted, by temperatures fitted without the image."""
+    return evaluation.evaluate(said, split, None if split == "valid" else model.temperature, model.settings.seed)
+
+
+def looked(model: Reopened, paths: Sequence[str], on_event: OnEvent) -> dict[str, Image.Image]:
+    """Return, by path, images with where the run's network looked for its answer laid over them."""
+    stats = (model.run.manifest["mean"], model.run.manifest["std"])
+    return attention.pictures(model.network, paths, model.settings, stats, on_event)
+
+
+def _table(run: Run, settings: Settings, data: str, on_event: OnEvent) -> tuple[ImageTable, Store | None]:
+    """Rebuild the table that the run was trained on; say so where the images have changed since."""
+    source = data or run.manifest["data"]["source"]
+    task = tasks.registered().get(settings.task) or tasks.folder_task(Path(source))
+    table, store = open_store(load_table(task, replace(settings, data=source), locate(task, source)), settings, on_event)
+    if list(table.classes) != run.manifest["classes"]:
+        raise DataError(f"{source} has other classes than the run {run.id}", f"The run's are: {', '.join(run.manifest['classes'])}")
+    if table.fingerprint() != run.manifest["data"]["fingerprint"]:
+        on_event(Event("data", note=f"the images of {source} are not those that {run.id} was trained on"))
+    return table, store

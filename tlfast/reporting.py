@@ -1,0 +1,302 @@
+"""One self-contained HTML page on a run: every figure, the images behind the errors, and how to repeat it. And its model card."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import shlex
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader
+from PIL import Image
+from pyarrow import parquet
+
+from . import images, tasks
+from .charts import Axis, Series, chart
+from .errors import ImageError, RunError
+from .results import Event, OnEvent, ignore
+from .runs import METRICS, Run
+from .settings import declared, flag, resolve
+
+FILE, CARD = "report.html", "MODEL_CARD.md"
+BUDGET = 5_500_000  # bytes of thumbnails, as text; the page stays below 8 MB
+SIDE = 96  # pixels of a thumbnail
+PER_CELL = 12  # images behind a cell of the confusion matrix
+WORST, PAIRS, PER_PAIR = 24, 8, 4
+NUMBERED = 30  # classes up to which the matrix shows numbers
+HEADLINES = {
+    "accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "macro_f1": "Macro F1", "kappa": "Cohen's kappa", "mcc": "Matthews correlation",
+    "log_loss": "Log loss", "brier": "Brier score", "roc_auc": "ROC AUC", "average_precision": "Average precision",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What the run answers for each image of a part, worst first."""
+
+    paths: list[str]
+    actual: np.ndarray  # [n] class index
+    predicted: np.ndarray  # [n]
+    losses: np.ndarray  # [n]
+    sure: np.ndarray  # [n] probability of the prediction
+
+
+class _Album:
+    """Thumbnails in the page, each once, within the budget; an image that cannot be read any more has none."""
+
+    def __init__(self, answers: _Answers, classes: Sequence[str]) -> None:
+        self.answers, self.classes = answers, classes
+        self.shown: list[dict[str, Any]] = []
+        self.places: dict[int, int] = {}
+        self.left = BUDGET
+
+    def add(self, i: int) -> int | None:
+        """Return the place of image `i` in the album, or None where there is no room left for it."""
+        if i not in self.places:
+            picture = thumbnail(self.answers.paths[i])
+            if len(picture) > self.left:
+                return None
+            self.left -= len(picture)
+            self.places[i] = len(self.shown)
+            self.shown.append({"picture": picture, **self.about(i)})
+        return self.places[i]
+
+    def about(self, i: int) -> dict[str, Any]:
+        answers = self.answers
+        return {
+            "name": Path(answers.paths[i]).name,
+            "actual": self.classes[answers.actual[i]],
+            "predicted": self.classes[answers.predicted[i]],
+            "probability": round(float(answers.sure[i]), 4),
+            "loss": round(float(answers.losses[i]), 3),
+        }
+
+
+def thumbnail(path: str) -> str:
+    """Return a small JPEG of an image as a data address; "" where it cannot be read."""
+    try:
+        image = images.open_image(path)
+    except ImageError:
+        return ""
+    image.thumbnail((SIDE, SIDE))
+    return as_address(image)
+
+
+def as_address(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def worst(run: Run, split: str) -> list[str]:
+    """Return the paths of the images with the largest losses that can still be read, as many as the report shows."""
+    answers = _read(run, split)[1]
+    return [path for path in answers.paths[:WORST] if thumbnail(path)]
+
+
+def write(run: Run, split: str, maps: Mapping[str, Image.Image], on_event: OnEvent = ignore) -> list[Path]:
+    """Write `report.html` and `MODEL_CARD.md` into a run; return both.
+
+    `maps` are pictures, by path, of where the network looked. Raises RunError where the run kept no predictions of this part.
+    """
+    values = _values(run, *_read(run, split), maps, on_event)
+    written = []
+    for name, template in ((FILE, "report.html"), (CARD, "model_card.md")):
+        path = run.folder / (name if split == "valid" else name.replace(".", f"_{split}."))
+        path.write_text(_environment().get_template(template).render(values), encoding="utf-8")
+        written.append(path)
+    return written
+
+
+def _read(run: Run, split: str) -> tuple[dict[str, Any], _Answers]:
+    suffix = "" if split == "valid" else f"_{split}"
+    try:
+        metrics = json.loads((run.folder / METRICS.replace(".", f"{suffix}.")).read_text(encoding="utf-8"))
+        return metrics, _answers(run.folder / f"predictions{suffix}.parquet", metrics["classes"])
+    except (OSError, KeyError, ValueError):
+        hint = "Train again: it is of an older tlfast" if split == "valid" else f"Run first: tlfast evaluate {run.id} --split {split}"
+        raise RunError(f"{run.folder} has no predictions of the {split} part to report", hint) from None
+
+
+def _environment() -> Environment:
+    environment = Environment(loader=PackageLoader(__package__, "templates"), autoescape=lambda name: str(name).endswith(".html"))
+    environment.filters["percent"] = lambda value, digits=1: f"{100 * value:.{digits}f} %"
+    return environment
+
+
+def _answers(path: Path, classes: Sequence[str]) -> _Answers:
+    table = parquet.read_table(path)
+    index = {label: i for i, label in enumerate(classes)}
+    losses = table["loss"].to_numpy()
+    order = np.argsort(-losses, kind="stable")
+    sure = np.max([table[f"p({label})"].to_numpy() for label in classes], axis=0)
+    paths, (actual, predicted) = table["path"].to_pylist(), (np.array([index[v] for v in table[name].to_pylist()]) for name in ("label", "prediction"))
+    return _Answers([paths[i] for i in order], actual[order], predicted[order], losses[order], sure[order])
+
+
+def _values(run: Run, metrics: Mapping[str, Any], answers: _Answers, maps: Mapping[str, Image.Image], on_event: OnEvent) -> dict[str, Any]:
+    """Return all that the templates show."""
+    manifest, album = run.manifest, _Album(answers, metrics["classes"])
+    worst = [{"place": place, "map": as_address(maps[answers.paths[i]]) if answers.paths[i] in maps else ""}
+             for i in range(min(WORST, len(answers.paths))) if (place := album.add(i)) is not None]  # fmt: skip
+    on_event(Event("report", 1, 3))
+    pairs = _pairs(metrics, answers, album)
+    cells = _cells(metrics, answers, album)
+    on_event(Event("report", 2, 3))
+    values = {
+        "run": run.id,
+        "task": run.task,
+        "title": _title(run),
+        "created": manifest["created"],
+        "settings": manifest["settings"],
+        "metrics": metrics,
+        "headlines": _headlines(metrics),
+        "worst": worst,
+        "pairs": pairs,
+        "matrix": _matrix(metrics, cells),
+        "cells": {f"{i}-{j}": places for (i, j), places in cells.items()},
+        "numbered": len(metrics["classes"]) <= NUMBERED,
+        "album": album.shown,
+        "charts": _charts(run, metrics),
+        "data": manifest["data"],
+        "weights": manifest["weights"]["source"],
+        "device": manifest["device"],
+        "seconds": manifest["seconds"],
+        "onnx": manifest.get("onnx"),
+        "looks": manifest.get("test_looks", []),
+        "versions": manifest["versions"],
+        "changed": _changed(run),
+        "command": command(run),
+    }
+    on_event(Event("report", 3, 3))
+    return values
+
+
+def _title(run: Run) -> str:
+    known = tasks.registered().get(run.task)
+    return known.title if known else run.task
+
+
+def _headlines(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    values = {**metrics, **{f"macro_{name}": metrics["macro"][name] for name in ("precision", "recall", "f1")}}
+    return [{"name": title, "value": values[name], "interval": metrics["intervals"].get(name)} for name, title in HEADLINES.items() if values[name] is not None]
+
+
+def _pairs(metrics: Mapping[str, Any], answers: _Answers, album: _Album) -> list[dict[str, Any]]:
+    """Return the most confused pairs, each with its errors and, beside them, images of the class that they were taken for."""
+    matrix, classes = np.array(metrics["confusion"]), metrics["classes"]
+    wrong = [(int(matrix[i, j]), int(i), int(j)) for i, j in zip(*np.nonzero(matrix), strict=True) if i != j]
+    found = []
+    for count, i, j in sorted(wrong, key=lambda each: (-each[0], each[1:]))[:PAIRS]:
+        errors = _some(np.flatnonzero((answers.actual == i) & (answers.predicted == j)), album, PER_PAIR)
+        like = _some(np.flatnonzero((answers.actual == j) & (answers.predicted == j))[::-1], album, PER_PAIR)  # the surest
+        found.append({"actual": classes[i], "predicted": classes[j], "count": count, "share": count / matrix[i].sum(), "errors": errors, "like": like})
+    return found
+
+
+def _cells(metrics: Mapping[str, Any], answers: _Answers, album: _Album) -> dict[tuple[int, int], list[int]]:
+    """Return the places of some images behind each cell of the confusion matrix, the fullest wrong cells first while there is room."""
+    behind: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for n, (i, j) in enumerate(zip(answers.actual.tolist(), answers.predicted.tolist(), strict=True)):
+        behind[i, j].append(n)
+    order = sorted(behind, key=lambda cell: (cell[0] == cell[1], -len(behind[cell]), cell))
+    found = {cell: _some(behind[cell], album, PER_CELL) for cell in order}
+    return {cell: places for cell, places in found.items() if places}
+
+
+def _some(candidates: Sequence[int] | np.ndarray, album: _Album, most: int) -> list[int]:
+    """Put images into the album, those with the largest losses first; return their places."""
+    return [place for i in candidates[:most] if (place := album.add(int(i))) is not None]
+
+
+def _matrix(metrics: Mapping[str, Any], cells: Mapping[tuple[int, int], list[int]]) -> list[dict[str, Any]]:
+    rows = []
+    for i, (label, counts) in enumerate(zip(metrics["classes"], metrics["confusion"], strict=True)):
+        total = sum(counts) or 1
+        rows.append({"label": label, "cells": [{"count": n, "share": n / total, "key": f"{i}-{j}" if (i, j) in cells else ""} for j, n in enumerate(counts)]})
+    return rows
+
+
+# Charts
+
+
+def _charts(run: Run, metrics: Mapping[str, Any]) -> list[Any]:
+    calibration = metrics["calibration"]
+    largest = max(each["images"] for each in calibration["bins"])
+    bins = [(each["confidence"], each["accuracy"]) for each in calibration["bins"]]
+    sizes = [3 + 9 * (each["images"] / largest) ** 0.5 for each in calibration["bins"]]
+    share = Axis("probability of the likeliest class", 0, 1)
+    found = [
+        chart("Reliability: a disc on the line says what it means", [Series("", bins, 0, sizes)], share, Axis("share that is right", 0, 1), diagonal=True),
+        chart(
+            "Answering only when sure enough",
+            [Series("", [(each["coverage"], each["accuracy"]) for each in calibration["curve"]])],
+            Axis("share of images answered", 0, 1),
+            Axis("share of answers that is right"),
+        ),
+    ]
+    return [*found, *_histories(run), *_rates(run)]
+
+
+def _histories(run: Run) -> list[Any]:
+    """Draw the losses of each phase of a training, epoch by epoch."""
+    with (run.folder / "history.csv").open(newline="", encoding="utf-8") as file:
+        phases: dict[str, list[dict[str, str]]] = defaultdict(list)
+        for row in csv.DictReader(file):
+            phases[row["phase"]].append(row)
+    drawn = []
+    for phase, rows in phases.items():
+        lines = [
+            Series(title, [(float(row["epoch"]), float(row[name])) for row in rows], colour)
+            for colour, (name, title) in enumerate({"train_loss": "training loss", "valid_loss": "validation loss"}.items())
+        ]
+        drawn.append(chart(f"Training of the {phase}", lines, Axis("epoch", 1), Axis("loss")))
+    return drawn
+
+
+def _rates(run: Run) -> list[Any]:
+    drawn = []
+    for path in sorted((run.folder / "plots").glob("lr-find-*.json")):
+        curve = json.loads(path.read_text(encoding="utf-8"))
+        points = list(zip(curve["rates"], curve["losses"], strict=True))
+        points = points[: max(2, len(points) - len(points) // 12)]  # the last losses are those of the divergence that ended the search
+        name = path.stem.removeprefix("lr-find-").replace("-", " ")
+        lowest = min(loss for _, loss in points)
+        high = lowest + 1.6 * abs(points[0][1] - lowest) + 1e-6
+        axes = Axis("learning rate", logarithmic=True), Axis("training loss (smoothed)", None, high)
+        drawn.append(chart(f"Learning-rate finder, {name}", [Series("", points)], *axes, mark=curve["suggestion"]))
+    return drawn
+
+
+# How to repeat it
+
+
+def _changed(run: Run) -> dict[str, Any]:
+    """Return the settings of a run that are not those which its task and strategy have by themselves."""
+    settings = run.manifest["settings"]
+    task = tasks.registered().get(run.task) or tasks.folder_task(Path(run.manifest["data"]["source"]))
+    usual = resolve(task, settings["strategy"], {}).to_dict()
+    return {name: settings[name] for name in declared() if name in settings and settings[name] != usual[name] and name not in ("name", "out")}
+
+
+def command(run: Run) -> str:
+    """Return the command that trains the same again."""
+    settings, changed = run.manifest["settings"], dict(_changed(run))
+    known = run.task in tasks.registered()
+    source = changed.pop("data", "")
+    words = ["tlfast", "train", run.task if known else source or run.manifest["data"]["source"]]
+    words += ["--data", source] if known and source else []
+    words += ["--full"] if settings["strategy"] == "full" else []
+    for name, value in changed.items():
+        if isinstance(value, bool):
+            words.append(flag(name) if value else f"--no-{flag(name)[2:]}")
+        elif value is not None:
+            words += [flag(name), str(value)]
+    return shlex.join(words)
