@@ -14,6 +14,7 @@ LOWEST, HIGHEST = 0.05, 20.0  # temperatures
 LEAST_WRONG = 10  # answers, below which a temperature would be fitted to chance: with none wrong it would make every answer certain
 CURVE = 100  # points of the curve of accuracy against coverage
 PROMISES = (0.9, 0.95, 0.99)
+LEAST_COVERAGE = 0.01  # of the images, below which a promise is of no use and rests on too few of them
 
 
 def tempered(log_probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -62,7 +63,7 @@ def calibration(probabilities: np.ndarray, before: np.ndarray, labels: np.ndarra
         brier_before=brier(before, labels),
         bins=bins,
         curve=kept if kept[-1] == curve[-1] else [*kept, curve[-1]],
-        promises={f"{promise:g}": found for promise in PROMISES if (found := at_accuracy(curve, promise))},
+        promises={f"{promise:g}": found for promise in PROMISES if (found := at_accuracy(curve, promise)) and found.coverage >= LEAST_COVERAGE},
     )
 
 

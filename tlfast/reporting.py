@@ -163,6 +163,7 @@ def _values(run: Run, metrics: Mapping[str, Any], answers: _Answers, maps: Mappi
         "matrix": _matrix(metrics, cells),
         "cells": {f"{i}-{j}": places for (i, j), places in cells.items()},
         "numbered": len(metrics["classes"]) <= NUMBERED,
+        **_cell_size(len(metrics["classes"])),
         "album": album.shown,
         "charts": _charts(run, metrics),
         "data": manifest["data"],
@@ -222,6 +223,12 @@ def _matrix(metrics: Mapping[str, Any], cells: Mapping[tuple[int, int], list[int
         total = sum(counts) or 1
         rows.append({"label": label, "cells": [{"count": n, "share": n / total, "key": f"{i}-{j}" if (i, j) in cells else ""} for j, n in enumerate(counts)]})
     return rows
+
+
+def _cell_size(classes: int) -> dict[str, str]:
+    """Return how large a cell of the matrix is: wide with few classes, a dot with many."""
+    width, height, narrow = (4.6, 2.7, 2.3) if classes <= 9 else (2.9, 2.2, 2.0) if classes <= NUMBERED else (1.1, 1.1, 1.1)
+    return {"cell_width": f"{width}rem", "cell_height": f"{height}rem", "cell_narrow": f"{narrow}rem"}
 
 
 # Charts
