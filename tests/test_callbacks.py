@@ -39,7 +39,7 @@ def watched(folder, **flags):
     with training.prepared(task, chosen, lambda event: None) as bench:
         seen = Seen()
         bench.learn.add_cb(seen)
-        phases = training.fit(bench, chosen, lambda event: None)
+        phases, _ = training.fit(bench, chosen, lambda event: None)
     return seen, phases[-1]
 
 
@@ -154,7 +154,7 @@ def test_fastais_own_way_lets_batchnorm_adapt(folder):
     with training.prepared(task, chosen, lambda event: None) as bench:
         body = bench.learn.model[0]
         before = copy.deepcopy(body.state_dict())
-        (phase,) = training.fit(bench, chosen, lambda event: None)
+        (phase,), _ = training.fit(bench, chosen, lambda event: None)
         changed = {name.rsplit(".", 1)[0] for name, value in body.state_dict().items() if not torch.equal(before[name], value)}
         norms = {name for name, module in body.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
     assert phase.name == "head and BatchNorm" and phase.features is None and changed == norms

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -104,3 +105,36 @@ def test_a_full_disk_is_one_clear_error(folder, monkeypatch):
         monkeypatch.setattr(features, "_file", full)
         with pytest.raises(DataError, match="cannot keep features in .*: No space left on device"):
             extracted(bench, chosen)
+
+
+def test_predictions_from_features_are_the_whole_models(folder):
+    task, chosen = resolved(folder, "partial")
+    with training.prepared(task, chosen, lambda event: None) as bench:
+        _, kept = training.fit(bench, chosen, lambda event: None)
+        ours = probe.predict_from(kept, bench.learn.model[1], bench.table.part("valid"), bench.table.classes)
+        whole = training.judge(bench, chosen, lambda event: None)
+    assert ours.rows == whole.rows and (ours.labels == whole.labels).all()
+    assert ours.log_probabilities == pytest.approx(whole.log_probabilities, abs=2e-3)
+
+
+@pytest.mark.parametrize("p", [0.25, 0.5, 0.1])
+def test_quick_dropout_drops_as_often_and_keeps_the_mean(p):
+    np.random.seed(0)
+    dropped = probe.ByteDropout(p).train()(torch.ones(1000, 500))
+    share = round(256 * p) / 256
+    assert (dropped == 0).float().mean() == pytest.approx(share, abs=0.005) and dropped.mean() == pytest.approx(1.0, abs=0.01)
+    assert dropped.max() == pytest.approx(1 / (1 - share))
+    np.random.seed(0)
+    assert torch.equal(probe.ByteDropout(p).train()(torch.ones(1000, 500)), dropped)
+    assert torch.equal(probe.ByteDropout(p).eval()(torch.ones(3, 3)), torch.ones(3, 3))
+
+
+def test_a_head_has_its_own_dropout_again_after_training():
+    head = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.25), torch.nn.Linear(4, 2))
+    own = head[1]
+    with pytest.raises(RuntimeError, match="broken off"), probe.quick_dropout(head, torch.device("cpu")):
+        assert isinstance(head[1], probe.ByteDropout)
+        raise RuntimeError("broken off")
+    assert head[1] is own
+    with probe.quick_dropout(head, torch.device("cuda")):
+        assert head[1] is own

@@ -208,7 +208,7 @@ def test_a_phase_must_beat_the_one_it_starts_from(folder, accuracy, kept):
     task, chosen = resolved(folder, "full", freeze_epochs=1)
     events = []
     with training.prepared(task, chosen, lambda event: None) as bench:
-        head = training.train_first(bench, chosen, lambda event: None)
+        head, _ = training.train_first(bench, chosen, lambda event: None)
         head = replace(head, epochs=[replace(row, accuracy=accuracy) for row in head.epochs])
         before = {name: value.clone() for name, value in bench.learn.model.state_dict().items()}
         bench.learn.unfreeze()

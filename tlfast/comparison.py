@@ -21,6 +21,7 @@ from .data.sources import locate
 from .errors import DataError, ImageError, UsageError
 from .inference import Network, open_network
 from .machine import versions
+from .probe import predict_from
 from .results import ArmDifference, ArmScore, CompareResult, Crossing, CurvePoint, Event, OnEvent, Phase, Row, ignore
 from .settings import STRATEGIES, Settings, Task, read_config, resolve
 
@@ -202,9 +203,12 @@ def _trained(folder: Path, task: Task, settings: Settings, on_event: OnEvent) ->
     """Train, and write what is predicted for the valid part; return what it cost, and how good it is."""
     with training.prepared(task, settings, on_event) as bench:
         started = time.perf_counter()
-        phases = training.fit(bench, settings, on_event)
+        phases, features = training.fit(bench, settings, on_event)
         seconds = time.perf_counter() - started + _kept_seconds(phases)
-        said = training.judge(bench, settings, on_event)
+        if features:  # of a frozen backbone they say the same as its images, and at once
+            said = predict_from(features, bench.learn.model[1], bench.table.part("valid"), bench.table.classes)
+        else:
+            said = training.judge(bench, settings, on_event)
         exporting.save_predictions(folder, said, "valid", tempered(said.log_probabilities, 1.0))
         trained_on = len(bench.table.part("train"))
     return {"seconds": seconds, "trained_on": trained_on, "accuracy": float((said.log_probabilities.argmax(axis=1) == said.labels).mean())}

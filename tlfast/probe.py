@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 
+import numpy as np
 import torch
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
@@ -15,7 +18,7 @@ from torch import nn
 from .features import Features, Part
 from .fitting import PhasePlan, fit_phase
 from .learner import metrics, network_input
-from .results import Event, OnEvent, Phase
+from .results import Event, OnEvent, Phase, Predictions, Row
 from .settings import Settings
 
 HEAD_BATCH_VALID = 4096
@@ -60,7 +63,46 @@ def train_head(learn: Learner, features: Features, epochs: int, settings: Settin
         device=device,
     )
     head_learner = Learner(loaders, head, learn.loss_func, metrics=metrics(), path=learn.path, model_dir=learn.model_dir)
-    return replace(fit_phase(head_learner, PhasePlan("head", epochs), settings, on_event), features=features.cost)
+    with quick_dropout(head, device):
+        return replace(fit_phase(head_learner, PhasePlan("head", epochs), settings, on_event), features=features.cost)
+
+
+@contextmanager
+def quick_dropout(head: nn.Sequential, device: torch.device) -> Iterator[None]:
+    """Let a head on a CPU drop its features by cheaper random numbers while it trains: torch's own took a quarter of a step."""
+    places = [i for i, module in enumerate(head) if type(module) is nn.Dropout and device.type == "cpu"]
+    kept = {i: head[i] for i in places}
+    for i, dropout in kept.items():
+        head[i] = ByteDropout(dropout.p)
+    try:
+        yield
+    finally:
+        for i, dropout in kept.items():
+            head[i] = dropout
+
+
+class ByteDropout(nn.Module):
+    """Dropout by one random byte a value, from NumPy's seeded generator; the probability is one of 256 (a quarter and a half are exact)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.least = round(256 * p)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or not self.least:
+            return x
+        drawn = torch.frombuffer(bytearray(np.random.bytes(x.numel())), dtype=torch.uint8).view(x.shape)
+        return x * (drawn >= self.least) * (256 / max(1, 256 - self.least))
+
+
+@torch.inference_mode()
+def predict_from(features: Features, head: nn.Module, rows: Sequence[Row], classes: Sequence[str]) -> Predictions:
+    """Return what the whole model says of the valid part, from its features, which are those of the plain images to 11 bits."""
+    head.eval()
+    device = next(head.parameters()).device
+    blocks = torch.arange(len(features.valid)).split(HEAD_BATCH_VALID)
+    said = torch.cat([head(features.valid[block].to(device)).log_softmax(dim=1).cpu() for block in blocks])
+    return Predictions(rows, classes, said.numpy(), features.valid.labels.numpy())
 
 
 def head_batch(count: int, bs: int) -> int:

@@ -22,7 +22,7 @@ from .data.sources import locate
 from .data.store import digests
 from .data.table import SPLITS
 from .errors import ExportError
-from .features import extract
+from .features import Features, extract
 from .fitting import PhasePlan, class_weights, find_rate, fit_phase
 from .machine import release_memory
 from .probe import adapt_batchnorm, train_head
@@ -52,7 +52,7 @@ def train(task: Task, settings: Settings, on_event: OnEvent = ignore) -> TrainRe
     runs.check_writable(settings.out, settings.task, settings.name)
     with prepared(task, settings, on_event) as bench:
         loaded = learner.fingerprint(bench.learn.model[0])
-        phases = fit(bench, settings, on_event)
+        phases, _ = fit(bench, settings, on_event)
         predictions = judge(bench, settings, on_event)
         result = evaluation.evaluate(predictions, "valid", seed=settings.seed)
         seconds = time.perf_counter() - started
@@ -86,8 +86,8 @@ def lr_find(task: Task, settings: Settings, on_event: OnEvent = ignore) -> dict[
     runs.check_writable(settings.out, settings.task, "")
     stamp, found = f"{datetime.now():%Y%m%d-%H%M%S}", {}
     with prepared(task, settings, on_event) as bench:
-        phases = [train_first(bench, settings, on_event)]
-        curves = {phases[0].name: phases[0].curve} if phases[0] and phases[0].curve else {}
+        first, _ = train_first(bench, settings, on_event)
+        curves = {first.name: first.curve} if first and first.curve else {}
         if settings.strategy == "full":
             with ready_for_all_layers(bench, settings):
                 curves["all layers"] = find_rate(bench.learn, PhasePlan(epochs=settings.epochs, **ALL_LAYERS), on_event)
@@ -117,15 +117,19 @@ def prepared(task: Task, settings: Settings, on_event: OnEvent) -> Iterator[Benc
         yield Bench(table, store, weights, stats, learn)
 
 
-def fit(bench: Bench, settings: Settings, on_event: OnEvent) -> list[Phase]:
-    """Train by the settings' strategy: the head on frozen features, and with `full` then all layers at discriminative rates."""
-    first = train_first(bench, settings, on_event)
+def fit(bench: Bench, settings: Settings, on_event: OnEvent) -> tuple[list[Phase], Features | None]:
+    """Train by the settings' strategy: the head on frozen features, and with `full` then all layers at discriminative rates.
+
+    Returns the phases, and the features where those are still what the model makes of the images.
+    """
+    first, features = train_first(bench, settings, on_event)
     phases = [first] if first else []
     if settings.strategy == "full":
         with ready_for_all_layers(bench, settings) as amp:
             phase = fit_phase(bench.learn, PhasePlan(epochs=settings.epochs, **ALL_LAYERS), settings, on_event, first)
             phases.append(replace(phase, precision=amp))
-    return phases
+        features = None
+    return phases, features
 
 
 @contextmanager
@@ -141,7 +145,7 @@ def ready_for_all_layers(bench: Bench, settings: Settings) -> Iterator[str]:
         yield amp
 
 
-def train_first(bench: Bench, settings: Settings, on_event: OnEvent) -> Phase | None:
+def train_first(bench: Bench, settings: Settings, on_event: OnEvent) -> tuple[Phase | None, Features | None]:
     """Train the head alone on the frozen backbone's features: all of partial fine-tuning, the start of full fine-tuning.
 
     With `train_bn`, partial fine-tuning is on images instead, as fastai does it.
@@ -150,14 +154,14 @@ def train_first(bench: Bench, settings: Settings, on_event: OnEvent) -> Phase | 
     if settings.train_bn and not full:
         bench.learn.freeze()  # fastai's: BatchNorm goes on training
         with bench.learn.added_cbs(callbacks.NetworkInput()):
-            return fit_phase(bench.learn, PhasePlan("head and BatchNorm", settings.epochs), settings, on_event)
+            return fit_phase(bench.learn, PhasePlan("head and BatchNorm", settings.epochs), settings, on_event), None
     epochs = settings.freeze_epochs if full else settings.epochs
     if not epochs:
-        return None
+        return None, None
     if full:
         adapt_batchnorm(bench.learn.model[0], bench.learn.dls, settings, on_event)
     features = extract(bench.learn.model[0], bench.learn.dls, bench.table, bench.store, settings, bench.stats, on_event)
-    return train_head(bench.learn, features, epochs, settings, on_event)
+    return train_head(bench.learn, features, epochs, settings, on_event), features
 
 
 def judge(bench: Bench, settings: Settings, on_event: OnEvent) -> Predictions:
