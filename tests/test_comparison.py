@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tests.conftest import TINY, draw
 from tlfast import comparison, features, learner, settings, tasks, training
 from tlfast.errors import DataError
-from tlfast.results import ArmDifference, ArmScore, CurvePoint
+from tlfast.outcomes import ArmDifference, ArmScore, CurvePoint
 
 QUICK = [*TINY, "--epochs", 2, "--freeze-epochs", 1]
 

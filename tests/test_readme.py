@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tlfast import settings, tasks
-from tlfast.render import settings_rows
+from tlfast.wording import settings_rows
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

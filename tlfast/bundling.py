@@ -20,7 +20,8 @@ from . import images, runs
 from .data.listing import records
 from .errors import DataError, ExportError, ImageError, RunError, UsageError
 from .inference import BATCH, FILE, Network, answers, open_network
-from .results import Event, Export, ExportResult, OnEvent, Row, ignore
+from .outcomes import ExportResult
+from .results import Event, Export, OnEvent, Row, ignore
 from .runs import METRICS, Run
 
 FORMS = {"int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}

@@ -20,7 +20,8 @@ from .copies import THUMBNAIL, finding
 from .data.sources import locate
 from .data.table import ImageTable, each_image, load_table, signature
 from .errors import DataError, ImageError, UsageError
-from .results import DataReport, Finding, OnEvent, Row, Unreadable, ignore
+from .outcomes import DataReport
+from .results import Finding, OnEvent, Row, Unreadable, ignore
 from .settings import Settings, Task
 
 KIND = "checks"

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Optional, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from . import settings as declarations
 from . import tasks as registry
-from .errors import TlfastError, UsageError
+from .errors import UsageError
+from .options import Config, Full, Moved, OutOption, RunArgument, Split, TaskArgument, Verify, command, task_names
 from .settings import Settings, Task
 
 if TYPE_CHECKING:
@@ -23,102 +21,6 @@ else:
 app = typer.Typer(name="tlfast", no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
 data_app = typer.Typer(no_args_is_help=True, help="Get, import and check a task's images.")
 app.add_typer(data_app, name="data")
-
-INTERRUPTED = 130  # a shell's own code for a command ended by Ctrl-C
-
-
-def _task_names(incomplete: str) -> list[str]:
-    return [name for name in registry.registered() if name.startswith(incomplete)]
-
-
-TaskArgument = Annotated[str, typer.Argument(help="A task's name, or the path of a folder, zip or CSV of labelled images.", autocompletion=_task_names)]
-RunArgument = Annotated[str, typer.Argument(help="A task's name (its latest run), a run id, or a run folder.", autocompletion=_task_names)]
-OutOption = Annotated[str, typer.Option(help="Folder that holds the runs.")]
-Verify = Annotated[bool, typer.Option("--verify/--no-verify", help="Refuse a run of which a file is not as it was exported.")]
-Split = Annotated[str, typer.Option(help="Which part to look at: valid, or test, of which the run keeps a record.")]
-Moved = Annotated[str, typer.Option("--data", help="Where the run's images lie now, if they were moved.", show_default=False)]
-Full = Annotated[bool | None, typer.Option("--full/--partial", help="Train all layers, or only the classifier.", show_default="partial")]
-Config = Annotated[str, typer.Option(help="TOML file of settings; a flag beats the file.", show_default=False)]
-
-COMMON = {
-    "quiet": (bool, typer.Option("--quiet", "-q", help="No progress, no remarks.", rich_help_panel="Output"), False),
-    "json": (bool, typer.Option("--json", help="Results as JSON on stdout.", rich_help_panel="Output"), False),
-    "debug": (bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Output"), False),
-}
-
-
-def command(group: typer.Typer, name: str) -> Callable:
-    """Register a function as a command, with --quiet, --json and --debug.
-
-    Its parameter `screen` is made from those; its parameter `flags`, where it has one, is a dict of the settings that were typed, of
-    which each declaration in `Settings` becomes an option.
-    """
-
-    def register(function: Callable) -> Callable:
-        given = inspect.signature(function, eval_str=True).parameters
-        own = [p for p in given.values() if p.name not in ("screen", "flags")]
-        options = _setting_parameters() if "flags" in given else []
-        common = [_keyword(key, *declaration) for key, declaration in COMMON.items()]
-
-        @functools.wraps(function)
-        def run(**values: Any) -> None:
-            quiet, as_json, debug = (values.pop(key) for key in COMMON)
-            if options:
-                typed = {p.name: values.pop(p.name) for p in options}
-                values["flags"] = {key: value for key, value in typed.items() if value is not None}
-            _run(function, values, quiet, as_json, debug)
-
-        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + options + common
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in parameters}
-        del run.__wrapped__
-        group.command(name)(run)
-        return function
-
-    return register
-
-
-def _run(function: Callable, values: dict[str, Any], quiet: bool, as_json: bool, debug: bool) -> None:
-    """Call a command; turn what it raises into words and an exit code."""
-    from .machine import hide_known_warnings
-    from .render import Screen
-
-    hide_known_warnings()
-    screen = Screen(quiet, as_json)
-    try:
-        function(screen=screen, **values)
-    except typer.Exit:
-        raise
-    except KeyboardInterrupt:
-        screen.error(TlfastError("interrupted"))
-        raise typer.Exit(INTERRUPTED) from None
-    except Exception as error:
-        if debug:
-            import traceback
-
-            traceback.print_exc()
-        unexpected = TlfastError(f"{type(error).__name__}: {error}", "This is not expected; --debug shows where it came from")
-        known = error if isinstance(error, TlfastError) else unexpected
-        screen.error(known)
-        raise typer.Exit(known.exit_code) from None
-
-
-def _keyword(name: str, annotation: Any, option: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, option])
-
-
-def _setting_parameters() -> list[inspect.Parameter]:
-    """Make one option of each declared setting. None means: not typed."""
-    hints, parameters = declarations.types(), []
-    for name, field in declarations.declared().items():
-        inner = [t for t in get_args(hints[name]) if isinstance(t, type) and t is not type(None)]
-        kind = inner[0] if inner else hints[name]
-        flag = declarations.flag(name)
-        names = (f"{flag}/--no-{flag[2:]}",) if kind is bool else (flag,)
-        shown = str(field.default) if field.default not in ("", None) else False
-        option = typer.Option(*names, help=field.metadata["help"], rich_help_panel=field.metadata["group"], show_default=shown)
-        parameters.append(_keyword(name, Optional[kind], option, None))  # noqa: UP045 (a Literal has no | in Python 3.10)
-    return parameters
 
 
 def _resolve(task: str, full: bool | None, config: str, flags: dict[str, Any]) -> tuple[Task, Settings]:
@@ -250,7 +152,7 @@ def report(
 
 @command(app, "predict")
 def predict(
-    run: Annotated[str, typer.Argument(help="A task's name (its latest run), a run id, a run folder, or a model.onnx.", autocompletion=_task_names)],
+    run: Annotated[str, typer.Argument(help="A task's name (its latest run), a run id, a run folder, or a model.onnx.", autocompletion=task_names)],
     screen: Screen,
     sources: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -359,7 +261,7 @@ def tasks(screen: Screen) -> None:
 @command(app, "runs")
 def runs(
     screen: Screen,
-    task: Annotated[str, typer.Argument(help="Only this task's.", show_default=False, autocompletion=_task_names)] = "",
+    task: Annotated[str, typer.Argument(help="Only this task's.", show_default=False, autocompletion=task_names)] = "",
     out: OutOption = "exports",
 ) -> None:
     """List the finished runs, newest last."""
@@ -378,7 +280,7 @@ def doctor(screen: Screen, out: OutOption = "exports") -> None:
 
 @command(data_app, "import")
 def data_import(
-    task: Annotated[str, typer.Argument(help="A task's name.", autocompletion=_task_names)],
+    task: Annotated[str, typer.Argument(help="A task's name.", autocompletion=task_names)],
     source: Annotated[str, typer.Argument(help="The downloaded file, zip or folder.")],
     screen: Screen,
 ) -> None:
@@ -391,7 +293,7 @@ def data_import(
 
 
 @command(data_app, "get")
-def data_get(task: Annotated[str, typer.Argument(help="A task's name.", autocompletion=_task_names)], screen: Screen) -> None:
+def data_get(task: Annotated[str, typer.Argument(help="A task's name.", autocompletion=task_names)], screen: Screen) -> None:
     """Download a task's images from their public source into data/<task>/."""
     from .data.sources import get_data
 

@@ -21,8 +21,9 @@ from .data.sources import locate
 from .errors import DataError, ImageError, UsageError
 from .inference import Network, open_network
 from .machine import versions
+from .outcomes import ArmDifference, ArmScore, CompareResult, Crossing, CurvePoint
 from .probe import predict_from
-from .results import ArmDifference, ArmScore, CompareResult, Crossing, CurvePoint, Event, OnEvent, Phase, Row, ignore
+from .results import Event, OnEvent, Phase, Row, ignore
 from .settings import STRATEGIES, Settings, Task, read_config, resolve
 
 KIND = "trainings"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from . import reopening, reporting
 from .errors import DataError
-from .results import Event, OnEvent, ReportResult, ignore
+from .outcomes import ReportResult
+from .results import Event, OnEvent, ignore
 from .runs import Run
 
 

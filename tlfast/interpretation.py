@@ -15,7 +15,8 @@ from fastai.losses import CrossEntropyLossFlat
 from . import evaluation, images, plotting, reopening, reporting
 from .calibration import tempered
 from .errors import RunError
-from .results import Event, InterpretResult, OnEvent, Predictions, Row, ignore
+from .outcomes import InterpretResult
+from .results import Event, OnEvent, Predictions, Row, ignore
 from .runs import Run, note_test, write_csv, write_json
 
 PAIRS = 10

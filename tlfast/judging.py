@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from . import exporting, plotting, reopening
 from .calibration import tempered
-from .results import EvaluateResult, OnEvent, ignore
+from .outcomes import EvaluateResult
+from .results import OnEvent, ignore
 from .runs import Run, note_test, write_json
 
 

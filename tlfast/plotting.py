@@ -12,7 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .results import CompareResult, Evaluation, RateCurve
+from .outcomes import CompareResult
+from .results import Evaluation, RateCurve
 
 BLUE, RED = "#0072B2", "#D55E00"  # of the Okabe-Ito palette, told apart by all common kinds of sight
 PALETTE = (BLUE, RED, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

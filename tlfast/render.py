@@ -8,7 +8,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
 from rich.console import Console
@@ -18,46 +17,13 @@ from rich.progress import Task as Bar
 from rich.table import Table
 from rich.text import Text
 
+from . import wording
 from .errors import TlfastError
-from .recording import UNSURE, as_dict, label
-from .results import (
-    ArmDifference,
-    ArmScore,
-    CompareResult,
-    DataReport,
-    DataSummary,
-    EpochRow,
-    EvaluateResult,
-    Evaluation,
-    Event,
-    Export,
-    ExportResult,
-    InterpretResult,
-    OnEvent,
-    Pass,
-    Phase,
-    Plan,
-    PredictRow,
-    ReportResult,
-    Tally,
-    TrainResult,
-)
-from .settings import Settings, Task, declared, types
+from .outcomes import CompareResult, DataReport, EvaluateResult, ExportResult, InterpretResult, Plan, ReportResult, TrainResult
+from .recording import as_dict, label
+from .results import DataSummary, Evaluation, Event, OnEvent, PredictRow, Tally
+from .settings import Task
 
-EPOCH_COLUMNS = ("phase", "epoch", "train loss", "valid loss", "accuracy", "macro F1", "seconds")
-FIGURES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_precision": "macro precision",
-    "macro_recall": "macro recall",
-    "macro_f1": "macro F1",
-    "kappa": "Cohen's kappa",
-    "mcc": "Matthews correlation",
-    "log_loss": "log loss",
-    "brier": "Brier score",
-    "roc_auc": "ROC AUC",
-    "average_precision": "average precision",
-}
 LISTED = 40  # images; of more the counts are shown
 PLAIN_WIDTH = 200  # columns when the output is piped: a terminal's width is not known there
 
@@ -109,7 +75,7 @@ class Screen:
         self.emit(result.to_dict(), self._train_result, result)
 
     def _train_result(self, result: TrainResult) -> None:
-        self._facts(f"{result.run}", _closing(result))
+        self._facts(f"{result.run}", wording.closing(result))
         if result.data.unreadable:
             self.out.print(f"unreadable images that were skipped: {len(result.data.unreadable)}; run.json names them")
 
@@ -117,7 +83,7 @@ class Screen:
         self.emit(plan.to_dict(), self._plan, plan)
 
     def _plan(self, plan: Plan) -> None:
-        self._facts("settings", {name: _shown(value) for name, value in plan.settings.items()})
+        self._facts("settings", {name: wording.shown(value) for name, value in plan.settings.items()})
         self._data_summary(plan.data)
         parameters = {"weights": plan.weights, "device": plan.device, "parameters": f"{plan.parameters:,}", "of which train": f"{plan.trained_parameters:,}"}
         self._facts("model", parameters)
@@ -137,7 +103,7 @@ class Screen:
 
     def _evaluate_result(self, result: EvaluateResult) -> None:
         self._scores(result.evaluation)
-        self._facts(result.run, _figures(result.evaluation))
+        self._facts(result.run, wording.figures(result.evaluation))
         for file in result.files:
             self.out.print(file, soft_wrap=True)
 
@@ -149,13 +115,13 @@ class Screen:
 
     def _compare_result(self, result: CompareResult) -> None:
         columns = ("arm", "accuracy", "macro F1", "SD over seeds", "seconds", "parameters", "MB", "ms/image")
-        self._table(columns, [_arm_cells(arm) for arm in result.arms], title=f"{escape(result.source)}, {result.judged_on}")
+        self._table(columns, [tuple(map(escape, wording.arm_cells(arm))) for arm in result.arms], title=f"{escape(result.source)}, {result.judged_on}")
         if result.differences:
-            rows = [_difference_cells(difference) for difference in result.differences]
+            rows = [tuple(map(escape, wording.difference_cells(difference))) for difference in result.differences]
             self._table(("difference", "points of accuracy", "points of macro F1", "McNemar p", "corrected", "shown"), rows)
         if result.curve:
             arms, shares = list(dict.fromkeys(p.arm for p in result.curve)), list(dict.fromkeys(p.share for p in result.curve))
-            cells = {(p.arm, p.share): _with_interval(p.accuracy, p.interval) for p in result.curve}
+            cells = {(p.arm, p.share): wording.with_interval(p.accuracy, p.interval) for p in result.curve}
             self._table(("training images", *map(escape, arms)), [(f"{share:.0%}", *(cells[arm, share] for arm in arms)) for share in shares])
         for crossing in result.crossings:
             self.out.print(f"{escape(crossing.better_above)} overtakes {escape(crossing.better_below)} at about {crossing.share:.0%} of the training images")
@@ -169,7 +135,7 @@ class Screen:
     def _export_result(self, result: ExportResult) -> None:
         if result.exports:
             columns = ("file", "MB", "of model.onnx", "accuracy", "before", "images/s", "before", "judged on")
-            self._table(columns, [_export_cells(export) for export in result.exports])
+            self._table(columns, [wording.export_cells(export) for export in result.exports])
         if result.bundle:
             self.out.print(f"bundle: {escape(result.bundle)}", soft_wrap=True)
 
@@ -191,10 +157,10 @@ class Screen:
         rows.append(("all", *(f"{summary.total(part):,}" for part in parts)))
         self._table(("class", *parts), rows, title=escape(summary.source))
         facts = {
-            "imbalance": _imbalance(summary),
+            "imbalance": wording.imbalance(summary),
             "groups": f"{summary.groups:,}" if summary.groups else "",
-            "sizes": _most(summary.sizes),
-            "modes": _most(summary.modes),
+            "sizes": wording.most(summary.sizes),
+            "modes": wording.most(summary.modes),
         }
         self._facts("", {name: value for name, value in facts.items() if value})
         for note in summary.notes:
@@ -215,7 +181,8 @@ class Screen:
             failed += row.prediction is None
             counts.update([label(row, least)] if row.prediction else [])
             if at_once:
-                print(json.dumps(as_dict(row, top, least), ensure_ascii=False) if self.as_json else f"{row.path}  {_likely(row, top, least)}", flush=True)
+                said = json.dumps(as_dict(row, top, least), ensure_ascii=False) if self.as_json else f"{row.path}  {wording.likely(row, top, least)}"
+                print(said, flush=True)
             elif self.as_json:
                 print("[" if number == 1 else ",", json.dumps(as_dict(row, top, least), ensure_ascii=False, indent=1), sep="\n")
             if number <= LISTED:
@@ -237,7 +204,7 @@ class Screen:
             if tally.failed:
                 self.out.print(f"{tally.failed:,} images could not be read" + (f", the first {LISTED}:" if tally.failed > LISTED else ":"))
         if shown:
-            cells = [(escape(row.path), escape(_likely(row, top, least)) if row.prediction else f"[red]{escape(row.error)}[/]") for row in shown]
+            cells = [(escape(row.path), escape(wording.likely(row, top, least)) if row.prediction else f"[red]{escape(row.error)}[/]") for row in shown]
             self._table(("image", "prediction"), cells)
 
     def tasks(self, registered: Sequence[Task]) -> None:
@@ -255,7 +222,7 @@ class Screen:
         self.emit(values, self._table, ("phase", "suggested rate", "curve"), rows)
 
     def facts(self, title: str, values: dict[str, Any]) -> None:
-        self.emit(values, self._facts, title, {name: _shown(value) for name, value in values.items()})
+        self.emit(values, self._facts, title, {name: wording.shown(value) for name, value in values.items()})
 
     def said(self, key: str, value: str) -> None:
         """Print one outcome: a path, say."""
@@ -296,7 +263,7 @@ class _Lines:
         if event.note and not self.screen.quiet:
             self.screen._remark(event)
         if event.row and not self.screen.as_json:
-            for line in _epoch_lines(event.row, headed=self.headed):
+            for line in wording.epoch_lines(event.row, headed=self.headed):
                 print(line, flush=True)
             self.headed = True
 
@@ -324,158 +291,9 @@ class _Bars:
                 self.known[event.phase] = self.bars.add_task(event.phase, total=event.total)
             self.bars.update(self.known[event.phase], completed=event.done, total=event.total, visible=event.done < event.total)
         if event.row:
-            for line in _epoch_lines(event.row, headed=self.headed):
+            for line in wording.epoch_lines(event.row, headed=self.headed):
                 self.bars.console.print(line)
             self.headed = True
-
-
-def settings_rows() -> list[tuple[str, str, str]]:
-    """Return (flag, default, meaning) of every setting, for the README's table."""
-    from typing import Literal, get_args, get_origin
-
-    from .settings import flag
-
-    hints, rows = types(), []
-    for name, field in declared().items():
-        choices = " ".join(get_args(hints[name])) if get_origin(hints[name]) is Literal else ""
-        typed = f"--[no-]{flag(name)[2:]}" if hints[name] is bool else flag(name)
-        meaning = field.metadata["help"] + (f" One of: {choices}." if choices else "")
-        rows.append((typed, _shown(field.default) or "-", meaning))
-    return rows
-
-
-def _closing(result: TrainResult) -> dict[str, str]:
-    e, settings = result.evaluation, Settings.from_dict(result.settings)
-    averages = {f"{s.name} average": f"precision {s.precision:.4f}  recall {s.recall:.4f}  F1 {s.f1:.4f}" for s in (e.macro, e.weighted)}
-    figures = _figures(e)
-    phases = {}
-    for phase in result.phases:
-        if phase.features:
-            phases[f"features for the {phase.name}"] = _pass(phase.features)
-        phases[phase.name] = _phase(phase)
-    return {
-        "accuracy": f"{figures['accuracy']} on {e.macro.support:,} {e.split} images",
-        **averages,
-        **{name: figures[name] for name in ("calibration error", "sure answers")},
-        "strategy": f"{settings.strategy} fine-tuning of {settings.arch} at {settings.size} px on {result.device}",
-        "weights": result.weights,
-        **phases,
-        "seconds": f"{result.seconds:.1f}",
-        "run": result.folder,
-    }
-
-
-def _figures(e: Evaluation) -> dict[str, str]:
-    """Return every figure of an evaluation that is a single number, with its bootstrap interval where it has one."""
-    c = e.calibration
-    numbers = {
-        "accuracy": e.accuracy,
-        "balanced_accuracy": e.balanced_accuracy,
-        **{f"macro_{name}": getattr(e.macro, name) for name in ("precision", "recall", "f1")},
-        "kappa": e.kappa,
-        "mcc": e.mcc,
-        "log_loss": e.log_loss,
-        "brier": e.brier,
-        "roc_auc": e.roc_auc,
-        "average_precision": e.average_precision,
-    }
-    shown = {FIGURES[name]: _with_interval(value, e.intervals.get(name)) for name, value in numbers.items() if value is not None}
-    promised = [f"{float(accuracy):.0%} right on {p.coverage:.0%} of the images, from {p.threshold:.2f} on" for accuracy, p in c.promises.items()]
-    return {
-        **shown,
-        **{f"among the {k} likeliest": f"{share:.4f}" for k, share in e.top.items()},
-        "calibration error": f"{c.error:.4f}, {c.error_before:.4f} before temperature {c.temperature:.3f}",
-        "sure answers": "; ".join(promised) or "90% right at no confidence",
-    }
-
-
-def _imbalance(summary: DataSummary) -> str:
-    counts = summary.counts.get("train", {})
-    if not counts or not min(counts.values()):
-        return ""
-    most, least = max(counts, key=lambda label: counts[label]), min(counts, key=lambda label: counts[label])
-    return f"{most} has {counts[most] / counts[least]:.1f} times the training images of {least}"
-
-
-def _arm_cells(arm: ArmScore) -> tuple[str, ...]:
-    sd = "-" if arm.accuracy_sd is None else f"{arm.accuracy_sd:.4f}"
-    scores = _with_interval(arm.accuracy, arm.accuracy_interval), _with_interval(arm.macro_f1, arm.macro_f1_interval)
-    return (escape(arm.name), *scores, sd, f"{arm.seconds:.1f}", f"{arm.parameters:,}", f"{arm.megabytes:.1f}", f"{arm.milliseconds:.1f}")
-
-
-def _difference_cells(d: ArmDifference) -> tuple[str, ...]:
-    gains = [
-        f"{100 * value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
-        for value, (low, high) in ((d.accuracy, d.accuracy_interval), (d.macro_f1, d.macro_f1_interval))
-    ]
-    return (escape(f"{d.first} - {d.second}"), *gains, f"{d.p:.2g}", f"{d.p_corrected:.2g}", "yes" if d.shown else "no")
-
-
-def _with_interval(value: float, interval: tuple[float, float] | None) -> str:
-    return f"{value:.4f} ({interval[0]:.4f} to {interval[1]:.4f})" if interval else f"{value:.4f}"
-
-
-def _phase(phase: Phase) -> str:
-    """One line on a phase; features are counted apart from the images that they were made of."""
-    source = "finder" if phase.curve else "given"
-    rates = f"{phase.lr:.1e}" if phase.lr == phase.lowest_lr else f"{phase.lowest_lr:.1e} to {phase.lr:.1e}"
-    kept = f"best epoch {phase.best_epoch} of {len(phase.epochs)}" if phase.best_epoch else f"no epoch of {len(phase.epochs)} beat what was there"
-    what = "features" if phase.features else "images"
-    amp = "" if phase.precision == "off" else f"  {phase.precision}"
-    return f"rate {rates} ({source})  {kept}  {phase.images_per_second:,.0f} {what}/s{amp}  {phase.seconds:.1f} s"
-
-
-def _pass(cost: Pass) -> str:
-    made = f"{cost.images:,} images  {cost.images / cost.seconds:,.0f} images/s  {cost.seconds:.1f} s" if cost.images else ""
-    kept = f"{cost.kept:,} images kept from an earlier run" if cost.kept else ""
-    return "  ".join(filter(None, (made, kept)))
-
-
-def _export_cells(export: Export) -> tuple[str, ...]:
-    e = export
-    sizes = (e.file, f"{e.megabytes:.1f}", f"{e.share_of_size:.1%}")
-    return (*sizes, f"{e.accuracy:.4f}", f"{e.accuracy_before:.4f}", f"{e.images_per_second:,.0f}", f"{e.images_per_second_before:,.0f}", f"{e.images:,}")
-
-
-def _likely(row: PredictRow, top: int | None, least: float) -> str:
-    """Return a row's likeliest classes with their probabilities, or why there are none."""
-    if row.prediction is None:
-        return row.error
-    likely = "  ".join(f"{name} {probability:.1%}" for name, probability in islice(row.prediction.probabilities.items(), top or 1))
-    return f"{UNSURE} ({likely})" if label(row, least) == UNSURE else likely
-
-
-def _epoch_lines(row: EpochRow, headed: bool) -> list[str]:
-    """Return the line of an epoch, and before it the names of the columns if they have not been shown."""
-    rows = [_epoch_cells(row)] if headed else [EPOCH_COLUMNS, _epoch_cells(row)]
-    return ["  ".join(f"{cell:>10}" for cell in cells) for cells in rows]
-
-
-def _epoch_cells(row: EpochRow) -> tuple[str, ...]:
-    return (
-        row.phase,
-        str(row.epoch),
-        f"{row.train_loss:.4f}",
-        f"{row.valid_loss:.4f}",
-        f"{row.accuracy:.4f}",
-        f"{row.macro_f1:.4f}",
-        f"{row.seconds:.1f}",
-    )
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, dict):
-        return "  ".join(f"{name} {_shown(inner)}" for name, inner in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-
-
-def _most(counts: dict[str, int], shown: int = 5) -> str:
-    parts = [f"{name} ({count:,})" for name, count in list(counts.items())[:shown]]
-    return ", ".join(parts) + (f" and {len(counts) - shown} more" if len(counts) > shown else "")
 
 
 def _box() -> Any:

@@ -25,8 +25,9 @@ from .errors import ExportError
 from .features import Features, extract
 from .fitting import PhasePlan, class_weights, find_rate, fit_phase
 from .machine import release_memory
+from .outcomes import Plan, TrainResult
 from .probe import adapt_batchnorm, train_head
-from .results import Agreement, Evaluation, Event, OnEvent, Phase, Plan, Predictions, RateCurve, TrainResult, ignore
+from .results import Agreement, Evaluation, Event, OnEvent, Phase, Predictions, RateCurve, ignore
 from .settings import Settings, Task
 
 # All layers together: the lowest group of parameters, which knows most already, moves at a fifth of the head's rate. One cycle may reach the
