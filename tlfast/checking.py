@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ LOOKS = "looks.npz"
 FOLDER = "checks"
 FAINT = 2.0  # grey levels of standard deviation, below which an image shows next to nothing
 DROPPABLE = {"duplicates": ("duplicate",), "conflicts": ("conflict",), "unreadable": ("unreadable",), "leaks": ("leak", "near leak")}
+
+Search = Callable[[Task, Settings, Sequence[Row], OnEvent], list[Finding]]
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,10 @@ class _Looks:
     sizes: dict[str, int]
 
 
-def check(task: Task, settings: Settings, drop: Sequence[str] = (), on_event: OnEvent = ignore) -> DataReport:
+def check(task: Task, settings: Settings, drop: Sequence[str] = (), on_event: OnEvent = ignore, also: Search | None = None) -> DataReport:
     """Look at every image; name what is wrong, and keep the list; with `drop` also write a table without such images, to train on.
 
-    Nothing of the data is changed. Raises UsageError, or DataError for unusable data.
+    `also` looks for more, in the images that can be read. Nothing of the data is changed. Raises UsageError, or DataError for unusable data.
     """
     for kind in drop:
         if kind not in DROPPABLE:
@@ -70,6 +72,8 @@ def check(task: Task, settings: Settings, drop: Sequence[str] = (), on_event: On
     table = load_table(task, settings, locate(task, settings.data))
     looks = _looked([row.path for row in table.rows], on_event)
     findings = found(table.rows, looks)
+    if also:
+        findings += also(task, settings, [row for row in table.rows if row.path not in looks.unreadable], on_event)
     bad = [Unreadable(path, reason) for path, reason in looks.unreadable.items()]
     summary = replace(table.summary(), unreadable=bad, modes=looks.modes, sizes=looks.sizes)
     counts = dict(Counter(kind for kind, _ in dict.fromkeys((each.kind, each.path) for each in findings)))

@@ -14,22 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from . import backbones, cache, exporting, images, learner, plotting, portable, runs, training, uncertainty
-from .calibration import tempered
+from . import exporting, images, learner, plotting, portable, runs, trials, uncertainty
 from .data import ImageTable, load_table
 from .data.sources import locate
 from .errors import DataError, ImageError, UsageError
 from .inference import Network, open_network
-from .machine import versions
 from .outcomes import ArmDifference, ArmScore, CompareResult, Crossing, CurvePoint
-from .probe import predict_from
-from .results import Event, OnEvent, Phase, Row, ignore
+from .results import Event, OnEvent, Row, ignore
 from .settings import STRATEGIES, Settings, Task, read_config, resolve
 
-KIND = "trainings"
-LAYOUT = 1  # to be raised when the same training would give other predictions
 FOLDER = "comparisons"
-UNIMPORTANT = ("out", "name", "data", "store", "workers", "onnx")  # settings that change nothing of what is predicted
 SIGNIFICANT = 0.05
 LATENCY_ROUNDS = 30
 
@@ -153,10 +147,7 @@ def _without_epochs(on_event: OnEvent) -> OnEvent:
 
 
 def _placed(settings: Settings, design: Design, fold: int) -> Settings:
-    """Return settings for one fold; splits and augmented views stay the same whatever the seed of a training."""
-    if design.folds:
-        settings = replace(settings, folds=design.folds, fold=fold)
-    return replace(settings, base_seed=settings.fixed_seed)
+    return trials.on_fold(settings, design.folds, fold)
 
 
 # Training
@@ -181,42 +172,12 @@ def _all_answers(task: Task, arms: Sequence[Arm], design: Design, classes: Seque
 
 
 def _outcome(task: Task, settings: Settings, classes: Sequence[str], on_event: OnEvent) -> _Outcome:
-    """Return what a training with these settings answers, from an earlier comparison where there was one with the same settings and images."""
-    table = load_table(task, settings, locate(task, settings.data))
-    important = {name: value for name, value in settings.to_dict().items() if name not in UNIMPORTANT}
-    about = {"layout": LAYOUT, "settings": important, "images": table.fingerprint(), "weights": _weights_key(settings), "versions": versions()}
-    name = cache.key(**about)
-    reused = cache.find(KIND, name) is not None
-    folder, about = cache.made(KIND, name, lambda folder: _trained(folder, task, settings, on_event))
-    kept = _read(folder / exporting.PREDICTIONS)
+    """Return what a training with these settings answers, from an earlier time where there was one with the same settings and images."""
+    trial = trials.trained(task, settings, on_event)
+    kept = _read(trial.predictions)
     index = {label: i for i, label in enumerate(classes)}
     labels, predicted = ({path: index[row[column]] for path, row in kept.items()} for column in ("label", "prediction"))
-    return _Outcome(labels, predicted, about["seconds"], about["trained_on"], reused)
-
-
-def _weights_key(settings: Settings) -> list[Any]:
-    found = backbones.find_weights(settings.arch, settings.weights)
-    stat = Path(found.path).stat() if found.path else None
-    return [found.kind, found.path, *((stat.st_size, stat.st_mtime_ns) if stat else ())]
-
-
-def _trained(folder: Path, task: Task, settings: Settings, on_event: OnEvent) -> dict[str, Any]:
-    """Train, and write what is predicted for the valid part; return what it cost, and how good it is."""
-    with training.prepared(task, settings, on_event) as bench:
-        started = time.perf_counter()
-        phases, features = training.fit(bench, settings, on_event)
-        seconds = time.perf_counter() - started + _kept_seconds(phases)
-        if features:  # of a frozen backbone they say the same as its images, and at once
-            said = predict_from(features, bench.learn.model[1], bench.table.part("valid"), bench.table.classes)
-        else:
-            said = training.judge(bench, settings, on_event)
-        exporting.save_predictions(folder, said, "valid", tempered(said.log_probabilities, 1.0))
-        trained_on = len(bench.table.part("train"))
-    return {"seconds": seconds, "trained_on": trained_on, "accuracy": float((said.log_probabilities.argmax(axis=1) == said.labels).mean())}
-
-
-def _kept_seconds(phases: Sequence[Phase]) -> float:
-    return sum(phase.features.kept_seconds for phase in phases if phase.features)
+    return _Outcome(labels, predicted, trial.seconds, trial.trained_on, trial.reused)
 
 
 def _read(path: Path) -> dict[str, dict[str, str]]:

@@ -1,0 +1,77 @@
+"""Trainings of which only the answers are kept: those of a comparison, or of a search for wrong labels. None is done twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from . import backbones, cache, exporting, training
+from .calibration import tempered
+from .data import load_table
+from .data.sources import locate
+from .machine import versions
+from .probe import predict_from
+from .results import OnEvent, Phase
+from .settings import Settings, Task
+
+KIND = "trainings"
+LAYOUT = 1  # to be raised when the same training would give other answers
+UNIMPORTANT = ("out", "name", "data", "store", "workers", "onnx")  # settings that change nothing of what is predicted
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A training that was done: the file of what it answers for its valid part, its cost, and whether it was found from earlier.
+
+    `seconds` are those of the training, the frozen backbone's pass counted even where it was kept from before; `trained_on` counts images.
+    """
+
+    predictions: Path
+    seconds: float
+    trained_on: int
+    reused: bool
+
+
+def on_fold(settings: Settings, folds: int, fold: int) -> Settings:
+    """Return settings for one of some folds (0: the usual split); splits and augmented views stay the same whatever the seed of a training."""
+    if folds:
+        settings = replace(settings, folds=folds, fold=fold)
+    return replace(settings, base_seed=settings.fixed_seed)
+
+
+def trained(task: Task, settings: Settings, on_event: OnEvent) -> Trial:
+    """Train and judge, or find what a training with the same settings, images, weights and versions answered. Raises TlfastError."""
+    table = load_table(task, settings, locate(task, settings.data))
+    important = {name: value for name, value in settings.to_dict().items() if name not in UNIMPORTANT}
+    made_from = {"settings": important, "images": table.fingerprint(), "weights": _weights_key(settings), "versions": versions()}
+    name = cache.key(layout=LAYOUT, **made_from)
+    reused = cache.find(KIND, name) is not None
+    folder, about = cache.made(KIND, name, lambda folder: _trained(folder, task, settings, on_event))
+    return Trial(folder / exporting.PREDICTIONS, about["seconds"], about["trained_on"], reused)
+
+
+def _weights_key(settings: Settings) -> list[Any]:
+    found = backbones.find_weights(settings.arch, settings.weights)
+    stat = Path(found.path).stat() if found.path else None
+    return [found.kind, found.path, *((stat.st_size, stat.st_mtime_ns) if stat else ())]
+
+
+def _trained(folder: Path, task: Task, settings: Settings, on_event: OnEvent) -> dict[str, Any]:
+    """Train, and write what is predicted for the valid part; return what it cost."""
+    with training.prepared(task, settings, on_event) as bench:
+        started = time.perf_counter()
+        phases, features = training.fit(bench, settings, on_event)
+        seconds = time.perf_counter() - started + _kept_seconds(phases)
+        if features:  # of a frozen backbone they say the same as its images, and at once
+            said = predict_from(features, bench.learn.model[1], bench.table.part("valid"), bench.table.classes)
+        else:
+            said = training.judge(bench, settings, on_event)
+        exporting.save_predictions(folder, said, "valid", tempered(said.log_probabilities, 1.0))
+        return {"seconds": seconds, "trained_on": len(bench.table.part("train"))}
+
+
+def _kept_seconds(phases: Sequence[Phase]) -> float:
+    return sum(phase.features.kept_seconds for phase in phases if phase.features)
