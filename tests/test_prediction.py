@@ -138,6 +138,11 @@ def test_csv_file(run, cli, folder, tmp_path):
     assert not list(tmp_path.glob("*.partial"))
     again = cli("predict", "pictures", folder / "red", "--csv", target)
     assert again.code == 2 and "the file exists already" in again.err
+    resumed = cli("predict", "pictures", folder / "red", "--csv", target, "--resume")
+    assert resumed.code == 2 and "it is finished, nothing is left to go on with" in resumed.err
+    assert "none is named" in cli("predict", "pictures", folder / "red", "--resume").err
+    turned = cli("predict", folder / "red" / "1.png", "pictures")
+    assert turned.code == 1 and "is no run" in turned.err and "The run comes first" in turned.err
     assert len(list(csv.DictReader(target.open()))) == 13
 
 
@@ -221,6 +226,22 @@ def test_zip_csv_and_stdin(run, cli, folder, tmp_path, monkeypatch):
     assert wrong.code == 2 and "has no column 'path'; it has: photo, note" in wrong.err
     monkeypatch.setattr("sys.stdin", io.StringIO("pictures/red/1.png\n\npictures/red/2.png\n"))
     assert len(list(prediction.predict(tlfast.load(run), prediction.Request(["-"])))) == 2
+
+
+def test_an_image_whose_writer_paused_is_looked_at_again(run, folder, tmp_path, monkeypatch):
+    (tmp_path / "inbox").mkdir()
+    data, looks = (folder / "red" / "1.png").read_bytes(), []
+
+    def sleeps(seconds):
+        looks.append(seconds)
+        if len(looks) in (1, 5):
+            (tmp_path / "inbox" / "slow.png").write_bytes(data if len(looks) == 5 else data[:200])
+        if len(looks) > 9:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(listing.time, "sleep", sleeps)
+    rows = list(prediction.predict(tlfast.load(run), prediction.Request([], watch=str(tmp_path / "inbox"))))
+    assert [row.prediction is not None for row in rows] == [False, True]
 
 
 def test_a_watched_folder(run, folder, tmp_path, monkeypatch):

@@ -207,6 +207,11 @@ def test_a_head_that_does_not_arrive_is_not_waited_for(port, sent):
     assert answer.startswith(b"HTTP/1.1 408") and b"head of the request did not arrive within 1 seconds" in answer
 
 
+def test_a_head_without_an_end_is_cut_off(port):
+    assert raw(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 400_000, 3).startswith((b"HTTP/1.1 431", b"HTTP/1.1 400"))
+    assert ask(port, path="/healthz")[0] == 200
+
+
 def test_a_connection_may_bring_many_requests_at_its_leisure(port):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     for _ in range(4):  # longer in all than a head may take
@@ -254,6 +259,8 @@ def test_a_token(classifier):
             assert ask(port, "POST", "/predict", png(), {**IMAGE, **headers})[0] == 401
             assert ask(port, path="/model", headers=headers)[0] == 401
         assert ask(port, path="/healthz")[0] == ask(port)[0] == 200
+        assert ask(port, path="/model", headers={"Authorization": "bearer wörd".encode()})[0] == 200
+        assert ask(port, path="/model", headers={"Authorization": "Basic wörd".encode()})[0] == 401
         assert ask(port, "POST", "/predict", png(), {**IMAGE, "Authorization": "Bearer wörd".encode()})[0] == 200
 
 

@@ -35,7 +35,8 @@ from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession("model.onnx")
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-image = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")
+photo = sys.argv[1] if len(sys.argv) > 1 else sys.exit("usage: python example.py photo.jpg")
+image = ImageOps.exif_transpose(Image.open(photo)).convert("RGB")
 (probabilities,) = session.run(None, {"images": np.asarray(image)[None]})
 for probability, name in sorted(zip(probabilities[0].tolist(), classes), reverse=True)[:5]:
     print(f"{probability:7.2%}  {name}")

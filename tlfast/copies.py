@@ -34,9 +34,13 @@ def exact(rows: Sequence[Row], digests: Sequence[str]) -> list[Finding]:
 def remark(rows: Sequence[Row], digests: Mapping[str, str]) -> str:
     """Say in a sentence how many images of the table are there twice, by digests of their pixels; "" where none is."""
     counts = Counter(each.kind for each in exact(rows, [digests[row.path] for row in rows]))
-    words = {"duplicate": "copies of another in their part", "leak": "that judge are in training too", "conflict": "equal another of a different label"}
+    words = {
+        "duplicate": "are copies of another in the same part",
+        "leak": "of the valid or test part are in training too",
+        "conflict": "have a copy with another label",
+    }
     said = [f"{counts[kind]:,} {meaning}" for kind, meaning in words.items() if counts[kind]]
-    return f"of {len(rows):,} images {', '.join(said)}" if said else ""
+    return f"among {len(rows):,} images {'; '.join(said)}" if said else ""
 
 
 def _copies(group: Sequence[Row]) -> Iterator[Finding]:

@@ -119,6 +119,8 @@ def predict(classifier: Classifier, request: Request, on_event: OnEvent = ignore
         kinds = {kind: Path(path) for kind, path in request.files.items() if path}
         if len(set(kinds.values())) < len(kinds):
             raise UsageError("two of --csv, --jsonl and --parquet name the same file", "Give each a file of its own")
+        if request.resume and not kinds:
+            raise UsageError("--resume goes on with a file, and none is named", "Name it again with --csv, --jsonl or --parquet")
         kept = [stack.enter_context(recording(kind, path, classifier.classes, request.least, request.resume)) for kind, path in kinds.items()]
         finished = set.intersection(*(done for done, _ in kept)) if kept else set()
         if finished:

@@ -75,6 +75,8 @@ def label(row: PredictRow, least: float) -> str:
 
 
 def _check(kind: str, target: Path, log: Path, resume: bool) -> None:
+    if target.exists() and resume and not log.exists():
+        raise UsageError(f"--{kind} {target}: it is finished, nothing is left to go on with", "Name another file to predict anew; nothing is overwritten")
     if target.exists():
         raise UsageError(f"--{kind} {target}: the file exists already", "Name another; nothing is overwritten")
     if log.exists() and not resume:

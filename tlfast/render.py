@@ -149,7 +149,7 @@ class Screen:
             self.out.print(f"each by name: {escape(report.findings_file)}", soft_wrap=True)
         if report.table:
             said = ", ".join(f"{count:,} {kind}" for kind, count in report.dropped.items()) or "nothing"
-            self.out.print(f"left out: {said}; to train on the rest: --data {escape(report.table)}", soft_wrap=True)
+            self.out.print(f"images left out: {said} (of a leak the training image goes); to train on the rest: --data {escape(report.table)}", soft_wrap=True)
 
     def _data_summary(self, summary: DataSummary) -> None:
         parts = list(summary.counts)

@@ -240,6 +240,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def _not_found(reference: str, out: str) -> RunError:
     known = sorted({name for folder in folders(out) for name in (folder.parent.name, folder.name)})
+    if Path(reference).is_file():
+        return RunError(f"{reference} is no run", "The run comes first, then the images: tlfast predict RUN IMAGE...; tlfast runs lists the runs")
     hint = nearest(reference, known) or f"Train one first: tlfast train {reference}" + ("; tlfast runs lists the runs" if known else "")
     return RunError(f"no run '{reference}' in {out}", hint)
 

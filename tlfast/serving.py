@@ -38,6 +38,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+LARGEST_HEAD = 64 << 10  # bytes of a request's head
 STOPPING = 30  # seconds that requests have to be finished in when the server is stopped
 
 
@@ -126,8 +127,8 @@ class Service:
                 del self.clients[client]
 
     def authorised(self, request: Request) -> None:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ").encode("latin-1")
-        if self.token and not hmac.compare_digest(given, self.token.encode()):
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if self.token and not (scheme.lower() == "bearer" and hmac.compare_digest(given.encode("latin-1"), self.token.encode())):
             raise HTTPException(401, "this server wants its token, as the header Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
 
 
@@ -199,6 +200,7 @@ def _impatient(seconds: float) -> type[asyncio.Protocol]:
 
     class Impatient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         clock: asyncio.TimerHandle | None = None
+        waiting_for = 0  # bytes of a head that has not ended yet
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
@@ -206,8 +208,11 @@ def _impatient(seconds: float) -> type[asyncio.Protocol]:
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
+            self.waiting_for = 0 if self.answering() else self.waiting_for + len(data)
             if self.answering():
                 self.stop_clock()
+            elif self.waiting_for > LARGEST_HEAD:
+                self.refuse("431 Request Header Fields Too Large", f"the head of the request is larger than {LARGEST_HEAD >> 10} KB")
             elif not self.clock:  # a further request on the same connection has begun
                 self.clock = self.loop.call_later(seconds, self.hang_up)
 
@@ -224,12 +229,14 @@ def _impatient(seconds: float) -> type[asyncio.Protocol]:
             self.clock = None
 
         def hang_up(self) -> None:
-            if self.transport.is_closing():
-                return
-            reason = f'{{"error": "the head of the request did not arrive within {seconds:g} seconds"}}'.encode()
-            head = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-            self.transport.write(head % len(reason) + reason)
-            self.transport.close()
+            self.refuse("408 Request Timeout", f"the head of the request did not arrive within {seconds:g} seconds")
+
+        def refuse(self, status: str, reason: str) -> None:
+            if not self.transport.is_closing():
+                body = f'{{"error": "{reason}"}}'
+                head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+                self.transport.write((head + body).encode())
+                self.transport.close()
 
     return Impatient
 
@@ -321,7 +328,9 @@ async def _parts(request: Request, body: bytes, limits: Limits) -> list[tuple[st
         stack.push_async_callback(form.close)
         files = [part for name, part in form.multi_items() if name == FIELD and not isinstance(part, str)]
         if not files:
-            found = ", ".join(sorted({name[:40] for name, _ in form.multi_items()})) or "none"
+            if FIELD in form:
+                raise HTTPException(422, f"the field '{FIELD}' is text; send it as a file, with a file name")
+            found = ", ".join(sorted({name[:40] for name, _ in form.multi_items()})) or "none, or the form was cut off"
             raise HTTPException(422, f"the form has no file in the field '{FIELD}' (its fields: {found})")
         return [((part.filename or "")[:255], await part.read()) for part in files]
 

@@ -261,7 +261,7 @@ def _checked(values: dict[str, Any]) -> Settings:
             check = fields[name].metadata["check"]
             problem = check(values[name]) if check and values[name] is not None else ""
             if problem:
-                raise UsageError(f"{flag(name)} {value!s} {problem}")
+                raise UsageError(f"{flag(name)} {value!s} {problem}", f"Give another value; by default it is {fields[name].default!r}")
     settings = Settings(**values)
     if settings.fold is not None and settings.fold >= settings.folds:
         raise UsageError(f"--fold {settings.fold} must lie between 0 and {settings.folds - 1}")

@@ -91,7 +91,8 @@ def _connector(allow_private: bool) -> Callable[..., socket.socket]:
         found = [info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
         private = [ip for ip in found if not ipaddress.ip_address(str(ip).partition("%")[0]).is_global]
         if private and not allow_private:
-            raise ImageError(f"{host} is {private[0]}, inside a private network (--allow-private)")
+            named = host if host == private[0] else f"{host} ({private[0]})"
+            raise ImageError(f"{named} is inside a private network (--allow-private)")
         return socket.create_connection((str(found[0]), port), timeout)
 
     return connect

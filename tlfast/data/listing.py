@@ -100,17 +100,17 @@ def _text(path: Path) -> str:
 def watch(folder: str, seconds: float = 1.0) -> Iterator[str]:
     """Yield each image below a folder, and then each that is put there, for ever; a file that still grows waits until it does not.
 
-    Raises UsageError where it is no folder.
+    One whose size changes after that, because its writer had only paused, is given again. Raises UsageError where it is no folder.
     """
     if not os.path.isdir(folder):
         raise UsageError(f"--watch {folder}: not a folder", "Name the folder into which images are put")
-    given: set[str] = set()
+    given: dict[str, int] = {}
     before: dict[str, int] = {}
     while True:
-        sizes = {path: _size(path) for path in walk(folder) if path not in given}
+        sizes = {path: _size(path) for path in walk(folder)}
         for path, size in sizes.items():
-            if size == before.get(path):
-                given.add(path)
+            if size == before.get(path) and size != given.get(path):
+                given[path] = size
                 yield path
         before = sizes
         time.sleep(seconds)
