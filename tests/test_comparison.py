@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 from pathlib import Path
 
@@ -45,6 +46,13 @@ def test_two_strategies_on_the_same_images(cli, folder, trainings):
         assert Path(file).stat().st_size
     assert json.loads(Path(found["files"][0]).read_text())["verdict"] == found["verdict"]
     assert [row["name"] for row in csv.DictReader(Path(found["files"][1]).read_text().splitlines())] == ["partial", "full"]
+    page = Path(found["files"][-1])
+    assert page.name == "report.html" and found["verdict"] in html.unescape(page.read_text())
+    before, _ = page.read_text(), page.unlink()
+    assert cli("report", found["folder"]).code == 0 and page.read_text() == before
+    (page.parent / "comparison.json").write_text("{")
+    broken = cli("report", found["folder"])
+    assert broken.code == 1 and "comparison.json is damaged" in broken.err
     assert cli("runs").out.strip().count("partial") == 0  # a comparison is no run
 
 
@@ -117,6 +125,7 @@ def test_archs_and_settings_files(cli, folder, tmp_path, trainings):
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (["--arms", "half"], "--arms 'half' is neither partial nor full"),
+    (["--arms", ","], "--arms names nothing"),
     (["--arms", "partial"], "one arm (partial) and nothing to compare it with"),
     (["--arms", "partial,partial"], "two arms are the same"),
     (["--folds", "1"], "--folds 1 leaves nothing to train on"),
@@ -128,6 +137,12 @@ def test_archs_and_settings_files(cli, folder, tmp_path, trainings):
 def test_wrong_usage(cli, folder, arguments, words):
     outcome = cli("compare", folder, *arguments)
     assert outcome.code == 2 and words in outcome.err
+
+
+def test_arms_must_be_judged_on_the_same_images(cli, folder, tmp_path):
+    (tmp_path / "other.toml").write_text("valid_pct = 0.4\n")
+    outcome = cli("compare", folder, *QUICK, "--arms", "partial,other.toml")
+    assert outcome.code == 2 and "the arms were judged on different images" in outcome.err
 
 
 def score(name, accuracy, seconds):

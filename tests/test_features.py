@@ -111,7 +111,7 @@ def test_predictions_from_features_are_the_whole_models(folder):
     task, chosen = resolved(folder, "partial")
     with training.prepared(task, chosen, lambda event: None) as bench:
         _, kept = training.fit(bench, chosen, lambda event: None)
-        ours = probe.predict_from(kept, bench.learn.model[1], bench.table.part("valid"), bench.table.classes)
+        ours = probe.predict_from(kept.valid, bench.learn.model[1], bench.table.part("valid"), bench.table.classes)
         whole = training.judge(bench, chosen, lambda event: None)
     assert ours.rows == whole.rows and (ours.labels == whole.labels).all()
     assert ours.log_probabilities == pytest.approx(whole.log_probabilities, abs=2e-3)

@@ -208,7 +208,7 @@ def test_a_head_that_does_not_arrive_is_not_waited_for(port, sent):
 
 
 def test_a_head_without_an_end_is_cut_off(port):
-    assert raw(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 400_000, 3).startswith((b"HTTP/1.1 431", b"HTTP/1.1 400"))
+    assert raw(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 70_000, 3).startswith(b"HTTP/1.1 431")
     assert ask(port, path="/healthz")[0] == 200
 
 

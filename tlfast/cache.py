@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from .errors import DataError
 
 ENVIRONMENT = "TLFAST_CACHE"
 ABOUT = "about.json"
+NAME, UNFINISHED = re.compile(r"[0-9a-f]{24}"), re.compile(r"\.[0-9a-f]{24}\..+")  # of a folder that is whole; of one that is being filled
+UNFINISHED_DAYS = 1.0
 ELSEWHERE = f"Free some space, name another folder in {ENVIRONMENT}, or use --store ram or --store off"
 
 
@@ -90,6 +95,48 @@ def remembered(kind: str, name: str, make: Callable[[], dict[str, Any]]) -> dict
     return facts
 
 
+@dataclass(frozen=True)
+class Kept:
+    """One thing that is kept: its kind, its folder, its size in bytes, and when it was made or last found."""
+
+    kind: str
+    folder: Path
+    size: int
+    used: float  # seconds since 1970
+
+
+def entries() -> list[Kept]:
+    """Return all that is kept, and what a killed command left unfinished (kind "unfinished"), the longest unused first.
+
+    Only folders that this module names are looked at: the cache may share its place with files of the user's.
+    """
+    found = [entry for folder in root().glob("*/*") if (entry := _entry(folder))]
+    return sorted(found, key=lambda entry: entry.used)
+
+
+def _entry(folder: Path) -> Kept | None:
+    whole, partial = NAME.fullmatch(folder.name), UNFINISHED.fullmatch(folder.name)
+    if not folder.is_dir() or folder.is_symlink() or not ((whole and (folder / ABOUT).is_file()) or partial):
+        return None
+    files = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    used = max((max(stat.st_mtime, stat.st_atime) for stat in files), default=folder.stat().st_mtime)
+    return Kept("unfinished" if partial else folder.parent.name, folder, sum(stat.st_size for stat in files), used)
+
+
+def clear(kind: str = "", days: float = 0.0) -> list[Kept]:
+    """Remove what is kept, of one kind if it is given, and not used for so many days; return what was removed.
+
+    What is unfinished is left for a day, for a command may be at work on it.
+    """
+    now, removed = time.time(), []
+    for entry in entries():
+        least = max(days, UNFINISHED_DAYS) if entry.kind == "unfinished" else days
+        if kind in ("", entry.kind) and now - entry.used >= least * 86_400:
+            shutil.rmtree(entry.folder, ignore_errors=True)
+            removed.append(entry)
+    return removed
+
+
 def size() -> int:
     """Return the bytes of all that is kept."""
-    return sum(path.stat().st_size for path in root().rglob("*") if path.is_file())
+    return sum(entry.size for entry in entries())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -21,6 +22,8 @@ else:
 app = typer.Typer(name="tlfast", no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
 data_app = typer.Typer(no_args_is_help=True, help="Get, import and check a task's images.")
 app.add_typer(data_app, name="data")
+cache_app = typer.Typer(no_args_is_help=True, help="See and remove what is kept for later runs.")
+app.add_typer(cache_app, name="cache")
 
 
 def _resolve(task: str, full: bool | None, config: str, flags: dict[str, Any]) -> tuple[Task, Settings]:
@@ -137,7 +140,7 @@ def evaluate(
 
 @command(app, "report")
 def report(
-    run: RunArgument,
+    run: Annotated[str, typer.Argument(help="A task's name (its latest run), a run id, a run folder, or a comparison's folder.", autocompletion=task_names)],
     screen: Screen,
     split: Split = "valid",
     data: Moved = "",
@@ -145,12 +148,13 @@ def report(
     verify: Verify = True,
     out: OutOption = "exports",
 ) -> None:
-    """Write one page on a run: its figures, the images behind its errors, how to repeat it; and its model card."""
-    found = _found(run, split, out, verify)
+    """Write one page on a run: its figures, the images behind its errors, how to repeat it; and its model card. Or on a comparison."""
+    compared = (Path(run) / "comparison.json").is_file()
+    found = None if compared else _found(run, split, out, verify)
     with screen.progress() as on_event:
         from . import explaining
 
-        result = explaining.report(found, split, data, on_event)
+        result = explaining.report(found, split, data, on_event) if found else explaining.report_comparison(Path(run))
     screen.report_result(result)
     if open:
         typer.launch(result.files[0])
@@ -328,6 +332,26 @@ def data_check(
         report = checking.check(chosen, settings, _listed(drop), on_event, _suspects() if labels else None)
     screen.data_report(report)
     raise typer.Exit(1 if report.summary.unreadable or (strict and report.counts) else 0)
+
+
+@command(cache_app, "list")
+def cache_list(screen: Screen) -> None:
+    """List what is kept for later runs, the longest unused first."""
+    from . import cache
+
+    screen.kept(cache.entries())
+
+
+@command(cache_app, "clear")
+def cache_clear(
+    screen: Screen,
+    kind: Annotated[str, typer.Option(help="Only this kind, as the list names it.", show_default=False)] = "",
+    days: Annotated[float, typer.Option(help="Only what was not used for so many days.", min=0)] = 0.0,
+) -> None:
+    """Remove what is kept for later runs; they will make it again."""
+    from . import cache
+
+    screen.kept(cache.clear(kind, days), "removed")
 
 
 @app.callback(invoke_without_command=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import exporting, images, learner, plotting, portable, runs, trials, uncertainty
+from . import exporting, images, learner, plotting, portable, reporting, runs, trials, uncertainty
 from .data import ImageTable, load_table
 from .data.sources import locate
 from .errors import DataError, ImageError, UsageError
@@ -62,6 +62,7 @@ class _Answers:
 
     predicted: np.ndarray
     labels: np.ndarray
+    paths: Sequence[str]
     outcomes: Sequence[_Outcome]
 
     @property
@@ -101,9 +102,11 @@ def compare(task: Task, arms: Sequence[Arm], design: Design = Design(), on_event
     started, listen = time.perf_counter(), _without_epochs(on_event)
     first = arms[0].settings
     runs.check_writable(first.out, first.task, "")
-    table = load_table(task, _placed(first, design, 0), locate(task, first.data))
+    table = load_table(task, trials.on_fold(first, design.folds, 0), locate(task, first.data))
     answers = _all_answers(task, arms, design, table.classes, listen)
     whole = [answers[arm.name, 1.0] for arm in arms]
+    if any(own.paths != whole[0].paths for own in answers.values()):
+        raise UsageError("the arms were judged on different images", "Give all arms the same --data, --limit, --valid-pct and --seed")
     latencies = _latencies(arms, table, listen)
     scores = [_score(arm, own, latencies[arm.name], len(table.classes)) for arm, own in zip(arms, whole, strict=True)]
     differences = _differences(arms, whole, len(table.classes))
@@ -125,6 +128,8 @@ def compare(task: Task, arms: Sequence[Arm], design: Design = Design(), on_event
 
 def _check(arms: Sequence[Arm], design: Design) -> None:
     names = [arm.name for arm in arms]
+    if not arms:
+        raise UsageError("--arms names nothing", "Such as: --arms partial,full")
     if len(set(names)) < len(names):
         raise UsageError(f"two arms are the same: {', '.join(names)}", "Name each strategy, backbone and file once")
     if len(arms) < 2 and design.folds < 2 and design.seeds < 2 and len(design.shares) < 2:
@@ -146,10 +151,6 @@ def _without_epochs(on_event: OnEvent) -> OnEvent:
     return listen
 
 
-def _placed(settings: Settings, design: Design, fold: int) -> Settings:
-    return trials.on_fold(settings, design.folds, fold)
-
-
 # Training
 
 
@@ -162,7 +163,7 @@ def _all_answers(task: Task, arms: Sequence[Arm], design: Design, classes: Seque
             outcomes = []
             for seed in range(design.seeds):
                 for fold in range(max(1, design.folds)):
-                    placed = _placed(arm.settings, design, fold)
+                    placed = trials.on_fold(arm.settings, design.folds, fold)
                     on_event(Event("comparing", done, total))
                     outcomes.append(_outcome(task, replace(placed, seed=arm.settings.seed + seed, train_pct=share), classes, on_event))
                     done += 1
@@ -196,7 +197,7 @@ def _gathered(outcomes: Sequence[_Outcome], design: Design) -> _Answers:
     for group in by_seed:
         own = {path: label for outcome in group for path, label in outcome.predicted.items()}
         predicted.append([own[path] for path in paths])
-    return _Answers(np.array(predicted), np.array([labels[path] for path in paths]), outcomes)
+    return _Answers(np.array(predicted), np.array([labels[path] for path in paths]), paths, outcomes)
 
 
 # Judging
@@ -350,7 +351,7 @@ def _sample(rows: Sequence[Row]) -> np.ndarray:
 def _written(result: CompareResult, out: str) -> CompareResult:
     """Write the comparison's folder, whole or not at all; return the result with its place."""
     with runs.writing(out, f"{result.task}/{FOLDER}", time.strftime("%Y%m%d-%H%M%S"), latest=False) as (folder, published):
-        names = ["comparison.json", "arms.csv", "pareto.png"]
+        names = [reporting.COMPARISON, "arms.csv", "pareto.png"]
         runs.write_json(folder / names[0], result.to_dict())
         runs.write_csv(folder / names[1], [replace(score, settings={}) for score in result.arms])
         if result.differences:
@@ -361,4 +362,6 @@ def _written(result: CompareResult, out: str) -> CompareResult:
             names += ["learning_curve.csv", "learning_curve.png"]
             runs.write_csv(folder / names[-2], result.curve)
             plotting.learning_curve(result, folder / names[-1])
+        (folder / reporting.FILE).write_text(reporting.comparison_page(result.to_dict()), encoding="utf-8")
+        names.append(reporting.FILE)
     return replace(result, folder=str(published[0]), files=[str(published[0] / name) for name in names])

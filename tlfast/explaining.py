@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from . import reopening, reporting
-from .errors import DataError
+from .errors import DataError, RunError
 from .outcomes import ReportResult
 from .results import Event, OnEvent, ignore
 from .runs import Run
+
+
+def report_comparison(folder: Path) -> ReportResult:
+    """Write a comparison's page anew, from its `comparison.json`. Raises RunError where that is damaged."""
+    try:
+        page = reporting.comparison_page(json.loads((folder / reporting.COMPARISON).read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{folder / reporting.COMPARISON} is damaged ({error})", "Compare again: what was trained is found again") from None
+    (folder / reporting.FILE).write_text(page, encoding="utf-8")
+    return ReportResult(folder.name, [str(folder / reporting.FILE)])
 
 
 def report(run: Run, split: str = "valid", data: str = "", on_event: OnEvent = ignore) -> ReportResult:

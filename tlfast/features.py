@@ -55,10 +55,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Features:
-    """The backbone's output for the train part, in all its views, and for the valid part; and what it cost."""
+    """The backbone's output for the train part, in all its views, and for the valid part; and what it cost.
+
+    `varied` is the valid part in all views, where it has any but the plain one: with folds, for another fold trains on it.
+    """
 
     train: Part
     valid: Part
+    varied: Part
     cost: Pass
 
 
@@ -96,7 +100,9 @@ def extract(body: nn.Module, dls: DataLoaders, table: ImageTable, store: Store |
     earlier = sum(about["seconds"] for _, about in filter(None, kept))
     cost = Pass(total, time.perf_counter() - started, sum(len(view.rows) for view in views) - total, earlier)
     classes = {label: i for i, label in enumerate(table.classes)}
-    return Features(_part(train, views, found, classes), _part(valid, views[:1], found[:1], classes), cost)
+    count_valid = count if settings.fold is not None else 1
+    parts = [_part(rows, views[:n], found[:n], classes) for rows, n in ((train, count), (valid, 1), (valid, count_valid))]
+    return Features(*parts, cost)
 
 
 def _common_key(body: nn.Module, settings: Settings, stats: Stats, device: torch.device) -> dict[str, Any]:

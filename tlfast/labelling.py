@@ -40,7 +40,7 @@ def _out_of_fold(task: Task, settings: Settings, on_event: OnEvent) -> tuple[lis
     tables = []
     for fold in range(FOLDS):
         on_event(Event("judging labels", fold, FOLDS))
-        tables.append(parquet.read_table(trials.trained(task, trials.on_fold(settings, FOLDS, fold), on_event).predictions))
+        tables.append(parquet.read_table(trials.trained(task, trials.on_fold(settings, FOLDS, fold), on_event).averaged))
     on_event(Event("judging labels", FOLDS, FOLDS))
     classes = [name[2:-1] for name in tables[0].column_names if name.startswith("p(")]
     index = {label: i for i, label in enumerate(classes)}

@@ -96,13 +96,13 @@ class ByteDropout(nn.Module):
 
 
 @torch.inference_mode()
-def predict_from(features: Features, head: nn.Module, rows: Sequence[Row], classes: Sequence[str]) -> Predictions:
-    """Return what the whole model says of the valid part, from its features, which are those of the plain images to 11 bits."""
+def predict_from(part: Part, head: nn.Module, rows: Sequence[Row], classes: Sequence[str]) -> Predictions:
+    """Return what the whole model says of images, from their features, which hold 11 bits; of several views, the mean of the logarithms."""
     head.eval()
     device = next(head.parameters()).device
-    blocks = torch.arange(len(features.valid)).split(HEAD_BATCH_VALID)
-    said = torch.cat([head(features.valid[block].to(device)).log_softmax(dim=1).cpu() for block in blocks])
-    return Predictions(rows, classes, said.numpy(), features.valid.labels.numpy())
+    said = torch.cat([head(part[block].to(device)).log_softmax(dim=1).cpu() for block in torch.arange(len(part)).split(HEAD_BATCH_VALID)])
+    views = said.view(-1, len(rows), said.shape[1])
+    return Predictions(rows, classes, views.mean(dim=0).log_softmax(dim=1).numpy(), part.labels[: len(rows)].numpy())
 
 
 def head_batch(count: int, bs: int) -> int:

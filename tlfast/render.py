@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import wording
+from .cache import Kept
 from .errors import TlfastError
 from .outcomes import CompareResult, DataReport, EvaluateResult, ExportResult, InterpretResult, Plan, ReportResult, TrainResult
 from .recording import as_dict, label
@@ -227,6 +229,15 @@ class Screen:
     def said(self, key: str, value: str) -> None:
         """Print one outcome: a path, say."""
         self.emit({key: value}, lambda: self.out.print(f"{key}: {escape(value)}", soft_wrap=True))
+
+    def kept(self, entries: Sequence[Kept], verb: str = "kept") -> None:
+        values = [{"kind": e.kind, "folder": str(e.folder), "bytes": e.size, "used": f"{datetime.fromtimestamp(e.used):%Y-%m-%d %H:%M}"} for e in entries]
+        self.emit(values, self._kept, values, verb)
+
+    def _kept(self, values: Sequence[dict[str, Any]], verb: str) -> None:
+        if values:
+            self._table(("kind", "MB", "used", "folder"), [(v["kind"], f"{v['bytes'] / 1e6:,.1f}", v["used"], escape(v["folder"])) for v in values])
+        self.out.print(f"{verb}: {len(values):,} of {sum(v['bytes'] for v in values) / 1e6:,.1f} MB")
 
     def _scores(self, evaluation: Evaluation) -> None:
         scores = [*evaluation.per_class, evaluation.macro, evaluation.weighted]

@@ -25,11 +25,12 @@ from .results import Event, OnEvent, ignore
 from .runs import METRICS, Run
 from .settings import declared, flag, resolve
 
-FILE, CARD = "report.html", "MODEL_CARD.md"
+FILE, CARD, COMPARISON = "report.html", "MODEL_CARD.md", "comparison.json"
 BUDGET = 5_500_000  # bytes of thumbnails, as text; the page stays below 8 MB
 SIDE = 96  # pixels of a thumbnail
 PER_CELL = 12  # images behind a cell of the confusion matrix
 WORST, PAIRS, PER_PAIR = 24, 8, 4
+COLOURS = 6  # in the page's palette
 NUMBERED = 30  # classes up to which the matrix shows numbers
 HEADLINES = {
     "accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "macro_f1": "Macro F1", "kappa": "Cohen's kappa", "mcc": "Matthews correlation",
@@ -280,6 +281,25 @@ def _rates(run: Run) -> list[Any]:
         axes = Axis("learning rate", logarithmic=True), Axis("training loss (smoothed)", None, high)
         drawn.append(chart(f"Learning-rate finder, {name}", [Series("", points)], *axes, mark=curve["suggestion"]))
     return drawn
+
+
+def comparison_page(result: Mapping[str, Any]) -> str:
+    """Return the page of a comparison, from what `CompareResult.to_dict` gives."""
+    arms = [Series(arm["name"], [(arm["milliseconds"], arm["accuracy"])], i % COLOURS, [7]) for i, arm in enumerate(result["arms"])]
+    slowest = 1.15 * max(arm["milliseconds"] for arm in result["arms"])
+    drawn = [chart("Accuracy against latency", arms, Axis("milliseconds an image", 0, slowest), Axis("accuracy", *_around(result["arms"])))]
+    if result["curve"]:
+        lines = [
+            Series(name, [(point["images"], point["accuracy"]) for point in result["curve"] if point["arm"] == name], i % COLOURS)
+            for i, name in enumerate(dict.fromkeys(point["arm"] for point in result["curve"]))
+        ]
+        drawn.append(chart("Accuracy against training images", lines, Axis("training images", logarithmic=True), Axis("accuracy")))
+    return _environment().get_template("comparison.html").render({**result, "charts": drawn})
+
+
+def _around(arms: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    values = [arm["accuracy"] for arm in arms]
+    return max(0.0, min(values) - 0.05), min(1.0, max(values) + 0.05)
 
 
 # How to repeat it

@@ -18,18 +18,20 @@ from .results import OnEvent, Phase
 from .settings import Settings, Task
 
 KIND = "trainings"
-LAYOUT = 1  # to be raised when the same training would give other answers
+AVERAGED = "averaged"  # answers over all views of an image, for those who want the best answer and not the model's own
+LAYOUT = 2  # to be raised when the same training would give other answers
 UNIMPORTANT = ("out", "name", "data", "store", "workers", "onnx")  # settings that change nothing of what is predicted
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A training that was done: the file of what it answers for its valid part, its cost, and whether it was found from earlier.
+    """A training that was done: files of what it answers for its valid part (plain, and over all views), its cost, and whether it was found.
 
     `seconds` are those of the training, the frozen backbone's pass counted even where it was kept from before; `trained_on` counts images.
     """
 
     predictions: Path
+    averaged: Path
     seconds: float
     trained_on: int
     reused: bool
@@ -50,7 +52,7 @@ def trained(task: Task, settings: Settings, on_event: OnEvent) -> Trial:
     name = cache.key(layout=LAYOUT, **made_from)
     reused = cache.find(KIND, name) is not None
     folder, about = cache.made(KIND, name, lambda folder: _trained(folder, task, settings, on_event))
-    return Trial(folder / exporting.PREDICTIONS, about["seconds"], about["trained_on"], reused)
+    return Trial(folder / exporting.PREDICTIONS, folder / f"predictions_{AVERAGED}.parquet", about["seconds"], about["trained_on"], reused)
 
 
 def _weights_key(settings: Settings) -> list[Any]:
@@ -65,11 +67,12 @@ def _trained(folder: Path, task: Task, settings: Settings, on_event: OnEvent) ->
         started = time.perf_counter()
         phases, features = training.fit(bench, settings, on_event)
         seconds = time.perf_counter() - started + _kept_seconds(phases)
-        if features:  # of a frozen backbone they say the same as its images, and at once
-            said = predict_from(features, bench.learn.model[1], bench.table.part("valid"), bench.table.classes)
-        else:
-            said = training.judge(bench, settings, on_event)
+        rows, classes, head = bench.table.part("valid"), bench.table.classes, bench.learn.model[1]
+        # Of a frozen backbone features say the same as its images, and at once.
+        said = predict_from(features.valid, head, rows, classes) if features else training.judge(bench, settings, on_event)
         exporting.save_predictions(folder, said, "valid", tempered(said.log_probabilities, 1.0))
+        averaged = predict_from(features.varied, head, rows, classes) if features else said
+        exporting.save_predictions(folder, averaged, AVERAGED, tempered(averaged.log_probabilities, 1.0))
         return {"seconds": seconds, "trained_on": len(bench.table.part("train"))}
 
 
