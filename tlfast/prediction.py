@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image
 
 from . import images, runs
-from .data.fetching import fetch
 from .data.listing import STDIN, gather, is_address, watch
 from .errors import ImageError, RunError, UsageError
 from .inference import FILE, Network, Opener, answers, open_network, ranked
@@ -29,6 +28,8 @@ def open_pixels(source: ImageSource, network: bool = True, allow_private: bool =
     if isinstance(source, str) and is_address(source):
         if not network:
             raise ImageError("an address, and --no-network is given")
+        from .data.fetching import fetch  # ssl and http take longer to import than a prediction
+
         source = fetch(source, allow_private)
     return np.asarray(images.open_image(source))
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,10 +21,12 @@ from rich.text import Text
 from . import wording
 from .cache import Kept
 from .errors import TlfastError
-from .outcomes import CompareResult, DataReport, EvaluateResult, ExportResult, InterpretResult, Plan, ReportResult, TrainResult
 from .recording import as_dict, label
 from .results import DataSummary, Evaluation, Event, OnEvent, PredictRow, Tally
 from .settings import Task
+
+if TYPE_CHECKING:  # a prediction, which should be quick, makes none of these
+    from .outcomes import CompareResult, DataReport, EvaluateResult, ExportResult, InterpretResult, Plan, ReportResult, TrainResult
 
 LISTED = 40  # images; of more the counts are shown
 PLAIN_WIDTH = 200  # columns when the output is piped: a terminal's width is not known there

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from .outcomes import ArmDifference, ArmScore, TrainResult
 from .recording import UNSURE, label
 from .results import DataSummary, EpochRow, Evaluation, Export, Pass, Phase, PredictRow
 from .settings import Settings, declared, flag, types
+
+if TYPE_CHECKING:
+    from .outcomes import ArmDifference, ArmScore, TrainResult
 
 EPOCH_COLUMNS = ("phase", "epoch", "train loss", "valid loss", "accuracy", "macro F1", "seconds")
 FIGURES = {
