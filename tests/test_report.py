@@ -81,7 +81,7 @@ def test_a_report_after_the_images_are_gone(reported, tmp_path):
 
 def test_the_test_part_needs_an_evaluation_first(reported):
     with pytest.raises(reporting.RunError, match="no predictions of the test part") as caught:
-        reporting.worst(reported[0], "test")
+        reporting.read(reported[0], "test")
     assert "--split test" in caught.value.hint
 
 
@@ -103,7 +103,8 @@ def test_a_hundred_classes_and_many_images_stay_small(reported, tmp_path, monkey
     noise = Image.fromarray(rng.integers(0, 256, (96, 96, 3), np.uint8))  # as large as a thumbnail can be
     monkeypatch.setattr(reporting.images, "open_image", lambda path: noise.copy())
     manifest = {**run.manifest, "data": {**run.manifest["data"], "counts": {"train": dict.fromkeys(classes, 9)}}}
-    (page, _) = reporting.write(runs.Run(folder, manifest), "valid", {})
+    copied = runs.Run(folder, manifest)
+    (page, _) = reporting.write(copied, reporting.read(copied, "valid"), {})
     assert 4_000_000 < page.stat().st_size < 8_000_000
 
 
@@ -136,7 +137,7 @@ def test_a_network_is_seen_to_look_where_its_answer_is():
     torch.nn.init.constant_(head.weight, 1.0)
     x = torch.zeros(1, 3, 12, 12)
     x[:, :, 2:4, 8:10] = 1.0
-    (found,) = attention.class_maps(torch.nn.Sequential(Bright(), head), x, torch.tensor([0]))
+    (found,) = attention.class_maps(torch.nn.Sequential(Bright(), head), x)
     assert found.shape == (12, 12) and found[2:4, 8:10].min() == 1.0 and found.sum() == 4.0
     picture = np.asarray(attention.overlay(Image.new("RGB", (12, 12)), found, 48), int)
     assert picture[12, 36].sum() > picture[40, 8].sum()  # yellow there, violet elsewhere
@@ -146,7 +147,7 @@ def test_a_network_is_seen_to_look_where_its_answer_is():
 def test_maps_of_real_networks(arch, tells):
     network = learner.build_model(arch, 3, 64).eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    found = attention.class_maps(network, torch.randn(2, 3, 64, 64), torch.tensor([0, 1]))
+    found = attention.class_maps(network, torch.randn(2, 3, 64, 64))
     assert (found is not None) == tells
     assert found is None or (found.min() >= 0 and found.max() <= 1 and found.ndim == 3)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

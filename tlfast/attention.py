@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from . import images
 from .data.loaders import Stats
+from .errors import ImageError
 from .learner import network_input
 from .results import Event, OnEvent
 from .settings import Settings
@@ -27,12 +29,12 @@ def pictures(network: nn.Sequential, paths: Sequence[str], settings: Settings, s
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in stats)
     device, found = next(network.parameters()).device, {}
     for start in range(0, len(paths), AT_ONCE):
-        prepared = {
-            path: images.prepare(images.open_image(path), settings.size, settings.full_size, settings.resize) for path in paths[start : start + AT_ONCE]
-        }
+        prepared = _prepared(paths[start : start + AT_ONCE], settings)
+        if not prepared:
+            continue
         x = torch.from_numpy(np.stack(list(prepared.values()))).permute(0, 3, 1, 2).float() / 255
         x = ((x - mean) / std).to(device)
-        maps = class_maps(network, x, network(x).argmax(dim=1))
+        maps = class_maps(network, x)
         if maps is None:
             return {}
         found |= {path: overlay(Image.fromarray(seen), place, SIDE) for (path, seen), place in zip(prepared.items(), maps, strict=True)}
@@ -40,8 +42,17 @@ def pictures(network: nn.Sequential, paths: Sequence[str], settings: Settings, s
     return found
 
 
-def class_maps(network: nn.Sequential, x: torch.Tensor, answers: torch.Tensor) -> torch.Tensor | None:
-    """Return how much each place speaks for the answers `[b]`, `[b, h', w']` from 0 to 1; None for a network without convolutional features.
+def _prepared(paths: Sequence[str], settings: Settings) -> dict[str, np.ndarray]:
+    """Return, by path, what the network sees of images; one that cannot be read any more is left out."""
+    found = {}
+    for path in paths:
+        with suppress(ImageError):
+            found[path] = images.prepare(images.open_image(path), settings.size, settings.full_size, settings.resize)
+    return found
+
+
+def class_maps(network: nn.Sequential, x: torch.Tensor) -> torch.Tensor | None:
+    """Return how much each place speaks for the network's answer, `[b, h', w']` from 0 to 1; None for a network without convolutional features.
 
     `x` is a normalised batch `[b, 3, h, w]`. The layer is the last whose output has a side of at least 6, or the widest that comes after.
     """
@@ -60,7 +71,7 @@ def class_maps(network: nn.Sequential, x: torch.Tensor, answers: torch.Tensor) -
             chosen = _layer(body, outputs)
             if chosen is None:
                 return None
-            (gradient,) = torch.autograd.grad(logits.gather(1, answers[:, None]).sum(), chosen)
+            (gradient,) = torch.autograd.grad(logits.amax(dim=1).sum(), chosen)
     finally:
         for hook in hooks:
             hook.remove()

@@ -24,9 +24,11 @@ def tempered(log_probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 def fit_temperature(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Return the temperature that makes the labels `[n]` likeliest (Guo et al. 2017, arXiv 1706.04599); 1 where fewer than 10 answers are wrong."""
-    if (log_probabilities.argmax(axis=1) != labels).sum() < LEAST_WRONG:
-        return 1.0
-    return _fitted(log_probabilities.astype(np.float64), labels)
+    return _fitted(log_probabilities.astype(np.float64), labels) if _enough_wrong(log_probabilities, labels) else 1.0
+
+
+def _enough_wrong(log_probabilities: np.ndarray, labels: np.ndarray) -> bool:
+    return (log_probabilities.argmax(axis=1) != labels).sum() >= LEAST_WRONG
 
 
 def _fitted(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -40,7 +42,7 @@ def _fitted(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 def cross_tempered(log_probabilities: np.ndarray, labels: np.ndarray, seed: int = 0) -> np.ndarray:
     """Return probabilities `[n, c]`, each image's by a temperature that was fitted without it: what calibration is worth on new images."""
-    if fit_temperature(log_probabilities, labels) == 1.0:
+    if not _enough_wrong(log_probabilities, labels):
         return tempered(log_probabilities, 1.0)
     part = np.random.default_rng(seed).permutation(len(labels)) % PARTS
     result = np.empty(log_probabilities.shape)

@@ -149,7 +149,9 @@ def report(
     out: OutOption = "exports",
 ) -> None:
     """Write one page on a run: its figures, the images behind its errors, how to repeat it; and its model card. Or on a comparison."""
-    compared = (Path(run) / "comparison.json").is_file()
+    from .runs import COMPARISON
+
+    compared = (Path(run) / COMPARISON).is_file()
     found = None if compared else _found(run, split, out, verify)
     with screen.progress() as on_event:
         from . import explaining

@@ -47,13 +47,11 @@ class Design:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What one training answers for the images of its valid part, by path, and what it cost."""
+    """What one training answers for the images of its valid part, by path, and the trial that it was."""
 
     labels: Mapping[str, int]
     predicted: Mapping[str, int]
-    seconds: float
-    trained_on: int
-    reused: bool
+    trial: trials.Trial
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,14 @@ class _Answers:
     @property
     def right(self) -> np.ndarray:
         return self.predicted == self.labels
+
+
+@dataclass(frozen=True)
+class _MacroF1:
+    """An arm's macro F1, the mean over its seeds, and what it is in bootstrap draws, the same for every arm."""
+
+    value: float
+    replicates: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -108,8 +114,9 @@ def compare(task: Task, arms: Sequence[Arm], design: Design = Design(), on_event
     if any(own.paths != whole[0].paths for own in answers.values()):
         raise UsageError("the arms were judged on different images", "Give all arms the same --data, --limit, --valid-pct and --seed")
     latencies = _latencies(arms, table, listen)
-    scores = [_score(arm, own, latencies[arm.name], len(table.classes)) for arm, own in zip(arms, whole, strict=True)]
-    differences = _differences(arms, whole, len(table.classes))
+    f1 = [_macro_f1(own, len(table.classes)) for own in whole]
+    scores = [_score(arm, own, each, latencies[arm.name]) for arm, own, each in zip(arms, whole, f1, strict=True)]
+    differences = _differences(arms, whole, f1)
     curve = _curve(arms, design, answers) if len(design.shares) > 1 else []
     result = CompareResult(
         task=first.task,
@@ -120,7 +127,7 @@ def compare(task: Task, arms: Sequence[Arm], design: Design = Design(), on_event
         verdict=verdict(scores, differences),
         curve=curve,
         crossings=crossings(curve),
-        reused=sum(outcome.reused for own in answers.values() for outcome in own.outcomes),
+        reused=sum(outcome.trial.reused for own in answers.values() for outcome in own.outcomes),
         seconds=time.perf_counter() - started,
     )
     return _written(result, first.out)
@@ -178,7 +185,7 @@ def _outcome(task: Task, settings: Settings, classes: Sequence[str], on_event: O
     kept = _read(trial.predictions)
     index = {label: i for i, label in enumerate(classes)}
     labels, predicted = ({path: index[row[column]] for path, row in kept.items()} for column in ("label", "prediction"))
-    return _Outcome(labels, predicted, trial.seconds, trial.trained_on, trial.reused)
+    return _Outcome(labels, predicted, trial)
 
 
 def _read(path: Path) -> dict[str, dict[str, str]]:
@@ -203,32 +210,32 @@ def _gathered(outcomes: Sequence[_Outcome], design: Design) -> _Answers:
 # Judging
 
 
-def _score(arm: Arm, own: _Answers, cost: _Cost, classes: int) -> ArmScore:
+def _score(arm: Arm, own: _Answers, f1: _MacroF1, cost: _Cost) -> ArmScore:
     accuracies = own.right.mean(axis=1)
-    replicates = uncertainty.redrawn_macro_f1(own.predicted, own.labels, classes)
     return ArmScore(
         name=arm.name,
         settings=arm.settings.to_dict(),
         accuracy=float(accuracies.mean()),
         accuracy_interval=uncertainty.mean_interval(own.right.mean(axis=0), own.labels),
         accuracy_sd=float(accuracies.std(ddof=1)) if len(accuracies) > 1 else None,
-        macro_f1=_macro_f1(own, classes),
-        macro_f1_interval=uncertainty.percentiles(replicates),
+        macro_f1=f1.value,
+        macro_f1_interval=uncertainty.percentiles(f1.replicates),
         images=len(own.labels),
         trainings=len(own.outcomes),
-        seconds=statistics.mean(outcome.seconds for outcome in own.outcomes),
+        seconds=statistics.mean(outcome.trial.seconds for outcome in own.outcomes),
         parameters=cost.parameters,
         megabytes=cost.megabytes,
         milliseconds=cost.milliseconds,
     )
 
 
-def _macro_f1(own: _Answers, classes: int) -> float:
+def _macro_f1(own: _Answers, classes: int) -> _MacroF1:
     confusions = [np.bincount(own.labels * classes + row, minlength=classes**2).reshape(classes, classes) for row in own.predicted]
-    return float(uncertainty.figures_of(np.array(confusions))["macro_f1"].mean())
+    value = float(uncertainty.figures_of(np.array(confusions))["macro_f1"].mean())
+    return _MacroF1(value, uncertainty.redrawn_macro_f1(own.predicted, own.labels, classes))
 
 
-def _differences(arms: Sequence[Arm], answers: Sequence[_Answers], classes: int) -> list[ArmDifference]:
+def _differences(arms: Sequence[Arm], answers: Sequence[_Answers], f1: Sequence[_MacroF1]) -> list[ArmDifference]:
     """Compare all pairs of arms, the better one first."""
     pairs = [sorted(pair, key=lambda i: -answers[i].right.mean()) for pair in combinations(range(len(arms)), 2)]
     p_values = [uncertainty.mcnemar(answers[i].right[0], answers[j].right[0]) for i, j in pairs]
@@ -236,15 +243,14 @@ def _differences(arms: Sequence[Arm], answers: Sequence[_Answers], classes: int)
     for (i, j), p, corrected in zip(pairs, p_values, uncertainty.holm(p_values), strict=True):
         better, worse = answers[i], answers[j]
         gain, low, high = uncertainty.paired_difference(better.right.mean(axis=0), worse.right.mean(axis=0), better.labels)
-        f1 = [uncertainty.redrawn_macro_f1(each.predicted, each.labels, classes) for each in (better, worse)]
         found.append(
             ArmDifference(
                 first=arms[i].name,
                 second=arms[j].name,
                 accuracy=gain,
                 accuracy_interval=(low, high),
-                macro_f1=_macro_f1(better, classes) - _macro_f1(worse, classes),
-                macro_f1_interval=uncertainty.percentiles(f1[0] - f1[1]),
+                macro_f1=f1[i].value - f1[j].value,
+                macro_f1_interval=uncertainty.percentiles(f1[i].replicates - f1[j].replicates),
                 p=p,
                 p_corrected=corrected,
                 shown=corrected < SIGNIFICANT and low > 0,
@@ -286,7 +292,7 @@ def _curve(arms: Sequence[Arm], design: Design, answers: Mapping[tuple[str, floa
     for arm in arms:
         for share in design.shares:
             own = answers[arm.name, share]
-            right, count = own.right.mean(axis=0), statistics.mean(outcome.trained_on for outcome in own.outcomes)
+            right, count = own.right.mean(axis=0), statistics.mean(outcome.trial.trained_on for outcome in own.outcomes)
             points.append(CurvePoint(arm.name, share, count, float(right.mean()), uncertainty.mean_interval(right, own.labels)))
     return points
 
@@ -351,7 +357,7 @@ def _sample(rows: Sequence[Row]) -> np.ndarray:
 def _written(result: CompareResult, out: str) -> CompareResult:
     """Write the comparison's folder, whole or not at all; return the result with its place."""
     with runs.writing(out, f"{result.task}/{FOLDER}", time.strftime("%Y%m%d-%H%M%S"), latest=False) as (folder, published):
-        names = [reporting.COMPARISON, "arms.csv", "pareto.png"]
+        names = [runs.COMPARISON, "arms.csv", "pareto.png"]
         runs.write_json(folder / names[0], result.to_dict())
         runs.write_csv(folder / names[1], [replace(score, settings={}) for score in result.arms])
         if result.differences:

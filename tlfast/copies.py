@@ -121,5 +121,6 @@ def _alike(thumbnails: np.ndarray) -> Iterator[tuple[int, int, float]]:
 
 
 def finding(kind: str, row: Row, other: Row | None = None, value: float | None = None, reason: str = "") -> Finding:
+    """Return a finding about an image, beside the other that it concerns."""
     beside = (other.path, other.label, other.split) if other else ("", "", "")
     return Finding(kind, row.path, row.label, row.split, *beside, value, reason)

@@ -9,15 +9,15 @@ from . import reopening, reporting
 from .errors import DataError, RunError
 from .outcomes import ReportResult
 from .results import Event, OnEvent, ignore
-from .runs import Run
+from .runs import COMPARISON, Run
 
 
 def report_comparison(folder: Path) -> ReportResult:
     """Write a comparison's page anew, from its `comparison.json`. Raises RunError where that is damaged."""
     try:
-        page = reporting.comparison_page(json.loads((folder / reporting.COMPARISON).read_text(encoding="utf-8")))
+        page = reporting.comparison_page(json.loads((folder / COMPARISON).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{folder / reporting.COMPARISON} is damaged ({error})", "Compare again: what was trained is found again") from None
+        raise RunError(f"{folder / COMPARISON} is damaged ({error})", "Compare again: what was trained is found again") from None
     (folder / reporting.FILE).write_text(page, encoding="utf-8")
     return ReportResult(folder.name, [str(folder / reporting.FILE)])
 
@@ -27,10 +27,10 @@ def report(run: Run, split: str = "valid", data: str = "", on_event: OnEvent = i
 
     Raises RunError where the run is of a version that kept no predictions, or was not evaluated on this part.
     """
-    worst = reporting.worst(run, split)
+    judged = reporting.read(run, split)
     try:
-        maps = reopening.looked(reopening.reopen(run, data, on_event), worst, on_event)
+        maps = reopening.looked(reopening.reopen(run, data, on_event), judged.worst, on_event)
     except DataError as error:
         on_event(Event("report", note=f"no pictures of where the network looked: {error.message}"))
         maps = {}
-    return ReportResult(run.id, [str(path) for path in reporting.write(run, split, maps, on_event)])
+    return ReportResult(run.id, [str(path) for path in reporting.write(run, judged, maps, on_event)])

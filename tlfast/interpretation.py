@@ -63,8 +63,8 @@ def interpret(run: Run, split: str = "valid", k: int = 12, data: str = "", on_ev
 def _report(run: Run, model: reopening.Reopened, split: str, on_event: OnEvent) -> str:
     """Write the report too, where the run kept its predictions of this part; return its place."""
     try:
-        maps = reopening.looked(model, reporting.worst(run, split), on_event)
-        return str(reporting.write(run, split, maps, on_event)[0])
+        judged = reporting.read(run, split)
+        return str(reporting.write(run, judged, reopening.looked(model, judged.worst, on_event), on_event)[0])
     except RunError as error:
         on_event(Event("report", note=f"{error.message}: {error.hint}"))
         return ""

@@ -36,6 +36,7 @@ class Reopened:
         return self.run.manifest.get("temperature", 1.0)
 
     def loader(self, rows: Sequence[Row]) -> TfmdDL:
+        """Return a loader over rows in their order, without augmentation."""
         return plain_loader(self.dls, rows, self.settings.bs)
 
 

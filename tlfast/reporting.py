@@ -25,7 +25,7 @@ from .results import Event, OnEvent, ignore
 from .runs import METRICS, Run
 from .settings import declared, flag, resolve
 
-FILE, CARD, COMPARISON = "report.html", "MODEL_CARD.md", "comparison.json"
+FILE, CARD = "report.html", "MODEL_CARD.md"
 BUDGET = 5_500_000  # bytes of thumbnails, as text; the page stays below 8 MB
 SIDE = 96  # pixels of a thumbnail
 PER_CELL = 12  # images behind a cell of the confusion matrix
@@ -47,6 +47,19 @@ class _Answers:
     predicted: np.ndarray  # [n]
     losses: np.ndarray  # [n]
     sure: np.ndarray  # [n] probability of the prediction
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a run kept of one part: its metrics, as `metrics.json` has them, and its answers."""
+
+    metrics: dict[str, Any]
+    answers: _Answers
+
+    @property
+    def worst(self) -> list[str]:
+        """The paths of the images with the largest losses, as many as the report shows."""
+        return self.answers.paths[:WORST]
 
 
 class _Album:
@@ -96,18 +109,10 @@ def as_address(image: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def worst(run: Run, split: str) -> list[str]:
-    """Return the paths of the images with the largest losses that can still be read, as many as the report shows."""
-    answers = _read(run, split)[1]
-    return [path for path in answers.paths[:WORST] if thumbnail(path)]
-
-
-def write(run: Run, split: str, maps: Mapping[str, Image.Image], on_event: OnEvent = ignore) -> list[Path]:
-    """Write `report.html` and `MODEL_CARD.md` into a run; return both.
-
-    `maps` are pictures, by path, of where the network looked. Raises RunError where the run kept no predictions of this part.
-    """
-    values = _values(run, *_read(run, split), maps, on_event)
+def write(run: Run, judged: Judged, maps: Mapping[str, Image.Image], on_event: OnEvent = ignore) -> list[Path]:
+    """Write `report.html` and `MODEL_CARD.md` into a run; return both. `maps` are pictures, by path, of where the network looked."""
+    split = judged.metrics["split"]
+    values = _values(run, judged.metrics, judged.answers, maps, on_event)
     written = []
     for name, template in ((FILE, "report.html"), (CARD, "model_card.md")):
         path = run.folder / (name if split == "valid" else name.replace(".", f"_{split}."))
@@ -116,11 +121,12 @@ def write(run: Run, split: str, maps: Mapping[str, Image.Image], on_event: OnEve
     return written
 
 
-def _read(run: Run, split: str) -> tuple[dict[str, Any], _Answers]:
+def read(run: Run, split: str) -> Judged:
+    """Read what a run kept of one part. Raises RunError where it kept none."""
     suffix = "" if split == "valid" else f"_{split}"
     try:
         metrics = json.loads((run.folder / METRICS.replace(".", f"{suffix}.")).read_text(encoding="utf-8"))
-        return metrics, _answers(run.folder / f"predictions{suffix}.parquet", metrics["classes"])
+        return Judged(metrics, _answers(run.folder / f"predictions{suffix}.parquet", metrics["classes"]))
     except (OSError, KeyError, ValueError):
         hint = "Train again: it is of an older tlfast" if split == "valid" else f"Run first: tlfast evaluate {run.id} --split {split}"
         raise RunError(f"{run.folder} has no predictions of the {split} part to report", hint) from None

@@ -21,6 +21,7 @@ from .machine import move
 MANIFEST = "run.json"
 SEAL = "run.json.sha256"  # of the manifest, which holds all the others; sha256sum -c reads it
 METRICS = "metrics.json"
+COMPARISON = "comparison.json"
 LATEST = "latest"
 UNVERIFIED = "Copy the run again from where it was trained, train again, or use it as it is with --no-verify"
 
@@ -144,19 +145,21 @@ def add(run: Run, name: str, source: Path, facts: dict[str, Any]) -> Run:
             move(source, target)
         except FileExistsError:
             raise UsageError(f"{target} exists already", "Nothing is overwritten: move it away first") from None
-        manifest = {**run.manifest, "exports": {**run.manifest.get("exports", {}), name: facts}}
-        manifest["files"] = {**(run.manifest.get("files") or checksums(run.folder)), name: _sha256(target)}
-        _write_sealed(run.folder, manifest)
-    return Run(run.folder, manifest)
+        return _sealed_again(run, {"exports": {**run.manifest.get("exports", {}), name: facts}}, name)
 
 
 def note_test(run: Run, command: str, figures: dict[str, Any], *names: str) -> Run:
     """Record in `run.json` that the test part was looked at, when and by what, with the SHA-256 of files that were written for it."""
     look = {"when": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": command, **figures}
-    manifest = {**run.manifest, "test_looks": [*run.manifest.get("test_looks", []), look]}
     with _explained(str(run.folder)):
-        manifest["files"] = {**(run.manifest.get("files") or checksums(run.folder)), **{name: _sha256(run.folder / name) for name in names}}
-        _write_sealed(run.folder, manifest)
+        return _sealed_again(run, {"test_looks": [*run.manifest.get("test_looks", []), look]}, *names)
+
+
+def _sealed_again(run: Run, changes: dict[str, Any], *names: str) -> Run:
+    """Change what `run.json` says, and list the SHA-256 of files that were written since."""
+    files = {**(run.manifest.get("files") or checksums(run.folder)), **{name: _sha256(run.folder / name) for name in names}}
+    manifest = {**run.manifest, **changes, "files": files}
+    _write_sealed(run.folder, manifest)
     return Run(run.folder, manifest)
 
 

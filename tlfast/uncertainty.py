@@ -64,17 +64,12 @@ def _redrawn(rng: np.random.Generator, confusion: np.ndarray, count: int) -> np.
 
 def mean_interval(values: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """Return a bootstrap 95 % interval of the mean of `values` `[n]`, the images of each class in `labels` `[n]` drawn anew."""
-    return percentiles(_means(values[:, None], labels, seed)[:, 0])
-
-
-def _means(values: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
-    """Return the means `[REPLICATES, k]` of `values` `[n, k]` in draws with replacement, class by class."""
-    rng, sums = np.random.default_rng(seed), np.zeros((REPLICATES, values.shape[1]))
+    rng, sums = np.random.default_rng(seed), np.zeros(REPLICATES)
     for label in np.unique(labels):
         own = values[labels == label]
         for start, stop in _steps(REPLICATES, max(1, AT_ONCE // len(own))):
             sums[start:stop] += own[rng.integers(len(own), size=(stop - start, len(own)))].sum(axis=1)
-    return sums / len(values)
+    return percentiles(sums / len(values))
 
 
 def _steps(total: int, step: int) -> Iterator[tuple[int, int]]:
