@@ -14,7 +14,7 @@ from PIL import Image, ImageEnhance
 
 from tests.conftest import COLOURS, TINY, draw
 from tlfast import copies
-from tlfast.results import Row
+from tlfast.results import KINDS, Row
 
 
 @pytest.fixture
@@ -75,6 +75,31 @@ def test_dropping_writes_a_table_that_trains(cli, faulty):
     again = cli("data", "check", found["table"], "--strict", "--json")
     assert again.code == 1 and again.json["findings"] == {"constant": 1, "nearly constant": 1}
     assert cli("train", found["table"], *TINY, "--epochs", 1, "--quiet").code == 0
+
+
+def test_dark_and_pale_images_are_named(cli, folder):
+    rng = np.random.default_rng(3)
+    Image.fromarray(rng.integers(0, 70, (32, 40, 3), np.uint8)).save(folder / "red" / "night.png")
+    Image.fromarray(rng.integers(245, 256, (32, 40, 3), np.uint8)).save(folder / "red" / "snow.png")
+    found = cli("data", "check", folder, "--json").json
+    assert found["findings"] == {"dark": 1, "pale": 1}
+    assert {(row["kind"], row["path"].rsplit("/", 1)[1]) for row in findings(found["findings_file"])} == {("dark", "night.png"), ("pale", "snow.png")}
+
+
+def test_a_page_shows_what_was_found(cli, faulty):
+    (faulty / "train/red/0.png").rename(faulty / "train/red/<b>0.png")
+    found = cli("data", "check", faulty, "--json").json
+    page = open(found["page"], encoding="utf-8").read()
+    for kind, images in found["findings"].items():
+        assert f"{kind}: {images} image" in page and KINDS[kind] in page
+    assert "&lt;b&gt;0.png" in page and "<b>0.png" not in page
+    assert page.count("data:image/jpeg") == 2 + 7 * 2  # 2 stand alone, 7 beside another, and the broken one cannot be shown
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_every_kind_that_can_be_found_has_a_meaning():
+    with pytest.raises(ValueError, match="ugly"):
+        copies.finding("ugly", Row("a.png", "a", "train"))
 
 
 def test_strict(cli, folder):

@@ -1,4 +1,4 @@
-"""data check --labels: planted wrong labels are among the first that it names."""
+"""data check --labels: planted wrong labels, and images that do not belong, are among the first that it names."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import csv
 import random
 import zipfile
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.conftest import TINY
 
 
-def named(path):
+def named(path, kind="label issue"):
     with open(path, newline="") as file:
-        return [row for row in csv.DictReader(file) if row["kind"] == "label issue"]
+        return [row for row in csv.DictReader(file) if row["kind"] == kind]
 
 
 def test_wrong_labels_are_named_with_what_they_look_like(cli, folder):
@@ -25,6 +27,15 @@ def test_wrong_labels_are_named_with_what_they_look_like(cli, folder):
     assert found["findings"]["label issue"] == len(rows) > 0
     assert any(row["path"].endswith("was red.png") and row["reason"] == "looks like red" and row["label"] == "blue" for row in rows)
     assert [float(row["value"]) for row in rows] == sorted(float(row["value"]) for row in rows)
+
+
+def test_an_image_that_does_not_belong_is_the_first_outlier(cli, folder):
+    board = Image.fromarray(np.kron(np.indices((16, 16)).sum(axis=0) % 2, np.ones((8, 8))).astype(np.uint8) * 255)
+    board.save(folder / "green" / "board.png")
+    found = cli("data", "check", folder, *TINY, "--epochs", 1, "--labels", "--json").json
+    rows = named(found["findings_file"], "outlier")
+    assert rows and rows[0]["path"].endswith("board.png") and float(rows[0]["value"]) > 2
+    assert [float(row["value"]) for row in rows] == sorted((float(row["value"]) for row in rows), reverse=True)
 
 
 def test_too_few_images_for_folds(cli, tmp_path, folder):

@@ -16,9 +16,9 @@ from pyarrow import parquet
 
 from tests.conftest import COLOURS, TINY, draw
 from tests.test_page import CHROMIUM, SIZES, axe, browser
-from tlfast import attention, evaluation, exporting, learner, reporting, runs
+from tlfast import attention, evaluation, exporting, gallery, learner, reporting, runs
 from tlfast.charts import Axis, Series, chart
-from tlfast.results import Predictions
+from tlfast.results import KINDS, Finding, Predictions
 
 NASTY = "<b>bad & 'worse'"
 __all__ = ["browser"]  # a fixture of the page's tests
@@ -35,6 +35,7 @@ def reported(tmp_path_factory):
     for n, label in enumerate([NASTY, "green", "red"] * 20):
         shown = list(COLOURS)[(n + (n % 4 == 0)) % 3]
         draw(root / "images" / label / f"<img src=x onerror=alert(1)>{n}.png", COLOURS[shown], n)
+    shutil.copy(root / "images" / "red" / "<img src=x onerror=alert(1)>2.png", root / "images" / "red" / "copy.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TLFAST_CACHE", str(root / "cache"))
         patch.chdir(root)
@@ -52,6 +53,7 @@ def test_everything_is_in_the_file(reported):
     metrics = json.loads((run.folder / "metrics.json").read_text())
     assert f"{metrics['accuracy']:.4f}" in text and f"{metrics['intervals']['macro_f1'][0]:.4f}" in text
     assert "tlfast train" in text and "--label-smoothing 0.1" in text
+    assert re.search("(duplicate|leak): 1 image", text) and "copy.png" in text  # in one part, or in two
     assert text.count("data:image/jpeg") > 10 and "where the network looked" in text
     assert f"accuracy\n      value: {metrics['accuracy']:.4f}" in card.read_text().replace("type: ", "")
     runs.verify(run)  # what was added is no part of the export, and has not changed it
@@ -72,7 +74,7 @@ def test_a_report_after_the_images_are_gone(reported, tmp_path):
     try:
         page = Path(explaining.report(run, on_event=lambda event: said.append(event.note)).files[0])
         assert any("no pictures of where the network looked" in note for note in said)
-        assert ">gone<" in page.read_text() and "data:image" not in page.read_text()
+        assert ">gone<" in page.read_text() and "data:image" not in page.read_text() and "Nobody has looked for copies" in page.read_text()
     finally:
         shutil.move(moved, run.folder.parents[2] / "images")
     explaining.report(run)
@@ -101,11 +103,12 @@ def test_a_hundred_classes_and_many_images_stay_small(reported, tmp_path, monkey
     columns |= {"loss": -said.log_probabilities[np.arange(n), labels], **{f"p({name})": probabilities[:, i] for i, name in enumerate(classes)}}
     parquet.write_table(pa.table(columns), folder / exporting.PREDICTIONS)
     noise = Image.fromarray(rng.integers(0, 256, (96, 96, 3), np.uint8))  # as large as a thumbnail can be
-    monkeypatch.setattr(reporting.images, "open_image", lambda path: noise.copy())
+    monkeypatch.setattr(gallery.images, "open_image", lambda path: noise.copy())
+    findings = [Finding(kind, f"{i}.jpg", "a", "train", "other.jpg", "b", "valid") for kind in KINDS for i in range(99)]
     manifest = {**run.manifest, "data": {**run.manifest["data"], "counts": {"train": dict.fromkeys(classes, 9)}}}
     copied = runs.Run(folder, manifest)
-    (page, _) = reporting.write(copied, reporting.read(copied, "valid"), {})
-    assert 4_000_000 < page.stat().st_size < 8_000_000
+    (page, _) = reporting.write(copied, reporting.read(copied, "valid"), reporting.Evidence({}, findings))
+    assert 3_500_000 < page.stat().st_size < 8_000_000
 
 
 def test_charts_are_drawn_where_the_points_are():

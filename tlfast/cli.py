@@ -55,10 +55,10 @@ def _shares(text: str) -> tuple[float, ...]:
     return tuple(sorted(shares))
 
 
-def _suspects() -> Any:
-    from .labelling import suspects
+def _search() -> Any:
+    from .labelling import search
 
-    return suspects
+    return search
 
 
 def _found(run: str, split: str, out: str, verify: bool) -> Run:
@@ -323,15 +323,17 @@ def data_check(
     drop: Annotated[
         str, typer.Option(help="Also write a table without these: duplicates,conflicts,unreadable,leaks; nothing else changes.", show_default=False)
     ] = "",
-    labels: Annotated[bool, typer.Option("--labels", help="Also look for wrong labels: trains the classifier on five folds, which takes minutes.")] = False,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Also look for wrong labels and outliers: trains the classifier on five folds, which takes minutes.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where anything at all is wrong.")] = False,
 ) -> None:
-    """Count images; name those that are unreadable, constant, there twice, in two parts or under two labels."""
+    """Count images; name those that are unreadable, empty, dark, pale, there twice, in two parts or under two labels."""
     chosen, settings = _resolve(task, None, "", flags)
     from . import checking
 
     with screen.progress() as on_event:
-        report = checking.check(chosen, settings, _listed(drop), on_event, _suspects() if labels else None)
+        report = checking.check(chosen, settings, _listed(drop), on_event, _search() if labels else None)
     screen.data_report(report)
     raise typer.Exit(1 if report.summary.unreadable or (strict and report.counts) else 0)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from .results import Finding, Row
+from .results import KINDS, Finding, Row
 
 # Correlation of two images' thumbnails from which on they are the same picture, compressed, resized or brightened anew.
 ALIKE = 0.99
@@ -121,6 +121,8 @@ def _alike(thumbnails: np.ndarray) -> Iterator[tuple[int, int, float]]:
 
 
 def finding(kind: str, row: Row, other: Row | None = None, value: float | None = None, reason: str = "") -> Finding:
-    """Return a finding about an image, beside the other that it concerns."""
+    """Return a finding about an image, beside the other that it concerns; `kind` is one of `results.KINDS`."""
+    if kind not in KINDS:
+        raise ValueError(kind)
     beside = (other.path, other.label, other.split) if other else ("", "", "")
     return Finding(kind, row.path, row.label, row.split, *beside, value, reason)

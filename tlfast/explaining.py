@@ -29,8 +29,8 @@ def report(run: Run, split: str = "valid", data: str = "", on_event: OnEvent = i
     """
     judged = reporting.read(run, split)
     try:
-        maps = reopening.looked(reopening.reopen(run, data, on_event), judged.worst, on_event)
+        evidence = reopening.evidence(reopening.reopen(run, data, on_event), judged.worst, on_event)
     except DataError as error:
         on_event(Event("report", note=f"no pictures of where the network looked: {error.message}"))
-        maps = {}
-    return ReportResult(run.id, [str(path) for path in reporting.write(run, judged, maps, on_event)])
+        evidence = reporting.Evidence({}, None)
+    return ReportResult(run.id, [str(path) for path in reporting.write(run, judged, evidence, on_event)])

@@ -64,7 +64,7 @@ def _report(run: Run, model: reopening.Reopened, split: str, on_event: OnEvent) 
     """Write the report too, where the run kept its predictions of this part; return its place."""
     try:
         judged = reporting.read(run, split)
-        return str(reporting.write(run, judged, reopening.looked(model, judged.worst, on_event), on_event)[0])
+        return str(reporting.write(run, judged, reopening.evidence(model, judged.worst, on_event), on_event)[0])
     except RunError as error:
         on_event(Event("report", note=f"{error.message}: {error.hint}"))
         return ""

@@ -1,4 +1,8 @@
-"""Labels that are probably wrong: confident learning (Northcutt et al. 2021, doi 10.1613/jair.1.12125, by cleanlab) on out-of-fold answers."""
+"""What a network says of a data set: labels that are probably wrong, and images that are unlike all others.
+
+Labels by confident learning (Northcutt et al. 2021, doi 10.1613/jair.1.12125, by cleanlab) on out-of-fold answers; outliers by the distance to
+the nearest others in a frozen backbone's features (Kuan and Mueller 2022, arXiv 2207.03061).
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,28 @@ from collections.abc import Sequence
 import numpy as np
 from cleanlab.filter import find_label_issues
 from pyarrow import parquet
+from sklearn.neighbors import NearestNeighbors
 
-from . import trials
+from . import training, trials
 from .copies import finding
+from .features import extract
 from .results import Event, Finding, OnEvent, Row
 from .settings import Settings, Task
 
 FOLDS = 5
-KIND = "label issue"
+NEIGHBOURS = 10
+FAR = 1.7  # quartile distances beyond the third quartile, from which on an image is an outlier; cleanlab's limit for features
+
+
+def search(task: Task, settings: Settings, rows: Sequence[Row], on_event: OnEvent) -> list[Finding]:
+    """Name doubtful labels and outliers among the images of train and valid. Raises DataError where a class has fewer images than there are folds."""
+    return [*suspects(task, settings, rows, on_event), *outliers(task, settings, rows, on_event)]
 
 
 def suspects(task: Task, settings: Settings, rows: Sequence[Row], on_event: OnEvent) -> list[Finding]:
     """Name the images of train and valid whose label is probably wrong, the likeliest first, each with the label that it looks like.
 
-    The classifier is trained on five folds of a frozen backbone's features, so that each image is judged by one that has not seen it. Raises
-    DataError where a class has fewer images than there are folds.
+    The classifier is trained on five folds of a frozen backbone's features, so that each image is judged by one that has not seen it.
     """
     by_path = {row.path: row for row in rows}
     paths, labels, probabilities, classes = _out_of_fold(task, settings, on_event)
@@ -29,10 +40,27 @@ def suspects(task: Task, settings: Settings, rows: Sequence[Row], on_event: OnEv
     # filter, which keeps fewer images; and 12 and 10 by the answers for the plain images alone.
     ranked = find_label_issues(labels, probabilities, filter_by="predicted_neq_given", return_indices_ranked_by="self_confidence", n_jobs=1)
     return [
-        finding(KIND, by_path[paths[i]], value=float(probabilities[i, labels[i]]), reason=f"looks like {classes[probabilities[i].argmax()]}")
+        finding("label issue", by_path[paths[i]], value=float(probabilities[i, labels[i]]), reason=f"looks like {classes[probabilities[i].argmax()]}")
         for i in ranked
         if paths[i] in by_path
     ]
+
+
+def outliers(task: Task, settings: Settings, rows: Sequence[Row], on_event: OnEvent) -> list[Finding]:
+    """Name the images whose ten nearest others are far, the farthest first, by their plain view's features; those of the folds are found again."""
+    with training.prepared(task, trials.on_fold(settings, FOLDS, 0), lambda event: None) as bench:
+        features = extract(bench.learn.model[0], bench.learn.dls, bench.table, bench.store, settings, bench.stats, on_event)
+        paths = [row.path for part in ("train", "valid") for row in bench.table.part(part)]
+    vectors = np.concatenate([part.arrays[0][part.places[0]] for part in (features.train, features.valid)]).astype(np.float32)
+    if len(vectors) <= NEIGHBOURS:
+        return []
+    on_event(Event("comparing images", 0, 1))
+    distance = NearestNeighbors(n_neighbors=NEIGHBOURS, metric="cosine").fit(vectors).kneighbors()[0].mean(axis=1)
+    on_event(Event("comparing images", 1, 1))
+    low, high = np.quantile(distance, [0.25, 0.75])
+    by_path, usual = {row.path: row for row in rows}, max(float(np.median(distance)), 1e-12)
+    far = [i for i in np.argsort(-distance, kind="stable") if distance[i] > high + FAR * (high - low) and paths[i] in by_path]
+    return [finding("outlier", by_path[paths[i]], value=float(distance[i]) / usual) for i in far]
 
 
 def _out_of_fold(task: Task, settings: Settings, on_event: OnEvent) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:

@@ -10,7 +10,7 @@ from .results import Agreement, ConfusedPair, DataSummary, Evaluation, Export, F
 
 @dataclass(frozen=True)
 class DataReport:
-    """What a data set is, and what is wrong with it: how many images by kind of finding, the findings, and the files that hold them.
+    """What a data set is, and what is wrong with it: how many images by kind of finding, the findings, and the files that hold and show them.
 
     `table` is a CSV of the images that were left when those of some kinds were dropped, `dropped` how many went for which.
     """
@@ -19,12 +19,13 @@ class DataReport:
     counts: dict[str, int]
     findings: list[Finding] = field(default_factory=list)
     findings_file: str = ""
+    page: str = ""
     table: str = ""
     dropped: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the single findings, which may be very many and are in their file."""
-        files = {"findings_file": self.findings_file, "table": self.table}
+        files = {"findings_file": self.findings_file, "page": self.page, "table": self.table}
         return {**self.summary.to_dict(), "findings": self.counts, **files, "dropped": self.dropped}
 
 

@@ -151,6 +151,7 @@ class Screen:
         if report.counts:
             self._table(("finding", "images"), [(kind, f"{count:,}") for kind, count in report.counts.items()])
             self.out.print(f"each by name: {escape(report.findings_file)}", soft_wrap=True)
+            self.out.print(f"with pictures: {escape(report.page)}", soft_wrap=True)
         if report.table:
             said = ", ".join(f"{count:,} {kind}" for kind, count in report.dropped.items()) or "nothing"
             self.out.print(f"images left out: {said} (of a leak the training image goes); to train on the rest: --data {escape(report.table)}", soft_wrap=True)

@@ -7,25 +7,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastai.data.core import DataLoaders, TfmdDL
-from PIL import Image
 from torch import nn
 
-from . import attention, evaluation, exporting, learner, tasks
+from . import attention, evaluation, exporting, learner, looking, tasks
 from .data import ImageTable, Store, load_table, open_store
 from .data.loaders import build_loaders, plain_loader
 from .data.sources import locate
 from .errors import DataError
+from .reporting import Evidence
 from .results import Evaluation, Event, OnEvent, Predictions, Row
 from .runs import Run
 from .settings import Settings
 
+LOOK_AT_MOST = 50_000  # images, for a report that nobody asked to look at them
+
 
 @dataclass(frozen=True)
 class Reopened:
-    """A run with its network in eval mode on the device, and the table and loaders of its images."""
+    """A run with its network in eval mode on the device, and the table and loaders of its images; `listed` are those that cannot be read too."""
 
     run: Run
     settings: Settings
+    listed: Sequence[Row]
     table: ImageTable
     dls: DataLoaders
     network: nn.Module
@@ -43,10 +46,11 @@ class Reopened:
 def reopen(run: Run, data: str, on_event: OnEvent) -> Reopened:
     """Load a run's network and find its images again: in `data`, or where they were. Raises RunError or DataError."""
     settings = Settings.from_dict(run.manifest["settings"])
-    table, store = _table(run, settings, data, on_event)
+    listed = _listed(run, settings, data)
+    table, store = _opened(run, listed, settings, on_event)
     device = learner.pick_device(settings.device)
     dls = build_loaders(table, settings, (run.manifest["mean"], run.manifest["std"]), device, store)
-    return Reopened(run, settings, table, dls, exporting.load_model(run).to(device))
+    return Reopened(run, settings, listed.rows, table, dls, exporting.load_model(run).to(device))
 
 
 def predictions(model: Reopened, split: str, on_event: OnEvent) -> Predictions:
@@ -63,19 +67,31 @@ def judged(model: Reopened, said: Predictions, split: str) -> Evaluation:
     return evaluation.evaluate(said, split, None if split == "valid" else model.temperature, model.settings.seed)
 
 
-def looked(model: Reopened, paths: Sequence[str], on_event: OnEvent) -> dict[str, Image.Image]:
-    """Return, by path, images with where the run's network looked for its answer laid over them."""
+def evidence(model: Reopened, paths: Sequence[str], on_event: OnEvent) -> Evidence:
+    """Return what a report shows: of `paths` where the run's network looked for its answer, and what is wrong with the data's images.
+
+    Where nobody has looked at the images yet, they are looked at if they are few: of many that takes as long as decoding them all.
+    """
     stats = (model.run.manifest["mean"], model.run.manifest["std"])
-    return attention.pictures(model.network, paths, model.settings, stats, on_event)
+    maps = attention.pictures(model.network, paths, model.settings, stats, on_event)
+    every = [row.path for row in model.listed]
+    worth = len(every) <= LOOK_AT_MOST or looking.known(every)
+    return Evidence(maps, looking.found(model.listed, looking.looked(every, on_event)) if worth else None)
 
 
-def _table(run: Run, settings: Settings, data: str, on_event: OnEvent) -> tuple[ImageTable, Store | None]:
-    """Rebuild the table that the run was trained on; say so where the images have changed since."""
+def _listed(run: Run, settings: Settings, data: str) -> ImageTable:
+    """Rebuild the table that the run was made from. Raises DataError where its classes are others now."""
     source = data or run.manifest["data"]["source"]
     task = tasks.registered().get(settings.task) or tasks.folder_task(Path(source))
-    table, store = open_store(load_table(task, replace(settings, data=source), locate(task, source)), settings, on_event)
+    table = load_table(task, replace(settings, data=source), locate(task, source))
     if list(table.classes) != run.manifest["classes"]:
         raise DataError(f"{source} has other classes than the run {run.id}", f"The run's are: {', '.join(run.manifest['classes'])}")
+    return table
+
+
+def _opened(run: Run, listed: ImageTable, settings: Settings, on_event: OnEvent) -> tuple[ImageTable, Store | None]:
+    """Open the images that can be read; say so where they have changed since the run."""
+    table, store = open_store(listed, settings, on_event)
     if table.fingerprint() != run.manifest["data"]["fingerprint"]:
-        on_event(Event("data", note=f"the images of {source} are not those that {run.id} was trained on"))
+        on_event(Event("data", note=f"the images of {listed.source} are not those that {run.id} was trained on"))
     return table, store

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import io
 import json
 import shlex
 from collections import defaultdict
@@ -18,18 +16,19 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 from pyarrow import parquet
 
-from . import images, tasks
+from . import tasks
 from .charts import Axis, Series, chart
-from .errors import ImageError, RunError
-from .results import Event, OnEvent, ignore
+from .errors import RunError
+from .gallery import as_address, faults, thumbnail
+from .results import Event, Finding, OnEvent, ignore
 from .runs import METRICS, Run
 from .settings import declared, flag, resolve
 
 FILE, CARD = "report.html", "MODEL_CARD.md"
-BUDGET = 5_500_000  # bytes of thumbnails, as text; the page stays below 8 MB
-SIDE = 96  # pixels of a thumbnail
+BUDGET = 4_500_000  # bytes of thumbnails, as text, beside those of findings; the page stays below 8 MB
 PER_CELL = 12  # images behind a cell of the confusion matrix
 WORST, PAIRS, PER_PAIR = 24, 8, 4
+PER_FAULT, PER_FAULT_CHECKED = 6, 30  # examples of each kind of finding: on a run's page, and on that of a data check
 COLOURS = 6  # in the page's palette
 NUMBERED = 30  # classes up to which the matrix shows numbers
 HEADLINES = {
@@ -93,26 +92,22 @@ class _Album:
         }
 
 
-def thumbnail(path: str) -> str:
-    """Return a small JPEG of an image as a data address; "" where it cannot be read."""
-    try:
-        image = images.open_image(path)
-    except ImageError:
-        return ""
-    image.thumbnail((SIDE, SIDE))
-    return as_address(image)
+@dataclass(frozen=True)
+class Evidence:
+    """What is shown beside a run's own figures: pictures, by path, of where the network looked; and what is wrong with the data.
+
+    `findings` is None where nobody looked.
+    """
+
+    maps: Mapping[str, Image.Image]
+    findings: Sequence[Finding] | None
 
 
-def as_address(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def write(run: Run, judged: Judged, maps: Mapping[str, Image.Image], on_event: OnEvent = ignore) -> list[Path]:
-    """Write `report.html` and `MODEL_CARD.md` into a run; return both. `maps` are pictures, by path, of where the network looked."""
+def write(run: Run, judged: Judged, evidence: Evidence, on_event: OnEvent = ignore) -> list[Path]:
+    """Write `report.html` and `MODEL_CARD.md` into a run; return both."""
     split = judged.metrics["split"]
-    values = _values(run, judged.metrics, judged.answers, maps, on_event)
+    values = _values(run, judged.metrics, judged.answers, evidence.maps, on_event)
+    values["faults"] = None if evidence.findings is None else faults(evidence.findings, PER_FAULT)
     written = []
     for name, template in ((FILE, "report.html"), (CARD, "model_card.md")):
         path = run.folder / (name if split == "valid" else name.replace(".", f"_{split}."))
@@ -287,6 +282,11 @@ def _rates(run: Run) -> list[Any]:
         axes = Axis("learning rate", logarithmic=True), Axis("training loss (smoothed)", None, high)
         drawn.append(chart(f"Learning-rate finder, {name}", [Series("", points)], *axes, mark=curve["suggestion"]))
     return drawn
+
+
+def check_page(title: str, source: str, findings: Sequence[Finding]) -> str:
+    """Return the page of a data check: each kind of finding with examples."""
+    return _environment().get_template("check.html").render(title=title, source=source, faults=faults(findings, PER_FAULT_CHECKED))
 
 
 def comparison_page(result: Mapping[str, Any]) -> str:

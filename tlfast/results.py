@@ -226,11 +226,30 @@ class DataSummary:
         return asdict(self)
 
 
+# What can be wrong with an image, and what that means.
+KINDS = {
+    "unreadable": "cannot be opened; a training skips it",
+    "constant": "every pixel has the same colour",
+    "nearly constant": "shows next to nothing",
+    "dark": "hardly any pixel is brighter than a third",
+    "pale": "nearly all pixels are white",
+    "conflict": "has a copy, equal to the pixel, under another label",
+    "leak": "judges the network, and is in training too",
+    "near leak": "judges the network, and is in training too: compressed, resized or brightened anew",
+    "straddling group": "judges the network, and images of its group are in training",
+    "duplicate": "is a copy of another in the same part",
+    "near duplicate": "is nearly another in the same part",
+    "label issue": "looks like another class to a network that has not seen it",
+    "outlier": "is unlike all other images",
+}
+
+
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with an image: its kind, and the image that it is the copy of or disagrees with ("" for none).
+    """One thing that is wrong with an image: its kind, one of KINDS, and the image that it is the copy of or disagrees with ("" for none).
 
-    `value` is the correlation of two that are nearly alike, or the spread in grey levels of one that shows next to nothing.
+    `value` is the correlation of two that are nearly alike, the spread in grey levels of one that shows next to nothing, the level that makes one
+    dark or pale, the probability of a doubtful label, or how many times as far as usual an outlier is from the images nearest to it.
     """
 
     kind: str
