@@ -7,6 +7,7 @@ import hashlib
 import io
 import shutil
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_dark_and_pale_images_are_named(cli, folder):
 def test_a_page_shows_what_was_found(cli, faulty):
     (faulty / "train/red/0.png").rename(faulty / "train/red/<b>0.png")
     found = cli("data", "check", faulty, "--json").json
-    page = open(found["page"], encoding="utf-8").read()
+    page = Path(found["page"]).read_text(encoding="utf-8")
     for kind, images in found["findings"].items():
         assert f"{kind}: {images} image" in page and KINDS[kind] in page
     assert "&lt;b&gt;0.png" in page and "<b>0.png" not in page

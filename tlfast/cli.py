@@ -323,9 +323,7 @@ def data_check(
     drop: Annotated[
         str, typer.Option(help="Also write a table without these: duplicates,conflicts,unreadable,leaks; nothing else changes.", show_default=False)
     ] = "",
-    labels: Annotated[
-        bool, typer.Option("--labels", help="Also look for wrong labels and outliers: trains the classifier on five folds, which takes minutes.")
-    ] = False,
+    labels: Annotated[bool, typer.Option("--labels", help="Also look for wrong labels and outliers: trains on five folds, which takes minutes.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where anything at all is wrong.")] = False,
 ) -> None:
     """Count images; name those that are unreadable, empty, dark, pale, there twice, in two parts or under two labels."""
