@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from fastai.callback.core import Callback
@@ -62,6 +63,12 @@ class MovingAverage(Callback):
 
     def after_step(self) -> None:
         self.average.update(self.learn.model, step=self.train_iter)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"average": self.average.module.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.average.module.load_state_dict(state["average"])
 
     def before_validate(self) -> None:
         self.trained = copy.deepcopy(self.learn.model.state_dict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -9,9 +10,11 @@ import typer
 
 from . import settings as declarations
 from . import tasks as registry
+from . import unfinished
 from .errors import UsageError
-from .options import Config, Full, Moved, OutOption, RunArgument, Split, TaskArgument, Verify, command, task_names
+from .options import Commands, Config, Full, Moved, OptionalTask, OutOption, RunArgument, Split, TaskArgument, Verify, command, task_names
 from .settings import Settings, Task
+from .stopping import terminated
 
 if TYPE_CHECKING:
     from .render import Screen
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 else:
     Screen = Any  # annotations are evaluated, and rich is not imported for that
 
-app = typer.Typer(name="tlfast", no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
+app = typer.Typer(name="tlfast", cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
 data_app = typer.Typer(no_args_is_help=True, help="Get, import and check a task's images.")
 app.add_typer(data_app, name="data")
 cache_app = typer.Typer(no_args_is_help=True, help="See and remove what is kept for later runs.")
@@ -33,11 +36,32 @@ def _resolve(task: str, full: bool | None, config: str, flags: dict[str, Any]) -
 
 
 def _given(task: str, config: str, flags: dict[str, Any]) -> tuple[Task, dict[str, Any], dict[str, Any]]:
-    """Return the task, the flags with its path among them, and what the config file says."""
-    chosen, path = registry.get(task)
-    if path and "data" in flags:
+    """Return the task, the flags with its path among them, and what the config file says; a run's own says the task too."""
+    values = declarations.read_config(config) if config else {}
+    named = task or (values.get("task", "") if values.get("task", "") in registry.registered() else values.get("data", ""))
+    if not named:
+        raise UsageError("no task is named", "Such as: tlfast train fer; tlfast tasks lists them. Or the path of a folder of images")
+    chosen, path = registry.get(named)
+    if task and path and "data" in flags:
         raise UsageError(f"both the path {task} and --data {flags['data']} are given", "Give a task's name with --data, or the path alone")
-    return chosen, {**flags, **({"data": path} if path else {})}, declarations.read_config(config) if config else {}
+    return chosen, {**({"data": path} if path else {}), **flags}, values
+
+
+def _resumed(task: str, which: str, full: bool | None, config: str, flags: dict[str, Any]) -> tuple[Task, Settings]:
+    """Return the settings of an interrupted training. Raises UsageError where something else was typed than it began with."""
+    chosen, typed, values = _given(task, config, flags)
+    wanted = {**values, **typed}
+    folder = unfinished.find(str(wanted.get("out", Settings.out)), chosen.name, which)
+    settings = Settings.from_dict(unfinished.read(folder)["settings"])
+    if full is not None:
+        wanted["strategy"] = "full" if full else "partial"
+    for name, value in wanted.items():
+        own = getattr(settings, name, value)
+        if own != value and not (name == "data" and Path(own).resolve() == Path(value).resolve()):
+            raise UsageError(
+                f"{declarations.flag(name)} {value}: the interrupted training began with {own}", "Leave it out, or leave out --resume to train anew"
+            )
+    return chosen, settings
 
 
 def _listed(text: str) -> list[str]:
@@ -71,19 +95,24 @@ def _found(run: str, split: str, out: str, verify: bool) -> Run:
 
 @command(app, "train")
 def train(
-    task: TaskArgument,
+    task: OptionalTask = "",
+    *,
     screen: Screen,
     flags: dict,
     full: Full = None,
     config: Config = "",
+    resume: Annotated[
+        str, typer.Option(help="Go on with an interrupted training: the newest of the task, or the run named.", metavar="[RUN]", show_default=False)
+    ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show settings, data and model size; train nothing.")] = False,
 ) -> None:
     """Train a pretrained network on labelled images, judge it and export it."""
-    chosen, settings = _resolve(task, full, config, flags)
+    chosen, settings = _resumed(task, resume, full, config, flags) if resume else _resolve(task, full, config, flags)
     with screen.progress() as on_event:
         from . import training
 
-        result = (training.plan if dry_run else training.train)(chosen, settings, on_event)
+        like = declarations.read_manifest(config) if config.endswith(".json") else {}
+        result = training.plan(chosen, settings, on_event) if dry_run else training.train(chosen, settings, on_event, resume, like)
     (screen.plan if dry_run else screen.train_result)(result)
 
 
@@ -366,6 +395,7 @@ def main_options(version: Annotated[bool, typer.Option("--version", help="Show t
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, terminated)
     app()
 
 

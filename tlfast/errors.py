@@ -43,6 +43,16 @@ class RunError(TlfastError):
     """A run folder is missing, incomplete or cannot be written."""
 
 
+class TrainingError(TlfastError):
+    """A training cannot go on."""
+
+
+class Interrupted(TlfastError):
+    """A training was stopped by Ctrl-C or kill; the hint is how to go on with it. Exit code 130, a shell's own for that."""
+
+    exit_code = 130
+
+
 class ExportError(TlfastError):
     """A trained network cannot be written in a form that was asked for, or that form does not answer as the network does."""
 

@@ -1,12 +1,14 @@
-"""One phase of a training: find the rate, fit one cycle, keep the best epoch, say how it goes."""
+"""One phase of a training: find the rate, fit one cycle, keep the best epoch, say how it goes, go on with it after an interruption."""
 
 from __future__ import annotations
 
 import copy
+import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import fastai.callback.progress  # noqa: F401 (gives a Learner no_bar)
 import torch
@@ -16,9 +18,13 @@ from fastai.callback.schedule import minimum
 from fastai.callback.tracker import TrackerCallback
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
+from torch import nn
 
-from .results import EpochRow, Event, OnEvent, Phase, RateCurve
+from . import checkpoints, stopping
+from .errors import TrainingError
+from .results import EpochRow, Event, OnEvent, Pass, Phase, RateCurve
 from .settings import Settings
+from .unfinished import Journal
 
 # Our names of the metrics -> fastai's.
 MONITORS = {"accuracy": "accuracy", "macro_f1": "f1_score", "balanced_accuracy": "balanced_accuracy_score", "valid_loss": "valid_loss"}
@@ -30,36 +36,70 @@ FINDER_STEPS = (20, 60)  # at least, for a curve to see a minimum in; and at mos
 
 @dataclass(frozen=True)
 class PhasePlan:
-    """What one phase does. `spread` divides the rate for the lowest group of parameters; `rate_scale` multiplies the finder's `minimum`."""
+    """What one phase does. `spread` divides the rate for the lowest group of parameters; `rate_scale` multiplies the finder's `minimum`.
+
+    `features` is the pass that made what it trains on, `precision` its number format: both are only told of.
+    """
 
     name: str
     epochs: int
     spread: float = 1.0
     rate_scale: float = 1.0
+    features: Pass | None = None
+    precision: str = "off"
 
 
-def fit_phase(learn: Learner, plan: PhasePlan, settings: Settings, on_event: OnEvent, before: Phase | None = None) -> Phase:
-    """Train `learn` for one phase and leave it at its best epoch by the chosen metric.
+def fit_phase(learn: Learner, plan: PhasePlan, settings: Settings, on_event: OnEvent, journal: Journal, model: nn.Module, before: Phase | None = None) -> Phase:
+    """Train `learn` for one phase and leave it at its best epoch by the chosen metric; keep in the journal the whole `model` as it then is.
 
     `before` is the phase that brought the model to where it stands: if no epoch of this one is better than its best, the model stays there.
+    Raises TrainingError where the loss becomes no number before there is an epoch to keep, KeyboardInterrupt after a Ctrl-C.
     """
     started = time.perf_counter()
-    curve = None
-    if settings.rate is None:
-        set_seed(settings.seed, reproducible=True)
-        curve = find_rate(learn, plan, on_event)
+    curve = _rates(learn, plan, settings, on_event, journal) if settings.rate is None else None
+    searched = time.perf_counter() - started
     lr = settings.rate or curve.suggestion
-    set_seed(settings.seed, reproducible=True)  # the finder has drawn random numbers
-    start = getattr(before.epochs[before.best_epoch - 1], settings.metric) if before else None
-    watch, best = Watch(plan, on_event), KeepBest(settings.metric, settings.patience, start)
-    callbacks = [watch, best] + ([MixUp(settings.mixup)] if settings.mixup else [])
     lowest = lr / plan.spread
-    with quiet(learn):
-        learn.fit_one_cycle(plan.epochs, slice(lowest, lr) if plan.spread > 1 else lr, cbs=callbacks)
-    if not best.best_epoch:
-        on_event(Event(plan.name, note=f"no epoch was better than the {before.name} alone ({settings.metric} {start:.4f}), which is kept; try a lower --lr"))
-    per_second = watch.images / watch.seconds if watch.seconds else 0.0
-    return Phase(plan.name, lr, lowest, watch.rows, best.best_epoch, time.perf_counter() - started, per_second, curve)
+    reseed(learn, settings.seed)  # the finder has drawn random numbers
+    point = getattr(before.epochs[before.best_epoch - 1], settings.metric) if before and before.best_epoch else None
+    watch, best, broken = Watch(plan, on_event), KeepBest(settings.metric, settings.patience, point), StopAtNan()
+    kept = checkpoints.newest(journal, plan.name)
+    with stopping.deferred() as asked, quiet(learn):
+        keeper = checkpoints.Checkpoints(journal, plan.name, settings.checkpoint_minutes, asked, on_event, kept)
+        callbacks = [watch, best, broken, keeper] + ([checkpoints.PassOver(kept)] if kept else []) + ([MixUp(settings.mixup)] if settings.mixup else [])
+        rates = slice(lowest, lr) if plan.spread > 1 else lr
+        learn.fit_one_cycle(plan.epochs, rates, cbs=callbacks, start_epoch=kept["epoch"] if kept else 0)
+        _check(best, broken, plan, before, lr, on_event)
+        per_second = watch.images / watch.seconds if watch.seconds else 0.0
+        seconds = searched + keeper.seconds
+        phase = Phase(plan.name, lr, lowest, watch.rows, best.best_epoch, seconds, per_second, curve, plan.features, plan.precision)
+        checkpoints.finish(journal, phase, model)
+    return phase
+
+
+def _rates(learn: Learner, plan: PhasePlan, settings: Settings, on_event: OnEvent, journal: Journal) -> RateCurve:
+    def search() -> dict[str, Any]:
+        reseed(learn, settings.seed)
+        return asdict(find_rate(learn, plan, on_event))
+
+    return RateCurve(**journal.once(f"rates of {plan.name}", search))
+
+
+def reseed(learn: Learner, seed: int) -> None:
+    """Seed all generators, and that of the loader, which is its own: what a fit draws depends on nothing that went before."""
+    set_seed(seed, reproducible=True)
+    learn.dls.train.rng = random.Random(seed)
+
+
+def _check(best: KeepBest, broken: StopAtNan, plan: PhasePlan, before: Phase | None, lr: float, on_event: OnEvent) -> None:
+    """Say what became of a fit that has no epoch of its own to keep, or whose loss was no number."""
+    lower = f"Try a lower --lr than {lr:.1e}, or --amp off"
+    if broken.step and best.state is None:
+        raise TrainingError(f"the loss of the {plan.name} was not a number at step {broken.step}, before there was an epoch to keep", lower)
+    if broken.step:
+        on_event(Event(plan.name, note=f"the loss was not a number at step {broken.step}: stopped there, the best epoch is kept. {lower}"))
+    if not best.best_epoch and before:
+        on_event(Event(plan.name, note=f"no epoch was better than the {before.name} alone ({best.metric} {best.point:.4f}), which is kept. {lower}"))
 
 
 def find_rate(learn: Learner, plan: PhasePlan, on_event: OnEvent) -> RateCurve:
@@ -122,13 +162,35 @@ class Watch(Callback):
         self.on_event(Event(self.label, self.step, self.total))
 
     def after_epoch(self) -> None:
-        if self.steps:  # the finder's epochs are no epochs
+        if self.steps or not self.recorder.values[-1]:  # the finder's epochs are no epochs; others were done before an interruption
             return
         train_loss, valid_loss, accuracy, macro_f1, balanced = (float(value) for value in self.recorder.values[-1])
         seconds = time.perf_counter() - self.started
         row = EpochRow(self.plan.name, len(self.rows) + 1, train_loss, valid_loss, accuracy, macro_f1, balanced, seconds)
         self.rows.append(row)
         self.on_event(Event(self.plan.name, self.step, self.total, row))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": [asdict(row) for row in self.rows], "images": self.images, "seconds": self.seconds, "step": self.step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows = [EpochRow(**row) for row in state["rows"]]
+        self.images, self.seconds, self.step = state["images"], state["seconds"], state["step"]
+
+
+class StopAtNan(Callback):
+    """Ends a fit whose loss is no finite number any more, for nothing that follows would be one."""
+
+    order = 63  # before a checkpoint could be made of it
+    run_valid = False
+
+    def before_fit(self) -> None:
+        self.step = 0
+
+    def after_batch(self) -> None:
+        if not torch.isfinite(self.loss):
+            self.step = self.train_iter
+            raise CancelFitException
 
 
 class KeepBest(TrackerCallback):
@@ -139,17 +201,20 @@ class KeepBest(TrackerCallback):
 
     order = 61
 
-    def __init__(self, metric: str, patience: int | None, start: float | None = None) -> None:
+    def __init__(self, metric: str, patience: int | None, point: float | None = None) -> None:
         super().__init__(monitor=MONITORS[metric])
-        self.patience, self.start, self.best_epoch, self.state, self.epochs = patience, start, 0, None, 0
+        self.metric, self.patience, self.point = metric, patience, point
+        self.best_epoch, self.state, self.epochs = 0, None, 0
 
     def before_fit(self) -> None:
         super().before_fit()
         self.best_epoch, self.state, self.epochs = 0, None, 0
-        if self.start is not None:  # what is there already is to be beaten
-            self.best, self.state = self.start, copy.deepcopy(self.learn.model.state_dict())
+        if self.point is not None:  # what is there already is to be beaten
+            self.best, self.state = self.point, copy.deepcopy(self.learn.model.state_dict())
 
     def after_epoch(self) -> None:
+        if not self.recorder.values[-1]:  # it was done before an interruption
+            return
         super().after_epoch()
         self.epochs += 1
         if self.new_best or self.state is None:
@@ -160,6 +225,12 @@ class KeepBest(TrackerCallback):
     def after_fit(self) -> None:
         if self.state is not None:
             self.learn.model.load_state_dict(self.state)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": float(self.best), "best_epoch": self.best_epoch, "epochs": self.epochs, "state": self.state or {}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.best_epoch, self.epochs, self.state = state["best"], state["best_epoch"], state["epochs"], state["state"] or None
 
 
 def class_weights(labels: list[int], classes: int) -> torch.Tensor:

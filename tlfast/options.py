@@ -8,12 +8,23 @@ from collections.abc import Callable
 from typing import Annotated, Any, Optional, get_args
 
 import typer
+import typer.core
 
 from . import settings as declarations
 from . import tasks as registry
-from .errors import TlfastError
+from .errors import Interrupted, TlfastError
+from .unfinished import NEWEST
 
-INTERRUPTED = 130  # a shell's own code for a command ended by Ctrl-C
+
+class Commands(typer.core.TyperGroup):
+    """The commands; `train ... --resume` may stand without the name of a run, which typer has no word for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args[:1] == ["train"] and "--resume" in args:
+            place = args.index("--resume") + 1
+            if place == len(args) or args[place].startswith("-"):
+                args = [*args[:place], NEWEST, *args[place:]]
+        return super().parse_args(ctx, args)
 
 
 def task_names(incomplete: str) -> list[str]:
@@ -22,13 +33,19 @@ def task_names(incomplete: str) -> list[str]:
 
 
 TaskArgument = Annotated[str, typer.Argument(help="A task's name, or the path of a folder, zip or CSV of labelled images.", autocompletion=task_names)]
+OptionalTask = Annotated[
+    str,
+    typer.Argument(
+        help="A task's name, or the path of a folder, zip or CSV of images; --config run.json has one.", autocompletion=task_names, show_default=False
+    ),
+]
 RunArgument = Annotated[str, typer.Argument(help="A task's name (its latest run), a run id, or a run folder.", autocompletion=task_names)]
 OutOption = Annotated[str, typer.Option(help="Folder that holds the runs.")]
 Verify = Annotated[bool, typer.Option("--verify/--no-verify", help="Refuse a run of which a file is not as it was exported.")]
 Split = Annotated[str, typer.Option(help="Which part to look at: valid, or test, of which the run keeps a record.")]
 Moved = Annotated[str, typer.Option("--data", help="Where the run's images lie now, if they were moved.", show_default=False)]
 Full = Annotated[bool | None, typer.Option("--full/--partial", help="Train all layers, or only the classifier.", show_default="partial")]
-Config = Annotated[str, typer.Option(help="TOML file of settings; a flag beats the file.", show_default=False)]
+Config = Annotated[str, typer.Option(help="TOML file of settings, or the run.json of a run to repeat; a flag beats the file.", show_default=False)]
 
 COMMON = {
     "quiet": (bool, typer.Option("--quiet", "-q", help="No progress, no remarks.", rich_help_panel="Output"), False),
@@ -80,8 +97,8 @@ def _run(function: Callable, values: dict[str, Any], quiet: bool, as_json: bool,
     except typer.Exit:
         raise
     except KeyboardInterrupt:
-        screen.error(TlfastError("interrupted"))
-        raise typer.Exit(INTERRUPTED) from None
+        screen.error(Interrupted("interrupted"))
+        raise typer.Exit(Interrupted.exit_code) from None
     except Exception as error:
         if debug:
             import traceback

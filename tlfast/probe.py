@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -20,6 +19,7 @@ from .fitting import PhasePlan, fit_phase
 from .learner import metrics, network_input
 from .results import Event, OnEvent, Phase, Predictions, Row
 from .settings import Settings
+from .unfinished import Journal
 
 HEAD_BATCH_VALID = 4096
 # A head's step is so small that what surrounds it costs more. In batches of 512 it learns FER2013 no worse than in 64 (0.489 against 0.480) and
@@ -53,7 +53,7 @@ def adapt_batchnorm(body: nn.Module, dls: DataLoaders, settings: Settings, on_ev
         norm.momentum = momentum
 
 
-def train_head(learn: Learner, features: Features, epochs: int, settings: Settings, on_event: OnEvent) -> Phase:
+def train_head(learn: Learner, features: Features, epochs: int, settings: Settings, on_event: OnEvent, journal: Journal) -> Phase:
     """Train the head of `learn` on stored features, by a fastai Learner of its own; it is the same head, so `learn` has it at once."""
     set_seed(settings.seed, reproducible=True)  # the loaders draw their own seeds; features that were kept drew nothing
     head, device = learn.model[1], learn.dls.device
@@ -64,7 +64,7 @@ def train_head(learn: Learner, features: Features, epochs: int, settings: Settin
     )
     head_learner = Learner(loaders, head, learn.loss_func, metrics=metrics(), path=learn.path, model_dir=learn.model_dir)
     with quick_dropout(head, device):
-        return replace(fit_phase(head_learner, PhasePlan("head", epochs), settings, on_event), features=features.cost)
+        return fit_phase(head_learner, PhasePlan("head", epochs, features=features.cost), settings, on_event, journal, learn.model)
 
 
 @contextmanager

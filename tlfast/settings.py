@@ -7,6 +7,7 @@ A `Task` brings its own defaults; `resolve` merges them all, once, into a frozen
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 import sys
@@ -139,6 +140,10 @@ class Settings:
         "accuracy", "Judges which epoch is best; the best epoch is what is kept.", group="Training"
     )
     seed: int = setting(0, "Seed of every random choice.", group="Training", check=between(0, 2**32 - 1))
+    auto_bs: bool = setting(True, "With --full: where a GPU's memory does not suffice, halve the batch and add up twice as many.", group="Training")
+    checkpoint_minutes: float = setting(
+        10.0, "Keep the state of the training this often, beside once an epoch, for --resume.", group="Training", check=at_least(0)
+    )
 
     onnx: bool = setting(True, "Also export model.onnx, which tlfast predict and other programs use, and check it.", group="Run")
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Where to train; auto takes a GPU where there is one.", group="Run")
@@ -235,7 +240,9 @@ def resolve(task: Task, strategy: str | None, flags: Mapping[str, Any], config: 
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """Read settings from a TOML file. Raises UsageError where it is missing or not TOML."""
+    """Read settings from a TOML file, or those of a run from its `run.json`. Raises UsageError where it is missing or neither."""
+    if path.endswith(".json"):
+        return _of_run(path)
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -247,6 +254,25 @@ def read_config(path: str) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path} is not TOML: {error}", "One setting a line, such as: epochs = 5") from None
     return {name.replace("-", "_"): value for name, value in values.items()}
+
+
+def read_manifest(path: str) -> dict[str, Any]:
+    """Read a run's `run.json`. Raises UsageError where it is missing or no such file."""
+    try:
+        manifest = json.loads(Path(path).read_text(encoding="utf-8"))
+        if isinstance(manifest["settings"]["task"], str) and isinstance(manifest["data"]["source"], str):
+            return manifest
+        raise ValueError("its settings name no task")
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror}", "Give the run.json of a run, or a TOML file of settings") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"--config {path} is not the run.json of a run ({error})", "Give that of a run, or a TOML file of settings") from None
+
+
+def _of_run(path: str) -> dict[str, Any]:
+    """Return what a run was made with, but for its name and place, which are taken; and where its images were."""
+    manifest = read_manifest(path)
+    return {**{name: value for name, value in manifest["settings"].items() if name not in ("name", "out")}, "data": manifest["data"]["source"]}
 
 
 def _checked(values: dict[str, Any]) -> Settings:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import shlex
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
+from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
 
-from . import backbones, calibration, callbacks, copies, evaluation, exporting, learner, plotting, portable, precision, runs
+from . import backbones, calibration, callbacks, checkpoints, copies, evaluation, exporting, learner, plotting, portable, precision, runs, tasks, unfinished
 from .data import ImageTable, Store, load_table, open_store
 from .data.loaders import Stats, build_loaders, plain_loader
 from .data.sources import locate
 from .data.store import digests
 from .data.table import SPLITS
-from .errors import ExportError
+from .errors import DataError, ExportError, Interrupted, TrainingError
 from .features import Features, extract
 from .fitting import PhasePlan, class_weights, find_rate, fit_phase
 from .machine import release_memory
@@ -29,11 +33,15 @@ from .outcomes import Plan, TrainResult
 from .probe import adapt_batchnorm, train_head
 from .results import Agreement, Evaluation, Event, OnEvent, Phase, Predictions, RateCurve, ignore
 from .settings import Settings, Task
+from .unfinished import Journal
 
 # All layers together: the lowest group of parameters, which knows most already, moves at a fifth of the head's rate. One cycle may reach the
 # very rate of the finder's least loss, ten times its `minimum`: 4 epochs on seedlings gave 0.833 at 7e-4, 0.887 at 2e-3, 0.925 at 1e-2, and
 # 3 epochs on 8,000 faces 0.510 at 1e-3, 0.535 at 2e-3, 0.551 at 5e-3 (mobilenetv2_100, November 2026).
 ALL_LAYERS = {"name": "all layers", "spread": 5.0, "rate_scale": 10.0}
+
+
+BATCHNORM = "head and BatchNorm"
 
 
 @dataclass(frozen=True)
@@ -46,27 +54,61 @@ class Bench:
     stats: Stats
     learn: Learner
 
+    def loaders(self, settings: Settings) -> DataLoaders:
+        """Return the loaders again, for other settings of the same images."""
+        return build_loaders(self.table, settings, self.stats, self.learn.dls.device, self.store)
 
-def train(task: Task, settings: Settings, on_event: OnEvent = ignore) -> TrainResult:
-    """Train, evaluate and export. Raises TlfastError; the run folder is whole or absent."""
-    started, run_id = time.perf_counter(), settings.name or runs.new_id(settings.strategy, settings.arch)
-    runs.check_writable(settings.out, settings.task, settings.name)
-    with prepared(task, settings, on_event) as bench:
-        loaded = learner.fingerprint(bench.learn.model[0])
-        phases, _ = fit(bench, settings, on_event)
-        predictions = judge(bench, settings, on_event)
-        result = evaluation.evaluate(predictions, "valid", seed=settings.seed)
-        seconds = time.perf_counter() - started
-        facts = {
-            "data": {"source": bench.table.source, "fingerprint": bench.table.fingerprint(), **_counts(bench.table)},
-            "weights": {"source": str(bench.weights), "sha256": loaded},
-            "device": str(bench.learn.dls.device),
-            "phases": [{name: value for name, value in asdict(p).items() if name not in ("epochs", "curve")} for p in phases],
-            "seconds": seconds,
-        }
-        folder, agreement = publish(bench, run_id, settings, phases, (result, predictions), facts, on_event)
-    about = settings.to_dict(), str(bench.weights), facts["device"], phases, result, bench.table.summary(), seconds
+
+def train(task: Task, settings: Settings, on_event: OnEvent = ignore, resume: str = "", like: Mapping[str, Any] = MappingProxyType({})) -> TrainResult:
+    """Train, evaluate and export.
+
+    `resume` names an interrupted training to go on with, whose settings these are; `like` is the manifest of a run that is repeated.
+    Raises TlfastError, Interrupted among them; the run folder is whole or absent.
+    """
+    runs.check_writable(settings.out, settings.task, "" if resume else settings.name)
+    run_id = settings.name or runs.new_id(settings.strategy, settings.arch)
+    with unfinished.training(settings.out, settings.task, run_id, {"settings": settings.to_dict()}, resume) as journal:
+        try:
+            with prepared(task, settings, on_event) as bench:
+                return _trained(bench, settings, on_event, journal, like)
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted; what was learned is in {journal.folder}", f"Go on with it: {_resuming(settings, journal)}") from None
+
+
+def _trained(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journal, like: Mapping[str, Any]) -> TrainResult:
+    facts = {
+        "data": {"source": bench.table.source, "fingerprint": bench.table.fingerprint(), **_counts(bench.table)},
+        "weights": {"source": str(bench.weights), "sha256": learner.fingerprint(bench.learn.model[0])},
+        "device": str(bench.learn.dls.device),
+    }
+    for name, said, earlier in _identities(facts, like):
+        if earlier != said:
+            on_event(Event("data", note=f"the {name} are not those of the run that is repeated: its figures will be others"))
+        if journal.once(name, lambda value=said: value) != said:
+            raise DataError(f"the {name} are not those that the interrupted training began with", "Put them back, or train anew without --resume")
+    phases, _ = fit(bench, settings, on_event, journal)
+    predictions = judge(bench, settings, on_event)
+    result = evaluation.evaluate(predictions, "valid", seed=settings.seed)
+    facts["phases"] = [{name: value for name, value in asdict(p).items() if name not in ("epochs", "curve")} for p in phases]
+    facts["seconds"] = journal.seconds
+    folder, agreement = publish(bench, journal.run_id, settings, phases, (result, predictions), facts, on_event)
+    about = settings.to_dict(), str(bench.weights), facts["device"], phases, result, bench.table.summary(), facts["seconds"]
     return TrainResult(folder.name, str(folder), *about, agreement)
+
+
+def _identities(facts: Mapping[str, Any], like: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield what a training depends on beside its settings: its name, what it is, and what it was for the run that is repeated, if one is."""
+    for name, group, key in (("images", "data", "fingerprint"), ("weights", "weights", "sha256")):
+        yield name, facts[group][key], (like or facts)[group][key]
+
+
+def _resuming(settings: Settings, journal: Journal) -> str:
+    """Return the command that goes on with an interrupted training."""
+    known = settings.task in tasks.registered()
+    task = [settings.task, *(["--data", settings.data] if settings.data else [])] if known else [settings.data]
+    full = ["--full"] if settings.strategy == "full" else []
+    out = ["--out", settings.out] if settings.out != Settings.out else []
+    return shlex.join(["tlfast", "train", *task, *full, *out, "--resume", journal.run_id])
 
 
 def plan(task: Task, settings: Settings, on_event: OnEvent = ignore) -> Plan:
@@ -87,10 +129,10 @@ def lr_find(task: Task, settings: Settings, on_event: OnEvent = ignore) -> dict[
     runs.check_writable(settings.out, settings.task, "")
     stamp, found = f"{datetime.now():%Y%m%d-%H%M%S}", {}
     with prepared(task, settings, on_event) as bench:
-        first, _ = train_first(bench, settings, on_event)
+        first, _ = train_first(bench, settings, on_event, Journal())
         curves = {first.name: first.curve} if first and first.curve else {}
         if settings.strategy == "full":
-            with ready_for_all_layers(bench, settings):
+            with ready_for_all_layers(bench, settings, Journal()):
                 curves["all layers"] = find_rate(bench.learn, PhasePlan(epochs=settings.epochs, **ALL_LAYERS), on_event)
         for name, curve in curves.items():
             picture = Path(settings.out) / settings.task / f"lr-find-{stamp}-{name.replace(' ', '-')}.png"
@@ -118,35 +160,65 @@ def prepared(task: Task, settings: Settings, on_event: OnEvent) -> Iterator[Benc
         yield Bench(table, store, weights, stats, learn)
 
 
-def fit(bench: Bench, settings: Settings, on_event: OnEvent) -> tuple[list[Phase], Features | None]:
+def fit(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journal) -> tuple[list[Phase], Features | None]:
     """Train by the settings' strategy: the head on frozen features, and with `full` then all layers at discriminative rates.
 
-    Returns the phases, and the features where those are still what the model makes of the images.
+    What the journal knows to be done is not done again. Returns the phases, and the features where those are still what the model makes of the images.
     """
-    first, features = train_first(bench, settings, on_event)
+    full = settings.strategy == "full"
+    name = BATCHNORM if settings.train_bn and not full else "head"
+    first, features = checkpoints.finished(journal, name, bench.learn.model), None
+    if not first:
+        first, features = train_first(bench, settings, on_event, journal)
     phases = [first] if first else []
-    if settings.strategy == "full":
-        with ready_for_all_layers(bench, settings) as amp:
-            phase = fit_phase(bench.learn, PhasePlan(epochs=settings.epochs, **ALL_LAYERS), settings, on_event, first)
-            phases.append(replace(phase, precision=amp))
-        features = None
+    if full:
+        last = checkpoints.finished(journal, ALL_LAYERS["name"], bench.learn.model) or _all_layers(bench, settings, on_event, journal, first)
+        return [*phases, last], None
     return phases, features
 
 
+def _all_layers(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journal, before: Phase | None) -> Phase:
+    """Train all layers; where a GPU's memory does not suffice, in smaller batches of which more are added up, from the phase's beginning."""
+    began = copy.deepcopy(bench.learn.model.state_dict())
+    while True:
+        own = _halved(settings, journal.facts.get("halvings", 0))
+        if own != settings:
+            bench.learn.dls = bench.loaders(own)
+        try:
+            with ready_for_all_layers(bench, own, journal) as amp:
+                plan = PhasePlan(epochs=settings.epochs, precision=amp, **ALL_LAYERS)
+                return fit_phase(bench.learn, plan, own, on_event, journal, bench.learn.model, before)
+        except torch.OutOfMemoryError:
+            if own.bs == 1 or not settings.auto_bs:
+                raise TrainingError(f"the memory of {bench.learn.dls.device} does not suffice for --bs {own.bs}", "Use a smaller --bs or --size") from None
+        journal.facts["halvings"] = journal.facts.get("halvings", 0) + 1
+        journal.write()
+        checkpoints.forget(journal, ALL_LAYERS["name"])
+        bench.learn.opt = None
+        bench.learn.model.load_state_dict(began)
+        torch.cuda.empty_cache()
+        on_event(Event(ALL_LAYERS["name"], note=f"out of memory with {own.bs} images in a batch: half as many, twice as many batches to a step"))
+
+
+def _halved(settings: Settings, times: int) -> Settings:
+    bs = max(1, settings.bs >> times)
+    return replace(settings, bs=bs, accumulate=settings.accumulate * (settings.bs // bs))
+
+
 @contextmanager
-def ready_for_all_layers(bench: Bench, settings: Settings) -> Iterator[str]:
+def ready_for_all_layers(bench: Bench, settings: Settings, journal: Journal) -> Iterator[str]:
     """Set the learner up to train all its layers as the settings say; yields the number format."""
     learn = bench.learn
     learn.unfreeze()
     release_memory()  # blocks of the sizes that the head's phase needed
-    amp = precision.choose(learn, settings)
+    amp = journal.once("precision", lambda: precision.choose(learn, settings))
     if settings.compile:
         learn.model.compile()
     with learn.added_cbs([callbacks.NetworkInput(), *precision.callbacks(amp, learn.dls.device), *callbacks.asked_for(settings)]):
         yield amp
 
 
-def train_first(bench: Bench, settings: Settings, on_event: OnEvent) -> tuple[Phase | None, Features | None]:
+def train_first(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journal) -> tuple[Phase | None, Features | None]:
     """Train the head alone on the frozen backbone's features: all of partial fine-tuning, the start of full fine-tuning.
 
     With `train_bn`, partial fine-tuning is on images instead, as fastai does it.
@@ -155,14 +227,14 @@ def train_first(bench: Bench, settings: Settings, on_event: OnEvent) -> tuple[Ph
     if settings.train_bn and not full:
         bench.learn.freeze()  # fastai's: BatchNorm goes on training
         with bench.learn.added_cbs(callbacks.NetworkInput()):
-            return fit_phase(bench.learn, PhasePlan("head and BatchNorm", settings.epochs), settings, on_event), None
+            return fit_phase(bench.learn, PhasePlan(BATCHNORM, settings.epochs), settings, on_event, journal, bench.learn.model), None
     epochs = settings.freeze_epochs if full else settings.epochs
     if not epochs:
         return None, None
     if full:
         adapt_batchnorm(bench.learn.model[0], bench.learn.dls, settings, on_event)
     features = extract(bench.learn.model[0], bench.learn.dls, bench.table, bench.store, settings, bench.stats, on_event)
-    return train_head(bench.learn, features, epochs, settings, on_event), features
+    return train_head(bench.learn, features, epochs, settings, on_event, journal), features
 
 
 def judge(bench: Bench, settings: Settings, on_event: OnEvent) -> Predictions:

@@ -16,11 +16,12 @@ from .machine import versions
 from .probe import predict_from
 from .results import OnEvent, Phase
 from .settings import Settings, Task
+from .unfinished import Journal
 
 KIND = "trainings"
 AVERAGED = "averaged"  # answers over all views of an image, for those who want the best answer and not the model's own
 LAYOUT = 2  # to be raised when the same training would give other answers
-UNIMPORTANT = ("out", "name", "data", "store", "workers", "onnx")  # settings that change nothing of what is predicted
+UNIMPORTANT = ("out", "name", "data", "store", "workers", "onnx", "checkpoint_minutes")  # settings that change nothing of what is predicted
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def _trained(folder: Path, task: Task, settings: Settings, on_event: OnEvent) ->
     """Train, and write what is predicted for the valid part; return what it cost."""
     with training.prepared(task, settings, on_event) as bench:
         started = time.perf_counter()
-        phases, features = training.fit(bench, settings, on_event)
+        phases, features = training.fit(bench, settings, on_event, Journal())
         seconds = time.perf_counter() - started + _kept_seconds(phases)
         rows, classes, head = bench.table.part("valid"), bench.table.classes, bench.learn.model[1]
         # Of a frozen backbone features say the same as its images, and at once.

@@ -1,0 +1,342 @@
+"""A training that was stopped anywhere goes on, and ends as if nothing had happened: the same figures, the same weights."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import COLOURS, TINY, draw
+from tlfast import checkpoints, fitting, runs, stopping, tasks, training, unfinished
+from tlfast.cli import main
+from tlfast.errors import Interrupted, RunError, TrainingError, UsageError
+from tlfast.settings import resolve
+from tlfast.unfinished import Journal
+
+# The number format is said, for which is the faster on so small a network is a matter of chance.
+SMALL = {"arch": "test_resnet", "weights": "none", "size": 32, "bs": 8, "lr": "3e-3", "amp": "off", "onnx": False}
+WAYS = {
+    "partial": {"strategy": "partial", "epochs": 3},
+    "head and BatchNorm": {"strategy": "partial", "epochs": 2, "train_bn": True},
+    "full": {"strategy": "full", "epochs": 3, "freeze_epochs": 2, "lr": "auto"},
+    "full with everything": {
+        "strategy": "full",
+        "epochs": 3,
+        "freeze_epochs": 1,
+        "mixup": 0.4,
+        "ema": True,
+        "accumulate": 3,
+        "sizes": "24",
+        "patience": 2,
+        "label_smoothing": 0.1,
+        "class_weights": "balanced",
+        "metric": "macro_f1",
+        "store": "off",
+    },
+}
+# Where it is stopped: at which of a phase's events.
+STOPS = {
+    "partial": [("backbone: features", 1), ("head", 2), ("head", 5)],
+    "head and BatchNorm": [("head and BatchNorm", 4)],
+    "full": [("backbone: statistics", 2), ("head", 4), ("all layers: finding the rate", 7), ("all layers", 1), ("all layers", 6), ("evaluating", 1)],
+    "full with everything": [("all layers", 2), ("all layers", 4), ("all layers", 8)],
+}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    root = tmp_path_factory.mktemp("resume") / "pictures"
+    for label, colour in COLOURS.items():
+        for n in range(12):
+            draw(root / label / f"{n}.png", colour, n)
+    return root
+
+
+@pytest.fixture(scope="module")
+def undisturbed(pictures, tmp_path_factory):
+    """The runs of all ways to train, when nobody stops them."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TLFAST_CACHE", str(root / "cache"))
+        return {way: trained(way, pictures, root / way) for way in WAYS}
+
+
+def settings_of(way, pictures, out, **more):
+    values = {**SMALL, **WAYS[way], **more}
+    return resolve(tasks.folder_task(pictures), values.pop("strategy"), {**values, "data": str(pictures), "out": str(out)})
+
+
+def trained(way, pictures, out, on_event=lambda event: None, resume="", **more):
+    return training.train(tasks.folder_task(pictures), settings_of(way, pictures, out, **more), on_event, resume)
+
+
+def stopping_at(phase, count):
+    """Return a listener that presses Ctrl-C at an event of a phase, counted from 1."""
+    seen = []
+
+    def listen(event):
+        if event.phase == phase and not event.note:
+            seen.append(event)
+            if len(seen) == count:
+                signal.raise_signal(signal.SIGINT)
+
+    return listen
+
+
+def timeless(phase):
+    """Return all of a phase but how long it took."""
+    about = {name: value for name, value in vars(phase).items() if name not in ("seconds", "images_per_second", "features")}
+    return {**about, "epochs": [{**vars(row), "seconds": 0} for row in phase.epochs]}
+
+
+def assert_equal(result, wanted):
+    assert result.evaluation == wanted.evaluation
+    assert [timeless(phase) for phase in result.phases] == [timeless(phase) for phase in wanted.phases]
+    weights, own = (load_file(Path(each.folder) / "model.safetensors") for each in (wanted, result))
+    assert all(torch.equal(own[name], weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize(("way", "stop"), [(way, stop) for way, stops in STOPS.items() for stop in stops])
+def test_stopped_once_it_ends_the_same(way, stop, pictures, undisturbed, tmp_path):
+    with pytest.raises(Interrupted, match="interrupted; what was learned is in") as caught:
+        trained(way, pictures, tmp_path, stopping_at(*stop))
+    folder = unfinished.find(str(tmp_path), "pictures", unfinished.NEWEST)
+    assert f"--resume {folder.name.removesuffix('.unfinished')}" in caught.value.hint
+    assert not runs.folders(str(tmp_path))
+    result = trained(way, pictures, tmp_path, resume=unfinished.NEWEST)
+    assert_equal(result, undisturbed[way])
+    assert result.run == folder.name.removesuffix(".unfinished") and not folder.exists()
+    assert [path.name for path in sorted((tmp_path / "pictures").iterdir())] == [result.run, "latest"]
+
+
+@pytest.mark.parametrize("way", ["full", "full with everything"])
+def test_stopped_again_and_again_it_ends_the_same(way, pictures, undisturbed, tmp_path, monkeypatch):
+    stops, resume = 0, ""
+    while True:
+        try:
+            result = trained(way, pictures, tmp_path, stopping_at("all layers", 2), resume)
+            break
+        except Interrupted:
+            stops, resume = stops + 1, unfinished.NEWEST
+    assert stops >= 4
+    assert_equal(result, undisturbed[way])
+
+
+class Killed(BaseException):
+    """As a kill: nothing that is there to tidy up after it knows of it."""
+
+
+@pytest.mark.parametrize(("way", "step"), [("full", 2), ("full", 5), ("full", 7), ("full with everything", 2), ("full with everything", 5)])
+def test_killed_with_checkpoints_after_each_step_or_epoch(way, step, pictures, undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "LEAST_SECONDS", 0.0)
+
+    def kill(event):
+        if event.phase == "all layers" and event.done == step:
+            raise Killed
+
+    minutes = 0.0 if step == 5 else 10.0
+    with pytest.raises(Killed):
+        trained(way, pictures, tmp_path, kill, checkpoint_minutes=minutes)
+    folder = unfinished.find(str(tmp_path), "pictures", unfinished.NEWEST)
+    kept = [path for path in unfinished.states(folder) if ".at-" in path.name]
+    assert len(kept) <= checkpoints.KEPT and (kept or step == 2)
+    if kept and step == 7:
+        kept[-1].write_bytes(kept[-1].read_bytes()[:1000])  # the newest is damaged: the one before it serves
+    result = trained(way, pictures, tmp_path, resume=unfinished.NEWEST, checkpoint_minutes=minutes)
+    assert_equal(result, undisturbed[way])
+
+
+def test_what_is_done_is_not_done_again(pictures, tmp_path):
+    with pytest.raises(Interrupted):
+        trained("full", pictures, tmp_path, stopping_at("all layers", 5))
+    said = []
+    trained("full", pictures, tmp_path, lambda event: said.append((event.phase, event.done)), unfinished.NEWEST)
+    phases = {phase for phase, _ in said}
+    assert "all layers" in phases and not phases & {"head", "backbone: features", "backbone: statistics", "all layers: finding the rate"}
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    with pytest.raises(KeyboardInterrupt), stopping.deferred() as asked:
+        signal.raise_signal(signal.SIGTERM)
+        assert asked()
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("still here")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# What is typed
+
+
+@pytest.fixture
+def stopped(cli, pictures, monkeypatch):
+    """A training by command that was stopped in its second epoch."""
+    watch = fitting.Watch.after_batch
+
+    def stop(self):
+        watch(self)
+        if self.training and self.step == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting.Watch, "after_batch", stop)
+        outcome = cli("train", pictures, *TINY, "--epochs", 3, "--train-bn", "--name", "mine")
+    assert outcome.code == 130
+    assert f"tlfast train {pictures} --resume mine" in outcome.err.replace("\n", " ")
+    return outcome
+
+
+@pytest.mark.parametrize("words", [["--resume"], ["--resume", "mine"], ["--resume", "--partial", "--epochs", 3, "--quiet"]])
+def test_the_command_that_goes_on(cli, pictures, stopped, words):
+    outcome = cli("train", pictures, *words, "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["run"] == "mine" and outcome.json["settings"]["train_bn"] is True
+    with open(Path(outcome.json["folder"]) / "history.csv", newline="") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+    again = cli("train", pictures, "--resume")
+    assert again.code == 2 and "no interrupted training of pictures in exports" in again.err and "Leave out --resume" in again.err
+
+
+def test_other_settings_than_it_began_with_are_refused(cli, pictures, stopped):
+    outcome = cli("train", pictures, "--epochs", 4, "--resume")
+    assert outcome.code == 2 and "--epochs 4: the interrupted training began with 3" in outcome.err
+    assert cli("train", pictures, "--full", "--resume").code == 2
+    outcome = cli("train", pictures, "--resume", "other")
+    assert outcome.code == 2 and "--resume other: no interrupted training of that name" in outcome.err and "There is: mine" in outcome.err
+
+
+def test_other_images_than_it_began_with_are_refused(cli, folder, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting.Watch, "after_train", lambda self: signal.raise_signal(signal.SIGINT))
+        assert cli("train", folder, *TINY, "--epochs", 3).code == 130
+    (folder / "red" / "0.png").unlink()
+    outcome = cli("train", folder, "--resume")
+    assert outcome.code == 1 and "the images are not those that the interrupted training began with" in outcome.err
+    assert cli("train", folder, "--resume", "--json").code == 1  # and it is still there
+    assert cli("train", folder, *TINY, "--epochs", 1).code == 0  # a training anew is none of its business
+
+
+def test_two_cannot_go_on_with_the_same(cli, pictures, stopped):
+    folder = unfinished.find("exports", "pictures", "mine")
+    with unfinished._locked(folder):
+        outcome = cli("train", pictures, "--resume")
+    assert outcome.code == 1 and "is being trained by another process" in outcome.err and folder.is_dir()
+
+
+def test_a_name_is_taken_from_the_beginning(tmp_path):
+    with unfinished.training(str(tmp_path), "t", "a", {}) as first, unfinished.training(str(tmp_path), "t", "a", {}) as second:
+        assert (first.run_id, second.run_id) == ("a", "a-2")
+    assert list((tmp_path / "t").iterdir()) == []
+
+
+def test_a_training_that_fails_before_it_learned_leaves_nothing(cli, folder):
+    outcome = cli("train", folder, *TINY, "--weights", "missing.pth")
+    assert outcome.code == 1 or outcome.code == 2
+    assert not list(Path("exports").rglob("*.unfinished"))
+
+
+def test_a_journal_says_a_thing_once(tmp_path):
+    journal = Journal(tmp_path)
+    assert journal.once("a", lambda: [1]) == [1] and journal.once("a", lambda: [2]) == [1]
+    assert json.loads((tmp_path / "journal.json").read_text())["a"] == [1]
+    assert Journal().once("a", lambda: 3) == 3
+
+
+def test_a_checkpoint_executes_nothing(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return print, ("executed",)
+
+    torch.save({"phase": Evil()}, tmp_path / "head.pt")
+    assert checkpoints.finished(Journal(tmp_path), "head", torch.nn.Linear(1, 1)) is None
+
+
+# What goes wrong
+
+
+def test_a_loss_that_is_no_number_ends_a_phase(pictures, tmp_path, monkeypatch):
+    watch = fitting.Watch.after_batch
+
+    def poison(self):
+        watch(self)
+        if self.training and self.plan.name == "all layers" and self.step == broken:
+            self.learn.loss = self.loss * float("nan")
+
+    monkeypatch.setattr(fitting.Watch, "after_batch", poison)
+    said = []
+    broken = 5
+    result = trained("full", pictures, tmp_path, lambda event: said.append(event.note), lr="3e-3")
+    assert any("the loss was not a number at step 5: stopped there, the best epoch is kept. Try a lower --lr" in note for note in said)
+    assert len(result.phases[1].epochs) == 1
+    broken = 1
+    with pytest.raises(TrainingError, match="not a number at step 1, before there was an epoch to keep") as caught:
+        trained("full", pictures, tmp_path, lr="3e-3", freeze_epochs=0)
+    assert "Try a lower --lr than 3.0e-03" in caught.value.hint
+
+
+def test_out_of_memory_halves_the_batch(pictures, tmp_path, monkeypatch):
+    from fastai.learner import Learner
+
+    step, sizes = Learner._do_one_batch, []
+
+    def short(self):
+        if self.training and len(self.model) == 2 and len(self.yb[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        sizes.append(len(self.yb[0]))
+        step(self)
+
+    monkeypatch.setattr(Learner, "_do_one_batch", short)
+    said = []
+    result = trained("full", pictures, tmp_path, lambda event: said.append(event.note), lr="3e-3", freeze_epochs=0)
+    halved = [note for note in said if note.startswith("out of memory with")]
+    assert [note.split()[4] for note in halved] == ["8", "4"] and len(result.phases[0].epochs) == 3
+    with pytest.raises(TrainingError, match="does not suffice for --bs 8") as caught:
+        trained("full", pictures, tmp_path, lr="3e-3", freeze_epochs=0, auto_bs=False)
+    assert "smaller --bs or --size" in caught.value.hint
+
+
+def test_no_room_for_a_checkpoint_is_said_and_no_end(pictures, tmp_path, monkeypatch):
+    def full_disk(path, fill):
+        raise OSError(28, "No space left on device")
+
+    keep = unfinished.written
+    monkeypatch.setattr(unfinished, "written", lambda path, fill: (full_disk if ".at-" in path.name else keep)(path, fill))
+    said = []
+    trained("full", pictures, tmp_path, lambda event: said.append(event.note), lr="3e-3", checkpoint_minutes=0.0)
+    assert any("no checkpoint could be written" in note and "No space left on device" in note for note in said)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_process_that_is_told_to_stop_says_how_to_go_on(number, pictures, tmp_path):
+    command = [sys.executable, "-m", "tlfast", "train", str(pictures), *TINY, "--epochs", "2000", "--train-bn", "--checkpoint-minutes", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        while not list(tmp_path.glob("exports/pictures/*.unfinished/*.at-*.pt")) and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and not out
+    assert "interrupted" in err and "--resume" in err and "Traceback" not in err
+    assert list(tmp_path.glob("exports/pictures/*.unfinished/*.at-*.pt")) and not list(tmp_path.rglob("*.tmp"))
+
+
+def test_main_hears_a_kill_as_ctrl_c(monkeypatch):
+    from tlfast import cli
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "app", lambda: signal.raise_signal(signal.SIGTERM))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_errors_are_exported():
+    assert Interrupted("a").exit_code == 130 and UsageError("a").exit_code == 2 and RunError("a").exit_code == 1

@@ -1,0 +1,144 @@
+"""Trainings under way: `exports/<task>/<run id>.unfinished/` claims a run's name, and holds what is needed to go on with one that was stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from .errors import Interrupted, RunError, UsageError
+
+if os.name == "posix":
+    import fcntl
+
+SUFFIX = ".unfinished"
+JOURNAL, LOCK = "journal.json", "lock"
+NEWEST = "newest"
+
+
+class Journal:
+    """What a training has done so far that others must not do again: facts by name, in a file; states of the network lie beside it.
+
+    Without a folder nothing is kept, as for the trainings of a comparison.
+    """
+
+    def __init__(self, folder: Path | None = None, facts: dict[str, Any] | None = None) -> None:
+        self.folder, self.facts = folder, facts or {}
+        self.began, self.earlier = time.perf_counter(), self.facts.get("seconds", 0.0)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that this training has taken, those before an interruption counted as far as they were written down."""
+        return self.earlier + time.perf_counter() - self.began
+
+    @property
+    def run_id(self) -> str:
+        return self.folder.name.removesuffix(SUFFIX) if self.folder else ""
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what `make` says, anything that JSON can hold; from before the interruption if it was asked then."""
+        if name not in self.facts:
+            self.facts[name] = make()
+            self.write()
+        return self.facts[name]
+
+    def write(self) -> None:
+        """Write the facts to disk, whole or not at all; where that fails the training goes on without."""
+        if self.folder:
+            self.facts["seconds"] = self.seconds
+            with suppress(OSError):
+                written(self.folder / JOURNAL, lambda file: file.write((json.dumps(self.facts, indent=1) + "\n").encode()))
+
+
+def written(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
+    """Write a file beside its place, let the disk have it, and rename it: whatever happens meanwhile, what bears its name is whole."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def training(out: str, task: str, run_id: str, facts: dict[str, Any], resume: str = "") -> Iterator[Journal]:
+    """Claim a run's name ("-2", "-3"... is added where it is taken), or go on with an unfinished run; give its journal.
+
+    The folder goes when the block ends well, and when it fails before anything was learned. Raises UsageError or RunError.
+    """
+    folder = find(out, task, resume) if resume else _claimed(Path(out) / task, run_id, facts)
+    with _locked(folder):
+        journal = Journal(folder, read(folder))
+        try:
+            yield journal
+        except (KeyboardInterrupt, Interrupted):
+            raise
+        except BaseException:
+            if not states(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        for stale in folder.parent.glob(f".{journal.run_id}.*.partial"):  # of an attempt to write this run that was killed
+            shutil.rmtree(stale, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def states(folder: Path) -> list[Path]:
+    """Return the files of what was learned so far."""
+    return sorted(folder.glob("*.pt"))
+
+
+def find(out: str, task: str, which: str) -> Path:
+    """Return the folder of an unfinished run: the newest of a task, or the one of that id. Raises UsageError where there is none."""
+    found = {folder.name.removesuffix(SUFFIX): folder for folder in sorted((Path(out) / task).glob(f"*{SUFFIX}")) if (folder / JOURNAL).is_file()}
+    if not found:
+        raise UsageError(f"no interrupted training of {task} in {out}", "Leave out --resume to begin one")
+    if which == NEWEST:
+        return max(found.values(), key=lambda folder: (folder / JOURNAL).stat().st_mtime_ns)
+    if which not in found:
+        raise UsageError(f"--resume {which}: no interrupted training of that name", f"There is: {', '.join(found)}")
+    return found[which]
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Read the facts of an unfinished run. Raises RunError where they are damaged."""
+    try:
+        return json.loads((folder / JOURNAL).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder / JOURNAL} is damaged ({error})", "Train again, without --resume") from None
+
+
+def _claimed(parent: Path, run_id: str, facts: dict[str, Any]) -> Path:
+    """Make the folder of a run that begins, under a name that neither a run nor another beginning one has."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for attempt in range(1, 1000):
+            name = run_id if attempt == 1 else f"{run_id}-{attempt}"
+            folder = parent / f"{name}{SUFFIX}"
+            if not (parent / name).exists():
+                with suppress(FileExistsError):
+                    folder.mkdir()
+                    written(folder / JOURNAL, lambda file: file.write((json.dumps(facts, indent=1) + "\n").encode()))
+                    return folder
+    except OSError as error:
+        raise RunError(f"cannot write to {parent}: {error.strerror or error}", "Name a folder that can be written with --out") from None
+    raise RunError(f"no free name for run {run_id} in {parent}")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold an unfinished run for this process; the lock goes with the process, however that ends. Raises RunError where another has it."""
+    with (folder / LOCK).open("w") as file:
+        if os.name == "posix":
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunError(f"{folder} is being trained by another process", "Wait for it, or train anew without --resume") from None
+        yield
