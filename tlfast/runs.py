@@ -144,7 +144,10 @@ def add(run: Run, name: str, source: Path, facts: dict[str, Any]) -> Run:
         try:
             move(source, target)
         except FileExistsError:
-            raise UsageError(f"{target} exists already", "Nothing is overwritten: move it away first") from None
+            left_over = name not in run.manifest.get("files", {}) and _sha256(target) == _sha256(source)  # by an export that was killed before it could tell
+            if not left_over:
+                raise UsageError(f"{target} exists already", "Nothing is overwritten: move it away first") from None
+            source.unlink()
         return _sealed_again(run, {"exports": {**run.manifest.get("exports", {}), name: facts}}, name)
 
 
