@@ -34,7 +34,7 @@ def members(archive: str | Path) -> list[str]:
             names = [info.filename for info in file.infolist() if not info.is_dir()]
     except (OSError, *images.DAMAGED_ZIP) as error:
         raise DataError(f"{archive} is not a zip that can be read ({error})", "Check it with: python -m zipfile -t FILE") from None
-    return sorted(name for name in names if images.is_image_name(name) and not name.startswith("__MACOSX/"))
+    return sorted({name for name in names if images.is_image_name(name) and not name.startswith("__MACOSX/")})  # of two that are called the same one is read
 
 
 def records(path: Path) -> tuple[list[str], Iterator[dict[str, str]]]:
@@ -78,6 +78,12 @@ def is_address(source: str) -> bool:
     return source.lower().startswith(ADDRESSES)
 
 
+def beside(table: Path, name: str) -> str:
+    """Return the path of an image that a table names, relative to the table; Windows' backslashes are understood where no file is called so."""
+    path = table.parent / name
+    return str(path if "\\" not in name or path.exists() else table.parent / name.replace("\\", "/"))
+
+
 def _column(path: Path, column: str) -> Iterator[str]:
     columns, found = records(path)
     if column not in columns:
@@ -85,7 +91,7 @@ def _column(path: Path, column: str) -> Iterator[str]:
     for record in found:
         name = (record.get(column) or "").strip()
         if name:
-            yield name if is_address(name) else str(path.parent / name)
+            yield name if is_address(name) else beside(path, name)
 
 
 def _text(path: Path) -> str:

@@ -21,7 +21,7 @@ from .. import images
 from ..errors import DataError, ImageError, UsageError
 from ..results import DataSummary, Event, OnEvent, Row, Unreadable, ignore
 from ..settings import Settings, Task, flag
-from .listing import TABLES, members, records, walk
+from .listing import TABLES, beside, members, records, walk
 
 SPLITS = ("train", "valid", "test")
 SPARE = "spare"  # training images that --train-pct leaves out: no part, but known to the store, so that what is kept serves every share
@@ -163,7 +163,7 @@ def _read(task: Task, settings: Settings, root: Path) -> tuple[list[Row], list[s
     if root.suffix.lower() == ".zip":
         return *read_members(f"{root}!/", members(root), str(root)), False
     if root.suffix.lower() in TABLES:
-        return read_csv(root, settings), [], False
+        return *read_csv(root, settings), False
     raise UsageError(f"{root} is not a folder, a .zip or a .csv", "Give --data a folder of class folders, a zip of one, or a CSV file")
 
 
@@ -202,8 +202,11 @@ def _without_images(root: Path, rows: list[Row]) -> list[str]:
     return [f"folders without images are no classes: {', '.join(empty)}"] if empty else []
 
 
-def read_csv(path: Path, settings: Settings) -> list[Row]:
-    """Read a CSV (or ;- or tab-separated) file of images; paths are relative to it. Raises UsageError or DataError."""
+def read_csv(path: Path, settings: Settings) -> tuple[list[Row], list[str]]:
+    """Read a CSV (or ;- or tab-separated) file of images; paths are relative to it. Returns the rows and remarks.
+
+    An image that is named again is left out. Raises UsageError or DataError, also where it has another label or part then.
+    """
     columns, found = records(path)
     for column, name in ((settings.path_col, "path_col"), (settings.label_col, "label_col")):
         if column not in columns:
@@ -211,10 +214,16 @@ def read_csv(path: Path, settings: Settings) -> list[Row]:
     for column, name, usual in ((settings.split_col, "split_col", "split"), (settings.group_col, "group_col", "group")):
         if column not in columns and column != usual:
             raise UsageError(f"{path.name} has no column '{column}'; it has: {', '.join(columns)}", f"Name the column with {flag(name)}, or leave it out")
-    rows = [_csv_row(record, line, path, settings) for line, record in enumerate(found, start=2)]
+    rows: dict[str, Row] = {}
+    again = 0
+    for line, record in enumerate(found, start=2):
+        row = _csv_row(record, line, path, settings)
+        if rows.setdefault(row.path, row) != row:
+            raise DataError(f"{path.name} line {line}: {row.path} was another row already, with another label, part or group", "Give each image one row")
+        again += rows[row.path] is not row
     if not rows:
         raise DataError(f"{path} has a header but no rows", "Add a row for each image: its path and its label")
-    return rows
+    return list(rows.values()), [f"{again} rows name an image again and are left out"] if again else []
 
 
 def _csv_row(record: dict[str, str], line: int, path: Path, settings: Settings) -> Row:
@@ -224,7 +233,7 @@ def _csv_row(record: dict[str, str], line: int, path: Path, settings: Settings) 
     split = (record.get(settings.split_col) or "").strip()
     if split and split.lower() not in SPLIT_NAMES:
         raise DataError(f"{path.name} line {line}: '{split}' is not a part", "Use train, valid and test")
-    return Row(str(path.parent / name), label, SPLIT_NAMES.get(split.lower(), ""), (record.get(settings.group_col) or "").strip())
+    return Row(beside(path, name), label, SPLIT_NAMES.get(split.lower(), ""), (record.get(settings.group_col) or "").strip())
 
 
 def _wrapping(paths: list[tuple[str, ...]]) -> int:
