@@ -211,6 +211,7 @@ def test_data_check_names_what_cannot_be_read(cli, folder):
 def test_tasks_and_doctor(cli):
     assert {row["name"] for row in cli("tasks", "--json").json} == set(tasks.registered())
     facts = cli("doctor", "--json").json
+    assert facts["hub"].startswith("https://") and facts["interrupted trainings"] == [] and facts["math libraries"]
     assert facts["versions"]["fastai"] and "cpu" in facts["devices"] and isinstance(facts["problems"], list)
 
 

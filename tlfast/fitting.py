@@ -73,7 +73,7 @@ def fit_phase(learn: Learner, plan: PhasePlan, settings: Settings, on_event: OnE
         per_second = watch.images / watch.seconds if watch.seconds else 0.0
         seconds = searched + keeper.seconds
         phase = Phase(plan.name, lr, lowest, watch.rows, best.best_epoch, seconds, per_second, curve, plan.features, plan.precision)
-        checkpoints.finish(journal, phase, model)
+        checkpoints.finish(journal, phase, model, on_event)
     return phase
 
 

@@ -21,14 +21,14 @@ from .results import Event, Finding, OnEvent, Row
 from .settings import Settings, Task
 
 FOLDS = 5
-VIEWS = 4  # of each image at least, trained on and averaged over: the answers are right more often, and what they doubt is more often wrong
+SIZE, VIEWS = 192, 2  # at least: pixels, and views of an image to train on and to average over; who is right more often doubts more wisely
 NEIGHBOURS = 10
 FAR = 1.7  # quartile distances beyond the third quartile, from which on an image is an outlier; cleanlab's limit for features
 
 
 def search(task: Task, settings: Settings, rows: Sequence[Row], on_event: OnEvent) -> list[Finding]:
     """Name doubtful labels and outliers among the images of train and valid. Raises DataError where a class has fewer images than there are folds."""
-    settings = replace(settings, views=max(VIEWS, settings.views))
+    settings = replace(settings, size=max(SIZE, settings.size), views=max(VIEWS, settings.views))
 
     def listen(event: Event) -> None:
         on_event(replace(event, row=None, note=""))  # what a training remarks on is what a data check names anyway, and its epochs are no table
@@ -43,8 +43,8 @@ def suspects(task: Task, settings: Settings, rows: Sequence[Row], on_event: OnEv
     """
     by_path = {row.path: row for row in rows}
     paths, labels, probabilities, classes = _out_of_fold(task, settings, on_event)
-    # Of 20 labels changed by chance among seedlings 16 and 17 are in the first 60 so (two presets); 14 with two views of an image, 12 with the
-    # plain one alone; cleanlab's default filter, which keeps fewer images, found 12 and 10 of the last two.
+    # Of 20 labels changed by chance among seedlings 18 and 18 (two draws) are in the first 60 so; 14 at 128 px instead of 192, 12 by the answers
+    # for the plain image alone; cleanlab's default filter, which keeps fewer images, found 12 and 10 of the last two.
     ranked = find_label_issues(labels, probabilities, filter_by="predicted_neq_given", return_indices_ranked_by="self_confidence", n_jobs=1)
     return [
         finding("label issue", by_path[paths[i]], value=float(probabilities[i, labels[i]]), reason=f"looks like {classes[probabilities[i].argmax()]}")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import platform
 import shutil
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -51,6 +54,21 @@ def release_pages(array: np.ndarray) -> None:
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
+@contextmanager
+def writing_whole(path: Path) -> Iterator[None]:
+    """Turn what torch and safetensors say of a disk that takes no more into an OSError that names the file."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # a RuntimeError, or a SafetensorError, which is derived from nothing
+        if isinstance(error.__context__, OSError):
+            raise OSError(error.__context__.errno, error.__context__.strerror, str(path)) from error
+        if any(words in str(error) for words in ("inline_container", "iostream error", "I/O error")):
+            raise OSError(errno.EIO, "it could not be written whole; is the disk full?", str(path)) from error
+        raise
+
+
 def move(source: Path, target: Path) -> None:
     """Rename a file, but never onto another. Raises FileExistsError."""
     try:
@@ -69,7 +87,7 @@ def hide_known_warnings() -> None:
     """Keep warnings out of sight that a user can do nothing about: fastai and timm still call `torch.jit.script` when they are imported."""
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
-    warnings.filterwarnings("ignore", message=".*decompression bomb DOS.*")  # between Pillow's limit for a warning and that for an error
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # odd EXIF, pages that are cut off, many pixels: an image that cannot be used is named anyway
 
 
 def cores() -> int:

@@ -42,8 +42,11 @@ def recording(kind: str, target: Path, classes: Sequence[str], least: float, res
         with _explained(kind, target):
             file.write(_line(row, classes))
 
-    with file:
+    try:
         yield done, keep
+    finally:
+        with _explained(kind, target):
+            file.close()  # which writes what is left in its buffer
     with _explained(kind, target):
         _publish(kind, target, log, classes, least)
 

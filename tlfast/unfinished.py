@@ -95,9 +95,14 @@ def states(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.pt"))
 
 
+def folders(out: str, task: str = "*") -> list[Path]:
+    """Return the folders of unfinished runs: of interrupted trainings, and of those that are under way."""
+    return sorted(path.parent for path in Path(out).glob(f"{task}/*{SUFFIX}/{JOURNAL}"))
+
+
 def find(out: str, task: str, which: str) -> Path:
     """Return the folder of an unfinished run: the newest of a task, or the one of that id. Raises UsageError where there is none."""
-    found = {folder.name.removesuffix(SUFFIX): folder for folder in sorted((Path(out) / task).glob(f"*{SUFFIX}")) if (folder / JOURNAL).is_file()}
+    found = {folder.name.removesuffix(SUFFIX): folder for folder in folders(out, task)}
     if not found:
         raise UsageError(f"no interrupted training of {task} in {out}", "Leave out --resume to begin one")
     if which == NEWEST:
