@@ -11,6 +11,7 @@ from fastai.callback.core import Callback
 from tests.test_training import resolved
 from tlfast import callbacks, precision, training
 from tlfast.errors import UsageError
+from tlfast.unfinished import Journal
 
 
 class Seen(Callback):
@@ -39,7 +40,7 @@ def watched(folder, **flags):
     with training.prepared(task, chosen, lambda event: None) as bench:
         seen = Seen()
         bench.learn.add_cb(seen)
-        phases, _ = training.fit(bench, chosen, lambda event: None)
+        phases, _ = training.fit(bench, chosen, lambda event: None, Journal())
     return seen, phases[-1]
 
 
@@ -95,7 +96,7 @@ def test_accumulated_batches_make_one_step(folder):
         with training.prepared(task, chosen, lambda event: None) as bench:
             counter = Steps()
             bench.learn.add_cb(counter)
-            training.fit(bench, chosen, lambda event: None)
+            training.fit(bench, chosen, lambda event: None, Journal())
         steps[count] = counter.count
     assert steps[1] == 3 * steps[3] > 0
 
@@ -112,7 +113,7 @@ def test_the_average_is_validated_and_training_goes_on_from_the_weights(folder):
     with training.prepared(task, chosen, lambda event: None) as bench:
         watch = Averages()
         bench.learn.add_cb(watch)
-        training.fit(bench, chosen, lambda event: None)
+        training.fit(bench, chosen, lambda event: None, Journal())
     assert all(not torch.equal(a, b) for a, b in zip(watch.trained, watch.validated, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(watch.trained[:-1], watch.resumed, strict=True))
 
@@ -154,7 +155,7 @@ def test_fastais_own_way_lets_batchnorm_adapt(folder):
     with training.prepared(task, chosen, lambda event: None) as bench:
         body = bench.learn.model[0]
         before = copy.deepcopy(body.state_dict())
-        (phase,), _ = training.fit(bench, chosen, lambda event: None)
+        (phase,), _ = training.fit(bench, chosen, lambda event: None, Journal())
         changed = {name.rsplit(".", 1)[0] for name, value in body.state_dict().items() if not torch.equal(before[name], value)}
         norms = {name for name, module in body.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
     assert phase.name == "head and BatchNorm" and phase.features is None and changed == norms

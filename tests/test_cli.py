@@ -158,10 +158,10 @@ def test_deepweeds_shaped_folder_trains_a_resnet50_on_the_official_fold(cli, tmp
     assert outcome.code == 0, outcome.err
     assert outcome.json["data"]["classes"] == list(tasks.named("weeds").classes)
     used = {"train": set(), "valid": set(), "test": set()}
-    for row in csv.DictReader((Path(outcome.json["folder"]) / "images.csv").open()):
+    for row in csv.DictReader((Path(outcome.json["folder"]) / "images.csv").read_text().splitlines()):
         used[row["split"]].add(Path(row["path"]).name)
     for part, split in (("train", "train"), ("val", "valid"), ("test", "test")):
-        official = list(csv.DictReader((root / "labels" / f"{part}_subset2.csv").open()))
+        official = list(csv.DictReader((root / "labels" / f"{part}_subset2.csv").read_text().splitlines()))
         assert used[split] == {row["Filename"] for row in official}
     answer = cli("interpret", "weeds", "--json", "--k", 9, "--split", "test").json
     assert {Path(item["path"]).name for item in answer["top_losses"]} == used["test"]

@@ -23,9 +23,9 @@ def trainings(monkeypatch):
     """What is trained, as it is begun: (strategy, arch, fold, seed, share)."""
     begun, fit = [], training.fit
 
-    def counted(bench, chosen, on_event):
+    def counted(bench, chosen, on_event, journal):
         begun.append((chosen.strategy, chosen.arch, chosen.fold, chosen.seed, chosen.train_pct))
-        return fit(bench, chosen, on_event)
+        return fit(bench, chosen, on_event, journal)
 
     monkeypatch.setattr(training, "fit", counted)
     return begun

@@ -78,7 +78,7 @@ def test_a_cut_weights_file_is_an_error(saved):
         exporting.load_model(runs.read(folder))
 
 
-PICKLE = b"cbuiltins\nopen\n(S'opened'\nS'w'\ntR."  # creates the file `opened`
+PICKLE = b"cos\nmkdir\n(S'opened'\ntR."  # makes the folder `opened`
 
 
 def test_loading_never_opens_the_pickle(saved, monkeypatch):

@@ -11,6 +11,7 @@ import torch
 from tests.test_training import resolved
 from tlfast import features, probe, training
 from tlfast.errors import DataError
+from tlfast.unfinished import Journal
 
 
 def extracted(bench, chosen, events=None):
@@ -110,7 +111,7 @@ def test_a_full_disk_is_one_clear_error(folder, monkeypatch):
 def test_predictions_from_features_are_the_whole_models(folder):
     task, chosen = resolved(folder, "partial")
     with training.prepared(task, chosen, lambda event: None) as bench:
-        _, kept = training.fit(bench, chosen, lambda event: None)
+        _, kept = training.fit(bench, chosen, lambda event: None, Journal())
         ours = probe.predict_from(kept.valid, bench.learn.model[1], bench.table.part("valid"), bench.table.classes)
         whole = training.judge(bench, chosen, lambda event: None)
     assert ours.rows == whole.rows and (ours.labels == whole.labels).all()

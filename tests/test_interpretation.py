@@ -34,7 +34,7 @@ def test_pictures_and_tables(run, cli):
     losses = [item["loss"] for item in answer["top_losses"]]
     assert losses == sorted(losses, reverse=True)
     assert all(item["loss"] == pytest.approx(-np.log(item["probability_of_actual"]), abs=1e-3) for item in answer["top_losses"])
-    table = list(csv.DictReader((run.folder / "plots" / "per_class.csv").open()))
+    table = list(csv.DictReader((run.folder / "plots" / "per_class.csv").read_text().splitlines()))
     assert [row["name"] for row in table] == ["blue", "green", "red", "macro", "weighted"]
     assert float(table[0]["f1"]) == answer["evaluation"]["per_class"][0]["f1"]
     counts = [pair["count"] for pair in answer["confused"]]

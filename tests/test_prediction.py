@@ -132,7 +132,7 @@ def test_command_names_a_bad_image_and_says_so_by_its_exit_code(run, cli, folder
 def test_csv_file(run, cli, folder, tmp_path):
     target = tmp_path / "answers.csv"
     assert cli("predict", "pictures", folder / "red", folder / "none.png", "--csv", target).code == 1
-    rows = list(csv.DictReader(target.open()))
+    rows = list(csv.DictReader(target.read_text().splitlines()))
     assert len(rows) == 13 and rows[-1]["error"].startswith("cannot be read")
     assert sum(float(rows[0][f"p({name})"]) for name in ("blue", "green", "red")) == pytest.approx(1, abs=1e-5)
     assert not list(tmp_path.glob("*.partial"))
@@ -143,7 +143,7 @@ def test_csv_file(run, cli, folder, tmp_path):
     assert "none is named" in cli("predict", "pictures", folder / "red", "--resume").err
     turned = cli("predict", folder / "red" / "1.png", "pictures")
     assert turned.code == 1 and "is no run" in turned.err and "The run comes first" in turned.err
-    assert len(list(csv.DictReader(target.open()))) == 13
+    assert len(list(csv.DictReader(target.read_text().splitlines()))) == 13
 
 
 def test_an_interrupted_command_goes_on_where_it_was(run, cli, folder, tmp_path, monkeypatch):
@@ -185,7 +185,7 @@ def test_all_files_say_the_same(run, cli, folder, tmp_path):
     lines = [json.loads(line) for line in targets["jsonl"].read_text().splitlines()]
     assert lines == shown and len(shown) == 37
     table = parquet.read_table(targets["parquet"]).to_pylist()
-    rows = list(csv.DictReader(targets["csv"].open(newline="")))
+    rows = list(csv.DictReader(io.StringIO(targets["csv"].read_text(), newline="")))
     for values, row, cells in zip(shown, table, rows, strict=True):
         assert values["path"] == row["path"] == cells["path"]
         assert values.get("label", "") == row["label"] == cells["label"]
@@ -204,7 +204,7 @@ def test_files_of_the_same_name_or_nowhere_are_refused(run, cli, folder, tmp_pat
 def test_below_the_least_probability_it_is_unsure(run, cli, folder, tmp_path):
     outcome = cli("predict", run, folder / "red", "--min-prob", 1, "--json", "--csv", tmp_path / "a.csv")
     assert {row["label"] for row in outcome.json} == {"unsure"} and all(row["probability"] < 1 for row in outcome.json)
-    assert {row["label"] for row in csv.DictReader((tmp_path / "a.csv").open())} == {"unsure"}
+    assert {row["label"] for row in csv.DictReader((tmp_path / "a.csv").read_text().splitlines())} == {"unsure"}
     assert "unsure (" in cli("predict", run, folder / "red" / "1.png", "--min-prob", 1).out
 
 
@@ -260,6 +260,6 @@ def test_a_watched_folder(run, folder, tmp_path, monkeypatch):
     request = prediction.Request([], watch=str(inbox), files={"csv": str(tmp_path / "seen.csv")})
     rows = list(prediction.predict(tlfast.load(run), request))
     assert [Path(row.path).name for row in rows] == ["1.png", "4.png"]
-    assert len(list(csv.DictReader((tmp_path / "seen.csv").open()))) == 2
+    assert len(list(csv.DictReader((tmp_path / "seen.csv").read_text().splitlines()))) == 2
     with pytest.raises(UsageError, match="--watch nowhere: not a folder"):
         list(prediction.predict(tlfast.load(run), prediction.Request([], watch="nowhere")))

@@ -12,6 +12,7 @@ from tlfast import fitting, learner, probe, runs, settings, tasks, training
 from tlfast.errors import UsageError, WeightsError
 from tlfast.exporting import load_model
 from tlfast.results import Event
+from tlfast.unfinished import Journal
 
 TINY = {"arch": "test_resnet", "weights": "none", "size": 32, "bs": 8, "epochs": 2, "freeze_epochs": 1, "lr": "3e-3"}
 
@@ -38,7 +39,7 @@ def weights_before_and_after(folder, strategy, **flags):
     with training.prepared(task, chosen, lambda event: None) as bench:
         body, head = bench.learn.model
         before = {name: value.clone() for name, value in bench.learn.model.state_dict().items()}
-        training.fit(bench, chosen, lambda event: None)
+        training.fit(bench, chosen, lambda event: None, Journal())
         after = bench.learn.model.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     return changed, {f"0.{name}" for name in body.state_dict()}, {f"1.{name}" for name in head.state_dict()}
@@ -68,7 +69,7 @@ def test_full_moves_the_lowest_layers_slowest(folder, monkeypatch):
     monkeypatch.setattr(fitting.Watch, "after_batch", spy)
     task, chosen = resolved(folder, "full")
     with training.prepared(task, chosen, lambda event: None) as bench:
-        training.fit(bench, chosen, lambda event: None)
+        training.fit(bench, chosen, lambda event: None, Journal())
     assert seen and all(len(rates) >= 3 and rates == sorted(rates) and rates[0] < rates[-1] for rates in seen)
 
 
@@ -85,7 +86,7 @@ def test_run_folder_holds_everything(make, folder):
     assert {p["name"]: p["lr"] for p in manifest["phases"]} == {p.name: p.lr for p in result.phases}
     assert manifest["weights"]["source"] == "none (random initialisation)" and len(manifest["weights"]["sha256"]) == 64
     assert manifest["versions"]["fastai"] and manifest["data"]["fingerprint"]
-    history = list(csv.DictReader((folder_of_run / "history.csv").open()))
+    history = list(csv.DictReader((folder_of_run / "history.csv").read_text().splitlines()))
     assert [(row["phase"], row["epoch"]) for row in history] == [("head", "1"), ("all layers", "1"), ("all layers", "2")]
     assert json.loads((folder_of_run / "metrics.json").read_text())["accuracy"] == result.evaluation.accuracy
     assert {"storing images", "backbone: features", "head", "all layers", "evaluating"} <= {event.phase for event in events}
@@ -208,14 +209,14 @@ def test_a_phase_must_beat_the_one_it_starts_from(folder, accuracy, kept):
     task, chosen = resolved(folder, "full", freeze_epochs=1)
     events = []
     with training.prepared(task, chosen, lambda event: None) as bench:
-        head, _ = training.train_first(bench, chosen, lambda event: None)
+        head, _ = training.train_first(bench, chosen, lambda event: None, Journal())
         head = replace(head, epochs=[replace(row, accuracy=accuracy) for row in head.epochs])
         before = {name: value.clone() for name, value in bench.learn.model.state_dict().items()}
         bench.learn.unfreeze()
-        phase = fitting.fit_phase(bench.learn, fitting.PhasePlan("all layers", 2), chosen, events.append, head)
+        phase = fitting.fit_phase(bench.learn, fitting.PhasePlan("all layers", 2), chosen, events.append, Journal(), bench.learn.model, head)
         after = bench.learn.model.state_dict()
     assert (phase.best_epoch == 0) == kept == all(torch.equal(before[name], after[name]) for name in before)
-    assert any("which is kept; try a lower --lr" in event.note for event in events) == kept
+    assert any("which is kept. Try a lower --lr" in event.note for event in events) == kept
 
 
 def test_a_refused_training_leaves_nothing_behind(folder, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -52,8 +53,7 @@ def evaluate(predictions: Predictions, split: str, temperature: float | None = N
         per_class=[ClassScore(name, float(p), float(r), float(f), int(n)) for name, p, r, f, n in zip(classes, *by_class, strict=True)],
         confusion=confusion.tolist(),
         top={str(k): float(skm.top_k_accuracy_score(labels, probabilities, k=k, labels=indices)) for k in TOP if k < len(classes)},
-        kappa=_number(skm.cohen_kappa_score(labels, predicted, labels=indices)),
-        mcc=float(skm.matthews_corrcoef(labels, predicted)),
+        **_agreement(labels, predicted, indices),
         roc_auc=roc_auc,
         average_precision=average_precision,
         brier=calibration.brier(probabilities, labels),
@@ -94,6 +94,9 @@ def _intervals(confusion: np.ndarray, probabilities: np.ndarray, labels: np.ndar
     return {**uncertainty.intervals(confusion, seed), **{name: uncertainty.mean_interval(values, labels, seed) for name, values in means.items()}}
 
 
-def _number(value: float) -> float:
-    """Return a figure, or 0 where it is not defined: kappa, where labels and predictions are all of one class."""
-    return float(value) if np.isfinite(value) else 0.0
+def _agreement(labels: np.ndarray, predicted: np.ndarray, indices: np.ndarray) -> dict[str, float]:
+    """Return kappa and Matthews correlation; 0 where labels and predictions are all of one class, of which scikit-learn warns."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kappa, mcc = skm.cohen_kappa_score(labels, predicted, labels=indices), skm.matthews_corrcoef(labels, predicted)
+    return {"kappa": float(kappa) if np.isfinite(kappa) else 0.0, "mcc": float(mcc)}

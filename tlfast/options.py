@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, Optional, get_args
+from typing import Annotated, Any, Literal, Optional, get_args, get_origin
 
 import typer
 import typer.core
@@ -123,6 +123,9 @@ def _setting_parameters() -> list[inspect.Parameter]:
         flag = declarations.flag(name)
         names = (f"{flag}/--no-{flag[2:]}",) if kind is bool else (flag,)
         shown = str(field.default) if field.default not in ("", None) else False
-        option = typer.Option(*names, help=field.metadata["help"], rich_help_panel=field.metadata["group"], show_default=shown)
+        # A choice's own metavar lists its words, in a column so wide that at 80 characters long names are cut off.
+        words = f" One of: {', '.join(get_args(kind))}." if get_origin(kind) is Literal else ""
+        metavar, help = "<word>" if words else None, field.metadata["help"] + words
+        option = typer.Option(*names, help=help, metavar=metavar, rich_help_panel=field.metadata["group"], show_default=shown)
         parameters.append(_keyword(name, Optional[kind], option, None))  # noqa: UP045 (a Literal has no | in Python 3.10)
     return parameters

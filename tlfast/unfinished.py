@@ -74,7 +74,9 @@ def training(out: str, task: str, run_id: str, facts: dict[str, Any], resume: st
 
     The folder goes when the block ends well, and when it fails before anything was learned. Raises UsageError or RunError.
     """
-    folder = find(out, task, resume) if resume else _claimed(Path(out) / task, run_id, facts)
+    parent = Path(out) / task
+    missing = [path for path in (parent, parent.parent) if not path.exists()]
+    folder = find(out, task, resume) if resume else _claimed(parent, run_id, facts)
     with _locked(folder):
         journal = Journal(folder, read(folder))
         try:
@@ -84,6 +86,9 @@ def training(out: str, task: str, run_id: str, facts: dict[str, Any], resume: st
         except BaseException:
             if not states(folder):
                 shutil.rmtree(folder, ignore_errors=True)
+                for path in missing:  # a training that is refused leaves nothing behind
+                    with suppress(OSError):
+                        path.rmdir()
             raise
         for stale in folder.parent.glob(f".{journal.run_id}.*.partial"):  # of an attempt to write this run that was killed
             shutil.rmtree(stale, ignore_errors=True)
