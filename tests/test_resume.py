@@ -230,6 +230,16 @@ def test_two_cannot_go_on_with_the_same(cli, pictures, stopped):
     assert outcome.code == 1 and "is being trained by another process" in outcome.err and folder.is_dir()
 
 
+def test_what_was_interrupted_is_told_of_and_keeps_its_name(cli, pictures, stopped):
+    refused = cli("train", pictures, *TINY, "--epochs", 1, "--name", "mine")
+    assert refused.code == 2 and "a training named 'mine' is unfinished" in refused.err and "--resume mine" in refused.err
+    other = cli("train", pictures, *TINY, "--epochs", 1)
+    assert other.code == 0 and "mine was interrupted: --resume mine goes on with it" in other.err
+    assert unfinished.interrupted("exports", "pictures") == ["mine"]
+    with unfinished._locked(unfinished.find("exports", "pictures", "mine")):
+        assert unfinished.interrupted("exports", "pictures") == []
+
+
 def test_a_name_is_taken_from_the_beginning(tmp_path):
     with unfinished.training(str(tmp_path), "t", "a", {}) as first, unfinished.training(str(tmp_path), "t", "a", {}) as second:
         assert (first.run_id, second.run_id) == ("a", "a-2")

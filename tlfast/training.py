@@ -66,6 +66,10 @@ def train(task: Task, settings: Settings, on_event: OnEvent = ignore, resume: st
     Raises TlfastError, Interrupted among them; the run folder is whole or absent.
     """
     runs.check_writable(settings.out, settings.task, "" if resume else settings.name)
+    if not resume:
+        unfinished.check_free(settings.out, settings.task, settings.name)
+        for left in unfinished.interrupted(settings.out, settings.task):
+            on_event(Event("training", note=f"{left} was interrupted: --resume {left} goes on with it, this is a new one"))
     run_id = settings.name or runs.new_id(settings.strategy, settings.arch)
     with unfinished.training(settings.out, settings.task, run_id, {"settings": settings.to_dict()}, resume) as journal:
         try:

@@ -95,6 +95,21 @@ def training(out: str, task: str, run_id: str, facts: dict[str, Any], resume: st
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def check_free(out: str, task: str, name: str) -> None:
+    """Raise UsageError where a run that is given a name would share it with one that is unfinished."""
+    if name and (Path(out) / task / f"{name}{SUFFIX}").exists():
+        raise UsageError(f"a training named '{name}' is unfinished in {Path(out) / task}", f"Go on with it by --resume {name}, or choose another --name")
+
+
+def interrupted(out: str, task: str) -> list[str]:
+    """Return the ids of a task's unfinished runs that nobody is at work on."""
+    found = []
+    for folder in folders(out, task):
+        with suppress(RunError, OSError), _locked(folder):
+            found.append(folder.name.removesuffix(SUFFIX))
+    return found
+
+
 def states(folder: Path) -> list[Path]:
     """Return the files of what was learned so far."""
     return sorted(folder.glob("*.pt"))
