@@ -32,7 +32,7 @@ def deferred() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}  # none of Python's is none
     for number, handler in before.items():
         if handler != signal.SIG_IGN:  # as of a command that a shell has put into the background
             signal.signal(number, handle)
