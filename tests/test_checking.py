@@ -145,6 +145,20 @@ def test_copies_that_were_compressed_or_resized_are_found(cli, tmp_path):
     assert pairs == {(f"near {n}.png", f"{n}.png") for n in range(10)}
 
 
+def test_a_near_copy_under_another_label_is_a_conflict(cli, tmp_path):
+    rng = np.random.default_rng(6)
+    for label in ("a", "b"):
+        for n in range(15):
+            path = tmp_path / "near" / label / f"{n}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).resize((120, 120), Image.Resampling.BICUBIC).save(path)
+    jpeg(Image.open(tmp_path / "near/a/0.png"), 60).save(tmp_path / "near/b/relabelled.png")
+    found = cli("data", "check", tmp_path / "near", "--drop", "conflicts", "--json").json
+    assert found["findings"]["near conflict"] == 2 and found["dropped"] == {"conflicts": 2}
+    named = {(row["path"].rsplit("/", 1)[1], row["other"].rsplit("/", 1)[1]) for row in findings(found["findings_file"]) if row["kind"] == "near conflict"}
+    assert named == {("relabelled.png", "0.png"), ("0.png", "relabelled.png")}
+
+
 def test_near_pairs_are_those_of_comparing_all_with_all():
     rng = np.random.default_rng(1)
     thumbnails = rng.integers(0, 256, (300, 256), np.uint8)

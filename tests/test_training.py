@@ -216,7 +216,7 @@ def test_a_phase_must_beat_the_one_it_starts_from(folder, accuracy, kept):
         phase = fitting.fit_phase(bench.learn, fitting.PhasePlan("all layers", 2), chosen, events.append, Journal(), bench.learn.model, head)
         after = bench.learn.model.state_dict()
     assert (phase.best_epoch == 0) == kept == all(torch.equal(before[name], after[name]) for name in before)
-    assert any("which is kept. Try a lower --lr" in event.note for event in events) == kept
+    assert any("which is kept. Try more --epochs, or a lower --lr" in event.note for event in events) == kept
 
 
 def test_a_refused_training_leaves_nothing_behind(folder, tmp_path):

@@ -14,7 +14,7 @@ LOWEST, HIGHEST = 0.05, 20.0  # temperatures
 LEAST_WRONG = 10  # answers, below which a temperature would be fitted to chance: with none wrong it would make every answer certain
 CURVE = 100  # points of the curve of accuracy against coverage
 PROMISES = (0.9, 0.95, 0.99)
-LEAST_COVERAGE = 0.01  # of the images, below which a promise is of no use and rests on too few of them
+LEAST_COVERAGE, LEAST_ANSWERED = 0.01, 20  # share of the images, and images, below which a promise is of no use or rests on too few of them
 
 
 def tempered(log_probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -56,6 +56,7 @@ def calibration(probabilities: np.ndarray, before: np.ndarray, labels: np.ndarra
     """Describe how far probabilities `[n, c]` can be believed; `before` are those at temperature 1."""
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     bins, curve = reliability(confidence, right), coverage(confidence, right)
+    least = max(LEAST_COVERAGE, LEAST_ANSWERED / len(right))
     kept = curve[:: -(-len(curve) // CURVE)]
     return Calibration(
         temperature=temperature,
@@ -65,7 +66,7 @@ def calibration(probabilities: np.ndarray, before: np.ndarray, labels: np.ndarra
         brier_before=brier(before, labels),
         bins=bins,
         curve=kept if kept[-1] == curve[-1] else [*kept, curve[-1]],
-        promises={f"{promise:g}": found for promise in PROMISES if (found := at_accuracy(curve, promise)) and found.coverage >= LEAST_COVERAGE},
+        promises={f"{promise:g}": found for promise in PROMISES if (found := at_accuracy(curve, promise)) and found.coverage >= least},
     )
 
 

@@ -18,7 +18,7 @@ from .results import Finding, OnEvent, Row, Unreadable, ignore
 from .settings import Settings, Task
 
 FOLDER = "checks"
-DROPPABLE = {"duplicates": ("duplicate",), "conflicts": ("conflict",), "unreadable": ("unreadable",), "leaks": ("leak", "near leak")}
+DROPPABLE = {"duplicates": ("duplicate",), "conflicts": ("conflict", "near conflict"), "unreadable": ("unreadable",), "leaks": ("leak", "near leak")}
 
 Search = Callable[[Task, Settings, Sequence[Row], OnEvent], list[Finding]]
 

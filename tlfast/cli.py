@@ -355,7 +355,7 @@ def data_check(
     labels: Annotated[bool, typer.Option("--labels", help="Also look for wrong labels and outliers: trains on five folds, which takes minutes.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where anything at all is wrong.")] = False,
 ) -> None:
-    """Count images; name those that are unreadable, empty, dark, pale, there twice, in two parts or under two labels."""
+    """Count images; name those that are unreadable, empty, dark, pale, there twice, in two parts or under two labels. Exit code 1 where one is unreadable."""
     chosen, settings = _resolve(task, None, "", flags)
     from . import checking
 

@@ -17,7 +17,7 @@ import numpy as np
 from . import exporting, images, learner, plotting, portable, reporting, runs, trials, uncertainty
 from .data import ImageTable, load_table
 from .data.sources import locate
-from .errors import DataError, ImageError, UsageError
+from .errors import DataError, ImageError, Interrupted, UsageError
 from .inference import Network, open_network
 from .outcomes import ArmDifference, ArmScore, CompareResult, Crossing, CurvePoint
 from .results import Event, OnEvent, Row, ignore
@@ -109,7 +109,10 @@ def compare(task: Task, arms: Sequence[Arm], design: Design = Design(), on_event
     first = arms[0].settings
     runs.check_writable(first.out, first.task, "")
     table = load_table(task, trials.on_fold(first, design.folds, 0), locate(task, first.data))
-    answers = _all_answers(task, arms, design, table.classes, listen)
+    try:
+        answers = _all_answers(task, arms, design, table.classes, listen)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; the trainings that were done are kept", "The same command goes on after them") from None
     whole = [answers[arm.name, 1.0] for arm in arms]
     if any(own.paths != whole[0].paths for own in answers.values()):
         raise UsageError("the arms were judged on different images", "Give all arms the same --data, --limit, --valid-pct and --seed")

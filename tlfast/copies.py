@@ -35,11 +35,11 @@ def remark(rows: Sequence[Row], digests: Mapping[str, str]) -> str:
     """Say in a sentence how many images of the table are there twice, by digests of their pixels; "" where none is."""
     counts = Counter(each.kind for each in exact(rows, [digests[row.path] for row in rows]))
     words = {
-        "duplicate": "are copies of another in the same part",
-        "leak": "of the valid or test part are in training too",
-        "conflict": "have a copy with another label",
+        "duplicate": ("is a copy", "are copies", "of another in the same part"),
+        "leak": ("of the valid or test part is", "of the valid or test part are", "in training too"),
+        "conflict": ("has a copy", "have a copy", "with another label"),
     }
-    said = [f"{counts[kind]:,} {meaning}" for kind, meaning in words.items() if counts[kind]]
+    said = [f"{counts[kind]:,} {one if counts[kind] == 1 else many} {rest}" for kind, (one, many, rest) in words.items() if counts[kind]]
     return f"among {len(rows):,} images {'; '.join(said)}" if said else ""
 
 
@@ -67,21 +67,27 @@ def _conflicts(group: Sequence[Row]) -> Iterator[Finding]:
 
 
 def near(rows: Sequence[Row], digests: Sequence[str], thumbnails: np.ndarray) -> list[Finding]:
-    """Return images that are nearly another one: near leaks, each pair across parts, and near duplicates, each beside the likest of its part.
+    """Return images that are nearly another one: near leaks, each pair across parts, near duplicates, each beside the likest of its part, and near
+    conflicts, both of a pair with two labels.
 
     `thumbnails` are grey, uint8 `[n, THUMBNAIL**2]`; those without contrast look like no other.
     """
     leaks: list[tuple[int, int, float]] = []
     likest: dict[int, tuple[float, int]] = {}
+    conflicts: dict[int, tuple[float, int]] = {}
     for i, j, likeness in _alike(thumbnails):
         if digests[i] == digests[j]:
             continue
+        if rows[i].label != rows[j].label:
+            for one, other in ((i, j), (j, i)):
+                conflicts[one] = max(conflicts.get(one, (0.0, 0)), (likeness, other))
         later, earlier = (i, j) if _order(rows[i], i) > _order(rows[j], j) else (j, i)
         if rows[i].split != rows[j].split:
             leaks.append((later, earlier, likeness))
         else:
             likest[later] = max(likest.get(later, (0.0, 0)), (likeness, earlier))
     return [
+        *(finding("near conflict", rows[i], rows[j], likeness) for i, (likeness, j) in sorted(conflicts.items())),
         *(finding("near leak", rows[i], rows[j], likeness) for i, j, likeness in sorted(leaks)),
         *(finding("near duplicate", rows[i], rows[j], likeness) for i, (likeness, j) in sorted(likest.items())),
     ]

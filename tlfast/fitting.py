@@ -99,7 +99,8 @@ def _check(best: KeepBest, broken: StopAtNan, plan: PhasePlan, before: Phase | N
     if broken.step:
         on_event(Event(plan.name, note=f"the loss was not a number at step {broken.step}: stopped there, the best epoch is kept. {lower}"))
     if not best.best_epoch and before:
-        on_event(Event(plan.name, note=f"no epoch was better than the {before.name} alone ({best.metric} {best.point:.4f}), which is kept. {lower}"))
+        found = f"no epoch was better than the {before.name} alone ({best.metric} {best.point:.4f}), which is kept"
+        on_event(Event(plan.name, note=f"{found}. Try more --epochs, or a lower --lr than {lr:.1e}"))
 
 
 def find_rate(learn: Learner, plan: PhasePlan, on_event: OnEvent) -> RateCurve:

@@ -183,8 +183,11 @@ def _values(run: Run, metrics: Mapping[str, Any], answers: _Answers, maps: Mappi
 
 
 def _title(run: Run) -> str:
+    """Return what the images are: the task's own, or whatever was given in their stead."""
     known = tasks.registered().get(run.task)
-    return known.title if known else run.task
+    if known and not run.manifest["settings"]["data"]:
+        return known.title
+    return f"the images of {Path(run.manifest['data']['source']).name}"
 
 
 def _headlines(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:

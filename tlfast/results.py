@@ -229,11 +229,12 @@ class DataSummary:
 # What can be wrong with an image, and what that means.
 KINDS = {
     "unreadable": "cannot be opened; a training skips it",
-    "constant": "every pixel has the same colour",
+    "constant": "has the same colour everywhere",
     "nearly constant": "shows next to nothing",
-    "dark": "hardly any pixel is brighter than a third",
-    "pale": "nearly all pixels are white",
+    "dark": "has hardly a pixel brighter than a third",
+    "pale": "is white nearly everywhere",
     "conflict": "has a copy, equal to the pixel, under another label",
+    "near conflict": "is nearly another image that has another label",
     "leak": "judges the network, and is in training too",
     "near leak": "judges the network, and is in training too: compressed, resized or brightened anew",
     "straddling group": "judges the network, and images of its group are in training",

@@ -46,12 +46,23 @@ def intervals(confusion: np.ndarray, seed: int = 0) -> dict[str, tuple[float, fl
     """Return a bootstrap 95 % interval of each figure of a confusion matrix `[c, c]`.
 
     The bootstrap draws the images of each actual class anew, as many as there are (Efron and Tibshirani 1993, stratified, percentiles).
-    Of such a draw only the counts matter, and those are multinomial row by row: no image need be drawn.
+    Of such a draw only the counts matter, and those are multinomial row by row: no image need be drawn. Where all draws are the same, as where a
+    network gives one answer to all, the accuracy's interval is Wilson's.
     """
     rng, size = np.random.default_rng(seed), len(confusion)
     step = max(1, AT_ONCE // size**2)
     blocks = [figures_of(_redrawn(rng, confusion, min(step, REPLICATES - start))) for start in range(0, REPLICATES, step)]
-    return {name: percentiles(np.concatenate([block[name] for block in blocks])) for name in blocks[0]}
+    found = {name: percentiles(np.concatenate([block[name] for block in blocks])) for name in blocks[0]}
+    if found["accuracy"][0] == found["accuracy"][1]:
+        found["accuracy"] = wilson(int(np.trace(confusion)), int(confusion.sum()))
+    return found
+
+
+def wilson(hits: int, total: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share (Wilson 1927; Brown, Cai and DasGupta 2001, doi 10.1214/ss/1009213286)."""
+    z, share = 1.959964, hits / total
+    middle, spread = share + z**2 / (2 * total), z * (share * (1 - share) / total + z**2 / (4 * total**2)) ** 0.5
+    return max(0.0, (middle - spread) / (1 + z**2 / total)), min(1.0, (middle + spread) / (1 + z**2 / total))
 
 
 def _redrawn(rng: np.random.Generator, confusion: np.ndarray, count: int) -> np.ndarray:
