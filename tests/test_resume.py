@@ -51,6 +51,14 @@ STOPS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Ctrl-C is heard as in a terminal: a shell lets what it puts into the background, such as a whole test run, ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     root = tmp_path_factory.mktemp("resume") / "pictures"
