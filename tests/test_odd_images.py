@@ -22,7 +22,7 @@ from tlfast import images, runs, tasks
 from tlfast.data.listing import members
 from tlfast.data.table import load_table
 from tlfast.errors import ImageError, TlfastError
-from tlfast.settings import read_config, read_manifest, resolve
+from tlfast.settings import read_config, read_manifest, repeated, resolve
 
 __all__ = ["classifier"]  # a fixture of the server's tests
 BAD = {name: odd.reason for name, odd in CORPUS.items() if odd.reason}
@@ -264,7 +264,7 @@ def test_no_other_error_leaves_the_readers_of_manifests(tmp_path_factory, conten
     (folder / runs.MANIFEST).write_bytes(content)
     (folder / "settings.toml").write_bytes(content)
     manifest, config = str(folder / runs.MANIFEST), str(folder / "settings.toml")
-    for read in (lambda: runs.verify(runs.read(folder)), lambda: read_manifest(manifest), lambda: read_config(manifest), lambda: read_config(config)):
+    for read in (lambda: runs.verify(runs.read(folder)), lambda: repeated(read_manifest(manifest)), lambda: read_config(config)):
         try:
             read()
         except TlfastError as error:

@@ -135,8 +135,3 @@ def clear(kind: str = "", days: float = 0.0) -> list[Kept]:
             shutil.rmtree(entry.folder, ignore_errors=True)
             removed.append(entry)
     return removed
-
-
-def size() -> int:
-    """Return the bytes of all that is kept."""
-    return sum(entry.size for entry in entries())

@@ -94,10 +94,10 @@ class PassOver(Callback):
     run_valid = False
 
     def __init__(self, start: dict[str, Any]) -> None:
-        self.start_at, self.passed = (start["epoch"], start["batch"]), start["batch"]
+        self.first, self.passed = start["epoch"], start["batch"]
 
     def before_batch(self) -> None:
-        if self.training and self.epoch == self.start_at[0] and self.iter < self.passed:
+        if self.training and self.epoch == self.first and self.iter < self.passed:
             raise CancelBatchException
 
 

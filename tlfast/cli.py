@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from . import settings as declarations
 from . import tasks as registry
-from . import unfinished
 from .errors import UsageError
 from .options import Commands, Config, Full, Moved, OptionalTask, OutOption, RunArgument, Split, TaskArgument, Verify, command, task_names
-from .settings import Settings, Task
 from .stopping import terminated
+from .typed import listed, shares, typed
 
 if TYPE_CHECKING:
     from .render import Screen
@@ -27,56 +25,6 @@ data_app = typer.Typer(no_args_is_help=True, help="Get, import and check a task'
 app.add_typer(data_app, name="data")
 cache_app = typer.Typer(no_args_is_help=True, help="See and remove what is kept for later runs.")
 app.add_typer(cache_app, name="cache")
-
-
-def _resolve(task: str, full: bool | None, config: str, flags: dict[str, Any]) -> tuple[Task, Settings]:
-    chosen, flags, values = _given(task, config, flags)
-    strategy = None if full is None else ("full" if full else "partial")
-    return chosen, declarations.resolve(chosen, strategy, flags, values)
-
-
-def _given(task: str, config: str, flags: dict[str, Any]) -> tuple[Task, dict[str, Any], dict[str, Any]]:
-    """Return the task, the flags with its path among them, and what the config file says; a run's own says the task too."""
-    values = declarations.read_config(config) if config else {}
-    named = task or (values.get("task", "") if values.get("task", "") in registry.registered() else values.get("data", ""))
-    if not named:
-        raise UsageError("no task is named", "Such as: tlfast train fer; tlfast tasks lists them. Or the path of a folder of images")
-    chosen, path = registry.get(named)
-    if task and path and "data" in flags:
-        raise UsageError(f"both the path {task} and --data {flags['data']} are given", "Give a task's name with --data, or the path alone")
-    return chosen, {**({"data": path} if path else {}), **flags}, values
-
-
-def _resumed(task: str, which: str, full: bool | None, config: str, flags: dict[str, Any]) -> tuple[Task, Settings]:
-    """Return the settings of an interrupted training. Raises UsageError where something else was typed than it began with."""
-    chosen, typed, values = _given(task, config, flags)
-    wanted = {**values, **typed}
-    folder = unfinished.find(str(wanted.get("out", Settings.out)), chosen.name, which)
-    settings = Settings.from_dict(unfinished.read(folder)["settings"])
-    if full is not None:
-        wanted["strategy"] = "full" if full else "partial"
-    for name, value in wanted.items():
-        own = getattr(settings, name, value)
-        if own != value and not (name == "data" and Path(own).resolve() == Path(value).resolve()):
-            raise UsageError(
-                f"{declarations.flag(name)} {value}: the interrupted training began with {own}", "Leave it out, or leave out --resume to train anew"
-            )
-    return chosen, settings
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _shares(text: str) -> tuple[float, ...]:
-    """Return percentages as growing shares that end in 1; nothing but 1 for an empty text."""
-    try:
-        shares = {float(part) / 100 for part in _listed(text)} | {1.0}
-    except ValueError:
-        shares = {0.0}
-    if not all(0 < share <= 1 for share in shares):
-        raise UsageError(f"--learning-curve {text} is not a list of percentages", "Such as: --learning-curve 5,10,25,50,100")
-    return tuple(sorted(shares))
 
 
 def _search() -> Any:
@@ -107,23 +55,24 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show settings, data and model size; train nothing.")] = False,
 ) -> None:
     """Train a pretrained network on labelled images, judge it and export it."""
-    chosen, settings = _resumed(task, resume, full, config, flags) if resume else _resolve(task, full, config, flags)
+    given = typed(task, flags, config)
+    settings = given.resumed(resume, full) if resume else given.settings(full)
     with screen.progress() as on_event:
         from . import training
 
-        like = declarations.read_manifest(config) if config.endswith(".json") else {}
-        result = training.plan(chosen, settings, on_event) if dry_run else training.train(chosen, settings, on_event, resume, like)
+        result = training.plan(given.task, settings, on_event) if dry_run else training.train(given.task, settings, on_event, resume, given.like)
     (screen.plan if dry_run else screen.train_result)(result)
 
 
 @command(app, "lr-find")
 def lr_find(task: TaskArgument, screen: Screen, flags: dict, full: Full = None, config: Config = "") -> None:
     """Run the learning-rate finder and draw its curve, without training."""
-    chosen, settings = _resolve(task, full, config, flags)
+    given = typed(task, flags, config)
+    settings = given.settings(full)
     with screen.progress() as on_event:
         from . import training
 
-        found = training.lr_find(chosen, settings, on_event)
+        found = training.lr_find(given.task, settings, on_event)
     screen.rates({phase: {"suggestion": curve.suggestion, "picture": str(picture)} for phase, (curve, picture) in found.items()})
 
 
@@ -238,15 +187,14 @@ def compare(
     config: Config = "",
 ) -> None:
     """Train strategies, backbones or settings on the same images, and say what can be said of their differences."""
-    given, shares = _given(task, config, flags), _shares(learning_curve)
+    given, parts = typed(task, flags, config), shares(learning_curve)
     if folds == 1:
         raise UsageError("--folds 1 leaves nothing to train on", "Use 2 folds or more, or 0 for the valid part")
     with screen.progress() as on_event:
         from . import comparison
 
-        chosen, typed, values = given
-        built = comparison.build_arms(chosen, _listed(arms), _listed(archs), typed, values)
-        result = comparison.compare(chosen, built, comparison.Design(folds, seeds, shares), on_event)
+        built = comparison.build_arms(given.task, listed(arms), listed(archs), given.flags, given.values)
+        result = comparison.compare(given.task, built, comparison.Design(folds, seeds, parts), on_event)
     screen.compare_result(result)
 
 
@@ -356,11 +304,12 @@ def data_check(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where anything at all is wrong.")] = False,
 ) -> None:
     """Count images; name those that are unreadable, empty, dark, pale, there twice, in two parts or under two labels. Exit code 1 where one is unreadable."""
-    chosen, settings = _resolve(task, None, "", flags)
+    given = typed(task, flags)
+    settings = given.settings(full=None)
     from . import checking
 
     with screen.progress() as on_event:
-        report = checking.check(chosen, settings, _listed(drop), on_event, _search() if labels else None)
+        report = checking.check(given.task, settings, listed(drop), on_event, _search() if labels else None)
     screen.data_report(report)
     raise typer.Exit(1 if report.summary.unreadable or (strict and report.counts) else 0)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from . import backbones, cache, machine, unfinished
 from .data.download import reason
+from .data.hub import reach
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 HUB_SECONDS = 3
@@ -18,20 +19,23 @@ def doctor(out: str = "exports") -> dict[str, Any]:
     """Return versions, devices, threads, memory, disk and weight sources, and `problems`: what to mend, with how."""
     import torch
 
+    kept: Counter[str] = Counter()
+    for entry in cache.entries():
+        kept[entry.kind] += entry.size
     facts = {
         "versions": machine.versions(),
         "devices": _devices(),
         "cores": machine.cores(),
         "torch threads": torch.get_num_threads(),
-        "threads by environment": {name: os.environ[name] for name in THREADS if name in os.environ} or "not set",
+        "threads by environment": {name: os.environ[name] for name in THREADS if name in os.environ},
         "math libraries": [name for name, there in (("MKL", torch.backends.mkl), ("oneDNN", torch.backends.mkldnn)) if there.is_available()],
         "load of a minute": machine.load(),
         "allocator": "keeps freed blocks (glibc mallopt)" if machine.tune_allocator() else "as is (only glibc's is tuned)",
         "memory (GiB)": round(machine.memory_gib() or 0, 1),
         "free disk (GiB)": round(machine.free_disk_gib(out), 1),
-        "cache": f"{cache.root()} ({cache.size() / 2**30:.2f} GiB)",
-        "cache by kind (GiB)": _kinds(),
-        "interrupted trainings": [str(folder) for folder in unfinished.folders(out)],
+        "cache": f"{cache.root()} ({sum(kept.values()) / 2**30:.2f} GiB)",
+        "cache by kind (GiB)": {kind: round(size / 2**30, 2) for kind, size in sorted(kept.items())},
+        "interrupted trainings": [str(folder) for folder in unfinished.interrupted(out)],
         "weights folder": os.environ.get(backbones.ENVIRONMENT, f"{backbones.ENVIRONMENT} is not set"),
         "embedded backbones": [name for name in backbones.EMBEDDED if backbones.find_weights(name, "auto").kind == "embedded"],
     }
@@ -39,23 +43,14 @@ def doctor(out: str = "exports") -> dict[str, Any]:
     return {**facts, "problems": _problems(facts)}
 
 
-def _kinds() -> dict[str, float]:
-    """Return how much of each kind is kept."""
-    sizes: Counter[str] = Counter()
-    for entry in cache.entries():
-        sizes[entry.kind] += entry.size
-    return {kind: round(size / 2**30, 2) for kind, size in sorted(sizes.items())}
-
-
 def _hub() -> str:
     """Say whether the hub of pretrained weights answers."""
-    import requests
     from huggingface_hub import constants
 
     try:
-        requests.head(constants.ENDPOINT, timeout=HUB_SECONDS)
+        reach(HUB_SECONDS)
         return f"{constants.ENDPOINT} answers"
-    except (requests.RequestException, OSError) as error:
+    except OSError as error:  # requests' own among them
         return f"{constants.ENDPOINT} {UNREACHABLE} ({reason(error)})"
 
 
@@ -66,11 +61,8 @@ def _devices() -> list[str]:
     return [*gpus, *(["Apple MPS"] if torch.backends.mps.is_available() else []), "cpu"]
 
 
-def _limits(facts: dict[str, Any]) -> dict[str, str]:
-    return facts["threads by environment"] if isinstance(facts["threads by environment"], dict) else {}
-
-
 def _problems(facts: dict[str, Any]) -> list[str]:
+    limits = facts["threads by environment"]
     checks = (
         (facts["devices"] == ["cpu"], "no GPU: full fine-tuning is slow; try --limit, a smaller --size, or partial fine-tuning first"),
         (
@@ -80,8 +72,8 @@ def _problems(facts: dict[str, Any]) -> list[str]:
         (facts["free disk (GiB)"] < 2, "less than 2 GiB of disk are free: runs may fail; name another folder with --out"),
         ((facts["memory (GiB)"] or 99) < 4, "less than 4 GiB of memory: use a smaller --bs"),
         (
-            any(value.isdigit() and int(value) < facts["cores"] for value in _limits(facts).values()),
-            f"fewer threads than cores are allowed ({_limits(facts)}): unset that, unless other programs need the cores",
+            any(value.isdigit() and int(value) < facts["cores"] for value in limits.values()),
+            f"fewer threads than cores are allowed ({limits}): unset that, unless other programs need the cores",
         ),
         (
             UNREACHABLE in facts["hub"] and not facts["embedded backbones"] and backbones.ENVIRONMENT not in os.environ,

@@ -22,6 +22,7 @@ from torch import nn
 
 from . import backbones
 from .data.download import TIMEOUT, reason
+from .data.hub import reach
 from .data.loaders import Stats
 from .errors import UsageError, WeightsError, first_line, nearest
 from .machine import cores, tune_allocator
@@ -268,14 +269,13 @@ def _from_hub(arch: str) -> nn.Module:
 
 def _check_reachable(repository: str | None) -> None:
     """Ask the hub once, with a short limit, where the weights are not in its cache: its own client would try for most of a minute."""
-    import requests
-    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub import try_to_load_from_cache
 
     if repository:
         name, _, revision = repository.partition("@")
         files = ("model.safetensors", "pytorch_model.bin")
         if not any(isinstance(try_to_load_from_cache(name, file, revision=revision or None), str) for file in files):
-            requests.head(constants.ENDPOINT, timeout=TIMEOUT)
+            reach(TIMEOUT)
 
 
 @contextmanager

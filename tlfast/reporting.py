@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shlex
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from .errors import RunError
 from .gallery import as_address, faults, thumbnail
 from .results import Event, Finding, OnEvent, ignore
 from .runs import METRICS, Run
-from .settings import declared, flag, resolve
+from .settings import declared, resolve
 
 FILE, CARD = "report.html", "MODEL_CARD.md"
 BUDGET = 4_500_000  # bytes of thumbnails, as text, beside those of findings; the page stays below 8 MB
@@ -324,15 +323,6 @@ def _changed(run: Run) -> dict[str, Any]:
 
 def command(run: Run) -> str:
     """Return the command that trains the same again."""
-    settings, changed = run.manifest["settings"], dict(_changed(run))
-    known = run.task in tasks.registered()
-    source = changed.pop("data", "")
-    words = ["tlfast", "train", run.task if known else source or run.manifest["data"]["source"]]
-    words += ["--data", source] if known and source else []
-    words += ["--full"] if settings["strategy"] == "full" else []
-    for name, value in changed.items():
-        if isinstance(value, bool):
-            words.append(flag(name) if value else f"--no-{flag(name)[2:]}")
-        elif value is not None:
-            words += [flag(name), str(value)]
-    return shlex.join(words)
+    changed = _changed(run)
+    source = changed.pop("data", "") or ("" if run.task in tasks.registered() else run.manifest["data"]["source"])
+    return tasks.command(run.task, source, run.manifest["settings"]["strategy"], changed)

@@ -142,7 +142,7 @@ class Settings:
     seed: int = setting(0, "Seed of every random choice.", group="Training", check=between(0, 2**32 - 1))
     auto_bs: bool = setting(True, "With --full: where a GPU's memory does not suffice, halve the batch and add up twice as many.", group="Training")
     checkpoint_minutes: float = setting(
-        10.0, "Keep the state of the training this often, beside once an epoch, for --resume.", group="Training", check=at_least(0)
+        10.0, "Keep the state of the training this often, for --resume, beside that after each epoch of more than seconds.", group="Training", check=at_least(0)
     )
 
     onnx: bool = setting(True, "Also export model.onnx, which tlfast predict and other programs use, and check it.", group="Run")
@@ -240,9 +240,7 @@ def resolve(task: Task, strategy: str | None, flags: Mapping[str, Any], config: 
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """Read settings from a TOML file, or those of a run from its `run.json`. Raises UsageError where it is missing or neither."""
-    if path.endswith(".json"):
-        return _of_run(path)
+    """Read settings from a TOML file. Raises UsageError where it is missing or none."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -269,9 +267,8 @@ def read_manifest(path: str) -> dict[str, Any]:
         raise UsageError(f"--config {path} is not the run.json of a run ({error})", "Give that of a run, or a TOML file of settings") from None
 
 
-def _of_run(path: str) -> dict[str, Any]:
+def repeated(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a run was made with, but for its name and place, which are taken; and where its images were."""
-    manifest = read_manifest(path)
     return {**{name: value for name, value in manifest["settings"].items() if name not in ("name", "out")}, "data": manifest["data"]["source"]}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -68,7 +67,7 @@ def train(task: Task, settings: Settings, on_event: OnEvent = ignore, resume: st
     runs.check_writable(settings.out, settings.task, "" if resume else settings.name)
     if not resume:
         unfinished.check_free(settings.out, settings.task, settings.name)
-        for left in unfinished.interrupted(settings.out, settings.task):
+        for left in map(unfinished.run_id, unfinished.interrupted(settings.out, settings.task)):
             on_event(Event("training", note=f"{left} was interrupted: --resume {left} goes on with it, this is a new one"))
     run_id = settings.name or runs.new_id(settings.strategy, settings.arch)
     with unfinished.training(settings.out, settings.task, run_id, {"settings": settings.to_dict()}, resume) as journal:
@@ -85,8 +84,9 @@ def _trained(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journ
         "weights": {"source": str(bench.weights), "sha256": learner.fingerprint(bench.learn.model[0])},
         "device": str(bench.learn.dls.device),
     }
-    for name, said, earlier in _identities(facts, like):
-        if earlier != said:
+    for name, group, key in (("images", "data", "fingerprint"), ("weights", "weights", "sha256")):
+        said = facts[group][key]
+        if like and like[group][key] != said:
             on_event(Event("data", note=f"the {name} are not those of the run that is repeated: its figures will be others"))
         if journal.once(name, lambda value=said: value) != said:
             raise DataError(f"the {name} are not those that the interrupted training began with", "Put them back, or train anew without --resume")
@@ -100,19 +100,10 @@ def _trained(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journ
     return TrainResult(folder.name, str(folder), *about, agreement)
 
 
-def _identities(facts: Mapping[str, Any], like: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Yield what a training depends on beside its settings: its name, what it is, and what it was for the run that is repeated, if one is."""
-    for name, group, key in (("images", "data", "fingerprint"), ("weights", "weights", "sha256")):
-        yield name, facts[group][key], (like or facts)[group][key]
-
-
 def _resuming(settings: Settings, journal: Journal) -> str:
     """Return the command that goes on with an interrupted training."""
-    known = settings.task in tasks.registered()
-    task = [settings.task, *(["--data", settings.data] if settings.data else [])] if known else [settings.data]
-    full = ["--full"] if settings.strategy == "full" else []
-    out = ["--out", settings.out] if settings.out != Settings.out else []
-    return shlex.join(["tlfast", "train", *task, *full, *out, "--resume", journal.run_id])
+    out = settings.out if settings.out != Settings.out else None
+    return tasks.command(settings.task, settings.data, settings.strategy, {"out": out, "resume": journal.run_id})
 
 
 def plan(task: Task, settings: Settings, on_event: OnEvent = ignore) -> Plan:

@@ -38,7 +38,7 @@ class Journal:
 
     @property
     def run_id(self) -> str:
-        return self.folder.name.removesuffix(SUFFIX) if self.folder else ""
+        return run_id(self.folder) if self.folder else ""
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """Return what `make` says, anything that JSON can hold; from before the interruption if it was asked then."""
@@ -101,12 +101,16 @@ def check_free(out: str, task: str, name: str) -> None:
         raise UsageError(f"a training named '{name}' is unfinished in {Path(out) / task}", f"Go on with it by --resume {name}, or choose another --name")
 
 
-def interrupted(out: str, task: str) -> list[str]:
-    """Return the ids of a task's unfinished runs that nobody is at work on."""
+def run_id(folder: Path) -> str:
+    return folder.name.removesuffix(SUFFIX)
+
+
+def interrupted(out: str, task: str = "*") -> list[Path]:
+    """Return the folders of unfinished runs that nobody is at work on, of one task or of all."""
     found = []
     for folder in folders(out, task):
         with suppress(RunError, OSError), _locked(folder):
-            found.append(folder.name.removesuffix(SUFFIX))
+            found.append(folder)
     return found
 
 
@@ -122,7 +126,7 @@ def folders(out: str, task: str = "*") -> list[Path]:
 
 def find(out: str, task: str, which: str) -> Path:
     """Return the folder of an unfinished run: the newest of a task, or the one of that id. Raises UsageError where there is none."""
-    found = {folder.name.removesuffix(SUFFIX): folder for folder in folders(out, task)}
+    found = {run_id(folder): folder for folder in folders(out, task)}
     if not found:
         raise UsageError(f"no interrupted training of {task} in {out}", "Leave out --resume to begin one")
     if which == NEWEST:

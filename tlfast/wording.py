@@ -171,7 +171,7 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):
-        return "  ".join(f"{name} {shown(inner)}" for name, inner in value.items())
+        return "  ".join(f"{name} {shown(inner)}" for name, inner in value.items()) or "none"
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 

@@ -24,13 +24,12 @@ SIGNATURES = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": "
 
 def from_hub(task: Task, dataset: str, kept: Path, staging: Path, on_event: OnEvent) -> None:
     """Write a hub data set as `staging/<part>/<class>/<number>.<suffix>`. Raises DataError."""
-    import requests
     from huggingface_hub import HfApi
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()
     api = HfApi()
-    _ask(requests.head, api.endpoint, timeout=TIMEOUT)  # once, with a short limit: the client itself would try for half a minute
+    _ask(reach, TIMEOUT)
     shards = _shards(_ask(api.list_repo_files, dataset, repo_type="dataset", revision=PARQUET), dataset)
     paths = []
     for done, (_, name) in enumerate(shards, start=1):
@@ -40,6 +39,14 @@ def from_hub(task: Task, dataset: str, kept: Path, staging: Path, on_event: OnEv
     for done, ((part, _), path) in enumerate(zip(shards, paths, strict=True), start=1):
         _write_images(task, Path(path), staging / part, numbers)
         on_event(Event(f"unpacking {dataset}", done, len(shards)))
+
+
+def reach(timeout: float | tuple[float, float]) -> None:
+    """Ask the hub once, with a short limit, whether it answers: its own client would try for half a minute. Raises what requests raises."""
+    import requests
+    from huggingface_hub import constants
+
+    requests.head(constants.ENDPOINT, timeout=timeout)
 
 
 def _ask(call: Any, *args: Any, **options: Any) -> Any:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from typing import Any
 
 from ..errors import UsageError, nearest
-from ..settings import Task
+from ..settings import Task, flag
 from .folder import folder_task
 
 
@@ -19,6 +22,19 @@ def registered() -> dict[str, Task]:
     modules = [import_module(f"{__name__}.{info.name}") for info in iter_modules(__path__)]
     tasks = [module.TASK for module in modules if hasattr(module, "TASK")]
     return {task.name: task for task in sorted(tasks, key=lambda task: task.name)}
+
+
+def command(task: str, source: str, strategy: str, typed: Mapping[str, Any]) -> str:
+    """Return the command that trains a task on images (those of its own where `source` is empty), with these options typed; None is not typed."""
+    words = ["tlfast", "train", *([task] if task in registered() else [source])]
+    words += ["--data", source] if task in registered() and source else []
+    words += ["--full"] if strategy == "full" else []
+    for name, value in typed.items():
+        if isinstance(value, bool):
+            words.append(flag(name) if value else f"--no-{flag(name)[2:]}")
+        elif value is not None:
+            words += [flag(name), str(value)]
+    return shlex.join(words)
 
 
 def named(name: str) -> Task:

@@ -3,9 +3,9 @@
 DeepWeeds has not been measured yet. Expect on its stand-in, the 12 species of Plant Seedlings (`--data`, `--size 128`), with ImageNet
 weights and seed 0 (two CPU cores, November 2026):
 
-    partial, 10 epochs   mobilenetv2_100         accuracy 0.809   macro F1 0.799    52 s
-    partial, 10 epochs   tf_efficientnet_lite0   accuracy 0.852   macro F1 0.843    58 s
-    full, 6 epochs       mobilenetv2_100         accuracy 0.938   macro F1 0.934   231 s
+    partial, 10 epochs   mobilenetv2_100         accuracy 0.799   macro F1 0.795    59 s
+    partial, 10 epochs   tf_efficientnet_lite0   accuracy 0.842   macro F1 0.828    63 s
+    full, 6 epochs       mobilenetv2_100         accuracy 0.934   macro F1 0.928   260 s
     full, 6 epochs       tf_efficientnet_lite0   accuracy 0.935   macro F1 0.930   285 s
 
 Olsen et al., DeepWeeds: A Multiclass Weed Species Image Dataset for Deep Learning, Scientific Reports 9, 2058 (2019). CC BY 4.0.
