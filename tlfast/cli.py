@@ -179,7 +179,8 @@ def compare(
     task: TaskArgument,
     screen: Screen,
     flags: dict,
-    arms: Annotated[str, typer.Option(help="What to compare: partial, full, or TOML files of settings.")] = "partial,full",
+    arms: Annotated[str, typer.Option(help="What to compare: partial, full, depths such as 3, or TOML files of settings.")] = "partial,full",
+    depths: Annotated[bool, typer.Option("--depths", help="Compare partial, full and up to four depths between them.")] = False,
     archs: Annotated[str, typer.Option(help="Backbones to compare, such as mobilenetv2_100,resnet50.", show_default=False)] = "",
     folds: Annotated[int, typer.Option(help="Judge every image once, by K trainings; 0: on the valid part.", min=0, max=100)] = 0,
     seeds: Annotated[int, typer.Option(help="Train each arm with N seeds.", min=1, max=100)] = 1,
@@ -193,7 +194,8 @@ def compare(
     with screen.progress() as on_event:
         from . import comparison
 
-        built = comparison.build_arms(given.task, listed(arms), listed(archs), given.flags, given.values)
+        kinds = comparison.all_depths(given.task, given.flags, given.values) if depths else listed(arms)
+        built = comparison.build_arms(given.task, kinds, listed(archs), given.flags, given.values)
         result = comparison.compare(given.task, built, comparison.Design(folds, seeds, parts), on_event)
     screen.compare_result(result)
 

@@ -131,8 +131,16 @@ def manifest(settings: Settings, classes: Sequence[str], stats: Stats, **facts: 
 
 def portrait(settings: Settings, classes: Sequence[str], run_id: str, weights: str, licence: str) -> dict[str, str]:
     """Return what an exported file says of itself, so that it needs nothing beside it."""
-    chosen = {name: str(getattr(settings, name)) for name in ("task", "arch", "strategy", "size", "crop_pct", "resize")}
-    return {**chosen, "classes": json.dumps(list(classes)), "run": run_id, "weights": weights, "licence": licence, "tlfast": versions()["tlfast"]}
+    chosen = {name: str(getattr(settings, name)) for name in ("task", "arch", "size", "crop_pct", "resize")}
+    return {
+        **chosen,
+        "strategy": settings.tuning,
+        "classes": json.dumps(list(classes)),
+        "run": run_id,
+        "weights": weights,
+        "licence": licence,
+        "tlfast": versions()["tlfast"],
+    }
 
 
 def load_model(run: Run) -> nn.Module:

@@ -1,4 +1,4 @@
-"""What a frozen backbone makes of images: run once for each augmented view, kept in memory-mapped files for the next training."""
+"""What a frozen backbone, or its lower stages, make of images: run once for each augmented view, kept in memory-mapped files for the next training."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ from .results import Event, OnEvent, Pass, Row
 from .settings import Settings
 
 KIND = "features"
-FILE = "features.f16"
-LAYOUT = 3  # to be raised when the features of the same images would come out otherwise
+FILE = "features.bin"
+FORMATS = {"fp16": torch.float16, "fp32": torch.float32}
+LAYOUT = 4  # to be raised when the features of the same images would come out otherwise
 BATCH = 128  # images a forward pass
 LARGEST = 65504.0  # of float16
 
 
 @dataclass(frozen=True)
 class Part:
-    """Features of a part of the data, one array a view: row i of view v is `arrays[v][places[v][i]]`."""
+    """Features of a part of the data, one array a view: row i of view v is `arrays[v][places[v][i]]`. Of lower stages they are `[c, h, w]` or `[n, d]`."""
 
-    arrays: list[np.ndarray]  # each [m, d] float16, often memory-mapped
+    arrays: list[np.ndarray]  # each [m, d] float16 (or float32), often memory-mapped
     places: list[np.ndarray]  # each [n]
     labels: torch.Tensor  # [v * n] class index, views after one another
 
@@ -45,7 +46,7 @@ class Part:
     def __getitem__(self, chosen: torch.Tensor) -> torch.Tensor:
         """Take `[b]` rows of all views together: `[b, d]` float32."""
         view, row = np.divmod(chosen.numpy(), len(self.places[0]))
-        taken = np.empty((len(row), self.arrays[0].shape[1]), np.float16)
+        taken = np.empty((len(row), *self.arrays[0].shape[1:]), self.arrays[0].dtype)
         for number, (array, places) in enumerate(zip(self.arrays, self.places, strict=True)):
             own = view == number
             taken[own] = array[places[row[own]]]
@@ -95,7 +96,8 @@ def extract(body: nn.Module, dls: DataLoaders, table: ImageTable, store: Store |
     started, done = time.perf_counter(), 0
     for i, view in enumerate(views):
         if found[i] is None:
-            found[i] = _made(cheap, _loader(dls, view, settings), names[i], lambda n, before=done: on_event(Event("backbone: features", before + n, total)))
+            batches = _batches(cheap, _loader(dls, view, settings), settings, lambda n, before=done: on_event(Event("backbone: features", before + n, total)))
+            found[i] = _made(batches, names[i])
             done += len(view.rows)
     earlier = sum(about["seconds"] for _, about in filter(None, kept))
     cost = Pass(total, time.perf_counter() - started, sum(len(view.rows) for view in views) - total, earlier)
@@ -107,7 +109,8 @@ def extract(body: nn.Module, dls: DataLoaders, table: ImageTable, store: Store |
 
 def _common_key(body: nn.Module, settings: Settings, stats: Stats, device: torch.device) -> dict[str, Any]:
     sizes = [settings.size, settings.full_size, settings.resize]
-    return {"layout": LAYOUT, "arch": settings.arch, "weights": fingerprint(body), "sizes": sizes, "stats": [list(s) for s in stats], "device": device.type}
+    made_by = {"arch": settings.arch, "weights": fingerprint(body), "format": settings.cache_format, "device": device.type}
+    return {"layout": LAYOUT, **made_by, "sizes": sizes, "stats": [list(s) for s in stats]}
 
 
 def _view_key(view: _View, settings: Settings, store: Store) -> dict[str, Any]:
@@ -122,39 +125,38 @@ def _loader(dls: DataLoaders, view: _View, settings: Settings) -> TfmdDL:
     return augmented_loader(dls, view.rows, BATCH) if view.number else plain_loader(dls, view.rows, BATCH)
 
 
-def _made(body: nn.Module, loader: TfmdDL, name: str, report: Callable[[int], None]) -> np.ndarray:
-    """Return the features of a loader's images, `[m, d]`; kept under a name if it is given."""
-    batches = _batches(body, loader, report)
+def _made(batches: Iterator[np.ndarray], name: str) -> np.ndarray:
+    """Return batches of features as one array, `[m, d]`; kept under a name if it is given."""
     if not name:
         return np.concatenate(list(batches))
     return _opened(*cache.made(KIND, name, lambda folder: _file(folder, batches)))
 
 
 def _file(folder: Path, batches: Iterator[np.ndarray]) -> dict[str, Any]:
-    images, width, started = 0, 0, time.perf_counter()
+    images, started = 0, time.perf_counter()
     with open(folder / FILE, "wb") as file:
         for features in batches:
             file.write(features.tobytes())
-            images, width = images + len(features), features.shape[1]
-    return {"images": images, "width": width, "seconds": time.perf_counter() - started}
+            images += len(features)
+    return {"shape": [images, *features.shape[1:]], "dtype": features.dtype.name, "seconds": time.perf_counter() - started}
 
 
 def _opened(folder: Path, about: dict[str, Any]) -> np.ndarray:
-    return np.memmap(folder / FILE, np.float16, "r", shape=(about["images"], about["width"]))
+    return np.memmap(folder / FILE, about["dtype"], "r", shape=tuple(about["shape"]))
 
 
-def _batches(body: nn.Module, loader: TfmdDL, report: Callable[[int], None]) -> Iterator[np.ndarray]:
+def _batches(body: nn.Module, loader: TfmdDL, settings: Settings, report: Callable[[int], None]) -> Iterator[np.ndarray]:
     done = 0
     for x, *_ in loader:
-        yield _forward(body, x).numpy()
+        yield _forward(body, x, FORMATS[settings.cache_format]).numpy()
         done += len(x)
         report(done)
 
 
 @torch.inference_mode()
-def _forward(body: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """`[b, 3, h, w]` -> `[b, d]` float16 on the CPU."""
-    return body(network_input(x)).clamp(-LARGEST, LARGEST).half().cpu()
+def _forward(body: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """`[b, 3, h, w]` -> `[b, d]` on the CPU, within what float16 can hold."""
+    return body(network_input(x)).clamp(-LARGEST, LARGEST).to("cpu", dtype).contiguous()
 
 
 def _part(rows: Sequence[Row], views: Sequence[_View], arrays: Sequence[np.ndarray], classes: dict[str, int]) -> Part:

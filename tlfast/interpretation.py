@@ -48,7 +48,7 @@ def interpret(run: Run, split: str = "valid", k: int = 12, data: str = "", on_ev
     losses = worst(interpreted(model, predictions), rows, k)
     folder = run.folder / "plots"
     suffix = "" if split == "valid" else f"_{split}"
-    title = f"{settings.task}, {settings.strategy} fine-tuning of {settings.arch}: {result.accuracy:.1%} of {len(rows):,} {split} images right"
+    title = f"{settings.task}, {settings.tuning} fine-tuning of {settings.arch}: {result.accuracy:.1%} of {len(rows):,} {split} images right"
     pictures = [plotting.confusion_matrix(result, folder / f"confusion_matrix{suffix}.png", title)]
     shown = [images.open_image(item["path"]) for item in losses]
     pictures.append(plotting.top_losses(losses, shown, folder / f"top_losses{suffix}.png", f"{run.id}: the {len(losses)} largest losses, {split} part"))

@@ -17,10 +17,9 @@ from fastai.metrics import BalancedAccuracy, F1Score, accuracy
 from fastai.vision.learner import create_head, model_meta, vision_learner
 from safetensors import safe_open
 from safetensors.torch import load_file
-from timm.models import group_parameters
 from torch import nn
 
-from . import backbones
+from . import backbones, stages
 from .data.download import TIMEOUT, reason
 from .data.hub import reach
 from .data.loaders import Stats
@@ -116,11 +115,12 @@ def build_learner(dls: DataLoaders, settings: Settings, weights: backbones.Weigh
 
 
 def network_input(x: torch.Tensor) -> torch.Tensor:
-    """Return a batch `[b, 3, h, w]` as a network is fastest with it: channels last, and a plain tensor.
+    """Return a batch as a network is fastest with it: `[b, c, h, w]` with channels last (tokens `[b, n, d]` as they are), and a plain tensor.
 
     With fastai's TensorImage every layer's output is one too: a bare training loop peaked 170 MB higher (mobilenetv2_100, 96 px, batch 64).
     """
-    return x.as_subclass(torch.Tensor).contiguous(memory_format=torch.channels_last)
+    plain = x.as_subclass(torch.Tensor)
+    return plain.contiguous(memory_format=torch.channels_last) if plain.ndim == 4 else plain
 
 
 def metrics() -> list:
@@ -128,22 +128,18 @@ def metrics() -> list:
     return [accuracy, F1Score(average="macro"), BalancedAccuracy()]
 
 
-def split_parameters(model: nn.Sequential) -> list[list[nn.Parameter]]:
-    """Divide a model into lower body, upper body and head, by the depth that timm's own `group_matcher` gives each parameter."""
+def split_parameters(model: nn.Sequential, whole: nn.Module | None = None) -> list[list[nn.Parameter]]:
+    """Divide a model into lower body, upper body and head, by the depth that timm's own `group_matcher` gives each parameter.
+
+    Where the body is but a part of a network, `whole` is that network.
+    """
     body, head = model
     named = dict(body.named_parameters())
-    layers = _layers(body, list(named))
+    found = stages.layers(whole or body, coarse=False) or [[name] for name in named]
+    layers = [own for layer in found if (own := [name for name in layer if name in named])]
     half = (len(layers) + 1) // 2
     lower, upper = ([named[name] for layer in part for name in layer] for part in (layers[:half], layers[half:]))
     return [lower, upper, list(head.parameters())]
-
-
-def _layers(body: nn.Module, names: list[str]) -> list[list[str]]:
-    """Return the parameter names of each layer, lowest first; each parameter by itself for a network that does not say."""
-    if not hasattr(body, "group_matcher"):
-        return [[name] for name in names]
-    groups = group_parameters(body, body.group_matcher(coarse=False))
-    return [groups[depth] for depth in sorted(groups)]
 
 
 def stats(weights: backbones.Weights) -> Stats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .results import Agreement, ConfusedPair, DataSummary, Evaluation, Export, Finding, Phase
+from .results import Agreement, Choice, ConfusedPair, DataSummary, Evaluation, Export, Finding, Phase
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Plan:
     device: str
     parameters: int
     trained_parameters: int
+    depths: list[Choice] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -58,6 +59,7 @@ class TrainResult:
     data: DataSummary
     seconds: float
     onnx: Agreement | None = None
+    plan: list[Choice] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -131,15 +131,18 @@ def calibration(evaluation: Evaluation, path: Path, title: str) -> Path:
     return _save(figure, path)
 
 
-def pareto(result: CompareResult, path: Path) -> Path:
-    """Draw each arm's accuracy, with its interval, against the milliseconds that its `model.onnx` takes for an image."""
+PRICES = {"milliseconds": "milliseconds an image (model.onnx, this machine)", "seconds": "seconds of a training (this machine)"}
+
+
+def pareto(result: CompareResult, path: Path, price: str) -> Path:
+    """Draw each arm's accuracy, with its interval, against its price: what an image or a training takes, see PRICES."""
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     axes = figure.subplots()
     for arm, colour in zip(result.arms, _colours(len(result.arms)), strict=True):
-        low, high = arm.accuracy_interval
-        axes.errorbar(arm.milliseconds, arm.accuracy, yerr=[[arm.accuracy - low], [high - arm.accuracy]], fmt="o", capsize=4, color=colour, label=arm.name)
-    axes.set(xlabel="milliseconds an image (model.onnx, this machine)", ylabel="accuracy, with its 95 % interval", title=f"{result.task}: {result.judged_on}")
-    axes.set_xlim(0, 1.15 * max(arm.milliseconds for arm in result.arms))
+        (low, high), at = arm.accuracy_interval, getattr(arm, price)
+        axes.errorbar(at, arm.accuracy, yerr=[[arm.accuracy - low], [high - arm.accuracy]], fmt="o", capsize=4, color=colour, label=arm.name)
+    axes.set(xlabel=PRICES[price], ylabel="accuracy, with its 95 % interval", title=f"{result.task}: {result.judged_on}")
+    axes.set_xlim(0, 1.15 * max(getattr(arm, price) for arm in result.arms))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return _save(figure, path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import platform
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from fastai.torch_core import to_float
 
 from . import cache
 from .errors import UsageError
+from .learner import network_input
 from .machine import cores
 from .settings import Settings
 
@@ -39,8 +41,8 @@ class Autocast(Callback):
         self.context.__exit__(None, None, None)
 
 
-def choose(learn: Learner, settings: Settings) -> str:
-    """Return off, bf16 or fp16: what `--amp` says, else the faster on a CPU and the half-size format that a GPU has."""
+def choose(learn: Learner, settings: Settings, shape: Sequence[int]) -> str:
+    """Return off, bf16 or fp16: what `--amp` says, else the faster on a CPU, for input of a shape, and the half-size format that a GPU has."""
     device = learn.dls.device.type
     if settings.amp == "fp16" and device != "cuda":
         raise UsageError("--amp fp16 needs a CUDA device", "Use --amp bf16, off or auto")
@@ -48,7 +50,7 @@ def choose(learn: Learner, settings: Settings) -> str:
         return settings.amp
     if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return _faster_on_cpu(learn, settings) if device == "cpu" else "off"
+    return _faster_on_cpu(learn, settings, shape) if device == "cpu" else "off"
 
 
 def callbacks(chosen: str, device: torch.device) -> list[Callback]:
@@ -57,23 +59,23 @@ def callbacks(chosen: str, device: torch.device) -> list[Callback]:
     return [MixedPrecision(AMPMode(chosen))] if device.type == "cuda" else [Autocast()]
 
 
-def _faster_on_cpu(learn: Learner, settings: Settings) -> str:
+def _faster_on_cpu(learn: Learner, settings: Settings, shape: Sequence[int]) -> str:
     """Time both formats, once for a network, size and batch: a choice that fell otherwise in the next run would change its figures."""
     machine = [platform.machine(), platform.processor(), cores(), torch.__version__]
-    name = cache.key(layout=1, arch=settings.arch, size=settings.size, bs=settings.bs, machine=machine)
+    name = cache.key(layout=2, arch=settings.arch, depth=settings.depth, shape=list(shape), bs=settings.bs, machine=machine)
 
     def timed() -> dict[str, Any]:
-        seconds = _seconds(learn, settings)
+        seconds = _seconds(learn, (settings.bs, *shape))
         return {"chosen": "bf16" if seconds["off"] > GAIN * seconds["bf16"] else "off", "seconds": seconds}
 
     return cache.remembered(KIND, name, timed)["chosen"]
 
 
-def _seconds(learn: Learner, settings: Settings) -> dict[str, float]:
+def _seconds(learn: Learner, shape: Sequence[int]) -> dict[str, float]:
     """Return the seconds of a forward and backward pass in each format: a copy of the model on noise, in turns, the least of some."""
     model = copy.deepcopy(learn.model).train()
-    x = torch.randn(settings.bs, 3, settings.size, settings.size).contiguous(memory_format=torch.channels_last)
-    y = torch.zeros(settings.bs, dtype=torch.long)
+    x = network_input(torch.randn(*shape))
+    y = torch.zeros(len(x), dtype=torch.long)
 
     def step(name: str) -> float:
         started = time.perf_counter()

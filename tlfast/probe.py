@@ -113,9 +113,9 @@ def head_batch(count: int, bs: int) -> int:
 class FeatureLoader(DataLoader):
     """Batches of stored features, taken by index a batch at a time: (`[b, d]` float32, `[b]` class index)."""
 
-    def __init__(self, part: Part, bs: int, shuffle: bool, device: torch.device) -> None:
-        self.part = part
-        super().__init__(range(len(part)), bs=min(bs, len(part)), shuffle=shuffle, drop_last=shuffle, num_workers=0, device=device)
+    def __init__(self, part: Part, bs: int, shuffle: bool, device: torch.device, count: int | None = None) -> None:
+        self.part, count = part, count or len(part)
+        super().__init__(range(count), bs=min(bs, count), shuffle=shuffle, drop_last=shuffle, num_workers=0, device=device)
 
     def create_batches(self, samps):
         for chosen in torch.tensor(list(samps)).split(self.bs):

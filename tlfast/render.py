@@ -22,7 +22,7 @@ from . import wording
 from .cache import Kept
 from .errors import TlfastError
 from .recording import as_dict, label
-from .results import DataSummary, Evaluation, Event, OnEvent, PredictRow, Tally
+from .results import Choice, DataSummary, Evaluation, Event, OnEvent, PredictRow, Tally
 from .settings import Task
 
 if TYPE_CHECKING:  # a prediction, which should be quick, makes none of these
@@ -73,6 +73,11 @@ class Screen:
         if event.note:
             self.err.print(f"[yellow]{escape(event.phase)}:[/] {escape(event.note)}", soft_wrap=True)
 
+    def depths(self, plan: Sequence[Choice]) -> None:
+        """Show the depths that could be trained, on stderr: what is trained is a result, the choice is how it came about."""
+        columns = ("", "depth", "trains", "images/s", "GB kept", "views", "epochs", "seconds in all")
+        self._table(columns, list(map(wording.choice_cells, plan)), title="what each depth would take", console=self.err)
+
     # Results
 
     def train_result(self, result: TrainResult) -> None:
@@ -91,6 +96,8 @@ class Screen:
         self._data_summary(plan.data)
         parameters = {"weights": plan.weights, "device": plan.device, "parameters": f"{plan.parameters:,}", "of which train": f"{plan.trained_parameters:,}"}
         self._facts("model", parameters)
+        if plan.depths:
+            self.depths(plan.depths)
 
     def interpret_result(self, result: InterpretResult) -> None:
         self.emit(result.to_dict(), self._interpret_result, result)
@@ -248,16 +255,17 @@ class Screen:
         title = f"{evaluation.split} part: accuracy {evaluation.accuracy:.4f}"
         self._table(("class", "precision", "recall", "F1", "images"), rows, title=title)
 
-    def _table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    def _table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", console: Console | None = None) -> None:
+        console = console or self.out
         if title:  # rich would break it at the table's width
-            self.out.print(f"[italic]{title}[/]", soft_wrap=True)
-        table = Table(box=None if not self.out.is_terminal else _box())
+            console.print(f"[italic]{title}[/]", soft_wrap=True)
+        table = Table(box=None if not console.is_terminal else _box())
         for i, column in enumerate(columns):
             numeric = bool(rows) and all(re.fullmatch(r"[\d.,%]+", row[i]) for row in rows)
             table.add_column(column, justify="right" if numeric else "left", overflow="fold")
         for row in rows:
             table.add_row(*row)
-        self.out.print(table)
+        console.print(table)
 
     def _facts(self, title: str, values: dict[str, str]) -> None:
         if title:
@@ -276,6 +284,8 @@ class _Lines:
     def __call__(self, event: Event) -> None:
         if event.note and not self.screen.quiet:
             self.screen._remark(event)
+        if event.plan and not self.screen.quiet:
+            self.screen.depths(event.plan)
         if event.row and not self.screen.as_json:
             for line in wording.epoch_lines(event.row, headed=self.headed):
                 print(line, flush=True)
@@ -300,6 +310,8 @@ class _Bars:
         self.bars.update(self.starting, visible=False)
         if event.note:
             self.screen._remark(event)
+        if event.plan:
+            self.screen.depths(event.plan)
         if event.total:
             if event.phase not in self.known:
                 self.known[event.phase] = self.bars.add_task(event.phase, total=event.total)

@@ -21,7 +21,7 @@ from .errors import RunError
 from .gallery import as_address, faults, thumbnail
 from .results import Event, Finding, OnEvent, ignore
 from .runs import METRICS, Run
-from .settings import declared, resolve
+from .settings import Settings, declared, resolve
 
 FILE, CARD = "report.html", "MODEL_CARD.md"
 BUDGET = 4_500_000  # bytes of thumbnails, as text, beside those of findings; the page stays below 8 MB
@@ -157,6 +157,7 @@ def _values(run: Run, metrics: Mapping[str, Any], answers: _Answers, maps: Mappi
         "title": _title(run),
         "created": manifest["created"],
         "settings": manifest["settings"],
+        "tuning": Settings.from_dict(manifest["settings"]).tuning,
         "metrics": metrics,
         "headlines": _headlines(metrics),
         "worst": worst,
@@ -293,9 +294,10 @@ def check_page(title: str, source: str, findings: Sequence[Finding]) -> str:
 
 def comparison_page(result: Mapping[str, Any]) -> str:
     """Return the page of a comparison, from what `CompareResult.to_dict` gives."""
-    arms = [Series(arm["name"], [(arm["milliseconds"], arm["accuracy"])], i % COLOURS, [7]) for i, arm in enumerate(result["arms"])]
-    slowest = 1.15 * max(arm["milliseconds"] for arm in result["arms"])
-    drawn = [chart("Accuracy against latency", arms, Axis("milliseconds an image", 0, slowest), Axis("accuracy", *_around(result["arms"])))]
+    drawn = [
+        _priced(result["arms"], "Accuracy against latency", "milliseconds", "milliseconds an image"),
+        _priced(result["arms"], "Accuracy against training time", "seconds", "seconds of a training"),
+    ]
     if result["curve"]:
         lines = [
             Series(name, [(point["images"], point["accuracy"]) for point in result["curve"] if point["arm"] == name], i % COLOURS)
@@ -303,6 +305,11 @@ def comparison_page(result: Mapping[str, Any]) -> str:
         ]
         drawn.append(chart("Accuracy against training images", lines, Axis("training images", logarithmic=True), Axis("accuracy")))
     return _environment().get_template("comparison.html").render({**result, "charts": drawn})
+
+
+def _priced(arms: Sequence[Mapping[str, Any]], title: str, price: str, said: str) -> str:
+    points = [Series(arm["name"], [(arm[price], arm["accuracy"])], i % COLOURS, [7]) for i, arm in enumerate(arms)]
+    return chart(title, points, Axis(said, 0, 1.15 * max(arm[price] for arm in arms)), Axis("accuracy", *_around(arms)))
 
 
 def _around(arms: Sequence[Mapping[str, Any]]) -> tuple[float, float]:

@@ -32,14 +32,32 @@ class Unreadable:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What training to some depth would take: `depth` as typed, what trains, images a second, gigabytes kept, views, epochs, seconds in all.
+
+    No epochs: it does not fit into the time.
+    """
+
+    depth: str
+    trains: str
+    images_per_second: float
+    gigabytes: float
+    views: int
+    epochs: int
+    seconds: float
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
 class Event:
-    """What a long piece of work says while it runs: a step of `total`, a row for the table of epochs, or a remark."""
+    """What a long piece of work says while it runs: a step of `total`, a row for the table of epochs, depths to choose from, or a remark."""
 
     phase: str
     done: int = 0
     total: int = 0
     row: EpochRow | None = None
     note: str = ""
+    plan: Sequence[Choice] = ()
 
 
 OnEvent = Callable[[Event], None]

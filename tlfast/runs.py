@@ -44,7 +44,7 @@ class Run:
 
 def new_id(strategy: str, arch: str) -> str:
     """Return a run id that sorts by time: `20261122-104530-full-resnet50`."""
-    return f"{datetime.now():%Y%m%d-%H%M%S}-{strategy}-{arch.replace('/', '_')}"
+    return f"{datetime.now():%Y%m%d-%H%M%S}-{strategy.replace(' ', '-')}-{arch.replace('/', '_')}"
 
 
 def check_writable(out: str, task: str, name: str) -> None:
@@ -216,6 +216,8 @@ def listing(out: str, task: str = "") -> list[dict[str, Any]]:
         except (RunError, OSError, ValueError):
             continue
         chosen = {name: run.manifest["settings"][name] for name in ("task", "strategy", "arch")}
+        if chosen["strategy"] == "middle":
+            chosen["strategy"] = f"depth {run.manifest['settings']['depth']}"
         scores = {"accuracy": metrics["accuracy"], "macro_f1": metrics["macro"]["f1"]}
         rows.append({"run": run.id, **chosen, **scores, "created": run.manifest["created"], "folder": str(folder)})
     if task and not rows:

@@ -19,7 +19,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from .errors import UsageError, nearest
 from .results import Row
 
-STRATEGIES = ("partial", "full")
+STRATEGIES = ("partial", "middle", "full")
+ENDS = {"0": "partial", "all": "full"}  # of the scale of --depth, and what each is called
+MIDDLE = {"views": 4}
 
 Check = Callable[[Any], str]  # returns what is wrong with a value, or ""
 
@@ -52,6 +54,10 @@ def _sizes(value: str) -> str:
     return "" if min(numbers) >= 8 and numbers == sorted(set(numbers)) else "must be growing numbers of at least 8, such as 64,80"
 
 
+def _depth(value: str) -> str:
+    return "" if value in ("", "auto") or re.fullmatch(r"[1-9]\d?", value) else "must be 0, a number of stages such as 3, all, or auto"
+
+
 def _regex(value: str) -> str:
     try:
         re.compile(value)
@@ -71,7 +77,7 @@ class Settings:
     """Everything that a run depends on, resolved once; nothing below the command line reads a flag."""
 
     task: str
-    strategy: Literal["partial", "full"] = "partial"
+    strategy: Literal["partial", "middle", "full"] = "partial"
     # Of `compare`, which says them with its own options: how many folds are drawn, and the seed of splits and views where the training's varies.
     folds: int = 5
     base_seed: int | None = None
@@ -117,9 +123,22 @@ class Settings:
     freeze_epochs: int = setting(
         4, "With --full: epochs of the classifier alone, backbone frozen, before all layers train.", group="Training", check=between(0, 10_000)
     )
+    depth: str = setting(
+        "",
+        "How deep to train: the classifier (0, as --partial), also the backbone's topmost N stages, all of it (as --full), or auto.",
+        group="Training",
+        check=_depth,
+    )
+    minutes: float | None = setting(
+        None, "Choose depth, views and epochs so that the training ends in about so many minutes on this machine.", group="Training", check=at_least(0.1)
+    )
     views: int = setting(
         2, "Views of each training image that the frozen backbone is run on, the first one plain, the others augmented.", group="Training", check=between(1, 64)
     )
+    cache_gb: float | None = setting(
+        None, "With --depth: most gigabytes of stored activations; by default what the disk has to spare.", group="Training", check=at_least(0)
+    )
+    cache_format: Literal["fp16", "fp32"] = setting("fp16", "Number format of what is kept of a frozen backbone's output.", group="Training")
     bs: int = setting(64, "Images in a batch.", group="Training", check=between(1, 65_536))
     accumulate: int = setting(1, "Batches whose gradients are added up before a step.", group="Training", check=between(1, 4096))
     lr: str = setting("auto", "Learning rate; auto asks the learning-rate finder before each phase.", group="Training", check=_rate)
@@ -154,6 +173,11 @@ class Settings:
     def rate(self) -> float | None:
         """The learning rate, or None where the finder is to choose it."""
         return None if self.lr == "auto" else float(self.lr)
+
+    @property
+    def tuning(self) -> str:
+        """How deep it trains, in words: partial, full, or such as "depth 4"."""
+        return f"depth {self.depth}" if self.strategy == "middle" else self.strategy
 
     @property
     def fixed_seed(self) -> int:
@@ -198,6 +222,7 @@ class Task:
     classes: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     partial: Mapping[str, Any] = field(default_factory=dict)
+    middle: Mapping[str, Any] = field(default_factory=dict)  # beside what is said of full
     full: Mapping[str, Any] = field(default_factory=dict)
     licence: str = ""
     homepage: str = ""
@@ -225,18 +250,27 @@ def flag(name: str) -> str:
 def resolve(task: Task, strategy: str | None, flags: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Settings:
     """Merge declaration < task < task's preset for the strategy < config file < flags, and check every value.
 
-    `flags` holds only what was typed. Raises UsageError naming the flag.
+    `flags` holds only what was typed. `--depth` is one scale with the strategies at its ends. Raises UsageError naming the flag.
     """
     config = dict(config or {})
     config.pop("task", None)
     if isinstance(config.get("full"), bool):  # as the flag is called
         config.setdefault("strategy", "full" if config.pop("full") else "partial")
-    strategy = strategy or config.pop("strategy", None) or "partial"
-    config.pop("strategy", None)
+    said, depth = config.pop("strategy", None), _depth_said(flags)
+    if strategy and depth and strategy != ENDS.get(depth, "middle"):
+        raise UsageError(f"--{strategy} and {'--depth' if 'depth' in flags else '--minutes'} are both given", "Leave one of them out")
+    depth = depth or ("" if strategy in ENDS.values() else _depth_said(config))
+    if not strategy:
+        strategy = ENDS.get(depth, "middle") if depth else said or "partial"
     if strategy not in STRATEGIES:
         raise UsageError(f"strategy is '{strategy}'", "Use one of: " + ", ".join(STRATEGIES))
-    preset = task.partial if strategy == "partial" else task.full
-    return _checked({"task": task.name, "strategy": strategy, **task.defaults, **preset, **config, **flags})
+    preset = {"partial": task.partial, "middle": {**MIDDLE, **task.full, **task.middle}, "full": task.full}[strategy]
+    scale = {"strategy": strategy, "depth": (depth or "auto") if strategy == "middle" else ""}
+    return _checked({"task": task.name, **task.defaults, **preset, **config, **flags, **scale})
+
+
+def _depth_said(values: Mapping[str, Any]) -> str:
+    return str(values.get("depth") or ("auto" if values.get("minutes") is not None else ""))
 
 
 def read_config(path: str) -> dict[str, Any]:

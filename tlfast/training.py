@@ -18,7 +18,24 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
 
-from . import backbones, calibration, callbacks, checkpoints, copies, evaluation, exporting, learner, plotting, portable, precision, runs, tasks, unfinished
+from . import (
+    backbones,
+    calibration,
+    callbacks,
+    checkpoints,
+    copies,
+    evaluation,
+    exporting,
+    learner,
+    planning,
+    plotting,
+    portable,
+    precision,
+    runs,
+    tasks,
+    unfinished,
+)
+from .activations import UPPER, features_of, train_upper
 from .data import ImageTable, Store, load_table, open_store
 from .data.loaders import Stats, build_loaders, plain_loader
 from .data.sources import locate
@@ -30,8 +47,9 @@ from .fitting import PhasePlan, class_weights, find_rate, fit_phase
 from .machine import release_memory
 from .outcomes import Plan, TrainResult
 from .probe import adapt_batchnorm, train_head
-from .results import Agreement, Evaluation, Event, OnEvent, Phase, Predictions, RateCurve, ignore
+from .results import Agreement, Choice, Evaluation, Event, OnEvent, Phase, Predictions, RateCurve, ignore
 from .settings import Settings, Task
+from .stages import divided
 from .unfinished import Journal
 
 # All layers together: the lowest group of parameters, which knows most already, moves at a fifth of the head's rate. One cycle may reach the
@@ -69,7 +87,7 @@ def train(task: Task, settings: Settings, on_event: OnEvent = ignore, resume: st
         unfinished.check_free(settings.out, settings.task, settings.name)
         for left in map(unfinished.run_id, unfinished.interrupted(settings.out, settings.task)):
             on_event(Event("training", note=f"{left} was interrupted: --resume {left} goes on with it, this is a new one"))
-    run_id = settings.name or runs.new_id(settings.strategy, settings.arch)
+    run_id = settings.name or runs.new_id(settings.tuning, settings.arch)
     with unfinished.training(settings.out, settings.task, run_id, {"settings": settings.to_dict()}, resume) as journal:
         try:
             with prepared(task, settings, on_event) as bench:
@@ -90,14 +108,16 @@ def _trained(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journ
             on_event(Event("data", note=f"the {name} are not those of the run that is repeated: its figures will be others"))
         if journal.once(name, lambda value=said: value) != said:
             raise DataError(f"the {name} are not those that the interrupted training began with", "Put them back, or train anew without --resume")
+    settings, plan = settled(bench, settings, on_event, journal)
     phases, _ = fit(bench, settings, on_event, journal)
     predictions = judge(bench, settings, on_event)
     result = evaluation.evaluate(predictions, "valid", seed=settings.seed)
     facts["phases"] = [{name: value for name, value in asdict(p).items() if name not in ("epochs", "curve")} for p in phases]
     facts["seconds"] = journal.seconds
+    facts["plan"] = [asdict(choice) for choice in plan]
     folder, agreement = publish(bench, journal.run_id, settings, phases, (result, predictions), facts, on_event)
     about = settings.to_dict(), str(bench.weights), facts["device"], phases, result, bench.table.summary(), facts["seconds"]
-    return TrainResult(folder.name, str(folder), *about, agreement)
+    return TrainResult(folder.name, str(folder), *about, agreement, plan)
 
 
 def _resuming(settings: Settings, journal: Journal) -> str:
@@ -109,10 +129,18 @@ def _resuming(settings: Settings, journal: Journal) -> str:
 def plan(task: Task, settings: Settings, on_event: OnEvent = ignore) -> Plan:
     """Say what `train` would do with these settings: data, weights, model size. Writes nothing."""
     with prepared(task, settings, on_event) as bench:
-        count = {part: sum(p.numel() for p in module.parameters()) for part, module in zip(("body", "head"), bench.learn.model, strict=True)}
-        total = sum(count.values())
-        trained = count["head"] if settings.strategy == "partial" else total
-        return Plan(settings.to_dict(), bench.table.summary(), str(bench.weights), str(bench.learn.dls.device), total, trained)
+        settings, choices = settled(bench, settings, on_event, Journal())
+        body, head = bench.learn.model
+        parts = {"partial": [head], "middle": [head], "full": [head, body]}[settings.strategy]
+        if settings.strategy == "middle":
+            parts.append(divided(body, settings.arch, int(settings.depth), settings.size).upper)
+        total, trained = (sum(p.numel() for part in those for p in part.parameters()) for those in ([body, head], parts))
+        return Plan(settings.to_dict(), bench.table.summary(), str(bench.weights), str(bench.learn.dls.device), total, trained, choices)
+
+
+def settled(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journal) -> tuple[Settings, list[Choice]]:
+    """Return the settings with a depth, views and epochs where they were left to be chosen, and what there was to choose from."""
+    return planning.settled(bench.learn, bench.table, bool(bench.store and bench.store.kept), settings, on_event, journal)
 
 
 def lr_find(task: Task, settings: Settings, on_event: OnEvent = ignore) -> dict[str, tuple[RateCurve, Path]]:
@@ -160,9 +188,11 @@ def fit(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journal) -
 
     What the journal knows to be done is not done again. Returns the phases, and the features where those are still what the model makes of the images.
     """
-    full = settings.strategy == "full"
-    name = BATCHNORM if settings.train_bn and not full else "head"
+    full, middle = settings.strategy == "full", settings.strategy == "middle"
+    name = BATCHNORM if settings.train_bn and settings.strategy == "partial" else "head"
     first, features = checkpoints.finished(journal, name, bench.learn.model), None
+    if middle:
+        return _upper_stages(bench, settings, on_event, journal, first), None
     if not first:
         first, features = train_first(bench, settings, on_event, journal)
     phases = [first] if first else []
@@ -170,6 +200,21 @@ def fit(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journal) -
         last = checkpoints.finished(journal, ALL_LAYERS["name"], bench.learn.model) or _all_layers(bench, settings, on_event, journal, first)
         return [*phases, last], None
     return phases, features
+
+
+def _upper_stages(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journal, first: Phase | None) -> list[Phase]:
+    """Train the topmost stages on what the frozen ones below make of the images, the head first; `first` if that was done before an interruption."""
+    learn = bench.learn
+    last = checkpoints.finished(journal, UPPER["name"], learn.model)
+    if not last:
+        if not first and settings.freeze_epochs:
+            adapt_batchnorm(learn.model[0], learn.dls, settings, on_event)
+        parts = divided(learn.model[0], settings.arch, int(settings.depth), settings.size)
+        kept = extract(parts.lower, learn.dls, bench.table, bench.store, settings, bench.stats, on_event)
+        if not first and settings.freeze_epochs:
+            first = train_head(learn, features_of(kept, parts, on_event), settings.freeze_epochs, settings, on_event, journal)
+        last = train_upper(learn, parts, kept, settings, on_event, journal, first)
+    return [*([first] if first else []), last]
 
 
 def _all_layers(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journal, before: Phase | None) -> Phase:
@@ -206,7 +251,7 @@ def ready_for_all_layers(bench: Bench, settings: Settings, journal: Journal) -> 
     learn = bench.learn
     learn.unfreeze()
     release_memory()  # blocks of the sizes that the head's phase needed
-    amp = journal.once("precision", lambda: precision.choose(learn, settings))
+    amp = journal.once("precision", lambda: precision.choose(learn, settings, (3, settings.size, settings.size)))
     if settings.compile:
         learn.model.compile()
     with learn.added_cbs([callbacks.NetworkInput(), *precision.callbacks(amp, learn.dls.device), *callbacks.asked_for(settings)]):

@@ -6,7 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from .recording import UNSURE, label
-from .results import DataSummary, EpochRow, Evaluation, Export, Pass, Phase, PredictRow
+from .results import Choice, DataSummary, EpochRow, Evaluation, Export, Pass, Phase, PredictRow
 from .settings import Settings, declared, flag, types
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ def closing(result: TrainResult) -> dict[str, str]:
         "accuracy": f"{said['accuracy']} on {e.macro.support:,} {e.split} images",
         **averages,
         **{name: said[name] for name in ("calibration error", "sure answers")},
-        "strategy": f"{settings.strategy} fine-tuning of {settings.arch} at {settings.size} px on {result.device}",
+        "strategy": f"{settings.tuning} fine-tuning of {settings.arch} at {settings.size} px on {result.device}",
         "weights": result.weights,
         **phases,
-        "seconds": f"{result.seconds:.1f}",
+        "seconds": f"{result.seconds:.1f}" + "".join(f" ({choice.seconds:.1f} were predicted)" for choice in result.plan if choice.chosen),
         "run": result.folder,
     }
 
@@ -120,9 +120,15 @@ def _phase(phase: Phase) -> str:
     source = "finder" if phase.curve else "given"
     rates = f"{phase.lr:.1e}" if phase.lr == phase.lowest_lr else f"{phase.lowest_lr:.1e} to {phase.lr:.1e}"
     kept = f"best epoch {phase.best_epoch} of {len(phase.epochs)}" if phase.best_epoch else f"no epoch of {len(phase.epochs)} beat what was there"
-    what = "features" if phase.features else "images"
+    what = "features" if phase.features and phase.name == "head" else "images"
     amp = "" if phase.precision == "off" else f"  {phase.precision}"
     return f"rate {rates} ({source})  {kept}  {phase.images_per_second:,.0f} {what}/s{amp}  {phase.seconds:.1f} s"
+
+
+def choice_cells(choice: Choice) -> tuple[str, ...]:
+    """Return a depth that could be trained as cells; a star marks the one that is."""
+    costs = (f"{choice.images_per_second:,.0f}", f"{choice.gigabytes:.2f}", str(choice.views), str(choice.epochs or "-"))
+    return ("*" if choice.chosen else "", choice.depth, choice.trains, *costs, f"{choice.seconds:,.0f}" if choice.epochs else "too long")
 
 
 def _pass(cost: Pass) -> str:

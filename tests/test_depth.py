@@ -1,0 +1,256 @@
+"""Training of the topmost stages on what the frozen ones below make of the images."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from timm.models.resnet import ResNet
+
+from tests.conftest import TINY
+from tests.test_training import resolved, weights_before_and_after
+from tlfast import activations, cache, features, learner, planning, runs, settings, stages, tasks, training
+from tlfast.errors import DataError, UsageError
+from tlfast.unfinished import Journal
+
+SHORT = {"epochs": 2, "freeze_epochs": 1, "onnx": False}
+
+
+def trained(folder, on_event=lambda event: None, **flags):
+    """Train in memory; return the network's weights and the phases."""
+    task, chosen = resolved(folder, "middle", **{**SHORT, **flags})
+    with training.prepared(task, chosen, on_event) as bench:
+        chosen, _ = training.settled(bench, chosen, on_event, Journal())
+        phases, _ = training.fit(bench, chosen, on_event, Journal())
+        return {name: value.clone() for name, value in bench.learn.model.state_dict().items()}, phases
+
+
+@pytest.mark.parametrize(
+    ("typed", "strategy", "depth"),
+    [
+        ({"depth": "0"}, "partial", ""),
+        ({"depth": "3"}, "middle", "3"),
+        ({"depth": "all"}, "full", ""),
+        ({"depth": "auto"}, "middle", "auto"),
+        ({"minutes": 3.0}, "middle", "auto"),
+        ({"minutes": 3.0, "depth": "2"}, "middle", "2"),
+        ({}, "partial", ""),
+    ],
+)
+def test_depth_is_one_scale_with_partial_and_full_at_its_ends(typed, strategy, depth):
+    fer = tasks.named("fer")
+    for chosen in (settings.resolve(fer, None, typed), settings.resolve(fer, None, {}, typed)):
+        assert (chosen.strategy, chosen.depth) == (strategy, depth)
+    assert settings.resolve(fer, None, {"depth": "4"}).epochs == settings.resolve(fer, "full", {}).epochs
+
+
+def test_depth_beside_a_strategy():
+    fer = tasks.named("fer")
+    for typed, flag in (({"depth": "3"}, "--depth"), ({"minutes": 2.0}, "--minutes")):
+        with pytest.raises(UsageError, match=f"--full and {flag} are both given"):
+            settings.resolve(fer, "full", typed)
+    assert settings.resolve(fer, "full", {}, {"depth": "3", "minutes": 5.0}).strategy == "full"
+    for wrong in ("deep", "-1", "2.5"):
+        with pytest.raises(UsageError, match=f"--depth {wrong} must be 0, a number of stages"):
+            settings.resolve(fer, None, {"depth": wrong})
+
+
+def test_only_the_topmost_stages_change(folder):
+    changed, body, head = weights_before_and_after(folder, "middle", depth="2", freeze_epochs=0, augment="none")
+    upper = {name for name in body if name.startswith(("0.layer3", "0.layer4"))}
+    assert not changed & (body - upper)
+    assert {name for name in upper | head if name.endswith(("weight", "running_mean"))} <= changed
+
+
+@pytest.mark.parametrize("arch", ["test_resnet", "test_vit"])
+def test_the_cache_changes_nothing_of_what_is_trained(folder, monkeypatch, arch):
+    """The same training, its activations made anew for each batch by the lower stages themselves, as if nothing were kept."""
+    flags = {"arch": arch, "depth": "2", "views": 1, "augment": "none", "cache_format": "fp32", "epochs": 3}
+    ours, phases = trained(folder, **flags)
+    extract, made = training.extract, []
+
+    def uncached(body, dls, table, store, chosen, stats, on_event):
+        kept = extract(body, dls, table, store, chosen, stats, on_event)
+        rows = sorted(table.part("train") + table.part("valid"), key=lambda row: row.path)
+        pixels = torch.cat([x for x, _ in features.plain_loader(dls, rows, 64)])
+
+        class Remade:
+            shape, dtype = kept.train.arrays[0].shape, np.float32
+
+            def __getitem__(self, chosen):
+                made.append(len(chosen))
+                with torch.no_grad():
+                    return body.eval()(learner.network_input(pixels[chosen])).numpy()
+
+        return replace(kept, **{name: replace(getattr(kept, name), arrays=[Remade()]) for name in ("train", "valid")})
+
+    monkeypatch.setattr(training, "extract", uncached)
+    theirs, _ = trained(folder, **flags)
+    assert sum(made) > 3 * 28 and [phase.name for phase in phases] == ["head", "upper stages"]
+    start, _ = trained(folder, **{**flags, "epochs": 1, "lr": "1e-9"})
+    assert not all(torch.allclose(start[name].float(), ours[name].float(), atol=1e-3) for name in ours), "nothing was learned"
+    for name, value in ours.items():
+        assert torch.allclose(value.float(), theirs[name].float(), atol=1e-4), name
+
+
+@pytest.mark.parametrize(
+    ("arch", "depths"),
+    [
+        ("resnet50", (1, 2, 4)),
+        ("mobilenetv2_100", (1, 4, 7)),
+        ("tf_efficientnet_lite0", (1, 4, 7)),
+        ("convnext_atto", (1, 2, 4)),
+        ("vit_tiny_patch16_224", (1, 6, 12)),
+    ],
+)
+def test_known_backbones_at_three_depths(folder, arch, depths):
+    for depth in depths:
+        _, phases = trained(folder, arch=arch, depth=str(depth), epochs=1, views=2)
+        assert [phase.name for phase in phases] == ["head", "upper stages"] and len(phases[1].epochs) == 1
+
+
+def test_a_run_says_how_deep_it_was_trained_and_can_be_repeated(cli, folder):
+    first = cli("train", folder, *TINY, "--depth", 2, "--epochs", 2, "--views", 3, "--json").json
+    assert first["run"].endswith("-depth-2-test_resnet") and first["settings"]["strategy"] == "middle"
+    again = cli("train", "--config", f"{first['folder']}/run.json", "--json").json
+    assert again["evaluation"] == first["evaluation"] and again["phases"][1]["features"]["images"] == 0
+    assert cli("runs", "--json").json[0]["strategy"] == "depth 2"
+    page = cli("report", first["folder"], "--json").json["files"][0]
+    assert "depth 2 fine-tuning of test_resnet" in Path(page).read_text(encoding="utf-8")
+    said = cli("interpret", first["folder"], "--json").json
+    assert said["evaluation"]["accuracy"] == pytest.approx(first["evaluation"]["accuracy"])
+
+
+@pytest.mark.parametrize("store", ["ram", "off"])
+def test_without_a_store_on_disk_the_same_is_kept_in_memory(folder, store):
+    kept, _ = trained(folder, depth="2", augment="none")
+    for folder_of_kind in cache.entries():
+        assert folder_of_kind.kind in ("stores", "features", "digests", "rooms", "timings")
+    other, _ = trained(folder, depth="2", augment="none", store=store)
+    assert all(torch.allclose(kept[name].float(), other[name].float(), atol=1e-5) for name in kept)
+
+
+def test_views_give_way_then_stages_where_there_is_no_room(folder):
+    task, chosen = resolved(folder, "middle", depth="3", views=4)
+    with training.prepared(task, chosen, lambda event: None) as bench:
+        body, table = bench.learn.model[0], bench.table
+        train, valid = len(table.part("train")), len(table.part("valid"))
+        shapes = {d: activations.shape_of(stages.divided(body, chosen.arch, d, 32), 32) for d in (1, 2, 3)}
+
+        def room(depth, views):
+            return activations.gigabytes(shapes[depth], train + valid, train, replace(chosen, views=views))
+
+        for wanted in ((3, 4), (3, 2), (2, 4), (2, 1)):
+            limited = replace(chosen, cache_gb=room(*wanted) * 1.0001)
+            assert activations.affordable(body, table, limited, True) == (str(wanted[0]), wanted[1]), wanted
+        with pytest.raises(UsageError, match="there is no room for the activations of a single stage") as caught:
+            activations.affordable(body, table, replace(chosen, cache_gb=room(1, 1) / 2), True)
+    assert "--cache-gb" in caught.value.hint
+
+
+def test_less_room_is_said_before_training(cli, folder):
+    outcome = cli("train", folder, *TINY, "--depth", 3, "--epochs", 1, "--cache-gb", 0.0003)
+    assert outcome.code == 0
+    assert "depth: what --depth 3 keeps of 4 views takes more room than there is: it is --depth" in outcome.err
+
+
+def test_a_depth_that_the_backbone_has_not(cli, folder, monkeypatch):
+    deep = cli("train", folder, *TINY, "--depth", 9)
+    assert deep.code == 2 and "--depth 9: test_resnet has 4 stages above its stem" in deep.err and "up to 4, or all" in deep.err
+    monkeypatch.delattr(ResNet, "group_matcher")
+    unsaid = cli("train", folder, *TINY, "--depth", 2)
+    assert unsaid.code == 2 and "test_resnet does not say what its stages are" in unsaid.err
+    assert not runs.folders("exports")
+
+
+def test_a_full_disk_while_activations_are_kept_leaves_nothing(folder, monkeypatch):
+    def full(folder, batches):
+        (folder / features.FILE).write_bytes(next(batches).tobytes())
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(features, "_file", full)
+    with pytest.raises(DataError, match="cannot keep features in .*: No space left on device"):
+        trained(folder, depth="2")
+    assert not [entry for entry in cache.entries() if entry.kind in ("features", "unfinished")]
+
+
+def test_what_is_read_ahead_keeps_its_order_and_its_errors():
+    assert list(activations.ahead(lambda i: i * i, range(7))) == [i * i for i in range(7)]
+    assert list(activations.ahead(lambda i: i, [])) == []
+    reader = activations.ahead(lambda i: 1 // (3 - i), range(7))
+    with pytest.raises(ZeroDivisionError):
+        list(reader)
+
+
+def test_an_epoch_takes_each_image_once_in_one_of_its_views():
+    part = features.Part([np.arange(40, dtype=np.float16)[:, None] + 100 * view for view in range(3)], [np.arange(40)] * 3, torch.arange(40).repeat(3))
+    loader = activations.ActivationLoader(part, 8, True, torch.device("cpu"))
+    epochs = [torch.cat([x[:, 0] for x, _ in loader]) for _ in range(2)]
+    for taken in epochs:
+        assert sorted((taken % 100).tolist()) == list(range(40)) and len(set((taken // 100).tolist())) == 3
+    assert not torch.equal(*epochs)
+    assert all(torch.equal(x[:, 0].long() % 100, y.as_subclass(torch.Tensor)) for x, y in loader)
+
+
+# Choosing
+
+
+def test_minutes_choose_what_fits_and_say_so(cli, folder):
+    quick = cli("train", folder, *TINY, "--minutes", 5, "--epochs", 2, "--json")
+    result = quick.json
+    chosen = [choice for choice in result["plan"] if choice["chosen"]]
+    assert [choice["depth"] for choice in result["plan"]] == ["0", "1", "2", "3", "4", "all"] and len(chosen) == 1
+    assert "what each depth would take" in quick.err
+    assert chosen[0]["depth"] == "all" and result["settings"]["strategy"] == "full" and chosen[0]["epochs"] == 2 == result["settings"]["epochs"]
+    assert json.loads(Path(result["folder"], "run.json").read_text(encoding="utf-8"))["plan"] == result["plan"]
+    assert cli("train", folder, *TINY, "--minutes", 5, "--epochs", 2).out.count("were predicted)") == 1
+
+
+def test_too_few_minutes_train_the_classifier_and_say_so(cli, folder):
+    outcome = cli("train", folder, *TINY, "--minutes", 0.1, "--limit", 8)
+    assert outcome.code == 0
+    if "no depth ends within" in outcome.err:  # a machine quick enough would fit something into six seconds
+        assert "the classifier alone takes" in outcome.err
+
+
+def timing(depth, step, lower=0.0):
+    return planning._Timing(depth, "", step, lower, 0.001, (4, 4, 4))
+
+
+WORK = planning._Work(train=10_000, valid=1_000, stored=11_000, varied=10_000, gone=10.0, augment=0.0002, head=0.00005)
+WHOLE = timing("all", 0.008)
+
+
+@pytest.mark.parametrize(("seconds", "views", "epochs"), [(10_000, 4, 8), (300, 4, 6), (200, 2, 4), (60, 1, 0)])
+def test_a_plan_takes_views_first_then_epochs(seconds, views, epochs):
+    chosen = settings.resolve(tasks.named("fer"), None, {"minutes": seconds / 60})
+    plan = planning._fitted(timing("3", 0.003, 0.001), WHOLE, WORK, chosen, seconds)
+    assert (plan.views, plan.epochs) == (views, epochs)
+    assert (plan.seconds <= seconds) == bool(epochs)
+
+
+def test_predictions_grow_with_the_work():
+    chosen = settings.resolve(tasks.named("fer"), None, {"depth": "auto"})
+
+    def predict(step=0.003, **changes):
+        return planning._predicted(timing("3", step, 0.001), WHOLE, WORK, replace(chosen, **changes)).seconds
+
+    assert predict(epochs=9) - predict(epochs=8) == pytest.approx(10_000 * 0.003 + 1_000 * 0.001)
+    assert predict(views=5) - predict(views=4) == pytest.approx(10_000 * (0.001 + 0.0002))
+    assert predict(lr="1e-3") < predict()
+
+
+def test_comparing_depths(cli, folder):
+    outcome = cli("compare", folder, *TINY, "--depths", "--epochs", 1, "--freeze-epochs", 1, "--views", 1, "--json")
+    names = [arm["name"] for arm in outcome.json["arms"]]
+    assert names == ["partial", "depth 1", "depth 2", "depth 3", "depth 4", "full"]
+    with Path(outcome.json["folder"], "arms.csv").open(encoding="utf-8") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == names
+    assert any(file.endswith("seconds.png") for file in outcome.json["files"])
+    wrong = cli("compare", folder, *TINY, "--depth", 2)
+    assert wrong.code == 2 and "--arms partial,2,4,full" in wrong.err

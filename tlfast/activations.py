@@ -1,0 +1,159 @@
+"""The depth in between: a backbone's lower stages stay frozen and their output is kept, only what lies above is trained, on what is kept.
+
+The lowest stages of a network are the dearest to run and need the least change. What they make of an image never changes while they are
+frozen, so they are run once for each augmented view; an epoch then takes one view of each image.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+from fastai.torch_core import TensorCategory
+from torch import nn
+
+from . import cache, callbacks, precision
+from .data import ImageTable
+from .data.store import SPARE_GIB
+from .data.table import SPARE
+from .errors import UsageError
+from .features import LARGEST, Features, Part
+from .fitting import PhasePlan, fit_phase
+from .learner import metrics, network_input, split_parameters
+from .machine import free_disk_gib, free_memory_gib, release_memory
+from .probe import FeatureLoader
+from .results import Event, OnEvent, Pass, Phase
+from .settings import Settings
+from .stages import Divided, divided, stages
+from .unfinished import Journal
+
+# As all layers together, see `training.ALL_LAYERS`.
+UPPER = {"name": "upper stages", "spread": 5.0, "rate_scale": 10.0}
+BATCH_FORWARD = 256  # activations a forward pass of the upper stages
+READ_AHEAD = 2  # batches
+T = TypeVar("T")
+
+
+def shape_of(parts: Divided, size: int) -> tuple[int, ...]:
+    """Return the shape of what the lower stages make of an image: `[c, h, w]` or `[n, d]`."""
+    device = next(parts.upper.parameters()).device
+    parts.lower.eval()  # or its statistics would learn from this
+    with torch.inference_mode():
+        return tuple(parts.lower(torch.zeros(1, 3, size, size, device=device)).shape[1:])
+
+
+def features_of(kept: Features, parts: Divided, on_event: OnEvent) -> Features:
+    """Return the features that the upper stages make of the plain view of what is kept: what the head learns from before they train."""
+    parts.upper.eval()
+    started = time.perf_counter()
+    train, valid = (_through(parts.upper, replace(part, arrays=part.arrays[:1], places=part.places[:1]), on_event) for part in (kept.train, kept.valid))
+    return Features(train, valid, valid, Pass(len(train) + len(valid), time.perf_counter() - started))
+
+
+@torch.inference_mode()
+def _through(upper: nn.Module, part: Part, on_event: OnEvent) -> Part:
+    device, count, made = next(upper.parameters()).device, len(part.places[0]), []
+    for start in range(0, count, BATCH_FORWARD):
+        x = network_input(part[torch.arange(start, min(start + BATCH_FORWARD, count))].to(device))
+        made.append(upper(x).clamp(-LARGEST, LARGEST).to("cpu", torch.float16).numpy())
+        on_event(Event("upper stages: features", min(start + BATCH_FORWARD, count), count))
+    return Part([np.concatenate(made)], [np.arange(count)], part.labels[:count])
+
+
+def train_upper(learn: Learner, parts: Divided, kept: Features, settings: Settings, on_event: OnEvent, journal: Journal, before: Phase | None) -> Phase:
+    """Train the upper stages and the head of `learn` on what is kept, by a fastai Learner of its own; they are the same layers, so `learn` has them at once."""
+    release_memory()
+    body, head = learn.model
+    device = learn.dls.device
+    loaders = DataLoaders(ActivationLoader(kept.train, settings.bs, True, device), ActivationLoader(kept.valid, BATCH_FORWARD, False, device), device=device)
+    upper = Learner(
+        loaders,
+        nn.Sequential(parts.upper, head),
+        learn.loss_func,
+        splitter=lambda model: split_parameters(model, body),
+        metrics=metrics(),
+        path=learn.path,
+        model_dir=learn.model_dir,
+    )
+    upper.unfreeze()
+    amp = journal.once("precision", lambda: precision.choose(upper, settings, kept.train.arrays[0].shape[1:]))
+    plan = PhasePlan(epochs=settings.epochs, precision=amp, features=kept.cost, **UPPER)
+    with upper.added_cbs([*precision.callbacks(amp, device), *callbacks.asked_for(settings)]):
+        return fit_phase(upper, plan, settings, on_event, journal, learn.model, before)
+
+
+class ActivationLoader(FeatureLoader):
+    """Batches of kept activations, (`[b, ...]` float32, `[b]` class index): an epoch takes each image once, in one of its views by chance."""
+
+    def __init__(self, part: Part, bs: int, shuffle: bool, device: torch.device) -> None:
+        super().__init__(part, bs, shuffle, device, count=len(part.places[0]))
+
+    def create_batches(self, samps):
+        samples = torch.tensor(list(samps))
+        # Drawn for the whole epoch at once, so that reading ahead draws nothing.
+        views = torch.randint(len(self.part.arrays), (len(samples),))
+        chosen = (samples + views * len(self.part.places[0])).split(self.bs)
+        whole = [rows for rows in chosen if len(rows) == self.bs or not self.drop_last]
+        for x, y in ahead(lambda rows: (self.part[rows], self.part.labels[rows]), whole):
+            yield network_input(x), TensorCategory(y)
+
+
+def ahead(read: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
+    """Yield what `read` makes of each item, in order; another thread reads the next ones meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque = deque()
+        for item in items:
+            waiting.append(pool.submit(read, item))
+            if len(waiting) > READ_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def affordable(body: nn.Module, table: ImageTable, settings: Settings, kept: bool) -> tuple[str, int]:
+    """Return the depth and views of the settings, or fewer views or a higher stage where what is kept would take more room than there is.
+
+    Two views are kept up as long as a higher stage allows it. What was decided once for the same images and settings stays so, for what is kept
+    takes room itself. Raises UsageError where not even one view of the highest stage has room.
+    """
+    deepest = len(stages(body, settings.arch))
+    if int(settings.depth) > deepest:
+        raise UsageError(f"--depth {settings.depth}: {settings.arch} has {deepest} stages above its stem", f"Use a number up to {deepest}, or all")
+    shapes = {depth: shape_of(divided(body, settings.arch, depth, settings.size), settings.size) for depth in range(int(settings.depth), 0, -1)}
+    train, valid, spare = (len(table.part(part)) for part in ("train", "valid", SPARE))
+
+    def decide() -> dict[str, Any]:
+        room = _room(settings, kept)
+        for least in (min(2, settings.views), 1):
+            for depth, shape in shapes.items():
+                for views in range(settings.views, least - 1, -1):
+                    if gigabytes(shape, train + valid + spare, train + spare, replace(settings, views=views)) <= room:
+                        return {"depth": str(depth), "views": views}
+        return {}
+
+    about = [settings.arch, settings.depth, settings.views, settings.size, settings.augment, settings.cache_gb, settings.cache_format, settings.store]
+    decided = cache.remembered("rooms", cache.key(layout=1, settings=about, images=table.fingerprint()), decide)
+    if "views" not in decided:
+        raise UsageError("there is no room for the activations of a single stage", "Free some space, give more --cache-gb, or use --partial or --full")
+    return decided["depth"], decided["views"]
+
+
+def _room(settings: Settings, kept: bool) -> float:
+    """Return the gigabytes that may be taken: of the disk, or of memory where nothing is kept on disk."""
+    free = (free_disk_gib(str(cache.root())) if kept else (free_memory_gib() or 0) / 2) - SPARE_GIB
+    return min(max(free, 0.0) * 2**30 / 1e9, math.inf if settings.cache_gb is None else settings.cache_gb)
+
+
+def gigabytes(shape: tuple[int, ...], images: int, varied: int, settings: Settings) -> float:
+    """Return what activations of a shape take: `images` in the plain view, `varied` of them in each other view."""
+    count = images + (settings.views - 1) * varied if settings.augment != "none" else images
+    return math.prod(shape) * count * (2 if settings.cache_format == "fp16" else 4) / 1e9
