@@ -14,7 +14,7 @@ from timm.models.resnet import ResNet
 
 from tests.conftest import TINY
 from tests.test_training import resolved, weights_before_and_after
-from tlfast import activations, cache, features, learner, planning, runs, settings, stages, tasks, training
+from tlfast import activations, cache, features, fitting, learner, planning, runs, settings, stages, tasks, training
 from tlfast.errors import DataError, UsageError
 from tlfast.unfinished import Journal
 
@@ -197,6 +197,14 @@ def test_an_epoch_takes_each_image_once_in_one_of_its_views():
     assert all(torch.equal(x[:, 0].long() % 100, y.as_subclass(torch.Tensor)) for x, y in loader)
 
 
+def test_a_flat_curve_gives_no_rate_by_chance():
+    rates = [1e-5 * 10 ** (i / 12) for i in range(60)]
+    flat = [1.6 + 0.01 * (i % 3) if rate < 1e-2 else 1.6 + 30 * rate for i, rate in enumerate(rates)]
+    assert fitting.edge(rates, flat) == pytest.approx(1.2e-2, rel=0.25)
+    falling = [3 - i / 60 for i in range(60)]
+    assert fitting.edge(rates, falling) == rates[-1]
+
+
 # Choosing
 
 
@@ -209,6 +217,8 @@ def test_minutes_choose_what_fits_and_say_so(cli, folder):
     assert chosen[0]["depth"] == "all" and result["settings"]["strategy"] == "full" and chosen[0]["epochs"] == 2 == result["settings"]["epochs"]
     assert json.loads(Path(result["folder"], "run.json").read_text(encoding="utf-8"))["plan"] == result["plan"]
     assert cli("train", folder, *TINY, "--minutes", 5, "--epochs", 2).out.count("were predicted)") == 1
+    again = cli("train", "--config", f"{result['folder']}/run.json", "--json").json
+    assert again["evaluation"] == result["evaluation"] and not again["plan"], "what was chosen is enough to repeat the run"
 
 
 def test_too_few_minutes_train_the_classifier_and_say_so(cli, folder):

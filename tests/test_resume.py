@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ SMALL = {"arch": "test_resnet", "weights": "none", "size": 32, "bs": 8, "lr": "3
 WAYS = {
     "partial": {"strategy": "partial", "epochs": 3},
     "head and BatchNorm": {"strategy": "partial", "epochs": 2, "train_bn": True},
+    "middle": {"strategy": "middle", "depth": "2", "epochs": 3, "freeze_epochs": 2, "views": 3, "mixup": 0.4, "lr": "auto"},
     "full": {"strategy": "full", "epochs": 3, "freeze_epochs": 2, "lr": "auto"},
     "full with everything": {
         "strategy": "full",
@@ -46,6 +48,14 @@ WAYS = {
 STOPS = {
     "partial": [("backbone: features", 1), ("head", 2), ("head", 5)],
     "head and BatchNorm": [("head and BatchNorm", 4)],
+    "middle": [
+        ("backbone: features", 3),
+        ("upper stages: features", 1),
+        ("head", 4),
+        ("upper stages: finding the rate", 7),
+        ("upper stages", 5),
+        ("evaluating", 1),
+    ],
     "full": [("backbone: statistics", 2), ("head", 4), ("all layers: finding the rate", 7), ("all layers", 1), ("all layers", 6), ("evaluating", 1)],
     "full with everything": [("all layers", 2), ("all layers", 4), ("all layers", 8)],
 }
@@ -160,6 +170,26 @@ def test_killed_with_checkpoints_after_each_step_or_epoch(way, step, pictures, u
         kept[-1].write_bytes(kept[-1].read_bytes()[:1000])  # the newest is damaged: the one before it serves
     result = trained(way, pictures, tmp_path, resume=unfinished.NEWEST, checkpoint_minutes=minutes)
     assert_equal(result, undisturbed[way])
+
+
+def test_a_kill_while_a_name_is_taken_leaves_no_name(tmp_path, monkeypatch):
+    def kill(*args):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Path, "rename", kill)
+        patch.setattr(unfinished.shutil, "rmtree", lambda *args, **options: None)
+        with unfinished.training(str(tmp_path), "a", "mine", {}):
+            pass
+    (left,) = (tmp_path / "a").iterdir()
+    assert left.suffix == unfinished.CLAIM
+    unfinished.check_free(str(tmp_path), "a", "mine")
+    with unfinished.training(str(tmp_path), "a", "mine", {}) as journal:
+        assert journal.run_id == "mine" and left.exists()  # another may be about to take its name
+    os.utime(left, (0, 0))
+    with unfinished.training(str(tmp_path), "a", "mine", {}), unfinished.training(str(tmp_path), "a", "mine", {}) as second:
+        assert second.run_id == "mine-2" and not left.exists()
+    assert not any((tmp_path / "a").iterdir())
 
 
 def test_what_is_done_is_not_done_again(pictures, tmp_path):

@@ -185,7 +185,7 @@ def test_batchnorm_is_adapted_to_the_training_images_and_nothing_else_changes(fo
     with training.prepared(task, chosen, lambda event: None) as bench:
         body = bench.learn.model[0]
         before = {name: value.clone() for name, value in body.state_dict().items()}
-        probe.adapt_batchnorm(body, bench.learn.dls, chosen, lambda event: None)
+        probe.adapt_batchnorm(body, bench.learn.dls.train, chosen, lambda event: None)
         after = body.state_dict()
         changed = {name.rsplit(".", 1)[1] for name in before if not torch.equal(before[name], after[name])}
         assert changed == {"running_mean", "running_var", "num_batches_tracked"}

@@ -45,13 +45,17 @@ class Part:
 
     def __getitem__(self, chosen: torch.Tensor) -> torch.Tensor:
         """Take `[b]` rows of all views together: `[b, d]` float32."""
+        return torch.from_numpy(self.read(chosen)).float()
+
+    def read(self, chosen: torch.Tensor) -> np.ndarray:
+        """Take `[b]` rows as they are kept."""
         view, row = np.divmod(chosen.numpy(), len(self.places[0]))
         taken = np.empty((len(row), *self.arrays[0].shape[1:]), self.arrays[0].dtype)
         for number, (array, places) in enumerate(zip(self.arrays, self.places, strict=True)):
             own = view == number
             taken[own] = array[places[row[own]]]
             release_pages(array)
-        return torch.from_numpy(taken).float()
+        return taken
 
 
 @dataclass(frozen=True)

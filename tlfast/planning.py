@@ -146,7 +146,7 @@ def _predicted(timing: _Timing, whole: _Timing, work: _Work, settings: Settings)
     seconds = work.gone + work.stored * kept + (views - 1) * work.varied * (kept + work.augment)
     seconds += _head_seconds(work, settings, *((views, epochs) if partial else (views if full else 1, settings.freeze_epochs)))
     if not partial:
-        seconds += ADAPTING_BATCHES * settings.bs * (whole.upper + work.augment)
+        seconds += ADAPTING_BATCHES * settings.bs * (whole.upper + work.augment if full else timing.upper)
         seconds += work.stored * timing.upper if not full else 0.0
         step = timing.step + (work.augment if full else 0.0)
         seconds += _searching(settings) * settings.bs * step + epochs * (work.train * step + work.valid * timing.upper)
@@ -240,11 +240,13 @@ class _Clock(Callback):
 def _augmenting(learn: Learner) -> float:
     """Return the seconds an image of taking and augmenting a training batch."""
     loader, seconds = learn.dls.train, []
+    drawn = loader.rng.getstate()
     batches = iter(loader)
     for _ in range(min(STEPS + 1, len(loader))):
         started = time.perf_counter()
         next(batches)
         seconds.append(time.perf_counter() - started)
+    loader.rng.setstate(drawn)  # a training that need not choose draws the same
     return min(seconds) / loader.bs
 
 

@@ -29,10 +29,10 @@ ADAPTING_BATCHES = 40  # for BatchNorm; more change the statistics little
 
 
 @torch.no_grad()
-def adapt_batchnorm(body: nn.Module, dls: DataLoaders, settings: Settings, on_event: OnEvent) -> None:
-    """Re-estimate the body's BatchNorm statistics on training batches, before its layers are to train (Li et al. 2016, arXiv 1603.04779).
+def adapt_batchnorm(body: nn.Module, loader: DataLoader, settings: Settings, on_event: OnEvent) -> None:
+    """Re-estimate a network's BatchNorm statistics on training batches, before its layers are to train (Li et al. 2016, arXiv 1603.04779).
 
-    When all layers train, BatchNorm uses the batch's own statistics; a head fitted to features made with ImageNet's would be thrown back to
+    When they train, BatchNorm uses the batch's own statistics; a head fitted to features made with ImageNet's would be thrown back to
     chance by the first step (on digits from 0.91 to 0.19). The weights stay as they are; a network without BatchNorm is left alone.
     """
     norms = [module for module in body.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
@@ -44,8 +44,8 @@ def adapt_batchnorm(body: nn.Module, dls: DataLoaders, settings: Settings, on_ev
         norm.reset_running_stats()
         norm.momentum = None  # the plain average of all batches seen
     body.train()
-    total = min(ADAPTING_BATCHES, len(dls.train))
-    for done, (x, _) in enumerate(islice(dls.train, total), start=1):
+    total = min(ADAPTING_BATCHES, len(loader))
+    for done, (x, _) in enumerate(islice(loader, total), start=1):
         body(network_input(x))
         on_event(Event("backbone: statistics", done, total))
     body.eval()

@@ -121,7 +121,7 @@ class Settings:
 
     epochs: int = setting(10, "Epochs of the strategy's own phase (partial: of the classifier).", group="Training", check=between(1, 10_000))
     freeze_epochs: int = setting(
-        4, "With --full: epochs of the classifier alone, backbone frozen, before all layers train.", group="Training", check=between(0, 10_000)
+        4, "With --full or --depth: epochs of the classifier alone, backbone frozen, before other layers train.", group="Training", check=between(0, 10_000)
     )
     depth: str = setting(
         "",
@@ -150,16 +150,16 @@ class Settings:
         False, "With --partial: train the classifier on images, BatchNorm adapting, as fastai does; slow, for nothing is kept.", group="Training"
     )
     sizes: str = setting("", "With --full: smaller sizes to begin with, each for its share of the epochs, such as 64,80.", group="Training", check=_sizes)
-    ema: bool = setting(False, "With --full: judge and keep a moving average of the weights.", group="Training")
+    ema: bool = setting(False, "With --full or --depth: judge and keep a moving average of the weights.", group="Training")
     amp: Literal["auto", "off", "bf16", "fp16"] = setting(
-        "auto", "With --full: number format; auto takes the faster on a CPU, bf16 or fp16 on a GPU.", group="Training"
+        "auto", "With --full or --depth: number format; auto takes the faster on a CPU, bf16 or fp16 on a GPU.", group="Training"
     )
-    compile: bool = setting(False, "With --full: compile the network (torch.compile) before training.", group="Training")
+    compile: bool = setting(False, "With --full or --depth: compile what trains (torch.compile).", group="Training")
     metric: Literal["accuracy", "macro_f1", "balanced_accuracy", "valid_loss"] = setting(
         "accuracy", "Judges which epoch is best; the best epoch is what is kept.", group="Training"
     )
     seed: int = setting(0, "Seed of every random choice.", group="Training", check=between(0, 2**32 - 1))
-    auto_bs: bool = setting(True, "With --full: where a GPU's memory does not suffice, halve the batch and add up twice as many.", group="Training")
+    auto_bs: bool = setting(True, "With --full or --depth: where a GPU's memory does not suffice, halve the batch and add up twice as many.", group="Training")
     checkpoint_minutes: float = setting(
         10.0, "Keep the state of the training this often, for --resume, beside that after each epoch of more than seconds.", group="Training", check=at_least(0)
     )
@@ -322,6 +322,8 @@ def _checked(values: dict[str, Any]) -> Settings:
     settings = Settings(**values)
     if settings.fold is not None and settings.fold >= settings.folds:
         raise UsageError(f"--fold {settings.fold} must lie between 0 and {settings.folds - 1}")
+    if settings.sizes and settings.strategy == "middle":
+        raise UsageError("--sizes changes images, of which --depth keeps what the lower stages made", "Leave out --sizes, or use --full")
     if settings.sizes and int(settings.sizes.split(",")[-1]) >= settings.size:
         raise UsageError(f"--sizes {settings.sizes} must stay below --size {settings.size}", "The last epochs are at --size by themselves")
     return settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -35,7 +35,7 @@ from . import (
     tasks,
     unfinished,
 )
-from .activations import UPPER, features_of, train_upper
+from .activations import UPPER, ActivationLoader, features_of, upper_learner
 from .data import ImageTable, Store, load_table, open_store
 from .data.loaders import Stats, build_loaders, plain_loader
 from .data.sources import locate
@@ -49,7 +49,7 @@ from .outcomes import Plan, TrainResult
 from .probe import adapt_batchnorm, train_head
 from .results import Agreement, Choice, Evaluation, Event, OnEvent, Phase, Predictions, RateCurve, ignore
 from .settings import Settings, Task
-from .stages import divided
+from .stages import Divided, divided
 from .unfinished import Journal
 
 # All layers together: the lowest group of parameters, which knows most already, moves at a fifth of the head's rate. One cycle may reach the
@@ -146,21 +146,32 @@ def settled(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journa
 def lr_find(task: Task, settings: Settings, on_event: OnEvent = ignore) -> dict[str, tuple[RateCurve, Path]]:
     """Run the learning-rate finder of each phase that the settings would train; draw its curve into `<out>/<task>/`.
 
-    With the full strategy the head is trained first, as it would be. Returns phase -> (curve, picture).
+    With all layers or the topmost stages the head is trained first, as it would be. Returns phase -> (curve, picture).
     """
     settings = replace(settings, lr="auto")  # a rate that was typed does not stop the search
     runs.check_writable(settings.out, settings.task, "")
     stamp, found = f"{datetime.now():%Y%m%d-%H%M%S}", {}
     with prepared(task, settings, on_event) as bench:
-        first, _ = train_first(bench, settings, on_event, Journal())
-        curves = {first.name: first.curve} if first and first.curve else {}
-        if settings.strategy == "full":
-            with ready_for_all_layers(bench, settings, Journal()):
-                curves["all layers"] = find_rate(bench.learn, PhasePlan(epochs=settings.epochs, **ALL_LAYERS), on_event)
-        for name, curve in curves.items():
+        settings, _ = settled(bench, settings, on_event, Journal())
+        for name, curve in _curves(bench, settings, on_event).items():
             picture = Path(settings.out) / settings.task / f"lr-find-{stamp}-{name.replace(' ', '-')}.png"
             found[name] = (curve, plotting.rate_curve(curve, picture, f"{settings.task}: learning-rate finder, {name}"))
     return found
+
+
+def _curves(bench: Bench, settings: Settings, on_event: OnEvent) -> dict[str, RateCurve]:
+    if settings.strategy == "middle":
+        parts, kept, first = _lower_stages(bench, settings, on_event, Journal(), None)
+    else:
+        first, _ = train_first(bench, settings, on_event, Journal())
+    curves = {first.name: first.curve} if first and first.curve else {}
+    if settings.strategy == "middle":
+        with upper_learner(bench.learn, parts, kept, settings, Journal()) as (upper, _):
+            curves[UPPER["name"]] = find_rate(upper, PhasePlan(epochs=settings.epochs, **UPPER), on_event)
+    if settings.strategy == "full":
+        with ready_for_all_layers(bench, settings, Journal()):
+            curves[ALL_LAYERS["name"]] = find_rate(bench.learn, PhasePlan(epochs=settings.epochs, **ALL_LAYERS), on_event)
+    return curves
 
 
 @contextmanager
@@ -204,40 +215,60 @@ def fit(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journal) -
 
 def _upper_stages(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journal, first: Phase | None) -> list[Phase]:
     """Train the topmost stages on what the frozen ones below make of the images, the head first; `first` if that was done before an interruption."""
-    learn = bench.learn
-    last = checkpoints.finished(journal, UPPER["name"], learn.model)
+    last = checkpoints.finished(journal, UPPER["name"], bench.learn.model)
     if not last:
-        if not first and settings.freeze_epochs:
-            adapt_batchnorm(learn.model[0], learn.dls, settings, on_event)
-        parts = divided(learn.model[0], settings.arch, int(settings.depth), settings.size)
-        kept = extract(parts.lower, learn.dls, bench.table, bench.store, settings, bench.stats, on_event)
-        if not first and settings.freeze_epochs:
-            first = train_head(learn, features_of(kept, parts, on_event), settings.freeze_epochs, settings, on_event, journal)
-        last = train_upper(learn, parts, kept, settings, on_event, journal, first)
+        parts, kept, first = _lower_stages(bench, settings, on_event, journal, first)
+        plan = PhasePlan(epochs=settings.epochs, features=kept.cost, **UPPER)
+
+        def attempt(own: Settings) -> Phase:
+            with upper_learner(bench.learn, parts, kept, own, journal) as (upper, amp):
+                return fit_phase(upper, replace(plan, precision=amp), own, on_event, journal, bench.learn.model, first)
+
+        last = _within_memory(bench, settings, plan.name, on_event, journal, attempt)
     return [*([first] if first else []), last]
 
 
+def _lower_stages(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journal, first: Phase | None) -> tuple[Divided, Features, Phase | None]:
+    """Divide the body, keep what its lower stages make of the images, and train the head on what the upper ones make of that, if it is not."""
+    learn = bench.learn
+    parts = divided(learn.model[0], settings.arch, int(settings.depth), settings.size)
+    kept = extract(parts.lower, learn.dls, bench.table, bench.store, settings, bench.stats, on_event)
+    if not first and settings.freeze_epochs:
+        set_seed(settings.seed, reproducible=True)  # the loader draws its own seed
+        adapt_batchnorm(parts.upper, ActivationLoader(kept.train, settings.bs, True, learn.dls.device), settings, on_event)
+        first = train_head(learn, features_of(kept, parts, on_event), settings.freeze_epochs, settings, on_event, journal)
+    return parts, kept, first
+
+
 def _all_layers(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journal, before: Phase | None) -> Phase:
-    """Train all layers; where a GPU's memory does not suffice, in smaller batches of which more are added up, from the phase's beginning."""
+    plan = PhasePlan(epochs=settings.epochs, **ALL_LAYERS)
+
+    def attempt(own: Settings) -> Phase:
+        if own != settings:
+            bench.learn.dls = bench.loaders(own)
+        with ready_for_all_layers(bench, own, journal) as amp:
+            return fit_phase(bench.learn, replace(plan, precision=amp), own, on_event, journal, bench.learn.model, before)
+
+    return _within_memory(bench, settings, plan.name, on_event, journal, attempt)
+
+
+def _within_memory(bench: Bench, settings: Settings, phase: str, on_event: OnEvent, journal: Journal, attempt: Callable[[Settings], Phase]) -> Phase:
+    """Train a phase; where a GPU's memory does not suffice, in smaller batches of which more are added up, from the phase's beginning."""
     began = copy.deepcopy(bench.learn.model.state_dict())
     while True:
         own = _halved(settings, journal.facts.get("halvings", 0))
-        if own != settings:
-            bench.learn.dls = bench.loaders(own)
         try:
-            with ready_for_all_layers(bench, own, journal) as amp:
-                plan = PhasePlan(epochs=settings.epochs, precision=amp, **ALL_LAYERS)
-                return fit_phase(bench.learn, plan, own, on_event, journal, bench.learn.model, before)
+            return attempt(own)
         except torch.OutOfMemoryError:
             if own.bs == 1 or not settings.auto_bs:
                 raise TrainingError(f"the memory of {bench.learn.dls.device} does not suffice for --bs {own.bs}", "Use a smaller --bs or --size") from None
         journal.facts["halvings"] = journal.facts.get("halvings", 0) + 1
         journal.write()
-        checkpoints.forget(journal, ALL_LAYERS["name"])
+        checkpoints.forget(journal, phase)
         bench.learn.opt = None
         bench.learn.model.load_state_dict(began)
         torch.cuda.empty_cache()
-        on_event(Event(ALL_LAYERS["name"], note=f"out of memory with {own.bs} images in a batch: half as many, twice as many batches to a step"))
+        on_event(Event(phase, note=f"out of memory with {own.bs} images in a batch: half as many, twice as many batches to a step"))
 
 
 def _halved(settings: Settings, times: int) -> Settings:
@@ -272,7 +303,7 @@ def train_first(bench: Bench, settings: Settings, on_event: OnEvent, journal: Jo
     if not epochs:
         return None, None
     if full:
-        adapt_batchnorm(bench.learn.model[0], bench.learn.dls, settings, on_event)
+        adapt_batchnorm(bench.learn.model[0], bench.learn.dls.train, settings, on_event)
     features = extract(bench.learn.model[0], bench.learn.dls, bench.table, bench.store, settings, bench.stats, on_event)
     return train_head(bench.learn, features, epochs, settings, on_event, journal), features
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +20,7 @@ if os.name == "posix":
 
 SUFFIX = ".unfinished"
 JOURNAL, LOCK = "journal.json", "lock"
+CLAIM, CLAIM_SECONDS = ".claim", 60.0  # of a folder that is about to be named; longer it does not take
 NEWEST = "newest"
 
 
@@ -148,17 +151,40 @@ def _claimed(parent: Path, run_id: str, facts: dict[str, Any]) -> Path:
     """Make the folder of a run that begins, under a name that neither a run nor another beginning one has."""
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        for attempt in range(1, 1000):
-            name = run_id if attempt == 1 else f"{run_id}-{attempt}"
-            folder = parent / f"{name}{SUFFIX}"
-            if not (parent / name).exists():
-                with suppress(FileExistsError):
-                    folder.mkdir()
-                    written(folder / JOURNAL, lambda file: file.write((json.dumps(facts, indent=1) + "\n").encode()))
+        _tidy(parent)
+        # It comes to its name with its journal inside: a kill in between would leave a name that nobody can go on with.
+        temporary = Path(tempfile.mkdtemp(prefix=".", suffix=CLAIM, dir=parent))
+        try:
+            written(temporary / JOURNAL, lambda file: file.write((json.dumps(facts, indent=1) + "\n").encode()))
+            for attempt in range(1, 1000):
+                name = run_id if attempt == 1 else f"{run_id}-{attempt}"
+                folder = parent / f"{name}{SUFFIX}"
+                if not (parent / name).exists() and _renamed(temporary, folder):
                     return folder
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise RunError(f"cannot write to {parent}: {error.strerror or error}", "Name a folder that can be written with --out") from None
     raise RunError(f"no free name for run {run_id} in {parent}")
+
+
+def _renamed(temporary: Path, folder: Path) -> bool:
+    """Rename a folder unless the name is taken, as it is by any folder that holds something."""
+    try:
+        temporary.rename(folder)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            return False
+        raise
+    return True
+
+
+def _tidy(parent: Path) -> None:
+    """Remove what a training left that was killed while it took its name."""
+    for left in parent.glob(f".*{CLAIM}"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > CLAIM_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
