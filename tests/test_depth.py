@@ -25,7 +25,7 @@ def trained(folder, on_event=lambda event: None, **flags):
     """Train in memory; return the network's weights and the phases."""
     task, chosen = resolved(folder, "middle", **{**SHORT, **flags})
     with training.prepared(task, chosen, on_event) as bench:
-        chosen, _ = training.settled(bench, chosen, on_event, Journal())
+        chosen, _ = planning.settled(bench, chosen, on_event, Journal())
         phases, _ = training.fit(bench, chosen, on_event, Journal())
         return {name: value.clone() for name, value in bench.learn.model.state_dict().items()}, phases
 
@@ -74,10 +74,10 @@ def test_the_cache_changes_nothing_of_what_is_trained(folder, monkeypatch, arch)
     ours, phases = trained(folder, **flags)
     extract, made = training.extract, []
 
-    def uncached(body, dls, table, store, chosen, stats, on_event):
-        kept = extract(body, dls, table, store, chosen, stats, on_event)
-        rows = sorted(table.part("train") + table.part("valid"), key=lambda row: row.path)
-        pixels = torch.cat([x for x, _ in features.plain_loader(dls, rows, 64)])
+    def uncached(body, bench, chosen, on_event):
+        kept = extract(body, bench, chosen, on_event)
+        rows = sorted(bench.table.part("train") + bench.table.part("valid"), key=lambda row: row.path)
+        pixels = torch.cat([x for x, _ in features.plain_loader(bench.learn.dls, rows, 64)])
 
         class Remade:
             shape, dtype = kept.train.arrays[0].shape, np.float32
@@ -138,18 +138,17 @@ def test_without_a_store_on_disk_the_same_is_kept_in_memory(folder, store):
 def test_views_give_way_then_stages_where_there_is_no_room(folder):
     task, chosen = resolved(folder, "middle", depth="3", views=4)
     with training.prepared(task, chosen, lambda event: None) as bench:
-        body, table = bench.learn.model[0], bench.table
-        train, valid = len(table.part("train")), len(table.part("valid"))
+        body, counts = bench.learn.model[0], features.image_counts(bench.table, chosen)
         shapes = {d: activations.shape_of(stages.divided(body, chosen.arch, d, 32), 32) for d in (1, 2, 3)}
 
         def room(depth, views):
-            return activations.gigabytes(shapes[depth], train + valid, train, replace(chosen, views=views))
+            return activations.gigabytes(shapes[depth], sum(counts[:views]), chosen)
 
         for wanted in ((3, 4), (3, 2), (2, 4), (2, 1)):
             limited = replace(chosen, cache_gb=room(*wanted) * 1.0001)
-            assert activations.affordable(body, table, limited, True) == (str(wanted[0]), wanted[1]), wanted
+            assert activations.affordable(bench, limited) == (str(wanted[0]), wanted[1]), wanted
         with pytest.raises(UsageError, match="there is no room for the activations of a single stage") as caught:
-            activations.affordable(body, table, replace(chosen, cache_gb=room(1, 1) / 2), True)
+            activations.affordable(bench, replace(chosen, cache_gb=room(1, 1) / 2))
     assert "--cache-gb" in caught.value.hint
 
 
@@ -229,10 +228,10 @@ def test_too_few_minutes_train_the_classifier_and_say_so(cli, folder):
 
 
 def timing(depth, step, lower=0.0):
-    return planning._Timing(depth, "", step, lower, 0.001, (4, 4, 4))
+    return planning._Timing(depth, "", step, lower, 0.001, [11_000, *[10_000] * 7])
 
 
-WORK = planning._Work(train=10_000, valid=1_000, stored=11_000, varied=10_000, gone=10.0, augment=0.0002, head=0.00005)
+WORK = planning._Work(train=10_000, valid=1_000, gone=10.0, augment=0.0002, head=0.00005)
 WHOLE = timing("all", 0.008)
 
 

@@ -16,7 +16,7 @@ from tlfast.unfinished import Journal
 
 def extracted(bench, chosen, events=None):
     listen = events.append if events is not None else lambda event: None
-    return features.extract(bench.learn.model[0], bench.learn.dls, bench.table, bench.store, chosen, bench.stats, listen)
+    return features.extract(bench.learn.model[0], bench, chosen, listen)
 
 
 def rows(part):

@@ -23,11 +23,10 @@ from fastai.torch_core import TensorCategory
 from torch import nn
 
 from . import cache, callbacks, precision
-from .data import ImageTable
+from .bench import Bench
 from .data.store import SPARE_GIB
-from .data.table import SPARE
 from .errors import UsageError
-from .features import LARGEST, Features, Part
+from .features import LARGEST, Features, Part, image_counts
 from .learner import metrics, network_input, split_parameters
 from .machine import free_disk_gib, free_memory_gib, release_memory
 from .probe import FeatureLoader
@@ -71,12 +70,13 @@ def _through(upper: nn.Module, part: Part, on_event: OnEvent) -> Part:
 
 
 @contextmanager
-def upper_learner(learn: Learner, parts: Divided, kept: Features, settings: Settings, journal: Journal) -> Iterator[tuple[Learner, str]]:
-    """Give a fastai Learner of the upper stages and the head of `learn` on what is kept, and its number format.
+def upper_learner(bench: Bench, parts: Divided, kept: Features, settings: Settings, journal: Journal) -> Iterator[tuple[Learner, str]]:
+    """Give a fastai Learner of the upper stages and the head on what is kept, and its number format.
 
-    They are the same layers: what it learns `learn` has at once.
+    They are layers of the whole network: what it learns that has at once.
     """
     release_memory()
+    learn = bench.learn
     body, head = learn.model
     device = learn.dls.device
     loaders = DataLoaders(ActivationLoader(kept.train, settings.bs, True, device), ActivationLoader(kept.valid, BATCH_FORWARD, False, device), device=device)
@@ -128,41 +128,41 @@ def ahead(read: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
             yield waiting.popleft().result()
 
 
-def affordable(body: nn.Module, table: ImageTable, settings: Settings, kept: bool) -> tuple[str, int]:
+def affordable(bench: Bench, settings: Settings) -> tuple[str, int]:
     """Return the depth and views of the settings, or fewer views or a higher stage where what is kept would take more room than there is.
 
     Two views are kept up as long as a higher stage allows it. What was decided once for the same images and settings stays so, for what is kept
     takes room itself. Raises UsageError where not even one view of the highest stage has room.
     """
+    body = bench.learn.model[0]
     deepest = len(stages(body, settings.arch))
     if int(settings.depth) > deepest:
         raise UsageError(f"--depth {settings.depth}: {settings.arch} has {deepest} stages above its stem", f"Use a number up to {deepest}, or all")
     shapes = {depth: shape_of(divided(body, settings.arch, depth, settings.size), settings.size) for depth in range(int(settings.depth), 0, -1)}
-    train, valid, spare = (len(table.part(part)) for part in ("train", "valid", SPARE))
+    counts = image_counts(bench.table, settings)
 
     def decide() -> dict[str, Any]:
-        room = _room(settings, kept)
+        room = _room(settings, bench.on_disk)
         for least in (min(2, settings.views), 1):
             for depth, shape in shapes.items():
                 for views in range(settings.views, least - 1, -1):
-                    if gigabytes(shape, train + valid + spare, train + spare, replace(settings, views=views)) <= room:
+                    if gigabytes(shape, sum(counts[:views]), settings) <= room:
                         return {"depth": str(depth), "views": views}
         return {}
 
     about = [settings.arch, settings.depth, settings.views, settings.size, settings.augment, settings.cache_gb, settings.cache_format, settings.store]
-    decided = cache.remembered("rooms", cache.key(layout=1, settings=about, images=table.fingerprint()), decide)
+    decided = cache.remembered("rooms", cache.key(layout=1, settings=about, images=bench.table.fingerprint()), decide)
     if "views" not in decided:
         raise UsageError("there is no room for the activations of a single stage", "Free some space, give more --cache-gb, or use --partial or --full")
     return decided["depth"], decided["views"]
 
 
-def _room(settings: Settings, kept: bool) -> float:
+def _room(settings: Settings, on_disk: bool) -> float:
     """Return the gigabytes that may be taken: of the disk, or of memory where nothing is kept on disk."""
-    free = (free_disk_gib(str(cache.root())) if kept else (free_memory_gib() or 0) / 2) - SPARE_GIB
+    free = (free_disk_gib(str(cache.root())) if on_disk else (free_memory_gib() or 0) / 2) - SPARE_GIB
     return min(max(free, 0.0) * 2**30 / 1e9, math.inf if settings.cache_gb is None else settings.cache_gb)
 
 
-def gigabytes(shape: tuple[int, ...], images: int, varied: int, settings: Settings) -> float:
-    """Return what activations of a shape take: `images` in the plain view, `varied` of them in each other view."""
-    count = images + (settings.views - 1) * varied if settings.augment != "none" else images
-    return math.prod(shape) * count * (2 if settings.cache_format == "fp16" else 4) / 1e9
+def gigabytes(shape: tuple[int, ...], images: int, settings: Settings) -> float:
+    """Return what the activations of so many images take."""
+    return math.prod(shape) * images * (2 if settings.cache_format == "fp16" else 4) / 1e9

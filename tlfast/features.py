@@ -15,6 +15,7 @@ from fastai.torch_core import set_seed
 from torch import nn
 
 from . import cache
+from .bench import Bench
 from .data import ImageTable, Store
 from .data.loaders import Stats, augmented_loader, plain_loader
 from .data.table import SPARE
@@ -79,36 +80,59 @@ class _View:
     rows: Sequence[Row]
 
 
-def extract(body: nn.Module, dls: DataLoaders, table: ImageTable, store: Store | None, settings: Settings, stats: Stats, on_event: OnEvent) -> Features:
-    """Run the backbone over the train part, once for each view, and over the valid part; or find what an earlier run kept.
+def extract(body: nn.Module, bench: Bench, settings: Settings, on_event: OnEvent) -> Features:
+    """Run the backbone, or its lower stages, over the train part, once for each view, and over the valid part; or find what an earlier run kept.
 
     The first view is the plain image, as it will be seen when judged: measured on seedlings, features of augmented views alone cost seven
     points of accuracy. The body is in eval mode, so that its BatchNorm statistics stay as they were.
     """
-    cheap = folded(body)
-    train, valid = table.part("train"), table.part("valid")
-    trainable = train + table.part(SPARE)
-    both = sorted(trainable + valid + (table.part("test") if table.own_folds else []), key=lambda row: row.path)  # another fold needs all of them
-    varied = both if settings.fold is not None else sorted(trainable, key=lambda row: row.path)  # with folds, every image is trained on by most of them
-    count = settings.views if settings.augment != "none" else 1
-    views = [_View(0, both), *(_View(number, varied) for number in range(1, count))]
-    about = _common_key(body, settings, stats, dls.device)
-    names = [cache.key(**about, **_view_key(view, settings, store)) if store and store.kept else "" for view in views]
+    cheap, views = folded(body), _views(bench.table, settings)
+    names = _names(body, bench, views, settings)
     kept = [cache.find(KIND, name) if name else None for name in names]
     found = [_opened(*each) if each else None for each in kept]
     total = sum(len(view.rows) for view, array in zip(views, found, strict=True) if array is None)
     started, done = time.perf_counter(), 0
     for i, view in enumerate(views):
         if found[i] is None:
-            batches = _batches(cheap, _loader(dls, view, settings), settings, lambda n, before=done: on_event(Event("backbone: features", before + n, total)))
+            batches = _batches(
+                cheap, _loader(bench.learn.dls, view, settings), settings, lambda n, before=done: on_event(Event("backbone: features", before + n, total))
+            )
             found[i] = _made(batches, names[i])
             done += len(view.rows)
     earlier = sum(about["seconds"] for _, about in filter(None, kept))
     cost = Pass(total, time.perf_counter() - started, sum(len(view.rows) for view in views) - total, earlier)
-    classes = {label: i for i, label in enumerate(table.classes)}
-    count_valid = count if settings.fold is not None else 1
+    classes = {label: i for i, label in enumerate(bench.table.classes)}
+    train, valid = bench.table.part("train"), bench.table.part("valid")
+    count, count_valid = len(views), len(views) if settings.fold is not None else 1
     parts = [_part(rows, views[:n], found[:n], classes) for rows, n in ((train, count), (valid, 1), (valid, count_valid))]
     return Features(*parts, cost)
+
+
+def image_counts(table: ImageTable, settings: Settings) -> list[int]:
+    """Return how many images are run in each view, the plain one first."""
+    return [len(view.rows) for view in _views(table, settings)]
+
+
+def unmade(body: nn.Module, bench: Bench, settings: Settings) -> list[int]:
+    """Return how many images of each view no earlier run has kept what the body makes of."""
+    views = _views(bench.table, settings)
+    return [0 if name and cache.find(KIND, name) else len(view.rows) for name, view in zip(_names(body, bench, views, settings), views, strict=True)]
+
+
+def _views(table: ImageTable, settings: Settings) -> list[_View]:
+    trainable = table.part("train") + table.part(SPARE)
+    judged = table.part("valid") + (table.part("test") if table.own_folds else [])  # another fold needs all of them
+    both = sorted(trainable + judged, key=lambda row: row.path)
+    varied = both if settings.fold is not None else sorted(trainable, key=lambda row: row.path)  # with folds, every image is trained on by most of them
+    return [_View(0, both), *(_View(number, varied) for number in range(1, settings.views if settings.augment != "none" else 1))]
+
+
+def _names(body: nn.Module, bench: Bench, views: Sequence[_View], settings: Settings) -> list[str]:
+    """Return the name that each view's features are kept under, from all that they depend on; "" where nothing is kept."""
+    if not bench.store or not bench.on_disk:
+        return [""] * len(views)
+    about = _common_key(body, settings, bench.stats, bench.learn.dls.device)
+    return [cache.key(**about, **_view_key(view, settings, bench.store)) for view in views]
 
 
 def _common_key(body: nn.Module, settings: Settings, stats: Stats, device: torch.device) -> dict[str, Any]:

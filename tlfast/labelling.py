@@ -56,7 +56,7 @@ def suspects(task: Task, settings: Settings, rows: Sequence[Row], on_event: OnEv
 def outliers(task: Task, settings: Settings, rows: Sequence[Row], on_event: OnEvent) -> list[Finding]:
     """Name the images whose ten nearest others are far, the farthest first, by their plain view's features; those of the folds are found again."""
     with training.prepared(task, trials.on_fold(settings, FOLDS, 0), ignore) as bench:
-        features = extract(bench.learn.model[0], bench.learn.dls, bench.table, bench.store, settings, bench.stats, on_event)
+        features = extract(bench.learn.model[0], bench, settings, on_event)
         paths = [row.path for part in ("train", "valid") for row in bench.table.part(part)]
     vectors = np.concatenate([part.arrays[0][part.places[0]] for part in (features.train, features.valid)]).astype(np.float32)
     if len(vectors) <= NEIGHBOURS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -17,9 +18,8 @@ from fastai.learner import Learner
 from torch import nn
 
 from .activations import ActivationLoader, affordable, gigabytes, shape_of
-from .data import ImageTable
-from .data.table import SPARE
-from .features import Part
+from .bench import Bench
+from .features import Part, image_counts, unmade
 from .fitting import FINDER_STEPS, quiet
 from .folding import folded
 from .learner import feature_count, network_input
@@ -41,36 +41,38 @@ CLOSING = 3.0  # seconds of export, plots and files at the end of a training
 
 @dataclass(frozen=True)
 class _Timing:
-    """What a depth costs: seconds an image of a training step, of the frozen part's pass and of the trained part's; the activations' shape."""
+    """What a depth costs: seconds an image of a training step, of the frozen part's pass and of the trained part's.
+
+    Of each view: `unmade` images that the frozen part must yet be run on, and `gigabytes` that are kept of it.
+    """
 
     depth: str
     trains: str
     step: float
     lower: float
     upper: float
-    shape: tuple[int, ...]
+    unmade: Sequence[int]
+    gigabytes: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
 class _Work:
-    """How much there is to do: images to train on, to judge by, to store in the plain view and in each other view; seconds gone by so far.
+    """How much there is to do: images to train on and to judge by; seconds gone by so far.
 
     `augment` and `head` are seconds: of augmenting an image, and of a training step of the head for one image's features.
     """
 
     train: int
     valid: int
-    stored: int
-    varied: int
     gone: float
     augment: float
     head: float
 
 
-def settled(learn: Learner, table: ImageTable, kept: bool, settings: Settings, on_event: OnEvent, journal: Journal) -> tuple[Settings, list[Choice]]:
+def settled(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journal) -> tuple[Settings, list[Choice]]:
     """Return the settings with a depth, views and epochs where they were left to be chosen, and what there was to choose from.
 
-    `kept` says whether activations would be kept on disk. What an interrupted training had decided stays so. Raises UsageError where the backbone
+    What an interrupted training had decided stays so. Raises UsageError where the backbone
     cannot be divided, or there is no room for what is to be kept.
     """
     plan: list[Choice] = []
@@ -78,14 +80,14 @@ def settled(learn: Learner, table: ImageTable, kept: bool, settings: Settings, o
         asked = settings
 
         def choose() -> list[dict[str, Any]]:
-            return [asdict(choice) for choice in choices(learn, table, asked, journal.seconds, on_event)]
+            return [asdict(choice) for choice in choices(bench, asked, journal.seconds, on_event)]
 
         plan = [Choice(**values) for values in journal.once("plan", choose)]
         on_event(Event("depth", plan=plan))
         settings = _chosen(settings, next(choice for choice in plan if choice.chosen))
     if settings.strategy == "middle":
-        wanted, body = settings, learn.model[0]
-        depth, views = journal.once("room", lambda: affordable(body, table, wanted, kept))
+        wanted = settings
+        depth, views = journal.once("room", lambda: affordable(bench, wanted))
         settings = replace(settings, depth=depth, views=views)
         if settings != wanted:
             found = f"what --depth {wanted.depth} keeps of {wanted.views} views takes more room than there is"
@@ -93,16 +95,16 @@ def settled(learn: Learner, table: ImageTable, kept: bool, settings: Settings, o
     return settings, plan
 
 
-def choices(learn: Learner, table: ImageTable, settings: Settings, gone: float, on_event: OnEvent) -> list[Choice]:
+def choices(bench: Bench, settings: Settings, gone: float, on_event: OnEvent) -> list[Choice]:
     """Return what each depth would take, the shallowest first, one of them chosen. `gone` counts the seconds of the training so far.
 
     With `settings.minutes` views and epochs are as many as the time allows, the settings' at the most; without, they are the settings' own.
     """
     started = time.perf_counter()
-    timings, head = _timings(learn, settings, on_event)
-    train, valid, spare = (len(table.part(part)) for part in ("train", "valid", SPARE))
-    augment = _augmenting(learn)
-    work = _Work(train, valid, train + valid + spare, train + spare, gone + time.perf_counter() - started, augment, head)
+    timings, head = _timings(bench, settings, on_event)
+    train, valid = (len(bench.table.part(part)) for part in ("train", "valid"))
+    augment = _augmenting(bench.learn)
+    work = _Work(train, valid, gone + time.perf_counter() - started, augment, head)
     if settings.minutes is None:
         found = [_predicted(timing, timings[-1], work, settings) for timing in timings]
         limit = AUTO_SHARE * found[-1].seconds
@@ -143,16 +145,16 @@ def _predicted(timing: _Timing, whole: _Timing, work: _Work, settings: Settings)
     views = min(settings.views, Settings.views) if full else settings.views
     epochs = max(settings.epochs, Settings.epochs) if partial else settings.epochs  # those of a head cost little
     kept = timing.lower if not full else whole.upper
-    seconds = work.gone + work.stored * kept + (views - 1) * work.varied * (kept + work.augment)
+    plain, *varied = timing.unmade[:views]
+    seconds = work.gone + plain * kept + sum(varied) * (kept + work.augment)
     seconds += _head_seconds(work, settings, *((views, epochs) if partial else (views if full else 1, settings.freeze_epochs)))
     if not partial:
         seconds += ADAPTING_BATCHES * settings.bs * (whole.upper + work.augment if full else timing.upper)
-        seconds += work.stored * timing.upper if not full else 0.0
+        seconds += (work.train + work.valid) * timing.upper if not full else 0.0
         step = timing.step + (work.augment if full else 0.0)
         seconds += _searching(settings) * settings.bs * step + epochs * (work.train * step + work.valid * timing.upper)
     seconds += work.valid * whole.upper + CLOSING
-    space = gigabytes(timing.shape, work.stored, work.varied, replace(settings, views=views)) if not full else 0.0
-    return Choice(timing.depth, timing.trains, 1 / timing.step, space, views, epochs, seconds)
+    return Choice(timing.depth, timing.trains, 1 / timing.step, sum(timing.gigabytes[:views]), views, epochs, seconds)
 
 
 def _head_seconds(work: _Work, settings: Settings, views: int, epochs: int) -> float:
@@ -167,8 +169,9 @@ def _searching(settings: Settings) -> int:
 # Timing
 
 
-def _timings(learn: Learner, settings: Settings, on_event: OnEvent) -> tuple[list[_Timing], float]:
+def _timings(bench: Bench, settings: Settings, on_event: OnEvent) -> tuple[list[_Timing], float]:
     """Time each depth on noise, with a copy of the network; return also the seconds an image of the head alone."""
+    learn, counts = bench.learn, image_counts(bench.table, settings)
     body, head = copy.deepcopy(learn.model)
     names = stages(body, settings.arch)
     depths = sorted({round(i) for i in np.linspace(1, len(names), min(len(names), MOST_DEPTHS))})
@@ -177,19 +180,24 @@ def _timings(learn: Learner, settings: Settings, on_event: OnEvent) -> tuple[lis
     device, bs = learn.dls.device, settings.bs
     plain = _forward(body, image, bs, device)
     gain = _forward(folded(body), image, bs, device) / plain
-    found = [_Timing(PARTIAL, "the classifier", 0.0, gain * plain, 0.0, (feature_count(body, settings.size),))]
+    width = feature_count(body, settings.size)
+    found = [_Timing(PARTIAL, "the classifier", 0.0, gain * plain, 0.0, unmade(body, bench, settings), _gigabytes((width,), counts, settings))]
     for done, depth in enumerate(depths):
         on_event(Event("timing depths", done, len(depths) + 1))
         parts = divided(body, settings.arch, depth, settings.size)
         shape, lower = shape_of(parts, settings.size), _forward(parts.lower, image, bs, device)
         step = _step(learn, nn.Sequential(parts.upper, head), shape, bs)
-        found.append(_Timing(str(depth), f"{names[-depth]} and above", step, gain * lower, max(0.0, plain - lower), shape))
+        room = unmade(parts.lower, bench, settings), _gigabytes(shape, counts, settings)
+        found.append(_Timing(str(depth), f"{names[-depth]} and above", step, gain * lower, max(0.0, plain - lower), *room))
     on_event(Event("timing depths", len(depths), len(depths) + 1))
-    found.append(_Timing(FULL, "all layers", _step(learn, nn.Sequential(body, head), image, bs), 0.0, plain, image))
+    found.append(_Timing(FULL, "all layers", _step(learn, nn.Sequential(body, head), image, bs), 0.0, plain, counts))  # its statistics are adapted first
     on_event(Event("timing depths", len(depths) + 1, len(depths) + 1))
-    features = found[0].shape
-    per_feature = _step(learn, head, features, head_batch(FEATURES, bs))
+    per_feature = _step(learn, head, (width,), head_batch(FEATURES, bs))
     return [replace(found[0], step=per_feature), *found[1:]], per_feature
+
+
+def _gigabytes(shape: tuple[int, ...], counts: Sequence[int], settings: Settings) -> list[float]:
+    return [gigabytes(shape, count, settings) for count in counts]
 
 
 @torch.inference_mode()

@@ -7,15 +7,13 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from fastai.data.core import DataLoaders
-from fastai.learner import Learner
 from fastai.torch_core import set_seed
 
 from . import (
@@ -36,8 +34,9 @@ from . import (
     unfinished,
 )
 from .activations import UPPER, ActivationLoader, features_of, upper_learner
+from .bench import Bench
 from .data import ImageTable, Store, load_table, open_store
-from .data.loaders import Stats, build_loaders, plain_loader
+from .data.loaders import build_loaders, plain_loader
 from .data.sources import locate
 from .data.store import digests
 from .data.table import SPLITS
@@ -47,7 +46,7 @@ from .fitting import PhasePlan, class_weights, find_rate, fit_phase
 from .machine import release_memory
 from .outcomes import Plan, TrainResult
 from .probe import adapt_batchnorm, train_head
-from .results import Agreement, Choice, Evaluation, Event, OnEvent, Phase, Predictions, RateCurve, ignore
+from .results import Agreement, Evaluation, Event, OnEvent, Phase, Predictions, RateCurve, ignore
 from .settings import Settings, Task
 from .stages import Divided, divided
 from .unfinished import Journal
@@ -59,21 +58,6 @@ ALL_LAYERS = {"name": "all layers", "spread": 5.0, "rate_scale": 10.0}
 
 
 BATCHNORM = "head and BatchNorm"
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Everything that a training works on, built from its settings."""
-
-    table: ImageTable
-    store: Store | None
-    weights: backbones.Weights
-    stats: Stats
-    learn: Learner
-
-    def loaders(self, settings: Settings) -> DataLoaders:
-        """Return the loaders again, for other settings of the same images."""
-        return build_loaders(self.table, settings, self.stats, self.learn.dls.device, self.store)
 
 
 def train(task: Task, settings: Settings, on_event: OnEvent = ignore, resume: str = "", like: Mapping[str, Any] = MappingProxyType({})) -> TrainResult:
@@ -108,7 +92,7 @@ def _trained(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journ
             on_event(Event("data", note=f"the {name} are not those of the run that is repeated: its figures will be others"))
         if journal.once(name, lambda value=said: value) != said:
             raise DataError(f"the {name} are not those that the interrupted training began with", "Put them back, or train anew without --resume")
-    settings, plan = settled(bench, settings, on_event, journal)
+    settings, plan = planning.settled(bench, settings, on_event, journal)
     phases, _ = fit(bench, settings, on_event, journal)
     predictions = judge(bench, settings, on_event)
     result = evaluation.evaluate(predictions, "valid", seed=settings.seed)
@@ -129,18 +113,13 @@ def _resuming(settings: Settings, journal: Journal) -> str:
 def plan(task: Task, settings: Settings, on_event: OnEvent = ignore) -> Plan:
     """Say what `train` would do with these settings: data, weights, model size. Writes nothing."""
     with prepared(task, settings, on_event) as bench:
-        settings, choices = settled(bench, settings, on_event, Journal())
+        settings, choices = planning.settled(bench, settings, on_event, Journal())
         body, head = bench.learn.model
         parts = {"partial": [head], "middle": [head], "full": [head, body]}[settings.strategy]
         if settings.strategy == "middle":
             parts.append(divided(body, settings.arch, int(settings.depth), settings.size).upper)
         total, trained = (sum(p.numel() for part in those for p in part.parameters()) for those in ([body, head], parts))
         return Plan(settings.to_dict(), bench.table.summary(), str(bench.weights), str(bench.learn.dls.device), total, trained, choices)
-
-
-def settled(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journal) -> tuple[Settings, list[Choice]]:
-    """Return the settings with a depth, views and epochs where they were left to be chosen, and what there was to choose from."""
-    return planning.settled(bench.learn, bench.table, bool(bench.store and bench.store.kept), settings, on_event, journal)
 
 
 def lr_find(task: Task, settings: Settings, on_event: OnEvent = ignore) -> dict[str, tuple[RateCurve, Path]]:
@@ -152,7 +131,7 @@ def lr_find(task: Task, settings: Settings, on_event: OnEvent = ignore) -> dict[
     runs.check_writable(settings.out, settings.task, "")
     stamp, found = f"{datetime.now():%Y%m%d-%H%M%S}", {}
     with prepared(task, settings, on_event) as bench:
-        settings, _ = settled(bench, settings, on_event, Journal())
+        settings, _ = planning.settled(bench, settings, on_event, Journal())
         for name, curve in _curves(bench, settings, on_event).items():
             picture = Path(settings.out) / settings.task / f"lr-find-{stamp}-{name.replace(' ', '-')}.png"
             found[name] = (curve, plotting.rate_curve(curve, picture, f"{settings.task}: learning-rate finder, {name}"))
@@ -166,7 +145,7 @@ def _curves(bench: Bench, settings: Settings, on_event: OnEvent) -> dict[str, Ra
         first, _ = train_first(bench, settings, on_event, Journal())
     curves = {first.name: first.curve} if first and first.curve else {}
     if settings.strategy == "middle":
-        with upper_learner(bench.learn, parts, kept, settings, Journal()) as (upper, _):
+        with upper_learner(bench, parts, kept, settings, Journal()) as (upper, _):
             curves[UPPER["name"]] = find_rate(upper, PhasePlan(epochs=settings.epochs, **UPPER), on_event)
     if settings.strategy == "full":
         with ready_for_all_layers(bench, settings, Journal()):
@@ -221,7 +200,7 @@ def _upper_stages(bench: Bench, settings: Settings, on_event: OnEvent, journal: 
         plan = PhasePlan(epochs=settings.epochs, features=kept.cost, **UPPER)
 
         def attempt(own: Settings) -> Phase:
-            with upper_learner(bench.learn, parts, kept, own, journal) as (upper, amp):
+            with upper_learner(bench, parts, kept, own, journal) as (upper, amp):
                 return fit_phase(upper, replace(plan, precision=amp), own, on_event, journal, bench.learn.model, first)
 
         last = _within_memory(bench, settings, plan.name, on_event, journal, attempt)
@@ -232,7 +211,7 @@ def _lower_stages(bench: Bench, settings: Settings, on_event: OnEvent, journal: 
     """Divide the body, keep what its lower stages make of the images, and train the head on what the upper ones make of that, if it is not."""
     learn = bench.learn
     parts = divided(learn.model[0], settings.arch, int(settings.depth), settings.size)
-    kept = extract(parts.lower, learn.dls, bench.table, bench.store, settings, bench.stats, on_event)
+    kept = extract(parts.lower, bench, settings, on_event)
     if not first and settings.freeze_epochs:
         set_seed(settings.seed, reproducible=True)  # the loader draws its own seed
         adapt_batchnorm(parts.upper, ActivationLoader(kept.train, settings.bs, True, learn.dls.device), settings, on_event)
@@ -304,7 +283,7 @@ def train_first(bench: Bench, settings: Settings, on_event: OnEvent, journal: Jo
         return None, None
     if full:
         adapt_batchnorm(bench.learn.model[0], bench.learn.dls.train, settings, on_event)
-    features = extract(bench.learn.model[0], bench.learn.dls, bench.table, bench.store, settings, bench.stats, on_event)
+    features = extract(bench.learn.model[0], bench, settings, on_event)
     return train_head(bench.learn, features, epochs, settings, on_event, journal), features
 
 

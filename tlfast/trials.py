@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import backbones, cache, exporting, training
+from . import backbones, cache, exporting, planning, training
 from .calibration import tempered
 from .data import load_table
 from .data.sources import locate
@@ -66,7 +66,7 @@ def _trained(folder: Path, task: Task, settings: Settings, on_event: OnEvent) ->
     """Train, and write what is predicted for the valid part; return what it cost."""
     with training.prepared(task, settings, on_event) as bench:
         started = time.perf_counter()
-        settings, _ = training.settled(bench, settings, on_event, Journal())
+        settings, _ = planning.settled(bench, settings, on_event, Journal())
         phases, features = training.fit(bench, settings, on_event, Journal())
         seconds = time.perf_counter() - started + _kept_seconds(phases)
         rows, classes, head = bench.table.part("valid"), bench.table.classes, bench.learn.model[1]
