@@ -72,9 +72,9 @@ def test_fp16_is_refused_without_a_gpu(folder):
 def test_the_faster_format_is_chosen_once(folder, monkeypatch):
     timed = []
 
-    def seconds(learn, settings):
-        timed.append(settings.bs)
-        return {"off": 2.0, "bf16": 1.0 if settings.bs == 8 else 1.9}
+    def seconds(learn, shape):
+        timed.append(shape[0])
+        return {"off": 2.0, "bf16": 1.0 if shape[0] == 8 else 1.9}
 
     monkeypatch.setattr(precision, "_seconds", seconds)
     assert [watched(folder, device="cpu", bs=bs)[1].precision for bs in (8, 8, 6)] == ["bf16", "bf16", "off"] and timed == [8, 6]
@@ -84,7 +84,7 @@ def test_timing_leaves_the_model_as_it_was(folder):
     task, chosen = resolved(folder, "full")
     with training.prepared(task, chosen, lambda event: None) as bench:
         before = copy.deepcopy(bench.learn.model.state_dict())
-        assert all(seconds > 0 for seconds in precision._seconds(bench.learn, chosen).values())
+        assert all(seconds > 0 for seconds in precision._seconds(bench.learn, (chosen.bs, 3, chosen.size, chosen.size)).values())
         after = bench.learn.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 

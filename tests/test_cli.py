@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import re
 import subprocess
@@ -250,6 +251,20 @@ def test_interrupted_command_ends_with_130(cli, monkeypatch):
     monkeypatch.setattr(machine, "versions", interrupt)
     outcome = cli("doctor")
     assert outcome.code == 130 and "interrupted" in outcome.err
+
+
+@pytest.mark.parametrize(("number", "said"), [(errno.EROFS, "cannot write"), (errno.ENOSPC, "cannot write"), (errno.EACCES, "no access to")])
+def test_a_run_that_cannot_be_written_to_is_one_clear_error(cli, folder, monkeypatch, number, said):
+    run = cli("train", folder, *TINY, "--epochs", 1, "--json").json["folder"]
+
+    def refuse(self, *args, **options):
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    for command in (["interpret", run], ["report", run]):
+        outcome = cli(*command)
+        assert outcome.code == 1 and said in outcome.err and os.strerror(number) in outcome.err and "not expected" not in outcome.err
 
 
 def test_doctor_says_that_the_cores_are_busy(cli, monkeypatch):

@@ -124,7 +124,7 @@ def test_archs_and_settings_files(cli, folder, tmp_path, trainings):
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    (["--arms", "half"], "--arms 'half' is neither partial nor full"),
+    (["--arms", "half"], "--arms 'half' is neither partial, full, a depth nor a TOML file"),
     (["--arms", ","], "--arms names nothing"),
     (["--arms", "partial"], "one arm (partial) and nothing to compare it with"),
     (["--arms", "partial,partial"], "two arms are the same"),

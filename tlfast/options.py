@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 from collections.abc import Callable
@@ -46,6 +47,9 @@ Split = Annotated[str, typer.Option(help="Which part to look at: valid, or test,
 Moved = Annotated[str, typer.Option("--data", help="Where the run's images lie now, if they were moved.", show_default=False)]
 Full = Annotated[bool | None, typer.Option("--full/--partial", help="Train all layers, or only the classifier.", show_default="partial")]
 Config = Annotated[str, typer.Option(help="TOML file of settings, or the run.json of a run to repeat; a flag beats the file.", show_default=False)]
+
+NO_ROOM = (errno.EROFS, errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # a disk that takes nothing, or no more
+NO_ACCESS = (errno.EACCES, errno.EPERM)
 
 COMMON = {
     "quiet": (bool, typer.Option("--quiet", "-q", help="No progress, no remarks.", rich_help_panel="Output"), False),
@@ -104,10 +108,20 @@ def _run(function: Callable, values: dict[str, Any], quiet: bool, as_json: bool,
             import traceback
 
             traceback.print_exc()
-        unexpected = TlfastError(f"{type(error).__name__}: {error}", "This is not expected; --debug shows where it came from")
-        known = error if isinstance(error, TlfastError) else unexpected
+        known = _known(error)
         screen.error(known)
         raise typer.Exit(known.exit_code) from None
+
+
+def _known(error: Exception) -> TlfastError:
+    """Return an error in our words: what a disk says of a file, else that it is not expected."""
+    if isinstance(error, TlfastError):
+        return error
+    if isinstance(error, OSError) and error.filename and error.errno in (*NO_ROOM, *NO_ACCESS):
+        cannot = "cannot write" if error.errno in NO_ROOM else "no access to"
+        hint = "Make room or allow it to be used; a run's folder can be copied elsewhere and named by its path"
+        return TlfastError(f"{cannot} {error.filename}: {error.strerror}", hint)
+    return TlfastError(f"{type(error).__name__}: {error}", "This is not expected; --debug shows where it came from")
 
 
 def _keyword(name: str, annotation: Any, option: Any, default: Any) -> inspect.Parameter:

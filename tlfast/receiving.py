@@ -14,6 +14,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 FIELD = "file"
 LARGEST_HEAD = 64 << 10  # bytes of a request's head
+LINGER = 0.5  # seconds that the rest of a refused body is taken in for: a connection closed on unread bytes is reset, and the answer lost with it
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ async def _body(request: Request, limits: Limits) -> bytes:
     said = request.headers.get("content-length", "0")
     too_large = HTTPException(413, f"more than the limit of {limits.body >> 20} MB", {"Connection": "close"})
     if said.isdigit() and int(said) > limits.body:
+        await _take_in(request)
         raise too_large
 
     async def read() -> bytes:
@@ -96,6 +98,7 @@ async def _body(request: Request, limits: Limits) -> bytes:
         async for block in request.stream():
             size += len(block)
             if size > limits.body:
+                await _take_in(request)
                 raise too_large
             blocks.append(block)
         return b"".join(blocks)
@@ -106,6 +109,18 @@ async def _body(request: Request, limits: Limits) -> bytes:
         raise HTTPException(408, f"the request did not arrive within {limits.seconds:g} seconds", {"Connection": "close"}) from None
     except ClientDisconnect:
         raise HTTPException(400, "the request was broken off") from None
+
+
+async def _take_in(request: Request) -> None:
+    """Receive and forget what still comes of a body; nothing where the sender waits to be asked for it."""
+
+    async def forget() -> None:
+        while (await request.receive()).get("more_body"):
+            pass
+
+    if "expect" not in request.headers:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(forget(), LINGER)
 
 
 async def _parts(request: Request, body: bytes, limits: Limits) -> list[tuple[str, bytes]]:
