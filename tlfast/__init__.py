@@ -6,6 +6,7 @@ load("exports/fer").predict("face.jpg").label
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Literal, overload
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from .prediction import Classifier
 
 __all__ = ["load"]
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime tells its maker that it is used, unless it is asked not to before it is imported
 
 
 @overload

@@ -161,7 +161,7 @@ class Settings:
     seed: int = setting(0, "Seed of every random choice.", group="Training", check=between(0, 2**32 - 1))
     auto_bs: bool = setting(True, "With --full or --depth: where a GPU's memory does not suffice, halve the batch and add up twice as many.", group="Training")
     checkpoint_minutes: float = setting(
-        10.0, "Keep the state of the training this often, for --resume, beside that after each epoch of more than seconds.", group="Training", check=at_least(0)
+        10.0, "Keep the state of the training this often, for --resume; also after epochs, at least five seconds apart.", group="Training", check=at_least(0)
     )
 
     onnx: bool = setting(True, "Also export model.onnx, which tlfast predict and other programs use, and check it.", group="Run")

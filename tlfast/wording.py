@@ -81,7 +81,7 @@ def figures(e: Evaluation) -> dict[str, str]:
         **known,
         **{f"among the {k} likeliest": f"{share:.4f}" for k, share in e.top.items()},
         "calibration error": f"{c.error:.4f}, {c.error_before:.4f} before temperature {c.temperature:.3f}",
-        "sure answers": "; ".join(promised) or "90% right at no confidence",
+        "sure answers": "; ".join(promised) or "never 90% right, however sure",
     }
 
 
@@ -91,6 +91,8 @@ def imbalance(summary: DataSummary) -> str:
     if not counts or not min(counts.values()):
         return ""
     most, least = max(counts, key=lambda label: counts[label]), min(counts, key=lambda label: counts[label])
+    if counts[most] == counts[least]:
+        return ""
     return f"{most} has {counts[most] / counts[least]:.1f} times the training images of {least}"
 
 

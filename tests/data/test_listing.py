@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import pytest
 
 from tests.conftest import draw
@@ -40,3 +42,26 @@ def test_wrong_columns_and_archives(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"PK")
     with pytest.raises(DataError, match="is not a zip that can be read"):
         list(listing.gather([str(tmp_path / "a.zip")]))
+
+
+def test_an_empty_table(tmp_path):
+    (tmp_path / "list.csv").write_text("\n")
+    with pytest.raises(DataError, match="list.csv is empty"):
+        list(listing.gather([str(tmp_path / "list.csv")]))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("../b/1.png", "points outside the archive"),
+        ("b\\..\\..\\1.png", "points outside the archive"),
+        ("/b/1.png", "has an absolute path"),
+        ("C:/b/1.png", "has an absolute path"),
+    ],
+)
+def test_a_zip_that_names_a_place_outside_of_it_is_not_read(tmp_path, name, reason):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("b/1.png", b"")
+        file.writestr(name, b"")
+    with pytest.raises(DataError, match=f"{reason}.*nothing was read"):
+        listing.members(tmp_path / "a.zip")

@@ -106,6 +106,7 @@ def test_csv(tmp_path, folder):
         ("path,label\n,x\n", {}, DataError, "mine.csv line 2: no path"),
         ("path,label,split\na.png,x,holdout\n", {}, DataError, "mine.csv line 2: 'holdout' is not a part"),
         ("path,label\n", {}, DataError, "has a header but no rows"),
+        ("", {}, DataError, "mine.csv is empty"),
     ],
 )
 def test_bad_csv(tmp_path, text, flags, error, message):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import glob
 import os
+import re
 import time
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from .. import images
 from ..errors import DataError, UsageError
@@ -28,18 +29,37 @@ def walk(root: str | Path) -> Iterator[str]:
 
 
 def members(archive: str | Path) -> list[str]:
-    """Return the image names in a zip, sorted. Raises DataError."""
+    """Return the image names in a zip, sorted. Raises DataError, also where one names a place outside of it."""
     try:
         with zipfile.ZipFile(archive) as file:
             names = [info.filename for info in file.infolist() if not info.is_dir()]
     except (OSError, *images.DAMAGED_ZIP) as error:
         raise DataError(f"{archive} is not a zip that can be read ({error})", "Check it with: python -m zipfile -t FILE") from None
+    for name in names:
+        if problem := outside(name):
+            hint = "It was made by hand or with ill intent; if you trust it, unpack it yourself and name the folder"
+            raise DataError(f"{archive}: '{name}' {problem}; nothing was read", hint)
     return sorted({name for name in names if images.is_image_name(name) and not name.startswith("__MACOSX/")})  # of two that are called the same one is read
+
+
+def inner_path(name: str) -> PurePosixPath:
+    """Return the path of a zip's member."""
+    return PurePosixPath(name.replace("\\", "/"))  # some Windows tools write "\"
+
+
+def outside(name: str) -> str:
+    """Say how the name of a zip's member leads out of the zip; nothing where it does not."""
+    path = inner_path(name)
+    if path.is_absolute() or re.match("[A-Za-z]:", path.as_posix()):
+        return "has an absolute path"
+    return "points outside the archive" if ".." in path.parts else ""
 
 
 def records(path: Path) -> tuple[list[str], Iterator[dict[str, str]]]:
     """Return the columns of a CSV (or ;- or tab-separated) file and its records. Raises DataError."""
     text = _text(path)
+    if not text.strip():
+        raise DataError(f"{path} is empty", "Give it a line of column names and a line for each image")
     try:
         delimiter = csv.Sniffer().sniff(text.partition("\n")[0], ",;\t").delimiter
     except csv.Error:  # a single column

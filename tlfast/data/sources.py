@@ -6,14 +6,13 @@ A folder of `data/` is filled under a temporary name beside it and renamed: it i
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import stat
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ..errors import DataError, UsageError
 from ..images import DAMAGED_ZIP, is_image_name
@@ -21,6 +20,7 @@ from ..results import Event, OnEvent, ignore
 from ..settings import Source, Task
 from .download import CHUNK, download, explained
 from .hub import from_hub
+from .listing import inner_path, outside
 
 DOWNLOADS = ".downloads"  # below the data folder; kept there, so that a broken download goes on where it stopped
 
@@ -192,22 +192,15 @@ def _check_members(archive: Path, members: list[zipfile.ZipInfo]) -> None:
 
 
 def _problem(member: zipfile.ZipInfo) -> str:
-    path = _inner_path(member)
-    if path.is_absolute() or re.match("[A-Za-z]:", path.as_posix()):
-        return "has an absolute path"
-    if ".." in path.parts:
-        return "points outside the archive"
+    if problem := outside(member.filename):
+        return problem
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link or a special file"
     return "is encrypted" if member.flag_bits & 1 else ""
 
 
-def _inner_path(member: zipfile.ZipInfo) -> PurePosixPath:
-    return PurePosixPath(member.filename.replace("\\", "/"))  # some Windows tools write "\"
-
-
 def _extract(file: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    path = target / _inner_path(member)
+    path = target / inner_path(member.filename)
     path.parent.mkdir(parents=True, exist_ok=True)
     with file.open(member) as inner, path.open("wb") as outer:
         shutil.copyfileobj(inner, outer, CHUNK)
