@@ -16,6 +16,7 @@ from tests.conftest import TINY
 from tests.test_training import resolved, weights_before_and_after
 from tlfast import activations, cache, features, fitting, learner, planning, runs, settings, stages, tasks, training
 from tlfast.errors import DataError, UsageError
+from tlfast.results import Choice
 from tlfast.unfinished import Journal
 
 SHORT = {"epochs": 2, "freeze_epochs": 1, "onnx": False}
@@ -80,7 +81,7 @@ def test_the_cache_changes_nothing_of_what_is_trained(folder, monkeypatch, arch)
         pixels = torch.cat([x for x, _ in features.plain_loader(bench.learn.dls, rows, 64)])
 
         class Remade:
-            shape, dtype = kept.train.arrays[0].shape, np.float32
+            shape, dtype = kept.train.arrays[0].shape, np.dtype(np.float32)
 
             def __getitem__(self, chosen):
                 made.append(len(chosen))
@@ -135,6 +136,14 @@ def test_without_a_store_on_disk_the_same_is_kept_in_memory(folder, store):
     assert all(torch.allclose(kept[name].float(), other[name].float(), atol=1e-5) for name in kept)
 
 
+def test_int8_takes_half_the_room(folder):
+    (kept, _), bytes_kept = trained(folder, depth="2", augment="none"), sum(entry.size for entry in cache.entries() if entry.kind == "features")
+    (other, phases), both = trained(folder, depth="2", augment="none", cache_format="int8"), sum(e.size for e in cache.entries() if e.kind == "features")
+    assert 0.5 < (both - bytes_kept) / bytes_kept < 0.6
+    assert phases[-1].epochs[-1].train_loss == pytest.approx(trained(folder, depth="2", augment="none")[1][-1].epochs[-1].train_loss, rel=0.05)
+    assert not all(torch.equal(kept[name], other[name]) for name in kept)
+
+
 def test_views_give_way_then_stages_where_there_is_no_room(folder):
     task, chosen = resolved(folder, "middle", depth="3", views=4)
     with training.prepared(task, chosen, lambda event: None) as bench:
@@ -153,7 +162,7 @@ def test_views_give_way_then_stages_where_there_is_no_room(folder):
 
 
 def test_less_room_is_said_before_training(cli, folder):
-    outcome = cli("train", folder, *TINY, "--depth", 3, "--epochs", 1, "--cache-gb", 0.0003)
+    outcome = cli("train", folder, *TINY, "--depth", 3, "--epochs", 1, "--views", 4, "--cache-gb", 0.0003)
     assert outcome.code == 0
     assert "depth: what --depth 3 keeps of 4 views takes more room than there is: it is --depth" in outcome.err
 
@@ -200,6 +209,7 @@ def test_a_flat_curve_gives_no_rate_by_chance():
     rates = [1e-5 * 10 ** (i / 12) for i in range(60)]
     flat = [1.6 + 0.01 * (i % 3) if rate < 1e-2 else 1.6 + 30 * rate for i, rate in enumerate(rates)]
     assert fitting.edge(rates, flat) == pytest.approx(1.2e-2, rel=0.25)
+    assert fitting.edge(rates, [0.9, *flat[1:]]) == fitting.edge(rates, flat), "an easy first batch says nothing"
     falling = [3 - i / 60 for i in range(60)]
     assert fitting.edge(rates, falling) == rates[-1]
 
@@ -235,12 +245,28 @@ WORK = planning._Work(train=10_000, valid=1_000, gone=10.0, augment=0.0002, head
 WHOLE = timing("all", 0.008)
 
 
-@pytest.mark.parametrize(("seconds", "views", "epochs"), [(10_000, 4, 8), (300, 4, 6), (200, 2, 4), (60, 1, 0)])
-def test_a_plan_takes_views_first_then_epochs(seconds, views, epochs):
-    chosen = settings.resolve(tasks.named("fer"), None, {"minutes": seconds / 60})
+@pytest.mark.parametrize(("seconds", "views", "epochs"), [(10_000, 4, 8), (325, 4, 7), (295, 2, 7), (280, 1, 7), (270, 4, 5), (200, 2, 4), (60, 1, 0)])
+def test_a_plan_takes_nearly_all_epochs_first_then_views(seconds, views, epochs):
+    chosen = settings.resolve(tasks.named("fer"), None, {"minutes": seconds / 60, "views": 4})
     plan = planning._fitted(timing("3", 0.003, 0.001), WHOLE, WORK, chosen, seconds)
     assert (plan.views, plan.epochs) == (views, epochs)
     assert (plan.seconds <= seconds) == bool(epochs)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "best"),
+    [
+        ([10, 8, 8, 8, 8, 8], 5),  # all of it fits
+        ([10, 8, 8, 8, 7, 6], 4),  # nearly all epochs of the middle and above rather than some of more
+        ([10, 8, 8, 6, 5, 0], 4),  # below the middle another stage is worth more
+        ([10, 8, 0, 0, 0, 0], 1),
+        ([10, 0, 0, 0, 0, 0], 0),
+        ([0, 0, 0, 0, 0, 0], 0),
+    ],
+)
+def test_the_deepest_that_fits_with_nearly_all_its_epochs(epochs, best):
+    found = [Choice(str(depth), "", 100.0, 0.0, 2, count, 60.0) for depth, count in enumerate(epochs)]
+    assert planning._best(found, [i for i, count in enumerate(epochs) if count], 8) == best
 
 
 def test_predictions_grow_with_the_work():

@@ -20,6 +20,7 @@ from .data import ImageTable, Store
 from .data.loaders import Stats, augmented_loader, plain_loader
 from .data.table import SPARE
 from .folding import folded
+from .formats import decoded, encoded, row_type, shape
 from .learner import fingerprint, network_input
 from .machine import release_pages
 from .results import Event, OnEvent, Pass, Row
@@ -27,17 +28,15 @@ from .settings import Settings
 
 KIND = "features"
 FILE = "features.bin"
-FORMATS = {"fp16": torch.float16, "fp32": torch.float32}
-LAYOUT = 4  # to be raised when the features of the same images would come out otherwise
+LAYOUT = 5  # to be raised when the features of the same images would come out otherwise
 BATCH = 128  # images a forward pass
-LARGEST = 65504.0  # of float16
 
 
 @dataclass(frozen=True)
 class Part:
     """Features of a part of the data, one array a view: row i of view v is `arrays[v][places[v][i]]`. Of lower stages they are `[c, h, w]` or `[n, d]`."""
 
-    arrays: list[np.ndarray]  # each [m, d] float16 (or float32), often memory-mapped
+    arrays: list[np.ndarray]  # each m rows, often memory-mapped
     places: list[np.ndarray]  # each [n]
     labels: torch.Tensor  # [v * n] class index, views after one another
 
@@ -46,7 +45,7 @@ class Part:
 
     def __getitem__(self, chosen: torch.Tensor) -> torch.Tensor:
         """Take `[b]` rows of all views together: `[b, d]` float32."""
-        return torch.from_numpy(self.read(chosen)).float()
+        return decoded(self.read(chosen))
 
     def read(self, chosen: torch.Tensor) -> np.ndarray:
         """Take `[b]` rows as they are kept."""
@@ -89,7 +88,7 @@ def extract(body: nn.Module, bench: Bench, settings: Settings, on_event: OnEvent
     cheap, views = folded(body), _views(bench.table, settings)
     names = _names(body, bench, views, settings)
     kept = [cache.find(KIND, name) if name else None for name in names]
-    found = [_opened(*each) if each else None for each in kept]
+    found = [_opened(*each, settings.cache_format) if each else None for each in kept]
     total = sum(len(view.rows) for view, array in zip(views, found, strict=True) if array is None)
     started, done = time.perf_counter(), 0
     for i, view in enumerate(views):
@@ -97,7 +96,7 @@ def extract(body: nn.Module, bench: Bench, settings: Settings, on_event: OnEvent
             batches = _batches(
                 cheap, _loader(bench.learn.dls, view, settings), settings, lambda n, before=done: on_event(Event("backbone: features", before + n, total))
             )
-            found[i] = _made(batches, names[i])
+            found[i] = _made(batches, names[i], settings.cache_format)
             done += len(view.rows)
     earlier = sum(about["seconds"] for _, about in filter(None, kept))
     cost = Pass(total, time.perf_counter() - started, sum(len(view.rows) for view in views) - total, earlier)
@@ -153,38 +152,39 @@ def _loader(dls: DataLoaders, view: _View, settings: Settings) -> TfmdDL:
     return augmented_loader(dls, view.rows, BATCH) if view.number else plain_loader(dls, view.rows, BATCH)
 
 
-def _made(batches: Iterator[np.ndarray], name: str) -> np.ndarray:
-    """Return batches of features as one array, `[m, d]`; kept under a name if it is given."""
+def _made(batches: Iterator[np.ndarray], name: str, number_format: str) -> np.ndarray:
+    """Return batches of rows as one array; kept under a name if it is given."""
     if not name:
         return np.concatenate(list(batches))
-    return _opened(*cache.made(KIND, name, lambda folder: _file(folder, batches)))
+    return _opened(*cache.made(KIND, name, lambda folder: _file(folder, batches)), number_format)
 
 
 def _file(folder: Path, batches: Iterator[np.ndarray]) -> dict[str, Any]:
     images, started = 0, time.perf_counter()
+    images, started = 0, time.perf_counter()
     with open(folder / FILE, "wb") as file:
-        for features in batches:
-            file.write(features.tobytes())
-            images += len(features)
-    return {"shape": [images, *features.shape[1:]], "dtype": features.dtype.name, "seconds": time.perf_counter() - started}
+        for rows in batches:
+            file.write(rows.tobytes())
+            images += len(rows)
+    return {"images": images, "shape": shape(rows), "seconds": time.perf_counter() - started}
 
 
-def _opened(folder: Path, about: dict[str, Any]) -> np.ndarray:
-    return np.memmap(folder / FILE, about["dtype"], "r", shape=tuple(about["shape"]))
+def _opened(folder: Path, about: dict[str, Any], number_format: str) -> np.ndarray:
+    return np.memmap(folder / FILE, row_type(about["shape"], number_format), "r", shape=(about["images"],))
 
 
 def _batches(body: nn.Module, loader: TfmdDL, settings: Settings, report: Callable[[int], None]) -> Iterator[np.ndarray]:
     done = 0
     for x, *_ in loader:
-        yield _forward(body, x, FORMATS[settings.cache_format]).numpy()
+        yield _forward(body, x, settings.cache_format)
         done += len(x)
         report(done)
 
 
 @torch.inference_mode()
-def _forward(body: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """`[b, 3, h, w]` -> `[b, d]` on the CPU, within what float16 can hold."""
-    return body(network_input(x)).clamp(-LARGEST, LARGEST).to("cpu", dtype).contiguous()
+def _forward(body: nn.Module, x: torch.Tensor, number_format: str) -> np.ndarray:
+    """`[b, 3, h, w]` -> b rows."""
+    return encoded(body(network_input(x)), number_format)
 
 
 def _part(rows: Sequence[Row], views: Sequence[_View], arrays: Sequence[np.ndarray], classes: dict[str, int]) -> Part:

@@ -32,6 +32,7 @@ FALLBACK_RATE = 1e-3  # where the finder sees no minimum: Adam's customary rate
 HIGHEST_RATE = 7e-3  # beyond it Adam forgets what was pretrained, however well the finder's few steps went
 FINDER_RANGE = {"start_lr": 1e-5, "end_lr": 1.0}  # fastai's own, without the three decades in which nothing moves
 CLIMBED = 1.2  # times its least, from which on a loss climbs
+BELOW_EDGE = 5.0  # a rate that can be trusted lies this much below the one from which on the loss climbs
 FINDER_STEPS = (20, 60)  # at least, for a curve to see a minimum in; and at most, fastai's own resolution
 
 
@@ -39,16 +40,16 @@ FINDER_STEPS = (20, 60)  # at least, for a curve to see a minimum in; and at mos
 class PhasePlan:
     """What one phase does. `spread` divides the rate for the lowest group of parameters; `rate_scale` multiplies the finder's `minimum`.
 
-    The rate is `edge_share` of that from which on the loss climbs, at least: where what trains is good already, the curve before it is so flat
-    that its minimum is chance (the four topmost stages on FER2013: 1e-4, and 0.553 after 8 epochs). `features` is the pass that made what it
-    trains on, `precision` its number format: both are only told of.
+    The rate is `customary` at least, if that lies well below the one from which on the loss climbs: where what trains is good already, the curve
+    before it is so flat that its minimum is chance (the four topmost stages on FER2013: 1e-4, and 0.553 after 8 epochs). `features` is the pass
+    that made what it trains on, `precision` its number format: both are only told of.
     """
 
     name: str
     epochs: int
     spread: float = 1.0
     rate_scale: float = 1.0
-    edge_share: float = 0.0
+    customary: float = 0.0
     features: Pass | None = None
     precision: str = "off"
 
@@ -117,7 +118,8 @@ def find_rate(learn: Learner, plan: PhasePlan, on_event: OnEvent) -> RateCurve:
     with quiet(learn), learn.added_cbs(Watch(plan, on_event, name, steps)):
         try:
             suggested = learn.lr_find(**FINDER_RANGE, num_it=steps, show_plot=False, suggest_funcs=minimum).minimum
-            found = min(max(suggested * plan.rate_scale, plan.edge_share * edge(learn.recorder.lrs, learn.recorder.losses)), HIGHEST_RATE)
+            least = min(plan.customary, edge(learn.recorder.lrs, learn.recorder.losses) / BELOW_EDGE)
+            found = min(max(suggested * plan.rate_scale, least), HIGHEST_RATE)
         except (IndexError, ValueError, RuntimeError) as error:
             on_event(Event(name, note=f"the finder failed ({error}); the rate is {FALLBACK_RATE:g}"))
             found = FALLBACK_RATE
@@ -127,10 +129,10 @@ def find_rate(learn: Learner, plan: PhasePlan, on_event: OnEvent) -> RateCurve:
 
 
 def edge(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """Return the rate of a finder's curve from which on its loss stands a fifth above its least; the last rate where it never does."""
+    """Return the highest rate of a finder's curve at which its loss does not yet stand a fifth above its least."""
     values = [float(loss) for loss in losses]
-    least = values.index(min(values))
-    return next((rate for rate, loss in zip(rates[least:], values[least:], strict=True) if loss > CLIMBED * values[least]), rates[-1])
+    least = min(values[len(values) // 10 :])  # the first ones are of few batches, which may be easy ones
+    return max(rate for rate, loss in zip(rates, values, strict=True) if loss <= CLIMBED * least)
 
 
 def finder_steps(training_steps: int) -> int:

@@ -37,6 +37,7 @@ SLOW = 0.5  # seconds of a step beyond which a smaller batch is timed instead
 SMALL_BATCH = 8
 FEATURES = 20_000  # of which a head's batch is timed
 PARTIAL, FULL = "0", "all"  # the ends of the scale
+NEARLY_ALL, HALF = 7 / 8, 1 / 2  # of the epochs that were to be
 CLOSING = 10.0  # seconds of export, plots and files at the end of a training
 
 
@@ -116,8 +117,18 @@ def choices(bench: Bench, settings: Settings, gone: float, on_event: OnEvent) ->
     if not fitting:  # the quickest of all is the least that can be done
         found[0] = _predicted(timings[0], timings[-1], work, replace(settings, views=1))
         on_event(Event("depth", note=f"no depth ends within {limit / 60:.1f} minutes; the classifier alone takes {found[0].seconds / 60:.1f}"))
-    best = fitting[-1] if fitting else 0
+    best = _best(found, fitting, settings.epochs)
     return [replace(choice, chosen=i == best) for i, choice in enumerate(found)]
+
+
+def _best(found: Sequence[Choice], fitting: Sequence[int], epochs: int) -> int:
+    """Return the place of the depth to take: the deepest with nearly all its epochs if that is the middle or deeper, else the deepest with some.
+
+    From the middle up epochs are worth more than stages, below it stages more: of FER2013 8 epochs of four stages of seven or of all layers learned
+    as much (0.649, 0.650), 6 epochs of all layers less (0.635); 4 epochs of four stages no less than 8 of three (0.630, 0.629).
+    """
+    whole = [i for i in fitting if found[i].epochs >= NEARLY_ALL * epochs and 2 * i >= len(found) - 1]
+    return max(whole or fitting, default=0)
 
 
 def _chosen(settings: Settings, choice: Choice) -> Settings:
@@ -130,13 +141,17 @@ def _chosen(settings: Settings, choice: Choice) -> Settings:
 
 
 def _fitted(timing: _Timing, whole: _Timing, work: _Work, settings: Settings, limit: float) -> Choice:
-    """Return a depth's plan with as many views, then epochs, as end in time; no epochs where not half of the settings' do."""
+    """Return a depth's plan with nearly all epochs and as many views as end in time, else with fewer epochs; none where not half of them end."""
+    affordable_epochs = {}
     for views in sorted({settings.views, min(2, settings.views), 1}, reverse=True):
         one, two = (_predicted(timing, whole, work, replace(settings, views=views, epochs=epochs)) for epochs in (1, 2))
         spare, epoch = limit - one.seconds, two.seconds - one.seconds
         epochs = 1 + math.floor(spare / epoch) if epoch else settings.epochs * (spare >= 0)  # a head's are not varied
-        if epochs >= math.ceil(settings.epochs / 2):
-            return _predicted(timing, whole, work, replace(settings, views=views, epochs=min(epochs, settings.epochs)))
+        affordable_epochs[views] = min(epochs, settings.epochs)
+    for share in (NEARLY_ALL, HALF):
+        for views, epochs in affordable_epochs.items():
+            if epochs >= max(1, share * settings.epochs):
+                return _predicted(timing, whole, work, replace(settings, views=views, epochs=epochs))
     return replace(one, epochs=0)
 
 

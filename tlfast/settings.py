@@ -21,7 +21,6 @@ from .results import Row
 
 STRATEGIES = ("partial", "middle", "full")
 ENDS = {"0": "partial", "all": "full"}  # of the scale of --depth, and what each is called
-MIDDLE = {"views": 4}
 
 Check = Callable[[Any], str]  # returns what is wrong with a value, or ""
 
@@ -138,7 +137,9 @@ class Settings:
     cache_gb: float | None = setting(
         None, "With --depth: most gigabytes of stored activations; by default what the disk has to spare.", group="Training", check=at_least(0)
     )
-    cache_format: Literal["fp16", "fp32"] = setting("fp16", "Number format of what is kept of a frozen backbone's output.", group="Training")
+    cache_format: Literal["fp16", "fp32", "int8"] = setting(
+        "fp16", "Number format of what is kept of a frozen backbone's output; int8 takes half the room.", group="Training"
+    )
     bs: int = setting(64, "Images in a batch.", group="Training", check=between(1, 65_536))
     accumulate: int = setting(1, "Batches whose gradients are added up before a step.", group="Training", check=between(1, 4096))
     lr: str = setting("auto", "Learning rate; auto asks the learning-rate finder before each phase.", group="Training", check=_rate)
@@ -264,7 +265,7 @@ def resolve(task: Task, strategy: str | None, flags: Mapping[str, Any], config: 
         strategy = ENDS.get(depth, "middle") if depth else said or "partial"
     if strategy not in STRATEGIES:
         raise UsageError(f"strategy is '{strategy}'", "Use one of: " + ", ".join(STRATEGIES))
-    preset = {"partial": task.partial, "middle": {**MIDDLE, **task.full, **task.middle}, "full": task.full}[strategy]
+    preset = {"partial": task.partial, "middle": {**task.full, **task.middle}, "full": task.full}[strategy]
     scale = {"strategy": strategy, "depth": (depth or "auto") if strategy == "middle" else ""}
     return _checked({"task": task.name, **task.defaults, **preset, **config, **flags, **scale})
 
