@@ -161,7 +161,6 @@ def _made(batches: Iterator[np.ndarray], name: str, number_format: str) -> np.nd
 
 def _file(folder: Path, batches: Iterator[np.ndarray]) -> dict[str, Any]:
     images, started = 0, time.perf_counter()
-    images, started = 0, time.perf_counter()
     with open(folder / FILE, "wb") as file:
         for rows in batches:
             file.write(rows.tobytes())
