@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,6 +29,7 @@ from .features import Features, Part, image_counts
 from .formats import decoded, encoded, row_type
 from .learner import metrics, network_input, split_parameters
 from .machine import free_disk_gib, free_memory_gib, release_memory
+from .optimizer import adam
 from .probe import FeatureLoader
 from .results import Event, OnEvent, Pass
 from .settings import Settings
@@ -41,6 +41,7 @@ from .unfinished import Journal
 # 0.893 at 6e-4; 8 epochs on FER2013 0.626 at 5e-3 with a spread of 5, 0.640 at 2e-3, and 0.637 with mixup on what is kept.
 UPPER = {"name": "upper stages", "spread": 2.0, "rate_scale": 20.0, "customary": 2e-3}
 BATCH_FORWARD = 256  # activations a forward pass of the upper stages
+HEAD_IMAGES = 8192  # are enough for the head to start from: what follows trains it on all of them
 READ_AHEAD = 2  # batches
 T = TypeVar("T")
 
@@ -54,21 +55,25 @@ def shape_of(parts: Divided, size: int) -> tuple[int, ...]:
 
 
 def features_of(kept: Features, parts: Divided, on_event: OnEvent) -> Features:
-    """Return the features that the upper stages make of the plain view of what is kept: what the head learns from before they train."""
+    """Return the features that the upper stages make of the plain view of what is kept: what the head learns from before they train.
+
+    Of HEAD_IMAGES training images at most, drawn by torch's generator.
+    """
     parts.upper.eval()
     started = time.perf_counter()
-    train, valid = (_through(parts.upper, replace(part, arrays=part.arrays[:1], places=part.places[:1]), on_event) for part in (kept.train, kept.valid))
+    some = torch.randperm(len(kept.train.places[0]))[:HEAD_IMAGES].sort().values
+    train, valid = _through(parts.upper, kept.train, some, on_event), _through(parts.upper, kept.valid, torch.arange(len(kept.valid.places[0])), on_event)
     return Features(train, valid, valid, Pass(len(train) + len(valid), time.perf_counter() - started))
 
 
 @torch.inference_mode()
-def _through(upper: nn.Module, part: Part, on_event: OnEvent) -> Part:
-    device, count, made = next(upper.parameters()).device, len(part.places[0]), []
-    for start in range(0, count, BATCH_FORWARD):
-        x = network_input(part[torch.arange(start, min(start + BATCH_FORWARD, count))].to(device))
-        made.append(encoded(upper(x), "fp16"))
-        on_event(Event("upper stages: features", min(start + BATCH_FORWARD, count), count))
-    return Part([np.concatenate(made)], [np.arange(count)], part.labels[:count])
+def _through(upper: nn.Module, part: Part, images: torch.Tensor, on_event: OnEvent) -> Part:
+    """Return the features of some images in their plain view, which is the first: so an image's number is its row."""
+    device, count, made = next(upper.parameters()).device, len(images), []
+    for rows in images.split(BATCH_FORWARD):
+        made.append(encoded(upper(network_input(part[rows].to(device))), "fp16"))
+        on_event(Event("upper stages: features", min(len(made) * BATCH_FORWARD, count), count))
+    return Part([np.concatenate(made)], [np.arange(count)], part.labels[images])
 
 
 @contextmanager
@@ -86,6 +91,7 @@ def upper_learner(bench: Bench, parts: Divided, kept: Features, settings: Settin
         loaders,
         nn.Sequential(parts.upper, head),
         learn.loss_func,
+        opt_func=adam,
         splitter=lambda model: split_parameters(model, body),
         metrics=metrics(),
         path=learn.path,

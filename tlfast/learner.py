@@ -25,6 +25,7 @@ from .data.hub import reach
 from .data.loaders import Stats
 from .errors import UsageError, WeightsError, first_line, nearest
 from .machine import cores, tune_allocator
+from .optimizer import adam
 from .settings import Settings
 
 LISTED = 6  # names of mismatched parameters that an error lists
@@ -106,6 +107,7 @@ def build_learner(dls: DataLoaders, settings: Settings, weights: backbones.Weigh
             pretrained=False,
             n_out=dls.c,
             loss_func=CrossEntropyLossFlat(weight=class_weights, label_smoothing=settings.label_smoothing),
+            opt_func=adam,
             metrics=metrics(),
         )
     finally:

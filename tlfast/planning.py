@@ -18,12 +18,13 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from torch import nn
 
-from .activations import ActivationLoader, affordable, gigabytes, shape_of
+from .activations import HEAD_IMAGES, ActivationLoader, affordable, gigabytes, shape_of
 from .bench import Bench
 from .features import Part, image_counts, unmade
 from .fitting import FINDER_STEPS, quiet
 from .folding import folded
 from .learner import feature_count, network_input
+from .optimizer import adam
 from .probe import ADAPTING_BATCHES, head_batch
 from .results import Choice, Event, OnEvent
 from .settings import Settings
@@ -164,19 +165,19 @@ def _predicted(timing: _Timing, whole: _Timing, work: _Work, settings: Settings)
     kept = timing.lower if not full else whole.upper
     plain, *varied = timing.unmade[:views]
     seconds = work.gone + plain * kept + sum(varied) * (kept + work.augment)
-    seconds += _head_seconds(work, settings, *((views, epochs) if partial else (views if full else 1, settings.freeze_epochs)))
+    starts = work.train * views if partial or full else min(work.train, HEAD_IMAGES)
+    seconds += _head_seconds(work, settings, starts, epochs if partial else settings.freeze_epochs)
     if not partial:
         seconds += ADAPTING_BATCHES * settings.bs * (whole.upper + work.augment if full else timing.upper)
-        seconds += (work.train + work.valid) * timing.upper if not full else 0.0
+        seconds += (starts + work.valid) * timing.upper if not full else 0.0
         step = timing.step + (work.augment if full else 0.0)
         seconds += _searching(settings) * settings.bs * step + epochs * (work.train * step + work.valid * timing.upper)
     seconds += work.valid * whole.upper + CLOSING
     return Choice(timing.depth, timing.trains, 1 / timing.step, sum(timing.gigabytes[:views]), views, epochs, seconds)
 
 
-def _head_seconds(work: _Work, settings: Settings, views: int, epochs: int) -> float:
-    batch = head_batch(work.train * views, settings.bs)
-    return work.head * (epochs * (work.train * views + work.valid) + _searching(settings) * batch)
+def _head_seconds(work: _Work, settings: Settings, features: int, epochs: int) -> float:
+    return work.head * (epochs * (features + work.valid) + _searching(settings) * head_batch(features, settings.bs))
 
 
 def _searching(settings: Settings) -> int:
@@ -243,7 +244,8 @@ def _step_of(learn: Learner, model: nn.Module, shape: tuple[int, ...], bs: int) 
     noise = Part([np.random.default_rng(0).random((count, *shape), np.float32).astype(np.float16)], [np.arange(count)], torch.arange(count) % learn.dls.c)
     loaders = DataLoaders(ActivationLoader(noise, bs, True, device), ActivationLoader(noise, bs, False, device), device=device)
     clock = _Clock()
-    own = Learner(loaders, model, learn.loss_func, splitter=lambda model: [list(model.parameters())], path=learn.path, model_dir=learn.model_dir, cbs=clock)
+    everything = {"splitter": lambda model: [list(model.parameters())], "path": learn.path, "model_dir": learn.model_dir}
+    own = Learner(loaders, model, learn.loss_func, adam, cbs=clock, **everything)
     with quiet(own):
         own.fit(1, lr=0.0)
     return statistics.median(later - earlier for earlier, later in pairwise(clock.times)) / bs  # the least is 7 to 10 % less than a training has

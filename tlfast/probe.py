@@ -17,6 +17,7 @@ from torch import nn
 from .features import Features, Part
 from .fitting import PhasePlan, fit_phase
 from .learner import metrics, network_input
+from .optimizer import adam
 from .results import Event, OnEvent, Phase, Predictions, Row
 from .settings import Settings
 from .unfinished import Journal
@@ -62,7 +63,7 @@ def train_head(learn: Learner, features: Features, epochs: int, settings: Settin
         FeatureLoader(features.valid, HEAD_BATCH_VALID, False, device),
         device=device,
     )
-    head_learner = Learner(loaders, head, learn.loss_func, metrics=metrics(), path=learn.path, model_dir=learn.model_dir)
+    head_learner = Learner(loaders, head, learn.loss_func, adam, metrics=metrics(), path=learn.path, model_dir=learn.model_dir)
     with quick_dropout(head, device):
         return fit_phase(head_learner, PhasePlan("head", epochs, features=features.cost), settings, on_event, journal, learn.model)
 
