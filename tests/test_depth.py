@@ -6,10 +6,13 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
 from timm.models.resnet import ResNet
 
 from tests.conftest import TINY
@@ -216,6 +219,34 @@ def test_a_flat_curve_gives_no_rate_by_chance():
     assert fitting.edge(rates, [0.9, *flat[1:]]) == fitting.edge(rates, flat), "an easy first batch says nothing"
     falling = [3 - i / 60 for i in range(60)]
     assert fitting.edge(rates, falling) == rates[-1]
+
+
+@pytest.mark.parametrize(
+    ("suggested", "climbs_from", "customary", "found"), [(1e-6, 1.0, 2e-3, 2e-3), (1e-6, 1e-3, 2e-3, 2e-4), (3e-4, 1.0, 2e-3, 6e-3), (1e-6, 1.0, 0.0, 2e-5)]
+)
+def test_the_finders_suggestion_has_a_lower_bound_well_below_where_the_loss_climbs(monkeypatch, suggested, climbs_from, customary, found):
+    learn = Learner(DataLoaders(*[torch.utils.data.DataLoader([(torch.zeros(2), 0)])] * 2), torch.nn.Linear(2, 2), torch.nn.functional.cross_entropy)
+    learn.recorder.lrs = [1e-5 * 10 ** (i / 12) for i in range(61)]
+    learn.recorder.losses = [torch.tensor(1.0 if rate < climbs_from * 0.999 else 9.0) for rate in learn.recorder.lrs]
+    monkeypatch.setattr(Learner, "lr_find", lambda self, **asked: SimpleNamespace(minimum=suggested), raising=False)
+    curve = fitting.find_rate(learn, fitting.PhasePlan("upper stages", 1, rate_scale=20.0, customary=customary), lambda event: None)
+    assert curve.suggestion == pytest.approx(found, rel=0.25)
+    assert curve.suggestion <= fitting.HIGHEST_RATE
+
+
+def test_the_head_of_a_depth_starts_from_some_of_the_images(folder, monkeypatch):
+    monkeypatch.setattr(activations, "HEAD_IMAGES", 10)
+    task, chosen = resolved(folder, "middle", depth="2", views=2)
+    with training.prepared(task, chosen, lambda event: None) as bench:
+        parts = stages.divided(bench.learn.model[0], chosen.arch, 2, 32)
+        kept = features.extract(parts.lower, bench, chosen, lambda event: None)
+        made = activations.features_of(kept, parts, lambda event: None)
+        count = len(bench.table.part("train"))
+        every = parts.upper(learner.network_input(kept.train[torch.arange(count)])).detach()
+    assert len(made.train) == 10 < count and len(made.valid) == len(bench.table.part("valid")) == made.cost.images - 10
+    nearest = torch.cdist(made.train[torch.arange(10)], every).min(dim=1)
+    assert nearest.values.max() < 1e-2 and len(set(nearest.indices.tolist())) > 5, "they are the plain view of images all over"
+    assert torch.equal(kept.train.labels[nearest.indices], made.train.labels)
 
 
 # Choosing

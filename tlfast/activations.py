@@ -26,6 +26,7 @@ from .bench import Bench
 from .data.store import SPARE_GIB
 from .errors import UsageError
 from .features import Features, Part, image_counts
+from .fitting import CUSTOMARY_RATE
 from .formats import decoded, encoded, row_type
 from .learner import metrics, network_input, split_parameters
 from .machine import free_disk_gib, free_memory_gib, release_memory
@@ -39,7 +40,7 @@ from .unfinished import Journal
 # As all layers together, see `training.ALL_LAYERS`, with twice the finder's scale, and less apart. The four topmost stages, mobilenetv2_100,
 # November 2026: 6 epochs on seedlings gave 0.925 at 2.2e-3, 0.929 at 5e-3, and with what the finder's minimum alone says, which is chance there,
 # 0.893 at 6e-4; 8 epochs on FER2013 0.626 at 5e-3 with a spread of 5, 0.640 at 2e-3, and 0.637 with mixup on what is kept.
-UPPER = {"name": "upper stages", "spread": 2.0, "rate_scale": 20.0, "customary": 2e-3}
+UPPER = {"name": "upper stages", "spread": 2.0, "rate_scale": 20.0, "customary": CUSTOMARY_RATE}
 BATCH_FORWARD = 256  # activations a forward pass of the upper stages
 HEAD_IMAGES = 8192  # are enough for the head to start from: what follows trains it on all of them
 READ_AHEAD = 2  # batches
