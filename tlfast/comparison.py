@@ -257,7 +257,7 @@ def _macro_f1(own: _Answers, classes: int) -> _MacroF1:
 def _differences(arms: Sequence[Arm], answers: Sequence[_Answers], f1: Sequence[_MacroF1]) -> list[ArmDifference]:
     """Compare all pairs of arms, the better one first."""
     pairs = [sorted(pair, key=lambda i: -answers[i].right.mean()) for pair in combinations(range(len(arms)), 2)]
-    p_values = [uncertainty.mcnemar(answers[i].right[0], answers[j].right[0]) for i, j in pairs]
+    p_values = [uncertainty.mcnemar(answers[i].right, answers[j].right) for i, j in pairs]
     found = []
     for (i, j), p, corrected in zip(pairs, p_values, uncertainty.holm(p_values), strict=True):
         better, worse = answers[i], answers[j]

@@ -104,8 +104,8 @@ class ArmScore:
 class ArmDifference:
     """How much better `first` is than `second` on the same images, with bootstrap 95 % intervals.
 
-    `p` is McNemar's exact test's (of the first seed), `p_corrected` Holm's where there are several pairs. A difference is `shown` where the
-    corrected p is below 0.05 and the interval of accuracy leaves 0 out.
+    `p` is McNemar's exact test's (of several seeds, of all their answers), `p_corrected` Holm's where there are several pairs. A difference is
+    `shown` where the corrected p is below 0.05 and the interval of accuracy leaves 0 out.
     """
 
     first: str

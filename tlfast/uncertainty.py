@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.signal import convolve
+from scipy.stats import binom
 
 REPLICATES = 1000
 LEVEL = 0.95
@@ -123,12 +124,20 @@ def redrawn_macro_f1(predicted: np.ndarray, labels: np.ndarray, classes: int, se
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
-    """Return McNemar's exact p: how often two equally good classifiers would differ so unevenly on the images of which one is right only.
+    """Return how often two equally good classifiers would differ so unevenly in where they are right, `[s, n]`: s trainings of each, n images.
 
-    `first` and `second` `[n]` say where each is right.
+    Of one training that is McNemar's exact p, of several the exact paired permutation test on the right answers to each image (Fisher 1935):
+    whose they are is drawn for each image. It says what other images would change, not other seeds.
     """
-    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
-    return float(binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
+    gains = first.sum(axis=0) - second.sum(axis=0)
+    chances = np.ones(1)  # of each sum that the draws can have, symmetric around 0
+    for gain, count in zip(*np.unique(np.abs(gains), return_counts=True), strict=True):
+        if gain:
+            own = np.zeros(2 * gain * count + 1)
+            own[:: 2 * gain] = binom.pmf(np.arange(count + 1), count, 0.5)
+            chances = convolve(chances, own)
+    sums = np.arange(len(chances)) - len(chances) // 2
+    return float(np.clip(chances[np.abs(sums) >= abs(gains.sum())].sum(), 0.0, 1.0))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
