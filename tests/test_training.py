@@ -115,7 +115,8 @@ def test_the_metric_decides(make):
 def test_same_seed_same_metrics_other_seed_others(make, strategy):
     def key(seed):
         result = make(strategy, seed=seed, lr="auto")
-        return result.evaluation, [(row.train_loss, row.valid_loss) for phase in result.phases for row in phase.epochs], [p.lr for p in result.phases]
+        weights = Path(result.folder, "model.safetensors").read_bytes()
+        return weights, result.evaluation, [(row.train_loss, row.valid_loss) for phase in result.phases for row in phase.epochs], [p.lr for p in result.phases]
 
     first = key(1)
     assert key(1) == first

@@ -162,7 +162,10 @@ def affordable(bench: Bench, settings: Settings) -> tuple[str, int]:
     about = [settings.arch, settings.depth, settings.views, settings.size, settings.augment, settings.cache_gb, settings.cache_format, settings.store]
     decided = cache.remembered("rooms", cache.key(layout=1, settings=about, images=bench.table.fingerprint()), decide)
     if "views" not in decided:
-        raise UsageError("there is no room for the activations of a single stage", "Free some space, give more --cache-gb, or use --partial or --full")
+        room, least = _room(settings, bench.on_disk), gigabytes(shapes[1], counts[0], settings)
+        way = "Give more --cache-gb" if room == settings.cache_gb else "Free some space"
+        found = f"one view of the topmost takes {least:.2g} GB, there is room for {room:.2g}"
+        raise UsageError(f"there is no room for the activations of a single stage: {found}", f"{way}, or use --partial or --full")
     return decided["depth"], decided["views"]
 
 

@@ -50,8 +50,21 @@ def save_model(folder: Path, model: nn.Module, classes: Sequence[str], settings:
     header["temperature"] = repr(temperature)
     with writing_whole(folder / WEIGHTS):
         save_file({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS, header)
+        _in_order(folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)  # safetensors keeps the file to its owner
     export_learner(folder / LEARNER, cooled(model, temperature), classes, settings, stats)
+
+
+def _in_order(path: Path) -> None:
+    """Sort what the head of a safetensors file says, which its library writes in another order each time: the same training gives the same bytes."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(ordered) <= size:
+            file.seek(8)
+            file.write(ordered.ljust(size))
 
 
 def cooled(model: nn.Module, temperature: float) -> nn.Module:

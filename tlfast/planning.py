@@ -39,6 +39,7 @@ SMALL_BATCH = 8
 FEATURES = 20_000  # of which a head's batch is timed
 PARTIAL, FULL = "0", "all"  # the ends of the scale
 NEARLY_ALL, HALF = 7 / 8, 1 / 2  # of the epochs that were to be
+NOISE = 1.3  # times the speed of a depth that trains more: so far off no quiet machine's timings are
 CLOSING = 10.0  # seconds of export, plots and files at the end of a training
 
 
@@ -114,12 +115,27 @@ def choices(bench: Bench, settings: Settings, gone: float, on_event: OnEvent) ->
     else:
         limit = 60 * settings.minutes
         found = [_fitted(timing, timings[-1], work, settings, limit) for timing in timings]
-    fitting = [i for i, choice in enumerate(found) if choice.epochs and choice.seconds <= limit]
-    if not fitting:  # the quickest of all is the least that can be done
-        found[0] = _predicted(timings[0], timings[-1], work, replace(settings, views=1))
-        on_event(Event("depth", note=f"no depth ends within {limit / 60:.1f} minutes; the classifier alone takes {found[0].seconds / 60:.1f}"))
-    best = _best(found, fitting, settings.epochs)
+    _warn_of_noise(found, on_event)
+    asked = [i for i, choice in enumerate(found) if settings.depth in ("", "auto", choice.depth)]
+    fitting = [i for i in asked if found[i].epochs and found[i].seconds <= limit]
+    if fitting:
+        best = _best(found, fitting, settings.epochs)
+    else:  # the quickest of all is the least that can be done
+        best = asked[0]
+        found[best] = _predicted(timings[best], timings[-1], work, replace(settings, views=1, epochs=1 if settings.depth.isdigit() else settings.epochs))
+        least = f"one epoch of --depth {settings.depth}" if settings.depth.isdigit() else "the classifier alone"
+        nothing = f"--depth {settings.depth} does not end" if settings.depth.isdigit() else "no depth ends"
+        on_event(Event("depth", note=f"{nothing} within {limit / 60:.1f} minutes; {least} takes {found[best].seconds / 60:.1f}"))
     return [replace(choice, chosen=i == best) for i, choice in enumerate(found)]
+
+
+def _warn_of_noise(found: Sequence[Choice], on_event: OnEvent) -> None:
+    """Say so where less to train took longer, which only other work on the machine can explain."""
+    for less, more in pairwise(found[1:]):  # the classifier's step is of features
+        if less.images_per_second * NOISE < more.images_per_second:
+            speeds = f"depth {less.depth} {less.images_per_second:,.0f} images/s, depth {more.depth} {more.images_per_second:,.0f}"
+            on_event(Event("depth", note=f"the timings contradict each other ({speeds}): if other work is running, the plan is worth little"))
+            return
 
 
 def _best(found: Sequence[Choice], fitting: Sequence[int], epochs: int) -> int:
@@ -130,7 +146,7 @@ def _best(found: Sequence[Choice], fitting: Sequence[int], epochs: int) -> int:
     of three did (0.629 with two, 0.636 with four).
     """
     whole = [i for i in fitting if found[i].epochs >= NEARLY_ALL * epochs and 2 * i >= len(found) - 1]
-    return max(whole or fitting, default=0)
+    return max(whole or fitting)
 
 
 def _chosen(settings: Settings, choice: Choice) -> Settings:

@@ -129,7 +129,10 @@ class Settings:
         check=_depth,
     )
     minutes: float | None = setting(
-        None, "Choose depth, views and epochs so that the training ends in about so many minutes on this machine.", group="Training", check=at_least(0.1)
+        None,
+        "Choose depth, views and epochs (with --depth N views and epochs) so that the training ends in about so many minutes on this machine.",
+        group="Training",
+        check=at_least(0.1),
     )
     views: int = setting(
         2, "Views of each training image that the frozen backbone is run on, the first one plain, the others augmented.", group="Training", check=between(1, 64)
@@ -319,7 +322,9 @@ def _checked(values: dict[str, Any]) -> Settings:
             check = fields[name].metadata["check"]
             problem = check(values[name]) if check and values[name] is not None else ""
             if problem:
-                raise UsageError(f"{flag(name)} {value!s} {problem}", f"Give another value; by default it is {fields[name].default!r}")
+                default = fields[name].default
+                ways = f"; by default it is {default!r}" if default not in ("", None) else ", or leave it out"
+                raise UsageError(f"{flag(name)} {value!s} {problem}", f"Give another value{ways}")
     settings = Settings(**values)
     if settings.fold is not None and settings.fold >= settings.folds:
         raise UsageError(f"--fold {settings.fold} must lie between 0 and {settings.folds - 1}")

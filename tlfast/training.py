@@ -93,6 +93,7 @@ def _trained(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journ
             on_event(Event("data", note=f"the {name} are not those of the run that is repeated: its figures will be others"))
         if journal.once(name, lambda value=said: value) != said:
             raise DataError(f"the {name} are not those that the interrupted training began with", "Put them back, or train anew without --resume")
+    facts["asked"] = {"depth": settings.depth, "minutes": settings.minutes}
     settings, plan = planning.settled(bench, settings, on_event, journal)
     phases, _ = fit(bench, settings, on_event, journal)
     predictions = judge(bench, settings, on_event)

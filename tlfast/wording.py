@@ -129,8 +129,12 @@ def _phase(phase: Phase) -> str:
 
 def choice_cells(choice: Choice) -> tuple[str, ...]:
     """Return a depth that could be trained as cells; a star marks the one that is."""
-    costs = (f"{choice.images_per_second:,.0f}", f"{choice.gigabytes:.2f}", str(choice.views), str(choice.epochs or "-"))
+    costs = (f"{choice.images_per_second:,.0f}", _gigabytes(choice.gigabytes), str(choice.views), str(choice.epochs or "-"))
     return ("*" if choice.chosen else "", choice.depth, choice.trains, *costs, f"{choice.seconds:,.0f}" if choice.epochs else "too long")
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count:.2f}" if count >= 0.1 or not count else f"{max(count, 0.001):.1g}"
 
 
 def _pass(cost: Pass) -> str:
