@@ -273,7 +273,7 @@ def test_too_few_minutes_train_the_classifier_and_say_so(cli, folder):
         assert "the classifier alone takes" in outcome.err
 
 
-@pytest.mark.parametrize(("minutes", "epochs"), [(5, 2), (0.1, 1)])
+@pytest.mark.parametrize(("minutes", "epochs"), [(500, 2), (0.1, 1)])
 def test_minutes_beside_a_depth_choose_views_and_epochs_only(folder, monkeypatch, minutes, epochs):
     monkeypatch.setattr(planning, "_timings", lambda *given: ([timing("0", 1e-5), timing("2", 0.1, 0.2), timing("all", 0.2)], 1e-5))
     task, chosen = resolved(folder, "middle", depth="2", minutes=minutes, epochs=2)
