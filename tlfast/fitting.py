@@ -28,7 +28,7 @@ from .unfinished import Journal
 
 # Our names of the metrics -> fastai's.
 MONITORS = {"accuracy": "accuracy", "macro_f1": "f1_score", "balanced_accuracy": "balanced_accuracy_score", "valid_loss": "valid_loss"}
-FALLBACK_RATE = 1e-3  # where the finder sees no minimum: Adam's customary rate
+FALLBACK_RATE = 1e-3  # where the finder fails: Adam's own default in most libraries
 CUSTOMARY_RATE = 2e-3  # of one cycle for pretrained layers, see training.ALL_LAYERS and activations.UPPER
 HIGHEST_RATE = 7e-3  # beyond it Adam forgets what was pretrained, however well the finder's few steps went
 FINDER_RANGE = {"start_lr": 1e-5, "end_lr": 1.0}  # fastai's own, without the three decades in which nothing moves

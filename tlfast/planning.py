@@ -116,15 +116,17 @@ def choices(bench: Bench, settings: Settings, gone: float, on_event: OnEvent) ->
         limit = 60 * settings.minutes
         found = [_fitted(timing, timings[-1], work, settings, limit) for timing in timings]
     _warn_of_noise(found, on_event)
-    asked = [i for i, choice in enumerate(found) if settings.depth in ("", "auto", choice.depth)]
+    fixed = settings.depth.isdigit()
+    asked = [i for i, choice in enumerate(found) if not fixed or choice.depth == settings.depth]
     fitting = [i for i in asked if found[i].epochs and found[i].seconds <= limit]
     if fitting:
         best = _best(found, fitting, settings.epochs)
     else:  # the quickest of all is the least that can be done
         best = asked[0]
-        found[best] = _predicted(timings[best], timings[-1], work, replace(settings, views=1, epochs=1 if settings.depth.isdigit() else settings.epochs))
-        least = f"one epoch of --depth {settings.depth}" if settings.depth.isdigit() else "the classifier alone"
-        nothing = f"--depth {settings.depth} does not end" if settings.depth.isdigit() else "no depth ends"
+        found[best] = _predicted(timings[best], timings[-1], work, replace(settings, views=1, epochs=1 if fixed else settings.epochs))
+        nothing, least = (
+            (f"--depth {settings.depth} does not end", f"one epoch of --depth {settings.depth}") if fixed else ("no depth ends", "the classifier alone")
+        )
         on_event(Event("depth", note=f"{nothing} within {limit / 60:.1f} minutes; {least} takes {found[best].seconds / 60:.1f}"))
     return [replace(choice, chosen=i == best) for i, choice in enumerate(found)]
 

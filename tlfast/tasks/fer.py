@@ -2,9 +2,9 @@
 
 Expect on the valid part, at 96 px with ImageNet weights and seed 0 (two CPU cores, November 2026):
 
-    partial, 10 epochs   accuracy 0.486   macro F1 0.458     111 s
-    --depth 4, 8 epochs  accuracy 0.648   macro F1 0.619     478 s
-    full, 8 epochs       accuracy 0.650   macro F1 0.608   1,052 s
+    partial, 10 epochs   accuracy 0.482   macro F1 0.464      73 s
+    --depth 4, 8 epochs  accuracy 0.648   macro F1 0.610     422 s
+    full, 8 epochs       accuracy 0.653   macro F1 0.614     980 s
 
 Goodfellow et al., Challenges in Representation Learning, 2013 (arXiv 1307.0414). For research use only.
 """
