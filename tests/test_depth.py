@@ -18,6 +18,7 @@ from timm.models.resnet import ResNet
 from tests.conftest import TINY
 from tests.test_training import resolved, weights_before_and_after
 from tlfast import activations, cache, features, fitting, learner, planning, runs, settings, stages, tasks, training
+from tlfast import timing as costs
 from tlfast.errors import DataError, UsageError
 from tlfast.results import Choice
 from tlfast.unfinished import Journal
@@ -275,7 +276,7 @@ def test_too_few_minutes_train_the_classifier_and_say_so(cli, folder):
 
 @pytest.mark.parametrize(("minutes", "epochs"), [(500, 2), (0.1, 1)])
 def test_minutes_beside_a_depth_choose_views_and_epochs_only(folder, monkeypatch, minutes, epochs):
-    monkeypatch.setattr(planning, "_timings", lambda *given: ([timing("0", 1e-5), timing("2", 0.1, 0.2), timing("all", 0.2)], 1e-5))
+    monkeypatch.setattr(planning, "timed", lambda *given: costs.Timings([timing("0", 1e-5), timing("2", 0.1, 0.2), timing("all", 0.2)], 1e-4, 1e-5))
     task, chosen = resolved(folder, "middle", depth="2", minutes=minutes, epochs=2)
     said = []
     with training.prepared(task, chosen, lambda event: None) as bench:
@@ -297,19 +298,35 @@ def test_timings_that_contradict_each_other_are_told_of():
 
 
 def timing(depth, step, lower=0.0):
-    return planning._Timing(depth, "", step, lower, 0.001, [11_000, *[10_000] * 7])
+    return costs.Timing(depth, "", step, lower, 0.001, [11_000, *[10_000] * 7])
 
 
-WORK = planning._Work(train=10_000, valid=1_000, gone=10.0, augment=0.0002, head=0.00005)
-WHOLE = timing("all", 0.008)
+WORK = planning._Work(10_000, 1_000, costs.Timings([timing("all", 0.008)], augment=0.0002, head=0.00005), gone=10.0)
 
 
-@pytest.mark.parametrize(("seconds", "views", "epochs"), [(10_000, 4, 8), (325, 4, 7), (295, 2, 7), (280, 1, 7), (270, 4, 5), (200, 2, 4), (60, 1, 0)])
+@pytest.mark.parametrize(("seconds", "views", "epochs"), [(10_000, 4, 16), (325, 4, 7), (295, 2, 7), (280, 1, 7), (270, 4, 5), (200, 2, 4), (60, 1, 0)])
 def test_a_plan_takes_nearly_all_epochs_first_then_views(seconds, views, epochs):
     chosen = settings.resolve(tasks.named("fer"), None, {"minutes": seconds / 60, "views": 4})
-    plan = planning._fitted(timing("3", 0.003, 0.001), WHOLE, WORK, chosen, seconds)
+    plan = planning._fitted(timing("3", 0.003, 0.001), WORK, chosen, seconds)
     assert (plan.views, plan.epochs) == (views, epochs)
     assert (plan.seconds <= seconds) == bool(epochs)
+    typed = settings.resolve(tasks.named("fer"), None, {"minutes": seconds / 60, "views": 4, "epochs": 8})
+    assert planning._fitted(timing("3", 0.003, 0.001), WORK, typed, seconds).epochs == min(epochs, 8)
+
+
+@pytest.mark.parametrize(
+    ("depth", "planned", "found", "epochs"),
+    [("auto", 1e-6, 1e9, 1), ("2", 1e-6, 1e9, 1), ("2", 10.0, 1e-9, 2)],  # seconds an image: as timed for the plan, as the finder saw them
+)
+def test_the_finders_steps_say_how_many_epochs_end_in_time(cli, folder, monkeypatch, depth, planned, found, epochs):
+    timings = costs.Timings([timing("0", 1e-6), timing("2", planned), timing("all", planned)], 1e-6, 1e-6)
+    monkeypatch.setattr(planning, "timed", lambda *given: timings)
+    monkeypatch.setattr(fitting.Watch, "step_seconds", found)
+    outcome = cli("train", folder, *TINY, "--lr", "auto", "--depth", depth, "--minutes", 3, "--epochs", 2, "--freeze-epochs", 0, "--json")
+    result = outcome.json
+    assert result["settings"]["depth"] == ("" if depth == "auto" else "2"), "it is all layers that the time suffices for, by the plan"
+    assert result["settings"]["epochs"] == epochs == len(result["phases"][-1]["epochs"])
+    assert f"{epochs} epochs in place of {3 - epochs}: so many end in time, at" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -331,7 +348,7 @@ def test_predictions_grow_with_the_work():
     chosen = settings.resolve(tasks.named("fer"), None, {"depth": "auto"})
 
     def predict(step=0.003, **changes):
-        return planning._predicted(timing("3", step, 0.001), WHOLE, WORK, replace(chosen, **changes)).seconds
+        return planning._predicted(timing("3", step, 0.001), WORK, replace(chosen, **changes)).seconds
 
     assert predict(epochs=9) - predict(epochs=8) == pytest.approx(10_000 * 0.003 + 1_000 * 0.001)
     assert predict(views=5) - predict(views=4) == pytest.approx(10_000 * (0.001 + 0.0002))

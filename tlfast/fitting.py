@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import fastai.callback.progress  # noqa: F401 (gives a Learner no_bar)
@@ -34,6 +34,7 @@ HIGHEST_RATE = 7e-3  # beyond it Adam forgets what was pretrained, however well 
 FINDER_RANGE = {"start_lr": 1e-5, "end_lr": 1.0}  # fastai's own, without the three decades in which nothing moves
 CLIMBED = 1.2  # times its least, from which on a loss climbs
 BELOW_EDGE = 5.0  # a rate that can be trusted lies this much below the one from which on the loss climbs
+EPOCHS = "epochs"  # in the journal, where the finder's steps have changed them
 FINDER_STEPS = (20, 60)  # at least, for a curve to see a minimum in; and at most, fastai's own resolution
 
 
@@ -43,7 +44,8 @@ class PhasePlan:
 
     The rate is `customary` at least, if that lies well below the one from which on the loss climbs: where what trains is good already, the curve
     before it is so flat that its minimum is chance (the four topmost stages on FER2013: 1e-4, and 0.553 after 8 epochs). `features` is the pass
-    that made what it trains on, `precision` its number format: both are only told of.
+    that made what it trains on, `precision` its number format: both are only told of. `epochs_in_time`, if given, says from the seconds that a step
+    takes an image how many epochs there shall be after all.
     """
 
     name: str
@@ -53,6 +55,7 @@ class PhasePlan:
     customary: float = 0.0
     features: Pass | None = None
     precision: str = "off"
+    epochs_in_time: Callable[[float], int] | None = None
 
 
 def fit_phase(learn: Learner, plan: PhasePlan, settings: Settings, on_event: OnEvent, journal: Journal, model: nn.Module, before: Phase | None = None) -> Phase:
@@ -63,6 +66,7 @@ def fit_phase(learn: Learner, plan: PhasePlan, settings: Settings, on_event: OnE
     """
     started = time.perf_counter()
     curve = _rates(learn, plan, settings, on_event, journal) if settings.rate is None else None
+    plan = _paced(plan, curve, on_event, journal)
     searched = time.perf_counter() - started
     lr = settings.rate or curve.suggestion
     lowest = lr / plan.spread
@@ -91,6 +95,16 @@ def _rates(learn: Learner, plan: PhasePlan, settings: Settings, on_event: OnEven
     return RateCurve(**journal.once(f"rates of {plan.name}", search))
 
 
+def _paced(plan: PhasePlan, curve: RateCurve | None, on_event: OnEvent, journal: Journal) -> PhasePlan:
+    """Return the plan with as many epochs as end in time, by the steps that the finder took."""
+    if not (plan.epochs_in_time and curve and curve.step):
+        return plan
+    epochs = journal.once(EPOCHS, lambda: plan.epochs_in_time(curve.step))
+    if epochs != plan.epochs:
+        on_event(Event(plan.name, note=f"{epochs} epochs in place of {plan.epochs}: so many end in time, at {1 / curve.step:,.0f} images/s"))
+    return replace(plan, epochs=epochs)
+
+
 def reseed(learn: Learner, seed: int) -> None:
     """Seed all generators, and that of the loader, which is its own: what a fit draws depends on nothing that went before."""
     set_seed(seed, reproducible=True)
@@ -116,7 +130,8 @@ def find_rate(learn: Learner, plan: PhasePlan, on_event: OnEvent) -> RateCurve:
     FER2013 and seedlings, `valley`, `slide` and `steep` differ tenfold from seed to seed and are often far too low for one cycle.
     """
     name, steps = f"{plan.name}: finding the rate", finder_steps(plan.epochs * len(learn.dls.train))
-    with quiet(learn), learn.added_cbs(Watch(plan, on_event, name, steps)):
+    watch = Watch(plan, on_event, name, steps)
+    with quiet(learn), learn.added_cbs(watch):
         try:
             suggested = learn.lr_find(**FINDER_RANGE, num_it=steps, show_plot=False, suggest_funcs=minimum).minimum
             least = min(plan.customary, edge(learn.recorder.lrs, learn.recorder.losses) / BELOW_EDGE)
@@ -126,7 +141,7 @@ def find_rate(learn: Learner, plan: PhasePlan, on_event: OnEvent) -> RateCurve:
             found = FALLBACK_RATE
     losses = [float(loss) for loss in learn.recorder.losses]
     on_event(Event(name, steps, steps))
-    return RateCurve([float(rate) for rate in learn.recorder.lrs], losses, float(found))
+    return RateCurve([float(rate) for rate in learn.recorder.lrs], losses, float(found), watch.step_seconds)
 
 
 def edge(rates: Sequence[float], losses: Sequence[float]) -> float:
@@ -157,7 +172,13 @@ class Watch(Callback):
     def __init__(self, plan: PhasePlan, on_event: OnEvent, label: str = "", steps: int = 0) -> None:
         self.plan, self.on_event, self.label, self.steps = plan, on_event, label or plan.name, steps
         self.rows: list[EpochRow] = []
+        self.first_end = self.last_end = 0.0  # of steps
         self.images, self.seconds, self.step, self.total = 0, 0.0, 0, 0
+
+    @property
+    def step_seconds(self) -> float:
+        """Seconds that a step took, an image, but for the first, which allocates; 0 if there was but one."""
+        return (self.last_end - self.first_end) / (self.step - 1) / (self.images / self.step) if self.step > 1 else 0.0
 
     def before_epoch(self) -> None:
         self.started = time.perf_counter()
@@ -172,6 +193,8 @@ class Watch(Callback):
         if not self.training:
             return
         self.step += 1
+        self.last_end = time.perf_counter()
+        self.first_end = self.first_end or self.last_end
         self.images += len(self.learn.yb[0])
         self.total = self.steps or self.plan.epochs * self.n_iter
         self.on_event(Event(self.label, self.step, self.total))

@@ -83,11 +83,12 @@ class EpochRow:
 
 @dataclass(frozen=True)
 class RateCurve:
-    """What the learning-rate finder saw: the loss at each rate, and the rate it suggests."""
+    """What the learning-rate finder saw: the loss at each rate, and the rate it suggests; and the seconds that a step took, an image."""
 
     rates: list[float]
     losses: list[float]
     suggestion: float
+    step: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,9 @@ def _run_name(value: str) -> str:
     return "must start with a letter or digit and hold only letters, digits, '.', '_', '+' and '-' (not 'latest')"
 
 
+LONGER = 2  # times the preset's epochs that --minutes may come to, unless epochs were typed
+
+
 @dataclass(frozen=True)
 class Settings:
     """Everything that a run depends on, resolved once; nothing below the command line reads a flag."""
@@ -80,6 +83,8 @@ class Settings:
     # Of `compare`, which says them with its own options: how many folds are drawn, and the seed of splits and views where the training's varies.
     folds: int = 5
     base_seed: int | None = None
+    # With `minutes`: so many epochs where the time allows it, `epochs` those that the choice of a depth aims at.
+    most_epochs: int | None = None
 
     arch: str = setting("mobilenetv2_100", "Backbone: any timm name.", group="Model")
     weights: str = setting("auto", "Pretrained weights: auto, none, or a .safetensors/.pth file.", group="Model")
@@ -270,7 +275,10 @@ def resolve(task: Task, strategy: str | None, flags: Mapping[str, Any], config: 
         raise UsageError(f"strategy is '{strategy}'", "Use one of: " + ", ".join(STRATEGIES))
     preset = {"partial": task.partial, "middle": {**task.full, **task.middle}, "full": task.full}[strategy]
     scale = {"strategy": strategy, "depth": (depth or "auto") if strategy == "middle" else ""}
-    return _checked({"task": task.name, **task.defaults, **preset, **config, **flags, **scale})
+    settings = _checked({"task": task.name, **task.defaults, **preset, **config, **flags, **scale})
+    if settings.minutes is not None and "epochs" not in {**config, **flags}:
+        return dataclasses.replace(settings, most_epochs=LONGER * settings.epochs)
+    return settings
 
 
 def _depth_said(values: Mapping[str, Any]) -> str:

@@ -42,7 +42,7 @@ from .data.store import digests
 from .data.table import SPLITS
 from .errors import DataError, ExportError, Interrupted, TrainingError
 from .features import Features, extract
-from .fitting import CUSTOMARY_RATE, PhasePlan, class_weights, find_rate, fit_phase
+from .fitting import CUSTOMARY_RATE, EPOCHS, PhasePlan, class_weights, find_rate, fit_phase
 from .machine import release_memory
 from .outcomes import Plan, TrainResult
 from .probe import adapt_batchnorm, train_head
@@ -96,6 +96,7 @@ def _trained(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journ
     facts["asked"] = {"depth": settings.depth, "minutes": settings.minutes}
     settings, plan = planning.settled(bench, settings, on_event, journal)
     phases, _ = fit(bench, settings, on_event, journal)
+    settings = replace(settings, epochs=journal.facts.get(EPOCHS, settings.epochs))
     predictions = judge(bench, settings, on_event)
     result = evaluation.evaluate(predictions, "valid", seed=settings.seed)
     facts["phases"] = [{name: value for name, value in asdict(p).items() if name not in ("epochs", "curve")} for p in phases]
@@ -199,7 +200,7 @@ def _upper_stages(bench: Bench, settings: Settings, on_event: OnEvent, journal: 
     last = checkpoints.finished(journal, UPPER["name"], bench.learn.model)
     if not last:
         parts, kept, first = _lower_stages(bench, settings, on_event, journal, first)
-        plan = PhasePlan(epochs=settings.epochs, features=kept.cost, **UPPER)
+        plan = PhasePlan(epochs=settings.epochs, features=kept.cost, epochs_in_time=planning.epochs_in_time(journal), **UPPER)
 
         def attempt(own: Settings) -> Phase:
             with upper_learner(bench, parts, kept, own, journal) as (upper, amp):
@@ -222,7 +223,7 @@ def _lower_stages(bench: Bench, settings: Settings, on_event: OnEvent, journal: 
 
 
 def _all_layers(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journal, before: Phase | None) -> Phase:
-    plan = PhasePlan(epochs=settings.epochs, **ALL_LAYERS)
+    plan = PhasePlan(epochs=settings.epochs, epochs_in_time=planning.epochs_in_time(journal), **ALL_LAYERS)
 
     def attempt(own: Settings) -> Phase:
         if own != settings:
