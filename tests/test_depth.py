@@ -304,12 +304,14 @@ def timing(depth, step, lower=0.0):
 WORK = planning._Work(10_000, 1_000, costs.Timings([timing("all", 0.008)], augment=0.0002, head=0.00005), gone=10.0)
 
 
-@pytest.mark.parametrize(("seconds", "views", "epochs"), [(10_000, 4, 16), (325, 4, 7), (295, 2, 7), (280, 1, 7), (270, 4, 5), (200, 2, 4), (60, 1, 0)])
+@pytest.mark.parametrize(
+    ("seconds", "views", "epochs"), [(10_000, 4, 16), (325, 4, 7), (295, 2, 7), (280, 1, 7), (270, 1, 6), (170, 1, 3), (130, 1, 0), (60, 1, 0)]
+)
 def test_a_plan_takes_nearly_all_epochs_first_then_views(seconds, views, epochs):
     chosen = settings.resolve(tasks.named("fer"), None, {"minutes": seconds / 60, "views": 4})
     plan = planning._fitted(timing("3", 0.003, 0.001), WORK, chosen, seconds)
     assert (plan.views, plan.epochs) == (views, epochs)
-    assert (plan.seconds <= seconds) == bool(epochs)
+    assert not epochs or plan.seconds <= seconds
     typed = settings.resolve(tasks.named("fer"), None, {"minutes": seconds / 60, "views": 4, "epochs": 8})
     assert planning._fitted(timing("3", 0.003, 0.001), WORK, typed, seconds).epochs == min(epochs, 8)
 
@@ -334,7 +336,8 @@ def test_the_finders_steps_say_how_many_epochs_end_in_time(cli, folder, monkeypa
     [
         ([10, 8, 8, 8, 8, 8], 5),  # all of it fits
         ([10, 8, 8, 8, 7, 6], 4),  # nearly all epochs of the middle and above rather than some of more
-        ([10, 8, 8, 6, 5, 0], 4),  # below the middle another stage is worth more
+        ([10, 8, 8, 6, 5, 0], 3),  # or some of the middle
+        ([10, 8, 3, 0, 0, 0], 2),  # below the middle another stage is worth more
         ([10, 8, 0, 0, 0, 0], 1),
         ([10, 0, 0, 0, 0, 0], 0),
     ],

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import random
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import fastai.callback.progress  # noqa: F401 (gives a Learner no_bar)
@@ -172,13 +174,13 @@ class Watch(Callback):
     def __init__(self, plan: PhasePlan, on_event: OnEvent, label: str = "", steps: int = 0) -> None:
         self.plan, self.on_event, self.label, self.steps = plan, on_event, label or plan.name, steps
         self.rows: list[EpochRow] = []
-        self.first_end = self.last_end = 0.0  # of steps
+        self.ends: list[float] = []  # of steps, where they are counted
         self.images, self.seconds, self.step, self.total = 0, 0.0, 0, 0
 
     @property
     def step_seconds(self) -> float:
-        """Seconds that a step took, an image, but for the first, which allocates; 0 if there was but one."""
-        return (self.last_end - self.first_end) / (self.step - 1) / (self.images / self.step) if self.step > 1 else 0.0
+        """Seconds that a step took, an image: the median, for the first ones allocate; 0 if there was but one."""
+        return statistics.median(later - earlier for earlier, later in pairwise(self.ends)) * self.step / self.images if self.step > 1 else 0.0
 
     def before_epoch(self) -> None:
         self.started = time.perf_counter()
@@ -193,8 +195,8 @@ class Watch(Callback):
         if not self.training:
             return
         self.step += 1
-        self.last_end = time.perf_counter()
-        self.first_end = self.first_end or self.last_end
+        if self.steps:
+            self.ends.append(time.perf_counter())
         self.images += len(self.learn.yb[0])
         self.total = self.steps or self.plan.epochs * self.n_iter
         self.on_event(Event(self.label, self.step, self.total))

@@ -19,8 +19,9 @@ from .timing import FULL, PARTIAL, Timing, Timings, timed
 from .unfinished import Journal
 
 AUTO_SHARE = 0.45  # of full fine-tuning's time, that `--depth auto` may take
-NEARLY_ALL, HALF = 7 / 8, 1 / 2  # of the epochs that were to be
+NEARLY_ALL, LEAST = 7 / 8, 3 / 8  # of the epochs that were to be
 NOISE = 1.3  # times the speed of a depth that trains more: so far off no quiet machine's timings are
+LATE = 0.05  # of the minutes: so much later may end what ends nearer to them than an epoch less would
 CLOSING = 10.0  # seconds of export, plots and files at the end of a training
 PLANNED = "planned"  # in the journal
 
@@ -89,8 +90,10 @@ def epochs_in_time(journal: Journal) -> Callable[[float], int] | None:
     budget = _Budget(**found)
 
     def epochs(step: float) -> int:
-        left = budget.ends - journal.seconds - budget.closing
-        return min(max(1, math.floor(left / (budget.images * step + budget.judging))), budget.most)
+        left, epoch = budget.ends - journal.seconds - budget.closing, budget.images * step + budget.judging
+        count = round(left / epoch)
+        late = count * epoch - left > LATE * budget.ends
+        return min(max(1, count - late), budget.most)
 
     return epochs
 
@@ -138,14 +141,14 @@ def _warn_of_noise(found: Sequence[Choice], on_event: OnEvent) -> None:
 
 
 def _best(found: Sequence[Choice], fitting: Sequence[int], epochs: int) -> int:
-    """Return the place of the depth to take: the deepest with nearly all its epochs if that is the middle or deeper, else the deepest with some.
+    """Return the place of the depth to take: from the middle up the deepest with nearly all its epochs, else the middle, else what comes nearest to it.
 
     From the middle up epochs are worth more than stages, below it not: of FER2013 8 epochs of four stages of seven or of all layers learned as much
-    (0.648 and 0.649, 0.650), 6 or 7 epochs of all layers less (0.635, 0.643); 4 epochs of four stages (0.641 with one view, 0.630 with four) what 8
-    of three did (0.629 with two, 0.636 with four).
+    (0.648 and 0.653), 6, 7 or 3 epochs of all layers less (0.635, 0.643, 0.607), 4 of four stages 0.641, 3 of three stages 0.624, 7 of two 0.600.
     """
-    whole = [i for i in fitting if found[i].epochs >= NEARLY_ALL * epochs and 2 * i >= len(found) - 1]
-    return max(whole or fitting)
+    upper = [i for i in fitting if 2 * i >= len(found) - 1]
+    whole = [i for i in upper if found[i].epochs >= NEARLY_ALL * epochs]
+    return max(whole or upper[:1] or fitting)
 
 
 def _chosen(settings: Settings, choice: Choice) -> Settings:
@@ -158,17 +161,16 @@ def _chosen(settings: Settings, choice: Choice) -> Settings:
 
 
 def _fitted(timing: Timing, work: _Work, settings: Settings, limit: float) -> Choice:
-    """Return a depth's plan with nearly all epochs or more and as many views as end in time, else with fewer epochs; none where not half of them end."""
+    """Return a depth's plan: with as many views as leave time for nearly all epochs, else with one; without epochs where not LEAST of them end."""
     affordable_epochs = {}
     for views in sorted({settings.views, min(2, settings.views), 1}, reverse=True):
         one, two = (_predicted(timing, work, replace(settings, views=views, epochs=epochs)) for epochs in (1, 2))
         spare, epoch = limit - one.seconds, two.seconds - one.seconds
         epochs = 1 + math.floor(spare / epoch) if epoch else settings.epochs * (spare >= 0)  # a head's are not varied
         affordable_epochs[views] = min(epochs, _most(settings))
-    for share in (NEARLY_ALL, HALF):
-        for views, epochs in affordable_epochs.items():
-            if epochs >= max(1, share * settings.epochs):
-                return _predicted(timing, work, replace(settings, views=views, epochs=epochs))
+    views = max((views for views, epochs in affordable_epochs.items() if epochs >= NEARLY_ALL * settings.epochs), default=1)
+    if affordable_epochs[views] >= max(1, LEAST * settings.epochs):
+        return _predicted(timing, work, replace(settings, views=views, epochs=affordable_epochs[views]))
     return replace(one, epochs=0)
 
 
