@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import timm
 import torch
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
@@ -111,6 +112,7 @@ def test_the_cache_changes_nothing_of_what_is_trained(folder, monkeypatch, arch)
         ("tf_efficientnet_lite0", (1, 4, 7)),
         ("convnext_atto", (1, 2, 4)),
         ("vit_tiny_patch16_224", (1, 6, 12)),
+        ("poolformer_s12", (1, 2, 4)),  # has no group_matcher, only feature_info
     ],
 )
 def test_known_backbones_at_three_depths(folder, arch, depths):
@@ -179,6 +181,8 @@ def test_a_depth_that_the_backbone_has_not(cli, folder, monkeypatch):
     deep = cli("train", folder, *TINY, "--depth", 9)
     assert deep.code == 2 and "--depth 9: test_resnet has 4 stages above its stem" in deep.err and "up to 4, or all" in deep.err
     monkeypatch.delattr(ResNet, "group_matcher")
+    assert stages.stages(timm.create_model("test_resnet"), "test_resnet") == ["layer1", "layer2", "layer3", "layer4"], "as feature_info names them"
+    monkeypatch.setattr(ResNet, "feature_info", property(lambda self: [], lambda self, value: None), raising=False)
     unsaid = cli("train", folder, *TINY, "--depth", 2)
     assert unsaid.code == 2 and "test_resnet does not say what its stages are" in unsaid.err
     assert not runs.folders("exports")

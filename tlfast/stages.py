@@ -27,15 +27,30 @@ class Divided:
 def layers(body: nn.Module, coarse: bool) -> list[list[str]]:
     """Return the parameter names of each layer (`coarse`: of the stem and of each stage), lowest first, as timm's `group_matcher` says.
 
-    What follows the last stage, such as a norm, belongs to it. Nothing for a network that does not say.
+    What follows the last stage, such as a norm, belongs to it. Without a `group_matcher` `feature_info` may name the stages; nothing for a network
+    that says neither.
     """
     if not hasattr(body, "group_matcher"):
-        return []
+        return _by_features(body) if coarse else []
     matcher = body.group_matcher(coarse=coarse)
     if coarse and isinstance(matcher, dict):
         matcher = {**matcher, "what no other pattern matches": [(".*", MATCH_PREV_GROUP)]}
     groups = group_parameters(body, matcher)
     return [groups[depth] for depth in sorted(groups)]
+
+
+def _by_features(body: nn.Module) -> list[list[str]]:
+    """Return the parameter names of the stem and of each module that `feature_info` names; what lies between two belongs to the one before."""
+    modules = [f"{info['module']}." for info in getattr(body, "feature_info", None) or []]
+    found: list[list[str]] = [[]]
+    last = ""
+    for name, _ in body.named_parameters():
+        module = next(filter(name.startswith, modules), last)
+        if module != last:
+            found.append([])
+            last = module
+        found[-1].append(name)
+    return list(filter(None, found))
 
 
 def stages(body: nn.Module, arch: str) -> list[str]:
