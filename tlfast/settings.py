@@ -135,7 +135,7 @@ class Settings:
     )
     minutes: float | None = setting(
         None,
-        "Choose depth, views and epochs (with --depth N views and epochs) so that the training ends in about so many minutes on this machine.",
+        "Choose depth, views and epochs (with --depth N views and epochs; --epochs N at most) so that the training ends in about so many minutes.",
         group="Training",
         check=at_least(0.1),
     )
