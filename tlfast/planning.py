@@ -115,20 +115,24 @@ def choices(bench: Bench, settings: Settings, gone: float, on_event: OnEvent) ->
         limit = 60 * settings.minutes
         found = [_fitted(timing, work, settings, limit) for timing in costs.depths]
     _warn_of_noise(found, on_event)
-    fixed = settings.depth.isdigit()
-    asked = [i for i, choice in enumerate(found) if not fixed or choice.depth == settings.depth]
+    asked = [i for i, choice in enumerate(found) if not settings.depth.isdigit() or choice.depth == settings.depth]
     fitting = [i for i in asked if found[i].epochs and found[i].seconds <= limit]
-    if fitting:
-        best = _best(found, fitting, settings.epochs)
-    else:  # the quickest of all is the least that can be done
-        best = asked[0]
-        found[best] = _predicted(costs.depths[best], work, replace(settings, views=1, epochs=1 if fixed else settings.epochs))
-        nothing, least = (
-            (f"--depth {settings.depth} does not end", f"one epoch of --depth {settings.depth}") if fixed else ("no depth ends", "the classifier alone")
-        )
-        on_event(Event("depth", note=f"{nothing} within {limit / 60:.1f} minutes; {least} takes {found[best].seconds / 60:.1f}"))
+    best = _best(found, fitting, settings.epochs) if fitting else asked[0]
+    if not fitting:
+        found[best] = _least(costs.depths[best], work, settings, limit, on_event)
     budget = _Budget(limit, valid * costs.depths[best].upper, _closing(work), train, _most(settings)) if settings.minutes else None
     return [replace(choice, chosen=i == best) for i, choice in enumerate(found)], budget
+
+
+def _least(timing: Timing, work: _Work, settings: Settings, limit: float, on_event: OnEvent) -> Choice:
+    """Return the least that can be done where nothing ends within `limit` seconds, and say what it takes."""
+    fixed = settings.depth.isdigit()
+    choice = _predicted(timing, work, replace(settings, views=1, epochs=1 if fixed else settings.epochs))
+    nothing, least = (
+        (f"--depth {settings.depth} does not end", f"one epoch of --depth {settings.depth}") if fixed else ("no depth ends", "the classifier alone")
+    )
+    on_event(Event("depth", note=f"{nothing} within {limit / 60:.1f} minutes; {least} takes {choice.seconds / 60:.1f}"))
+    return choice
 
 
 def _warn_of_noise(found: Sequence[Choice], on_event: OnEvent) -> None:
