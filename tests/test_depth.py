@@ -18,7 +18,7 @@ from timm.models.resnet import ResNet
 
 from tests.conftest import TINY
 from tests.test_training import resolved, weights_before_and_after
-from tlfast import activations, cache, features, fitting, learner, planning, runs, settings, stages, tasks, training
+from tlfast import activations, cache, features, fitting, learner, planning, runs, settings, stages, tasks, training, wording
 from tlfast import timing as costs
 from tlfast.errors import DataError, UsageError
 from tlfast.results import Choice
@@ -185,6 +185,16 @@ def test_a_depth_that_the_backbone_has_not(cli, folder, monkeypatch):
     monkeypatch.setattr(ResNet, "feature_info", property(lambda self: [], lambda self, value: None), raising=False)
     unsaid = cli("train", folder, *TINY, "--depth", 2)
     assert unsaid.code == 2 and "test_resnet does not say what its stages are" in unsaid.err
+
+
+def test_a_backbone_whose_branches_cross_the_boundary_is_refused():
+    with pytest.raises(UsageError, match="--depth 1: crossvit_tiny_240 cannot be divided there"):
+        stages.divided(timm.create_model("crossvit_tiny_240", num_classes=0, img_size=64), "crossvit_tiny_240", 1, 64)
+
+
+def test_batchnorm_adapts_with_partial_only(cli, folder):
+    outcome = cli("train", folder, *TINY, "--depth", 2, "--train-bn")
+    assert outcome.code == 2 and "--train-bn trains on images, of which --depth keeps what the lower stages made" in outcome.err
     assert not runs.folders("exports")
 
 
@@ -290,6 +300,24 @@ def test_minutes_beside_a_depth_choose_views_and_epochs_only(folder, monkeypatch
     assert len(notes) == (minutes < 1)
 
 
+@pytest.mark.parametrize(("until", "rounds"), [(0.0, 1), (float("inf"), costs.ROUNDS)])
+def test_no_round_of_timing_begins_too_late(until, rounds):
+    said, drawn = [], iter(range(100))
+    assert costs._in_turns({"one": lambda: [float(next(drawn))], "other": lambda: [5.0, 7.0]}, until, said.append) == {"one": rounds // 2, "other": 6.0}
+    assert [event.done for event in said] == [*range(2 * rounds), 2 * costs.ROUNDS] and next(drawn) == rounds
+
+
+def test_what_was_predicted_is_said_with_its_epochs():
+    choice, chosen = Choice("2", "", 100.0, 0.0, 2, 9, 60.0), settings.resolve(tasks.named("fer"), None, {"depth": "2", "epochs": 7})
+    assert wording._predicted(choice, chosen) == "60.0 were predicted for 9 epochs"
+    assert wording._predicted(choice, replace(chosen, epochs=9)) == "60.0 were predicted"
+
+
+def test_a_plan_without_training_shows_the_depths_once(cli, folder):
+    for more in ([], ["--quiet"]):
+        assert cli("train", folder, *TINY, "--depth", "auto", "--dry-run", *more).err.count("what each depth would take") == 1
+
+
 def test_timings_that_contradict_each_other_are_told_of():
     said = []
     steady = [Choice(depth, "", speed, 0.0, 1, 8, 60.0) for depth, speed in (("0", 9e4), ("1", 900.0), ("2", 1000.0), ("all", 300.0))]
@@ -315,7 +343,7 @@ def test_a_plan_takes_nearly_all_epochs_first_then_views(seconds, views, epochs)
     chosen = settings.resolve(tasks.named("fer"), None, {"minutes": seconds / 60, "views": 4})
     plan = planning._fitted(timing("3", 0.003, 0.001), WORK, chosen, seconds)
     assert (plan.views, plan.epochs) == (views, epochs)
-    assert not epochs or plan.seconds <= seconds
+    assert (plan.seconds <= seconds) == bool(epochs)
     typed = settings.resolve(tasks.named("fer"), None, {"minutes": seconds / 60, "views": 4, "epochs": 8})
     assert planning._fitted(timing("3", 0.003, 0.001), WORK, typed, seconds).epochs == min(epochs, 8)
 

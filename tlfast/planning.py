@@ -21,6 +21,7 @@ from .unfinished import Journal
 AUTO_SHARE = 0.45  # of full fine-tuning's time, that `--depth auto` may take
 NEARLY_ALL, LEAST = 7 / 8, 3 / 8  # of the epochs that were to be
 NOISE = 1.3  # times the speed of a depth that trains more: so far off no quiet machine's timings are
+TIMING = 0.1  # of the minutes, after which no other round of timing begins
 LATE = 0.05  # of the minutes: so much later may end what ends nearer to them than an epoch less would
 CLOSING = 10.0  # seconds of export, plots and files at the end of a training
 PLANNED = "planned"  # in the journal
@@ -105,7 +106,7 @@ def choices(bench: Bench, settings: Settings, gone: float, on_event: OnEvent) ->
     returned too; without, they are the settings' own.
     """
     started = time.perf_counter()
-    costs = timed(bench, settings, on_event)
+    costs = timed(bench, settings, on_event, TIMING * 60 * (settings.minutes or math.inf))
     train, valid = (len(bench.table.part(part)) for part in ("train", "valid"))
     work = _Work(train, valid, costs, gone + time.perf_counter() - started)
     if settings.minutes is None:
@@ -175,7 +176,7 @@ def _fitted(timing: Timing, work: _Work, settings: Settings, limit: float) -> Ch
     views = max((views for views, epochs in affordable_epochs.items() if epochs >= NEARLY_ALL * settings.epochs), default=1)
     if affordable_epochs[views] >= max(1, LEAST * settings.epochs):
         return _predicted(timing, work, replace(settings, views=views, epochs=affordable_epochs[views]))
-    return replace(one, epochs=0)
+    return replace(_predicted(timing, work, replace(settings, views=1, epochs=math.ceil(LEAST * settings.epochs))), epochs=0)
 
 
 def _most(settings: Settings) -> int:

@@ -96,7 +96,7 @@ class Screen:
         self._data_summary(plan.data)
         parameters = {"weights": plan.weights, "device": plan.device, "parameters": f"{plan.parameters:,}", "of which train": f"{plan.trained_parameters:,}"}
         self._facts("model", parameters)
-        if plan.depths:
+        if plan.depths and self.quiet:  # else it was shown when it was made
             self.depths(plan.depths)
 
     def interpret_result(self, result: InterpretResult) -> None:

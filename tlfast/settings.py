@@ -338,6 +338,8 @@ def _checked(values: dict[str, Any]) -> Settings:
         raise UsageError(f"--fold {settings.fold} must lie between 0 and {settings.folds - 1}")
     if settings.sizes and settings.strategy == "middle":
         raise UsageError("--sizes changes images, of which --depth keeps what the lower stages made", "Leave out --sizes, or use --full")
+    if settings.train_bn and settings.strategy == "middle":
+        raise UsageError("--train-bn trains on images, of which --depth keeps what the lower stages made", "Leave out --train-bn, or use --partial")
     if settings.sizes and int(settings.sizes.split(",")[-1]) >= settings.size:
         raise UsageError(f"--sizes {settings.sizes} must stay below --size {settings.size}", "The last epochs are at --size by themselves")
     return settings

@@ -74,7 +74,10 @@ def divided(body: nn.Module, arch: str, depth: int, size: int) -> Divided:
             x = torch.rand(2, 3, size, size, device=next(body.parameters()).device)
             graph = _Tracer(group_of, x).trace(body)
             parts = _cut(body, graph, _ranks(graph, group_of), boundary)
-            whole, again = body(x), parts.upper(parts.lower(x))
+            whole, kept = body(x), parts.lower(x)
+            if not isinstance(kept, torch.Tensor):  # several branches cross the boundary
+                raise trouble
+            again = parts.upper(kept)
     except UsageError:
         raise
     except Exception as error:  # fx cannot follow a network whose path depends on what it sees, and says so in many ways

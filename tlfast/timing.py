@@ -62,8 +62,12 @@ class Timings:
     head: float
 
 
-def timed(bench: Bench, settings: Settings, on_event: OnEvent) -> Timings:
-    """Time each depth with a copy of the network, or the one depth that the settings name, and the ends of the scale."""
+def timed(bench: Bench, settings: Settings, on_event: OnEvent, enough: float) -> Timings:
+    """Time each depth with a copy of the network, or the one depth that the settings name, and the ends of the scale.
+
+    After `enough` seconds no other round of it begins.
+    """
+    began = time.perf_counter()
     learn, counts, device = bench.learn, image_counts(bench.table, settings), bench.learn.dls.device
     body, head = copy.deepcopy(learn.model)
     names = stages(body, settings.arch)
@@ -81,7 +85,7 @@ def timed(bench: Bench, settings: Settings, on_event: OnEvent) -> Timings:
     for depth, shape in shapes.items():
         watches[f"lower {depth}"] = _passes(parts[depth].lower, image, settings.bs, device)
         watches[f"step {depth}"] = _whole_steps(learn, nn.Sequential(parts[depth].upper, head), shape, settings.bs)
-    seconds = _in_turns(watches, on_event)
+    seconds = _in_turns(watches, began + enough, on_event)
     plain, gain = seconds["plain"], seconds["folded"] / seconds["plain"]
 
     def kept(shape: tuple[int, ...]) -> list[float]:
@@ -96,14 +100,16 @@ def timed(bench: Bench, settings: Settings, on_event: OnEvent) -> Timings:
     return Timings(found, seconds["augment"], seconds["head"])
 
 
-def _in_turns(watches: Mapping[str, Watch], on_event: OnEvent) -> dict[str, float]:
-    """Return the median of what each watch says in all rounds."""
+def _in_turns(watches: Mapping[str, Watch], until: float, on_event: OnEvent) -> dict[str, float]:
+    """Return the median of what each watch says in all rounds; none begins but the first when it is past `until`."""
     seconds: dict[str, list[float]] = {name: [] for name in watches}
     total = ROUNDS * len(watches)
-    for i in range(total):
-        name = list(watches)[i % len(watches)]
-        on_event(Event("timing depths", i, total))
-        seconds[name] += watches[name]()
+    for number in range(ROUNDS):
+        if number and time.perf_counter() > until:
+            break
+        for i, (name, watch) in enumerate(watches.items()):
+            on_event(Event("timing depths", number * len(watches) + i, total))
+            seconds[name] += watch()
     on_event(Event("timing depths", total, total))
     return {name: statistics.median(each) for name, each in seconds.items()}
 

@@ -56,9 +56,14 @@ def closing(result: TrainResult) -> dict[str, str]:
         "strategy": f"{settings.tuning} fine-tuning of {settings.arch} at {settings.size} px on {result.device}",
         "weights": result.weights,
         **phases,
-        "seconds": f"{result.seconds:.1f}" + "".join(f" ({choice.seconds:.1f} were predicted)" for choice in result.plan if choice.chosen),
+        "seconds": f"{result.seconds:.1f}" + "".join(f" ({_predicted(choice, settings)})" for choice in result.plan if choice.chosen),
         "run": result.folder,
     }
+
+
+def _predicted(choice: Choice, settings: Settings) -> str:
+    planned = "" if choice.epochs == settings.epochs else f" for {choice.epochs} epochs"
+    return f"{choice.seconds:.1f} were predicted{planned}"
 
 
 def figures(e: Evaluation) -> dict[str, str]:
