@@ -21,7 +21,7 @@ from tests.test_training import resolved, weights_before_and_after
 from tlfast import activations, cache, features, fitting, learner, planning, runs, settings, stages, tasks, training, wording
 from tlfast import timing as costs
 from tlfast.errors import DataError, UsageError
-from tlfast.results import Choice
+from tlfast.results import Choice, RateCurve
 from tlfast.unfinished import Journal
 
 SHORT = {"epochs": 2, "freeze_epochs": 1, "onnx": False}
@@ -298,6 +298,17 @@ def test_minutes_beside_a_depth_choose_views_and_epochs_only(folder, monkeypatch
     assert settled.depth == "2" and settled.epochs == epochs and [choice.depth for choice in plan if choice.chosen] == ["2"]
     notes = [event.note for event in said if event.note.startswith("--depth 2 does not end within 0.1 minutes; one epoch of --depth 2 takes")]
     assert len(notes) == (minutes < 1)
+
+
+def test_epochs_that_were_settled_stay_so_after_an_interruption():
+    journal, curve = Journal(), RateCurve([], [], 1e-3, step=0.01)
+
+    def epochs(ending, found=curve):
+        return fitting._paced(fitting.PhasePlan("upper stages", 5, epochs_in_time=ending), found, lambda event: None, journal).epochs
+
+    assert epochs(lambda step: 9, None) == 5, "without a finder the plan stands"
+    assert epochs(lambda step: round(0.03 / step)) == 3
+    assert epochs(lambda step: 9) == 3
 
 
 @pytest.mark.parametrize(("until", "rounds"), [(0.0, 1), (float("inf"), costs.ROUNDS)])
