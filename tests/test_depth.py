@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import timm
 import torch
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
@@ -181,15 +180,9 @@ def test_a_depth_that_the_backbone_has_not(cli, folder, monkeypatch):
     deep = cli("train", folder, *TINY, "--depth", 9)
     assert deep.code == 2 and "--depth 9: test_resnet has 4 stages above its stem" in deep.err and "up to 4, or all" in deep.err
     monkeypatch.delattr(ResNet, "group_matcher")
-    assert stages.stages(timm.create_model("test_resnet"), "test_resnet") == ["layer1", "layer2", "layer3", "layer4"], "as feature_info names them"
     monkeypatch.setattr(ResNet, "feature_info", property(lambda self: [], lambda self, value: None), raising=False)
     unsaid = cli("train", folder, *TINY, "--depth", 2)
     assert unsaid.code == 2 and "test_resnet does not say what its stages are" in unsaid.err
-
-
-def test_a_backbone_whose_branches_cross_the_boundary_is_refused():
-    with pytest.raises(UsageError, match="--depth 1: crossvit_tiny_240 cannot be divided there"):
-        stages.divided(timm.create_model("crossvit_tiny_240", num_classes=0, img_size=64), "crossvit_tiny_240", 1, 64)
 
 
 def test_batchnorm_adapts_with_partial_only(cli, folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 from timm.models.resnet import ResNet
 
@@ -54,9 +55,17 @@ def test_batchnorm_of_the_upper_part_learns_while_that_of_the_lower_stays():
 
 def test_a_network_that_does_not_say_its_stages(monkeypatch):
     monkeypatch.delattr(ResNet, "group_matcher")
+    assert stages.stages(body_of("test_resnet"), "test_resnet") == ["layer1", "layer2", "layer3", "layer4"], "as feature_info names them"
+    monkeypatch.setattr(ResNet, "feature_info", property(lambda self: [], lambda self, value: None), raising=False)
     with pytest.raises(UsageError, match="test_resnet does not say what its stages are") as caught:
         stages.stages(body_of("test_resnet"), "test_resnet")
     assert "--partial" in caught.value.hint
+
+
+def test_branches_that_cross_the_boundary_are_refused():
+    body = timm.create_model("crossvit_tiny_240", num_classes=0, img_size=64)
+    with pytest.raises(UsageError, match="--depth 1: crossvit_tiny_240 cannot be divided there"):
+        stages.divided(body, "crossvit_tiny_240", 1, 64)
 
 
 def test_a_network_of_which_more_than_one_value_would_cross():

@@ -88,7 +88,7 @@ class RateCurve:
     rates: list[float]
     losses: list[float]
     suggestion: float
-    step: float = 0.0
+    step: float = field(default=0.0, compare=False)  # the machine's matter: two curves may be equal without it
 
 
 @dataclass(frozen=True)
