@@ -35,7 +35,7 @@ class Unreadable:
 class Choice:
     """What training to some depth would take: `depth` as typed, what trains, images a second, gigabytes kept, views, epochs, seconds in all.
 
-    No epochs: it does not fit into the time.
+    No epochs: it does not fit into the time, the seconds are those of the fewest epochs that it would be taken with.
     """
 
     depth: str

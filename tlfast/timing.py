@@ -34,7 +34,7 @@ LONGEST = 0.5  # seconds of a step: where a batch would take longer, a smaller o
 SMALL_BATCH = 8  # the smallest: on small images so few take up to twice as long, each
 FEATURES = 20_000  # of which a head's batch is timed
 PARTIAL, FULL = "0", "all"  # the ends of the scale
-Watch = Callable[[], list[float]]  # runs something some times, and tells the seconds an image that each took
+Stopwatch = Callable[[], list[float]]  # runs something some times, and tells the seconds an image that each took
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def timed(bench: Bench, settings: Settings, on_event: OnEvent, enough: float) ->
     parts = {depth: divided(body, settings.arch, depth, settings.size) for depth in ([int(settings.depth)] if settings.depth.isdigit() else depths)}
     shapes = {depth: shape_of(parts[depth], settings.size) for depth in parts}
     image, width = (3, settings.size, settings.size), feature_count(body, settings.size)
-    watches: dict[str, Watch] = {
+    watches: dict[str, Stopwatch] = {
         "plain": _passes(body, image, settings.bs, device),
         "folded": _passes(folded(body), image, settings.bs, device),
         "augment": lambda: _augmenting(learn),
@@ -100,7 +100,7 @@ def timed(bench: Bench, settings: Settings, on_event: OnEvent, enough: float) ->
     return Timings(found, seconds["augment"], seconds["head"])
 
 
-def _in_turns(watches: Mapping[str, Watch], until: float, on_event: OnEvent) -> dict[str, float]:
+def _in_turns(watches: Mapping[str, Stopwatch], until: float, on_event: OnEvent) -> dict[str, float]:
     """Return the median of what each watch says in all rounds; none begins but the first when it is past `until`."""
     seconds: dict[str, list[float]] = {name: [] for name in watches}
     total = ROUNDS * len(watches)
@@ -114,7 +114,7 @@ def _in_turns(watches: Mapping[str, Watch], until: float, on_event: OnEvent) -> 
     return {name: statistics.median(each) for name, each in seconds.items()}
 
 
-def _passes(network: nn.Module, shape: tuple[int, ...], bs: int, device: torch.device) -> Watch:
+def _passes(network: nn.Module, shape: tuple[int, ...], bs: int, device: torch.device) -> Stopwatch:
     """Return what tells the seconds an image of some passes without training."""
 
     @torch.inference_mode()
@@ -132,7 +132,7 @@ def _passes(network: nn.Module, shape: tuple[int, ...], bs: int, device: torch.d
     return lambda: passes(count)
 
 
-def _whole_steps(learn: Learner, model: nn.Module, shape: tuple[int, ...], bs: int) -> Watch:
+def _whole_steps(learn: Learner, model: nn.Module, shape: tuple[int, ...], bs: int) -> Stopwatch:
     """Return what tells the seconds an image of some training steps, of a smaller batch where a step takes long."""
     count = _batch(lambda count: _steps(learn, model, shape, count), bs)
     return lambda: _steps(learn, model, shape, count)
