@@ -118,7 +118,7 @@ def measure_our_loader(images: str, weights: str, augment: bool, size: int, batc
     from tlfast.data import load_table, open_store
     from tlfast.data.loaders import build_loaders
 
-    task = tasks.named("fer")
+    task = tasks.get_task("fer")
     chosen = settings.resolve(task, None, {"data": images, "size": size, "bs": BATCH, **({} if augment else {"augment": "none"})})
     table, store = open_store(load_table(task, chosen, Path(images)), chosen)
     device = learner.pick_device("cpu")
@@ -412,7 +412,7 @@ def prepare(work: Path, quick: bool) -> tuple[Path, Path | None]:
         return target, weights if weights.exists() else None
     from tlfast import tasks
 
-    tasks.named("digits").make(work / "digits")
+    tasks.get_task("digits").make(work / "digits")
     for i, path in enumerate(sorted((work / "digits").rglob("*.png"))):
         place = target / ("valid" if i % 5 == 0 else "train") / path.parent.name
         place.mkdir(parents=True, exist_ok=True)

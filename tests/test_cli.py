@@ -157,7 +157,7 @@ def test_deepweeds_shaped_folder_trains_a_resnet50_on_the_official_fold(cli, tmp
     typed = ["train", "weeds", "--full", "--weights", "none", "--limit", 200, "--epochs", 1, "--size", 64, "--fold", 2, "--data", root]
     outcome = cli(*typed, "--json")
     assert outcome.code == 0, outcome.err
-    assert outcome.json["data"]["classes"] == list(tasks.named("weeds").classes)
+    assert outcome.json["data"]["classes"] == list(tasks.get_task("weeds").classes)
     used = {"train": set(), "valid": set(), "test": set()}
     for row in csv.DictReader((Path(outcome.json["folder"]) / "images.csv").read_text().splitlines()):
         used[row["split"]].add(Path(row["path"]).name)
@@ -211,7 +211,7 @@ def test_data_check_names_what_cannot_be_read(cli, folder):
 
 
 def test_tasks_and_doctor(cli):
-    assert {row["name"] for row in cli("tasks", "--json").json} == set(tasks.registered())
+    assert {row["name"] for row in cli("tasks", "--json").json} == set(tasks.registered_tasks())
     facts = cli("doctor", "--json").json
     assert facts["hub"].startswith("https://") and facts["interrupted trainings"] == [] and facts["math libraries"]
     assert facts["versions"]["fastai"] and "cpu" in facts["devices"] and isinstance(facts["problems"], list)

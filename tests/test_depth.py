@@ -48,14 +48,14 @@ def trained(folder, on_event=lambda event: None, **flags):
     ],
 )
 def test_depth_is_one_scale_with_partial_and_full_at_its_ends(typed, strategy, depth):
-    fer = tasks.named("fer")
+    fer = tasks.get_task("fer")
     for chosen in (settings.resolve(fer, None, typed), settings.resolve(fer, None, {}, typed)):
         assert (chosen.strategy, chosen.depth) == (strategy, depth)
     assert settings.resolve(fer, None, {"depth": "4"}).epochs == settings.resolve(fer, "full", {}).epochs
 
 
 def test_depth_beside_a_strategy():
-    fer = tasks.named("fer")
+    fer = tasks.get_task("fer")
     for typed, flag in (({"depth": "3"}, "--depth"), ({"minutes": 2.0}, "--minutes")):
         with pytest.raises(UsageError, match=f"--full and {flag} are both given"):
             settings.resolve(fer, "full", typed)
@@ -313,7 +313,7 @@ def test_no_round_of_timing_begins_too_late(until, rounds):
 
 
 def test_what_was_predicted_is_said_with_its_epochs():
-    choice, chosen = Choice("2", "", 100.0, 0.0, 2, 9, 60.0), settings.resolve(tasks.named("fer"), None, {"depth": "2", "epochs": 7})
+    choice, chosen = Choice("2", "", 100.0, 0.0, 2, 9, 60.0), settings.resolve(tasks.get_task("fer"), None, {"depth": "2", "epochs": 7})
     assert wording._predicted(choice, chosen) == "60.0 were predicted for 9 epochs"
     assert wording._predicted(choice, replace(chosen, epochs=9)) == "60.0 were predicted"
 
@@ -345,11 +345,11 @@ WORK = planning._Work(10_000, 1_000, costs.Timings([timing("all", 0.008)], augme
     ("seconds", "views", "epochs"), [(10_000, 4, 16), (325, 4, 7), (295, 2, 7), (280, 1, 7), (270, 1, 6), (170, 1, 3), (130, 1, 0), (60, 1, 0)]
 )
 def test_a_plan_takes_nearly_all_epochs_first_then_views(seconds, views, epochs):
-    chosen = settings.resolve(tasks.named("fer"), None, {"minutes": seconds / 60, "views": 4})
+    chosen = settings.resolve(tasks.get_task("fer"), None, {"minutes": seconds / 60, "views": 4})
     plan = planning._fitted(timing("3", 0.003, 0.001), WORK, chosen, seconds)
     assert (plan.views, plan.epochs) == (views, epochs)
     assert (plan.seconds <= seconds) == bool(epochs)
-    typed = settings.resolve(tasks.named("fer"), None, {"minutes": seconds / 60, "views": 4, "epochs": 8})
+    typed = settings.resolve(tasks.get_task("fer"), None, {"minutes": seconds / 60, "views": 4, "epochs": 8})
     assert planning._fitted(timing("3", 0.003, 0.001), WORK, typed, seconds).epochs == min(epochs, 8)
 
 
@@ -385,7 +385,7 @@ def test_the_deepest_that_fits_with_nearly_all_its_epochs(epochs, best):
 
 
 def test_predictions_grow_with_the_work():
-    chosen = settings.resolve(tasks.named("fer"), None, {"depth": "auto"})
+    chosen = settings.resolve(tasks.get_task("fer"), None, {"depth": "auto"})
 
     def predict(step=0.003, **changes):
         return planning._predicted(timing("3", step, 0.001), WORK, replace(chosen, **changes)).seconds

@@ -25,7 +25,7 @@ def test_settings_table_is_the_declarations():
 
 def test_tasks_table_is_the_registry():
     found = {row[0].strip("`"): row for row in rows("Tasks")}
-    for name, task in tasks.registered().items():
+    for name, task in tasks.registered_tasks().items():
         chosen = settings.resolve(task, None, {})
         assert found[name][1:4] == [str(len(task.classes)), f"`{chosen.arch}`", str(chosen.size)]
         assert task.licence in found[name][4]

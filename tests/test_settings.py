@@ -5,7 +5,7 @@ import pytest
 from tlfast import settings, tasks
 from tlfast.errors import UsageError
 
-FER = tasks.named("fer")
+FER = tasks.get_task("fer")
 
 
 def test_order_of_precedence():
@@ -69,7 +69,7 @@ def test_bad_config_file(tmp_path, text, message):
         settings.read_config(str(path))
 
 
-@pytest.mark.parametrize("task", tasks.registered().values(), ids=lambda task: task.name)
+@pytest.mark.parametrize("task", tasks.registered_tasks().values(), ids=lambda task: task.name)
 @pytest.mark.parametrize("strategy", settings.STRATEGIES)
 def test_every_task_resolves(task, strategy):
     chosen = settings.resolve(task, strategy, {})
@@ -86,7 +86,7 @@ def test_every_declaration_has_help_and_its_default_passes_its_own_check():
 
 
 def test_margin_for_the_crop():
-    weeds = settings.resolve(tasks.named("weeds"), None, {})
+    weeds = settings.resolve(tasks.get_task("weeds"), None, {})
     assert (weeds.size, weeds.full_size) == (224, 256)
 
 

@@ -246,7 +246,7 @@ def serve(
 @command(app, "tasks")
 def tasks(screen: Screen) -> None:
     """List the tasks that tlfast knows by name."""
-    screen.tasks(list(registry.registered().values()))
+    screen.tasks(list(registry.registered_tasks().values()))
 
 
 @command(app, "runs")
@@ -279,7 +279,7 @@ def data_import(
     from .data.sources import import_data
 
     with screen.progress() as on_event:
-        folder = import_data(registry.named(task), source, on_event=on_event)
+        folder = import_data(registry.get_task(task), source, on_event=on_event)
     screen.said("imported to", str(folder))
 
 
@@ -288,7 +288,7 @@ def data_get(task: Annotated[str, typer.Argument(help="A task's name.", autocomp
     """Download a task's images from their public source into data/<task>/."""
     from .data.sources import get_data
 
-    chosen = registry.named(task)
+    chosen = registry.get_task(task)
     with screen.progress() as on_event:
         folder = get_data(chosen, on_event=on_event)
     screen.said("downloaded to", f"{folder} (licence: {chosen.licence}; {chosen.homepage})")

@@ -30,7 +30,7 @@ class Commands(typer.core.TyperGroup):
 
 def task_names(incomplete: str) -> list[str]:
     """Complete a task's name."""
-    return [name for name in registry.registered() if name.startswith(incomplete)]
+    return [name for name in registry.registered_tasks() if name.startswith(incomplete)]
 
 
 TaskArgument = Annotated[str, typer.Argument(help="A task's name, or the path of a folder, zip or CSV of labelled images.", autocompletion=task_names)]

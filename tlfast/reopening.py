@@ -82,7 +82,7 @@ def evidence(model: Reopened, paths: Sequence[str], on_event: OnEvent) -> Eviden
 def _listed(run: Run, settings: Settings, data: str) -> ImageTable:
     """Rebuild the table that the run was made from. Raises DataError where its classes are others now."""
     source = data or run.manifest["data"]["source"]
-    task = tasks.registered().get(settings.task) or tasks.folder_task(Path(source))
+    task = tasks.registered_tasks().get(settings.task) or tasks.folder_task(Path(source))
     table = load_table(task, replace(settings, data=source), locate(task, source))
     if list(table.classes) != run.manifest["classes"]:
         raise DataError(f"{source} has other classes than the run {run.id}", f"The run's are: {', '.join(run.manifest['classes'])}")

@@ -184,7 +184,7 @@ def _values(run: Run, metrics: Mapping[str, Any], answers: _Answers, maps: Mappi
 
 def _title(run: Run) -> str:
     """Return what the images are: the task's own, or whatever was given in their stead."""
-    known = tasks.registered().get(run.task)
+    known = tasks.registered_tasks().get(run.task)
     if known and not run.manifest["settings"]["data"]:
         return known.title
     return f"the images of {Path(run.manifest['data']['source']).name}"
@@ -323,7 +323,7 @@ def _around(arms: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
 def _changed(run: Run) -> dict[str, Any]:
     """Return the settings of a run that are not those which its task and strategy have by themselves."""
     settings = run.manifest["settings"]
-    task = tasks.registered().get(run.task) or tasks.folder_task(Path(run.manifest["data"]["source"]))
+    task = tasks.registered_tasks().get(run.task) or tasks.folder_task(Path(run.manifest["data"]["source"]))
     usual = resolve(task, settings["strategy"], {}).to_dict()
     return {name: settings[name] for name in declared() if name in settings and settings[name] != usual[name] and name not in ("name", "out")}
 
@@ -331,5 +331,5 @@ def _changed(run: Run) -> dict[str, Any]:
 def command(run: Run) -> str:
     """Return the command that trains the same again."""
     changed = _changed(run)
-    source = changed.pop("data", "") or ("" if run.task in tasks.registered() else run.manifest["data"]["source"])
-    return tasks.command(run.task, source, run.manifest["settings"]["strategy"], changed)
+    source = changed.pop("data", "") or ("" if run.task in tasks.registered_tasks() else run.manifest["data"]["source"])
+    return tasks.train_command(run.task, source, run.manifest["settings"]["strategy"], changed)

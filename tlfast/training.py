@@ -110,7 +110,7 @@ def _trained(bench: Bench, settings: Settings, on_event: OnEvent, journal: Journ
 def _resuming(settings: Settings, journal: Journal) -> str:
     """Return the command that goes on with an interrupted training."""
     out = settings.out if settings.out != Settings.out else None
-    return tasks.command(settings.task, settings.data, settings.strategy, {"out": out, "resume": journal.run_id})
+    return tasks.train_command(settings.task, settings.data, settings.strategy, {"out": out, "resume": journal.run_id})
 
 
 def plan(task: Task, settings: Settings, on_event: OnEvent = ignore) -> Plan:

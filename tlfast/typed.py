@@ -48,10 +48,10 @@ def typed(task: str, flags: Mapping[str, Any], config: str = "") -> Typed:
     """Find the task that is named (or a path of images) and read the config file; the `run.json` of a run says the task too. Raises UsageError."""
     like = declarations.read_manifest(config) if config.endswith(".json") else {}
     values = declarations.repeated(like) if like else declarations.read_config(config) if config else {}
-    named = task or (values.get("task", "") if values.get("task", "") in registry.registered() else values.get("data", ""))
+    named = task or (values.get("task", "") if values.get("task", "") in registry.registered_tasks() else values.get("data", ""))
     if not named:
         raise UsageError("no task is named", "Such as: tlfast train fer; tlfast tasks lists them. Or the path of a folder of images")
-    chosen, path = registry.get(named)
+    chosen, path = registry.find_task(named)
     if task and path and "data" in flags:
         raise UsageError(f"both the path {task} and --data {flags['data']} are given", "Give a task's name with --data, or the path alone")
     return Typed(chosen, {**({"data": path} if path else {}), **flags}, values, like)

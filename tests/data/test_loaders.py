@@ -83,7 +83,7 @@ def test_random_crop_only_in_training(tmp_path, loaders):
 
 
 def test_presets_grow_and_follow_the_flags():
-    task = tasks.named("weeds")
+    task = tasks.get_task("weeds")
 
     def made(**flags):
         return augmentations(settings.resolve(task, None, flags))

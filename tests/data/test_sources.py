@@ -32,7 +32,7 @@ from tlfast.errors import DataError, UsageError
 from tlfast.results import Event
 from tlfast.settings import Source, Task
 
-FER, WEEDS, DIGITS = (tasks.registered()[name] for name in ("fer", "weeds", "digits"))
+FER, WEEDS, DIGITS = (tasks.registered_tasks()[name] for name in ("fer", "weeds", "digits"))
 BODY = bytes(range(256)) * 1200  # 307,200 bytes: several chunks
 
 

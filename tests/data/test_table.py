@@ -10,7 +10,7 @@ from tlfast import settings, tasks
 from tlfast.data import load_table, readable
 from tlfast.errors import DataError, UsageError
 
-FER = tasks.named("fer")
+FER = tasks.get_task("fer")
 
 
 def load(root, task=None, **flags):

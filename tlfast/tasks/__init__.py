@@ -1,56 +1,9 @@
-"""The tasks: one file each, discovered; and any folder, CSV or zip of labelled images."""
+"""The known data sets, one file each, and any folder, CSV or zip of labelled images.
 
-from __future__ import annotations
+May import `data` and `core`; no torch. Read `weeds` for a task with splits of its own, then `registry` and `resolve`.
+"""
 
-import re
-import shlex
-from collections.abc import Mapping
-from functools import lru_cache
-from importlib import import_module
-from pathlib import Path
-from pkgutil import iter_modules
-from typing import Any
-
-from ..errors import UsageError, nearest
-from ..settings import Task, flag
 from .folder import folder_task
+from .registry import find_task, get_task, registered_tasks, train_command
 
-
-@lru_cache(maxsize=1)
-def registered() -> dict[str, Task]:
-    """Return every task by name: each module of this package that has a `TASK`."""
-    modules = [import_module(f"{__name__}.{info.name}") for info in iter_modules(__path__)]
-    tasks = [module.TASK for module in modules if hasattr(module, "TASK")]
-    return {task.name: task for task in sorted(tasks, key=lambda task: task.name)}
-
-
-def command(task: str, source: str, strategy: str, typed: Mapping[str, Any]) -> str:
-    """Return the command that trains a task on images (those of its own where `source` is empty), with these options typed; None is not typed."""
-    words = ["tlfast", "train", *([task] if task in registered() else [source])]
-    words += ["--data", source] if task in registered() and source else []
-    words += ["--full"] if strategy == "full" else []
-    for name, value in typed.items():
-        if isinstance(value, bool):
-            words.append(flag(name) if value else f"--no-{flag(name)[2:]}")
-        elif value is not None:
-            words += [flag(name), str(value)]
-    return shlex.join(words)
-
-
-def named(name: str) -> Task:
-    """Return the task of that name. Raises UsageError with the nearest name."""
-    if name not in registered():
-        raise UsageError(f"unknown task '{name}'", nearest(name, list(registered())) or "Tasks: " + ", ".join(registered()))
-    return registered()[name]
-
-
-def get(name: str) -> tuple[Task, str]:
-    """Return the task of that name and "", or the task made for a path and that path. Raises UsageError for anything else."""
-    if name in registered():
-        return registered()[name], ""
-    if Path(name).expanduser().exists():
-        path = Path(name).expanduser().resolve()
-        return folder_task(path), str(path)
-    hint = nearest(name, list(registered())) or "Tasks: " + ", ".join(registered()) + "; or the path of a folder, zip or CSV of images"
-    looks_like_path = bool(re.search(r"[/\\]|\.(zip|csv)$", name))
-    raise UsageError(f"{name}: no such folder or file" if looks_like_path else f"unknown task '{name}'", hint)
+__all__ = ["find_task", "folder_task", "get_task", "registered_tasks", "train_command"]
