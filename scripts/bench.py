@@ -114,12 +114,13 @@ def measure_plain_loader(images: str, weights: str, augment: bool, size: int, ba
 def measure_our_loader(images: str, weights: str, augment: bool, size: int, batches: int) -> dict[str, float]:
     import torch
 
-    from tlfast import learner, settings, tasks
+    from tlfast import learner, tasks
     from tlfast.data import load_table, open_store
     from tlfast.data.loaders import build_loaders
+    from tlfast.tasks import resolve
 
     task = tasks.get_task("fer")
-    chosen = settings.resolve(task, None, {"data": images, "size": size, "bs": BATCH, **({} if augment else {"augment": "none"})})
+    chosen = resolve.resolve_settings(task, None, {"data": images, "size": size, "bs": BATCH, **({} if augment else {"augment": "none"})})
     table, store = open_store(load_table(task, chosen, Path(images)), chosen)
     device = learner.pick_device("cpu")
     return _rate(build_loaders(table, chosen, learner.IMAGENET, torch.device(device), store).train, batches)
@@ -229,9 +230,9 @@ def measure_plain_predict(images: str, weights: str, run: str, folder: str) -> d
 
 def measure_our_predict(images: str, weights: str, run: str, folder: str) -> dict[str, float]:
     import tlfast
-    from tlfast.data.listing import gather
+    from tlfast.data.discovery import gather_sources
 
-    classifier, files = tlfast.load(run), list(gather([folder]))
+    classifier, files = tlfast.load(run), list(gather_sources([folder]))
     started = time.perf_counter()
     for row in classifier.predict_iter(files):
         assert row.prediction, row.error
@@ -430,14 +431,20 @@ def main() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from tlfast.machine import cores, memory_gib, versions
+    from tlfast.core.system import count_cores, package_versions, total_memory_gib
 
     with tempfile.TemporaryDirectory(prefix="tlfast-bench-") as folder:
         work = Path(folder)
         bench = Bench(*prepare(work, chosen.quick), work, chosen.rounds or (1 if chosen.quick else 3), chosen.quick)
         count = sum(1 for path in bench.images.rglob("*") if path.is_file())
         lines = [line for name, group in GROUPS.items() if chosen.group in (name, "all") for line in group(bench)]
-    machine = {"processor": platform.processor() or platform.machine(), "cores": cores(), "memory (GiB)": memory_gib(), "images": count, **versions()}
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "cores": count_cores(),
+        "memory (GiB)": total_memory_gib(),
+        "images": count,
+        **package_versions(),
+    }
     table = Table(
         *("group", "what; against what", "ratio", "spread", "tlfast", "other", "unit", "remark"), title="; ".join(f"{k} {v}" for k, v in machine.items())
     )

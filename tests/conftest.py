@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
-from tlfast.machine import hide_known_warnings
+from tlfast.core.system import hide_known_warnings
 
 hide_known_warnings()
 

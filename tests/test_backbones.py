@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tlfast import backbones
-from tlfast.errors import UsageError
+from tlfast.core.errors import UsageError
 
 
 def test_order_of_resolution(tmp_path, monkeypatch):

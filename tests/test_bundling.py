@@ -13,8 +13,9 @@ import pytest
 
 import tlfast
 from tests.conftest import TINY
-from tlfast import bundling, inference, runs
-from tlfast.errors import RunError
+from tlfast import bundling, inference
+from tlfast.core import runs
+from tlfast.core.errors import RunError
 
 WITHOUT_TLFAST = "import sys, runpy; sys.modules['tlfast'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
 

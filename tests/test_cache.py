@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 
 from tests.conftest import TINY
-from tlfast import cache
+from tlfast.core import cache
 
 
 def kept(name="a" * 24, kind="stores", age=0.0):
-    with cache.writing(kind, name) as (folder, about):
+    with cache.write_entry(kind, name) as (folder, about):
         (folder / "data").write_bytes(b"x" * 1000)
         about["n"] = 1
-    for path in (cache.root() / kind / name).iterdir():
+    for path in (cache.find_root() / kind / name).iterdir():
         os.utime(path, (path.stat().st_atime - age, path.stat().st_mtime - age))
-    return cache.root() / kind / name
+    return cache.find_root() / kind / name
 
 
 def test_a_run_leaves_entries_and_clearing_them_is_harmless(cli, folder):
@@ -23,7 +23,7 @@ def test_a_run_leaves_entries_and_clearing_them_is_harmless(cli, folder):
     assert {entry["kind"] for entry in listed} >= {"stores", "features"} and all(entry["bytes"] > 0 for entry in listed)
     cleared = cli("cache", "clear", "--json").json
     assert {entry["folder"] for entry in cleared} == {entry["folder"] for entry in listed}
-    assert cli("cache", "list").out.strip() == "kept: 0 of 0.0 MB" and not cache.entries()
+    assert cli("cache", "list").out.strip() == "kept: 0 of 0.0 MB" and not cache.list_entries()
     assert cli("train", folder, *TINY, "--epochs", 1, "--name", "b", "--quiet").code == 0
 
 
@@ -36,21 +36,21 @@ def test_only_a_kind_or_what_is_old(cli):
 
 
 def test_nothing_of_the_users_is_removed(cli, tmp_path):
-    mine = cache.root() / "stores" / "letters"
+    mine = cache.find_root() / "stores" / "letters"
     mine.mkdir(parents=True)
     (mine / "about.json").write_text("{}")
-    (cache.root() / "note.txt").write_text("mine")
-    bare = cache.root() / "stores" / ("d" * 24)  # our name, but not our content
+    (cache.find_root() / "note.txt").write_text("mine")
+    bare = cache.find_root() / "stores" / ("d" * 24)  # our name, but not our content
     bare.mkdir()
     (bare / "photo.jpg").write_text("mine")
-    link = cache.root() / "stores" / ("e" * 24)
+    link = cache.find_root() / "stores" / ("e" * 24)
     link.symlink_to(mine)
     assert cli("cache", "clear", "--json").json == []
-    assert (mine / "about.json").exists() and (cache.root() / "note.txt").exists() and (bare / "photo.jpg").exists() and link.is_symlink()
+    assert (mine / "about.json").exists() and (cache.find_root() / "note.txt").exists() and (bare / "photo.jpg").exists() and link.is_symlink()
 
 
 def test_what_a_killed_command_left_goes_after_a_day(cli):
-    left = cache.root() / "stores" / f".{'f' * 24}.abc"
+    left = cache.find_root() / "stores" / f".{'f' * 24}.abc"
     left.mkdir(parents=True)
     (left / "half").write_bytes(b"x" * 10)
     assert cli("cache", "list", "--json").json[0]["kind"] == "unfinished"

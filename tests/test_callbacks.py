@@ -10,8 +10,8 @@ from fastai.callback.core import Callback
 
 from tests.test_training import resolved
 from tlfast import callbacks, precision, training
-from tlfast.errors import UsageError
-from tlfast.unfinished import Journal
+from tlfast.core.errors import UsageError
+from tlfast.core.journal import Journal
 
 
 class Seen(Callback):

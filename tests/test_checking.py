@@ -14,8 +14,8 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from tests.conftest import COLOURS, TINY, draw
-from tlfast import copies
-from tlfast.results import KINDS, Row
+from tlfast.data import duplicates
+from tlfast.data.types import FINDING_KINDS, Row
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_page_shows_what_was_found(cli, faulty):
     found = cli("data", "check", faulty, "--json").json
     page = Path(found["page"]).read_text(encoding="utf-8")
     for kind, images in found["findings"].items():
-        assert f"{kind}: {images} image" in page and KINDS[kind] in page
+        assert f"{kind}: {images} image" in page and FINDING_KINDS[kind] in page
     assert "&lt;b&gt;0.png" in page and "<b>0.png" not in page
     assert page.count("data:image/jpeg") == 2 + 7 * 2  # 2 stand alone, 7 beside another, and the broken one cannot be shown
     assert "http" not in page.replace("http-equiv", "")
@@ -100,7 +100,7 @@ def test_a_page_shows_what_was_found(cli, faulty):
 
 def test_every_kind_that_can_be_found_has_a_meaning():
     with pytest.raises(ValueError, match="ugly"):
-        copies.finding("ugly", Row("a.png", "a", "train"))
+        duplicates.make_finding("ugly", Row("a.png", "a", "train"))
 
 
 def test_strict(cli, folder):
@@ -165,17 +165,19 @@ def test_near_pairs_are_those_of_comparing_all_with_all():
     for i in range(0, 300, 7):
         thumbnails[(i + 50) % 300] = np.clip(thumbnails[i].astype(int) + rng.integers(-6, 7, 256), 0, 255)
     thumbnails[3] = 77
-    wanted = {(i, j) for i, row in enumerate(np.corrcoef(thumbnails[[n for n in range(300) if n != 3]])) for j in np.flatnonzero(row >= copies.ALIKE) if i < j}
+    wanted = {
+        (i, j) for i, row in enumerate(np.corrcoef(thumbnails[[n for n in range(300) if n != 3]])) for j in np.flatnonzero(row >= duplicates.ALIKE) if i < j
+    }
     place = [n for n in range(300) if n != 3]
-    found = {tuple(sorted(pair[:2])) for pair in copies._alike(thumbnails)}
+    found = {tuple(sorted(pair[:2])) for pair in duplicates._find_similar(thumbnails)}
     assert found == {(place[i], place[j]) for i, j in wanted} and len(found) > 30
 
 
 def test_many_pairs_at_once_or_few(monkeypatch):
     thumbnails = np.repeat(np.random.default_rng(2).integers(0, 256, (20, 256), np.uint8), 3, axis=0)
-    whole = sorted(pair[:2] for pair in copies._alike(thumbnails))
-    monkeypatch.setattr(copies, "AT_ONCE", 10)
-    assert sorted(pair[:2] for pair in copies._alike(thumbnails)) == whole and len(whole) == 60
+    whole = sorted(pair[:2] for pair in duplicates._find_similar(thumbnails))
+    monkeypatch.setattr(duplicates, "AT_ONCE", 10)
+    assert sorted(pair[:2] for pair in duplicates._find_similar(thumbnails)) == whole and len(whole) == 60
 
 
 def test_groups_that_straddle(cli, folder, tmp_path):
@@ -209,5 +211,5 @@ def test_counts_of_fer_are_those_of_an_independent_count(cli, shared):
 def test_order_of_a_pair_names_the_image_that_judges():
     thumbnails = np.random.default_rng(0).integers(0, 256, (1, 256), np.uint8).repeat(2, axis=0)
     rows = [Row("a", "x", "test"), Row("b", "x", "train")]
-    (found,) = copies.near(rows, ["1", "2"], thumbnails)
+    (found,) = duplicates.find_near(rows, ["1", "2"], thumbnails)
     assert (found.kind, found.path, found.other) == ("near leak", "a", "b") and found.value == pytest.approx(1.0)

@@ -12,7 +12,8 @@ import pytest
 
 from tests.conftest import ROOT, TINY, draw
 from tlfast import cli as commands
-from tlfast import machine, settings, tasks
+from tlfast import tasks
+from tlfast.core import settings, system
 
 GROUPS = {"": commands.app, "data": commands.data_app}
 COMMANDS = [f"{group} {command.name}".strip() for group, app in GROUPS.items() for command in app.registered_commands]
@@ -27,8 +28,8 @@ def test_every_command_has_help_and_a_line_in_the_readme(cli, command):
 
 def test_every_setting_is_an_option_of_train(cli):
     help_text = cli("train", "--help").out
-    for name in settings.declared():
-        assert settings.flag(name)[:20] in help_text, name
+    for name in settings.declared_settings():
+        assert settings.flag_name(name)[:20] in help_text, name
 
 
 def no_label(folder):
@@ -248,7 +249,7 @@ def test_interrupted_command_ends_with_130(cli, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(machine, "versions", interrupt)
+    monkeypatch.setattr(system, "package_versions", interrupt)
     outcome = cli("doctor")
     assert outcome.code == 130 and "interrupted" in outcome.err
 
@@ -269,6 +270,6 @@ def test_a_run_that_cannot_be_written_to_is_one_clear_error(cli, folder, monkeyp
 
 def test_doctor_says_that_the_cores_are_busy(cli, monkeypatch):
     for load, said in ((0.0, False), (99.0, True)):
-        monkeypatch.setattr(machine, "load", lambda load=load: load)
+        monkeypatch.setattr(system, "load_average", lambda load=load: load)
         problems = cli("doctor", "--json").json["problems"]
         assert any("OMP_WAIT_POLICY=PASSIVE" in problem for problem in problems) == said

@@ -11,9 +11,10 @@ import pytest
 from safetensors.torch import save_file
 
 from tests.conftest import TINY, draw
-from tlfast import comparison, features, learner, settings, tasks, training
-from tlfast.errors import DataError
+from tlfast import comparison, features, learner, tasks, training
+from tlfast.core.errors import DataError
 from tlfast.outcomes import ArmDifference, ArmScore, CurvePoint
+from tlfast.tasks import resolve
 
 QUICK = [*TINY, "--epochs", 2, "--freeze-epochs", 1]
 
@@ -107,7 +108,7 @@ def test_a_smaller_share_is_part_of_a_larger_one(folder):
     task = tasks.folder_task(folder)
 
     def kept(share):
-        table = comparison.load_table(task, settings.resolve(task, None, {"train_pct": share}), folder)
+        table = comparison.load_table(task, resolve.resolve_settings(task, None, {"train_pct": share}), folder)
         assert len(table.rows) == 36 and len(table.part("valid")) == 6
         return {row.path for row in table.part("train")}
 

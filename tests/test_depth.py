@@ -17,11 +17,14 @@ from timm.models.resnet import ResNet
 
 from tests.conftest import TINY
 from tests.test_training import resolved, weights_before_and_after
-from tlfast import activations, cache, features, fitting, learner, planning, runs, settings, stages, tasks, training, wording
+from tlfast import activations, features, fitting, learner, planning, stages, tasks, training, wording
 from tlfast import timing as costs
-from tlfast.errors import DataError, UsageError
+from tlfast.core import cache, runs
+from tlfast.core.errors import DataError, UsageError
+from tlfast.core.journal import Journal
+from tlfast.data import loaders
 from tlfast.results import Choice, RateCurve
-from tlfast.unfinished import Journal
+from tlfast.tasks import resolve
 
 SHORT = {"epochs": 2, "freeze_epochs": 1, "onnx": False}
 
@@ -49,20 +52,20 @@ def trained(folder, on_event=lambda event: None, **flags):
 )
 def test_depth_is_one_scale_with_partial_and_full_at_its_ends(typed, strategy, depth):
     fer = tasks.get_task("fer")
-    for chosen in (settings.resolve(fer, None, typed), settings.resolve(fer, None, {}, typed)):
+    for chosen in (resolve.resolve_settings(fer, None, typed), resolve.resolve_settings(fer, None, {}, typed)):
         assert (chosen.strategy, chosen.depth) == (strategy, depth)
-    assert settings.resolve(fer, None, {"depth": "4"}).epochs == settings.resolve(fer, "full", {}).epochs
+    assert resolve.resolve_settings(fer, None, {"depth": "4"}).epochs == resolve.resolve_settings(fer, "full", {}).epochs
 
 
 def test_depth_beside_a_strategy():
     fer = tasks.get_task("fer")
     for typed, flag in (({"depth": "3"}, "--depth"), ({"minutes": 2.0}, "--minutes")):
         with pytest.raises(UsageError, match=f"--full and {flag} are both given"):
-            settings.resolve(fer, "full", typed)
-    assert settings.resolve(fer, "full", {}, {"depth": "3", "minutes": 5.0}).strategy == "full"
+            resolve.resolve_settings(fer, "full", typed)
+    assert resolve.resolve_settings(fer, "full", {}, {"depth": "3", "minutes": 5.0}).strategy == "full"
     for wrong in ("deep", "-1", "2.5"):
         with pytest.raises(UsageError, match=f"--depth {wrong} must be 0, a number of stages"):
-            settings.resolve(fer, None, {"depth": wrong})
+            resolve.resolve_settings(fer, None, {"depth": wrong})
 
 
 def test_only_the_topmost_stages_change(folder):
@@ -77,12 +80,12 @@ def test_the_cache_changes_nothing_of_what_is_trained(folder, monkeypatch, arch)
     """The same training, its activations made anew for each batch by the lower stages themselves, as if nothing were kept."""
     flags = {"arch": arch, "depth": "2", "views": 1, "augment": "none", "cache_format": "fp32", "epochs": 3}
     ours, phases = trained(folder, **flags)
-    extract, made = training.extract, []
+    extract, made = features.extract, []
 
     def uncached(body, bench, chosen, on_event):
         kept = extract(body, bench, chosen, on_event)
         rows = sorted(bench.table.part("train") + bench.table.part("valid"), key=lambda row: row.path)
-        pixels = torch.cat([x for x, _ in features.plain_loader(bench.learn.dls, rows, 64)])
+        pixels = torch.cat([x for x, _ in loaders.plain_loader(bench.learn.dls, rows, 64)])
 
         class Remade:
             shape, dtype = kept.train.arrays[0].shape, np.dtype(np.float32)
@@ -135,7 +138,7 @@ def test_a_run_says_how_deep_it_was_trained_and_can_be_repeated(cli, folder):
 @pytest.mark.parametrize("store", ["ram", "off"])
 def test_without_a_store_on_disk_the_same_is_kept_in_memory(folder, store):
     kept, _ = trained(folder, depth="2", augment="none")
-    for folder_of_kind in cache.entries():
+    for folder_of_kind in cache.list_entries():
         assert folder_of_kind.kind in ("stores", "features", "digests", "rooms", "timings")
     other, _ = trained(folder, depth="2", augment="none", store=store)
     assert all(torch.allclose(kept[name].float(), other[name].float(), atol=1e-5) for name in kept)
@@ -147,7 +150,7 @@ def test_int8_takes_half_the_room(folder):
         network, phases = trained(folder, depth="2", augment="none", cache_format=number_format)
         weights.append(network)
         losses.append(phases[-1].epochs[-1].train_loss)
-        sizes.append(sum(entry.size for entry in cache.entries() if entry.kind == "features"))
+        sizes.append(sum(entry.size for entry in cache.list_entries() if entry.kind == "features"))
     assert 0.5 < (sizes[1] - sizes[0]) / sizes[0] < 0.6
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
     assert not all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
@@ -183,13 +186,13 @@ def test_a_depth_that_the_backbone_has_not(cli, folder, monkeypatch):
     monkeypatch.setattr(ResNet, "feature_info", property(lambda self: [], lambda self, value: None), raising=False)
     unsaid = cli("train", folder, *TINY, "--depth", 2)
     assert unsaid.code == 2 and "test_resnet does not say what its stages are" in unsaid.err
-    assert not runs.folders("exports")
+    assert not runs.list_folders("exports")
 
 
 def test_batchnorm_adapts_with_partial_only(cli, folder):
     outcome = cli("train", folder, *TINY, "--depth", 2, "--train-bn")
     assert outcome.code == 2 and "--train-bn trains on images, of which --depth keeps what the lower stages made" in outcome.err
-    assert not runs.folders("exports")
+    assert not runs.list_folders("exports")
 
 
 def test_a_full_disk_while_activations_are_kept_leaves_nothing(folder, monkeypatch):
@@ -200,7 +203,7 @@ def test_a_full_disk_while_activations_are_kept_leaves_nothing(folder, monkeypat
     monkeypatch.setattr(features, "_file", full)
     with pytest.raises(DataError, match="cannot keep features in .*: No space left on device"):
         trained(folder, depth="2")
-    assert not [entry for entry in cache.entries() if entry.kind in ("features", "unfinished")]
+    assert not [entry for entry in cache.list_entries() if entry.kind in ("features", "unfinished")]
 
 
 def test_what_is_read_ahead_keeps_its_order_and_its_errors():
@@ -313,7 +316,7 @@ def test_no_round_of_timing_begins_too_late(until, rounds):
 
 
 def test_what_was_predicted_is_said_with_its_epochs():
-    choice, chosen = Choice("2", "", 100.0, 0.0, 2, 9, 60.0), settings.resolve(tasks.get_task("fer"), None, {"depth": "2", "epochs": 7})
+    choice, chosen = Choice("2", "", 100.0, 0.0, 2, 9, 60.0), resolve.resolve_settings(tasks.get_task("fer"), None, {"depth": "2", "epochs": 7})
     assert wording._predicted(choice, chosen) == "60.0 were predicted for 9 epochs"
     assert wording._predicted(choice, replace(chosen, epochs=9)) == "60.0 were predicted"
 
@@ -345,11 +348,11 @@ WORK = planning._Work(10_000, 1_000, costs.Timings([timing("all", 0.008)], augme
     ("seconds", "views", "epochs"), [(10_000, 4, 16), (325, 4, 7), (295, 2, 7), (280, 1, 7), (270, 1, 6), (170, 1, 3), (130, 1, 0), (60, 1, 0)]
 )
 def test_a_plan_takes_nearly_all_epochs_first_then_views(seconds, views, epochs):
-    chosen = settings.resolve(tasks.get_task("fer"), None, {"minutes": seconds / 60, "views": 4})
+    chosen = resolve.resolve_settings(tasks.get_task("fer"), None, {"minutes": seconds / 60, "views": 4})
     plan = planning._fitted(timing("3", 0.003, 0.001), WORK, chosen, seconds)
     assert (plan.views, plan.epochs) == (views, epochs)
     assert (plan.seconds <= seconds) == bool(epochs)
-    typed = settings.resolve(tasks.get_task("fer"), None, {"minutes": seconds / 60, "views": 4, "epochs": 8})
+    typed = resolve.resolve_settings(tasks.get_task("fer"), None, {"minutes": seconds / 60, "views": 4, "epochs": 8})
     assert planning._fitted(timing("3", 0.003, 0.001), WORK, typed, seconds).epochs == min(epochs, 8)
 
 
@@ -385,7 +388,7 @@ def test_the_deepest_that_fits_with_nearly_all_its_epochs(epochs, best):
 
 
 def test_predictions_grow_with_the_work():
-    chosen = settings.resolve(tasks.get_task("fer"), None, {"depth": "auto"})
+    chosen = resolve.resolve_settings(tasks.get_task("fer"), None, {"depth": "auto"})
 
     def predict(step=0.003, **changes):
         return planning._predicted(timing("3", step, 0.001), WORK, replace(chosen, **changes)).seconds

@@ -13,8 +13,10 @@ from safetensors import safe_open
 
 import tlfast
 from tests.conftest import draw
-from tlfast import exporting, learner, portable, prediction, runs, settings, tasks
-from tlfast.errors import RunError, UsageError
+from tlfast import exporting, learner, portable, prediction, tasks
+from tlfast.core import runs
+from tlfast.core.errors import RunError, UsageError
+from tlfast.tasks import resolve
 
 STATS = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 CLASSES = ("ant", "bee", "cat")
@@ -36,10 +38,10 @@ def saved(tmp_path):
 
     def save(**flags):
         task = tasks.folder_task(tmp_path)
-        chosen = settings.resolve(task, None, {"arch": "test_resnet", "size": 32, "weights": "none", **flags})
+        chosen = resolve.resolve_settings(task, None, {"arch": "test_resnet", "size": 32, "weights": "none", **flags})
         torch.manual_seed(3)
         model = learner.build_model("test_resnet", 3, 32)
-        with runs.writing(str(tmp_path / "out"), "t", "r") as (folder, published):
+        with runs.create_run(str(tmp_path / "out"), "t", "r") as (folder, published):
             exporting.save_model(folder, model, CLASSES, chosen, STATS)
             about = exporting.portrait(chosen, CLASSES, "r", "none", "none: not pretrained")
             portable.save(folder / "model.onnx", model, chosen, STATS, about)

@@ -10,8 +10,8 @@ import torch
 
 from tests.test_training import resolved
 from tlfast import features, probe, training
-from tlfast.errors import DataError
-from tlfast.unfinished import Journal
+from tlfast.core.errors import DataError
+from tlfast.core.journal import Journal
 
 
 def extracted(bench, chosen, events=None):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TINY
-from tlfast import cache, runs
+from tlfast.core import cache, runs
 
 
 @contextmanager
@@ -25,9 +25,9 @@ def room_for(size: int):
 
 
 def assert_nothing_half(root: Path) -> None:
-    for folder in runs.folders(str(root / "exports")):
+    for folder in runs.list_folders(str(root / "exports")):
         runs.verify(runs.read(folder))
-    for entry in cache.entries():
+    for entry in cache.list_entries():
         assert entry.kind == "unfinished" or cache.find(entry.kind, entry.folder.name)
     assert not list(root.rglob("*.tmp")) and not list(root.glob("exports/*/.*.partial"))
 
@@ -42,7 +42,7 @@ def test_a_full_disk_while_training(cli, folder, tmp_path, size):
     if outcome.code:
         assert outcome.code == 1 and outcome.json["error"] and "Traceback" not in outcome.err
         assert any(word in outcome.json["error"] for word in ("File too large", "cannot", "write")), outcome.json
-        assert not runs.folders("exports") or "all else of the run is in" in outcome.json["error"]
+        assert not runs.list_folders("exports") or "all else of the run is in" in outcome.json["error"]
     assert_nothing_half(tmp_path)
     again = cli(*command)
     assert again.code == 0, again.err

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tlfast import images
-from tlfast.errors import ImageError
+from tlfast.core.errors import ImageError
+from tlfast.data import images
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:

@@ -11,7 +11,8 @@ from fastai.learner import Learner
 from PIL import Image
 
 from tests.conftest import TINY, draw
-from tlfast import evaluation, interpretation, plotting, reopening, runs
+from tlfast import evaluation, interpretation, plotting, reopening
+from tlfast.core import runs
 from tlfast.results import Predictions
 
 

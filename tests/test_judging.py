@@ -11,7 +11,8 @@ from pyarrow import parquet
 from safetensors import safe_open
 
 from tests.conftest import COLOURS, TINY, draw
-from tlfast import exporting, load, reopening, runs
+from tlfast import exporting, load, reopening
+from tlfast.core import runs
 
 
 @pytest.fixture

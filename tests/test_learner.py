@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from tlfast import backbones, learner
-from tlfast.errors import UsageError, WeightsError
+from tlfast.core.errors import UsageError, WeightsError
 
 
 def file_weights(arch, path):

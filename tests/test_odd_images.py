@@ -18,11 +18,14 @@ from PIL import Image
 from tests.conftest import COLOURS, TINY, draw
 from tests.odd import CORPUS, picture, saved
 from tests.test_serving import IMAGE, ask, classifier, serving_at
-from tlfast import images, runs, tasks
-from tlfast.data.listing import members
+from tlfast import tasks
+from tlfast.core import runs
+from tlfast.core.config_files import read_config, read_manifest, settings_to_repeat
+from tlfast.core.errors import ImageError, TlfastError
+from tlfast.data import images
+from tlfast.data.discovery import list_members
 from tlfast.data.table import load_table
-from tlfast.errors import ImageError, TlfastError
-from tlfast.settings import read_config, read_manifest, repeated, resolve
+from tlfast.tasks.resolve import resolve_settings
 
 __all__ = ["classifier"]  # a fixture of the server's tests
 BAD = {name: odd.reason for name, odd in CORPUS.items() if odd.reason}
@@ -147,7 +150,7 @@ def test_a_file_that_may_not_be_read(cli, folder):
 def listed(tmp_path, text: str, name: str = "list.csv", **flags):
     path = tmp_path / name
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return load_table(tasks.folder_task(path), resolve(tasks.folder_task(path), None, {"data": str(path), **flags}), path)
+    return load_table(tasks.folder_task(path), resolve_settings(tasks.folder_task(path), None, {"data": str(path), **flags}), path)
 
 
 def test_windows_paths_in_a_table(tmp_path, folder):
@@ -204,7 +207,7 @@ def test_two_members_of_a_zip_that_are_called_the_same(tmp_path):
     with zipfile.ZipFile(tmp_path / "twice.zip", "w") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         for _ in range(2):
             archive.writestr("a/1.png", saved(picture(), "PNG"))
-    assert members(tmp_path / "twice.zip") == ["a/1.png"]
+    assert list_members(tmp_path / "twice.zip") == ["a/1.png"]
 
 
 # Anything at all
@@ -264,7 +267,7 @@ def test_no_other_error_leaves_the_readers_of_manifests(tmp_path_factory, conten
     (folder / runs.MANIFEST).write_bytes(content)
     (folder / "settings.toml").write_bytes(content)
     manifest, config = str(folder / runs.MANIFEST), str(folder / "settings.toml")
-    for read in (lambda: runs.verify(runs.read(folder)), lambda: repeated(read_manifest(manifest)), lambda: read_config(config)):
+    for read in (lambda: runs.verify(runs.read(folder)), lambda: settings_to_repeat(read_manifest(manifest)), lambda: read_config(config)):
         try:
             read()
         except TlfastError as error:
@@ -284,7 +287,7 @@ def test_no_other_error_leaves_the_reader_of_zips(tmp_path_factory, noise, place
     path.write_bytes(data)
     images._archive.cache_clear()
     try:
-        for name in members(path):
+        for name in list_members(path):
             images.open_image(f"{path}!/{name}")
     except TlfastError as error:
         assert error.message

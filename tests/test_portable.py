@@ -11,8 +11,10 @@ from PIL import Image
 
 import tlfast
 from tests.conftest import TINY, draw
-from tlfast import exporting, images, inference, learner, portable, settings, tasks
-from tlfast.errors import ExportError
+from tlfast import exporting, inference, learner, portable, tasks
+from tlfast.core.errors import ExportError
+from tlfast.data import images
+from tlfast.tasks import resolve
 
 STATS = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 CLASSES = ("ant", "bee", "cat")
@@ -21,7 +23,7 @@ SIZES = [(32, 32), (40, 40), (50, 40), (37, 61), (31, 7), (1, 1), (3, 200), (640
 
 
 def chosen(folder, **flags):
-    return settings.resolve(tasks.folder_task(folder), None, {"arch": "test_resnet", "size": 32, "weights": "none", **flags})
+    return resolve.resolve_settings(tasks.folder_task(folder), None, {"arch": "test_resnet", "size": 32, "weights": "none", **flags})
 
 
 def noise(size, seed=0):

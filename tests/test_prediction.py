@@ -18,9 +18,9 @@ from pyarrow import parquet
 import tlfast
 from tests.conftest import TINY
 from tlfast import inference, prediction
-from tlfast.data import listing
-from tlfast.data.listing import gather
-from tlfast.errors import ImageError, RunError, UsageError
+from tlfast.core.errors import ImageError, RunError, UsageError
+from tlfast.data import discovery
+from tlfast.data.discovery import gather_sources
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_load_errors(run):
 
 def test_many_files_keep_their_order_and_equal_one_by_one(run, folder):
     classifier = tlfast.load(run)
-    paths = list(gather([str(folder)])) * 3
+    paths = list(gather_sources([str(folder)])) * 3
     rows = list(prediction.predict(classifier, prediction.Request(paths)))
     assert [row.path for row in rows] == paths and len(paths) > inference.BATCH
     for row in rows[:40:7]:
@@ -239,7 +239,7 @@ def test_an_image_whose_writer_paused_is_looked_at_again(run, folder, tmp_path, 
         if len(looks) > 9:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(listing.time, "sleep", sleeps)
+    monkeypatch.setattr(discovery.time, "sleep", sleeps)
     rows = list(prediction.predict(tlfast.load(run), prediction.Request([], watch=str(tmp_path / "inbox"))))
     assert [row.prediction is not None for row in rows] == [False, True]
 
@@ -256,7 +256,7 @@ def test_a_watched_folder(run, folder, tmp_path, monkeypatch):
         if len(looks) > 8:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(listing.time, "sleep", sleeps)
+    monkeypatch.setattr(discovery.time, "sleep", sleeps)
     request = prediction.Request([], watch=str(inbox), files={"csv": str(tmp_path / "seen.csv")})
     rows = list(prediction.predict(tlfast.load(run), request))
     assert [Path(row.path).name for row in rows] == ["1.png", "4.png"]

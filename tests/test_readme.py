@@ -6,7 +6,8 @@ import re
 import pytest
 
 from tests.conftest import ROOT
-from tlfast import settings, tasks
+from tlfast import tasks
+from tlfast.tasks import resolve
 from tlfast.wording import settings_rows
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,7 +27,7 @@ def test_settings_table_is_the_declarations():
 def test_tasks_table_is_the_registry():
     found = {row[0].strip("`"): row for row in rows("Tasks")}
     for name, task in tasks.registered_tasks().items():
-        chosen = settings.resolve(task, None, {})
+        chosen = resolve.resolve_settings(task, None, {})
         assert found[name][1:4] == [str(len(task.classes)), f"`{chosen.arch}`", str(chosen.size)]
         assert task.licence in found[name][4]
 

@@ -16,9 +16,12 @@ from pyarrow import parquet
 
 from tests.conftest import COLOURS, TINY, draw
 from tests.test_page import CHROMIUM, SIZES, axe, browser
-from tlfast import attention, evaluation, exporting, gallery, learner, reporting, runs
+from tlfast import attention, evaluation, exporting, learner, reporting
 from tlfast.charts import Axis, Series, chart
-from tlfast.results import KINDS, Finding, Predictions
+from tlfast.core import errors, runs
+from tlfast.data import images
+from tlfast.data.types import FINDING_KINDS, Finding
+from tlfast.results import Predictions
 
 NASTY = "<b>bad & 'worse'"
 __all__ = ["browser"]  # a fixture of the page's tests
@@ -82,7 +85,7 @@ def test_a_report_after_the_images_are_gone(reported, tmp_path):
 
 
 def test_the_test_part_needs_an_evaluation_first(reported):
-    with pytest.raises(reporting.RunError, match="no predictions of the test part") as caught:
+    with pytest.raises(errors.RunError, match="no predictions of the test part") as caught:
         reporting.read(reported[0], "test")
     assert "--split test" in caught.value.hint
 
@@ -103,8 +106,8 @@ def test_a_hundred_classes_and_many_images_stay_small(reported, tmp_path, monkey
     columns |= {"loss": -said.log_probabilities[np.arange(n), labels], **{f"p({name})": probabilities[:, i] for i, name in enumerate(classes)}}
     parquet.write_table(pa.table(columns), folder / exporting.PREDICTIONS)
     noise = Image.fromarray(rng.integers(0, 256, (96, 96, 3), np.uint8))  # as large as a thumbnail can be
-    monkeypatch.setattr(gallery.images, "open_image", lambda path: noise.copy())
-    findings = [Finding(kind, f"{i}.jpg", "a", "train", "other.jpg", "b", "valid") for kind in KINDS for i in range(99)]
+    monkeypatch.setattr(images, "open_image", lambda path: noise.copy())
+    findings = [Finding(kind, f"{i}.jpg", "a", "train", "other.jpg", "b", "valid") for kind in FINDING_KINDS for i in range(99)]
     manifest = {**run.manifest, "data": {**run.manifest["data"], "counts": {"train": dict.fromkeys(classes, 9)}}}
     copied = runs.Run(folder, manifest)
     (page, _) = reporting.write(copied, reporting.read(copied, "valid"), reporting.Evidence({}, findings))

@@ -16,11 +16,13 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import COLOURS, TINY, draw
-from tlfast import checkpoints, fitting, runs, stopping, tasks, training, unfinished
+from tlfast import checkpoints, fitting, tasks, training
 from tlfast.cli import main
-from tlfast.errors import Interrupted, TrainingError
-from tlfast.settings import resolve
-from tlfast.unfinished import Journal
+from tlfast.core import files, runs, signals
+from tlfast.core import journal as journal_module
+from tlfast.core.errors import Interrupted, TrainingError
+from tlfast.core.journal import Journal
+from tlfast.tasks.resolve import resolve_settings
 
 # The number format is said, for which is the faster on so small a network is a matter of chance.
 SMALL = {"arch": "test_resnet", "weights": "none", "size": 32, "bs": 8, "lr": "3e-3", "amp": "off", "onnx": False}
@@ -89,7 +91,7 @@ def undisturbed(pictures, tmp_path_factory):
 
 def settings_of(way, pictures, out, **more):
     values = {**SMALL, **WAYS[way], **more}
-    return resolve(tasks.folder_task(pictures), values.pop("strategy"), {**values, "data": str(pictures), "out": str(out)})
+    return resolve_settings(tasks.folder_task(pictures), values.pop("strategy"), {**values, "data": str(pictures), "out": str(out)})
 
 
 def trained(way, pictures, out, on_event=lambda event: None, resume="", **more):
@@ -126,10 +128,10 @@ def assert_equal(result, wanted):
 def test_stopped_once_it_ends_the_same(way, stop, pictures, undisturbed, tmp_path):
     with pytest.raises(Interrupted, match="interrupted; what was learned is in") as caught:
         trained(way, pictures, tmp_path, stopping_at(*stop))
-    folder = unfinished.find(str(tmp_path), "pictures", unfinished.NEWEST)
+    folder = journal_module.find(str(tmp_path), "pictures", journal_module.NEWEST)
     assert f"--resume {folder.name.removesuffix('.unfinished')}" in caught.value.hint
-    assert not runs.folders(str(tmp_path))
-    result = trained(way, pictures, tmp_path, resume=unfinished.NEWEST)
+    assert not runs.list_folders(str(tmp_path))
+    result = trained(way, pictures, tmp_path, resume=journal_module.NEWEST)
     assert_equal(result, undisturbed[way])
     assert result.run == folder.name.removesuffix(".unfinished") and not folder.exists()
     assert [path.name for path in sorted((tmp_path / "pictures").iterdir())] == [result.run, "latest"]
@@ -143,7 +145,7 @@ def test_stopped_again_and_again_it_ends_the_same(way, pictures, undisturbed, tm
             result = trained(way, pictures, tmp_path, stopping_at("all layers", 2), resume)
             break
         except Interrupted:
-            stops, resume = stops + 1, unfinished.NEWEST
+            stops, resume = stops + 1, journal_module.NEWEST
     assert stops >= 4
     assert_equal(result, undisturbed[way])
 
@@ -163,12 +165,12 @@ def test_killed_with_checkpoints_after_each_step_or_epoch(way, step, pictures, u
     minutes = 0.0 if step == 5 else 10.0
     with pytest.raises(Killed):
         trained(way, pictures, tmp_path, kill, checkpoint_minutes=minutes)
-    folder = unfinished.find(str(tmp_path), "pictures", unfinished.NEWEST)
-    kept = [path for path in unfinished.states(folder) if ".at-" in path.name]
+    folder = journal_module.find(str(tmp_path), "pictures", journal_module.NEWEST)
+    kept = [path for path in journal_module.list_states(folder) if ".at-" in path.name]
     assert len(kept) <= checkpoints.KEPT and (kept or step == 2)
     if kept and step == 7:
         kept[-1].write_bytes(kept[-1].read_bytes()[:1000])  # the newest is damaged: the one before it serves
-    result = trained(way, pictures, tmp_path, resume=unfinished.NEWEST, checkpoint_minutes=minutes)
+    result = trained(way, pictures, tmp_path, resume=journal_module.NEWEST, checkpoint_minutes=minutes)
     assert_equal(result, undisturbed[way])
 
 
@@ -178,16 +180,16 @@ def test_a_kill_while_a_name_is_taken_leaves_no_name(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Path, "rename", kill)
-        patch.setattr(unfinished.shutil, "rmtree", lambda *args, **options: None)
-        with unfinished.training(str(tmp_path), "a", "mine", {}):
+        patch.setattr(journal_module.shutil, "rmtree", lambda *args, **options: None)
+        with journal_module.open_journal(str(tmp_path), "a", "mine", {}):
             pass
     (left,) = (tmp_path / "a").iterdir()
-    assert left.suffix == unfinished.CLAIM
-    unfinished.check_free(str(tmp_path), "a", "mine")
-    with unfinished.training(str(tmp_path), "a", "mine", {}) as journal:
+    assert left.suffix == journal_module.CLAIM
+    journal_module.check_free(str(tmp_path), "a", "mine")
+    with journal_module.open_journal(str(tmp_path), "a", "mine", {}) as journal:
         assert journal.run_id == "mine" and left.exists()  # another may be about to take its name
     os.utime(left, (0, 0))
-    with unfinished.training(str(tmp_path), "a", "mine", {}), unfinished.training(str(tmp_path), "a", "mine", {}) as second:
+    with journal_module.open_journal(str(tmp_path), "a", "mine", {}), journal_module.open_journal(str(tmp_path), "a", "mine", {}) as second:
         assert second.run_id == "mine-2" and not left.exists()
     assert not any((tmp_path / "a").iterdir())
 
@@ -196,13 +198,13 @@ def test_what_is_done_is_not_done_again(pictures, tmp_path):
     with pytest.raises(Interrupted):
         trained("full", pictures, tmp_path, stopping_at("all layers", 5))
     said = []
-    trained("full", pictures, tmp_path, lambda event: said.append((event.phase, event.done)), unfinished.NEWEST)
+    trained("full", pictures, tmp_path, lambda event: said.append((event.phase, event.done)), journal_module.NEWEST)
     phases = {phase for phase, _ in said}
     assert "all layers" in phases and not phases & {"head", "backbone: features", "backbone: statistics", "all layers: finding the rate"}
 
 
 def test_a_second_ctrl_c_does_not_wait():
-    with pytest.raises(KeyboardInterrupt), stopping.deferred() as asked:
+    with pytest.raises(KeyboardInterrupt), signals.defer_interrupts() as asked:
         signal.raise_signal(signal.SIGTERM)
         assert asked()
         signal.raise_signal(signal.SIGINT)
@@ -262,8 +264,8 @@ def test_other_images_than_it_began_with_are_refused(cli, folder, monkeypatch):
 
 
 def test_two_cannot_go_on_with_the_same(cli, pictures, stopped):
-    folder = unfinished.find("exports", "pictures", "mine")
-    with unfinished._locked(folder):
+    folder = journal_module.find("exports", "pictures", "mine")
+    with journal_module._lock(folder):
         outcome = cli("train", pictures, "--resume")
     assert outcome.code == 1 and "is being trained by another process" in outcome.err and folder.is_dir()
 
@@ -273,13 +275,13 @@ def test_what_was_interrupted_is_told_of_and_keeps_its_name(cli, pictures, stopp
     assert refused.code == 2 and "a training named 'mine' is unfinished" in refused.err and "--resume mine" in refused.err
     other = cli("train", pictures, *TINY, "--epochs", 1)
     assert other.code == 0 and "mine was interrupted: --resume mine goes on with it" in other.err
-    assert [unfinished.run_id(folder) for folder in unfinished.interrupted("exports", "pictures")] == ["mine"]
-    with unfinished._locked(unfinished.find("exports", "pictures", "mine")):
-        assert unfinished.interrupted("exports", "pictures") == []
+    assert [journal_module.run_id_of(folder) for folder in journal_module.list_interrupted("exports", "pictures")] == ["mine"]
+    with journal_module._lock(journal_module.find("exports", "pictures", "mine")):
+        assert journal_module.list_interrupted("exports", "pictures") == []
 
 
 def test_a_name_is_taken_from_the_beginning(tmp_path):
-    with unfinished.training(str(tmp_path), "t", "a", {}) as first, unfinished.training(str(tmp_path), "t", "a", {}) as second:
+    with journal_module.open_journal(str(tmp_path), "t", "a", {}) as first, journal_module.open_journal(str(tmp_path), "t", "a", {}) as second:
         assert (first.run_id, second.run_id) == ("a", "a-2")
     assert list((tmp_path / "t").iterdir()) == []
 
@@ -354,8 +356,8 @@ def test_no_room_for_a_checkpoint_is_said_and_no_end(pictures, tmp_path, monkeyp
     def full_disk(path, fill):
         raise OSError(28, "No space left on device")
 
-    keep = unfinished.written
-    monkeypatch.setattr(unfinished, "written", lambda path, fill: (full_disk if ".at-" in path.name else keep)(path, fill))
+    keep = files.write_atomic
+    monkeypatch.setattr(journal_module, "write_atomic", lambda path, fill: (full_disk if ".at-" in path.name else keep)(path, fill))
     said = []
     trained("full", pictures, tmp_path, lambda event: said.append(event.note), lr="3e-3", checkpoint_minutes=0.0)
     assert any("no checkpoint could be written" in note and "No space left on device" in note for note in said)

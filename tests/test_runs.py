@@ -5,12 +5,12 @@ import os
 
 import pytest
 
-from tlfast import runs
-from tlfast.errors import RunError, UsageError
+from tlfast.core import runs
+from tlfast.core.errors import RunError, UsageError
 
 
 def make(out, task="t", run_id="r"):
-    with runs.writing(str(out), task, run_id) as (folder, published):
+    with runs.create_run(str(out), task, run_id) as (folder, published):
         (folder / "run.json").write_text(json.dumps({"settings": {"task": task}, "classes": ["a"]}))
     return published[0]
 
@@ -29,7 +29,7 @@ def test_a_taken_name_is_never_overwritten(tmp_path):
 
 
 def test_a_failed_run_leaves_nothing(tmp_path):
-    with pytest.raises(ZeroDivisionError), runs.writing(str(tmp_path), "t", "r") as (folder, _):
+    with pytest.raises(ZeroDivisionError), runs.create_run(str(tmp_path), "t", "r") as (folder, _):
         (folder / "model").touch()
         raise ZeroDivisionError
     assert list((tmp_path / "t").iterdir()) == []

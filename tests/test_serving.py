@@ -17,18 +17,20 @@ import pytest
 import torch
 from PIL import Image
 
-from tlfast import exporting, learner, portable, serving, settings, tasks
+from tlfast import exporting, learner, portable, receiving, serving, tasks
+from tlfast.core import errors
 from tlfast.inference import open_network
 from tlfast.prediction import Classifier
+from tlfast.tasks import resolve
 
 BOUNDARY = "frontier"
-LIMITS = serving.Limits(body=200_000, files=4, pixels=1_000_000, seconds=1.0)
+LIMITS = receiving.Limits(body=200_000, files=4, pixels=1_000_000, seconds=1.0)
 
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
-    chosen = settings.resolve(tasks.folder_task(folder), None, {"arch": "test_resnet", "size": 32, "weights": "none"})
+    chosen = resolve.resolve_settings(tasks.folder_task(folder), None, {"arch": "test_resnet", "size": 32, "weights": "none"})
     torch.manual_seed(3)
     about = exporting.portrait(chosen, ["ant", "bee", "cat"], "r", "none", "none: not pretrained")
     portable.save(folder / "model.onnx", learner.build_model("test_resnet", 3, 32), chosen, ((0.5,) * 3, (0.2,) * 3), about)
@@ -266,7 +268,7 @@ def test_a_token(classifier):
 
 @pytest.mark.parametrize(("limits", "wanted"), [({"requests": 2}, 503), ({"from_one": 2}, 429)])
 def test_too_many_at_once_are_refused_and_later_ones_served(classifier, limits, wanted):
-    with serving_at(classifier, limits=serving.Limits(seconds=1.5, **limits)) as (port, _), ThreadPoolExecutor(2) as pool:
+    with serving_at(classifier, limits=receiving.Limits(seconds=1.5, **limits)) as (port, _), ThreadPoolExecutor(2) as pool:
         head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nabc"
         slow = [pool.submit(raw, port, head) for _ in range(2)]
         time.sleep(0.5)
@@ -294,5 +296,5 @@ def test_stopping_finishes_what_has_begun(classifier, monkeypatch):
 
 
 def test_a_taken_port_is_an_error(classifier):
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(serving.UsageError, match="cannot listen on 127.0.0.1"):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(errors.UsageError, match="cannot listen on 127.0.0.1"):
         serving.serve(classifier, "127.0.0.1", taken.getsockname()[1])

@@ -2,26 +2,28 @@ from __future__ import annotations
 
 import pytest
 
-from tlfast import settings, tasks
-from tlfast.errors import UsageError
+from tlfast import tasks
+from tlfast.core import config_files, settings
+from tlfast.core.errors import UsageError
+from tlfast.tasks import resolve
 
 FER = tasks.get_task("fer")
 
 
 def test_order_of_precedence():
-    own = settings.resolve(FER, None, {})
+    own = resolve.resolve_settings(FER, None, {})
     assert (own.size, own.bs, own.epochs) == (96, 64, 10)
-    assert settings.resolve(FER, "full", {}).epochs == 8
-    assert settings.resolve(FER, None, {}, {"size": 80}).size == 80
-    assert settings.resolve(FER, None, {"size": 72}, {"size": 80}).size == 72
-    assert settings.resolve(FER, None, {}, {"strategy": "full"}).strategy == "full"
-    assert settings.resolve(FER, "partial", {}, {"strategy": "full"}).strategy == "partial"
+    assert resolve.resolve_settings(FER, "full", {}).epochs == 8
+    assert resolve.resolve_settings(FER, None, {}, {"size": 80}).size == 80
+    assert resolve.resolve_settings(FER, None, {"size": 72}, {"size": 80}).size == 72
+    assert resolve.resolve_settings(FER, None, {}, {"strategy": "full"}).strategy == "full"
+    assert resolve.resolve_settings(FER, "partial", {}, {"strategy": "full"}).strategy == "partial"
 
 
 def test_round_trip_through_run_json():
-    chosen = settings.resolve(FER, "full", {"lr": "1e-3", "limit": 50})
+    chosen = resolve.resolve_settings(FER, "full", {"lr": "1e-3", "limit": 50})
     assert settings.Settings.from_dict(chosen.to_dict()) == chosen
-    assert chosen.rate == 1e-3 and settings.resolve(FER, None, {}).rate is None
+    assert chosen.rate == 1e-3 and resolve.resolve_settings(FER, None, {}).rate is None
 
 
 @pytest.mark.parametrize(
@@ -43,20 +45,20 @@ def test_round_trip_through_run_json():
 )
 def test_wrong_values_are_named(flags, message):
     with pytest.raises(UsageError) as error:
-        settings.resolve(FER, None, flags)
+        resolve.resolve_settings(FER, None, flags)
     assert error.value.message.startswith(message)
 
 
 def test_unknown_setting_suggests_the_nearest():
     with pytest.raises(UsageError) as error:
-        settings.resolve(FER, None, {}, {"epoch": 3})
+        resolve.resolve_settings(FER, None, {}, {"epoch": 3})
     assert error.value.hint == "Did you mean 'epochs'?"
 
 
 def test_config_file(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('epochs = 3\nlr = 0.001\nlabel-smoothing = 0\naugment = "none"\n')
-    chosen = settings.resolve(FER, None, {}, settings.read_config(str(path)))
+    chosen = resolve.resolve_settings(FER, None, {}, config_files.read_config(str(path)))
     assert (chosen.epochs, chosen.rate, chosen.label_smoothing, chosen.augment) == (3, 0.001, 0.0, "none")
 
 
@@ -66,30 +68,30 @@ def test_bad_config_file(tmp_path, text, message):
     if text:
         path.write_text(text)
     with pytest.raises(UsageError, match=message):
-        settings.read_config(str(path))
+        config_files.read_config(str(path))
 
 
 @pytest.mark.parametrize("task", tasks.registered_tasks().values(), ids=lambda task: task.name)
 @pytest.mark.parametrize("strategy", settings.STRATEGIES)
 def test_every_task_resolves(task, strategy):
-    chosen = settings.resolve(task, strategy, {})
+    chosen = resolve.resolve_settings(task, strategy, {})
     assert chosen.task == task.name and chosen.strategy == strategy
     assert chosen.full_size >= chosen.size
     assert task.title and task.licence and len(set(task.classes)) == len(task.classes) >= 2
 
 
 def test_every_declaration_has_help_and_its_default_passes_its_own_check():
-    for name, field in settings.declared().items():
+    for name, field in settings.declared_settings().items():
         assert field.metadata["help"].endswith("."), name
         check = field.metadata["check"]
         assert not (check and field.default is not None and check(field.default)), name
 
 
 def test_margin_for_the_crop():
-    weeds = settings.resolve(tasks.get_task("weeds"), None, {})
+    weeds = resolve.resolve_settings(tasks.get_task("weeds"), None, {})
     assert (weeds.size, weeds.full_size) == (224, 256)
 
 
 def test_a_config_file_may_call_the_strategy_as_the_flag_does():
-    assert [settings.resolve(FER, None, {}, {"full": full}).strategy for full in (True, False)] == ["full", "partial"]
-    assert settings.resolve(FER, "partial", {}, {"full": True}).strategy == "partial"
+    assert [resolve.resolve_settings(FER, None, {}, {"full": full}).strategy for full in (True, False)] == ["full", "partial"]
+    assert resolve.resolve_settings(FER, "partial", {}, {"full": True}).strategy == "partial"

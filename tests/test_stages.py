@@ -8,7 +8,7 @@ import torch
 from timm.models.resnet import ResNet
 
 from tlfast import backbones, learner, stages
-from tlfast.errors import UsageError
+from tlfast.core.errors import UsageError
 
 NAMES = {
     "mobilenetv2_100": [f"blocks.{i}" for i in range(7)],

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tlfast import fitting, learner, probe, runs, settings, tasks, training
-from tlfast.errors import UsageError, WeightsError
+from tlfast import fitting, learner, probe, tasks, training
+from tlfast.core import runs, settings
+from tlfast.core.errors import UsageError, WeightsError
+from tlfast.core.events import Event
+from tlfast.core.journal import Journal
 from tlfast.exporting import load_model
-from tlfast.results import Event
-from tlfast.unfinished import Journal
+from tlfast.tasks import resolve
 
 TINY = {"arch": "test_resnet", "weights": "none", "size": 32, "bs": 8, "epochs": 2, "freeze_epochs": 1, "lr": "3e-3"}
 
@@ -23,7 +25,7 @@ def make(folder, tmp_path):
 
     def run(strategy="partial", on_event=lambda event: None, **flags):
         task = tasks.folder_task(folder)
-        chosen = settings.resolve(task, strategy, {**TINY, "data": str(folder), "out": str(tmp_path / "out"), **flags})
+        chosen = resolve.resolve_settings(task, strategy, {**TINY, "data": str(folder), "out": str(tmp_path / "out"), **flags})
         return training.train(task, chosen, on_event)
 
     return run
@@ -31,7 +33,7 @@ def make(folder, tmp_path):
 
 def resolved(folder, strategy, **flags):
     task = tasks.folder_task(folder)
-    return task, settings.resolve(task, strategy, {**TINY, "data": str(folder), **flags})
+    return task, resolve.resolve_settings(task, strategy, {**TINY, "data": str(folder), **flags})
 
 
 def weights_before_and_after(folder, strategy, **flags):

@@ -39,8 +39,8 @@ def load(reference, out="exports", *, verify=True, backend="onnx", trust=False):
 
     if backend == "onnx":
         return load_classifier(reference, out, verify)
-    from . import runs
-    from .machine import hide_known_warnings
+    from .core import runs
+    from .core.system import hide_known_warnings
 
     hide_known_warnings()
     from .exporting import open_learner

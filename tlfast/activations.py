@@ -21,21 +21,23 @@ from fastai.learner import Learner
 from fastai.torch_core import TensorCategory
 from torch import nn
 
-from . import cache, callbacks, precision
+from . import callbacks, precision
 from .bench import Bench
+from .core import cache
+from .core.errors import UsageError
+from .core.events import Event, OnEvent
+from .core.journal import Journal
+from .core.settings import Settings
+from .core.system import free_disk_gib, free_memory_gib, release_memory
 from .data.store import SPARE_GIB
-from .errors import UsageError
 from .features import Features, Part, image_counts
 from .fitting import CUSTOMARY_RATE
 from .formats import decoded, encoded, row_type
 from .learner import metrics, network_input, split_parameters
-from .machine import free_disk_gib, free_memory_gib, release_memory
 from .optimizer import adam
 from .probe import FeatureLoader
-from .results import Event, OnEvent, Pass
-from .settings import Settings
+from .results import Pass
 from .stages import Divided, divided, stages
-from .unfinished import Journal
 
 # As all layers together, see `training.ALL_LAYERS`, with twice the finder's scale, and less apart. The four topmost stages, mobilenetv2_100,
 # November 2026: 6 epochs on seedlings gave 0.925 at 2.2e-3, 0.929 at 5e-3, and with what the finder's minimum alone says, which is chance there,
@@ -160,7 +162,7 @@ def affordable(bench: Bench, settings: Settings) -> tuple[str, int]:
         return {}
 
     about = [settings.arch, settings.depth, settings.views, settings.size, settings.augment, settings.cache_gb, settings.cache_format, settings.store]
-    decided = cache.remembered("rooms", cache.key(layout=1, settings=about, images=bench.table.fingerprint()), decide)
+    decided = cache.get_or_compute("rooms", cache.make_key(layout=1, settings=about, images=bench.table.fingerprint()), decide)
     if "views" not in decided:
         room, least = _room(settings, bench.on_disk), gigabytes(shapes[1], counts[0], settings)
         way = "Give more --cache-gb" if room == settings.cache_gb else "Free some space"
@@ -171,7 +173,7 @@ def affordable(bench: Bench, settings: Settings) -> tuple[str, int]:
 
 def _room(settings: Settings, on_disk: bool) -> float:
     """Return the gigabytes that may be taken: of the disk, or of memory where nothing is kept on disk."""
-    free = (free_disk_gib(str(cache.root())) if on_disk else (free_memory_gib() or 0) / 2) - SPARE_GIB
+    free = (free_disk_gib(str(cache.find_root())) if on_disk else (free_memory_gib() or 0) / 2) - SPARE_GIB
     return min(max(free, 0.0) * 2**30 / 1e9, math.inf if settings.cache_gb is None else settings.cache_gb)
 
 

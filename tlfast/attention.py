@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from . import images
-from .data.loaders import Stats
-from .errors import ImageError
+from .core.errors import ImageError
+from .core.events import Event, OnEvent
+from .core.settings import Settings
+from .data import images
+from .data.types import Stats
 from .learner import network_input
-from .results import Event, OnEvent
-from .settings import Settings
 
 LEAST_SIDE = 6  # of a layer's output: the last ones of a small image have hardly a place left to tell apart
 RAMP = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], np.float32)  # viridis, in five steps

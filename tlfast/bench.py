@@ -8,9 +8,10 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 
 from . import backbones
+from .core.settings import Settings
 from .data import ImageTable, Store
-from .data.loaders import Stats, build_loaders
-from .settings import Settings
+from .data.loaders import build_loaders
+from .data.types import Stats
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
-from . import images, runs
-from .data.listing import records
-from .errors import DataError, ExportError, ImageError, RunError, UsageError
+from .core import runs
+from .core.errors import DataError, ExportError, ImageError, RunError, UsageError
+from .core.events import Event, OnEvent, ignore_event
+from .core.runs import METRICS, Run
+from .data import images
+from .data.discovery import read_records
+from .data.types import Row
 from .inference import BATCH, FILE, Network, answers, open_network
 from .outcomes import ExportResult
-from .results import Event, Export, OnEvent, Row, ignore
-from .runs import METRICS, Run
+from .results import Export
 
 FORMS = {"int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
 CALIBRATED_ON = 256  # training images
@@ -43,7 +46,7 @@ for probability, name in sorted(zip(probabilities[0].tolist(), classes), reverse
 """
 
 
-def export(run: Run, forms: Sequence[str], to: str = "", allow_drop: bool = False, on_event: OnEvent = ignore) -> ExportResult:
+def export(run: Run, forms: Sequence[str], to: str = "", allow_drop: bool = False, on_event: OnEvent = ignore_event) -> ExportResult:
     """Make smaller forms ("int8", "fp16") of a run's network beside it, then a bundle at `to`: a folder, or a file that ends in .zip.
 
     Each form is judged on the run's valid part beside `model.onnx`. Raises ExportError where it loses more than a point of accuracy, unless
@@ -80,7 +83,7 @@ def _made(run: Run, form: str, allow_drop: bool, on_event: OnEvent) -> tuple[Run
                 f"{FORMS[form]} would lose {100 * lost:.1f} points of accuracy ({export.accuracy_before:.4f} to {export.accuracy:.4f})",
                 "Keep model.onnx, or take it all the same with --allow-drop",
             )
-        return runs.add(run, FORMS[form], target, asdict(export)), export
+        return runs.add_file(run, FORMS[form], target, asdict(export)), export
 
 
 def _judged(source: Path, target: Path, rows: Sequence[Row], on_event: OnEvent) -> Export:
@@ -130,7 +133,7 @@ def _pixels(row: Row) -> np.ndarray:
 
 def _rows(run: Run) -> list[Row]:
     """Return the images of a run, as its `images.csv` lists them."""
-    _, found = records(run.folder / "images.csv")
+    _, found = read_records(run.folder / "images.csv")
     return [Row(record["path"], record["label"], record["split"]) for record in found]
 
 

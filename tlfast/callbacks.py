@@ -11,8 +11,8 @@ from fastai.callback.training import GradientAccumulation
 from timm.utils import ModelEmaV3
 from torch.nn.functional import interpolate
 
+from .core.settings import Settings
 from .learner import network_input
-from .settings import Settings
 
 DECAY = 0.998  # of the moving average; it warms up, so that short trainings forget their start
 

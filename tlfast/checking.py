@@ -9,13 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from . import looking, reporting, runs
+from . import reporting
+from .core import files, runs
+from .core.errors import DataError, UsageError
+from .core.events import OnEvent, ignore_event
+from .core.settings import Settings
+from .data import scan
 from .data.sources import locate
 from .data.table import ImageTable, load_table
-from .errors import DataError, UsageError
+from .data.task import Task
+from .data.types import Finding, Row, Unreadable
 from .outcomes import DataReport
-from .results import Finding, OnEvent, Row, Unreadable, ignore
-from .settings import Settings, Task
 
 FOLDER = "checks"
 DROPPABLE = {"duplicates": ("duplicate",), "conflicts": ("conflict", "near conflict"), "unreadable": ("unreadable",), "leaks": ("leak", "near leak")}
@@ -23,7 +27,7 @@ DROPPABLE = {"duplicates": ("duplicate",), "conflicts": ("conflict", "near confl
 Search = Callable[[Task, Settings, Sequence[Row], OnEvent], list[Finding]]
 
 
-def check(task: Task, settings: Settings, drop: Sequence[str] = (), on_event: OnEvent = ignore, also: Search | None = None) -> DataReport:
+def check(task: Task, settings: Settings, drop: Sequence[str] = (), on_event: OnEvent = ignore_event, also: Search | None = None) -> DataReport:
     """Look at every image; name what is wrong, and keep the list; with `drop` also write a table without such images, to train on.
 
     `also` looks for more, in the images that can be read. Nothing of the data is changed. Raises UsageError, or DataError for unusable data.
@@ -33,8 +37,8 @@ def check(task: Task, settings: Settings, drop: Sequence[str] = (), on_event: On
             raise UsageError(f"--drop '{kind}' is not one of: {', '.join(DROPPABLE)}")
     runs.check_writable(settings.out, settings.task, "")
     table = load_table(task, settings, locate(task, settings.data))
-    looks = looking.looked([row.path for row in table.rows], on_event)
-    findings = looking.found(table.rows, looks)
+    looks = scan.scan_images([row.path for row in table.rows], on_event)
+    findings = scan.collect_findings(table.rows, looks)
     if also:
         findings += also(task, settings, [row for row in table.rows if row.path not in looks.unreadable], on_event)
     bad = [Unreadable(path, reason) for path, reason in looks.unreadable.items()]
@@ -50,16 +54,16 @@ def check(task: Task, settings: Settings, drop: Sequence[str] = (), on_event: On
 
 def _written(report: DataReport, table: ImageTable, drop: Sequence[str], settings: Settings) -> DataReport:
     """Write the findings, and the table that is left to train on where something is to be dropped."""
-    with runs.writing(settings.out, f"{settings.task}/{FOLDER}", time.strftime("%Y%m%d-%H%M%S"), latest=False) as (folder, published):
+    with runs.create_run(settings.out, f"{settings.task}/{FOLDER}", time.strftime("%Y%m%d-%H%M%S"), latest=False) as (folder, published):
         if report.findings:
-            runs.write_csv(folder / "findings.csv", report.findings)
+            files.write_csv(folder / "findings.csv", report.findings)
             page = reporting.check_page(f"{settings.task}: what is wrong with {len(table.rows):,} images", table.source, report.findings)
             (folder / reporting.FILE).write_text(page, encoding="utf-8")
         if drop:
             kept, dropped = left(table.rows, report.findings, drop)
             if not kept:
                 raise DataError("nothing would be left to train on", "Drop less")
-            runs.write_csv(folder / "images.csv", [replace(row, path=os.path.abspath(row.path)) for row in kept])
+            files.write_csv(folder / "images.csv", [replace(row, path=os.path.abspath(row.path)) for row in kept])
             report = replace(report, dropped=dropped)
     findings_file, page, table_file = (_placed(published[0] / name) for name in ("findings.csv", reporting.FILE, "images.csv"))
     return replace(report, findings_file=findings_file, page=page, table=table_file)

@@ -21,10 +21,11 @@ from fastai.callback.training import GradientAccumulation
 from fastcore.foundation import L
 from torch import nn
 
-from . import unfinished
-from .machine import writing_whole
-from .results import EpochRow, Event, OnEvent, Pass, Phase, RateCurve
-from .unfinished import Journal
+from .core import files
+from .core.events import Event, OnEvent
+from .core.files import convert_write_errors
+from .core.journal import Journal, list_states
+from .results import EpochRow, Pass, Phase, RateCurve
 
 KEPT = 2  # checkpoints of a phase
 LEAST_SECONDS = 5.0  # between two: epochs of a head take less
@@ -62,7 +63,7 @@ def forget(journal: Journal, phase: str) -> None:
 def _of(journal: Journal, phase: str) -> list[Path]:
     """Return the checkpoints of a phase, the newest first; their names sort by epoch and batch."""
     prefix = f"{phase.replace(' ', '-')}.at-"
-    return sorted((path for path in unfinished.states(journal.folder) if path.name.startswith(prefix)), reverse=True) if journal.folder else []
+    return sorted((path for path in list_states(journal.folder) if path.name.startswith(prefix)), reverse=True) if journal.folder else []
 
 
 def _name(phase: str) -> str:
@@ -72,8 +73,8 @@ def _name(phase: str) -> str:
 def _save(path: Path, state: dict[str, Any], phase: str, on_event: OnEvent) -> bool:
     """Write a state, whole or not at all; where that fails say so, for the training goes on. Returns whether it was written."""
     try:
-        with writing_whole(path):
-            unfinished.written(path, lambda file: torch.save(state, file))
+        with convert_write_errors(path):
+            files.write_atomic(path, lambda file: torch.save(state, file))
     except OSError as error:
         on_event(Event(phase, note=f"no checkpoint could be written to {path.parent} ({error.strerror or error}); the training goes on"))
         return False

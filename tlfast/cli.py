@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from . import tasks as registry
-from .errors import UsageError
+from .core.errors import UsageError
+from .core.signals import raise_interrupt
 from .options import Commands, Config, Full, Moved, OptionalTask, OutOption, RunArgument, Split, TaskArgument, Verify, command, task_names
-from .stopping import terminated
 from .typed import listed, shares, typed
 
 if TYPE_CHECKING:
+    from .core.runs import Run
     from .render import Screen
-    from .runs import Run
 else:
     Screen = Any  # annotations are evaluated, and rich is not imported for that
 
@@ -34,7 +34,7 @@ def _search() -> Any:
 
 
 def _found(run: str, split: str, out: str, verify: bool) -> Run:
-    from .runs import find
+    from .core.runs import find
 
     if split not in ("valid", "test"):
         raise UsageError(f"--split '{split}' is not one of: valid, test")
@@ -127,7 +127,7 @@ def report(
     out: OutOption = "exports",
 ) -> None:
     """Write one page on a run: its figures, the images behind its errors, how to repeat it; and its model card. Or on a comparison."""
-    from .runs import COMPARISON
+    from .core.runs import COMPARISON
 
     compared = (Path(run) / COMPARISON).is_file()
     found = None if compared else _found(run, split, out, verify)
@@ -218,7 +218,7 @@ def export(
     if not forms and not to:
         raise UsageError("nothing is asked for", "Use --quantize int8, --half, --to FOLDER or --to FILE.zip")
     from . import bundling
-    from .runs import find
+    from .core.runs import find
 
     found = find(run, out, verify)
     with screen.progress() as on_event:
@@ -256,9 +256,9 @@ def runs(
     out: OutOption = "exports",
 ) -> None:
     """List the finished runs, newest last."""
-    from .runs import listing
+    from .core.runs import list_runs
 
-    screen.runs(listing(out, task))
+    screen.runs(list_runs(out, task))
 
 
 @command(app, "doctor")
@@ -319,9 +319,9 @@ def data_check(
 @command(cache_app, "list")
 def cache_list(screen: Screen) -> None:
     """List what is kept for later runs, the longest unused first."""
-    from . import cache
+    from .core import cache
 
-    screen.kept(cache.entries())
+    screen.kept(cache.list_entries())
 
 
 @command(cache_app, "clear")
@@ -331,7 +331,7 @@ def cache_clear(
     days: Annotated[float, typer.Option(help="Only what was not used for so many days.", min=0)] = 0.0,
 ) -> None:
     """Remove what is kept for later runs; they will make it again."""
-    from . import cache
+    from .core import cache
 
     screen.kept(cache.clear(kind, days), "removed")
 
@@ -346,7 +346,7 @@ def main_options(version: Annotated[bool, typer.Option("--version", help="Show t
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, terminated)
+    signal.signal(signal.SIGTERM, raise_interrupt)
     app()
 
 

@@ -14,19 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from . import exporting, images, learner, plotting, portable, reporting, runs, trials, uncertainty
+from . import exporting, learner, plotting, portable, reporting, trials, uncertainty
 from .backbones import Weights
-from .data import ImageTable, load_table
+from .core import files, runs
+from .core.config_files import read_config
+from .core.errors import DataError, ImageError, Interrupted, UsageError
+from .core.events import Event, OnEvent, ignore_event
+from .core.settings import DEPTH_ENDS, Settings
+from .data import ImageTable, images, load_table
 from .data.sources import locate
-from .errors import DataError, ImageError, Interrupted, UsageError
+from .data.task import Task
+from .data.types import Row
 from .inference import Network, open_network
 from .outcomes import ArmDifference, ArmScore, CompareResult, Crossing, CurvePoint
-from .results import Event, OnEvent, Row, ignore
-from .settings import ENDS, Settings, Task, read_config, resolve
 from .stages import stages
+from .tasks.resolve import resolve_settings
 
 FOLDER = "comparisons"
-KINDS = (*ENDS, *ENDS.values(), "auto")  # of arms, beside numbers of stages and TOML files
+KINDS = (*DEPTH_ENDS, *DEPTH_ENDS.values(), "auto")  # of arms, beside numbers of stages and TOML files
 BETWEEN = 4  # depths between partial and full, that --depths compares
 SIGNIFICANT = 0.05
 LATENCY_ROUNDS = 30
@@ -98,9 +103,9 @@ def build_arms(task: Task, kinds: Sequence[str], archs: Sequence[str], flags: Ma
         if kind not in KINDS and not kind.isdigit() and not kind.endswith(".toml"):
             raise UsageError(f"--arms '{kind}' is neither partial, full, a depth nor a TOML file", "Such as: --arms partial,3,full or --arms partial,mine.toml")
         values = {**config, **read_config(kind)} if kind.endswith(".toml") else config
-        strategy, depth = (kind, {}) if kind in ENDS.values() else (None, {} if kind.endswith(".toml") else {"depth": kind})
+        strategy, depth = (kind, {}) if kind in DEPTH_ENDS.values() else (None, {} if kind.endswith(".toml") else {"depth": kind})
         for arch in archs or [""]:
-            settings = resolve(task, strategy, {**flags, **depth, **({"arch": arch} if arch else {})}, values)
+            settings = resolve_settings(task, strategy, {**flags, **depth, **({"arch": arch} if arch else {})}, values)
             name = Path(kind).stem if kind.endswith(".toml") else settings.tuning
             found.append(Arm(f"{name} {arch}" if len(archs) > 1 else name, settings))
     return found
@@ -108,14 +113,14 @@ def build_arms(task: Task, kinds: Sequence[str], archs: Sequence[str], flags: Ma
 
 def all_depths(task: Task, flags: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     """Return kinds of arms from partial to full, and up to four depths evenly between. Raises UsageError where the backbone does not say its stages."""
-    settings = resolve(task, None, flags, config)
+    settings = resolve_settings(task, None, flags, config)
     learner.check_arch(settings.arch)
     count = len(stages(learner.build_body(Weights("none", settings.arch), settings.size), settings.arch))
     between = {round(depth) for depth in np.linspace(1, count, min(count, BETWEEN))}
     return ["partial", *map(str, sorted(between)), "full"]
 
 
-def compare(task: Task, arms: Sequence[Arm], design: Design = Design(), on_event: OnEvent = ignore) -> CompareResult:
+def compare(task: Task, arms: Sequence[Arm], design: Design = Design(), on_event: OnEvent = ignore_event) -> CompareResult:
     """Train every arm on every fold, seed and share that was not trained before; compare them; write tables and pictures.
 
     What was trained stays in the cache, so that a comparison that was broken off goes on where it was. Raises TlfastError.
@@ -375,18 +380,18 @@ def _sample(rows: Sequence[Row]) -> np.ndarray:
 
 def _written(result: CompareResult, out: str) -> CompareResult:
     """Write the comparison's folder, whole or not at all; return the result with its place."""
-    with runs.writing(out, f"{result.task}/{FOLDER}", time.strftime("%Y%m%d-%H%M%S"), latest=False) as (folder, published):
+    with runs.create_run(out, f"{result.task}/{FOLDER}", time.strftime("%Y%m%d-%H%M%S"), latest=False) as (folder, published):
         names = [runs.COMPARISON, "arms.csv", "pareto.png", "seconds.png"]
-        runs.write_json(folder / names[0], result.to_dict())
-        runs.write_csv(folder / names[1], [replace(score, settings={}) for score in result.arms])
+        files.write_json(folder / names[0], result.to_dict())
+        files.write_csv(folder / names[1], [replace(score, settings={}) for score in result.arms])
         if result.differences:
             names.append("differences.csv")
-            runs.write_csv(folder / names[-1], result.differences)
+            files.write_csv(folder / names[-1], result.differences)
         plotting.pareto(result, folder / names[2], "milliseconds")
         plotting.pareto(result, folder / names[3], "seconds")
         if result.curve:
             names += ["learning_curve.csv", "learning_curve.png"]
-            runs.write_csv(folder / names[-2], result.curve)
+            files.write_csv(folder / names[-2], result.curve)
             plotting.learning_curve(result, folder / names[-1])
         (folder / reporting.FILE).write_text(reporting.comparison_page(result.to_dict()), encoding="utf-8")
         names.append(reporting.FILE)

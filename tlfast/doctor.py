@@ -6,9 +6,10 @@ import os
 from collections import Counter
 from typing import Any
 
-from . import backbones, cache, machine, unfinished
-from .data.download import reason
-from .data.hub import reach
+from . import backbones
+from .core import cache, journal, system
+from .data.download import describe_failure
+from .data.hub import check_reachable
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 HUB_SECONDS = 3
@@ -20,22 +21,22 @@ def doctor(out: str = "exports") -> dict[str, Any]:
     import torch
 
     kept: Counter[str] = Counter()
-    for entry in cache.entries():
+    for entry in cache.list_entries():
         kept[entry.kind] += entry.size
     facts = {
-        "versions": machine.versions(),
+        "versions": system.package_versions(),
         "devices": _devices(),
-        "cores": machine.cores(),
+        "cores": system.count_cores(),
         "torch threads": torch.get_num_threads(),
         "threads by environment": {name: os.environ[name] for name in THREADS if name in os.environ},
         "math libraries": [name for name, there in (("MKL", torch.backends.mkl), ("oneDNN", torch.backends.mkldnn)) if there.is_available()],
-        "load of a minute": machine.load(),
-        "allocator": "keeps freed blocks (glibc mallopt)" if machine.tune_allocator() else "as is (only glibc's is tuned)",
-        "memory (GiB)": round(machine.memory_gib() or 0, 1),
-        "free disk (GiB)": round(machine.free_disk_gib(out), 1),
-        "cache": f"{cache.root()} ({sum(kept.values()) / 2**30:.2f} GiB)",
+        "load of a minute": system.load_average(),
+        "allocator": "keeps freed blocks (glibc mallopt)" if system.tune_allocator() else "as is (only glibc's is tuned)",
+        "memory (GiB)": round(system.total_memory_gib() or 0, 1),
+        "free disk (GiB)": round(system.free_disk_gib(out), 1),
+        "cache": f"{cache.find_root()} ({sum(kept.values()) / 2**30:.2f} GiB)",
         "cache by kind (GiB)": {kind: round(size / 2**30, 2) for kind, size in sorted(kept.items())},
-        "interrupted trainings": [str(folder) for folder in unfinished.interrupted(out)],
+        "interrupted trainings": [str(folder) for folder in journal.list_interrupted(out)],
         "weights folder": os.environ.get(backbones.ENVIRONMENT, f"{backbones.ENVIRONMENT} is not set"),
         "embedded backbones": [name for name in backbones.EMBEDDED if backbones.find_weights(name, "auto").kind == "embedded"],
     }
@@ -48,10 +49,10 @@ def _hub() -> str:
     from huggingface_hub import constants
 
     try:
-        reach(HUB_SECONDS)
+        check_reachable(HUB_SECONDS)
         return f"{constants.ENDPOINT} answers"
     except OSError as error:  # requests' own among them
-        return f"{constants.ENDPOINT} {UNREACHABLE} ({reason(error)})"
+        return f"{constants.ENDPOINT} {UNREACHABLE} ({describe_failure(error)})"
 
 
 def _devices() -> list[str]:

@@ -11,8 +11,10 @@ from sklearn import metrics as skm
 from torch import nn
 
 from . import calibration, uncertainty
+from .core.events import Event, OnEvent
+from .data.types import Row
 from .learner import network_input
-from .results import ClassScore, ConfusedPair, Evaluation, Event, OnEvent, Predictions, Row
+from .results import ClassScore, ConfusedPair, Evaluation, Predictions
 
 TOP = (3, 5)  # the truth among so many likeliest classes, where there are more
 

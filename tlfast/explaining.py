@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 from . import reopening, reporting
-from .errors import DataError, RunError
+from .core.errors import DataError, RunError
+from .core.events import Event, OnEvent, ignore_event
+from .core.runs import COMPARISON, Run
 from .outcomes import ReportResult
-from .results import Event, OnEvent, ignore
-from .runs import COMPARISON, Run
 
 
 def report_comparison(folder: Path) -> ReportResult:
@@ -22,7 +22,7 @@ def report_comparison(folder: Path) -> ReportResult:
     return ReportResult(folder.name, [str(folder / reporting.FILE)])
 
 
-def report(run: Run, split: str = "valid", data: str = "", on_event: OnEvent = ignore) -> ReportResult:
+def report(run: Run, split: str = "valid", data: str = "", on_event: OnEvent = ignore_event) -> ReportResult:
     """Write `report.html` and `MODEL_CARD.md` into a run. Where its images are gone, the page has none, and this is said.
 
     Raises RunError where the run is of a version that kept no predictions, or was not evaluated on this part.

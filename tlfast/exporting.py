@@ -27,13 +27,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .calibration import losses
-from .data.loaders import Stats
-from .errors import RunError, UsageError
+from .core.errors import RunError, UsageError
+from .core.files import convert_write_errors, write_csv, write_json
+from .core.runs import METRICS, Run, seal
+from .core.settings import Settings
+from .core.system import package_versions
+from .data.types import Row, Stats
 from .learner import build_model
-from .machine import versions, writing_whole
-from .results import Evaluation, Phase, Predictions, Row
-from .runs import METRICS, Run, seal, write_csv, write_json
-from .settings import Settings
+from .results import Evaluation, Phase, Predictions
 
 WEIGHTS = "model.safetensors"
 LEARNER = "learner.pkl"
@@ -48,7 +49,7 @@ def save_model(folder: Path, model: nn.Module, classes: Sequence[str], settings:
     """
     header = {"format": "pt", "arch": settings.arch, "classes": json.dumps(list(classes)), "mean": _joined(stats[0]), "std": _joined(stats[1])}
     header["temperature"] = repr(temperature)
-    with writing_whole(folder / WEIGHTS):
+    with convert_write_errors(folder / WEIGHTS):
         save_file({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS, header)
         _in_order(folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)  # safetensors keeps the file to its owner
@@ -94,7 +95,7 @@ def export_learner(path: Path, model: nn.Module, classes: Sequence[str], setting
         )
         dls = block.dataloaders(frame, bs=1, num_workers=0, device=torch.device("cpu"))
         learn = Learner(dls, model.cpu(), loss_func=CrossEntropyLossFlat(), path=Path(scratch))
-        with warnings.catch_warnings(), writing_whole(path):
+        with warnings.catch_warnings(), convert_write_errors(path):
             warnings.simplefilter("ignore")  # fastai warns that a learner is a pickle; the README says so
             learn.export(path.absolute())
 
@@ -137,7 +138,7 @@ def manifest(settings: Settings, classes: Sequence[str], stats: Stats, **facts: 
         "classes": list(classes),
         "mean": list(stats[0]),
         "std": list(stats[1]),
-        "versions": versions(),
+        "versions": package_versions(),
         **facts,
     }
 
@@ -152,7 +153,7 @@ def portrait(settings: Settings, classes: Sequence[str], run_id: str, weights: s
         "run": run_id,
         "weights": weights,
         "licence": licence,
-        "tlfast": versions()["tlfast"],
+        "tlfast": package_versions()["tlfast"],
     }
 
 

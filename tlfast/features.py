@@ -14,17 +14,19 @@ from fastai.data.core import DataLoaders, TfmdDL
 from fastai.torch_core import set_seed
 from torch import nn
 
-from . import cache
 from .bench import Bench
+from .core import cache
+from .core.events import Event, OnEvent
+from .core.settings import Settings
+from .core.system import release_pages
 from .data import ImageTable, Store
-from .data.loaders import Stats, augmented_loader, plain_loader
-from .data.table import SPARE
+from .data.loaders import augmented_loader, plain_loader
+from .data.split import SPARE
+from .data.types import Row, Stats
 from .folding import folded
 from .formats import decoded, encoded, row_type, shape
 from .learner import fingerprint, network_input
-from .machine import release_pages
-from .results import Event, OnEvent, Pass, Row
-from .settings import Settings
+from .results import Pass
 
 KIND = "features"
 FILE = "features.bin"
@@ -131,7 +133,7 @@ def _names(body: nn.Module, bench: Bench, views: Sequence[_View], settings: Sett
     if not bench.store or not bench.on_disk:
         return [""] * len(views)
     about = _common_key(body, settings, bench.stats, bench.learn.dls.device)
-    return [cache.key(**about, **_view_key(view, settings, bench.store)) for view in views]
+    return [cache.make_key(**about, **_view_key(view, settings, bench.store)) for view in views]
 
 
 def _common_key(body: nn.Module, settings: Settings, stats: Stats, device: torch.device) -> dict[str, Any]:
@@ -156,7 +158,7 @@ def _made(batches: Iterator[np.ndarray], name: str, number_format: str) -> np.nd
     """Return batches of rows as one array; kept under a name if it is given."""
     if not name:
         return np.concatenate(list(batches))
-    return _opened(*cache.made(KIND, name, lambda folder: _file(folder, batches)), number_format)
+    return _opened(*cache.get_or_create(KIND, name, lambda folder: _file(folder, batches)), number_format)
 
 
 def _file(folder: Path, batches: Iterator[np.ndarray]) -> dict[str, Any]:

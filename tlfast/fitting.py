@@ -22,11 +22,13 @@ from fastai.learner import Learner
 from fastai.torch_core import set_seed
 from torch import nn
 
-from . import checkpoints, stopping
-from .errors import TrainingError
-from .results import EpochRow, Event, OnEvent, Pass, Phase, RateCurve
-from .settings import Settings
-from .unfinished import Journal
+from . import checkpoints
+from .core import signals
+from .core.errors import TrainingError
+from .core.events import Event, OnEvent
+from .core.journal import Journal
+from .core.settings import Settings
+from .results import EpochRow, Pass, Phase, RateCurve
 
 # Our names of the metrics -> fastai's.
 MONITORS = {"accuracy": "accuracy", "macro_f1": "f1_score", "balanced_accuracy": "balanced_accuracy_score", "valid_loss": "valid_loss"}
@@ -76,7 +78,7 @@ def fit_phase(learn: Learner, plan: PhasePlan, settings: Settings, on_event: OnE
     point = getattr(before.epochs[before.best_epoch - 1], settings.metric) if before and before.best_epoch else None
     watch, best, broken = Watch(plan, on_event), KeepBest(settings.metric, settings.patience, point), StopAtNan()
     kept = checkpoints.newest(journal, plan.name)
-    with stopping.deferred() as asked, quiet(learn):
+    with signals.defer_interrupts() as asked, quiet(learn):
         keeper = checkpoints.Checkpoints(journal, plan.name, settings.checkpoint_minutes, asked, on_event, kept)
         callbacks = [watch, best, broken, keeper] + ([checkpoints.PassOver(kept)] if kept else []) + ([MixUp(settings.mixup)] if settings.mixup else [])
         rates = slice(lowest, lr) if plan.spread > 1 else lr

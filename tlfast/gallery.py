@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from . import images
-from .errors import ImageError
-from .results import KINDS, Finding
+from .core.errors import ImageError
+from .data import images
+from .data.types import FINDING_KINDS, Finding
 
 SIDE = 96  # pixels of a thumbnail
 RANKED = ("label issue", "outlier")  # kinds whose findings come worst first; of the others examples are taken from all over
@@ -67,7 +67,11 @@ def faults(findings: Sequence[Finding], most: int) -> list[Fault]:
     by_kind: dict[str, dict[str, Finding]] = defaultdict(dict)
     for each in findings:
         by_kind[each.kind].setdefault(each.path, each)
-    return [Fault(kind, meaning, len(by_kind[kind]), _examples(kind, list(by_kind[kind].values()), most)) for kind, meaning in KINDS.items() if kind in by_kind]
+    return [
+        Fault(kind, meaning, len(by_kind[kind]), _examples(kind, list(by_kind[kind].values()), most))
+        for kind, meaning in FINDING_KINDS.items()
+        if kind in by_kind
+    ]
 
 
 def _examples(kind: str, findings: Sequence[Finding], most: int) -> list[Example]:

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import numpy as np
 import onnxruntime
 
-from .errors import ImageError, RunError, first_line
-from .machine import cores
+from .core.errors import ImageError, RunError, first_line
+from .core.system import count_cores
 from .results import Prediction
 
 ERRORS_ONLY = 3  # onnxruntime's log level; its warnings are about its own optimisations
@@ -45,7 +45,7 @@ def open_network(path: Path) -> Network:
     """Open `model.onnx`, to run on all cores. Raises RunError."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
-    options.intra_op_num_threads = cores()
+    options.intra_op_num_threads = count_cores()
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         info = dict(session.get_modelmeta().custom_metadata_map)
@@ -82,10 +82,10 @@ def _decoded(sources: Iterable[T], opener: Opener) -> Iterator[tuple[T, np.ndarr
     """Yield (source, pixels or the reason why there are none) of each image in order, decoding ahead in threads within AHEAD bytes."""
     remaining, largest = iter(sources), AHEAD  # the first images may be of any size: only as many as threads are begun
     ahead: deque[tuple[T, Future]] = deque()
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(count_cores()) as pool:
         try:
             while True:
-                room = min(2 * BATCH, max(cores(), AHEAD // largest)) - len(ahead)
+                room = min(2 * BATCH, max(count_cores(), AHEAD // largest)) - len(ahead)
                 ahead.extend((source, pool.submit(_try, opener, source)) for source in islice(remaining, max(0, room)))
                 if not ahead:
                     return

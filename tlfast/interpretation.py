@@ -12,12 +12,16 @@ from fastai.interpret import ClassificationInterpretation
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 
-from . import evaluation, images, plotting, reopening, reporting
+from . import evaluation, plotting, reopening, reporting
 from .calibration import tempered
-from .errors import RunError
+from .core.errors import RunError
+from .core.events import Event, OnEvent, ignore_event
+from .core.files import write_csv, write_json
+from .core.runs import Run, record_test_use
+from .data import images
+from .data.types import Row
 from .outcomes import InterpretResult
-from .results import Event, OnEvent, Predictions, Row, ignore
-from .runs import Run, note_test, write_csv, write_json
+from .results import Predictions
 
 PAIRS = 10
 
@@ -37,7 +41,7 @@ class OnePass(ClassificationInterpretation):
         return torch.bincount(cells, minlength=size * size).reshape(size, size).numpy()
 
 
-def interpret(run: Run, split: str = "valid", k: int = 12, data: str = "", on_event: OnEvent = ignore) -> InterpretResult:
+def interpret(run: Run, split: str = "valid", k: int = 12, data: str = "", on_event: OnEvent = ignore_event) -> InterpretResult:
     """Predict one part of the run's data; draw the confusion matrix and the top losses; list what is most confused.
 
     Pictures and tables go to `<run>/plots/`. Raises DataError where the part is empty or the run's classes are not the data's.
@@ -56,7 +60,7 @@ def interpret(run: Run, split: str = "valid", k: int = 12, data: str = "", on_ev
     write_json(folder / f"interpretation{suffix}.json", answer.to_dict())
     write_csv(folder / f"per_class{suffix}.csv", [*result.per_class, result.macro, result.weighted])
     if split == "test":
-        run = note_test(run, "interpret", {"images": len(rows), "accuracy": result.accuracy})
+        run = record_test_use(run, "interpret", {"images": len(rows), "accuracy": result.accuracy})
     return replace(answer, report=_report(run, model, split, on_event))
 
 

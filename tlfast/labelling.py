@@ -15,10 +15,12 @@ from pyarrow import parquet
 from sklearn.neighbors import NearestNeighbors
 
 from . import training, trials
-from .copies import finding
+from .core.events import Event, OnEvent, ignore_event
+from .core.settings import Settings
+from .data.duplicates import make_finding
+from .data.task import Task
+from .data.types import Finding, Row
 from .features import extract
-from .results import Event, Finding, OnEvent, Row, ignore
-from .settings import Settings, Task
 
 FOLDS = 5
 SIZE, VIEWS = 192, 2  # at least: pixels, and views of an image to train on and to average over; who is right more often doubts more wisely
@@ -47,7 +49,7 @@ def suspects(task: Task, settings: Settings, rows: Sequence[Row], on_event: OnEv
     # for the plain image alone; cleanlab's default filter, which keeps fewer images, found 12 and 10 of the last two.
     ranked = find_label_issues(labels, probabilities, filter_by="predicted_neq_given", return_indices_ranked_by="self_confidence", n_jobs=1)
     return [
-        finding("label issue", by_path[paths[i]], value=float(probabilities[i, labels[i]]), reason=f"looks like {classes[probabilities[i].argmax()]}")
+        make_finding("label issue", by_path[paths[i]], value=float(probabilities[i, labels[i]]), reason=f"looks like {classes[probabilities[i].argmax()]}")
         for i in ranked
         if paths[i] in by_path
     ]
@@ -55,7 +57,7 @@ def suspects(task: Task, settings: Settings, rows: Sequence[Row], on_event: OnEv
 
 def outliers(task: Task, settings: Settings, rows: Sequence[Row], on_event: OnEvent) -> list[Finding]:
     """Name the images whose ten nearest others are far, the farthest first, by their plain view's features; those of the folds are found again."""
-    with training.prepared(task, trials.on_fold(settings, FOLDS, 0), ignore) as bench:
+    with training.prepared(task, trials.on_fold(settings, FOLDS, 0), ignore_event) as bench:
         features = extract(bench.learn.model[0], bench, settings, on_event)
         paths = [row.path for part in ("train", "valid") for row in bench.table.part(part)]
     vectors = np.concatenate([part.arrays[0][part.places[0]] for part in (features.train, features.valid)]).astype(np.float32)
@@ -67,7 +69,7 @@ def outliers(task: Task, settings: Settings, rows: Sequence[Row], on_event: OnEv
     low, high = np.quantile(distance, [0.25, 0.75])
     by_path, usual = {row.path: row for row in rows}, max(float(np.median(distance)), 1e-12)
     far = [i for i in np.argsort(-distance, kind="stable") if distance[i] > high + FAR * (high - low) and paths[i] in by_path]
-    return [finding("outlier", by_path[paths[i]], value=float(distance[i]) / usual) for i in far]
+    return [make_finding("outlier", by_path[paths[i]], value=float(distance[i]) / usual) for i in far]
 
 
 def _out_of_fold(task: Task, settings: Settings, on_event: OnEvent) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:

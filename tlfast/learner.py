@@ -20,13 +20,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from . import backbones, stages
-from .data.download import TIMEOUT, reason
-from .data.hub import reach
-from .data.loaders import Stats
-from .errors import UsageError, WeightsError, first_line, nearest
-from .machine import cores, tune_allocator
+from .core.errors import UsageError, WeightsError, first_line, suggest_name
+from .core.settings import Settings
+from .core.system import count_cores, tune_allocator
+from .data.download import TIMEOUT, describe_failure
+from .data.hub import check_reachable
+from .data.types import Stats
 from .optimizer import adam
-from .settings import Settings
 
 LISTED = 6  # names of mismatched parameters that an error lists
 IMAGENET: Stats = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -36,7 +36,7 @@ def check_arch(arch: str) -> None:
     """Raise UsageError, with the nearest name, where timm knows no such model."""
     if not timm.is_model(arch.partition(".")[0]):
         listing = "python -c 'import timm; print(timm.list_models())' lists them"
-        raise UsageError(f"--arch '{arch}' is not a timm model", nearest(arch, timm.list_models()) or listing)
+        raise UsageError(f"--arch '{arch}' is not a timm model", suggest_name(arch, timm.list_models()) or listing)
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -48,7 +48,7 @@ def pick_device(wanted: str) -> torch.device:
     if not available[wanted]:
         raise UsageError(f"--device {wanted}: torch finds none here", "Use --device auto; tlfast doctor shows what there is")
     if wanted == "cpu":
-        torch.set_num_threads(cores())
+        torch.set_num_threads(count_cores())
     return torch.device(wanted, 0) if wanted == "cuda" else torch.device(wanted)
 
 
@@ -262,7 +262,7 @@ def _from_hub(arch: str) -> nn.Module:
         _check_reachable(cfg.hf_hub_id)
         return timm.create_model(arch, pretrained=True, num_classes=0)
     except Exception as error:  # huggingface_hub, requests, httpx and urllib each have their own
-        raise WeightsError(f"no weights for '{arch}': the hub cannot be reached ({reason(error)})", backbones.ways_out(arch)) from error
+        raise WeightsError(f"no weights for '{arch}': the hub cannot be reached ({describe_failure(error)})", backbones.ways_out(arch)) from error
 
 
 def _check_reachable(repository: str | None) -> None:
@@ -273,7 +273,7 @@ def _check_reachable(repository: str | None) -> None:
         name, _, revision = repository.partition("@")
         files = ("model.safetensors", "pytorch_model.bin")
         if not any(isinstance(try_to_load_from_cache(name, file, revision=revision or None), str) for file in files):
-            reach(TIMEOUT)
+            check_reachable(TIMEOUT)
 
 
 @contextmanager

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, Optional, get_args, get_origin
 import typer
 import typer.core
 
-from . import settings as declarations
 from . import tasks as registry
-from .errors import Interrupted, TlfastError
-from .unfinished import NEWEST
+from .core import settings
+from .core.errors import Interrupted, TlfastError
+from .core.journal import NEWEST
 
 
 class Commands(typer.core.TyperGroup):
@@ -91,7 +91,7 @@ def command(group: typer.Typer, name: str) -> Callable:
 
 def _run(function: Callable, values: dict[str, Any], quiet: bool, as_json: bool, debug: bool) -> None:
     """Call a command; turn what it raises into words and an exit code."""
-    from .machine import hide_known_warnings
+    from .core.system import hide_known_warnings
     from .render import Screen
 
     hide_known_warnings()
@@ -130,11 +130,11 @@ def _keyword(name: str, annotation: Any, option: Any, default: Any) -> inspect.P
 
 def _setting_parameters() -> list[inspect.Parameter]:
     """Make one option of each declared setting. None means: not typed."""
-    hints, parameters = declarations.types(), []
-    for name, field in declarations.declared().items():
+    hints, parameters = settings.setting_types(), []
+    for name, field in settings.declared_settings().items():
         inner = [t for t in get_args(hints[name]) if isinstance(t, type) and t is not type(None)]
         kind = inner[0] if inner else hints[name]
-        flag = declarations.flag(name)
+        flag = settings.flag_name(name)
         names = (f"{flag}/--no-{flag[2:]}",) if kind is bool else (flag,)
         shown = str(field.default) if field.default not in ("", None) else False
         # A choice's own metavar lists its words, in a column so wide that at 80 characters long names are cut off.

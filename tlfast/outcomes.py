@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .results import Agreement, Choice, ConfusedPair, DataSummary, Evaluation, Export, Finding, Phase
+from .data.types import DataSummary, Finding
+from .results import Agreement, Choice, ConfusedPair, Evaluation, Export, Phase
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from typing import Any
 
 from .activations import HEAD_IMAGES, affordable
 from .bench import Bench
+from .core.events import Event, OnEvent
+from .core.journal import Journal
+from .core.settings import Settings
 from .fitting import FINDER_STEPS
 from .probe import ADAPTING_BATCHES, head_batch
-from .results import Choice, Event, OnEvent
-from .settings import Settings
+from .results import Choice
 from .timing import FULL, PARTIAL, Timing, Timings, timed
-from .unfinished import Journal
 
 AUTO_SHARE = 0.45  # of full fine-tuning's time, that `--depth auto` may take
 NEARLY_ALL, LEAST = 7 / 8, 3 / 8  # of the epochs that were to be

@@ -13,13 +13,14 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from . import images
-from .data.loaders import Stats
-from .errors import ExportError, first_line
+from .core.errors import ExportError, first_line
+from .core.events import Event, OnEvent
+from .core.settings import Settings
+from .data import images
+from .data.types import Stats
 from .inference import FILE, INPUT, OUTPUT, open_network
 from .learner import network_input
-from .results import Agreement, Event, OnEvent
-from .settings import Settings
+from .results import Agreement
 
 OPSET = 18
 PRECISION = 22  # bits of a weight in Pillow's resizing

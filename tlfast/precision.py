@@ -14,11 +14,11 @@ from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.learner import Learner
 from fastai.torch_core import to_float
 
-from . import cache
-from .errors import UsageError
+from .core import cache
+from .core.errors import UsageError
+from .core.settings import Settings
+from .core.system import count_cores
 from .learner import network_input
-from .machine import cores
-from .settings import Settings
 
 KIND = "timings"
 GAIN = 1.2  # how much faster a step must be in a shorter format to be worth its rounding: augmentation and optimizer gain nothing
@@ -61,14 +61,14 @@ def callbacks(chosen: str, device: torch.device) -> list[Callback]:
 
 def _faster_on_cpu(learn: Learner, settings: Settings, shape: Sequence[int]) -> str:
     """Time both formats, once for a network, size and batch: a choice that fell otherwise in the next run would change its figures."""
-    machine = [platform.machine(), platform.processor(), cores(), torch.__version__]
-    name = cache.key(layout=2, arch=settings.arch, depth=settings.depth, shape=list(shape), bs=settings.bs, machine=machine)
+    machine = [platform.machine(), platform.processor(), count_cores(), torch.__version__]
+    name = cache.make_key(layout=2, arch=settings.arch, depth=settings.depth, shape=list(shape), bs=settings.bs, machine=machine)
 
     def timed() -> dict[str, Any]:
         seconds = _seconds(learn, (settings.bs, *shape))
         return {"chosen": "bf16" if seconds["off"] > GAIN * seconds["bf16"] else "off", "seconds": seconds}
 
-    return cache.remembered(KIND, name, timed)["chosen"]
+    return cache.get_or_compute(KIND, name, timed)["chosen"]
 
 
 def _seconds(learn: Learner, shape: Sequence[int]) -> dict[str, float]:

@@ -13,12 +13,14 @@ from typing import overload
 import numpy as np
 from PIL import Image
 
-from . import images, runs
-from .data.listing import STDIN, gather, is_address, watch
-from .errors import ImageError, RunError, UsageError
+from .core import runs
+from .core.errors import ImageError, RunError, UsageError
+from .core.events import Event, OnEvent, ignore_event
+from .data import images
+from .data.discovery import STDIN, gather_sources, is_address, watch_folder
 from .inference import FILE, Network, Opener, answers, open_network, ranked
 from .recording import recording
-from .results import Event, OnEvent, Prediction, PredictRow, ignore
+from .results import Prediction, PredictRow
 
 ImageSource = str | Path | bytes | Image.Image | np.ndarray
 
@@ -28,7 +30,7 @@ def open_pixels(source: ImageSource, network: bool = True, allow_private: bool =
     if isinstance(source, str) and is_address(source):
         if not network:
             raise ImageError("an address, and --no-network is given")
-        from .data.fetching import fetch  # ssl and http take longer to import than a prediction
+        from .data.fetch import fetch  # ssl and http take longer to import than a prediction
 
         source = fetch(source, allow_private)
     return np.asarray(images.open_image(source))
@@ -104,12 +106,12 @@ class Request:
     files: Mapping[str, str] = field(default_factory=dict)
     resume: bool = False
     least: float = 0.0  # a probability below which the label is "unsure"
-    watch: str = ""
+    watch_folder: str = ""
     network: bool = True
     allow_private: bool = False
 
 
-def predict(classifier: Classifier, request: Request, on_event: OnEvent = ignore) -> Iterator[PredictRow]:
+def predict(classifier: Classifier, request: Request, on_event: OnEvent = ignore_event) -> Iterator[PredictRow]:
     """Classify whatever the request's sources name, in that order, each row as soon as it is there; keep them in the files asked for.
 
     An image that cannot be read gives a row with the reason. With `watch` it goes on for ever. Raises UsageError, DataError or, where a file
@@ -136,7 +138,7 @@ def predict(classifier: Classifier, request: Request, on_event: OnEvent = ignore
 def _asked(classifier: Classifier, request: Request, finished: set[str], opener: Opener, on_event: OnEvent) -> Iterator[PredictRow]:
     if request.watch:
         with suppress(KeyboardInterrupt):  # its end, which is as good as any
-            for path in watch(request.watch):
+            for path in watch_folder(request.watch):
                 if path not in finished:
                     yield from classifier.predict_iter([path], opener)
         return
@@ -149,10 +151,10 @@ def _asked(classifier: Classifier, request: Request, finished: set[str], opener:
 def _names(request: Request) -> tuple[Iterable[str], int]:
     """Return the images' names, and how many: counted beforehand, but a list on stdin, which can be read only once, is held."""
     if STDIN in request.sources:
-        held = list(gather(request.sources, request.column, sys.stdin))
+        held = list(gather_sources(request.sources, request.column, sys.stdin))
         total, names = len(held), iter(held)
     else:
-        total, names = sum(1 for _ in gather(request.sources, request.column)), gather(request.sources, request.column)
+        total, names = sum(1 for _ in gather_sources(request.sources, request.column)), gather_sources(request.sources, request.column)
     if not total:
         raise UsageError("no images in " + ", ".join(request.sources), "Give image files, folders or zips of them, patterns in quotes, or a CSV file")
     return names, total

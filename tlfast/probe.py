@@ -14,13 +14,15 @@ from fastai.learner import Learner
 from fastai.torch_core import TensorCategory, set_seed
 from torch import nn
 
+from .core.events import Event, OnEvent
+from .core.journal import Journal
+from .core.settings import Settings
+from .data.types import Row
 from .features import Features, Part
 from .fitting import PhasePlan, fit_phase
 from .learner import metrics, network_input
 from .optimizer import adam
-from .results import Event, OnEvent, Phase, Predictions, Row
-from .settings import Settings
-from .unfinished import Journal
+from .results import Phase, Predictions
 
 HEAD_BATCH_VALID = 4096
 # A head's step is so small that what surrounds it costs more. In batches of 512 it learns FER2013 no worse than in 64 (0.489 against 0.480) and

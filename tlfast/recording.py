@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from .errors import TlfastError, UsageError
+from .core.errors import TlfastError, UsageError
+from .core.files import move_file
 from .inference import ranked
-from .machine import move
 from .results import PredictRow
 
 PARTIAL = ".partial"
@@ -56,7 +56,7 @@ def _publish(kind: str, target: Path, log: Path, classes: Sequence[str], least: 
     temporary = target.with_name(f".{target.name}.tmp")
     try:
         FORMATS[kind](temporary, _logged(log, classes), classes, least)
-        move(temporary, target)
+        move_file(temporary, target)
         log.unlink()
     finally:
         temporary.unlink(missing_ok=True)

@@ -19,11 +19,13 @@ from rich.table import Table
 from rich.text import Text
 
 from . import wording
-from .cache import Kept
-from .errors import TlfastError
+from .core.cache import CacheEntry
+from .core.errors import TlfastError
+from .core.events import Event, OnEvent
+from .data.task import Task
+from .data.types import DataSummary
 from .recording import as_dict, label
-from .results import Choice, DataSummary, Evaluation, Event, OnEvent, PredictRow, Tally
-from .settings import Task
+from .results import Choice, Evaluation, PredictRow, Tally
 
 if TYPE_CHECKING:  # a prediction, which should be quick, makes none of these
     from .outcomes import CompareResult, DataReport, EvaluateResult, ExportResult, InterpretResult, Plan, ReportResult, TrainResult
@@ -240,7 +242,7 @@ class Screen:
         """Print one outcome: a path, say."""
         self.emit({key: value}, lambda: self.out.print(f"{key}: {escape(value)}", soft_wrap=True))
 
-    def kept(self, entries: Sequence[Kept], verb: str = "kept") -> None:
+    def kept(self, entries: Sequence[CacheEntry], verb: str = "kept") -> None:
         values = [{"kind": e.kind, "folder": str(e.folder), "bytes": e.size, "used": f"{datetime.fromtimestamp(e.used):%Y-%m-%d %H:%M}"} for e in entries]
         self.emit(values, self._kept, values, verb)
 

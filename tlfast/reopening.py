@@ -9,15 +9,17 @@ from pathlib import Path
 from fastai.data.core import DataLoaders, TfmdDL
 from torch import nn
 
-from . import attention, evaluation, exporting, learner, looking, tasks
-from .data import ImageTable, Store, load_table, open_store
+from . import attention, evaluation, exporting, learner, tasks
+from .core.errors import DataError
+from .core.events import Event, OnEvent
+from .core.runs import Run
+from .core.settings import Settings
+from .data import ImageTable, Store, load_table, open_store, scan
 from .data.loaders import build_loaders, plain_loader
 from .data.sources import locate
-from .errors import DataError
+from .data.types import Row
 from .reporting import Evidence
-from .results import Evaluation, Event, OnEvent, Predictions, Row
-from .runs import Run
-from .settings import Settings
+from .results import Evaluation, Predictions
 
 LOOK_AT_MOST = 50_000  # images, for a report that nobody asked to look at them
 
@@ -75,8 +77,8 @@ def evidence(model: Reopened, paths: Sequence[str], on_event: OnEvent) -> Eviden
     stats = (model.run.manifest["mean"], model.run.manifest["std"])
     maps = attention.pictures(model.network, paths, model.settings, stats, on_event)
     every = [row.path for row in model.listed]
-    worth = len(every) <= LOOK_AT_MOST or looking.known(every)
-    return Evidence(maps, looking.found(model.listed, looking.looked(every, on_event)) if worth else None)
+    worth = len(every) <= LOOK_AT_MOST or scan.is_scanned(every)
+    return Evidence(maps, scan.collect_findings(model.listed, scan.scan_images(every, on_event)) if worth else None)
 
 
 def _listed(run: Run, settings: Settings, data: str) -> ImageTable:

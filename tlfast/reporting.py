@@ -17,11 +17,13 @@ from pyarrow import parquet
 
 from . import tasks
 from .charts import Axis, Series, chart
-from .errors import RunError
+from .core.errors import RunError
+from .core.events import Event, OnEvent, ignore_event
+from .core.runs import METRICS, Run
+from .core.settings import Settings, declared_settings
+from .data.types import Finding
 from .gallery import as_address, faults, thumbnail
-from .results import Event, Finding, OnEvent, ignore
-from .runs import METRICS, Run
-from .settings import Settings, declared, resolve
+from .tasks.resolve import resolve_settings
 
 FILE, CARD = "report.html", "MODEL_CARD.md"
 BUDGET = 4_500_000  # bytes of thumbnails, as text, beside those of findings; the page stays below 8 MB
@@ -102,7 +104,7 @@ class Evidence:
     findings: Sequence[Finding] | None
 
 
-def write(run: Run, judged: Judged, evidence: Evidence, on_event: OnEvent = ignore) -> list[Path]:
+def write(run: Run, judged: Judged, evidence: Evidence, on_event: OnEvent = ignore_event) -> list[Path]:
     """Write `report.html` and `MODEL_CARD.md` into a run; return both."""
     split = judged.metrics["split"]
     values = _values(run, judged.metrics, judged.answers, evidence.maps, on_event)
@@ -324,8 +326,8 @@ def _changed(run: Run) -> dict[str, Any]:
     """Return the settings of a run that are not those which its task and strategy have by themselves."""
     settings = run.manifest["settings"]
     task = tasks.registered_tasks().get(run.task) or tasks.folder_task(Path(run.manifest["data"]["source"]))
-    usual = resolve(task, settings["strategy"], {}).to_dict()
-    return {name: settings[name] for name in declared() if name in settings and settings[name] != usual[name] and name not in ("name", "out")}
+    usual = resolve_settings(task, settings["strategy"], {}).to_dict()
+    return {name: settings[name] for name in declared_settings() if name in settings and settings[name] != usual[name] and name not in ("name", "out")}
 
 
 def command(run: Run) -> str:

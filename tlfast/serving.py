@@ -20,10 +20,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from . import images
-from .errors import ImageError, UsageError
+from .core.errors import ImageError, UsageError
+from .core.system import count_cores
+from .data import images
 from .inference import BATCH, Network, at_once, ranked
-from .machine import cores
 from .prediction import Classifier
 from .receiving import FIELD, Limits, impatient, sent_files
 from .results import Prediction
@@ -50,7 +50,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.queue: asyncio.Queue[tuple[np.ndarray, asyncio.Future]] = asyncio.Queue()
-        self.decoding = asyncio.Semaphore(cores())
+        self.decoding = asyncio.Semaphore(count_cores())
 
     @contextlib.asynccontextmanager
     async def running(self, app: Starlette) -> AsyncIterator[None]:

@@ -11,7 +11,7 @@ from timm.models import group_parameters
 from timm.models._manipulate import MATCH_PREV_GROUP
 from torch import fx, nn
 
-from .errors import UsageError
+from .core.errors import UsageError
 
 TOLERANCE = 1e-4  # by which the two parts together may differ from the whole, relative to its largest value: rounding
 

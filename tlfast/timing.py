@@ -18,14 +18,14 @@ from torch import nn
 
 from .activations import ActivationLoader, gigabytes, shape_of
 from .bench import Bench
+from .core.events import Event, OnEvent
+from .core.settings import Settings
 from .features import Part, image_counts, unmade
 from .fitting import quiet
 from .folding import folded
 from .learner import feature_count, network_input
 from .optimizer import adam
 from .probe import head_batch
-from .results import Event, OnEvent
-from .settings import Settings
 from .stages import divided, stages
 
 MOST_DEPTHS = 8  # that are timed

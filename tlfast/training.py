@@ -16,40 +16,27 @@ from typing import Any
 import torch
 from fastai.torch_core import set_seed
 
-from . import (
-    backbones,
-    calibration,
-    callbacks,
-    checkpoints,
-    copies,
-    evaluation,
-    exporting,
-    learner,
-    planning,
-    plotting,
-    portable,
-    precision,
-    runs,
-    tasks,
-    unfinished,
-)
+from . import backbones, calibration, callbacks, checkpoints, evaluation, exporting, inference, learner, planning, plotting, portable, precision, tasks
 from .activations import UPPER, ActivationLoader, features_of, upper_learner
 from .bench import Bench
-from .data import ImageTable, Store, load_table, open_store
+from .core import files, runs
+from .core.errors import DataError, ExportError, Interrupted, TrainingError
+from .core.events import Event, OnEvent, ignore_event
+from .core.journal import Journal, check_free, list_interrupted, open_journal, run_id_of
+from .core.settings import Settings
+from .core.system import release_memory
+from .data import ImageTable, Store, duplicates, load_table, open_store
 from .data.loaders import build_loaders, plain_loader
 from .data.sources import locate
-from .data.store import digests
-from .data.table import SPLITS
-from .errors import DataError, ExportError, Interrupted, TrainingError
+from .data.split import SPLITS
+from .data.store import image_digests
+from .data.task import Task
 from .features import Features, extract
 from .fitting import CUSTOMARY_RATE, EPOCHS, PhasePlan, class_weights, find_rate, fit_phase
-from .machine import release_memory
 from .outcomes import Plan, TrainResult
 from .probe import adapt_batchnorm, train_head
-from .results import Agreement, Evaluation, Event, OnEvent, Phase, Predictions, RateCurve, ignore
-from .settings import Settings, Task
+from .results import Agreement, Evaluation, Phase, Predictions, RateCurve
 from .stages import Divided, divided
-from .unfinished import Journal
 
 # All layers together: the lowest group of parameters, which knows most already, moves at a fifth of the head's rate. One cycle may reach the
 # very rate of the finder's least loss, ten times its `minimum`: 4 epochs on seedlings gave 0.833 at 7e-4, 0.887 at 2e-3, 0.925 at 1e-2, and
@@ -61,7 +48,7 @@ ALL_LAYERS = {"name": "all layers", "spread": 5.0, "rate_scale": 10.0, "customar
 BATCHNORM = "head and BatchNorm"
 
 
-def train(task: Task, settings: Settings, on_event: OnEvent = ignore, resume: str = "", like: Mapping[str, Any] = MappingProxyType({})) -> TrainResult:
+def train(task: Task, settings: Settings, on_event: OnEvent = ignore_event, resume: str = "", like: Mapping[str, Any] = MappingProxyType({})) -> TrainResult:
     """Train, evaluate and export.
 
     `resume` names an interrupted training to go on with, whose settings these are; `like` is the manifest of a run that is repeated.
@@ -69,11 +56,11 @@ def train(task: Task, settings: Settings, on_event: OnEvent = ignore, resume: st
     """
     runs.check_writable(settings.out, settings.task, "" if resume else settings.name)
     if not resume:
-        unfinished.check_free(settings.out, settings.task, settings.name)
-        for left in map(unfinished.run_id, unfinished.interrupted(settings.out, settings.task)):
+        check_free(settings.out, settings.task, settings.name)
+        for left in map(run_id_of, list_interrupted(settings.out, settings.task)):
             on_event(Event("training", note=f"{left} was interrupted: --resume {left} goes on with it, this is a new one"))
     run_id = settings.name or runs.new_id(settings.tuning, settings.arch)
-    with unfinished.training(settings.out, settings.task, run_id, {"settings": settings.to_dict()}, resume) as journal:
+    with open_journal(settings.out, settings.task, run_id, {"settings": settings.to_dict()}, resume) as journal:
         try:
             with prepared(task, settings, on_event) as bench:
                 return _trained(bench, settings, on_event, journal, like)
@@ -113,7 +100,7 @@ def _resuming(settings: Settings, journal: Journal) -> str:
     return tasks.train_command(settings.task, settings.data, settings.strategy, {"out": out, "resume": journal.run_id})
 
 
-def plan(task: Task, settings: Settings, on_event: OnEvent = ignore) -> Plan:
+def plan(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> Plan:
     """Say what `train` would do with these settings: data, weights, model size. Writes nothing."""
     with prepared(task, settings, on_event) as bench:
         settings, choices = planning.settled(bench, settings, on_event, Journal())
@@ -125,7 +112,7 @@ def plan(task: Task, settings: Settings, on_event: OnEvent = ignore) -> Plan:
         return Plan(settings.to_dict(), bench.table.summary(), str(bench.weights), str(bench.learn.dls.device), total, trained, choices)
 
 
-def lr_find(task: Task, settings: Settings, on_event: OnEvent = ignore) -> dict[str, tuple[RateCurve, Path]]:
+def lr_find(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> dict[str, tuple[RateCurve, Path]]:
     """Run the learning-rate finder of each phase that the settings would train; draw its curve into `<out>/<task>/`.
 
     With all layers or the topmost stages the head is trained first, as it would be. Returns phase -> (curve, picture).
@@ -308,18 +295,18 @@ def publish(
     agreement, failure = None, None
     result, predictions = judged
     temperature = result.calibration.temperature
-    with runs.writing(settings.out, settings.task, run_id) as (folder, published):
+    with runs.create_run(settings.out, settings.task, run_id) as (folder, published):
         exporting.save_model(folder, bench.learn.model, bench.table.classes, settings, bench.stats, temperature)
         try:
-            agreement = export_onnx(bench, folder / portable.FILE, run_id, settings, temperature, on_event) if settings.onnx else None
+            agreement = export_onnx(bench, folder / inference.FILE, run_id, settings, temperature, on_event) if settings.onnx else None
         except ExportError as error:
-            (folder / portable.FILE).unlink(missing_ok=True)
+            (folder / inference.FILE).unlink(missing_ok=True)
             failure = error
         for phase in phases:
             if phase.curve:
                 name = phase.name.replace(" ", "-")
                 plotting.rate_curve(phase.curve, folder / "plots" / f"lr-find-{name}.png", f"{settings.task}: learning-rate finder, {phase.name}")
-                runs.write_json(folder / "plots" / f"lr-find-{name}.json", asdict(phase.curve))
+                files.write_json(folder / "plots" / f"lr-find-{name}.json", asdict(phase.curve))
         plotting.calibration(result, folder / "plots" / "calibration.png", f"{settings.task}: {run_id}")
         exporting.save_predictions(folder, predictions, "valid", calibration.tempered(predictions.log_probabilities, temperature))
         facts |= {"onnx": asdict(agreement) if agreement else None, "temperature": temperature}
@@ -342,7 +329,7 @@ def export_onnx(bench: Bench, path: Path, run_id: str, settings: Settings, tempe
 
 def _copies(table: ImageTable, store: Store | None) -> list[str]:
     """Say what images are there twice, where they were decoded anyway."""
-    said = copies.remark(table.rows, digests(store)) if store else ""
+    said = duplicates.describe_duplicates(table.rows, image_digests(store)) if store else ""
     return [f"{said}; tlfast data check names them, --drop leaves them out"] if said else []
 
 

@@ -8,15 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import backbones, cache, exporting, planning, training
+from . import backbones, exporting, planning, training
 from .calibration import tempered
+from .core import cache
+from .core.events import OnEvent
+from .core.journal import Journal
+from .core.settings import Settings
+from .core.system import package_versions
 from .data import load_table
 from .data.sources import locate
-from .machine import versions
+from .data.task import Task
 from .probe import predict_from
-from .results import OnEvent, Phase
-from .settings import Settings, Task
-from .unfinished import Journal
+from .results import Phase
 
 KIND = "trainings"
 AVERAGED = "averaged"  # answers over all views of an image, for those who want the best answer and not the model's own
@@ -49,10 +52,10 @@ def trained(task: Task, settings: Settings, on_event: OnEvent) -> Trial:
     """Train and judge, or find what a training with the same settings, images, weights and versions answered. Raises TlfastError."""
     table = load_table(task, settings, locate(task, settings.data))
     important = {name: value for name, value in settings.to_dict().items() if name not in UNIMPORTANT}
-    made_from = {"settings": important, "images": table.fingerprint(), "weights": _weights_key(settings), "versions": versions()}
-    name = cache.key(layout=LAYOUT, **made_from)
+    made_from = {"settings": important, "images": table.fingerprint(), "weights": _weights_key(settings), "versions": package_versions()}
+    name = cache.make_key(layout=LAYOUT, **made_from)
     reused = cache.find(KIND, name) is not None
-    folder, about = cache.made(KIND, name, lambda folder: _trained(folder, task, settings, on_event))
+    folder, about = cache.get_or_create(KIND, name, lambda folder: _trained(folder, task, settings, on_event))
     return Trial(folder / exporting.PREDICTIONS, folder / f"predictions_{AVERAGED}.parquet", about["seconds"], about["trained_on"], reused)
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import settings as declarations
 from . import tasks as registry
-from . import unfinished
-from .errors import UsageError
-from .settings import Settings, Task
+from .core import config_files, journal
+from .core.errors import UsageError
+from .core.settings import Settings, flag_name
+from .data.task import Task
+from .tasks import resolve
 
 
 @dataclass(frozen=True)
@@ -26,28 +27,26 @@ class Typed:
     def settings(self, full: bool | None) -> Settings:
         """Merge all that was said; `full` is the strategy, None where it was not typed. Raises UsageError."""
         strategy = None if full is None else ("full" if full else "partial")
-        return declarations.resolve(self.task, strategy, self.flags, self.values)
+        return resolve.resolve_settings(self.task, strategy, self.flags, self.values)
 
     def resumed(self, which: str, full: bool | None) -> Settings:
         """Return the settings of an interrupted training. Raises UsageError where something else was typed than it began with."""
         wanted = {**self.values, **self.flags}
-        folder = unfinished.find(str(wanted.get("out", Settings.out)), self.task.name, which)
-        settings = Settings.from_dict(unfinished.read(folder)["settings"])
+        folder = journal.find(str(wanted.get("out", Settings.out)), self.task.name, which)
+        settings = Settings.from_dict(journal.read(folder)["settings"])
         if full is not None:
             wanted["strategy"] = "full" if full else "partial"
         for name, value in wanted.items():
             own = getattr(settings, name, value)
             if own != value and not (name == "data" and Path(own).resolve() == Path(value).resolve()):
-                raise UsageError(
-                    f"{declarations.flag(name)} {value}: the interrupted training began with {own}", "Leave it out, or leave out --resume to train anew"
-                )
+                raise UsageError(f"{flag_name(name)} {value}: the interrupted training began with {own}", "Leave it out, or leave out --resume to train anew")
         return settings
 
 
 def typed(task: str, flags: Mapping[str, Any], config: str = "") -> Typed:
     """Find the task that is named (or a path of images) and read the config file; the `run.json` of a run says the task too. Raises UsageError."""
-    like = declarations.read_manifest(config) if config.endswith(".json") else {}
-    values = declarations.repeated(like) if like else declarations.read_config(config) if config else {}
+    like = config_files.read_manifest(config) if config.endswith(".json") else {}
+    values = config_files.settings_to_repeat(like) if like else config_files.read_config(config) if config else {}
     named = task or (values.get("task", "") if values.get("task", "") in registry.registered_tasks() else values.get("data", ""))
     if not named:
         raise UsageError("no task is named", "Such as: tlfast train fer; tlfast tasks lists them. Or the path of a folder of images")

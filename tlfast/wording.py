@@ -5,9 +5,10 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
+from .core.settings import Settings, declared_settings, flag_name, setting_types
+from .data.types import DataSummary
 from .recording import UNSURE, label
-from .results import Choice, DataSummary, EpochRow, Evaluation, Export, Pass, Phase, PredictRow
-from .settings import Settings, declared, flag, types
+from .results import Choice, EpochRow, Evaluation, Export, Pass, Phase, PredictRow
 
 if TYPE_CHECKING:
     from .outcomes import ArmDifference, ArmScore, TrainResult
@@ -30,10 +31,10 @@ FIGURES = {
 
 def settings_rows() -> list[tuple[str, str, str]]:
     """Return (flag, default, meaning) of every setting, for the README's table."""
-    hints, rows = types(), []
-    for name, field in declared().items():
+    hints, rows = setting_types(), []
+    for name, field in declared_settings().items():
         choices = " ".join(get_args(hints[name])) if get_origin(hints[name]) is Literal else ""
-        typed = f"--[no-]{flag(name)[2:]}" if hints[name] is bool else flag(name)
+        typed = f"--[no-]{flag_name(name)[2:]}" if hints[name] is bool else flag_name(name)
         meaning = field.metadata["help"] + (f" One of: {choices}." if choices else "")
         rows.append((typed, shown(field.default) or "-", meaning))
     return rows

@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from PIL import Image
 
-from tlfast.data import fetching
-from tlfast.errors import ImageError
+from tlfast.core.errors import ImageError
+from tlfast.data import fetch
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def server():
 
 
 def test_fetched_and_redirected(server):
-    assert fetching.fetch(server("/red.png"), allow_private=True) == fetching.fetch(server("/away"), allow_private=True)
-    assert Image.open(io.BytesIO(fetching.fetch(server("/red.png?size=8"), allow_private=True))).size == (8, 8)
+    assert fetch.fetch(server("/red.png"), allow_private=True) == fetch.fetch(server("/away"), allow_private=True)
+    assert Image.open(io.BytesIO(fetch.fetch(server("/red.png?size=8"), allow_private=True))).size == (8, 8)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_fetched_and_redirected(server):
 def test_refused_with_a_reason(server, path, reason):
     started = time.monotonic()
     with pytest.raises(ImageError) as error:
-        fetching.fetch(server(path), allow_private=True, seconds=1, limit=200_000)
+        fetch.fetch(server(path), allow_private=True, seconds=1, limit=200_000)
     assert reason in error.value.message and time.monotonic() - started < 4
 
 
@@ -90,16 +90,16 @@ def test_refused_with_a_reason(server, path, reason):
 def test_private_addresses_are_refused_before_anything_is_sent(host, monkeypatch):
     monkeypatch.setattr(socket, "create_connection", lambda *arguments: pytest.fail("connected"))
     with pytest.raises(ImageError, match="is inside a private network|cannot be fetched"):
-        fetching.fetch(f"http://{host}:9/x.png")
+        fetch.fetch(f"http://{host}:9/x.png")
 
 
 def test_a_name_that_points_inside_is_refused_however_it_is_spelt(server, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: [(2, 1, 6, "", ("93.184.216.34", 80)), (2, 1, 6, "", ("192.168.7.7", 80))])
     with pytest.raises(ImageError, match=r"example.org \(192.168.7.7\) is inside a private network"):
-        fetching.fetch("http://example.org/x.png")
+        fetch.fetch("http://example.org/x.png")
 
 
 @pytest.mark.parametrize("address", ["http://", "http://a b/", "http://x:99999/", "http://nowhere.invalid/x.png"])
 def test_odd_addresses(address):
     with pytest.raises(ImageError):
-        fetching.fetch(address)
+        fetch.fetch(address)

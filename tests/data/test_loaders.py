@@ -7,9 +7,10 @@ from fastai.vision.augment import Hue, Saturation
 from PIL import Image
 
 from tests.conftest import draw
-from tlfast import images, settings, tasks
-from tlfast.data import load_table, open_store
+from tlfast import tasks
+from tlfast.data import images, load_table, open_store
 from tlfast.data.loaders import augmentations, augmented_loader, build_loaders, frame, plain_loader
+from tlfast.tasks import resolve
 
 CPU = torch.device("cpu")
 ZERO_ONE = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -21,7 +22,7 @@ def loaders(request):
 
     def made(root, **flags):
         task = tasks.folder_task(root)
-        chosen = settings.resolve(task, None, {"size": 32, "bs": 8, "store": request.param, **flags})
+        chosen = resolve.resolve_settings(task, None, {"size": 32, "bs": 8, "store": request.param, **flags})
         table, store = open_store(load_table(task, chosen, root), chosen)
         return build_loaders(table, chosen, ZERO_ONE, CPU, store), table, chosen
 
@@ -42,7 +43,7 @@ def test_judged_images_are_those_that_images_prepare_makes(folder, loaders, resi
 
 def test_normalisation_is_there_whatever_the_weights(folder):
     task = tasks.folder_task(folder)
-    chosen = settings.resolve(task, None, {"size": 32, "bs": 8, "weights": "none"})
+    chosen = resolve.resolve_settings(task, None, {"size": 32, "bs": 8, "weights": "none"})
     dls = build_loaders(load_table(task, chosen, folder), chosen, ((0.5,) * 3, (0.25,) * 3), CPU)
     x, _ = next(iter(dls.valid))
     assert x.min() < -1 and x.max() <= 2
@@ -86,14 +87,14 @@ def test_presets_grow_and_follow_the_flags():
     task = tasks.get_task("weeds")
 
     def made(**flags):
-        return augmentations(settings.resolve(task, None, flags))
+        return augmentations(resolve.resolve_settings(task, None, flags))
 
     assert made(augment="none") == []
     assert len(made(augment="strong")) > len(made(augment="standard"))
     kinds = {type(t) for t in made(augment="standard")}
     assert {Saturation, Hue} <= kinds
     assert not {Saturation, Hue} & {type(t) for t in made(augment="standard", colour=False)}
-    assert not {Saturation, Hue} & {type(t) for t in augmentations(settings.resolve(task, None, {"augment": "standard"}), grey=True)}
+    assert not {Saturation, Hue} & {type(t) for t in augmentations(resolve.resolve_settings(task, None, {"augment": "standard"}), grey=True)}
 
 
 @pytest.mark.parametrize(("flip", "allowed"), [("none", {"as is"}), ("horizontal", {"as is", "mirrored"})])
@@ -125,7 +126,7 @@ def test_the_store_gives_what_a_plain_data_block_gives(tmp_path, grey, resize, c
                 Image.open(path).convert("L").save(path)
     task, batches = tasks.folder_task(tmp_path), []
     for place in ("off", "ram", "disk"):
-        chosen = settings.resolve(task, None, {"size": 32, "bs": 8, "store": place, "resize": resize, "crop_pct": crop_pct, "augment": "none"})
+        chosen = resolve.resolve_settings(task, None, {"size": 32, "bs": 8, "store": place, "resize": resize, "crop_pct": crop_pct, "augment": "none"})
         table, store = open_store(load_table(task, chosen, tmp_path), chosen)
         assert store is None if place == "off" else store.pixels.shape[1] == (1 if grey else 3)
         batches.append(next(iter(plain_loader(build_loaders(table, chosen, ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4)), CPU, store), table.rows, 8))))

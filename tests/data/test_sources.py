@@ -25,12 +25,11 @@ import pytest
 from PIL import Image
 
 from tlfast import tasks
-from tlfast.data import download as downloading
+from tlfast.core.errors import DataError, UsageError
+from tlfast.core.events import Event
 from tlfast.data import sources
 from tlfast.data.sources import download, get_data, import_data, locate
-from tlfast.errors import DataError, UsageError
-from tlfast.results import Event
-from tlfast.settings import Source, Task
+from tlfast.data.task import Source, Task
 
 FER, WEEDS, DIGITS = (tasks.registered_tasks()[name] for name in ("fer", "weeds", "digits"))
 BODY = bytes(range(256)) * 1200  # 307,200 bytes: several chunks
@@ -375,7 +374,7 @@ def web(monkeypatch) -> Iterator[Web]:
     server.daemon_threads = True
     Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     site.url = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(downloading, "PAUSE", 0.0)
+    monkeypatch.setattr(download, "PAUSE", 0.0)
     yield site
     server.shutdown()
     server.server_close()

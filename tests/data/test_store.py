@@ -10,15 +10,17 @@ import pytest
 from PIL import Image
 
 from tests.conftest import draw
-from tlfast import cache, images, settings, tasks
-from tlfast.data import load_table, open_store, store
-from tlfast.errors import DataError
-from tlfast.machine import release_pages
+from tlfast import tasks
+from tlfast.core import cache
+from tlfast.core.errors import DataError
+from tlfast.core.system import release_pages
+from tlfast.data import images, load_table, open_store, store
+from tlfast.tasks import resolve
 
 
 def opened(root, events=None, **flags):
     task = tasks.folder_task(root)
-    chosen = settings.resolve(task, None, {"size": 24, **flags})
+    chosen = resolve.resolve_settings(task, None, {"size": 24, **flags})
     return open_store(load_table(task, chosen, root), chosen, *([events.append] if events is not None else []))
 
 
@@ -97,10 +99,10 @@ def test_auto_takes_the_first_place_with_room(monkeypatch, cache_folder):
     room = {"disk": 5.0, "ram": 9.5}
     monkeypatch.setattr(store, "free_disk_gib", lambda folder: room["disk"])
     monkeypatch.setattr(store, "free_memory_gib", lambda: room["ram"])
-    assert [store.place("auto", gib << 30) for gib in (3, 4, 5)] == ["disk", "ram", "off"]
-    assert store.place("disk", 1 << 40) == "disk" and store.place("off", 1) == "off"
+    assert [store.choose_location("auto", gib << 30) for gib in (3, 4, 5)] == ["disk", "ram", "off"]
+    assert store.choose_location("disk", 1 << 40) == "disk" and store.choose_location("off", 1) == "off"
     room["ram"] = None
-    assert store.place("auto", 4 << 30) == "off"
+    assert store.choose_location("auto", 4 << 30) == "off"
 
 
 def test_a_cache_that_cannot_be_written_is_an_error_or_another_place(folder, tmp_path, monkeypatch):
@@ -131,16 +133,16 @@ def mapped(array) -> int:
 
 
 def test_nothing_half_made_is_found(cache_folder):
-    with pytest.raises(RuntimeError), cache.writing("stores", "x") as (folder, _):
+    with pytest.raises(RuntimeError), cache.write_entry("stores", "x") as (folder, _):
         (folder / "pixels.u8").write_bytes(b"1")
         raise RuntimeError
     assert cache.find("stores", "x") is None and not list((cache_folder / "stores").iterdir())
 
 
 def test_of_two_makers_the_first_is_kept(cache_folder):
-    with cache.writing("stores", "x") as (mine, _):
+    with cache.write_entry("stores", "x") as (mine, _):
         (mine / "file").write_text("mine")
-        with cache.writing("stores", "x") as (theirs, _):
+        with cache.write_entry("stores", "x") as (theirs, _):
             (theirs / "file").write_text("theirs")
     folder, about = cache.find("stores", "x")
     assert (folder / "file").read_text() == "theirs" and about["files"] == {"file": 6}
@@ -164,7 +166,7 @@ def test_facts_are_asked_for_once(cache_folder):
         asked.append(1)
         return {"answer": 42}
 
-    assert [cache.remembered("facts", "x", make)["answer"] for _ in range(3)] == [42] * 3 and len(asked) == 1
+    assert [cache.get_or_compute("facts", "x", make)["answer"] for _ in range(3)] == [42] * 3 and len(asked) == 1
 
 
 @pytest.mark.parametrize("place", ["ram", "disk"])

@@ -6,16 +6,17 @@ from dataclasses import replace
 import pytest
 
 from tests.conftest import draw
-from tlfast import settings, tasks
+from tlfast import tasks
+from tlfast.core.errors import DataError, UsageError
 from tlfast.data import load_table, readable
-from tlfast.errors import DataError, UsageError
+from tlfast.tasks import resolve
 
 FER = tasks.get_task("fer")
 
 
 def load(root, task=None, **flags):
     task = task or tasks.folder_task(root)
-    return load_table(task, settings.resolve(task, None, flags), root)
+    return load_table(task, resolve.resolve_settings(task, None, flags), root)
 
 
 def counts(table):

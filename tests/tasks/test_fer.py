@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tlfast.core.errors import DataError
 from tlfast.data import load_table
 from tlfast.data.sources import import_data
-from tlfast.errors import DataError
-from tlfast.settings import resolve
 from tlfast.tasks.fer import ALIASES, CLASSES, TASK
+from tlfast.tasks.resolve import resolve_settings
 
 SHARED = Path(__file__).parents[3] / "shared"
 
@@ -134,7 +134,7 @@ def test_kaggle_s_merged_test_part_is_divided_by_file_name(tmp_path, kaggle):
         + [f"valid/{label}/PublicTest_2.jpg" for label in CLASSES]
         + [f"test/{label}/PrivateTest_3.jpg" for label in CLASSES]
     )
-    table = load_table(TASK, resolve(TASK, "partial", {}), target)
+    table = load_table(TASK, resolve_settings(TASK, "partial", {}), target)
     assert table.classes == CLASSES
     assert {split: len(table.part(split)) for split in ("train", "valid", "test")} == {"train": 7, "valid": 7, "test": 7}
 
@@ -189,7 +189,7 @@ def test_source_is_left_as_it_was(tmp_path, kaggle):
 @pytest.mark.skipif(not (SHARED / "data" / "fer2013.zip").is_file(), reason="no ../shared/data/fer2013.zip")
 def test_the_real_fer2013(tmp_path):
     target = import_data(TASK, str(SHARED / "data" / "fer2013.zip"), str(tmp_path / "data"))
-    table = load_table(TASK, resolve(TASK, "full", {}), target)
+    table = load_table(TASK, resolve_settings(TASK, "full", {}), target)
     assert (table.classes, len(table.part("train")), len(table.part("valid"))) == (CLASSES, 28_709, 3_589)
     assert table.summary().counts["train"] == {
         "angry": 3995, "disgust": 436, "fear": 4097, "happy": 7215, "neutral": 4965, "sad": 4830, "surprise": 3171,

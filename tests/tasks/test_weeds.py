@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tlfast.core.errors import DataError
 from tlfast.data import load_table
 from tlfast.data.sources import import_data
-from tlfast.errors import DataError
-from tlfast.settings import resolve
+from tlfast.tasks.resolve import resolve_settings
 from tlfast.tasks.weeds import CLASSES, TASK, rows
 
 DAYS = 6  # each class is photographed once on each day
@@ -87,7 +87,7 @@ def test_rows_name_files_and_shooting_days(deepweeds):
 
 
 def test_the_table_takes_the_official_fold(deepweeds):
-    table = load_table(TASK, resolve(TASK, "partial", {"fold": 2}), deepweeds)
+    table = load_table(TASK, resolve_settings(TASK, "partial", {"fold": 2}), deepweeds)
     assert table.classes == CLASSES
     assert {Path(row.path).name: row.split for row in table.rows} == {name: part_of(name, 2) for name in names()}
 
@@ -136,7 +136,7 @@ def test_labels_csv_alone_gives_rows_without_parts(tmp_path):
 def test_labels_csv_alone_is_divided_by_day(tmp_path):
     write_images(tmp_path / "images")
     write_labels(tmp_path, folds=False)
-    table = load_table(TASK, resolve(TASK, "partial", {"fold": 1}), tmp_path)
+    table = load_table(TASK, resolve_settings(TASK, "partial", {"fold": 1}), tmp_path)
     days = {split: {row.group for row in table.part(split)} for split in ("train", "valid")}
     assert days["train"] and days["valid"] and not days["train"] & days["valid"]
 

@@ -6,6 +6,6 @@ Legend of shapes, used in every docstring: n images, b images of a batch, c clas
 from __future__ import annotations
 
 from .store import Store, open_store
-from .table import ImageTable, load_table, readable
+from .table import ImageTable, check_readable, load_table
 
-__all__ = ["ImageTable", "Store", "load_table", "open_store", "readable"]
+__all__ = ["ImageTable", "Store", "load_table", "open_store", "check_readable"]

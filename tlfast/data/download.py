@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import DataError
-from ..results import Event, OnEvent, ignore
+from ..core.errors import DataError
+from ..core.events import Event, OnEvent, ignore_event
 
 TIMEOUT = (5, 30)  # seconds to connect, and without a byte
 ATTEMPTS = 4
@@ -23,7 +23,7 @@ CHUNK = 1 << 16
 SIZE_TOLERANCE = 0.05  # share by which a download may differ from `Source.size`, which is only roughly known
 
 
-def download(url: str, path: Path, size: int | None = None, on_event: OnEvent = ignore) -> None:
+def download(url: str, path: Path, size: int | None = None, on_event: OnEvent = ignore_event) -> None:
     """Download a file, going on where an earlier attempt stopped; one that is there already is left as it is.
 
     Until it is whole it is called `<name>.part`. `size` is about how many bytes to expect; more than 5 % off is not the file meant.
@@ -34,7 +34,7 @@ def download(url: str, path: Path, size: int | None = None, on_event: OnEvent = 
     if path.exists():
         return
     part, host = path.with_name(path.name + ".part"), urlsplit(url).netloc
-    with explained(path.parent):
+    with convert_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -42,11 +42,11 @@ def download(url: str, path: Path, size: int | None = None, on_event: OnEvent = 
                 break
             except requests.RequestException as error:
                 if not part.exists():  # nothing ever came: trying again would only take longer to say so
-                    raise DataError(f"{host} cannot be reached ({reason(error)})") from None
+                    raise DataError(f"{host} cannot be reached ({describe_failure(error)})") from None
                 if attempt == ATTEMPTS:
                     raise DataError(f"{host}: the connection broke {ATTEMPTS} times; {part.stat().st_size:,} bytes are kept to go on from") from None
                 time.sleep(PAUSE * attempt)
-        _note(part).unlink(missing_ok=True)
+        _note_path(part).unlink(missing_ok=True)
         if path.suffix == ".zip" and not zipfile.is_zipfile(part):
             part.unlink()
             raise DataError(f"{host} sent something else than a zip as {path.name}")
@@ -62,7 +62,7 @@ def _fetch(url: str, part: Path, size: int | None, on_event: OnEvent) -> None:
     if offset and offset == known["total"]:
         return
     with requests.get(url, headers=_headers(offset, known), stream=True, timeout=TIMEOUT) as response:
-        if offset and response.status_code in (206, 416) and not _continues(response, offset, known["total"]):
+        if offset and response.status_code in (206, 416) and not _can_continue(response, offset, known["total"]):
             part.write_bytes(b"")
             raise requests.ConnectionError("the rest does not fit what is there")  # the next attempt begins anew
         if response.status_code == 200:
@@ -72,7 +72,7 @@ def _fetch(url: str, part: Path, size: int | None, on_event: OnEvent) -> None:
         _check_answer(response, part, 206 if offset else 200, total, size)
         if not offset:
             part.write_bytes(b"")
-            _note(part).write_text(json.dumps({"version": _version(response), "total": total}), encoding="utf-8")
+            _note_path(part).write_text(json.dumps({"version": _version(response), "total": total}), encoding="utf-8")
         _append(response, part, offset, total, on_event)
     if total is not None and part.stat().st_size != total:
         raise requests.ConnectionError("ended early")
@@ -96,7 +96,7 @@ def _headers(offset: int, known: dict[str, Any]) -> dict[str, str]:
     return headers
 
 
-def _continues(response: Any, offset: int, total: int) -> bool:
+def _can_continue(response: Any, offset: int, total: int) -> bool:
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
     return found is not None and int(found[1]) == offset and found[2] in (str(total), "*")
 
@@ -117,27 +117,27 @@ def _check_answer(response: Any, part: Path, status: int, total: int | None, siz
         raise DataError(f"{name} has {total:,} bytes where about {size:,} were expected")
 
 
-def _note(part: Path) -> Path:
+def _note_path(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
 def _read_note(part: Path) -> dict[str, Any]:
     """Return the version and length of the file that `part` is the beginning of, or {} where they are not known: then it is begun anew."""
     try:
-        note = json.loads(_note(part).read_text(encoding="utf-8"))
+        note = json.loads(_note_path(part).read_text(encoding="utf-8"))
         return {"version": str(note["version"]), "total": int(note["total"])} if part.is_file() else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
-def reason(error: Exception) -> str:
+def describe_failure(error: Exception) -> str:
     """Return an error's first line; of those of requests the innermost words, around which it names pools and objects."""
     inner = getattr(error.args[0], "reason", None) if error.args else None
     return str(inner).rsplit(": ", 1)[-1] if inner else str(error).partition("\n")[0] or type(error).__name__
 
 
 @contextmanager
-def explained(folder: Path) -> Iterator[None]:
+def convert_errors(folder: Path) -> Iterator[None]:
     """Turn an OSError into a DataError that names the folder being filled."""
     try:
         yield

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..errors import DataError
-from ..results import Event, OnEvent
-from ..settings import Task
+from ..core.errors import DataError
+from ..core.events import Event, OnEvent
 from ..tasks import fer
-from .download import TIMEOUT, reason
-from .table import SPLIT_NAMES
+from .download import TIMEOUT, describe_failure
+from .split import SPLIT_NAMES
+from .task import Task
 
 PARQUET = "refs/convert/parquet"  # the branch where the hub keeps its own conversion of a data set
 LABEL_COLUMNS = ("label", "labels", "class", "emotion")  # tried where no column declares its classes
@@ -22,15 +22,15 @@ ALIASES = fer.ALIASES | {"negatives": "Negative"}  # spellings met on the hub; a
 SIGNATURES = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"RIFF": ".webp", b"II*\0": ".tif", b"MM\0*": ".tif"}
 
 
-def from_hub(task: Task, dataset: str, kept: Path, staging: Path, on_event: OnEvent) -> None:
+def download_hub_dataset(task: Task, dataset: str, kept: Path, staging: Path, on_event: OnEvent) -> None:
     """Write a hub data set as `staging/<part>/<class>/<number>.<suffix>`. Raises DataError."""
     from huggingface_hub import HfApi
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()
     api = HfApi()
-    _ask(reach, TIMEOUT)
-    shards = _shards(_ask(api.list_repo_files, dataset, repo_type="dataset", revision=PARQUET), dataset)
+    _ask(check_reachable, TIMEOUT)
+    shards = _list_shards(_ask(api.list_repo_files, dataset, repo_type="dataset", revision=PARQUET), dataset)
     paths = []
     for done, (_, name) in enumerate(shards, start=1):
         on_event(Event(f"downloading {dataset}", done - 1, len(shards)))
@@ -41,7 +41,7 @@ def from_hub(task: Task, dataset: str, kept: Path, staging: Path, on_event: OnEv
         on_event(Event(f"unpacking {dataset}", done, len(shards)))
 
 
-def reach(timeout: float | tuple[float, float]) -> None:
+def check_reachable(timeout: float | tuple[float, float]) -> None:
     """Ask the hub once, with a short limit, whether it answers: its own client would try for half a minute. Raises what requests raises."""
     import requests
     from huggingface_hub import constants
@@ -53,10 +53,10 @@ def _ask(call: Any, *args: Any, **options: Any) -> Any:
     try:
         return call(*args, **options)
     except Exception as error:  # by version of the client: those of requests, of httpx, or its own
-        raise DataError(reason(error)) from None
+        raise DataError(describe_failure(error)) from None
 
 
-def _shards(names: list[str], dataset: str) -> list[tuple[str, str]]:
+def _list_shards(names: list[str], dataset: str) -> list[tuple[str, str]]:
     """Return (part, file) of each `<configuration>/<split>/<number>.parquet` of one configuration. Raises DataError."""
     paths = [PurePosixPath(name).parts for name in sorted(names) if name.endswith(".parquet")]
     paths = [path for path in paths if len(path) == 3 and ".." not in path]
@@ -77,15 +77,15 @@ def _write_images(task: Task, path: Path, target: Path, numbers: Iterator[int]) 
     classes = _spellings(task)
     try:
         file = parquet.ParquetFile(path)
-        image, label, names = _columns(file.schema_arrow, path)
+        image, label, names = _find_columns(file.schema_arrow, path)
         for batch in file.iter_batches(256, columns=[image, label]):
             for record in batch.to_pylist():
-                _write_image(record[image], _class(record[label], names, classes), target, next(numbers))
+                _write_image(record[image], _find_class(record[label], names, classes), target, next(numbers))
     except pyarrow.ArrowException as error:
         raise DataError(f"{path} cannot be read ({error}); delete it to have it fetched again") from None
 
 
-def _columns(schema: Any, path: Path) -> tuple[str, str, list[str]]:
+def _find_columns(schema: Any, path: Path) -> tuple[str, str, list[str]]:
     """Return the columns of images and of labels, and the classes by number where the labels are numbers."""
     import pyarrow
 
@@ -102,19 +102,19 @@ def _columns(schema: Any, path: Path) -> tuple[str, str, list[str]]:
 
 def _spellings(task: Task) -> dict[str, str]:
     """Return the task's classes by every spelling: without case, spaces, "-" and "_", and by their aliases."""
-    own = {_folded(name): name for name in task.classes}
-    return {_folded(alias): name for alias, name in ALIASES.items() if name in task.classes} | own
+    own = {_normalise_name(name): name for name in task.classes}
+    return {_normalise_name(alias): name for alias, name in ALIASES.items() if name in task.classes} | own
 
 
-def _folded(label: str) -> str:
+def _normalise_name(label: str) -> str:
     return re.sub(r"[\s_-]", "", label).lower()
 
 
-def _class(value: int | str | None, names: list[str], classes: dict[str, str]) -> str:
+def _find_class(value: int | str | None, names: list[str], classes: dict[str, str]) -> str:
     label = names[value] if isinstance(value, int) and 0 <= value < len(names) else value
-    if not isinstance(label, str) or _folded(label) not in classes:
+    if not isinstance(label, str) or _normalise_name(label) not in classes:
         raise DataError(f"label '{label}' is not one of: {', '.join(dict.fromkeys(classes.values()))}")
-    return classes[_folded(label)]
+    return classes[_normalise_name(label)]
 
 
 def _write_image(value: bytes | dict[str, Any] | None, label: str, target: Path, number: int) -> None:

@@ -15,16 +15,15 @@ from fastai.vision.augment import Hue, RandomErasing, RandTransform, Saturation,
 from fastai.vision.core import PILImage
 from PIL import Image
 
-from .. import images
-from ..machine import cores, release_pages
-from ..results import Row
-from ..settings import Settings
+from ..core.settings import Settings
+from ..core.system import count_cores, release_pages
+from . import images
 from .store import Store
 from .table import ImageTable
+from .types import Row, Stats
 
 RELEASED_AT, MAPPED_AT_ONCE = 128 << 20, 64 << 10  # bytes: read of a memory-mapped store; that the system maps at the least
 SHARE_OF_GPU = 0.25  # of its free memory, that a store may take: the training needs most of it
-Stats = tuple[Sequence[float], Sequence[float]]  # mean and standard deviation of each channel, of values in 0..1
 
 # How far each preset goes: aug_transforms' own arguments, then the ranges of saturation and hue.
 PRESETS = {
@@ -79,7 +78,7 @@ def workers(settings: Settings, device: torch.device) -> int:
     """Loader processes: beside a GPU they decode while it trains; on a CPU they would take the cores that train."""
     if settings.workers is not None:
         return settings.workers
-    return 0 if device.type == "cpu" else min(8, cores())
+    return 0 if device.type == "cpu" else min(8, count_cores())
 
 
 def augmentations(settings: Settings, grey: bool = False) -> list:

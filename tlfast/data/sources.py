@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import DataError, UsageError
-from ..images import DAMAGED_ZIP, is_image_name
-from ..results import Event, OnEvent, ignore
-from ..settings import Source, Task
-from .download import CHUNK, download, explained
-from .hub import from_hub
-from .listing import inner_path, outside
+from ..core.errors import DataError, UsageError
+from ..core.events import Event, OnEvent, ignore_event
+from .discovery import inner_path, is_outside
+from .download import CHUNK, convert_errors, download
+from .hub import download_hub_dataset
+from .images import DAMAGED_ZIP, is_image_name
+from .task import Source, Task
 
 DOWNLOADS = ".downloads"  # below the data folder; kept there, so that a broken download goes on where it stopped
 
@@ -50,7 +50,7 @@ def locate(task: Task, data: str, root: str = "data") -> Path:
     return target
 
 
-def import_data(task: Task, source: str, root: str = "data", on_event: OnEvent = ignore) -> Path:
+def import_data(task: Task, source: str, root: str = "data", on_event: OnEvent = ignore_event) -> Path:
     """Bring a folder, zip or CSV file into `root/<task>` and return that; the source is only read.
 
     Raises UsageError where there is no such source or the task takes none, DataError where it cannot be used or `root/<task>` exists.
@@ -65,7 +65,7 @@ def import_data(task: Task, source: str, root: str = "data", on_event: OnEvent =
     return target
 
 
-def get_data(task: Task, root: str = "data", on_event: OnEvent = ignore) -> Path:
+def get_data(task: Task, root: str = "data", on_event: OnEvent = ignore_event) -> Path:
     """Download the images into `root/<task>` from the first source that has them, and return that folder.
 
     Raises UsageError where the task has no source, DataError where `root/<task>` exists or every source fails; it names each reason.
@@ -125,7 +125,7 @@ def _filling(target: Path) -> Iterator[Path]:
 
     Raises DataError where that cannot be written, or where `target` has come to be meanwhile.
     """
-    with explained(target), _scratch(target, "partial") as staging:
+    with convert_errors(target), _scratch(target, "partial") as staging:
         yield staging
         staging.chmod(0o755)  # mkdtemp makes folders private
         try:
@@ -192,7 +192,7 @@ def _check_members(archive: Path, members: list[zipfile.ZipInfo]) -> None:
 
 
 def _problem(member: zipfile.ZipInfo) -> str:
-    if problem := outside(member.filename):
+    if problem := is_outside(member.filename):
         return problem
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link or a special file"
@@ -212,7 +212,7 @@ def _extract(file: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> No
 def _bring(task: Task, source: Source, kept: Path, staging: Path, target: Path, on_event: OnEvent) -> None:
     """Fill `staging` from one source. Raises DataError."""
     if source.hub_dataset:
-        from_hub(task, source.hub_dataset, kept / source.hub_dataset.replace("/", "--"), staging, on_event)
+        download_hub_dataset(task, source.hub_dataset, kept / source.hub_dataset.replace("/", "--"), staging, on_event)
         return
     for number, (url, name) in enumerate(source.files):
         download(url, kept / name, source.size if number == 0 else None, on_event)

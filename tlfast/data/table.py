@@ -7,28 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
-import re
 import zipfile
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from .. import images
-from ..errors import DataError, ImageError, UsageError
-from ..results import DataSummary, Event, OnEvent, Row, Unreadable, ignore
-from ..settings import Settings, Task, flag
-from .listing import TABLES, beside, members, records, walk
+from ..core.errors import DataError, ImageError, UsageError
+from ..core.events import Event, OnEvent, ignore_event
+from ..core.settings import Settings, flag_name
+from . import images
+from .discovery import TABLES, list_members, read_records, resolve_beside, walk_images
+from .split import SPLIT_NAMES, SPLITS, assign_groups, assign_splits, limit_rows, subsample_train
+from .task import Task
+from .types import DataSummary, Row, Unreadable
 
-SPLITS = ("train", "valid", "test")
-SPARE = "spare"  # training images that --train-pct leaves out: no part, but known to the store, so that what is kept serves every share
-SPLIT_NAMES = {
-    "train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid",
-    "test": "test", "testing": "test",
-}  # fmt: skip
 MAX_UNREADABLE = 0.05  # share of unreadable images above which something larger is wrong
 BLOCK = 256  # images decoded ahead of whoever takes them
 
@@ -60,35 +55,35 @@ class ImageTable:
         """Return a SHA-256 of every image's name, size in bytes, label and part, in hex: two runs with the same saw the same data."""
         root = Path(self.source) if Path(self.source).is_dir() else Path(self.source).parent
         digest = hashlib.sha256()
-        for row, size in zip(self.rows, _sizes(self.rows), strict=True):
+        for row, size in zip(self.rows, _file_sizes(self.rows), strict=True):
             digest.update(f"{os.path.relpath(row.path, root)}\0{size}\0{row.label}\0{row.split}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
 
 def load_table(task: Task, settings: Settings, root: Path) -> ImageTable:
     """Read, split and limit the images of `root` (folder, zip or CSV file). Raises DataError or UsageError."""
-    rows, notes, own = _read(task, settings, root)
+    rows, notes, own = _read_rows(task, settings, root)
     if settings.group_by:
-        rows = _grouped(rows, settings.group_by)
-    classes, note = _classes(task, rows, root)
-    rows = _assign_parts(rows, settings, own)
+        rows = assign_groups(rows, settings.group_by)
+    classes, note = _find_classes(task, rows, root)
+    rows = assign_splits(rows, settings, own)
     if settings.limit:
-        rows = _limited(rows, settings.limit, settings.fixed_seed)
+        rows = limit_rows(rows, settings.limit, settings.fixed_seed)
     if settings.train_pct < 1:
-        rows = _spared(rows, settings)
+        rows = subsample_train(rows, settings)
     table = ImageTable(tuple(rows), classes, str(root), notes=tuple(notes + note), own_folds=own and settings.fold is not None)
     _check_parts(table)
     return table
 
 
-def readable(table: ImageTable, on_event: OnEvent = ignore) -> ImageTable:
+def check_readable(table: ImageTable, on_event: OnEvent = ignore_event) -> ImageTable:
     """Open every image once; return the table of those that can be read, the others named in `unreadable`. Raises as `without` does."""
     paths = [row.path for row in table.rows]
-    reasons = each_image(paths, _problem, "checking images", on_event)
-    return without(table, tuple(Unreadable(path, reason) for path, reason in zip(paths, reasons, strict=True) if reason))
+    reasons = map_images(paths, _find_problem, "checking images", on_event)
+    return drop_unreadable(table, tuple(Unreadable(path, reason) for path, reason in zip(paths, reasons, strict=True) if reason))
 
 
-def without(table: ImageTable, unreadable: tuple[Unreadable, ...]) -> ImageTable:
+def drop_unreadable(table: ImageTable, unreadable: tuple[Unreadable, ...]) -> ImageTable:
     """Return the table without the images that cannot be read; they are named in it.
 
     Raises DataError where they are more than 5 % or a class is left empty.
@@ -110,7 +105,7 @@ def without(table: ImageTable, unreadable: tuple[Unreadable, ...]) -> ImageTable
     return result
 
 
-def each_image(paths: Sequence[str], work: Callable[[str], T], phase: str, on_event: OnEvent) -> Iterator[T]:
+def map_images(paths: Sequence[str], work: Callable[[str], T], phase: str, on_event: OnEvent) -> Iterator[T]:
     """Yield `work(path)` of each path in order; threads do the decoding, which releases Python's lock.
 
     They are given a block of paths at a time, so that results wait in memory for a block only, however many images there are.
@@ -122,7 +117,7 @@ def each_image(paths: Sequence[str], work: Callable[[str], T], phase: str, on_ev
             on_event(Event(phase, start + len(block), len(paths)))
 
 
-def signature(paths: Sequence[str]) -> str:
+def hash_files(paths: Sequence[str]) -> str:
     """Return a SHA-256 of the files' absolute paths, sizes and times of change (an archive's own for its members), in hex."""
     digest, last, facts = hashlib.sha256(), "", ""
     for path in paths:
@@ -141,7 +136,7 @@ def _stat(file: str) -> str:
     return f"{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"  # the last also tells of permissions
 
 
-def _problem(path: str) -> str:
+def _find_problem(path: str) -> str:
     try:
         images.open_image(path)
     except ImageError as error:
@@ -152,16 +147,16 @@ def _problem(path: str) -> str:
 # Reading
 
 
-def _read(task: Task, settings: Settings, root: Path) -> tuple[list[Row], list[str], bool]:
+def _read_rows(task: Task, settings: Settings, root: Path) -> tuple[list[Row], list[str], bool]:
     """Return the rows of whatever `root` is, remarks, and whether the layout was the task's own (its parts are the fold asked for)."""
     if root.is_dir():
         own = task.rows(root, settings.fold) if task.rows else None
         if own is not None:
             return own, [], True
-        rows, notes = read_members(str(root) + os.sep, sorted(Path(path).relative_to(root).as_posix() for path in walk(root)), str(root))
-        return rows, notes + _without_images(root, rows), False
+        rows, notes = read_members(str(root) + os.sep, sorted(Path(path).relative_to(root).as_posix() for path in walk_images(root)), str(root))
+        return rows, notes + _find_empty_folders(root, rows), False
     if root.suffix.lower() == ".zip":
-        return *read_members(f"{root}!/", members(root), str(root)), False
+        return *read_members(f"{root}!/", list_members(root), str(root)), False
     if root.suffix.lower() in TABLES:
         return *read_csv(root, settings), False
     raise UsageError(f"{root} is not a folder, a .zip or a .csv", "Give --data a folder of class folders, a zip of one, or a CSV file")
@@ -175,7 +170,7 @@ def read_members(prefix: str, names: list[str], source: str) -> tuple[list[Row],
     paths = [PurePosixPath(name).parts for name in names]
     if not paths:
         raise DataError(f"no images in {source}", f"Images end in one of: {', '.join(sorted(images.SUFFIXES))}")
-    depth = _wrapping(paths)
+    depth = _count_wrapping_folders(paths)
     parted = _is_parted(paths, depth)
     rows, stray = [], 0
     for name, path in zip(names, paths, strict=True):
@@ -191,7 +186,7 @@ def read_members(prefix: str, names: list[str], source: str) -> tuple[list[Row],
     return rows, [f"{stray} images outside any class folder are left out"] if stray else []
 
 
-def _without_images(root: Path, rows: list[Row]) -> list[str]:
+def _find_empty_folders(root: Path, rows: list[Row]) -> list[str]:
     """Name the folders beside the class folders that hold no image: classes that someone means to fill, perhaps."""
     parents: set[Path] = set()
     for row in rows:
@@ -207,17 +202,17 @@ def read_csv(path: Path, settings: Settings) -> tuple[list[Row], list[str]]:
 
     An image that is named again is left out. Raises UsageError or DataError, also where it has another label or part then.
     """
-    columns, found = records(path)
+    columns, found = read_records(path)
     for column, name in ((settings.path_col, "path_col"), (settings.label_col, "label_col")):
         if column not in columns:
-            raise UsageError(f"{path.name} has no column '{column}'; it has: {', '.join(columns) or 'none'}", f"Name the column with {flag(name)}")
+            raise UsageError(f"{path.name} has no column '{column}'; it has: {', '.join(columns) or 'none'}", f"Name the column with {flag_name(name)}")
     for column, name, usual in ((settings.split_col, "split_col", "split"), (settings.group_col, "group_col", "group")):
         if column not in columns and column != usual:
-            raise UsageError(f"{path.name} has no column '{column}'; it has: {', '.join(columns)}", f"Name the column with {flag(name)}, or leave it out")
+            raise UsageError(f"{path.name} has no column '{column}'; it has: {', '.join(columns)}", f"Name the column with {flag_name(name)}, or leave it out")
     rows: dict[str, Row] = {}
     again = 0
     for line, record in enumerate(found, start=2):
-        row = _csv_row(record, line, path, settings)
+        row = _parse_csv_row(record, line, path, settings)
         if rows.setdefault(row.path, row) != row:
             raise DataError(f"{path.name} line {line}: {row.path} was another row already, with another label, part or group", "Give each image one row")
         again += rows[row.path] is not row
@@ -226,17 +221,17 @@ def read_csv(path: Path, settings: Settings) -> tuple[list[Row], list[str]]:
     return list(rows.values()), [f"{again} rows name an image again and are left out"] if again else []
 
 
-def _csv_row(record: dict[str, str], line: int, path: Path, settings: Settings) -> Row:
+def _parse_csv_row(record: dict[str, str], line: int, path: Path, settings: Settings) -> Row:
     name, label = ((record.get(column) or "").strip() for column in (settings.path_col, settings.label_col))
     if not name or not label:
         raise DataError(f"{path.name} line {line}: no {'path' if not name else f'label for {name}'}", "Give every row both, or delete the row")
     split = (record.get(settings.split_col) or "").strip()
     if split and split.lower() not in SPLIT_NAMES:
         raise DataError(f"{path.name} line {line}: '{split}' is not a part", "Use train, valid and test")
-    return Row(beside(path, name), label, SPLIT_NAMES.get(split.lower(), ""), (record.get(settings.group_col) or "").strip())
+    return Row(resolve_beside(path, name), label, SPLIT_NAMES.get(split.lower(), ""), (record.get(settings.group_col) or "").strip())
 
 
-def _wrapping(paths: list[tuple[str, ...]]) -> int:
+def _count_wrapping_folders(paths: list[tuple[str, ...]]) -> int:
     """Count the leading folders that hold everything and are neither a part nor a class."""
     depth = 0
     while all(len(path) > depth + 2 for path in paths) and len({path[depth] for path in paths}) == 1 and not _is_parted(paths, depth):
@@ -252,17 +247,7 @@ def _is_parted(paths: list[tuple[str, ...]], depth: int) -> bool:
 # Classes, parts and subsets
 
 
-def _grouped(rows: list[Row], pattern: str) -> list[Row]:
-    """Set each row's group to what the pattern finds in its file name: its first bracketed part, if it has one."""
-    compiled = re.compile(pattern)
-    matches = [compiled.search(PurePosixPath(row.path).name) for row in rows]
-    if not any(matches):
-        raise UsageError(f"--group-by '{pattern}' matches no file name, such as {PurePosixPath(rows[0].path).name}", "Try it on one of your file names")
-    # An image without a match is a group of its own.
-    return [replace(row, group=(match[1] if compiled.groups else match[0]) if match else row.path) for row, match in zip(rows, matches, strict=True)]
-
-
-def _classes(task: Task, rows: list[Row], root: Path) -> tuple[tuple[str, ...], list[str]]:
+def _find_classes(task: Task, rows: list[Row], root: Path) -> tuple[tuple[str, ...], list[str]]:
     found = {row.label for row in rows}
     if len(found) < 2:
         raise DataError(f"{root} holds one class only, '{next(iter(found))}'", "A classifier needs at least two; make one sub-folder for each class")
@@ -271,103 +256,6 @@ def _classes(task: Task, rows: list[Row], root: Path) -> tuple[tuple[str, ...], 
     known = tuple(label for label in task.classes if label in found)
     classes = known if len(known) == len(found) else tuple(sorted(found))
     return classes, [f"the data has {len(found)} classes where the task {task.name} has {len(task.classes)}; the data's are used"]
-
-
-def _assign_parts(rows: list[Row], settings: Settings, own: bool) -> list[Row]:
-    """Give every row a part; hold out a fold or a share of the training images where the data has no valid part.
-
-    A drawn fold re-divides the train and valid parts together; the test part is never touched.
-    """
-    rows = [row if row.split else replace(row, split="train") for row in rows]
-    has_valid = any(row.split == "valid" for row in rows)
-    if has_valid and (own or settings.fold is None):
-        return rows
-    pool = [i for i, row in enumerate(rows) if row.split != "test"]
-    _check_divisible([rows[i] for i in pool])
-    draw = _held_out if settings.fold is None else _fold
-    held, pooled = set(draw(rows, pool, settings)), set(pool)
-    return [replace(row, split="valid" if i in held else "train") if i in pooled else row for i, row in enumerate(rows)]
-
-
-def _check_divisible(rows: list[Row]) -> None:
-    counts = Counter(row.label for row in rows)
-    label, count = min(counts.items(), key=lambda item: item[1], default=("", 0))
-    if count < 2:
-        raise DataError(f"class '{label}' has {count} image; one to train on and one to validate with are the least", "Add images of it, or remove the class")
-
-
-def _held_out(rows: list[Row], pool: list[int], settings: Settings) -> list[int]:
-    """Choose the valid part: classes in proportion, groups undivided."""
-    if any(rows[i].group for i in pool):
-        return _grouped_fold(rows, pool, settings, round(1 / settings.valid_pct), 0)
-    count = max(1, round(len(pool) * settings.valid_pct))
-    return _in_proportion(rows, pool, count, settings.fixed_seed, leave=1)
-
-
-def _fold(rows: list[Row], pool: list[int], settings: Settings) -> list[int]:
-    from sklearn.model_selection import StratifiedKFold
-
-    number = settings.fold or 0
-    if any(rows[i].group for i in pool):
-        return _grouped_fold(rows, pool, settings, settings.folds, number)
-    smallest = min(Counter(rows[i].label for i in pool).items(), key=lambda item: item[1])
-    if smallest[1] < settings.folds:
-        raise DataError(f"class '{smallest[0]}' has {smallest[1]} images, fewer than the {settings.folds} folds", "Leave --fold out, or add images of it")
-    splitter = StratifiedKFold(settings.folds, shuffle=True, random_state=settings.fixed_seed)
-    folds = list(splitter.split(pool, [rows[i].label for i in pool]))
-    return [pool[i] for i in folds[number][1]]
-
-
-def _grouped_fold(rows: list[Row], pool: list[int], settings: Settings, folds: int, number: int) -> list[int]:
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    groups = [rows[i].group or rows[i].path for i in pool]
-    if len(set(groups)) < folds:
-        raise DataError(f"{len(set(groups))} groups cannot be divided into {folds} parts", "Give a finer --group-by, or a larger --valid-pct")
-    splitter = StratifiedGroupKFold(max(2, folds), shuffle=True, random_state=settings.fixed_seed)
-    chosen = list(splitter.split(pool, [rows[i].label for i in pool], groups))[number][1]
-    return [pool[i] for i in chosen]
-
-
-def _limited(rows: list[Row], limit: int, seed: int) -> list[Row]:
-    """Keep at most `limit` rows of each part, classes in proportion, in their order."""
-    kept: set[int] = set()
-    classes = {row.label for row in rows}
-    if limit < len(classes):
-        raise UsageError(f"--limit {limit} is less than the {len(classes)} classes", "Every class needs an image at least")
-    for split in SPLITS:
-        members = [i for i, row in enumerate(rows) if row.split == split]
-        kept.update(members if len(members) <= limit else _in_proportion(rows, members, limit, seed))
-    return [row for i, row in enumerate(rows) if i in kept]
-
-
-def _spared(rows: list[Row], settings: Settings) -> list[Row]:
-    """Keep a share of each class's training images; a smaller share is part of a larger one, so that a learning curve adds images only."""
-    by_label: dict[str, list[int]] = defaultdict(list)
-    for i, row in enumerate(rows):
-        if row.split == "train":
-            by_label[row.label].append(i)
-    draw, kept = random.Random(settings.fixed_seed), set()
-    for label in sorted(by_label):
-        own = draw.sample(by_label[label], len(by_label[label]))
-        kept.update(own[: max(1, round(settings.train_pct * len(own)))])
-    return [replace(row, split=SPARE) if row.split == "train" and i not in kept else row for i, row in enumerate(rows)]
-
-
-def _in_proportion(rows: list[Row], members: list[int], count: int, seed: int, leave: int = 0) -> list[int]:
-    """Choose about `count` of the members, never more, classes in proportion, at least one of each class and all but `leave` at most.
-
-    scikit-learn's stratified split fails where a class is smaller than its share; small sets are what prototypes start from.
-    """
-    by_label: dict[str, list[int]] = defaultdict(list)
-    for i in members:
-        by_label[rows[i].label].append(i)
-    share = count / len(members)
-    quotas = {label: min(max(1, round(share * len(own))), len(own) - leave) for label, own in by_label.items()}
-    while sum(quotas.values()) > max(count, len(quotas)):  # rounding up went too far: the class that gained most by it gives one back
-        quotas[max((label for label in quotas if quotas[label] > 1), key=lambda label: (quotas[label] - share * len(by_label[label]), label))] -= 1
-    draw = random.Random(seed)
-    return [i for label in sorted(by_label) for i in draw.sample(by_label[label], quotas[label])]
 
 
 def _check_parts(table: ImageTable) -> None:
@@ -382,7 +270,7 @@ def _check_parts(table: ImageTable) -> None:
         raise DataError(f"no training images of class '{empty[0]}'", "Add images of it to the train part, or remove the class")
 
 
-def _sizes(rows: Sequence[Row]) -> Iterable[int]:
+def _file_sizes(rows: Sequence[Row]) -> Iterable[int]:
     """Yield each image's size in bytes; one look at an archive serves all its members."""
     archives: dict[str, dict[str, int]] = {}
     for row in rows:

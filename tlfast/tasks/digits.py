@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..settings import Task
+from ..data.task import Task
 
 CLASSES = tuple(str(digit) for digit in range(10))
 

@@ -15,9 +15,9 @@ import csv
 import shutil
 from pathlib import Path
 
-from ..errors import DataError
-from ..images import is_image_name
-from ..settings import Source, Task
+from ..core.errors import DataError
+from ..data.images import is_image_name
+from ..data.task import Source, Task
 
 CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 CSV_EMOTIONS = dict(enumerate(("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")))  # by number, in fer2013.csv

@@ -11,8 +11,9 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-from ..errors import UsageError, nearest
-from ..settings import Task, flag
+from ..core.errors import UsageError, suggest_name
+from ..core.settings import flag_name
+from ..data.task import Task
 from .folder import folder_task
 
 
@@ -32,16 +33,16 @@ def train_command(task: str, source: str, strategy: str, typed: Mapping[str, Any
     words += ["--full"] if strategy == "full" else []
     for name, value in typed.items():
         if isinstance(value, bool):
-            words.append(flag(name) if value else f"--no-{flag(name)[2:]}")
+            words.append(flag_name(name) if value else f"--no-{flag_name(name)[2:]}")
         elif value is not None:
-            words += [flag(name), str(value)]
+            words += [flag_name(name), str(value)]
     return shlex.join(words)
 
 
 def get_task(name: str) -> Task:
     """Return the task of that name. Raises UsageError with the nearest name."""
     if name not in registered_tasks():
-        raise UsageError(f"unknown task '{name}'", nearest(name, list(registered_tasks())) or "Tasks: " + ", ".join(registered_tasks()))
+        raise UsageError(f"unknown task '{name}'", suggest_name(name, list(registered_tasks())) or "Tasks: " + ", ".join(registered_tasks()))
     return registered_tasks()[name]
 
 
@@ -52,6 +53,6 @@ def find_task(name: str) -> tuple[Task, str]:
     if Path(name).expanduser().exists():
         path = Path(name).expanduser().resolve()
         return folder_task(path), str(path)
-    hint = nearest(name, list(registered_tasks())) or "Tasks: " + ", ".join(registered_tasks()) + "; or the path of a folder, zip or CSV of images"
+    hint = suggest_name(name, list(registered_tasks())) or "Tasks: " + ", ".join(registered_tasks()) + "; or the path of a folder, zip or CSV of images"
     looks_like_path = bool(re.search(r"[/\\]|\.(zip|csv)$", name))
     raise UsageError(f"{name}: no such folder or file" if looks_like_path else f"unknown task '{name}'", hint)

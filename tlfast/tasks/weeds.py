@@ -19,10 +19,10 @@ import re
 import shutil
 from pathlib import Path
 
-from ..errors import DataError
-from ..images import is_image_name
-from ..results import Row
-from ..settings import Source, Task
+from ..core.errors import DataError
+from ..data.images import is_image_name
+from ..data.task import Source, Task
+from ..data.types import Row
 
 # By number, as in the label files.
 CLASSES = (

@@ -13,22 +13,24 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from . import cache, copies, images
-from .copies import THUMBNAIL, finding
-from .data.table import each_image, signature
-from .errors import DataError, ImageError
-from .results import Finding, OnEvent, Row
+from ..core import cache
+from ..core.errors import DataError, ImageError
+from ..core.events import OnEvent
+from . import duplicates, images
+from .duplicates import THUMBNAIL, make_finding
+from .table import hash_files, map_images
+from .types import Finding, Row
 
 KIND = "checks"
 LAYOUT = 3  # to be raised when the same images would be looked at otherwise
-LOOKS = "looks.npz"
+STATS_FILE = "looks.npz"
 FAINT = 2.0  # grey levels of standard deviation, below which an image shows next to nothing
 # Grey levels: an image is dark whose 99th percentile is below, pale whose 5th is above; cleanvision's rules and limits.
 DARK, PALE = 0.32 * 255, 0.95 * 255
 
 
 @dataclass(frozen=True)
-class _Look:
+class _ImageStats:
     """What was seen of one image that can be read."""
 
     mode: str
@@ -42,7 +44,7 @@ class _Look:
 
 
 @dataclass(frozen=True)
-class Looks:
+class ScanResult:
     """What was seen of all images: arrays over `paths`, which can be read; reasons of those that cannot."""
 
     paths: list[str]
@@ -57,71 +59,71 @@ class Looks:
     sizes: dict[str, int]
 
 
-def found(rows: Sequence[Row], looks: Looks) -> list[Finding]:
+def collect_findings(rows: Sequence[Row], looks: ScanResult) -> list[Finding]:
     """Return all that is wrong with images, kind by kind."""
     by_path = {row.path: row for row in rows}
     seen = [by_path[path] for path in looks.paths]
     return [
-        *(finding("unreadable", by_path[path], reason=reason) for path, reason in looks.unreadable.items()),
-        *sorted(_empty(seen, looks), key=lambda each: ("constant", "nearly constant", "dark", "pale").index(each.kind)),
-        *copies.exact(seen, looks.digests),
-        *copies.near(seen, looks.digests, looks.thumbnail),
-        *_straddling(rows),
+        *(make_finding("unreadable", by_path[path], reason=reason) for path, reason in looks.unreadable.items()),
+        *sorted(_find_empty(seen, looks), key=lambda each: ("constant", "nearly constant", "dark", "pale").index(each.kind)),
+        *duplicates.find_exact(seen, looks.digests),
+        *duplicates.find_near(seen, looks.digests, looks.thumbnail),
+        *_find_straddling(rows),
     ]
 
 
-def _empty(seen: Sequence[Row], looks: Looks) -> Iterator[Finding]:
+def _find_empty(seen: Sequence[Row], looks: ScanResult) -> Iterator[Finding]:
     """Name images that show little or nothing, each by the worst that is true of it."""
     for row, spread, constant, low, high in zip(seen, looks.spread, looks.constant, looks.low, looks.high, strict=True):
         if constant:
-            yield finding("constant", row)
+            yield make_finding("constant", row)
         elif spread < FAINT:
-            yield finding("nearly constant", row, value=float(spread))
+            yield make_finding("nearly constant", row, value=float(spread))
         elif high < DARK:
-            yield finding("dark", row, value=float(high))
+            yield make_finding("dark", row, value=float(high))
         elif low > PALE:
-            yield finding("pale", row, value=float(low))
+            yield make_finding("pale", row, value=float(low))
 
 
-def _straddling(rows: Sequence[Row]) -> list[Finding]:
+def _find_straddling(rows: Sequence[Row]) -> list[Finding]:
     """Name the images of valid and test whose group is in training too."""
     trained = {row.group: row for row in reversed(rows) if row.group and row.split == "train"}
-    return [finding("straddling group", row, trained[row.group]) for row in rows if row.split in ("valid", "test") and row.group in trained]
+    return [make_finding("straddling group", row, trained[row.group]) for row in rows if row.split in ("valid", "test") and row.group in trained]
 
 
-def known(paths: Sequence[str]) -> bool:
+def is_scanned(paths: Sequence[str]) -> bool:
     """Return whether these images, as they are, were looked at before."""
-    return cache.find(KIND, _name(paths)) is not None
+    return cache.find(KIND, _cache_name(paths)) is not None
 
 
-def looked(paths: list[str], on_event: OnEvent) -> Looks:
+def scan_images(paths: list[str], on_event: OnEvent) -> ScanResult:
     """Return what was seen of images, from an earlier look if nothing has changed since."""
     try:
-        folder, about = cache.made(KIND, _name(paths), lambda folder: _looks(folder, paths, on_event))
+        folder, about = cache.get_or_create(KIND, _cache_name(paths), lambda folder: _compute_stats(folder, paths, on_event))
         return _read(folder, about, paths)
     except DataError:  # nothing can be kept here
         with tempfile.TemporaryDirectory() as scratch:
-            return _read(Path(scratch), _looks(Path(scratch), paths, on_event), paths)
+            return _read(Path(scratch), _compute_stats(Path(scratch), paths, on_event), paths)
 
 
-def _name(paths: Sequence[str]) -> str:
-    return cache.key(layout=LAYOUT, images=signature(paths))
+def _cache_name(paths: Sequence[str]) -> str:
+    return cache.make_key(layout=LAYOUT, images=hash_files(paths))
 
 
-def _read(folder: Path, about: dict[str, Any], paths: list[str]) -> Looks:
-    with np.load(folder / LOOKS) as kept:
+def _read(folder: Path, about: dict[str, Any], paths: list[str]) -> ScanResult:
+    with np.load(folder / STATS_FILE) as kept:
         arrays = {name: kept[name] for name in kept.files}
     readable = [path for path in paths if path not in about["unreadable"]]
     digests = [digest.tobytes().hex() for digest in arrays.pop("digests")]
-    return Looks(readable, digests, **arrays, **{name: about[name] for name in ("unreadable", "modes", "sizes")})
+    return ScanResult(readable, digests, **arrays, **{name: about[name] for name in ("unreadable", "modes", "sizes")})
 
 
-def _looks(folder: Path, paths: list[str], on_event: OnEvent) -> dict[str, Any]:
+def _compute_stats(folder: Path, paths: list[str], on_event: OnEvent) -> dict[str, Any]:
     """Look at every image; write arrays of what was seen, and return what is said in words: reasons, modes and sizes."""
-    seen = list(each_image(paths, _look, "checking images", on_event))
-    good = [each for each in seen if isinstance(each, _Look)]
+    seen = list(map_images(paths, _measure_image, "checking images", on_event))
+    good = [each for each in seen if isinstance(each, _ImageStats)]
     np.savez(
-        folder / LOOKS,
+        folder / STATS_FILE,
         digests=np.frombuffer(b"".join(each.digest for each in good), np.uint8).reshape(len(good), -1) if good else np.zeros((0, 16), np.uint8),
         spread=np.array([each.spread for each in good], np.float32),
         constant=np.array([each.constant for each in good], bool),
@@ -134,7 +136,7 @@ def _looks(folder: Path, paths: list[str], on_event: OnEvent) -> dict[str, Any]:
     return {"unreadable": unreadable, "modes": dict(modes.most_common()), "sizes": dict(sizes.most_common())}
 
 
-def _look(path: str) -> _Look | str:
+def _measure_image(path: str) -> _ImageStats | str:
     """Return what is seen of an image, or why it cannot be read."""
     try:
         data = images.read_bytes(path)
@@ -148,4 +150,4 @@ def _look(path: str) -> _Look | str:
     grey = image.convert("L")
     low, high = np.searchsorted(np.cumsum(grey.histogram()), [0.05 * pixels[..., 0].size, 0.99 * pixels[..., 0].size])
     thumbnail = np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)).reshape(-1)
-    return _Look(mode, f"{width}x{height}", digest, spread, constant, int(low), int(high), thumbnail)
+    return _ImageStats(mode, f"{width}x{height}", digest, spread, constant, int(low), int(high), thumbnail)

@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from .errors import Interrupted, RunError, UsageError
+from .files import write_atomic
 
 if os.name == "posix":
     import fcntl
@@ -41,7 +42,7 @@ class Journal:
 
     @property
     def run_id(self) -> str:
-        return run_id(self.folder) if self.folder else ""
+        return run_id_of(self.folder) if self.folder else ""
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """Return what `make` says, anything that JSON can hold; from before the interruption if it was asked then."""
@@ -55,39 +56,26 @@ class Journal:
         if self.folder:
             self.facts["seconds"] = self.seconds
             with suppress(OSError):
-                written(self.folder / JOURNAL, lambda file: file.write((json.dumps(self.facts, indent=1) + "\n").encode()))
-
-
-def written(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file beside its place, let the disk have it, and rename it: whatever happens meanwhile, what bears its name is whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+                write_atomic(self.folder / JOURNAL, lambda file: file.write((json.dumps(self.facts, indent=1) + "\n").encode()))
 
 
 @contextmanager
-def training(out: str, task: str, run_id: str, facts: dict[str, Any], resume: str = "") -> Iterator[Journal]:
+def open_journal(out: str, task: str, run_id: str, facts: dict[str, Any], resume: str = "") -> Iterator[Journal]:
     """Claim a run's name ("-2", "-3"... is added where it is taken), or go on with an unfinished run; give its journal.
 
     The folder goes when the block ends well, and when it fails before anything was learned. Raises UsageError or RunError.
     """
     parent = Path(out) / task
     missing = [path for path in (parent, parent.parent) if not path.exists()]
-    folder = find(out, task, resume) if resume else _claimed(parent, run_id, facts)
-    with _locked(folder):
+    folder = find(out, task, resume) if resume else _claim(parent, run_id, facts)
+    with _lock(folder):
         journal = Journal(folder, read(folder))
         try:
             yield journal
         except (KeyboardInterrupt, Interrupted):
             raise
         except BaseException:
-            if not states(folder):
+            if not list_states(folder):
                 shutil.rmtree(folder, ignore_errors=True)
                 for path in missing:  # a training that is refused leaves nothing behind
                     with suppress(OSError):
@@ -104,32 +92,32 @@ def check_free(out: str, task: str, name: str) -> None:
         raise UsageError(f"a training named '{name}' is unfinished in {Path(out) / task}", f"Go on with it by --resume {name}, or choose another --name")
 
 
-def run_id(folder: Path) -> str:
+def run_id_of(folder: Path) -> str:
     return folder.name.removesuffix(SUFFIX)
 
 
-def interrupted(out: str, task: str = "*") -> list[Path]:
+def list_interrupted(out: str, task: str = "*") -> list[Path]:
     """Return the folders of unfinished runs that nobody is at work on, of one task or of all."""
     found = []
-    for folder in folders(out, task):
-        with suppress(RunError, OSError), _locked(folder):
+    for folder in list_folders(out, task):
+        with suppress(RunError, OSError), _lock(folder):
             found.append(folder)
     return found
 
 
-def states(folder: Path) -> list[Path]:
+def list_states(folder: Path) -> list[Path]:
     """Return the files of what was learned so far."""
     return sorted(folder.glob("*.pt"))
 
 
-def folders(out: str, task: str = "*") -> list[Path]:
+def list_folders(out: str, task: str = "*") -> list[Path]:
     """Return the folders of unfinished runs: of interrupted trainings, and of those that are under way."""
     return sorted(path.parent for path in Path(out).glob(f"{task}/*{SUFFIX}/{JOURNAL}"))
 
 
 def find(out: str, task: str, which: str) -> Path:
     """Return the folder of an unfinished run: the newest of a task, or the one of that id. Raises UsageError where there is none."""
-    found = {run_id(folder): folder for folder in folders(out, task)}
+    found = {run_id_of(folder): folder for folder in list_folders(out, task)}
     if not found:
         raise UsageError(f"no interrupted training of {task} in {out}", "Leave out --resume to begin one")
     if which == NEWEST:
@@ -147,19 +135,19 @@ def read(folder: Path) -> dict[str, Any]:
         raise RunError(f"{folder / JOURNAL} is damaged ({error})", "Train again, without --resume") from None
 
 
-def _claimed(parent: Path, run_id: str, facts: dict[str, Any]) -> Path:
+def _claim(parent: Path, run_id: str, facts: dict[str, Any]) -> Path:
     """Make the folder of a run that begins, under a name that neither a run nor another beginning one has."""
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        _tidy(parent)
+        _remove_stale_claims(parent)
         # It comes to its name with its journal inside: a kill in between would leave a name that nobody can go on with.
         temporary = Path(tempfile.mkdtemp(prefix=".", suffix=CLAIM, dir=parent))
         try:
-            written(temporary / JOURNAL, lambda file: file.write((json.dumps(facts, indent=1) + "\n").encode()))
+            write_atomic(temporary / JOURNAL, lambda file: file.write((json.dumps(facts, indent=1) + "\n").encode()))
             for attempt in range(1, 1000):
                 name = run_id if attempt == 1 else f"{run_id}-{attempt}"
                 folder = parent / f"{name}{SUFFIX}"
-                if not (parent / name).exists() and _renamed(temporary, folder):
+                if not (parent / name).exists() and _try_rename(temporary, folder):
                     return folder
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -168,7 +156,7 @@ def _claimed(parent: Path, run_id: str, facts: dict[str, Any]) -> Path:
     raise RunError(f"no free name for run {run_id} in {parent}")
 
 
-def _renamed(temporary: Path, folder: Path) -> bool:
+def _try_rename(temporary: Path, folder: Path) -> bool:
     """Rename a folder unless the name is taken, as it is by any folder that holds something."""
     try:
         temporary.rename(folder)
@@ -179,7 +167,7 @@ def _renamed(temporary: Path, folder: Path) -> bool:
     return True
 
 
-def _tidy(parent: Path) -> None:
+def _remove_stale_claims(parent: Path) -> None:
     """Remove what a training left that was killed while it took its name."""
     for left in parent.glob(f".*{CLAIM}"):
         with suppress(OSError):
@@ -188,7 +176,7 @@ def _tidy(parent: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _lock(folder: Path) -> Iterator[None]:
     """Hold an unfinished run for this process; the lock goes with the process, however that ends. Raises RunError where another has it."""
     with (folder / LOCK).open("w") as file:
         if os.name == "posix":

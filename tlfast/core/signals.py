@@ -11,13 +11,13 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def terminated(number: int, frame: Any) -> None:
+def raise_interrupt(number: int, frame: Any) -> None:
     """Handle SIGTERM as Ctrl-C is handled: what is half done is tidied away."""
     raise KeyboardInterrupt
 
 
 @contextmanager
-def deferred() -> Iterator[Callable[[], bool]]:
+def defer_interrupts() -> Iterator[Callable[[], bool]]:
     """Put off the first Ctrl-C or kill; yields a function that says whether there was one. Raises KeyboardInterrupt when the block ends after one.
 
     A second one raises it at once. Outside the main thread, which alone hears of signals, nothing changes.

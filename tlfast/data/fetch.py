@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from urllib.parse import urljoin, urlsplit
 
-from ..errors import ImageError
+from ..core.errors import ImageError
 
 SECONDS, BYTES, REDIRECTS = 20.0, 64 << 20, 5
 BLOCK = 1 << 16
@@ -46,37 +46,37 @@ def _get(address: str, allow_private: bool, deadline: float, limit: int) -> tupl
         raise ImageError(f"'{address}' is not an http(s) address")
     connection: http.client.HTTPConnection
     if parts.scheme == "https":
-        connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=_left(deadline), context=ssl.create_default_context())
+        connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=_time_left(deadline), context=ssl.create_default_context())
     else:
-        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=_left(deadline))
+        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=_time_left(deadline))
     connection._create_connection = _connector(allow_private)  # type: ignore[attr-defined]
     try:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("GET", target, headers={"User-Agent": AGENT, "Accept": "image/*"})
         answer = connection.getresponse()
         location = answer.getheader("Location", "") if answer.status in (301, 302, 303, 307, 308) else ""
-        return answer.status, location, b"" if location else _body(connection, answer, deadline, limit)
+        return answer.status, location, b"" if location else _read_body(connection, answer, deadline, limit)
     finally:
         connection.close()
 
 
-def _body(connection: http.client.HTTPConnection, answer: http.client.HTTPResponse, deadline: float, limit: int) -> bytes:
+def _read_body(connection: http.client.HTTPConnection, answer: http.client.HTTPResponse, deadline: float, limit: int) -> bytes:
     blocks: list[bytes] = []
     size = 0
     while True:
         if connection.sock is not None:  # http.client lets go of it where the server will close
-            connection.sock.settimeout(_left(deadline))
+            connection.sock.settimeout(_time_left(deadline))
         block = answer.read1(BLOCK)
         if not block:
             return b"".join(blocks)
-        _left(deadline)
+        _time_left(deadline)
         blocks.append(block)
         size += len(block)
         if size > limit:
             raise ImageError(f"more than {limit >> 20} MB")
 
 
-def _left(deadline: float) -> float:
+def _time_left(deadline: float) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
         raise ImageError("took too long")

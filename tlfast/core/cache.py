@@ -24,21 +24,21 @@ UNFINISHED_DAYS = 1.0
 ELSEWHERE = f"Free some space, name another folder in {ENVIRONMENT}, or use --store ram or --store off"
 
 
-def root() -> Path:
+def find_root() -> Path:
     """Return the folder of all that is kept: $TLFAST_CACHE, else `tlfast` in the user's cache folder."""
     if os.environ.get(ENVIRONMENT):
         return Path(os.environ[ENVIRONMENT]).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tlfast"
 
 
-def key(**parts: Any) -> str:
+def make_key(**parts: Any) -> str:
     """Return a name for what is made from `parts` (anything that JSON can hold) and from nothing else."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def find(kind: str, name: str) -> tuple[Path, dict[str, Any]] | None:
     """Return the folder kept under a name and what is said about it, or None where there is none or it is damaged."""
-    folder = root() / kind / name
+    folder = find_root() / kind / name
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         whole = all((folder / file).stat().st_size == size for file, size in about["files"].items())
@@ -48,12 +48,12 @@ def find(kind: str, name: str) -> tuple[Path, dict[str, Any]] | None:
 
 
 @contextmanager
-def writing(kind: str, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+def write_entry(kind: str, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Give a temporary folder to fill and a dict to describe it in; when the block ends well, `find` finds both.
 
     Where another process has kept the same meanwhile, its folder stays: both were made from the same.
     """
-    parent = root() / kind
+    parent = find_root() / kind
     parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
     about: dict[str, Any] = {}
@@ -69,34 +69,34 @@ def writing(kind: str, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def made(kind: str, name: str, fill: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
+def get_or_create(kind: str, name: str, fill: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
     """Return what is kept under a name; where there is none yet, let `fill` write it into a folder and say what it is. Raises DataError."""
     found = find(kind, name)
     if not found:
         try:
-            with writing(kind, name) as (folder, about):
+            with write_entry(kind, name) as (folder, about):
                 about.update(fill(folder))
         except OSError as error:
-            raise DataError(f"cannot keep {kind} in {root()}: {error.strerror or error}", ELSEWHERE) from error
+            raise DataError(f"cannot keep {kind} in {find_root()}: {error.strerror or error}", ELSEWHERE) from error
         found = find(kind, name)
     if not found:
-        raise DataError(f"the {kind} just written to {root()} are gone", ELSEWHERE)
+        raise DataError(f"the {kind} just written to {find_root()} are gone", ELSEWHERE)
     return found
 
 
-def remembered(kind: str, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def get_or_compute(kind: str, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return what `make` says, from an earlier time if it was asked before; where nothing can be kept it is asked every time."""
     found = find(kind, name)
     if found:
         return found[1]
     facts = make()
-    with suppress(OSError), writing(kind, name) as (_, about):
+    with suppress(OSError), write_entry(kind, name) as (_, about):
         about.update(facts)
     return facts
 
 
 @dataclass(frozen=True)
-class Kept:
+class CacheEntry:
     """One thing that is kept: its kind, its folder, its size in bytes, and when it was made or last found."""
 
     kind: str
@@ -105,31 +105,31 @@ class Kept:
     used: float  # seconds since 1970
 
 
-def entries() -> list[Kept]:
+def list_entries() -> list[CacheEntry]:
     """Return all that is kept, and what a killed command left unfinished (kind "unfinished"), the longest unused first.
 
     Only folders that this module names are looked at: the cache may share its place with files of the user's.
     """
-    found = [entry for folder in root().glob("*/*") if (entry := _entry(folder))]
+    found = [entry for folder in find_root().glob("*/*") if (entry := _read_entry(folder))]
     return sorted(found, key=lambda entry: entry.used)
 
 
-def _entry(folder: Path) -> Kept | None:
+def _read_entry(folder: Path) -> CacheEntry | None:
     whole, partial = NAME.fullmatch(folder.name), UNFINISHED.fullmatch(folder.name)
     if not folder.is_dir() or folder.is_symlink() or not ((whole and (folder / ABOUT).is_file()) or partial):
         return None
     files = [path.stat() for path in folder.rglob("*") if path.is_file()]
     used = max((max(stat.st_mtime, stat.st_atime) for stat in files), default=folder.stat().st_mtime)
-    return Kept("unfinished" if partial else folder.parent.name, folder, sum(stat.st_size for stat in files), used)
+    return CacheEntry("unfinished" if partial else folder.parent.name, folder, sum(stat.st_size for stat in files), used)
 
 
-def clear(kind: str = "", days: float = 0.0) -> list[Kept]:
+def clear(kind: str = "", days: float = 0.0) -> list[CacheEntry]:
     """Remove what is kept, of one kind if it is given, and not used for so many days; return what was removed.
 
     What is unfinished is left for a day, for a command may be at work on it.
     """
     now, removed = time.time(), []
-    for entry in entries():
+    for entry in list_entries():
         least = max(days, UNFINISHED_DAYS) if entry.kind == "unfinished" else days
         if kind in ("", entry.kind) and now - entry.used >= least * 86_400:
             shutil.rmtree(entry.folder, ignore_errors=True)

@@ -7,20 +7,16 @@ A `Task` brings its own defaults; `resolve` merges them all, once, into a frozen
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from .errors import UsageError, nearest
-from .results import Row
+from .errors import UsageError, suggest_name
 
 STRATEGIES = ("partial", "middle", "full")
-ENDS = {"0": "partial", "all": "full"}  # of the scale of --depth, and what each is called
+DEPTH_ENDS = {"0": "partial", "all": "full"}  # of the scale of --depth, and what each is called
 
 Check = Callable[[Any], str]  # returns what is wrong with a value, or ""
 
@@ -38,7 +34,7 @@ def between(low: float, high: float) -> Check:
     return lambda value: "" if low <= value <= high else f"must lie between {low} and {high}"
 
 
-def _rate(value: str) -> str:
+def _check_rate(value: str) -> str:
     if value == "auto":
         return ""
     try:
@@ -48,16 +44,16 @@ def _rate(value: str) -> str:
     return "" if 0 < rate <= 10 else "must be above 0 and at most 10"
 
 
-def _sizes(value: str) -> str:
+def _check_sizes(value: str) -> str:
     numbers = [int(part) if part.strip().isdigit() else 0 for part in value.split(",")] if value else [8]
     return "" if min(numbers) >= 8 and numbers == sorted(set(numbers)) else "must be growing numbers of at least 8, such as 64,80"
 
 
-def _depth(value: str) -> str:
+def _check_depth(value: str) -> str:
     return "" if value in ("", "auto") or re.fullmatch(r"[1-9]\d?", value) else "must be 0, a number of stages such as 3, all, or auto"
 
 
-def _regex(value: str) -> str:
+def _check_regex(value: str) -> str:
     try:
         re.compile(value)
     except re.error as error:
@@ -65,13 +61,13 @@ def _regex(value: str) -> str:
     return ""
 
 
-def _run_name(value: str) -> str:
+def _check_run_name(value: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9][\w.+-]*", value) and value != "latest":
         return ""
     return "must start with a letter or digit and hold only letters, digits, '.', '_', '+' and '-' (not 'latest')"
 
 
-LONGER = 2  # times the preset's epochs that --minutes may come to, unless epochs were typed
+EPOCHS_FACTOR = 2  # times the preset's epochs that --minutes may come to, unless epochs were typed
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ class Settings:
     label_col: str = setting("label", "CSV column of labels.", group="Data")
     split_col: str = setting("split", "CSV column of train/valid/test, if there is one.", group="Data")
     group_col: str = setting("group", "CSV column of groups that no split may divide, if there is one.", group="Data")
-    group_by: str = setting("", "Regular expression on the file name; what it matches is the image's group.", group="Data", check=_regex)
+    group_by: str = setting("", "Regular expression on the file name; what it matches is the image's group.", group="Data", check=_check_regex)
     fold: int | None = setting(
         None, "Which fold to hold out: the data's own folds where it has some, else one of 5 drawn folds.", group="Data", check=at_least(0)
     )
@@ -131,7 +127,7 @@ class Settings:
         "",
         "How deep to train: the classifier (0, as --partial), also the backbone's topmost N stages, all of it (as --full), or auto.",
         group="Training",
-        check=_depth,
+        check=_check_depth,
     )
     minutes: float | None = setting(
         None,
@@ -150,7 +146,7 @@ class Settings:
     )
     bs: int = setting(64, "Images in a batch.", group="Training", check=between(1, 65_536))
     accumulate: int = setting(1, "Batches whose gradients are added up before a step.", group="Training", check=between(1, 4096))
-    lr: str = setting("auto", "Learning rate; auto asks the learning-rate finder before each phase.", group="Training", check=_rate)
+    lr: str = setting("auto", "Learning rate; auto asks the learning-rate finder before each phase.", group="Training", check=_check_rate)
     class_weights: Literal["none", "balanced"] = setting("none", "Weigh rare classes up in the loss.", group="Training")
     label_smoothing: float = setting(0.0, "Share of the label spread over the other classes.", group="Training", check=between(0, 0.9))
     mixup: float = setting(0.0, "Mixup strength (alpha); 0 is off.", group="Training", check=between(0, 10))
@@ -158,7 +154,7 @@ class Settings:
     train_bn: bool = setting(
         False, "With --partial: train the classifier on images, BatchNorm adapting, as fastai does; slow, for nothing is kept.", group="Training"
     )
-    sizes: str = setting("", "With --full: smaller sizes to begin with, each for its share of the epochs, such as 64,80.", group="Training", check=_sizes)
+    sizes: str = setting("", "With --full: smaller sizes to begin with, each for its share of the epochs, such as 64,80.", group="Training", check=_check_sizes)
     ema: bool = setting(False, "With --full or --depth: judge and keep a moving average of the weights.", group="Training")
     amp: Literal["auto", "off", "bf16", "fp16"] = setting(
         "auto", "With --full or --depth: number format; auto takes the faster on a CPU, bf16 or fp16 on a GPU.", group="Training"
@@ -176,7 +172,7 @@ class Settings:
     onnx: bool = setting(True, "Also export model.onnx, which tlfast predict and other programs use, and check it.", group="Run")
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Where to train; auto takes a GPU where there is one.", group="Run")
     out: str = setting("exports", "Folder that holds the runs.", group="Run")
-    name: str = setting("", "Name of this run; by default time, strategy and arch.", group="Run", check=lambda v: _run_name(v) if v else "")
+    name: str = setting("", "Name of this run; by default time, strategy and arch.", group="Run", check=lambda v: _check_run_name(v) if v else "")
 
     @property
     def rate(self) -> float | None:
@@ -204,135 +200,38 @@ class Settings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
         """Rebuild from `run.json`; settings that this version does not know are an error, not a loss."""
-        return _checked(dict(values))
+        return build_settings(dict(values))
 
 
-@dataclass(frozen=True)
-class Source:
-    """One public place of a task's data: files to download and what is known of them."""
-
-    title: str
-    files: tuple[tuple[str, str], ...] = ()  # (address, file name to keep it under)
-    hub_dataset: str = ""  # a Hugging Face data set read from its parquet conversion
-    size: int | None = None  # bytes of the first file, roughly; a download more than 5 % off is refused
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is known of a data set: its classes, its best settings and where its images come from.
-
-    `classes` empty means: the data's own. `rows` reads a layout of the task's own from a folder, or returns None where the
-    folder is not laid out so; `arrange(source, target, beside)` turns a download (folder or file) and what lies beside it into a folder that
-    can be read; `make` draws the images from something that is installed already.
-    """
-
-    name: str
-    title: str
-    classes: tuple[str, ...] = ()
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    partial: Mapping[str, Any] = field(default_factory=dict)
-    middle: Mapping[str, Any] = field(default_factory=dict)  # beside what is said of full
-    full: Mapping[str, Any] = field(default_factory=dict)
-    licence: str = ""
-    homepage: str = ""
-    sources: tuple[Source, ...] = ()
-    by_hand: str = ""
-    rows: Callable[[Path, int | None], list[Row] | None] | None = None
-    arrange: Callable[[Path, Path, Path], None] | None = None
-    make: Callable[[Path], None] | None = None
-
-
-def declared() -> dict[str, dataclasses.Field]:
+def declared_settings() -> dict[str, dataclasses.Field]:
     """Return the settings that a user may give, by name: all fields with a declaration."""
     return {f.name: f for f in dataclasses.fields(Settings) if "help" in f.metadata}
 
 
-def types() -> dict[str, Any]:
+def setting_types() -> dict[str, Any]:
     """Return each setting's type, by name."""
     return get_type_hints(Settings)
 
 
-def flag(name: str) -> str:
+def flag_name(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def resolve(task: Task, strategy: str | None, flags: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Settings:
-    """Merge declaration < task < task's preset for the strategy < config file < flags, and check every value.
-
-    `flags` holds only what was typed. `--depth` is one scale with the strategies at its ends. Raises UsageError naming the flag.
-    """
-    config = dict(config or {})
-    config.pop("task", None)
-    if isinstance(config.get("full"), bool):  # as the flag is called
-        config.setdefault("strategy", "full" if config.pop("full") else "partial")
-    said, depth = config.pop("strategy", None), _depth_said(flags)
-    if strategy and depth and strategy != ENDS.get(depth, "middle"):
-        raise UsageError(f"--{strategy} and {'--depth' if 'depth' in flags else '--minutes'} are both given", "Leave one of them out")
-    depth = depth or ("" if strategy in ENDS.values() else _depth_said(config))
-    if not strategy:
-        strategy = ENDS.get(depth, "middle") if depth else said or "partial"
-    if strategy not in STRATEGIES:
-        raise UsageError(f"strategy is '{strategy}'", "Use one of: " + ", ".join(STRATEGIES))
-    preset = {"partial": task.partial, "middle": {**task.full, **task.middle}, "full": task.full}[strategy]
-    scale = {"strategy": strategy, "depth": (depth or "auto") if strategy == "middle" else ""}
-    settings = _checked({"task": task.name, **task.defaults, **preset, **config, **flags, **scale})
-    if settings.minutes is not None and "epochs" not in {**config, **flags}:
-        return dataclasses.replace(settings, most_epochs=LONGER * settings.epochs)
-    return settings
-
-
-def _depth_said(values: Mapping[str, Any]) -> str:
-    return str(values.get("depth") or ("auto" if values.get("minutes") is not None else ""))
-
-
-def read_config(path: str) -> dict[str, Any]:
-    """Read settings from a TOML file. Raises UsageError where it is missing or none."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--config {path}: {error.strerror}", "Give a TOML file of settings, such as: epochs = 5") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path} is not TOML: {error}", "One setting a line, such as: epochs = 5") from None
-    return {name.replace("-", "_"): value for name, value in values.items()}
-
-
-def read_manifest(path: str) -> dict[str, Any]:
-    """Read a run's `run.json`. Raises UsageError where it is missing or no such file."""
-    try:
-        manifest = json.loads(Path(path).read_text(encoding="utf-8"))
-        if isinstance(manifest["settings"]["task"], str) and isinstance(manifest["data"]["source"], str):
-            return manifest
-        raise ValueError("its settings name no task")
-    except OSError as error:
-        raise UsageError(f"--config {path}: {error.strerror}", "Give the run.json of a run, or a TOML file of settings") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"--config {path} is not the run.json of a run ({error})", "Give that of a run, or a TOML file of settings") from None
-
-
-def repeated(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run was made with, but for its name and place, which are taken; and where its images were."""
-    return {**{name: value for name, value in manifest["settings"].items() if name not in ("name", "out")}, "data": manifest["data"]["source"]}
-
-
-def _checked(values: dict[str, Any]) -> Settings:
+def build_settings(values: dict[str, Any]) -> Settings:
     known = {f.name for f in dataclasses.fields(Settings)}
     for name in values:
         if name not in known:
-            raise UsageError(f"unknown setting '{name}'", nearest(name, sorted(known)) or "See tlfast train --help")
-    fields, hints = declared(), types()
+            raise UsageError(f"unknown setting '{name}'", suggest_name(name, sorted(known)) or "See tlfast train --help")
+    fields, hints = declared_settings(), setting_types()
     for name, value in values.items():
         if name in fields:
-            values[name] = _typed(name, value, hints[name])
+            values[name] = _convert(name, value, hints[name])
             check = fields[name].metadata["check"]
             problem = check(values[name]) if check and values[name] is not None else ""
             if problem:
                 default = fields[name].default
                 ways = f"; by default it is {default!r}" if default not in ("", None) else ", or leave it out"
-                raise UsageError(f"{flag(name)} {value!s} {problem}", f"Give another value{ways}")
+                raise UsageError(f"{flag_name(name)} {value!s} {problem}", f"Give another value{ways}")
     settings = Settings(**values)
     if settings.fold is not None and settings.fold >= settings.folds:
         raise UsageError(f"--fold {settings.fold} must lie between 0 and {settings.folds - 1}")
@@ -345,31 +244,31 @@ def _checked(values: dict[str, Any]) -> Settings:
     return settings
 
 
-def _typed(name: str, value: Any, hint: Any) -> Any:
+def _convert(name: str, value: Any, hint: Any) -> Any:
     """Return `value` as the declared type, or raise UsageError: a config file can hold anything."""
     if get_origin(hint) is Literal:
-        return _choice(name, value, get_args(hint))
-    wanted = next(t for t in _members(hint) if t is not type(None))
-    if value is None and type(None) in _members(hint):
+        return _check_choice(name, value, get_args(hint))
+    wanted = next(t for t in _union_members(hint) if t is not type(None))
+    if value is None and type(None) in _union_members(hint):
         return None
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if wanted is str and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-        raise UsageError(f"{flag(name)} {value!r} is not {_article(wanted)}")
+        raise UsageError(f"{flag_name(name)} {value!r} is not {_describe_type(wanted)}")
     return value
 
 
-def _choice(name: str, value: Any, choices: Iterable[str]) -> Any:
+def _check_choice(name: str, value: Any, choices: Iterable[str]) -> Any:
     if value not in choices:
-        raise UsageError(f"{flag(name)} '{value}' is not one of: {', '.join(choices)}", nearest(str(value), list(choices)))
+        raise UsageError(f"{flag_name(name)} '{value}' is not one of: {', '.join(choices)}", suggest_name(str(value), list(choices)))
     return value
 
 
-def _members(hint: Any) -> tuple[Any, ...]:
+def _union_members(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) or (hint,)
 
 
-def _article(wanted: type) -> str:
+def _describe_type(wanted: type) -> str:
     return {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[wanted]

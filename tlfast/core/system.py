@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import mmap
 import os
 import platform
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -54,35 +51,6 @@ def release_pages(array: np.ndarray) -> None:
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
-@contextmanager
-def writing_whole(path: Path) -> Iterator[None]:
-    """Turn what torch and safetensors say of a disk that takes no more into an OSError that names the file."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:  # a RuntimeError, or a SafetensorError, which is derived from nothing
-        if isinstance(error.__context__, OSError):
-            raise OSError(error.__context__.errno, error.__context__.strerror, str(path)) from error
-        if any(words in str(error) for words in ("inline_container", "iostream error", "I/O error")):
-            raise OSError(errno.EIO, "it could not be written whole; is the disk full?", str(path)) from error
-        raise
-
-
-def move(source: Path, target: Path) -> None:
-    """Rename a file, but never onto another. Raises FileExistsError."""
-    try:
-        os.link(source, target)  # fails, as a rename does not, where there is something
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        if target.exists():
-            raise FileExistsError(f"{target} exists already") from None
-        os.rename(source, target)
-    else:
-        source.unlink()
-
-
 def hide_known_warnings() -> None:
     """Keep warnings out of sight that a user can do nothing about: fastai and timm still call `torch.jit.script` when they are imported."""
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
@@ -90,17 +58,17 @@ def hide_known_warnings() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # odd EXIF, pages that are cut off, many pixels: an image that cannot be used is named anyway
 
 
-def cores() -> int:
+def count_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def load() -> float:
+def load_average() -> float:
     """Return how many processes ran or wanted to, on average over the last minute; 0 where the system does not say."""
     return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else 0.0
 
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Return the installed version of Python and of each package that matters to a result."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
@@ -111,7 +79,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def memory_gib() -> float | None:
+def total_memory_gib() -> float | None:
     """Return the machine's memory in GiB, or None where it cannot be told."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from .results import KINDS, Finding, Row
+from .types import FINDING_KINDS, Finding, Row
 
 # Correlation of two images' thumbnails from which on they are the same picture, compressed, resized or brightened anew.
 ALIKE = 0.99
@@ -15,7 +15,7 @@ THUMBNAIL = 16  # pixels a side
 AT_ONCE = 8_000_000  # pairs, roughly, that are compared together: 32 MB
 
 
-def exact(rows: Sequence[Row], digests: Sequence[str]) -> list[Finding]:
+def find_exact(rows: Sequence[Row], digests: Sequence[str]) -> list[Finding]:
     """Return what is wrong with images of equal pixels: copies within a part, leaks across parts, conflicting labels.
 
     A copy is named beside the first of its part; a leak is an image of valid or test that training (or valid) has too; in a conflict every
@@ -27,13 +27,13 @@ def exact(rows: Sequence[Row], digests: Sequence[str]) -> list[Finding]:
     found = []
     for group in groups.values():
         if len(group) > 1:
-            found += [*_copies(group), *_leaks(group), *_conflicts(group)]
+            found += [*_find_copies(group), *_find_leaks(group), *_find_conflicts(group)]
     return found
 
 
-def remark(rows: Sequence[Row], digests: Mapping[str, str]) -> str:
+def describe_duplicates(rows: Sequence[Row], digests: Mapping[str, str]) -> str:
     """Say in a sentence how many images of the table are there twice, by digests of their pixels; "" where none is."""
-    counts = Counter(each.kind for each in exact(rows, [digests[row.path] for row in rows]))
+    counts = Counter(each.kind for each in find_exact(rows, [digests[row.path] for row in rows]))
     words = {
         "duplicate": ("is a copy", "are copies", "of another in the same part"),
         "leak": ("of the valid or test part is", "of the valid or test part are", "in training too"),
@@ -43,30 +43,30 @@ def remark(rows: Sequence[Row], digests: Mapping[str, str]) -> str:
     return f"among {len(rows):,} images {'; '.join(said)}" if said else ""
 
 
-def _copies(group: Sequence[Row]) -> Iterator[Finding]:
+def _find_copies(group: Sequence[Row]) -> Iterator[Finding]:
     first: dict[str, Row] = {}
     for row in group:
         if row.split in first:
-            yield finding("duplicate", row, first[row.split])
+            yield make_finding("duplicate", row, first[row.split])
         first.setdefault(row.split, row)
 
 
-def _leaks(group: Sequence[Row]) -> Iterator[Finding]:
+def _find_leaks(group: Sequence[Row]) -> Iterator[Finding]:
     first = {split: next((row for row in group if row.split == split), None) for split in ("train", "valid")}
     for row in group:
         earlier = first["train"] or (first["valid"] if row.split == "test" else None)
         if row.split in ("valid", "test") and earlier:
-            yield finding("leak", row, earlier)
+            yield make_finding("leak", row, earlier)
 
 
-def _conflicts(group: Sequence[Row]) -> Iterator[Finding]:
+def _find_conflicts(group: Sequence[Row]) -> Iterator[Finding]:
     for row in group:
         other = next((each for each in group if each.label != row.label), None)
         if other:
-            yield finding("conflict", row, other)
+            yield make_finding("conflict", row, other)
 
 
-def near(rows: Sequence[Row], digests: Sequence[str], thumbnails: np.ndarray) -> list[Finding]:
+def find_near(rows: Sequence[Row], digests: Sequence[str], thumbnails: np.ndarray) -> list[Finding]:
     """Return images that are nearly another one: near leaks, each pair across parts, near duplicates, each beside the likest of its part, and near
     conflicts, both of a pair with two labels.
 
@@ -75,30 +75,30 @@ def near(rows: Sequence[Row], digests: Sequence[str], thumbnails: np.ndarray) ->
     leaks: list[tuple[int, int, float]] = []
     likest: dict[int, tuple[float, int]] = {}
     conflicts: dict[int, tuple[float, int]] = {}
-    for i, j, likeness in _alike(thumbnails):
+    for i, j, likeness in _find_similar(thumbnails):
         if digests[i] == digests[j]:
             continue
         if rows[i].label != rows[j].label:
             for one, other in ((i, j), (j, i)):
                 conflicts[one] = max(conflicts.get(one, (0.0, 0)), (likeness, other))
-        later, earlier = (i, j) if _order(rows[i], i) > _order(rows[j], j) else (j, i)
+        later, earlier = (i, j) if _sort_key(rows[i], i) > _sort_key(rows[j], j) else (j, i)
         if rows[i].split != rows[j].split:
             leaks.append((later, earlier, likeness))
         else:
             likest[later] = max(likest.get(later, (0.0, 0)), (likeness, earlier))
     return [
-        *(finding("near conflict", rows[i], rows[j], likeness) for i, (likeness, j) in sorted(conflicts.items())),
-        *(finding("near leak", rows[i], rows[j], likeness) for i, j, likeness in sorted(leaks)),
-        *(finding("near duplicate", rows[i], rows[j], likeness) for i, (likeness, j) in sorted(likest.items())),
+        *(make_finding("near conflict", rows[i], rows[j], likeness) for i, (likeness, j) in sorted(conflicts.items())),
+        *(make_finding("near leak", rows[i], rows[j], likeness) for i, j, likeness in sorted(leaks)),
+        *(make_finding("near duplicate", rows[i], rows[j], likeness) for i, (likeness, j) in sorted(likest.items())),
     ]
 
 
-def _order(row: Row, place: int) -> tuple[int, int]:
+def _sort_key(row: Row, place: int) -> tuple[int, int]:
     """Sort training images before those that judge: it is the latter that a leak spoils."""
     return ("train", "valid", "test").index(row.split) if row.split in ("train", "valid", "test") else 3, place
 
 
-def _alike(thumbnails: np.ndarray) -> Iterator[tuple[int, int, float]]:
+def _find_similar(thumbnails: np.ndarray) -> Iterator[tuple[int, int, float]]:
     """Yield (i, j, correlation) of all pairs that are alike.
 
     Images are sorted along the line on which they differ most; two that are alike lie near one another on any line, so that each need be
@@ -126,9 +126,9 @@ def _alike(thumbnails: np.ndarray) -> Iterator[tuple[int, int, float]]:
         start = stop
 
 
-def finding(kind: str, row: Row, other: Row | None = None, value: float | None = None, reason: str = "") -> Finding:
+def make_finding(kind: str, row: Row, other: Row | None = None, value: float | None = None, reason: str = "") -> Finding:
     """Return a finding about an image, beside the other that it concerns; `kind` is one of `results.KINDS`."""
-    if kind not in KINDS:
+    if kind not in FINDING_KINDS:
         raise ValueError(kind)
     beside = (other.path, other.label, other.split) if other else ("", "", "")
     return Finding(kind, row.path, row.label, row.split, *beside, value, reason)

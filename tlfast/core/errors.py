@@ -62,7 +62,7 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
-def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
+def suggest_name(word: str, known: list[str] | tuple[str, ...]) -> str:
     """Return "Did you mean 'x'?" for the closest known name, or ""."""
     import difflib
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .errors import RunError, UsageError, nearest
-from .machine import move
+from .errors import RunError, UsageError, suggest_name
+from .files import move_file
 
 MANIFEST = "run.json"
 SEAL = "run.json.sha256"  # of the manifest, which holds all the others; sha256sum -c reads it
@@ -53,7 +52,7 @@ def check_writable(out: str, task: str, name: str) -> None:
     if name and (folder / name).exists():
         raise UsageError(f"a run named '{name}' exists already in {folder}", "Choose another --name; runs are never overwritten")
     missing = [path for path in (folder, folder.parent) if not path.exists()]
-    with _explained(out):
+    with _convert_os_errors(out):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -62,14 +61,14 @@ def check_writable(out: str, task: str, name: str) -> None:
 
 
 @contextmanager
-def writing(out: str, task: str, run_id: str, latest: bool = True) -> Iterator[tuple[Path, list[Path]]]:
+def create_run(out: str, task: str, run_id: str, latest: bool = True) -> Iterator[tuple[Path, list[Path]]]:
     """Give a temporary folder to fill; when the block ends well it becomes the run, and the task's latest unless that is not wanted.
 
     Yields (folder to fill, a list that holds the final folder afterwards). Where the id is taken, "-2", "-3"... is added.
     """
     parent = Path(out) / task
     published: list[Path] = []
-    with _explained(out):
+    with _convert_os_errors(out):
         parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{run_id}.", suffix=".partial", dir=parent))
         temporary.chmod(0o755)
@@ -100,10 +99,10 @@ def _find(reference: str, out: str) -> Run:
             return read(folder)
         if (folder / LATEST).is_file():
             return read(folder / (folder / LATEST).read_text(encoding="utf-8").strip())
-    matches = [run for run in folders(out) if run.name == reference]
+    matches = [run for run in list_folders(out) if run.name == reference]
     if matches:
         return read(max(matches, key=lambda folder: folder.stat().st_mtime))
-    raise _not_found(reference, out)
+    raise _not_found_error(reference, out)
 
 
 def read(folder: Path) -> Run:
@@ -118,49 +117,51 @@ def read(folder: Path) -> Run:
     return Run(folder, manifest)
 
 
-def checksums(folder: Path) -> dict[str, str]:
+def compute_checksums(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file of a run, by its path in the folder; the manifest, which will hold them, left out."""
     names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {name: _sha256(path) for name, path in names.items() if not name.startswith(".") and name not in (MANIFEST, SEAL)}
+    return {name: _hash_file(path) for name, path in names.items() if not name.startswith(".") and name not in (MANIFEST, SEAL)}
 
 
 def seal(folder: Path, manifest: dict[str, Any]) -> None:
     """Write `run.json`, which lists the SHA-256 of all the run's files, and its own SHA-256 beside it. The last thing written of a run."""
-    _write_sealed(folder, {**manifest, "files": checksums(folder)})
+    _write_sealed(folder, {**manifest, "files": compute_checksums(folder)})
 
 
 def _write_sealed(folder: Path, manifest: dict[str, Any]) -> None:
     text = (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
-    for name, content in ((MANIFEST, text), (SEAL, _seal_of(text))):
+    for name, content in ((MANIFEST, text), (SEAL, _format_seal(text))):
         temporary = folder / f".{name}"
         temporary.write_bytes(content)
         os.replace(temporary, folder / name)
 
 
-def add(run: Run, name: str, source: Path, facts: dict[str, Any]) -> Run:
+def add_file(run: Run, name: str, source: Path, facts: dict[str, Any]) -> Run:
     """Move a new file into a run, tell of it under `exports` in `run.json`, and seal the run again. Raises UsageError where it is there already."""
     target = run.folder / name
-    with _explained(str(run.folder)):
+    with _convert_os_errors(str(run.folder)):
         try:
-            move(source, target)
+            move_file(source, target)
         except FileExistsError:
-            left_over = name not in run.manifest.get("files", {}) and _sha256(target) == _sha256(source)  # by an export that was killed before it could tell
+            left_over = name not in run.manifest.get("files", {}) and _hash_file(target) == _hash_file(
+                source
+            )  # by an export that was killed before it could tell
             if not left_over:
                 raise UsageError(f"{target} exists already", "Nothing is overwritten: move it away first") from None
             source.unlink()
-        return _sealed_again(run, {"exports": {**run.manifest.get("exports", {}), name: facts}}, name)
+        return _update_seal(run, {"exports": {**run.manifest.get("exports", {}), name: facts}}, name)
 
 
-def note_test(run: Run, command: str, figures: dict[str, Any], *names: str) -> Run:
+def record_test_use(run: Run, command: str, figures: dict[str, Any], *names: str) -> Run:
     """Record in `run.json` that the test part was looked at, when and by what, with the SHA-256 of files that were written for it."""
     look = {"when": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": command, **figures}
-    with _explained(str(run.folder)):
-        return _sealed_again(run, {"test_looks": [*run.manifest.get("test_looks", []), look]}, *names)
+    with _convert_os_errors(str(run.folder)):
+        return _update_seal(run, {"test_looks": [*run.manifest.get("test_looks", []), look]}, *names)
 
 
-def _sealed_again(run: Run, changes: dict[str, Any], *names: str) -> Run:
+def _update_seal(run: Run, changes: dict[str, Any], *names: str) -> Run:
     """Change what `run.json` says, and list the SHA-256 of files that were written since."""
-    files = {**(run.manifest.get("files") or checksums(run.folder)), **{name: _sha256(run.folder / name) for name in names}}
+    files = {**(run.manifest.get("files") or compute_checksums(run.folder)), **{name: _hash_file(run.folder / name) for name in names}}
     manifest = {**run.manifest, **changes, "files": files}
     _write_sealed(run.folder, manifest)
     return Run(run.folder, manifest)
@@ -177,21 +178,21 @@ def verify(run: Run) -> None:
     path = run.folder / SEAL
     try:
         # First of all, for the manifest's word on the others counts only if it is whole itself.
-        if path.read_bytes() != _seal_of((run.folder / MANIFEST).read_bytes()):
+        if path.read_bytes() != _format_seal((run.folder / MANIFEST).read_bytes()):
             raise RunError(f"{run.folder / MANIFEST} does not fit its seal {SEAL}: one of the two is not as it was exported", UNVERIFIED)
         for name, digest in expected.items():
             path = run.folder / name
-            if _sha256(path) != digest:
+            if _hash_file(path) != digest:
                 raise RunError(f"{path} is not as it was exported: its SHA-256 is another", UNVERIFIED)
     except OSError as error:
         raise RunError(f"{path} belongs to the export and cannot be read ({error.strerror})", UNVERIFIED) from None
 
 
-def _seal_of(manifest: bytes) -> bytes:
+def _format_seal(manifest: bytes) -> bytes:
     return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
 
 
-def _sha256(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -199,18 +200,18 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def folders(out: str, task: str = "") -> list[Path]:
+def list_folders(out: str, task: str = "") -> list[Path]:
     """Return the folders of all finished runs, by task and then by id."""
     return sorted(manifest.parent for manifest in Path(out).glob(f"{task or '*'}/*/{MANIFEST}") if not manifest.parent.name.startswith("."))
 
 
-def listing(out: str, task: str = "") -> list[dict[str, Any]]:
+def list_runs(out: str, task: str = "") -> list[dict[str, Any]]:
     """Return what to show of every finished run, oldest first: id, task, strategy, arch, accuracy, macro F1, time and folder.
 
     A damaged run is left out. Raises RunError where a task is named that has no run.
     """
     rows = []
-    for folder in folders(out, task):
+    for folder in list_folders(out, task):
         try:
             run, metrics = read(folder), json.loads((folder / METRICS).read_text(encoding="utf-8"))
         except (RunError, OSError, ValueError):
@@ -221,36 +222,15 @@ def listing(out: str, task: str = "") -> list[dict[str, Any]]:
         scores = {"accuracy": metrics["accuracy"], "macro_f1": metrics["macro"]["f1"]}
         rows.append({"run": run.id, **chosen, **scores, "created": run.manifest["created"], "folder": str(folder)})
     if task and not rows:
-        raise _not_found(task, out)
+        raise _not_found_error(task, out)
     return sorted(rows, key=lambda row: row["created"])
 
 
-def write_csv(path: Path, rows: Sequence[Any]) -> None:
-    """Write dataclasses of one kind, at least one, under the names of their fields; an interval becomes two columns, a dict none."""
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.DictWriter(file, list(_cells(rows[0])))
-        writer.writeheader()
-        writer.writerows(map(_cells, rows))
-
-
-def _cells(row: Any) -> dict[str, Any]:
-    cells: dict[str, Any] = {}
-    for name, value in vars(row).items():
-        if isinstance(value, dict):
-            continue  # it is no cell; the JSON beside has it
-        cells |= {f"{name}_low": value[0], f"{name}_high": value[1]} if isinstance(value, tuple) else {name: value}
-    return cells
-
-
-def write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _not_found(reference: str, out: str) -> RunError:
-    known = sorted({name for folder in folders(out) for name in (folder.parent.name, folder.name)})
+def _not_found_error(reference: str, out: str) -> RunError:
+    known = sorted({name for folder in list_folders(out) for name in (folder.parent.name, folder.name)})
     if Path(reference).is_file():
         return RunError(f"{reference} is no run", "The run comes first, then the images: tlfast predict RUN IMAGE...; tlfast runs lists the runs")
-    hint = nearest(reference, known) or f"Train one first: tlfast train {reference}" + ("; tlfast runs lists the runs" if known else "")
+    hint = suggest_name(reference, known) or f"Train one first: tlfast train {reference}" + ("; tlfast runs lists the runs" if known else "")
     return RunError(f"no run '{reference}' in {out}", hint)
 
 
@@ -277,7 +257,7 @@ def _point_latest(parent: Path, run_id: str) -> None:
 
 
 @contextmanager
-def _explained(out: str) -> Iterator[None]:
+def _convert_os_errors(out: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:

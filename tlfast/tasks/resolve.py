@@ -1,0 +1,40 @@
+"""Merge declared defaults, task presets, a config file and flags into `Settings`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ..core.errors import UsageError
+from ..core.settings import DEPTH_ENDS, EPOCHS_FACTOR, STRATEGIES, Settings, build_settings
+from ..data.task import Task
+
+
+def resolve_settings(task: Task, strategy: str | None, flags: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Settings:
+    """Merge declaration < task < task's preset for the strategy < config file < flags, and check every value.
+
+    `flags` holds only what was typed. `--depth` is one scale with the strategies at its ends. Raises UsageError naming the flag.
+    """
+    config = dict(config or {})
+    config.pop("task", None)
+    if isinstance(config.get("full"), bool):  # as the flag is called
+        config.setdefault("strategy", "full" if config.pop("full") else "partial")
+    said, depth = config.pop("strategy", None), _requested_depth(flags)
+    if strategy and depth and strategy != DEPTH_ENDS.get(depth, "middle"):
+        raise UsageError(f"--{strategy} and {'--depth' if 'depth' in flags else '--minutes'} are both given", "Leave one of them out")
+    depth = depth or ("" if strategy in DEPTH_ENDS.values() else _requested_depth(config))
+    if not strategy:
+        strategy = DEPTH_ENDS.get(depth, "middle") if depth else said or "partial"
+    if strategy not in STRATEGIES:
+        raise UsageError(f"strategy is '{strategy}'", "Use one of: " + ", ".join(STRATEGIES))
+    preset = {"partial": task.partial, "middle": {**task.full, **task.middle}, "full": task.full}[strategy]
+    scale = {"strategy": strategy, "depth": (depth or "auto") if strategy == "middle" else ""}
+    settings = build_settings({"task": task.name, **task.defaults, **preset, **config, **flags, **scale})
+    if settings.minutes is not None and "epochs" not in {**config, **flags}:
+        return dataclasses.replace(settings, most_epochs=EPOCHS_FACTOR * settings.epochs)
+    return settings
+
+
+def _requested_depth(values: Mapping[str, Any]) -> str:
+    return str(values.get("depth") or ("auto" if values.get("minutes") is not None else ""))
