@@ -114,16 +114,18 @@ def measure_plain_loader(images: str, weights: str, augment: bool, size: int, ba
 def measure_our_loader(images: str, weights: str, augment: bool, size: int, batches: int) -> dict[str, float]:
     import torch
 
-    from tlfast import learner, tasks
+    from tlfast import tasks
     from tlfast.data import load_table, open_store
-    from tlfast.data.loaders import build_loaders
+    from tlfast.models import device as device_module
+    from tlfast.models import weights as weights_module
     from tlfast.tasks import resolve
+    from tlfast.training.loaders import build_loaders
 
     task = tasks.get_task("fer")
     chosen = resolve.resolve_settings(task, None, {"data": images, "size": size, "bs": BATCH, **({} if augment else {"augment": "none"})})
     table, store = open_store(load_table(task, chosen, Path(images)), chosen)
-    device = learner.pick_device("cpu")
-    return _rate(build_loaders(table, chosen, learner.IMAGENET, torch.device(device), store).train, batches)
+    device = device_module.pick_device("cpu")
+    return _rate(build_loaders(table, chosen, weights_module.IMAGENET_STATS, torch.device(device), store).train, batches)
 
 
 def _rate(loader: Any, batches: int) -> dict[str, float]:
@@ -201,10 +203,11 @@ def measure_bare_loop(images: str, weights: str, steps: int) -> dict[str, float]
     """Forward, backward and step on a batch that is in memory already, as fast as this machine does them."""
     import torch
 
-    from tlfast import learner
+    from tlfast.models import build
+    from tlfast.models import device as device_module
 
-    device = learner.pick_device("cpu")
-    model = learner.build_model(ARCH, 7, SIZE).to(device).train()
+    device = device_module.pick_device("cpu")
+    model = build.build_model(ARCH, 7, SIZE).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     x = torch.randn(BATCH, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     y = torch.randint(7, (BATCH,))

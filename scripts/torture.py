@@ -31,10 +31,7 @@ from safetensors.numpy import load_file
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tlfast.core import (
-    cache,
-    runs,  # noqa: E402 (the package of this checkout, installed or not)
-)
+from tlfast.core import cache, runs  # noqa: E402 (the package of this checkout, installed or not)
 from tlfast.core.errors import RunError  # noqa: E402
 
 # The number format is said, for which is the faster on so small a network is a matter of chance.

@@ -80,7 +80,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("TLFAST_WEIGHTS", raising=False)
 
     def run(*arguments: object) -> Outcome:
-        from tlfast.cli import app
+        from tlfast.cli.app import app
 
         result = CliRunner().invoke(app, [str(a) for a in arguments])
         if result.exception and not isinstance(result.exception, SystemExit):

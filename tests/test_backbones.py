@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tlfast import backbones
 from tlfast.core.errors import UsageError
+from tlfast.models import pretrained
 
 
 def test_order_of_resolution(tmp_path, monkeypatch):
@@ -11,29 +11,29 @@ def test_order_of_resolution(tmp_path, monkeypatch):
     given = tmp_path / "given.safetensors"
     given.touch()
     (tmp_path / "resnet50.safetensors").touch()
-    assert backbones.find_weights("resnet50", "auto").kind == "hub"
+    assert pretrained.find_weights("resnet50", "auto").kind == "hub"
     monkeypatch.setenv("TLFAST_WEIGHTS", str(tmp_path))
-    found = backbones.find_weights("resnet50", "auto")
+    found = pretrained.find_weights("resnet50", "auto")
     assert (found.kind, found.path) == ("folder", str(tmp_path / "resnet50.safetensors"))
-    assert backbones.find_weights("resnet18", "auto").kind == "hub"
-    assert backbones.find_weights("resnet50", str(given)).path == str(given)
-    assert backbones.find_weights("resnet50", "none").kind == "none"
+    assert pretrained.find_weights("resnet18", "auto").kind == "hub"
+    assert pretrained.find_weights("resnet50", str(given)).path == str(given)
+    assert pretrained.find_weights("resnet50", "none").kind == "none"
 
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UsageError, match=r"--weights none.pth: no such file"):
-        backbones.find_weights("resnet50", "none.pth")
+        pretrained.find_weights("resnet50", "none.pth")
     (tmp_path / "w.txt").touch()
     with pytest.raises(UsageError, match=r"'.txt' is not a weights file"):
-        backbones.find_weights("resnet50", str(tmp_path / "w.txt"))
+        pretrained.find_weights("resnet50", str(tmp_path / "w.txt"))
 
 
 def test_a_folder_that_is_not_there(monkeypatch):
     monkeypatch.setenv("TLFAST_WEIGHTS", "/no/such/place")
     with pytest.raises(UsageError, match="TLFAST_WEIGHTS is '/no/such/place', which is not a folder"):
-        backbones.find_weights("resnet50", "auto")
+        pretrained.find_weights("resnet50", "auto")
 
 
 def test_the_ways_out_are_three():
-    hint = backbones.ways_out("resnet50")
+    hint = pretrained.suggest_sources("resnet50")
     assert "--weights FILE" in hint and "TLFAST_WEIGHTS" in hint and "tlfast[embedded]" in hint

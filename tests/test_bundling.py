@@ -13,9 +13,10 @@ import pytest
 
 import tlfast
 from tests.conftest import TINY
-from tlfast import bundling, inference
+from tlfast.commands import export as export_module
 from tlfast.core import runs
 from tlfast.core.errors import RunError
+from tlfast.inference import onnx_model
 
 WITHOUT_TLFAST = "import sys, runpy; sys.modules['tlfast'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
 
@@ -37,7 +38,7 @@ def test_a_smaller_form_is_judged_sealed_and_can_be_used(run, cli, folder, flags
     path = run.folder / name
     assert export["megabytes"] == pytest.approx(path.stat().st_size / 1e6)
     # what was said of it is true of it
-    rows = [row for row in bundling._rows(run) if row.split == "valid"]
+    rows = [row for row in export_module._read_rows(run) if row.split == "valid"]
     small, whole = tlfast.load(path), tlfast.load("r")
     for classifier, said in ((small, export["accuracy"]), (whole, export["accuracy_before"])):
         assert sum(classifier.predict(row.path).label == row.label for row in rows) / 6 == pytest.approx(said)
@@ -63,7 +64,7 @@ def test_weights_are_eight_bits_wide(run, cli):
 
 
 def test_a_form_that_loses_is_refused_and_leaves_nothing(run, cli, monkeypatch):
-    monkeypatch.setattr(bundling, "_accuracy", lambda network, rows, phase, on_event: 0.5 if "int8" in phase else 0.52)
+    monkeypatch.setattr(export_module, "_measure_accuracy", lambda network, rows, phase, on_event: 0.5 if "int8" in phase else 0.52)
     before = sorted(path.name for path in run.folder.iterdir())
     outcome = cli("export", "r", "--quantize", "int8")
     assert outcome.code == 1 and "model.int8.onnx would lose 2.0 points of accuracy (0.5200 to 0.5000)" in " ".join(outcome.err.split())
@@ -101,5 +102,5 @@ def test_wrong_words(run, cli, folder):
     shutil.rmtree(folder / "red")
     gone = cli("export", "r", "--quantize", "int8")
     assert gone.code == 1 and "images are not there, the first: " in gone.err
-    (run.folder / inference.FILE).unlink()
+    (run.folder / onnx_model.FILE).unlink()
     assert cli("export", "r", "--half").code == 1 and "has no model.onnx" in cli("export", "r", "--half", "--no-verify").err

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import log_softmax, softmax
 from sklearn import metrics as skm
 
-from tlfast import calibration
+from tlfast.evaluation import calibration
 
 
 def simulated(n=4000, classes=5, temperature=2.5, seed=0):
@@ -22,11 +22,11 @@ def test_the_example_of_torchmetrics():
     """MulticlassCalibrationError's own documentation: 0.2000 in three bins."""
     p = np.array([[0.25, 0.20, 0.55], [0.55, 0.05, 0.40], [0.10, 0.30, 0.60], [0.90, 0.05, 0.05]])
     right = p.argmax(axis=1) == np.array([0, 1, 2, 0])
-    assert calibration.expected_error(calibration.reliability(p.max(axis=1), right, bins=3)) == pytest.approx(0.2)
+    assert calibration.expected_calibration_error(calibration.bin_reliability(p.max(axis=1), right, bins=3)) == pytest.approx(0.2)
 
 
 def test_bins_hold_their_upper_edge_and_all_images():
-    found = calibration.reliability(np.array([0.2, 0.2001, 0.4, 1.0, 0.0]), np.array([True, False, True, True, False]), bins=5)
+    found = calibration.bin_reliability(np.array([0.2, 0.2001, 0.4, 1.0, 0.0]), np.array([True, False, True, True, False]), bins=5)
     assert [(each.low, each.high, each.images) for each in found] == [(0.0, 0.2, 2), (0.2, 0.4, 2), (0.8, 1.0, 1)]
     assert found[0].accuracy == 0.5 and found[1].confidence == pytest.approx(0.30005)
 
@@ -39,7 +39,7 @@ def test_temperature_is_found_again():
 def test_temperature_is_the_best_there_is():
     said, labels = simulated(n=500)
     best = calibration.fit_temperature(said, labels)
-    losses = {t: calibration.log_loss(calibration.tempered(said, t), labels) for t in (best, 0.99 * best, 1.01 * best, 1.0)}
+    losses = {t: calibration.log_loss(calibration.apply_temperature(said, t), labels) for t in (best, 0.99 * best, 1.01 * best, 1.0)}
     assert min(losses, key=losses.get) == best
 
 
@@ -66,30 +66,30 @@ def test_temperature_is_scikit_learns():
         theirs = calibrator.CalibratedClassifierCV(frozen(Given().fit(said, labels)), method="temperature").fit(said, labels)
     except ValueError:
         pytest.skip("this scikit-learn has no temperature scaling")
-    ours = calibration.tempered(said, calibration.fit_temperature(said, labels))
+    ours = calibration.apply_temperature(said, calibration.fit_temperature(said, labels))
     assert theirs.predict_proba(said) == pytest.approx(ours, abs=2e-3)
 
 
 def test_probabilities_at_a_temperature():
     said = np.log([[0.5, 0.25, 0.25]])
-    assert calibration.tempered(said, 1.0) == pytest.approx(np.array([[0.5, 0.25, 0.25]]))
-    assert calibration.tempered(said, 0.5) == pytest.approx(np.array([[4, 1, 1]]) / 6)  # squares
-    assert calibration.tempered(np.array([[0.0, -1e6]]), 1.0) == pytest.approx(np.array([[1.0, 0.0]]))
+    assert calibration.apply_temperature(said, 1.0) == pytest.approx(np.array([[0.5, 0.25, 0.25]]))
+    assert calibration.apply_temperature(said, 0.5) == pytest.approx(np.array([[4, 1, 1]]) / 6)  # squares
+    assert calibration.apply_temperature(np.array([[0.0, -1e6]]), 1.0) == pytest.approx(np.array([[1.0, 0.0]]))
 
 
 def test_few_wrong_answers_fit_no_temperature():
     said = np.log(np.full((30, 2), [0.9, 0.1]))
     labels = np.array([0] * 21 + [1] * 9)
     assert calibration.fit_temperature(said, labels) == 1.0
-    assert calibration.cross_tempered(said, labels) == pytest.approx(np.exp(said))
+    assert calibration.cross_validate_temperature(said, labels) == pytest.approx(np.exp(said))
     assert calibration.fit_temperature(said, np.array([0] * 20 + [1] * 10)) != 1.0
 
 
 def test_calibrating_helps_on_images_that_were_not_fitted_to():
     said, labels = simulated(n=1000)
-    before, after = calibration.tempered(said, 1.0), calibration.cross_tempered(said, labels)
+    before, after = calibration.apply_temperature(said, 1.0), calibration.cross_validate_temperature(said, labels)
     assert (after.argmax(axis=1) == said.argmax(axis=1)).all() and after.sum(axis=1) == pytest.approx(1.0)
-    found = calibration.calibration(after, before, labels, calibration.fit_temperature(said, labels))
+    found = calibration.measure_calibration(after, before, labels, calibration.fit_temperature(said, labels))
     assert found.error < 0.05 < 0.15 < found.error_before
     assert calibration.log_loss(after, labels) < found.log_loss_before
 
@@ -99,31 +99,31 @@ def test_each_image_is_calibrated_without_itself():
     one = said[:1].copy()
     changed = said.copy()
     changed[0] = log_softmax(said[0] * 50)  # it would pull any temperature that it is fitted by
-    ratio = np.log(calibration.cross_tempered(changed, labels)[0, 1:] / calibration.cross_tempered(changed, labels)[0, 0])
-    plain = np.log(calibration.cross_tempered(said, labels)[0, 1:] / calibration.cross_tempered(said, labels)[0, 0])
+    ratio = np.log(calibration.cross_validate_temperature(changed, labels)[0, 1:] / calibration.cross_validate_temperature(changed, labels)[0, 0])
+    plain = np.log(calibration.cross_validate_temperature(said, labels)[0, 1:] / calibration.cross_validate_temperature(said, labels)[0, 0])
     assert one.shape == (1, 5) and ratio == pytest.approx(50 * plain, rel=1e-6)
 
 
 def test_log_loss_and_brier_score():
     said, labels = simulated(n=200, classes=3)
-    p = calibration.tempered(said, 1.0)
+    p = calibration.apply_temperature(said, 1.0)
     assert calibration.log_loss(p, labels) == pytest.approx(skm.log_loss(labels, p))
-    assert calibration.brier(p, labels) == pytest.approx(((p - np.eye(3)[labels]) ** 2).sum(axis=1).mean())
+    assert calibration.brier_score(p, labels) == pytest.approx(((p - np.eye(3)[labels]) ** 2).sum(axis=1).mean())
     assert np.isfinite(calibration.log_loss(np.array([[1.0, 0.0]]), np.array([1])))
 
 
 def test_coverage_by_hand():
     confidence, right = np.array([0.9, 0.8, 0.8, 0.6, 0.5]), np.array([True, True, False, True, False])
-    curve = calibration.coverage(confidence, right)
+    curve = calibration.coverage_curve(confidence, right)
     assert [(p.threshold, p.coverage, p.accuracy) for p in curve] == [
         (0.9, 0.2, 1.0), (0.8, 0.6, pytest.approx(2 / 3)), (0.6, 0.8, 0.75), (0.5, 1.0, 0.6),
     ]  # fmt: skip
-    assert calibration.at_accuracy(curve, 0.7).threshold == 0.6 and calibration.at_accuracy(curve, 0.95).coverage == 0.2
-    assert calibration.at_accuracy(calibration.coverage(confidence, np.zeros(5, bool)), 0.5) is None
+    assert calibration.threshold_at_accuracy(curve, 0.7).threshold == 0.6 and calibration.threshold_at_accuracy(curve, 0.95).coverage == 0.2
+    assert calibration.threshold_at_accuracy(calibration.coverage_curve(confidence, np.zeros(5, bool)), 0.5) is None
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_ends():
     said, labels = simulated(n=1001)
-    p = calibration.tempered(said, 1.0)
-    curve = calibration.calibration(p, p, labels, 1.0).curve
+    p = calibration.apply_temperature(said, 1.0)
+    curve = calibration.measure_calibration(p, p, labels, 1.0).curve
     assert len(curve) <= 102 and curve[0].coverage == pytest.approx(1 / 1001) and curve[-1].coverage == 1.0

@@ -9,9 +9,10 @@ import torch
 from fastai.callback.core import Callback
 
 from tests.test_training import resolved
-from tlfast import callbacks, precision, training
 from tlfast.core.errors import UsageError
 from tlfast.core.journal import Journal
+from tlfast.training import amp, trainer
+from tlfast.training.callbacks import requested
 
 
 class Seen(Callback):
@@ -37,10 +38,10 @@ class Seen(Callback):
 
 def watched(folder, **flags):
     task, chosen = resolved(folder, flags.pop("strategy", "full"), **{"epochs": 3, **flags})
-    with training.prepared(task, chosen, lambda event: None) as bench:
+    with trainer.prepare(task, chosen, lambda event: None) as bench:
         seen = Seen()
         bench.learn.add_cb(seen)
-        phases, _ = training.fit(bench, chosen, lambda event: None, Journal())
+        phases, _ = trainer.fit(bench, chosen, lambda event: None, Journal())
     return seen, phases[-1]
 
 
@@ -76,15 +77,15 @@ def test_the_faster_format_is_chosen_once(folder, monkeypatch):
         timed.append(shape[0])
         return {"off": 2.0, "bf16": 1.0 if shape[0] == 8 else 1.9}
 
-    monkeypatch.setattr(precision, "_seconds", seconds)
+    monkeypatch.setattr(amp, "_time_steps", seconds)
     assert [watched(folder, device="cpu", bs=bs)[1].precision for bs in (8, 8, 6)] == ["bf16", "bf16", "off"] and timed == [8, 6]
 
 
 def test_timing_leaves_the_model_as_it_was(folder):
     task, chosen = resolved(folder, "full")
-    with training.prepared(task, chosen, lambda event: None) as bench:
+    with trainer.prepare(task, chosen, lambda event: None) as bench:
         before = copy.deepcopy(bench.learn.model.state_dict())
-        assert all(seconds > 0 for seconds in precision._seconds(bench.learn, (chosen.bs, 3, chosen.size, chosen.size)).values())
+        assert all(seconds > 0 for seconds in amp._time_steps(bench.learn, (chosen.bs, 3, chosen.size, chosen.size)).values())
         after = bench.learn.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -93,10 +94,10 @@ def test_accumulated_batches_make_one_step(folder):
     steps = {}
     for count in (1, 3):
         task, chosen = resolved(folder, "full", accumulate=count, epochs=3)
-        with training.prepared(task, chosen, lambda event: None) as bench:
+        with trainer.prepare(task, chosen, lambda event: None) as bench:
             counter = Steps()
             bench.learn.add_cb(counter)
-            training.fit(bench, chosen, lambda event: None, Journal())
+            trainer.fit(bench, chosen, lambda event: None, Journal())
         steps[count] = counter.count
     assert steps[1] == 3 * steps[3] > 0
 
@@ -110,10 +111,10 @@ class Steps(Callback):
 
 def test_the_average_is_validated_and_training_goes_on_from_the_weights(folder):
     task, chosen = resolved(folder, "full", ema=True, epochs=3)
-    with training.prepared(task, chosen, lambda event: None) as bench:
+    with trainer.prepare(task, chosen, lambda event: None) as bench:
         watch = Averages()
         bench.learn.add_cb(watch)
-        training.fit(bench, chosen, lambda event: None, Journal())
+        trainer.fit(bench, chosen, lambda event: None, Journal())
     assert all(not torch.equal(a, b) for a, b in zip(watch.trained, watch.validated, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(watch.trained[:-1], watch.resumed, strict=True))
 
@@ -141,7 +142,7 @@ class Averages(Callback):
 
 
 def test_nothing_is_added_unasked(folder):
-    assert callbacks.asked_for(resolved(folder, "full")[1]) == []
+    assert requested.build_callbacks(resolved(folder, "full")[1]) == []
 
 
 @pytest.mark.parametrize("sizes", ["64,48", "4", "a", "16,16", "16,", "24,32"])
@@ -152,10 +153,10 @@ def test_wrong_sizes_are_refused(folder, sizes):
 
 def test_fastais_own_way_lets_batchnorm_adapt(folder):
     task, chosen = resolved(folder, "partial", train_bn=True)
-    with training.prepared(task, chosen, lambda event: None) as bench:
+    with trainer.prepare(task, chosen, lambda event: None) as bench:
         body = bench.learn.model[0]
         before = copy.deepcopy(body.state_dict())
-        (phase,), _ = training.fit(bench, chosen, lambda event: None, Journal())
+        (phase,), _ = trainer.fit(bench, chosen, lambda event: None, Journal())
         changed = {name.rsplit(".", 1)[0] for name, value in body.state_dict().items() if not torch.equal(before[name], value)}
         norms = {name for name, module in body.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
     assert phase.name == "head and BatchNorm" and phase.features is None and changed == norms

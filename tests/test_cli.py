@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, TINY, draw
-from tlfast import cli as commands
 from tlfast import tasks
+from tlfast.cli import app
 from tlfast.core import settings, system
 
-GROUPS = {"": commands.app, "data": commands.data_app}
+GROUPS = {"": app.app, "data": app.data_app}
 COMMANDS = [f"{group} {command.name}".strip() for group, app in GROUPS.items() for command in app.registered_commands]
 
 

@@ -11,10 +11,14 @@ import pytest
 from safetensors.torch import save_file
 
 from tests.conftest import TINY, draw
-from tlfast import comparison, features, learner, tasks, training
+from tlfast import tasks
+from tlfast.commands import compare, train
 from tlfast.core.errors import DataError
-from tlfast.outcomes import ArmDifference, ArmScore, CurvePoint
+from tlfast.evaluation import comparison
+from tlfast.evaluation.comparison import ArmDifference, ArmScore, CurvePoint
+from tlfast.models import build
 from tlfast.tasks import resolve
+from tlfast.training import features, trainer
 
 QUICK = [*TINY, "--epochs", 2, "--freeze-epochs", 1]
 
@@ -22,13 +26,13 @@ QUICK = [*TINY, "--epochs", 2, "--freeze-epochs", 1]
 @pytest.fixture
 def trainings(monkeypatch):
     """What is trained, as it is begun: (strategy, arch, fold, seed, share)."""
-    begun, fit = [], training.fit
+    begun, fit = [], trainer.fit
 
     def counted(bench, chosen, on_event, journal):
         begun.append((chosen.strategy, chosen.arch, chosen.fold, chosen.seed, chosen.train_pct))
         return fit(bench, chosen, on_event, journal)
 
-    monkeypatch.setattr(training, "fit", counted)
+    monkeypatch.setattr(train, "fit", counted)
     return begun
 
 
@@ -70,22 +74,22 @@ def test_nothing_is_trained_twice(cli, folder, trainings):
 
 
 def test_one_that_was_broken_off_goes_on(cli, folder, monkeypatch, trainings):
-    judge = training.judge
+    judge = trainer.predict_valid
 
     def broken(bench, chosen, on_event):
         raise DataError("pulled the plug")
 
-    monkeypatch.setattr(training, "judge", broken)
+    monkeypatch.setattr(train, "predict_valid", broken)
     assert cli("compare", folder, *QUICK).code == 1
-    monkeypatch.setattr(training, "judge", judge)
+    monkeypatch.setattr(train, "predict_valid", judge)
     assert cli("compare", folder, *QUICK, "--json").json["reused"] == 1
     assert [strategy for strategy, *_ in trainings] == ["partial", "full", "full"]
 
 
 def test_folds_judge_every_image_once_and_share_the_backbones_pass(cli, folder, trainings, monkeypatch, tmp_path):
-    made, make = [], features._made
-    monkeypatch.setattr(features, "_made", lambda *arguments: made.append(1) or make(*arguments))
-    body = learner.build_model("test_resnet", 3, 32)[0]
+    made, make = [], features._collect
+    monkeypatch.setattr(features, "_collect", lambda *arguments: made.append(1) or make(*arguments))
+    body = build.build_model("test_resnet", 3, 32)[0]
     save_file({name: tensor.contiguous() for name, tensor in body.state_dict().items()}, tmp_path / "w.safetensors")
     found = cli("compare", folder, *QUICK, "--weights", tmp_path / "w.safetensors", "--arms", "partial", "--folds", 3, "--seeds", 2, "--json").json
     assert found["arms"][0]["images"] == 36 and found["arms"][0]["trainings"] == 6
@@ -95,8 +99,8 @@ def test_folds_judge_every_image_once_and_share_the_backbones_pass(cli, folder, 
 
 
 def test_a_learning_curve_adds_images_and_shares_the_backbones_pass(cli, folder, trainings, monkeypatch):
-    made, make = [], features._made
-    monkeypatch.setattr(features, "_made", lambda *arguments: made.append(1) or make(*arguments))
+    made, make = [], features._collect
+    monkeypatch.setattr(features, "_collect", lambda *arguments: made.append(1) or make(*arguments))
     found = cli("compare", folder, *QUICK, "--arms", "partial", "--learning-curve", "25,50", "--json").json
     assert [point["share"] for point in found["curve"]] == [0.25, 0.5, 1.0]
     assert [point["images"] for point in found["curve"]] == [6, 15, 30]
@@ -108,7 +112,7 @@ def test_a_smaller_share_is_part_of_a_larger_one(folder):
     task = tasks.folder_task(folder)
 
     def kept(share):
-        table = comparison.load_table(task, resolve.resolve_settings(task, None, {"train_pct": share}), folder)
+        table = compare.load_table(task, resolve.resolve_settings(task, None, {"train_pct": share}), folder)
         assert len(table.rows) == 36 and len(table.part("valid")) == 6
         return {row.path for row in table.part("train")}
 
@@ -156,22 +160,22 @@ def difference(first, second, gain, shown):
 
 def test_verdicts():
     arms = [score("partial", 0.6, 10.0), score("full", 0.7, 55.0), score("other", 0.695, 60.0)]
-    assert comparison.verdict(arms[:2], [difference("full", "partial", 0.1, True)]) == (
+    assert comparison.write_verdict(arms[:2], [difference("full", "partial", 0.1, True)]) == (
         "full is better than partial by 10.0 points of accuracy (95 %: 8.0 to 12.0; p < 0.001), in 5.5 times its time, on 5,000 images."
     )
-    assert comparison.verdict(arms[1:], [difference("full", "other", 0.005, False)]) == (
+    assert comparison.write_verdict(arms[1:], [difference("full", "other", 0.005, False)]) == (
         "no difference shown between full and other (0.5 points of accuracy (95 %: -1.5 to 2.5; p = 0.400)), on 5,000 images."
     )
-    both = comparison.verdict(arms, [difference("full", "partial", 0.1, True), difference("full", "other", 0.005, False)])
+    both = comparison.write_verdict(arms, [difference("full", "partial", 0.1, True), difference("full", "other", 0.005, False)])
     assert both.startswith("full is better than partial by") and "; no difference shown between full and other" in both
-    assert comparison.verdict(arms[:1], []).startswith("partial is right on 60.0% of 5,000 images")
+    assert comparison.write_verdict(arms[:1], []).startswith("partial is right on 60.0% of 5,000 images")
 
 
 def test_where_curves_cross():
     def points(arm, *accuracies):
         return [CurvePoint(arm, share, 0, accuracy, (0, 1)) for share, accuracy in zip((0.05, 0.5, 1.0), accuracies, strict=True)]
 
-    (found,) = comparison.crossings([*points("partial", 0.5, 0.6, 0.62), *points("full", 0.4, 0.7, 0.8)])
+    (found,) = comparison.find_crossings([*points("partial", 0.5, 0.6, 0.62), *points("full", 0.4, 0.7, 0.8)])
     assert (found.better_below, found.better_above) == ("partial", "full")
     assert found.share == pytest.approx(0.05 * 10**0.5)  # halfway on a logarithmic scale
-    assert comparison.crossings([*points("a", 0.5, 0.6, 0.7), *points("b", 0.4, 0.5, 0.6)]) == []
+    assert comparison.find_crossings([*points("a", 0.5, 0.6, 0.7), *points("b", 0.4, 0.5, 0.6)]) == []

@@ -17,14 +17,18 @@ from timm.models.resnet import ResNet
 
 from tests.conftest import TINY
 from tests.test_training import resolved, weights_before_and_after
-from tlfast import activations, features, fitting, learner, planning, stages, tasks, training, wording
-from tlfast import timing as costs
+from tlfast import tasks
+from tlfast.cli import formatting
 from tlfast.core import cache, runs
 from tlfast.core.errors import DataError, UsageError
+from tlfast.core.events import Note
 from tlfast.core.journal import Journal
-from tlfast.data import loaders
-from tlfast.results import Choice, RateCurve
+from tlfast.models import build, stages
 from tlfast.tasks import resolve
+from tlfast.training import activations, features, loaders, lr_finder, phase, planner, profiler, trainer
+from tlfast.training.callbacks import progress
+from tlfast.training.strategies import depth
+from tlfast.training.types import DepthPlan, RateCurve
 
 SHORT = {"epochs": 2, "freeze_epochs": 1, "onnx": False}
 
@@ -32,9 +36,9 @@ SHORT = {"epochs": 2, "freeze_epochs": 1, "onnx": False}
 def trained(folder, on_event=lambda event: None, **flags):
     """Train in memory; return the network's weights and the phases."""
     task, chosen = resolved(folder, "middle", **{**SHORT, **flags})
-    with training.prepared(task, chosen, on_event) as bench:
-        chosen, _ = planning.settled(bench, chosen, on_event, Journal())
-        phases, _ = training.fit(bench, chosen, on_event, Journal())
+    with trainer.prepare(task, chosen, on_event) as bench:
+        chosen, _ = planner.settle_depth(bench, chosen, on_event, Journal())
+        phases, _ = trainer.fit(bench, chosen, on_event, Journal())
         return {name: value.clone() for name, value in bench.learn.model.state_dict().items()}, phases
 
 
@@ -93,11 +97,11 @@ def test_the_cache_changes_nothing_of_what_is_trained(folder, monkeypatch, arch)
             def __getitem__(self, chosen):
                 made.append(len(chosen))
                 with torch.no_grad():
-                    return body.eval()(learner.network_input(pixels[chosen])).numpy()
+                    return body.eval()(build.to_network_input(pixels[chosen])).numpy()
 
         return replace(kept, **{name: replace(getattr(kept, name), arrays=[Remade()]) for name in ("train", "valid")})
 
-    monkeypatch.setattr(training, "extract", uncached)
+    monkeypatch.setattr(depth, "extract", uncached)
     theirs, _ = trained(folder, **flags)
     assert sum(made) > 3 * 28 and [phase.name for phase in phases] == ["head", "upper stages"]
     start, _ = trained(folder, **{**flags, "epochs": 1, "lr": "1e-9"})
@@ -118,8 +122,8 @@ def test_the_cache_changes_nothing_of_what_is_trained(folder, monkeypatch, arch)
     ],
 )
 def test_known_backbones_at_three_depths(folder, arch, depths):
-    for depth in depths:
-        _, phases = trained(folder, arch=arch, depth=str(depth), epochs=1, views=2)
+    for count in depths:
+        _, phases = trained(folder, arch=arch, depth=str(count), epochs=1, views=2)
         assert [phase.name for phase in phases] == ["head", "upper stages"] and len(phases[1].epochs) == 1
 
 
@@ -158,18 +162,18 @@ def test_int8_takes_half_the_room(folder):
 
 def test_views_give_way_then_stages_where_there_is_no_room(folder):
     task, chosen = resolved(folder, "middle", depth="3", views=4)
-    with training.prepared(task, chosen, lambda event: None) as bench:
-        body, counts = bench.learn.model[0], features.image_counts(bench.table, chosen)
-        shapes = {d: activations.shape_of(stages.divided(body, chosen.arch, d, 32), 32) for d in (1, 2, 3)}
+    with trainer.prepare(task, chosen, lambda event: None) as bench:
+        body, counts = bench.learn.model[0], features.count_images(bench.table, chosen)
+        shapes = {d: activations.activation_shape(stages.split_at(body, chosen.arch, d, 32), 32) for d in (1, 2, 3)}
 
         def room(depth, views):
-            return activations.gigabytes(shapes[depth], sum(counts[:views]), chosen)
+            return activations.activation_gigabytes(shapes[depth], sum(counts[:views]), chosen)
 
         for wanted in ((3, 4), (3, 2), (2, 4), (2, 1)):
             limited = replace(chosen, cache_gb=room(*wanted) * 1.0001)
-            assert activations.affordable(bench, limited) == (str(wanted[0]), wanted[1]), wanted
+            assert activations.fit_to_disk(bench, limited) == (str(wanted[0]), wanted[1]), wanted
         with pytest.raises(UsageError, match="there is no room for the activations of a single stage") as caught:
-            activations.affordable(bench, replace(chosen, cache_gb=room(1, 1) / 2))
+            activations.fit_to_disk(bench, replace(chosen, cache_gb=room(1, 1) / 2))
     assert "topmost takes" in caught.value.message and caught.value.hint.startswith("Give more --cache-gb, or use")
 
 
@@ -200,16 +204,16 @@ def test_a_full_disk_while_activations_are_kept_leaves_nothing(folder, monkeypat
         (folder / features.FILE).write_bytes(next(batches).tobytes())
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(features, "_file", full)
+    monkeypatch.setattr(features, "_write_file", full)
     with pytest.raises(DataError, match="cannot keep features in .*: No space left on device"):
         trained(folder, depth="2")
     assert not [entry for entry in cache.list_entries() if entry.kind in ("features", "unfinished")]
 
 
 def test_what_is_read_ahead_keeps_its_order_and_its_errors():
-    assert list(activations.ahead(lambda i: i * i, range(7))) == [i * i for i in range(7)]
-    assert list(activations.ahead(lambda i: i, [])) == []
-    reader = activations.ahead(lambda i: 1 // (3 - i), range(7))
+    assert list(activations.read_ahead(lambda i: i * i, range(7))) == [i * i for i in range(7)]
+    assert list(activations.read_ahead(lambda i: i, [])) == []
+    reader = activations.read_ahead(lambda i: 1 // (3 - i), range(7))
     with pytest.raises(ZeroDivisionError):
         list(reader)
 
@@ -227,10 +231,10 @@ def test_an_epoch_takes_each_image_once_in_one_of_its_views():
 def test_a_flat_curve_gives_no_rate_by_chance():
     rates = [1e-5 * 10 ** (i / 12) for i in range(60)]
     flat = [1.6 + 0.01 * (i % 3) if rate < 1e-2 else 1.6 + 30 * rate for i, rate in enumerate(rates)]
-    assert fitting.edge(rates, flat) == pytest.approx(1.2e-2, rel=0.25)
-    assert fitting.edge(rates, [0.9, *flat[1:]]) == fitting.edge(rates, flat), "an easy first batch says nothing"
+    assert lr_finder.find_divergence(rates, flat) == pytest.approx(1.2e-2, rel=0.25)
+    assert lr_finder.find_divergence(rates, [0.9, *flat[1:]]) == lr_finder.find_divergence(rates, flat), "an easy first batch says nothing"
     falling = [3 - i / 60 for i in range(60)]
-    assert fitting.edge(rates, falling) == rates[-1]
+    assert lr_finder.find_divergence(rates, falling) == rates[-1]
 
 
 @pytest.mark.parametrize(
@@ -241,20 +245,20 @@ def test_the_finders_suggestion_has_a_lower_bound_well_below_where_the_loss_clim
     learn.recorder.lrs = [1e-5 * 10 ** (i / 12) for i in range(61)]
     learn.recorder.losses = [torch.tensor(1.0 if rate < climbs_from * 0.999 else 9.0) for rate in learn.recorder.lrs]
     monkeypatch.setattr(Learner, "lr_find", lambda self, **asked: SimpleNamespace(minimum=suggested), raising=False)
-    curve = fitting.find_rate(learn, fitting.PhasePlan("upper stages", 1, rate_scale=20.0, customary=customary), lambda event: None)
+    curve = lr_finder.find_rate(learn, phase.PhasePlan("upper stages", 1, rate_scale=20.0, customary=customary), lambda event: None)
     assert curve.suggestion == pytest.approx(found, rel=0.25)
-    assert curve.suggestion <= fitting.HIGHEST_RATE
+    assert curve.suggestion <= lr_finder.HIGHEST_RATE
 
 
 def test_the_head_of_a_depth_starts_from_some_of_the_images(folder, monkeypatch):
     monkeypatch.setattr(activations, "HEAD_IMAGES", 10)
     task, chosen = resolved(folder, "middle", depth="2", views=2)
-    with training.prepared(task, chosen, lambda event: None) as bench:
-        parts = stages.divided(bench.learn.model[0], chosen.arch, 2, 32)
+    with trainer.prepare(task, chosen, lambda event: None) as bench:
+        parts = stages.split_at(bench.learn.model[0], chosen.arch, 2, 32)
         kept = features.extract(parts.lower, bench, chosen, lambda event: None)
-        made = activations.features_of(kept, parts, lambda event: None)
+        made = activations.compute_features(kept, parts, lambda event: None)
         count = len(bench.table.part("train"))
-        every = parts.upper(learner.network_input(kept.train[torch.arange(count)])).detach()
+        every = parts.upper(build.to_network_input(kept.train[torch.arange(count)])).detach()
     assert len(made.train) == 10 < count and len(made.valid) == len(bench.table.part("valid")) == made.cost.images - 10
     nearest = torch.cdist(made.train[torch.arange(10)], every).min(dim=1)
     assert nearest.values.max() < 1e-2 and len(set(nearest.indices.tolist())) > 5, "they are the plain view of images all over"
@@ -287,13 +291,17 @@ def test_too_few_minutes_train_the_classifier_and_say_so(cli, folder):
 
 @pytest.mark.parametrize(("minutes", "epochs"), [(500, 2), (0.1, 1)])
 def test_minutes_beside_a_depth_choose_views_and_epochs_only(folder, monkeypatch, minutes, epochs):
-    monkeypatch.setattr(planning, "timed", lambda *given: costs.Timings([timing("0", 1e-5), timing("2", 0.1, 0.2), timing("all", 0.2)], 1e-4, 1e-5))
+    monkeypatch.setattr(planner, "time_depths", lambda *given: profiler.Timings([timing("0", 1e-5), timing("2", 0.1, 0.2), timing("all", 0.2)], 1e-4, 1e-5))
     task, chosen = resolved(folder, "middle", depth="2", minutes=minutes, epochs=2)
     said = []
-    with training.prepared(task, chosen, lambda event: None) as bench:
-        settled, plan = planning.settled(bench, chosen, said.append, Journal())
+    with trainer.prepare(task, chosen, lambda event: None) as bench:
+        settled, plan = planner.settle_depth(bench, chosen, said.append, Journal())
     assert settled.depth == "2" and settled.epochs == epochs and [choice.depth for choice in plan if choice.chosen] == ["2"]
-    notes = [event.note for event in said if event.note.startswith("--depth 2 does not end within 0.1 minutes; one epoch of --depth 2 takes")]
+    notes = [
+        event.note
+        for event in said
+        if isinstance(event, Note) and event.note.startswith("--depth 2 does not end within 0.1 minutes; one epoch of --depth 2 takes")
+    ]
     assert len(notes) == (minutes < 1)
 
 
@@ -301,24 +309,24 @@ def test_epochs_that_were_settled_stay_so_after_an_interruption():
     journal, curve = Journal(), RateCurve([], [], 1e-3, step=0.01)
 
     def epochs(ending, found=curve):
-        return fitting._paced(fitting.PhasePlan("upper stages", 5, epochs_in_time=ending), found, lambda event: None, journal).epochs
+        return phase._adjust_epochs(phase.PhasePlan("upper stages", 5, epochs_in_time=ending), found, lambda event: None, journal).epochs
 
     assert epochs(lambda step: 9, None) == 5, "without a finder the plan stands"
     assert epochs(lambda step: round(0.03 / step)) == 3
     assert epochs(lambda step: 9) == 3
 
 
-@pytest.mark.parametrize(("until", "rounds"), [(0.0, 1), (float("inf"), costs.ROUNDS)])
+@pytest.mark.parametrize(("until", "rounds"), [(0.0, 1), (float("inf"), profiler.ROUNDS)])
 def test_no_round_of_timing_begins_too_late(until, rounds):
     said, drawn = [], iter(range(100))
-    assert costs._in_turns({"one": lambda: [float(next(drawn))], "other": lambda: [5.0, 7.0]}, until, said.append) == {"one": rounds // 2, "other": 6.0}
-    assert [event.done for event in said] == [*range(2 * rounds), 2 * costs.ROUNDS] and next(drawn) == rounds
+    assert profiler._run_in_turns({"one": lambda: [float(next(drawn))], "other": lambda: [5.0, 7.0]}, until, said.append) == {"one": rounds // 2, "other": 6.0}
+    assert [event.done for event in said] == [*range(2 * rounds), 2 * profiler.ROUNDS] and next(drawn) == rounds
 
 
 def test_what_was_predicted_is_said_with_its_epochs():
-    choice, chosen = Choice("2", "", 100.0, 0.0, 2, 9, 60.0), resolve.resolve_settings(tasks.get_task("fer"), None, {"depth": "2", "epochs": 7})
-    assert wording._predicted(choice, chosen) == "60.0 were predicted for 9 epochs"
-    assert wording._predicted(choice, replace(chosen, epochs=9)) == "60.0 were predicted"
+    choice, chosen = DepthPlan("2", "", 100.0, 0.0, 2, 9, 60.0), resolve.resolve_settings(tasks.get_task("fer"), None, {"depth": "2", "epochs": 7})
+    assert formatting._format_predicted(choice, chosen) == "60.0 were predicted for 9 epochs"
+    assert formatting._format_predicted(choice, replace(chosen, epochs=9)) == "60.0 were predicted"
 
 
 def test_a_plan_without_training_shows_the_depths_once(cli, folder):
@@ -328,20 +336,20 @@ def test_a_plan_without_training_shows_the_depths_once(cli, folder):
 
 def test_timings_that_contradict_each_other_are_told_of():
     said = []
-    steady = [Choice(depth, "", speed, 0.0, 1, 8, 60.0) for depth, speed in (("0", 9e4), ("1", 900.0), ("2", 1000.0), ("all", 300.0))]
-    planning._warn_of_noise(steady, said.append)
+    steady = [DepthPlan(depth, "", speed, 0.0, 1, 8, 60.0) for depth, speed in (("0", 9e4), ("1", 900.0), ("2", 1000.0), ("all", 300.0))]
+    planner._warn_of_noise(steady, said.append)
     assert not said
-    planning._warn_of_noise([*steady[:2], replace(steady[2], images_per_second=1200.0), steady[3]], said.append)
-    assert [event.note for event in said] == [
+    planner._warn_of_noise([*steady[:2], replace(steady[2], images_per_second=1200.0), steady[3]], said.append)
+    assert [event.note for event in said if isinstance(event, Note)] == [
         "the timings contradict each other (depth 1 900 images/s, depth 2 1,200): if other work is running, the plan is worth little"
     ]
 
 
 def timing(depth, step, lower=0.0):
-    return costs.Timing(depth, "", step, lower, 0.001, [11_000, *[10_000] * 7])
+    return profiler.Timing(depth, "", step, lower, 0.001, [11_000, *[10_000] * 7])
 
 
-WORK = planning._Work(10_000, 1_000, costs.Timings([timing("all", 0.008)], augment=0.0002, head=0.00005), gone=10.0)
+WORK = planner.Work(10_000, 1_000, profiler.Timings([timing("all", 0.008)], augment=0.0002, head=0.00005), gone=10.0)
 
 
 @pytest.mark.parametrize(
@@ -349,11 +357,11 @@ WORK = planning._Work(10_000, 1_000, costs.Timings([timing("all", 0.008)], augme
 )
 def test_a_plan_takes_nearly_all_epochs_first_then_views(seconds, views, epochs):
     chosen = resolve.resolve_settings(tasks.get_task("fer"), None, {"minutes": seconds / 60, "views": 4})
-    plan = planning._fitted(timing("3", 0.003, 0.001), WORK, chosen, seconds)
+    plan = planner._fit_to_time(timing("3", 0.003, 0.001), WORK, chosen, seconds)
     assert (plan.views, plan.epochs) == (views, epochs)
     assert (plan.seconds <= seconds) == bool(epochs)
     typed = resolve.resolve_settings(tasks.get_task("fer"), None, {"minutes": seconds / 60, "views": 4, "epochs": 8})
-    assert planning._fitted(timing("3", 0.003, 0.001), WORK, typed, seconds).epochs == min(epochs, 8)
+    assert planner._fit_to_time(timing("3", 0.003, 0.001), WORK, typed, seconds).epochs == min(epochs, 8)
 
 
 @pytest.mark.parametrize(
@@ -361,9 +369,9 @@ def test_a_plan_takes_nearly_all_epochs_first_then_views(seconds, views, epochs)
     [("auto", 1e-6, 1e9, 1), ("2", 1e-6, 1e9, 1), ("2", 10.0, 1e-9, 2)],  # seconds an image: as timed for the plan, as the finder saw them
 )
 def test_the_finders_steps_say_how_many_epochs_end_in_time(cli, folder, monkeypatch, depth, planned, found, epochs):
-    timings = costs.Timings([timing("0", 1e-6), timing("2", planned), timing("all", planned)], 1e-6, 1e-6)
-    monkeypatch.setattr(planning, "timed", lambda *given: timings)
-    monkeypatch.setattr(fitting.Watch, "step_seconds", found)
+    timings = profiler.Timings([timing("0", 1e-6), timing("2", planned), timing("all", planned)], 1e-6, 1e-6)
+    monkeypatch.setattr(planner, "time_depths", lambda *given: timings)
+    monkeypatch.setattr(progress.ProgressCallback, "step_seconds", found)
     outcome = cli("train", folder, *TINY, "--lr", "auto", "--depth", depth, "--minutes", 3, "--epochs", 2, "--freeze-epochs", 0, "--json")
     result = outcome.json
     assert result["settings"]["depth"] == ("" if depth == "auto" else "2"), "it is all layers that the time suffices for, by the plan"
@@ -383,15 +391,15 @@ def test_the_finders_steps_say_how_many_epochs_end_in_time(cli, folder, monkeypa
     ],
 )
 def test_the_deepest_that_fits_with_nearly_all_its_epochs(epochs, best):
-    found = [Choice(str(depth), "", 100.0, 0.0, 2, count, 60.0) for depth, count in enumerate(epochs)]
-    assert planning._best(found, [i for i, count in enumerate(epochs) if count], 8) == best
+    found = [DepthPlan(str(depth), "", 100.0, 0.0, 2, count, 60.0) for depth, count in enumerate(epochs)]
+    assert planner._choose_depth(found, [i for i, count in enumerate(epochs) if count], 8) == best
 
 
 def test_predictions_grow_with_the_work():
     chosen = resolve.resolve_settings(tasks.get_task("fer"), None, {"depth": "auto"})
 
     def predict(step=0.003, **changes):
-        return planning._predicted(timing("3", step, 0.001), WORK, replace(chosen, **changes)).seconds
+        return planner._predict_plan(timing("3", step, 0.001), WORK, replace(chosen, **changes)).seconds
 
     assert predict(epochs=9) - predict(epochs=8) == pytest.approx(10_000 * 0.003 + 1_000 * 0.001)
     assert predict(views=5) - predict(views=4) == pytest.approx(10_000 * (0.001 + 0.0002))

@@ -7,13 +7,13 @@ import pytest
 from scipy.special import softmax
 from sklearn import metrics as skm
 
-from tlfast import calibration, evaluation
-from tlfast.evaluation import most_confused
-from tlfast.results import Predictions
+from tlfast.evaluation import calibration, metrics
+from tlfast.evaluation.metrics import most_confused
+from tlfast.evaluation.types import Predictions
 
 
 def evaluate(probabilities, labels, classes, split, temperature=1.0):
-    return evaluation.evaluate(Predictions([], classes, np.log(probabilities), labels), split, temperature)
+    return metrics.evaluate(Predictions([], classes, np.log(probabilities), labels), split, temperature)
 
 
 def one_hot(predicted, classes, sure=0.8):
@@ -60,7 +60,7 @@ def test_every_figure_beside_scikit_learn():
     said = random_case(500, 7)
     p = softmax(said.log_probabilities.astype(float), axis=1)
     guess = p.argmax(axis=1)
-    found = evaluation.evaluate(said, "test", 1.0)
+    found = metrics.evaluate(said, "test", 1.0)
     assert found.roc_auc == pytest.approx(skm.roc_auc_score(said.labels, p, multi_class="ovr", average="macro"))
     assert found.average_precision == pytest.approx(skm.average_precision_score(np.eye(7)[said.labels], p, average="macro"))
     assert found.kappa == pytest.approx(skm.cohen_kappa_score(said.labels, guess))
@@ -75,7 +75,7 @@ def test_every_figure_beside_scikit_learn():
 
 def test_a_given_temperature_is_used_and_a_fitted_one_said():
     said = random_case(600, 4)
-    given, fitted = evaluation.evaluate(said, "test", 2.0), evaluation.evaluate(said, "valid")
+    given, fitted = metrics.evaluate(said, "test", 2.0), metrics.evaluate(said, "valid")
     assert given.calibration.temperature == 2.0
     assert given.log_loss == pytest.approx(skm.log_loss(said.labels, softmax(said.log_probabilities / 2.0, axis=1)), rel=1e-5)
     assert fitted.calibration.temperature == pytest.approx(calibration.fit_temperature(said.log_probabilities, said.labels))
@@ -93,7 +93,7 @@ def test_two_classes_and_a_single_one():
 def test_many_classes_and_predictions_take_no_more_memory_than_they_must():
     said = random_case(50_000, 100)
     tracemalloc.start()
-    found = evaluation.evaluate(said, "valid")
+    found = metrics.evaluate(said, "valid")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found.top["5"] > found.accuracy and peak < 1.5e9

@@ -13,10 +13,14 @@ from safetensors import safe_open
 
 import tlfast
 from tests.conftest import draw
-from tlfast import exporting, learner, portable, prediction, tasks
+from tlfast import tasks
 from tlfast.core import runs
 from tlfast.core.errors import RunError, UsageError
+from tlfast.export import metadata, onnx, weights
+from tlfast.inference import classifier as classifier_module
+from tlfast.models import build
 from tlfast.tasks import resolve
+from tlfast.training import records
 
 STATS = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 CLASSES = ("ant", "bee", "cat")
@@ -40,12 +44,12 @@ def saved(tmp_path):
         task = tasks.folder_task(tmp_path)
         chosen = resolve.resolve_settings(task, None, {"arch": "test_resnet", "size": 32, "weights": "none", **flags})
         torch.manual_seed(3)
-        model = learner.build_model("test_resnet", 3, 32)
+        model = build.build_model("test_resnet", 3, 32)
         with runs.create_run(str(tmp_path / "out"), "t", "r") as (folder, published):
-            exporting.save_model(folder, model, CLASSES, chosen, STATS)
-            about = exporting.portrait(chosen, CLASSES, "r", "none", "none: not pretrained")
-            portable.save(folder / "model.onnx", model, chosen, STATS, about)
-            runs.seal(folder, exporting.manifest(chosen, CLASSES, STATS))
+            weights.save_model(folder, model, CLASSES, chosen, STATS)
+            about = metadata.describe_model(chosen, CLASSES, "r", "none", "none: not pretrained")
+            onnx.export_onnx(folder / "model.onnx", model, chosen, STATS, about)
+            runs.seal(folder, records.build_manifest(chosen, CLASSES, STATS))
         return published[0]
 
     return save
@@ -58,7 +62,7 @@ def test_learner_opens_in_plain_fastai_and_says_the_same(saved, tmp_path, flags)
     done = subprocess.run([sys.executable, "-c", PLAIN_FASTAI, str(folder / "learner.pkl"), *pictures], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     answers = json.loads(done.stdout.strip().splitlines()[-1])
-    classifier = prediction.load(folder)
+    classifier = classifier_module.load(folder)
     for picture, (label, probabilities) in zip(pictures, answers, strict=True):
         ours = classifier.predict(picture)
         assert label == ours.label
@@ -77,7 +81,7 @@ def test_a_cut_weights_file_is_an_error(saved):
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
     with pytest.raises(RunError, match=r"model.safetensors cannot be loaded"):
-        exporting.load_model(runs.read(folder))
+        weights.load_model(runs.read(folder))
 
 
 PICKLE = b"cos\nmkdir\n(S'opened'\ntR."  # makes the folder `opened`
@@ -87,8 +91,8 @@ def test_loading_never_opens_the_pickle(saved, monkeypatch):
     folder = saved()
     monkeypatch.chdir(folder)
     (folder / "learner.pkl").write_bytes(PICKLE)
-    assert prediction.load(folder, verify=False).predict(np.zeros((8, 8, 3), np.uint8)).label in CLASSES
-    exporting.load_model(runs.read(folder))
+    assert classifier_module.load(folder, verify=False).predict(np.zeros((8, 8, 3), np.uint8)).label in CLASSES
+    weights.load_model(runs.read(folder))
     for trust in (False, True):
         with pytest.raises(RunError, match=r"learner.pkl is not as it was exported"):
             tlfast.load(folder, backend="fastai", trust=trust)
@@ -117,7 +121,7 @@ def test_a_flipped_byte_in_any_file_is_refused_by_name(saved):
         for place in (0, len(whole) // 2, len(whole) - 1):
             path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
             with pytest.raises(RunError, match=re.escape(path.name)):
-                prediction.load(folder)
+                classifier_module.load(folder)
         path.write_bytes(whole)
     runs.verify(runs.read(folder))
 
@@ -128,5 +132,5 @@ def test_a_file_that_is_gone_is_refused_by_name(saved):
         whole = path.read_bytes()
         path.unlink()
         with pytest.raises(RunError, match=re.escape(path.name) if path.name != "run.json" else "no run"):
-            prediction.load(folder)
+            classifier_module.load(folder)
         path.write_bytes(whole)

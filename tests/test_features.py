@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from tests.test_training import resolved
-from tlfast import features, probe, training
+from tlfast.commands import train
 from tlfast.core.errors import DataError
 from tlfast.core.journal import Journal
+from tlfast.training import features, trainer
+from tlfast.training import head as head_module
 
 
 def extracted(bench, chosen, events=None):
@@ -26,7 +28,7 @@ def rows(part):
 @pytest.mark.parametrize("store", ["disk", "ram", "off"])
 def test_first_view_is_plain(folder, store):
     task, chosen = resolved(folder, "partial", views=3, store=store)
-    with training.prepared(task, chosen, lambda event: None) as bench:
+    with trainer.prepare(task, chosen, lambda event: None) as bench:
         found = extracted(bench, chosen)
         plain = extracted(bench, replace(chosen, augment="none"))
         n = len(bench.table.part("train"))
@@ -45,7 +47,7 @@ def test_a_second_run_finds_them_and_one_with_more_views_adds_to_them(folder):
     task, chosen = resolved(folder, "partial", views=2)
     costs = []
     for views in (2, 2, 3):
-        with training.prepared(task, chosen, lambda event: None) as bench:
+        with trainer.prepare(task, chosen, lambda event: None) as bench:
             found = extracted(bench, replace(chosen, views=views))
         costs.append((found.cost.images, found.cost.kept))
     total, train = len(bench.table.rows), len(bench.table.part("train"))
@@ -53,7 +55,7 @@ def test_a_second_run_finds_them_and_one_with_more_views_adds_to_them(folder):
 
 
 def test_kept_features_train_to_the_same_figures(folder, tmp_path):
-    results = [training.train(*resolved(folder, "partial", out=str(tmp_path / "out"), lr="auto")) for _ in range(2)]
+    results = [train.train_run(*resolved(folder, "partial", out=str(tmp_path / "out"), lr="auto")) for _ in range(2)]
     assert results[1].phases[0].features.images == 0 < results[0].phases[0].features.images
     assert results[0].evaluation == results[1].evaluation
     assert [row.train_loss for row in results[0].phases[0].epochs] == [row.train_loss for row in results[1].phases[0].epochs]
@@ -63,7 +65,7 @@ def test_folds_share_them(folder):
     kept = []
     for fold in range(3):
         task, chosen = resolved(folder, "partial", fold=fold)
-        with training.prepared(task, chosen, lambda event: None) as bench:
+        with trainer.prepare(task, chosen, lambda event: None) as bench:
             found = extracted(bench, chosen)
         kept.append(found.cost.images)
         assert len(found.valid) + len(found.train) // chosen.views == len(bench.table.rows)
@@ -74,7 +76,7 @@ def test_folds_share_them(folder):
 def test_another_view_is_made_anew(folder, flags):
     for i, changed in enumerate(({}, flags)):
         task, chosen = resolved(folder, "partial", **changed)
-        with training.prepared(task, chosen, lambda event: None) as bench:
+        with trainer.prepare(task, chosen, lambda event: None) as bench:
             cost = extracted(bench, chosen).cost
         assert cost.images if i == 0 else cost.images >= len(bench.table.part("train"))
 
@@ -85,16 +87,16 @@ def test_feature_loader_takes_whole_batches():
     array = np.arange(10, dtype=np.float16)[:, None]
     part = features.Part([array, array + 100], [np.arange(5), np.arange(5)], torch.arange(5).repeat(2))
     cpu = torch.device("cpu")
-    shuffled = list(probe.FeatureLoader(part, 4, True, cpu))
+    shuffled = list(head_module.FeatureLoader(part, 4, True, cpu))
     assert [len(y) for _, y in shuffled] == [4, 4]
     assert all(torch.equal(x[:, 0].long() % 100, y.as_subclass(torch.Tensor)) for x, y in shuffled)
-    ordered = list(probe.FeatureLoader(part, 4, False, cpu))
+    ordered = list(head_module.FeatureLoader(part, 4, False, cpu))
     assert torch.cat([x for x, _ in ordered])[:, 0].tolist() == [0, 1, 2, 3, 4, 100, 101, 102, 103, 104]
 
 
 def test_head_batches_grow_with_the_set():
-    assert [probe.head_batch(count, 64) for count in (100, 3_000, 10_000, 60_000)] == [64, 64, 200, 512]
-    assert probe.head_batch(60_000, 1024) == 1024
+    assert [head_module.choose_head_batch(count, 64) for count in (100, 3_000, 10_000, 60_000)] == [64, 64, 200, 512]
+    assert head_module.choose_head_batch(60_000, 1024) == 1024
 
 
 def test_a_full_disk_is_one_clear_error(folder, monkeypatch):
@@ -102,18 +104,18 @@ def test_a_full_disk_is_one_clear_error(folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     task, chosen = resolved(folder, "partial")
-    with training.prepared(task, chosen, lambda event: None) as bench:
-        monkeypatch.setattr(features, "_file", full)
+    with trainer.prepare(task, chosen, lambda event: None) as bench:
+        monkeypatch.setattr(features, "_write_file", full)
         with pytest.raises(DataError, match="cannot keep features in .*: No space left on device"):
             extracted(bench, chosen)
 
 
 def test_predictions_from_features_are_the_whole_models(folder):
     task, chosen = resolved(folder, "partial")
-    with training.prepared(task, chosen, lambda event: None) as bench:
-        _, kept = training.fit(bench, chosen, lambda event: None, Journal())
-        ours = probe.predict_from(kept.valid, bench.learn.model[1], bench.table.part("valid"), bench.table.classes)
-        whole = training.judge(bench, chosen, lambda event: None)
+    with trainer.prepare(task, chosen, lambda event: None) as bench:
+        _, kept = trainer.fit(bench, chosen, lambda event: None, Journal())
+        ours = head_module.predict_from_features(kept.valid, bench.learn.model[1], bench.table.part("valid"), bench.table.classes)
+        whole = trainer.predict_valid(bench, chosen, lambda event: None)
     assert ours.rows == whole.rows and (ours.labels == whole.labels).all()
     assert ours.log_probabilities == pytest.approx(whole.log_probabilities, abs=2e-3)
 
@@ -121,21 +123,21 @@ def test_predictions_from_features_are_the_whole_models(folder):
 @pytest.mark.parametrize("p", [0.25, 0.5, 0.1])
 def test_quick_dropout_drops_as_often_and_keeps_the_mean(p):
     np.random.seed(0)
-    dropped = probe.ByteDropout(p).train()(torch.ones(1000, 500))
+    dropped = head_module.ByteDropout(p).train()(torch.ones(1000, 500))
     share = round(256 * p) / 256
     assert (dropped == 0).float().mean() == pytest.approx(share, abs=0.005) and dropped.mean() == pytest.approx(1.0, abs=0.01)
     assert dropped.max() == pytest.approx(1 / (1 - share))
     np.random.seed(0)
-    assert torch.equal(probe.ByteDropout(p).train()(torch.ones(1000, 500)), dropped)
-    assert torch.equal(probe.ByteDropout(p).eval()(torch.ones(3, 3)), torch.ones(3, 3))
+    assert torch.equal(head_module.ByteDropout(p).train()(torch.ones(1000, 500)), dropped)
+    assert torch.equal(head_module.ByteDropout(p).eval()(torch.ones(3, 3)), torch.ones(3, 3))
 
 
 def test_a_head_has_its_own_dropout_again_after_training():
     head = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.25), torch.nn.Linear(4, 2))
     own = head[1]
-    with pytest.raises(RuntimeError, match="broken off"), probe.quick_dropout(head, torch.device("cpu")):
-        assert isinstance(head[1], probe.ByteDropout)
+    with pytest.raises(RuntimeError, match="broken off"), head_module.use_byte_dropout(head, torch.device("cpu")):
+        assert isinstance(head[1], head_module.ByteDropout)
         raise RuntimeError("broken off")
     assert head[1] is own
-    with probe.quick_dropout(head, torch.device("cuda")):
+    with head_module.use_byte_dropout(head, torch.device("cuda")):
         assert head[1] is own

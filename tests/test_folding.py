@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from tlfast.folding import folded
+from tlfast.models.fuse_bn import fuse_bn
 
 
 class Forked(nn.Module):
@@ -52,7 +52,7 @@ def test_the_output_is_the_same_to_rounding(arch):
     before = {name: tensor.clone() for name, tensor in body.state_dict().items()}
     size = body.pretrained_cfg["input_size"][-1]
     x = torch.randn(3, 3, size, size)
-    cheap = folded(body)
+    cheap = fuse_bn(body)
     with torch.no_grad():
         wanted = body(x)
         assert torch.allclose(cheap(x), wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
@@ -63,10 +63,10 @@ def test_the_output_is_the_same_to_rounding(arch):
 
 def test_what_cannot_be_traced_stays_as_it_is():
     body = seasoned(Forked())
-    assert folded(body) is body
+    assert fuse_bn(body) is body
 
 
 def test_weights_that_serve_twice_are_not_folded():
     body, x = seasoned(Shared()), torch.randn(2, 3, 8, 8)
     with torch.no_grad():
-        assert torch.allclose(folded(body)(x), body(x), atol=1e-5)
+        assert torch.allclose(fuse_bn(body)(x), body(x), atol=1e-5)

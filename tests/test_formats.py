@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tlfast.formats import decoded, encoded, row_type, shape
+from tlfast.training.feature_codec import decode, encode, row_shape, row_type
 
 SHAPES = [(6, 5, 4), (7, 9), (8,)]  # a stage's, a transformer's tokens, features
 
@@ -24,9 +24,9 @@ def values(size, seed=0):
 @pytest.mark.parametrize(("number_format", "share"), [("fp32", 0.0), ("fp16", 2**-11), ("int8", 0.51 / 127)])
 def test_what_is_kept_comes_back(size, number_format, share):
     made = values(size)
-    rows = encoded(made, number_format)
-    assert rows.dtype == row_type(size, number_format).base and len(rows) == 3 and shape(rows) == size
-    back = decoded(rows)
+    rows = encode(made, number_format)
+    assert rows.dtype == row_type(size, number_format).base and len(rows) == 3 and row_shape(rows) == size
+    back = decode(rows)
     largest = made.abs().amax(dim=(2, 3) if len(size) == 3 else 1, keepdim=True) if len(size) > 1 else made.abs()
     assert back.dtype == torch.float32 and ((back - made).abs() <= share * largest + 1e-6).all()
     assert (back != 0).any()
@@ -35,10 +35,10 @@ def test_what_is_kept_comes_back(size, number_format, share):
 @pytest.mark.parametrize("size", SHAPES)
 def test_rows_survive_a_file(size, tmp_path):
     for number_format in ("fp16", "fp32", "int8"):
-        rows = encoded(values(size), number_format)
+        rows = encode(values(size), number_format)
         (tmp_path / "rows").write_bytes(rows.tobytes())
         read = np.memmap(tmp_path / "rows", row_type(size, number_format), "r", shape=(3,))
-        assert torch.equal(decoded(read[np.array([2, 0])]), decoded(rows)[[2, 0]])
+        assert torch.equal(decode(read[np.array([2, 0])]), decode(rows)[[2, 0]])
 
 
 def test_a_byte_a_value_and_what_a_channel_needs():
@@ -49,4 +49,4 @@ def test_a_byte_a_value_and_what_a_channel_needs():
 
 def test_what_float16_cannot_hold_is_cut_off():
     for number_format in ("fp16", "fp32", "int8"):
-        assert decoded(encoded(torch.full((1, 2, 2, 2), 1e9), number_format)).max() == pytest.approx(65504, rel=1e-3)
+        assert decode(encode(torch.full((1, 2, 2, 2), 1e9), number_format)).max() == pytest.approx(65504, rel=1e-3)

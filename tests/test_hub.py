@@ -29,13 +29,13 @@ except TlfastError as error:
 @pytest.fixture(scope="module")
 def weights() -> tuple[bytes, str]:
     """A file such as the hub has for test_resnet, and the fingerprint of the body in it."""
-    from tlfast.learner import fingerprint
+    from tlfast.models.weights import hash_weights
 
     cfg = timm.get_pretrained_cfg("test_resnet")
     model = timm.create_model("test_resnet", num_classes=cfg.num_classes)
     data = save(model.state_dict())
     model.reset_classifier(0)
-    return data, fingerprint(model)
+    return data, hash_weights(model)
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ from fastai.learner import Learner
 from PIL import Image
 
 from tests.conftest import TINY, draw
-from tlfast import evaluation, interpretation, plotting, reopening
+from tlfast.commands import interpret, loaded_run
 from tlfast.core import runs
-from tlfast.results import Predictions
+from tlfast.evaluation import metrics, plots
+from tlfast.evaluation.types import Predictions
 
 
 @pytest.fixture
@@ -43,8 +44,8 @@ def test_pictures_and_tables(run, cli):
 
 
 def test_one_pass_gives_what_fastai_gives(run, monkeypatch):
-    model = reopening.reopen(run, "", lambda event: None)
-    ours = interpretation.interpreted(model, reopening.predictions(model, "valid", lambda event: None))
+    model = loaded_run.load_run(run, "", lambda event: None)
+    ours = interpret.build_interpretation(model, loaded_run.predict_split(model, "valid", lambda event: None))
     with ours.learn.no_bar():
         theirs = ClassificationInterpretation.from_learner(ours.learn, dl=ours.dl)
         assert (theirs.confusion_matrix() == ours.confusion_matrix()).all()
@@ -80,8 +81,8 @@ def test_matrix_of_any_size_fits_its_names(tmp_path, count):
     names = [f"A class of plants number {i}" for i in range(count)]
     labels = np.repeat(np.arange(count), 12)
     said = np.random.default_rng(0).normal(size=(len(labels), count)) + 4 * np.eye(count)[labels]
-    judged = evaluation.evaluate(Predictions([], names, said, labels), "valid", 1.0)
-    picture = Image.open(plotting.confusion_matrix(judged, tmp_path / "m.png", "title"))
+    judged = metrics.evaluate(Predictions([], names, said, labels), "valid", 1.0)
+    picture = Image.open(plots.plot_confusion_matrix(judged, tmp_path / "m.png", "title"))
     assert picture.size[0] > picture.size[1] and max(picture.size) < 6000
     edges = np.asarray(picture.convert("L"))
     assert edges[:, :3].min() == edges[:, -3:].min() == edges[-3:].min() == 255  # nothing runs over the edge

@@ -11,8 +11,10 @@ from pyarrow import parquet
 from safetensors import safe_open
 
 from tests.conftest import COLOURS, TINY, draw
-from tlfast import exporting, load, reopening
+from tlfast import load
+from tlfast.commands import loaded_run
 from tlfast.core import runs
+from tlfast.export import weights
 
 
 @pytest.fixture
@@ -83,13 +85,13 @@ def test_predictions_are_what_the_exports_answer(run, parted, cli):
 
 
 def test_the_weights_stay_as_they_were_trained(run):
-    model = reopening.reopen(run, "", lambda event: None)
-    said = reopening.predictions(model, "valid", lambda event: None)
+    model = loaded_run.load_run(run, "", lambda event: None)
+    said = loaded_run.predict_split(model, "valid", lambda event: None)
     kept = table(run.folder / "predictions.parquet")
     raw = np.exp(said.log_probabilities)
     assert model.temperature == run.manifest["temperature"]
     assert np.abs(raw[:, 0] - kept["p(blue)"]).max() > 1e-4
-    with safe_open(run.folder / exporting.WEIGHTS, "np") as file:
+    with safe_open(run.folder / weights.WEIGHTS, "np") as file:
         assert file.metadata()["temperature"] == repr(model.temperature)
 
 

@@ -7,7 +7,7 @@ import torch
 from fastai.optimizer import Adam
 from torch import nn
 
-from tlfast.optimizer import FusedAdam, adam
+from tlfast.training.optim import FusedAdam, build_adam
 
 
 def network():
@@ -79,5 +79,5 @@ def test_a_parameter_without_gradient_stays():
 
 
 def test_devices_without_such_kernels_get_fastais_own():
-    assert type(adam([nn.Parameter(torch.zeros(2))], 1e-3)) is FusedAdam
-    assert type(adam([[nn.Parameter(torch.zeros(2, device="meta"))]], 1e-3)) is type(Adam([nn.Parameter(torch.zeros(2))], 1e-3))
+    assert type(build_adam([nn.Parameter(torch.zeros(2))], 1e-3)) is FusedAdam
+    assert type(build_adam([[nn.Parameter(torch.zeros(2, device="meta"))]], 1e-3)) is type(Adam([nn.Parameter(torch.zeros(2))], 1e-3))

@@ -11,9 +11,13 @@ from PIL import Image
 
 import tlfast
 from tests.conftest import TINY, draw
-from tlfast import exporting, inference, learner, portable, tasks
+from tlfast import tasks
 from tlfast.core.errors import ExportError
 from tlfast.data import images
+from tlfast.export import metadata
+from tlfast.export import onnx as onnx_module
+from tlfast.inference import onnx_model
+from tlfast.models import build, weights
 from tlfast.tasks import resolve
 
 STATS = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
@@ -34,15 +38,15 @@ def noise(size, seed=0):
 @pytest.fixture
 def tiny():
     torch.manual_seed(3)
-    return learner.build_model("test_resnet", 3, 32).eval()
+    return build.build_model("test_resnet", 3, 32).eval()
 
 
 @pytest.mark.parametrize("flags", POLICIES, ids=str)
 def test_pixels_are_prepared_in_the_graph_exactly_as_in_training(tiny, tmp_path, flags):
     settled = chosen(tmp_path, **flags)
-    graph = portable.build(tiny, settled, STATS)
+    graph = onnx_module.build_onnx(tiny, settled, STATS)
     graph.graph.output.append(helper.make_tensor_value_info("cropped", TensorProto.UINT8, None))
-    session = inference.onnxruntime.InferenceSession(graph.SerializeToString())
+    session = onnx_model.onnxruntime.InferenceSession(graph.SerializeToString())
     for size in SIZES:
         image = noise(size)
         (found,) = session.run(["cropped"], {"images": image[None]})
@@ -53,15 +57,15 @@ def test_pixels_are_prepared_in_the_graph_exactly_as_in_training(tiny, tmp_path,
 @pytest.mark.parametrize("flags", POLICIES, ids=str)
 def test_it_answers_as_the_network(tiny, tmp_path, flags):
     settled = chosen(tmp_path, **flags)
-    portable.save(tmp_path / "model.onnx", tiny, settled, STATS, {"classes": '["ant", "bee", "cat"]'})
+    onnx_module.export_onnx(tmp_path / "model.onnx", tiny, settled, STATS, {"classes": '["ant", "bee", "cat"]'})
     pictures = [str(draw(tmp_path / f"{i}.png", (200, 90, 30), i, size)) for i, size in enumerate([(41, 200), (640, 480), (32, 32), (33, 32), (44, 90)])]
-    agreement = portable.check(tmp_path / "model.onnx", tiny, settled, STATS, pictures, lambda event: None)
+    agreement = onnx_module.check_onnx(tmp_path / "model.onnx", tiny, settled, STATS, pictures, lambda event: None)
     assert (agreement.images, agreement.top1, agreement.disagreements) == (5, 1.0, []) and agreement.largest_difference < 1e-4
 
 
 def test_batches_of_any_size(tiny, tmp_path):
-    portable.save(tmp_path / "model.onnx", tiny, chosen(tmp_path), STATS, {"classes": '["ant", "bee", "cat"]'})
-    network = inference.open_network(tmp_path / "model.onnx")
+    onnx_module.export_onnx(tmp_path / "model.onnx", tiny, chosen(tmp_path), STATS, {"classes": '["ant", "bee", "cat"]'})
+    network = onnx_model.open_network(tmp_path / "model.onnx")
     batch = np.stack([noise((50, 40), seed) for seed in range(5)])
     together = network.probabilities(batch)
     assert together.shape == (5, 3) and together.dtype == np.float32 and np.allclose(together.sum(axis=1), 1)
@@ -70,7 +74,7 @@ def test_batches_of_any_size(tiny, tmp_path):
 
 def test_one_that_answers_otherwise_is_refused(tiny, tmp_path):
     path = tmp_path / "model.onnx"
-    portable.save(path, tiny, chosen(tmp_path), STATS, {"classes": '["ant", "bee", "cat"]'})
+    onnx_module.export_onnx(path, tiny, chosen(tmp_path), STATS, {"classes": '["ant", "bee", "cat"]'})
     graph = onnx.load(path)
     for constant in graph.graph.initializer:
         if constant.name == "temperature":  # the likeliest becomes the least likely
@@ -78,7 +82,7 @@ def test_one_that_answers_otherwise_is_refused(tiny, tmp_path):
     onnx.save(graph, path)
     pictures = [str(draw(tmp_path / f"{i}.png", colour, i)) for i, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)] * 3)]
     with pytest.raises(ExportError, match=r"model.onnx disagrees with the network on \d+ of 12 images"):
-        portable.check(path, tiny, chosen(tmp_path), STATS, pictures, lambda event: None)
+        onnx_module.check_onnx(path, tiny, chosen(tmp_path), STATS, pictures, lambda event: None)
 
 
 def test_a_run_has_one_and_it_is_enough_by_itself(cli, folder, tmp_path):
@@ -103,7 +107,7 @@ def test_a_failed_export_is_an_error_that_keeps_the_rest(cli, folder, tmp_path, 
     def fails(*arguments):
         raise ValueError("no such operator\nand a page of more")
 
-    monkeypatch.setattr(portable, "_network", fails)
+    monkeypatch.setattr(onnx_module, "_export_network", fails)
     outcome = cli("train", folder, *TINY, "--epochs", 1, "--name", "r", "--quiet")
     assert outcome.code == 1
     assert "test_resnet cannot be written as ONNX (no such operator); all else of the run is in exports/pictures/r" in " ".join(outcome.err.split())
@@ -115,15 +119,15 @@ def test_a_failed_export_is_an_error_that_keeps_the_rest(cli, folder, tmp_path, 
 def test_licence_is_told_as_its_source_states_it(tmp_path):
     from safetensors.torch import save_file
 
-    from tlfast.backbones import Weights
+    from tlfast.models.pretrained import Weights
 
     save_file({"a": torch.zeros(1)}, tmp_path / "said.safetensors", {"license": "MIT"})
     save_file({"a": torch.zeros(1)}, tmp_path / "silent.safetensors")
-    found = [learner.licence(Weights("file", "test_resnet", str(tmp_path / f"{name}.safetensors"))) for name in ("said", "silent")]
+    found = [weights.read_licence(Weights("file", "test_resnet", str(tmp_path / f"{name}.safetensors"))) for name in ("said", "silent")]
     assert found == ["MIT", "unknown"]
-    assert "apache" in learner.licence(Weights("hub", "mobilenetv2_100")).lower()
+    assert "apache" in weights.read_licence(Weights("hub", "mobilenetv2_100")).lower()
 
 
 def test_portrait_needs_no_run_folder(tmp_path):
-    about = exporting.portrait(chosen(tmp_path), CLASSES, "r", "none", "MIT")
+    about = metadata.describe_model(chosen(tmp_path), CLASSES, "r", "none", "MIT")
     assert all(isinstance(value, str) for value in about.values()) and about["licence"] == "MIT"

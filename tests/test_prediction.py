@@ -17,10 +17,11 @@ from pyarrow import parquet
 
 import tlfast
 from tests.conftest import TINY
-from tlfast import inference, prediction
+from tlfast.commands import predict
 from tlfast.core.errors import ImageError, RunError, UsageError
 from tlfast.data import discovery
 from tlfast.data.discovery import gather_sources
+from tlfast.inference import classifier, onnx_model
 
 
 @pytest.fixture
@@ -56,8 +57,8 @@ def test_load_errors(run):
 def test_many_files_keep_their_order_and_equal_one_by_one(run, folder):
     classifier = tlfast.load(run)
     paths = list(gather_sources([str(folder)])) * 3
-    rows = list(prediction.predict(classifier, prediction.Request(paths)))
-    assert [row.path for row in rows] == paths and len(paths) > inference.BATCH
+    rows = list(predict.predict(classifier, predict.Request(paths)))
+    assert [row.path for row in rows] == paths and len(paths) > onnx_model.BATCH
     for row in rows[:40:7]:
         assert row.prediction.probabilities == pytest.approx(classifier.predict(row.path).probabilities, abs=1e-5)
 
@@ -83,9 +84,9 @@ def test_only_as_much_is_decoded_ahead_as_memory_allows():
         opened.append(source)
         return np.zeros((1000, 1000, 3), np.uint8)
 
-    for name, _ in inference._decoded(iter(range(200)), opener):
+    for name, _ in onnx_model._decode_ahead(iter(range(200)), opener):
         taken.append(name)
-        assert len(opened) - len(taken) <= inference.AHEAD // 3_000_000
+        assert len(opened) - len(taken) <= onnx_model.AHEAD // 3_000_000
     assert len(taken) == len(opened) == 200
 
 
@@ -149,14 +150,14 @@ def test_csv_file(run, cli, folder, tmp_path):
 def test_an_interrupted_command_goes_on_where_it_was(run, cli, folder, tmp_path, monkeypatch):
     whole = cli("predict", run, folder, folder / "none.png", "--csv", tmp_path / "whole.csv", "--parquet", tmp_path / "whole.parquet")
     assert whole.code == 1
-    original = prediction.open_pixels
+    original = classifier.open_pixels
 
     def dies(source, **options):
         if source.endswith("red/9.png"):  # the 36th: those before it fill a batch
             raise KeyboardInterrupt
         return original(source, **options)
 
-    monkeypatch.setattr(prediction, "open_pixels", dies)
+    monkeypatch.setattr(predict, "open_pixels", dies)
     asked = ["predict", run, folder, folder / "none.png", "--csv", tmp_path / "cut.csv", "--parquet", tmp_path / "cut.parquet"]
     assert cli(*asked).code == 130
     assert not (tmp_path / "cut.csv").exists()
@@ -167,9 +168,9 @@ def test_an_interrupted_command_goes_on_where_it_was(run, cli, folder, tmp_path,
     refused = cli(*asked)
     assert refused.code == 2 and "--resume" in refused.err
     opened = []
-    monkeypatch.setattr(prediction, "open_pixels", lambda source, **options: opened.append(source) or original(source, **options))
+    monkeypatch.setattr(predict, "open_pixels", lambda source, **options: opened.append(source) or original(source, **options))
     assert cli(*asked, "--resume").code == 1
-    assert done == inference.BATCH and len(opened) == 37 - done
+    assert done == onnx_model.BATCH and len(opened) == 37 - done
     assert (tmp_path / "cut.csv").read_text() == (tmp_path / "whole.csv").read_text()
     assert parquet.read_table(tmp_path / "cut.parquet").equals(parquet.read_table(tmp_path / "whole.parquet"))
     assert not list(tmp_path.glob("*.partial"))
@@ -225,7 +226,7 @@ def test_zip_csv_and_stdin(run, cli, folder, tmp_path, monkeypatch):
     wrong = cli("predict", run, "list.csv")
     assert wrong.code == 2 and "has no column 'path'; it has: photo, note" in wrong.err
     monkeypatch.setattr("sys.stdin", io.StringIO("pictures/red/1.png\n\npictures/red/2.png\n"))
-    assert len(list(prediction.predict(tlfast.load(run), prediction.Request(["-"])))) == 2
+    assert len(list(predict.predict(tlfast.load(run), predict.Request(["-"])))) == 2
 
 
 def test_an_image_whose_writer_paused_is_looked_at_again(run, folder, tmp_path, monkeypatch):
@@ -240,7 +241,7 @@ def test_an_image_whose_writer_paused_is_looked_at_again(run, folder, tmp_path, 
             raise KeyboardInterrupt
 
     monkeypatch.setattr(discovery.time, "sleep", sleeps)
-    rows = list(prediction.predict(tlfast.load(run), prediction.Request([], watch=str(tmp_path / "inbox"))))
+    rows = list(predict.predict(tlfast.load(run), predict.Request([], watch=str(tmp_path / "inbox"))))
     assert [row.prediction is not None for row in rows] == [False, True]
 
 
@@ -257,9 +258,9 @@ def test_a_watched_folder(run, folder, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(discovery.time, "sleep", sleeps)
-    request = prediction.Request([], watch=str(inbox), files={"csv": str(tmp_path / "seen.csv")})
-    rows = list(prediction.predict(tlfast.load(run), request))
+    request = predict.Request([], watch=str(inbox), files={"csv": str(tmp_path / "seen.csv")})
+    rows = list(predict.predict(tlfast.load(run), request))
     assert [Path(row.path).name for row in rows] == ["1.png", "4.png"]
     assert len(list(csv.DictReader((tmp_path / "seen.csv").read_text().splitlines()))) == 2
     with pytest.raises(UsageError, match="--watch nowhere: not a folder"):
-        list(prediction.predict(tlfast.load(run), prediction.Request([], watch="nowhere")))
+        list(predict.predict(tlfast.load(run), predict.Request([], watch="nowhere")))

@@ -7,8 +7,8 @@ import pytest
 
 from tests.conftest import ROOT
 from tlfast import tasks
+from tlfast.cli.formatting import list_setting_rows
 from tlfast.tasks import resolve
-from tlfast.wording import settings_rows
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -21,7 +21,7 @@ def rows(heading: str) -> list[list[str]]:
 
 
 def test_settings_table_is_the_declarations():
-    assert rows("Settings") == [[f"`{flag}`", default, meaning] for flag, default, meaning in settings_rows()]
+    assert rows("Settings") == [[f"`{flag}`", default, meaning] for flag, default, meaning in list_setting_rows()]
 
 
 def test_tasks_table_is_the_registry():

@@ -16,12 +16,15 @@ from pyarrow import parquet
 
 from tests.conftest import COLOURS, TINY, draw
 from tests.test_page import CHROMIUM, SIZES, axe, browser
-from tlfast import attention, evaluation, exporting, learner, reporting
-from tlfast.charts import Axis, Series, chart
 from tlfast.core import errors, runs
 from tlfast.data import images
 from tlfast.data.types import FINDING_KINDS, Finding
-from tlfast.results import Predictions
+from tlfast.evaluation import cam, predictions
+from tlfast.evaluation import metrics as metrics_module
+from tlfast.evaluation.report import page as page_module
+from tlfast.evaluation.report.svg import Axis, Series, draw_chart
+from tlfast.evaluation.types import Predictions
+from tlfast.models import build
 
 NASTY = "<b>bad & 'worse'"
 __all__ = ["browser"]  # a fixture of the page's tests
@@ -32,7 +35,7 @@ def reported(tmp_path_factory):
     """A run whose classes and files are called what a page must not run, half of its labels wrong; and what `report` printed."""
     from typer.testing import CliRunner
 
-    from tlfast.cli import app
+    from tlfast.cli.app import app
 
     root = tmp_path_factory.mktemp("reported")
     for n, label in enumerate([NASTY, "green", "red"] * 20):
@@ -69,24 +72,24 @@ def test_names_stay_text(reported):
 
 
 def test_a_report_after_the_images_are_gone(reported, tmp_path):
-    from tlfast import explaining
+    from tlfast.commands import report
 
     run, _ = reported
     said = []
     moved = shutil.move(run.folder.parents[2] / "images", tmp_path / "away")
     try:
-        page = Path(explaining.report(run, on_event=lambda event: said.append(event.note)).files[0])
+        page = Path(report.report_run(run, on_event=lambda event: said.append(getattr(event, "note", ""))).files[0])
         assert any("no pictures of where the network looked" in note for note in said)
         assert ">gone<" in page.read_text() and "data:image" not in page.read_text() and "Nobody has looked for copies" in page.read_text()
     finally:
         shutil.move(moved, run.folder.parents[2] / "images")
-    explaining.report(run)
+    report.report_run(run)
     assert ">gone<" not in page.read_text()
 
 
 def test_the_test_part_needs_an_evaluation_first(reported):
     with pytest.raises(errors.RunError, match="no predictions of the test part") as caught:
-        reporting.read(reported[0], "test")
+        page_module.read_judged(reported[0], "test")
     assert "--split test" in caught.value.hint
 
 
@@ -97,32 +100,32 @@ def test_a_hundred_classes_and_many_images_stay_small(reported, tmp_path, monkey
     labels, logits = rng.integers(0, 100, n), rng.normal(size=(n, 100)).astype(np.float32)
     logits[np.arange(n), labels] += 2
     said = Predictions([], classes, logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), labels)
-    metrics = evaluation.evaluate(said, "valid", 1.0)
+    metrics = metrics_module.evaluate(said, "valid", 1.0)
     folder = tmp_path / "run"
     shutil.copytree(run.folder, folder)
     (folder / "metrics.json").write_text(json.dumps(metrics.to_dict()))
     probabilities = np.exp(said.log_probabilities)
     columns = {"path": [f"{i}.jpg" for i in range(n)], "label": [classes[i] for i in labels], "prediction": [classes[i] for i in logits.argmax(axis=1)]}
     columns |= {"loss": -said.log_probabilities[np.arange(n), labels], **{f"p({name})": probabilities[:, i] for i, name in enumerate(classes)}}
-    parquet.write_table(pa.table(columns), folder / exporting.PREDICTIONS)
+    parquet.write_table(pa.table(columns), folder / predictions.PREDICTIONS)
     noise = Image.fromarray(rng.integers(0, 256, (96, 96, 3), np.uint8))  # as large as a thumbnail can be
     monkeypatch.setattr(images, "open_image", lambda path: noise.copy())
     findings = [Finding(kind, f"{i}.jpg", "a", "train", "other.jpg", "b", "valid") for kind in FINDING_KINDS for i in range(99)]
     manifest = {**run.manifest, "data": {**run.manifest["data"], "counts": {"train": dict.fromkeys(classes, 9)}}}
     copied = runs.Run(folder, manifest)
-    (page, _) = reporting.write(copied, reporting.read(copied, "valid"), reporting.Evidence({}, findings))
+    (page, _) = page_module.write_report(copied, page_module.read_judged(copied, "valid"), page_module.Evidence({}, findings))
     assert 3_500_000 < page.stat().st_size < 8_000_000
 
 
 def test_charts_are_drawn_where_the_points_are():
-    drawn = chart("t<", [Series("a<", [(0, 0), (10, 1)])], Axis("x<"), Axis("y"), mark=5)
+    drawn = draw_chart("t<", [Series("a<", [(0, 0), (10, 1)])], Axis("x<"), Axis("y"), mark=5)
     assert "t&lt;" in drawn and "x&lt;" in drawn and "<polyline" in drawn
     (line,) = re.findall(r'class="line c0" points="([^"]*)"', drawn)
     assert line == "56.0,256.0 466.0,12.0"
     assert re.findall(r'class="mark" points="([^"]*)"', drawn) == ["261.0,256.0 261.0,12.0"]
-    logarithmic = chart("t", [Series("", [(1e-4, 1), (1e-2, 2), (1, 3)])], Axis("rate", logarithmic=True), Axis("y"))
+    logarithmic = draw_chart("t", [Series("", [(1e-4, 1), (1e-2, 2), (1, 3)])], Axis("rate", logarithmic=True), Axis("y"))
     assert re.findall(r'class="line c0" points="([^"]*)"', logarithmic) == ["56.0,256.0 261.0,134.0 466.0,12.0"]
-    assert chart("flat", [Series("", [(1, 1), (2, 1)])], Axis("x"), Axis("y"))  # no division by nothing
+    assert draw_chart("flat", [Series("", [(1, 1), (2, 1)])], Axis("x"), Axis("y"))  # no division by nothing
 
 
 def test_a_network_is_seen_to_look_where_its_answer_is():
@@ -143,17 +146,17 @@ def test_a_network_is_seen_to_look_where_its_answer_is():
     torch.nn.init.constant_(head.weight, 1.0)
     x = torch.zeros(1, 3, 12, 12)
     x[:, :, 2:4, 8:10] = 1.0
-    (found,) = attention.class_maps(torch.nn.Sequential(Bright(), head), x)
+    (found,) = cam.compute_maps(torch.nn.Sequential(Bright(), head), x)
     assert found.shape == (12, 12) and found[2:4, 8:10].min() == 1.0 and found.sum() == 4.0
-    picture = np.asarray(attention.overlay(Image.new("RGB", (12, 12)), found, 48), int)
+    picture = np.asarray(cam.overlay_map(Image.new("RGB", (12, 12)), found, 48), int)
     assert picture[12, 36].sum() > picture[40, 8].sum()  # yellow there, violet elsewhere
 
 
 @pytest.mark.parametrize(("arch", "tells"), [("test_resnet", True), ("test_vit", False), ("test_convnext", True)])
 def test_maps_of_real_networks(arch, tells):
-    network = learner.build_model(arch, 3, 64).eval()
+    network = build.build_model(arch, 3, 64).eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    found = attention.class_maps(network, torch.randn(2, 3, 64, 64))
+    found = cam.compute_maps(network, torch.randn(2, 3, 64, 64))
     assert (found is not None) == tells
     assert found is None or (found.min() >= 0 and found.max() <= 1 and found.ndim == 3)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

@@ -16,13 +16,17 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import COLOURS, TINY, draw
-from tlfast import checkpoints, fitting, tasks, training
-from tlfast.cli import main
+from tlfast import tasks
+from tlfast.cli.app import main
+from tlfast.commands import train
 from tlfast.core import files, runs, signals
 from tlfast.core import journal as journal_module
 from tlfast.core.errors import Interrupted, TrainingError
+from tlfast.core.events import Progress
 from tlfast.core.journal import Journal
 from tlfast.tasks.resolve import resolve_settings
+from tlfast.training import checkpoints
+from tlfast.training.callbacks import progress
 
 # The number format is said, for which is the faster on so small a network is a matter of chance.
 SMALL = {"arch": "test_resnet", "weights": "none", "size": 32, "bs": 8, "lr": "3e-3", "amp": "off", "onnx": False}
@@ -95,7 +99,7 @@ def settings_of(way, pictures, out, **more):
 
 
 def trained(way, pictures, out, on_event=lambda event: None, resume="", **more):
-    return training.train(tasks.folder_task(pictures), settings_of(way, pictures, out, **more), on_event, resume)
+    return train.train_run(tasks.folder_task(pictures), settings_of(way, pictures, out, **more), on_event, resume)
 
 
 def stopping_at(phase, count):
@@ -103,7 +107,7 @@ def stopping_at(phase, count):
     seen = []
 
     def listen(event):
-        if event.phase == phase and not event.note:
+        if event.phase == phase and isinstance(event, Progress):
             seen.append(event)
             if len(seen) == count:
                 signal.raise_signal(signal.SIGINT)
@@ -159,7 +163,7 @@ def test_killed_with_checkpoints_after_each_step_or_epoch(way, step, pictures, u
     monkeypatch.setattr(checkpoints, "LEAST_SECONDS", 0.0)
 
     def kill(event):
-        if event.phase == "all layers" and event.done == step:
+        if event.phase == "all layers" and isinstance(event, Progress) and event.done == step:
             raise Killed
 
     minutes = 0.0 if step == 5 else 10.0
@@ -198,7 +202,7 @@ def test_what_is_done_is_not_done_again(pictures, tmp_path):
     with pytest.raises(Interrupted):
         trained("full", pictures, tmp_path, stopping_at("all layers", 5))
     said = []
-    trained("full", pictures, tmp_path, lambda event: said.append((event.phase, event.done)), journal_module.NEWEST)
+    trained("full", pictures, tmp_path, lambda event: said.append((event.phase, getattr(event, "done", 0))), journal_module.NEWEST)
     phases = {phase for phase, _ in said}
     assert "all layers" in phases and not phases & {"head", "backbone: features", "backbone: statistics", "all layers: finding the rate"}
 
@@ -218,7 +222,7 @@ def test_a_second_ctrl_c_does_not_wait():
 @pytest.fixture
 def stopped(cli, pictures, monkeypatch):
     """A training by command that was stopped in its second epoch."""
-    watch = fitting.Watch.after_batch
+    watch = progress.ProgressCallback.after_batch
 
     def stop(self):
         watch(self)
@@ -226,7 +230,7 @@ def stopped(cli, pictures, monkeypatch):
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting.Watch, "after_batch", stop)
+        patch.setattr(progress.ProgressCallback, "after_batch", stop)
         outcome = cli("train", pictures, *TINY, "--epochs", 3, "--train-bn", "--name", "mine")
     assert outcome.code == 130
     assert f"tlfast train {pictures} --resume mine" in outcome.err.replace("\n", " ")
@@ -254,7 +258,7 @@ def test_other_settings_than_it_began_with_are_refused(cli, pictures, stopped):
 
 def test_other_images_than_it_began_with_are_refused(cli, folder, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(fitting.Watch, "after_train", lambda self: signal.raise_signal(signal.SIGINT))
+        patch.setattr(progress.ProgressCallback, "after_train", lambda self: signal.raise_signal(signal.SIGINT))
         assert cli("train", folder, *TINY, "--epochs", 3).code == 130
     (folder / "red" / "0.png").unlink()
     outcome = cli("train", folder, "--resume")
@@ -305,24 +309,24 @@ def test_a_checkpoint_executes_nothing(tmp_path):
             return print, ("executed",)
 
     torch.save({"phase": Evil()}, tmp_path / "head.pt")
-    assert checkpoints.finished(Journal(tmp_path), "head", torch.nn.Linear(1, 1)) is None
+    assert checkpoints.load_phase(Journal(tmp_path), "head", torch.nn.Linear(1, 1)) is None
 
 
 # What goes wrong
 
 
 def test_a_loss_that_is_no_number_ends_a_phase(pictures, tmp_path, monkeypatch):
-    watch = fitting.Watch.after_batch
+    watch = progress.ProgressCallback.after_batch
 
     def poison(self):
         watch(self)
         if self.training and self.plan.name == "all layers" and self.step == broken:
             self.learn.loss = self.loss * float("nan")
 
-    monkeypatch.setattr(fitting.Watch, "after_batch", poison)
+    monkeypatch.setattr(progress.ProgressCallback, "after_batch", poison)
     said = []
     broken = 5
-    result = trained("full", pictures, tmp_path, lambda event: said.append(event.note), lr="3e-3")
+    result = trained("full", pictures, tmp_path, lambda event: said.append(getattr(event, "note", "")), lr="3e-3")
     assert any("the loss was not a number at step 5: stopped there, the best epoch is kept. Try a lower --lr" in note for note in said)
     assert len(result.phases[1].epochs) == 1
     broken = 1
@@ -344,7 +348,7 @@ def test_out_of_memory_halves_the_batch(pictures, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Learner, "_do_one_batch", short)
     said = []
-    result = trained("full", pictures, tmp_path, lambda event: said.append(event.note), lr="3e-3", freeze_epochs=0)
+    result = trained("full", pictures, tmp_path, lambda event: said.append(getattr(event, "note", "")), lr="3e-3", freeze_epochs=0)
     halved = [note for note in said if note.startswith("out of memory with")]
     assert [note.split()[4] for note in halved] == ["8", "4"] and len(result.phases[0].epochs) == 3
     with pytest.raises(TrainingError, match="does not suffice for --bs 8") as caught:
@@ -357,9 +361,9 @@ def test_no_room_for_a_checkpoint_is_said_and_no_end(pictures, tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     keep = files.write_atomic
-    monkeypatch.setattr(journal_module, "write_atomic", lambda path, fill: (full_disk if ".at-" in path.name else keep)(path, fill))
+    monkeypatch.setattr(files, "write_atomic", lambda path, fill: (full_disk if ".at-" in path.name else keep)(path, fill))
     said = []
-    trained("full", pictures, tmp_path, lambda event: said.append(event.note), lr="3e-3", checkpoint_minutes=0.0)
+    trained("full", pictures, tmp_path, lambda event: said.append(getattr(event, "note", "")), lr="3e-3", checkpoint_minutes=0.0)
     assert any("no checkpoint could be written" in note and "No space left on device" in note for note in said)
 
 
@@ -384,10 +388,10 @@ def test_killed_outright_at_three_moments():
 
 
 def test_main_hears_a_kill_as_ctrl_c(monkeypatch):
-    from tlfast import cli
+    from tlfast.cli import app
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(cli, "app", lambda: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(app, "app", lambda: signal.raise_signal(signal.SIGTERM))
     try:
         with pytest.raises(KeyboardInterrupt):
             main()

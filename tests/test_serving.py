@@ -17,14 +17,18 @@ import pytest
 import torch
 from PIL import Image
 
-from tlfast import exporting, learner, portable, receiving, serving, tasks
+from tlfast import tasks
 from tlfast.core import errors
-from tlfast.inference import open_network
-from tlfast.prediction import Classifier
+from tlfast.export import metadata, onnx
+from tlfast.inference import server as server_module
+from tlfast.inference import uploads
+from tlfast.inference.classifier import Classifier
+from tlfast.inference.onnx_model import open_network
+from tlfast.models import build
 from tlfast.tasks import resolve
 
 BOUNDARY = "frontier"
-LIMITS = receiving.Limits(body=200_000, files=4, pixels=1_000_000, seconds=1.0)
+LIMITS = uploads.Limits(body=200_000, files=4, pixels=1_000_000, seconds=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +36,8 @@ def classifier(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     chosen = resolve.resolve_settings(tasks.folder_task(folder), None, {"arch": "test_resnet", "size": 32, "weights": "none"})
     torch.manual_seed(3)
-    about = exporting.portrait(chosen, ["ant", "bee", "cat"], "r", "none", "none: not pretrained")
-    portable.save(folder / "model.onnx", learner.build_model("test_resnet", 3, 32), chosen, ((0.5,) * 3, (0.2,) * 3), about)
+    about = metadata.describe_model(chosen, ["ant", "bee", "cat"], "r", "none", "none: not pretrained")
+    onnx.export_onnx(folder / "model.onnx", build.build_model("test_resnet", 3, 32), chosen, ((0.5,) * 3, (0.2,) * 3), about)
     return Classifier(open_network(folder / "model.onnx"), "r")
 
 
@@ -41,8 +45,8 @@ def classifier(tmp_path_factory):
 def serving_at(classifier, **options):
     """Run a server in a thread; yields (port, server)."""
     listening = socket.create_server(("127.0.0.1", 0))
-    service = serving.Service(classifier, **options)
-    server = serving.build_server(service)
+    service = server_module.Service(classifier, **options)
+    server = server_module.build_server(service)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)
     thread.start()
     while not server.started:
@@ -268,7 +272,7 @@ def test_a_token(classifier):
 
 @pytest.mark.parametrize(("limits", "wanted"), [({"requests": 2}, 503), ({"from_one": 2}, 429)])
 def test_too_many_at_once_are_refused_and_later_ones_served(classifier, limits, wanted):
-    with serving_at(classifier, limits=receiving.Limits(seconds=1.5, **limits)) as (port, _), ThreadPoolExecutor(2) as pool:
+    with serving_at(classifier, limits=uploads.Limits(seconds=1.5, **limits)) as (port, _), ThreadPoolExecutor(2) as pool:
         head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nabc"
         slow = [pool.submit(raw, port, head) for _ in range(2)]
         time.sleep(0.5)
@@ -280,14 +284,14 @@ def test_too_many_at_once_are_refused_and_later_ones_served(classifier, limits, 
 
 def test_stopping_finishes_what_has_begun(classifier, monkeypatch):
     begun = threading.Event()
-    probabilities = serving._probabilities
+    probabilities = server_module._to_probabilities
 
     def slowly(*arguments):
         begun.set()
         time.sleep(0.7)
         return probabilities(*arguments)
 
-    monkeypatch.setattr(serving, "_probabilities", slowly)
+    monkeypatch.setattr(server_module, "_to_probabilities", slowly)
     with serving_at(classifier) as (port, server), ThreadPoolExecutor(1) as pool:
         answer = pool.submit(ask, port, "POST", "/predict", png(), IMAGE)
         assert begun.wait(5)
@@ -297,4 +301,4 @@ def test_stopping_finishes_what_has_begun(classifier, monkeypatch):
 
 def test_a_taken_port_is_an_error(classifier):
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(errors.UsageError, match="cannot listen on 127.0.0.1"):
-        serving.serve(classifier, "127.0.0.1", taken.getsockname()[1])
+        server_module.serve(classifier, "127.0.0.1", taken.getsockname()[1])

@@ -8,13 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from tlfast import fitting, learner, probe, tasks, training
+from tlfast import tasks
+from tlfast.commands import train
 from tlfast.core import runs, settings
 from tlfast.core.errors import UsageError, WeightsError
-from tlfast.core.events import Event
+from tlfast.core.events import Note, Progress
 from tlfast.core.journal import Journal
-from tlfast.exporting import load_model
+from tlfast.export.weights import load_model
+from tlfast.models import build
 from tlfast.tasks import resolve
+from tlfast.training import head, lr_finder, trainer
+from tlfast.training import phase as phase_module
+from tlfast.training.callbacks import progress
+from tlfast.training.strategies import partial
 
 TINY = {"arch": "test_resnet", "weights": "none", "size": 32, "bs": 8, "epochs": 2, "freeze_epochs": 1, "lr": "3e-3"}
 
@@ -26,7 +32,7 @@ def make(folder, tmp_path):
     def run(strategy="partial", on_event=lambda event: None, **flags):
         task = tasks.folder_task(folder)
         chosen = resolve.resolve_settings(task, strategy, {**TINY, "data": str(folder), "out": str(tmp_path / "out"), **flags})
-        return training.train(task, chosen, on_event)
+        return train.train_run(task, chosen, on_event)
 
     return run
 
@@ -38,10 +44,10 @@ def resolved(folder, strategy, **flags):
 
 def weights_before_and_after(folder, strategy, **flags):
     task, chosen = resolved(folder, strategy, **flags)
-    with training.prepared(task, chosen, lambda event: None) as bench:
+    with trainer.prepare(task, chosen, lambda event: None) as bench:
         body, head = bench.learn.model
         before = {name: value.clone() for name, value in bench.learn.model.state_dict().items()}
-        training.fit(bench, chosen, lambda event: None, Journal())
+        trainer.fit(bench, chosen, lambda event: None, Journal())
         after = bench.learn.model.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     return changed, {f"0.{name}" for name in body.state_dict()}, {f"1.{name}" for name in head.state_dict()}
@@ -61,17 +67,17 @@ def test_full_changes_all_of_it(folder):
 
 def test_full_moves_the_lowest_layers_slowest(folder, monkeypatch):
     seen = []
-    original = fitting.Watch.after_batch
+    original = progress.ProgressCallback.after_batch
 
     def spy(self):
         if self.plan.name == "all layers" and self.training:
             seen.append([group["lr"] for group in self.opt.hypers])
         original(self)
 
-    monkeypatch.setattr(fitting.Watch, "after_batch", spy)
+    monkeypatch.setattr(progress.ProgressCallback, "after_batch", spy)
     task, chosen = resolved(folder, "full")
-    with training.prepared(task, chosen, lambda event: None) as bench:
-        training.fit(bench, chosen, lambda event: None, Journal())
+    with trainer.prepare(task, chosen, lambda event: None) as bench:
+        trainer.fit(bench, chosen, lambda event: None, Journal())
     assert seen and all(len(rates) >= 3 and rates == sorted(rates) and rates[0] < rates[-1] for rates in seen)
 
 
@@ -92,7 +98,7 @@ def test_run_folder_holds_everything(make, folder):
     assert [(row["phase"], row["epoch"]) for row in history] == [("head", "1"), ("all layers", "1"), ("all layers", "2")]
     assert json.loads((folder_of_run / "metrics.json").read_text())["accuracy"] == result.evaluation.accuracy
     assert {"storing images", "backbone: features", "head", "all layers", "evaluating"} <= {event.phase for event in events}
-    assert all(isinstance(event, Event) and event.done <= event.total for event in events if event.total)
+    assert all(event.done <= event.total for event in events if isinstance(event, Progress))
 
 
 def test_best_epoch_is_what_is_kept(make):
@@ -129,7 +135,7 @@ def test_exported_model_is_the_trained_one(make):
     result = make("full")
     model = load_model(runs.find(result.folder))
     assert torch.isfinite(model(torch.zeros(1, 3, 32, 32))).all()
-    with training.prepared(*resolved(Path(result.data.source), "full"), lambda event: None) as bench:
+    with trainer.prepare(*resolved(Path(result.data.source), "full"), lambda event: None) as bench:
         assert model.state_dict().keys() == bench.learn.model.state_dict().keys()
 
 
@@ -155,11 +161,11 @@ def test_every_way_to_train_runs(make, flags):
 
 
 def test_the_finder_takes_no_more_steps_than_the_phase():
-    assert [fitting.finder_steps(n) for n in (1, 20, 40, 5000)] == [20, 20, 40, 60]
+    assert [lr_finder.count_finder_steps(n) for n in (1, 20, 40, 5000)] == [20, 20, 40, 60]
 
 
 def test_balanced_class_weights_are_scikit_learns():
-    assert fitting.class_weights([0, 0, 0, 1], 2).tolist() == pytest.approx([4 / 6, 2.0])
+    assert phase_module.balance_classes([0, 0, 0, 1], 2).tolist() == pytest.approx([4 / 6, 2.0])
 
 
 def test_unreachable_hub_is_said_before_training(folder, tmp_path, monkeypatch):
@@ -167,28 +173,28 @@ def test_unreachable_hub_is_said_before_training(folder, tmp_path, monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.delenv("TLFAST_WEIGHTS", raising=False)
-    monkeypatch.setattr(learner, "_check_reachable", unreachable)
+    monkeypatch.setattr(build, "_check_reachable", unreachable)
     task, chosen = resolved(folder, "partial", arch="resnet18", weights="auto", out=str(tmp_path / "out"))
     with pytest.raises(WeightsError) as error:
-        training.train(task, chosen)
+        train.train_run(task, chosen)
     assert error.value.message == "no weights for 'resnet18': the hub cannot be reached (no route to host)"
     assert "--weights FILE" in error.value.hint and "TLFAST_WEIGHTS" in error.value.hint and "tf_efficientnet_lite0" in error.value.hint
     assert not list((tmp_path / "out").rglob("run.json"))
 
 
 def test_plan_counts_what_trains(folder):
-    plans = {strategy: training.plan(*resolved(folder, strategy)) for strategy in settings.STRATEGIES}
-    head = sum(p.numel() for p in learner.build_model("test_resnet", 3, 32)[1].parameters())
+    plans = {strategy: train.plan_run(*resolved(folder, strategy)) for strategy in settings.STRATEGIES}
+    head = sum(p.numel() for p in build.build_model("test_resnet", 3, 32)[1].parameters())
     assert plans["partial"].trained_parameters == head
     assert plans["full"].trained_parameters == plans["full"].parameters == plans["partial"].parameters > head
 
 
 def test_batchnorm_is_adapted_to_the_training_images_and_nothing_else_changes(folder):
     task, chosen = resolved(folder, "full", augment="none", bs=30)
-    with training.prepared(task, chosen, lambda event: None) as bench:
+    with trainer.prepare(task, chosen, lambda event: None) as bench:
         body = bench.learn.model[0]
         before = {name: value.clone() for name, value in body.state_dict().items()}
-        probe.adapt_batchnorm(body, bench.learn.dls.train, chosen, lambda event: None)
+        head.adapt_batchnorm(body, bench.learn.dls.train, chosen, lambda event: None)
         after = body.state_dict()
         changed = {name.rsplit(".", 1)[1] for name in before if not torch.equal(before[name], after[name])}
         assert changed == {"running_mean", "running_var", "num_batches_tracked"}
@@ -211,19 +217,19 @@ def test_images_of_a_run_can_be_trained_on_again(make, folder, tmp_path):
 def test_a_phase_must_beat_the_one_it_starts_from(folder, accuracy, kept):
     task, chosen = resolved(folder, "full", freeze_epochs=1)
     events = []
-    with training.prepared(task, chosen, lambda event: None) as bench:
-        head, _ = training.train_first(bench, chosen, lambda event: None, Journal())
+    with trainer.prepare(task, chosen, lambda event: None) as bench:
+        head, _ = partial.fit_head(bench, chosen, lambda event: None, Journal())
         head = replace(head, epochs=[replace(row, accuracy=accuracy) for row in head.epochs])
         before = {name: value.clone() for name, value in bench.learn.model.state_dict().items()}
         bench.learn.unfreeze()
-        phase = fitting.fit_phase(bench.learn, fitting.PhasePlan("all layers", 2), chosen, events.append, Journal(), bench.learn.model, head)
+        phase = phase_module.fit_phase(bench.learn, phase_module.PhasePlan("all layers", 2), chosen, events.append, Journal(), bench.learn.model, head)
         after = bench.learn.model.state_dict()
     assert (phase.best_epoch == 0) == kept == all(torch.equal(before[name], after[name]) for name in before)
-    assert any("which is kept. Try more --epochs, or a lower --lr" in event.note for event in events) == kept
+    assert any("which is kept. Try more --epochs, or a lower --lr" in event.note for event in events if isinstance(event, Note)) == kept
 
 
 def test_a_refused_training_leaves_nothing_behind(folder, tmp_path):
     task, chosen = resolved(folder, "partial", out=str(tmp_path / "new" / "exports"), weights=str(tmp_path / "none.pth"))
     with pytest.raises(UsageError):
-        training.train(task, chosen)
+        train.train_run(task, chosen)
     assert not (tmp_path / "new" / "exports").exists()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn import metrics as skm
 
-from tlfast import uncertainty
+from tlfast.evaluation import bootstrap, significance
 
 
 @st.composite
@@ -28,7 +28,7 @@ def cases(draw):
 @pytest.mark.filterwarnings("ignore")  # scikit-learn warns of classes without predictions
 def test_figures_are_scikit_learns(case):
     classes, labels, predicted = case
-    found = uncertainty.figures_of(skm.confusion_matrix(labels, predicted, labels=range(classes)))
+    found = bootstrap.compute_figures(skm.confusion_matrix(labels, predicted, labels=range(classes)))
     assert found["accuracy"] == pytest.approx(skm.accuracy_score(labels, predicted))
     assert found["balanced_accuracy"] == pytest.approx(skm.balanced_accuracy_score(labels, predicted))
     macro = skm.precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
@@ -40,10 +40,10 @@ def test_figures_are_scikit_learns(case):
 
 def test_figures_of_many_matrices_at_once():
     matrices = np.random.default_rng(0).integers(0, 9, (2, 5, 4, 4))
-    together = uncertainty.figures_of(matrices)
+    together = bootstrap.compute_figures(matrices)
     for name, values in together.items():
         assert values.shape == (2, 5)
-        assert values[1, 3] == pytest.approx(uncertainty.figures_of(matrices[1, 3])[name])
+        assert values[1, 3] == pytest.approx(bootstrap.compute_figures(matrices[1, 3])[name])
 
 
 def drawn(rng, counts, confusion):
@@ -57,10 +57,10 @@ COUNTS = np.array([150, 100, 50])
 @pytest.mark.slow
 def test_intervals_hold_the_truth_as_often_as_they_say():
     rng, rounds = np.random.default_rng(7), 1500
-    truth = {name: float(value) for name, value in uncertainty.figures_of(TRUTH * COUNTS[:, None]).items()}
+    truth = {name: float(value) for name, value in bootstrap.compute_figures(TRUTH * COUNTS[:, None]).items()}
     hits = dict.fromkeys(truth, 0)
     for seed in range(rounds):
-        for name, (low, high) in uncertainty.intervals(drawn(rng, COUNTS, TRUTH), seed).items():
+        for name, (low, high) in bootstrap.bootstrap_intervals(drawn(rng, COUNTS, TRUTH), seed).items():
             hits[name] += low <= truth[name] <= high
     shares = {name: count / rounds for name, count in hits.items()}
     assert all(0.93 <= share <= 0.97 for share in shares.values()), shares
@@ -73,7 +73,7 @@ def test_the_interval_of_a_difference_holds_the_truth_as_often_as_it_says():
     for seed in range(rounds):
         ease = rng.random(n)  # of each image, the same for both
         first, second = ease < 0.75, ease + rng.normal(0, 0.1, n) < 0.70
-        low, high = uncertainty.paired_difference(first, second, labels, seed)[1:]
+        low, high = bootstrap.paired_interval(first, second, labels, seed)[1:]
         hits += low <= TRUE_DIFFERENCE <= high
     assert 0.93 <= hits / rounds <= 0.97, hits / rounds
 
@@ -85,14 +85,14 @@ TRUE_DIFFERENCE = 0.75 - (0.70 - 0.0000382)
 
 def test_the_same_seed_gives_the_same_interval():
     confusion = drawn(np.random.default_rng(1), COUNTS, TRUTH)
-    assert uncertainty.intervals(confusion, 5) == uncertainty.intervals(confusion, 5)
-    assert uncertainty.intervals(confusion, 5) != uncertainty.intervals(confusion, 6)
+    assert bootstrap.bootstrap_intervals(confusion, 5) == bootstrap.bootstrap_intervals(confusion, 5)
+    assert bootstrap.bootstrap_intervals(confusion, 5) != bootstrap.bootstrap_intervals(confusion, 6)
 
 
 def test_the_interval_of_a_mean_is_that_of_drawing_images():
     rng = np.random.default_rng(0)
     labels, values = rng.integers(0, 3, 300), rng.gamma(2.0, 1.0, 300)
-    low, high = uncertainty.mean_interval(values, labels)
+    low, high = bootstrap.mean_interval(values, labels)
     within = sum(((labels == c).mean() ** 2) * values[labels == c].var() / (labels == c).sum() for c in range(3)) ** 0.5
     assert (low, high) == pytest.approx((values.mean() - 1.96 * within, values.mean() + 1.96 * within), abs=0.03)
 
@@ -101,15 +101,15 @@ def test_accuracy_has_the_same_interval_from_its_matrix_and_from_its_images():
     confusion = np.array([[80, 20], [30, 170]])
     labels = np.repeat([0, 1], [100, 200])
     right = np.concatenate([np.arange(100) < 80, np.arange(200) < 170]).astype(float)
-    assert uncertainty.intervals(confusion)["accuracy"] == pytest.approx(uncertainty.mean_interval(right, labels), abs=0.007)
+    assert bootstrap.bootstrap_intervals(confusion)["accuracy"] == pytest.approx(bootstrap.mean_interval(right, labels), abs=0.007)
 
 
 def test_mcnemar_by_hand():
     first = np.array([True] * 8 + [False] * 2 + [True] * 50)
     second = np.array([False] * 8 + [True] * 2 + [True] * 50)
     # 10 images on which one is right only, 8 of them the first's: two-sided 2 * (C(10,0) + C(10,1) + C(10,2)) / 2^10
-    assert uncertainty.mcnemar(first[None], second[None]) == pytest.approx(2 * (1 + 10 + 45) / 1024)
-    assert uncertainty.mcnemar(first[None], first[None]) == 1.0
+    assert significance.mcnemar_test(first[None], second[None]) == pytest.approx(2 * (1 + 10 + 45) / 1024)
+    assert significance.mcnemar_test(first[None], first[None]) == 1.0
 
 
 def test_mcnemar_of_several_trainings_is_the_paired_permutation_test():
@@ -119,24 +119,26 @@ def test_mcnemar_of_several_trainings_is_the_paired_permutation_test():
     gains = first.sum(axis=0) - second.sum(axis=0)
     drawn = [abs((gains * signs).sum()) >= abs(gains.sum()) for signs in itertools.product((1, -1), repeat=9)]
     assert 0.0 < np.mean(drawn) < 0.9, "or it tells nothing apart"
-    assert uncertainty.mcnemar(first, second) == pytest.approx(np.mean(drawn))
-    assert uncertainty.mcnemar(np.repeat(first[:1], 3, axis=0), np.repeat(second[:1], 3, axis=0)) == pytest.approx(uncertainty.mcnemar(first[:1], second[:1]))
+    assert significance.mcnemar_test(first, second) == pytest.approx(np.mean(drawn))
+    assert significance.mcnemar_test(np.repeat(first[:1], 3, axis=0), np.repeat(second[:1], 3, axis=0)) == pytest.approx(
+        significance.mcnemar_test(first[:1], second[:1])
+    )
 
 
 def test_mcnemar_of_many_images():
     rng = np.random.default_rng(0)
     first, second = rng.random((3, 50_000)) < 0.8, rng.random((3, 50_000)) < 0.8
     z = (gains := first.sum(axis=0) - second.sum(axis=0)).sum() / np.sqrt((gains**2).sum())
-    assert uncertainty.mcnemar(first, second) == pytest.approx(2 * norm.sf(abs(z)), abs=0.005)
+    assert significance.mcnemar_test(first, second) == pytest.approx(2 * norm.sf(abs(z)), abs=0.005)
 
 
 def test_holm_by_hand():
-    assert uncertainty.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert uncertainty.holm([0.6, 0.9]) == [1.0, 1.0]
+    assert significance.holm_correction([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert significance.holm_correction([0.6, 0.9]) == [1.0, 1.0]
 
 
 def test_one_answer_to_all_is_no_certainty():
     """All draws of a network that answers one class are the same; Wilson's interval of 5 of 10 is textbook: 0.2366 to 0.7634."""
-    found = uncertainty.intervals(np.array([[5, 0], [5, 0]]))
+    found = bootstrap.bootstrap_intervals(np.array([[5, 0], [5, 0]]))
     assert found["accuracy"] == pytest.approx((0.2366, 0.7634), abs=5e-5)
-    assert uncertainty.wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=5e-5)
+    assert bootstrap.wilson_interval(0, 10) == pytest.approx((0.0, 0.2775), abs=5e-5)

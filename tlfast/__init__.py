@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from fastai.learner import Learner
 
-    from .prediction import Classifier
+    from .inference.classifier import Classifier
 
 __all__ = ["load"]
 
@@ -35,7 +35,7 @@ def load(reference, out="exports", *, verify=True, backend="onnx", trust=False):
     Returns a `Classifier`, which needs no torch; with `backend="fastai"` the fastai Learner. That one is a pickle, and opening it runs
     whatever code is in it, so it needs `trust=True`. A file that is not as it was exported is refused unless `verify=False`. Raises TlfastError.
     """
-    from .prediction import load as load_classifier
+    from .inference.classifier import load as load_classifier
 
     if backend == "onnx":
         return load_classifier(reference, out, verify)
@@ -43,6 +43,6 @@ def load(reference, out="exports", *, verify=True, backend="onnx", trust=False):
     from .core.system import hide_known_warnings
 
     hide_known_warnings()
-    from .exporting import open_learner
+    from .export.fastai_learner import open_learner
 
     return open_learner(runs.find(str(reference), out, verify), trust)

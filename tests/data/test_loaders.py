@@ -9,8 +9,9 @@ from PIL import Image
 from tests.conftest import draw
 from tlfast import tasks
 from tlfast.data import images, load_table, open_store
-from tlfast.data.loaders import augmentations, augmented_loader, build_loaders, frame, plain_loader
 from tlfast.tasks import resolve
+from tlfast.training.augment import build_augmentations
+from tlfast.training.loaders import augmented_loader, build_loaders, plain_loader, to_frame
 
 CPU = torch.device("cpu")
 ZERO_ONE = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -87,14 +88,14 @@ def test_presets_grow_and_follow_the_flags():
     task = tasks.get_task("weeds")
 
     def made(**flags):
-        return augmentations(resolve.resolve_settings(task, None, flags))
+        return build_augmentations(resolve.resolve_settings(task, None, flags))
 
     assert made(augment="none") == []
     assert len(made(augment="strong")) > len(made(augment="standard"))
     kinds = {type(t) for t in made(augment="standard")}
     assert {Saturation, Hue} <= kinds
     assert not {Saturation, Hue} & {type(t) for t in made(augment="standard", colour=False)}
-    assert not {Saturation, Hue} & {type(t) for t in augmentations(resolve.resolve_settings(task, None, {"augment": "standard"}), grey=True)}
+    assert not {Saturation, Hue} & {type(t) for t in build_augmentations(resolve.resolve_settings(task, None, {"augment": "standard"}), grey=True)}
 
 
 @pytest.mark.parametrize(("flip", "allowed"), [("none", {"as is"}), ("horizontal", {"as is", "mirrored"})])
@@ -140,5 +141,5 @@ def test_what_fastai_shows_and_tests_works_from_a_store(folder, loaders):
     dls, table, _ = loaders(folder)
     shown = dls.train.show_batch(max_n=2, show=False)
     assert len(shown[2]) == 2 and shown[2][0][1] in table.classes
-    unlabelled = dls.test_dl(frame(table.part("valid")), bs=3)
+    unlabelled = dls.test_dl(to_frame(table.part("valid")), bs=3)
     assert [len(batch) for batch in unlabelled] == [1] * len(unlabelled)

@@ -1,31 +1,38 @@
-"""What is passed around: frozen dataclasses, from a row of the image table to an evaluation."""
+"""Progress events: what a long operation reports to its caller while it runs.
+
+The caller passes a listener; the command line turns events into bars, notes and tables. Packages above add events of their own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from ..results import Choice, EpochRow
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
 class Event:
-    """What a long piece of work says while it runs: a step of `total`, a row for the table of epochs, depths to choose from, or a remark."""
+    """Base class: something happened in a phase, such as "head" or "downloading x.zip"."""
 
     phase: str
-    done: int = 0
-    total: int = 0
-    row: EpochRow | None = None
-    note: str = ""
-    plan: Sequence[Choice] = ()
+
+
+@dataclass(frozen=True)
+class Progress(Event):
+    """`done` of `total` steps are complete; a `total` of 0 is unknown."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Note(Event):
+    """A remark for the user."""
+
+    note: str
 
 
 OnEvent = Callable[[Event], None]
 
 
 def ignore_event(event: Event) -> None:
-    """Take an event and do nothing: the default listener."""
+    """Discard the event: the default listener."""

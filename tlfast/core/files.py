@@ -6,15 +6,10 @@ import csv
 import errno
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
-from collections.abc import Callable
-from typing import IO
+from typing import IO, Any
 
 
 def write_csv(path: Path, rows: Sequence[Any]) -> None:

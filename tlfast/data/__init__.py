@@ -8,4 +8,4 @@ from __future__ import annotations
 from .store import Store, open_store
 from .table import ImageTable, check_readable, load_table
 
-__all__ = ["ImageTable", "Store", "load_table", "open_store", "check_readable"]
+__all__ = ["ImageTable", "Store", "check_readable", "load_table", "open_store"]

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..core.errors import DataError
-from ..core.events import Event, OnEvent, ignore_event
+from ..core.events import OnEvent, Progress, ignore_event
 
 TIMEOUT = (5, 30)  # seconds to connect, and without a byte
 ATTEMPTS = 4
@@ -84,7 +84,7 @@ def _append(response: Any, part: Path, offset: int, total: int | None, on_event:
         for chunk in response.iter_content(CHUNK):
             file.write(chunk)
             done += len(chunk)
-            on_event(Event(f"downloading {name}", done, total or 0))
+            on_event(Progress(f"downloading {name}", done, total or 0))
 
 
 def _headers(offset: int, known: dict[str, Any]) -> dict[str, str]:

@@ -10,15 +10,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..core.errors import DataError
-from ..core.events import Event, OnEvent
-from ..tasks import fer
+from ..core.events import OnEvent, Progress
 from .download import TIMEOUT, describe_failure
 from .split import SPLIT_NAMES
 from .task import Task
 
 PARQUET = "refs/convert/parquet"  # the branch where the hub keeps its own conversion of a data set
 LABEL_COLUMNS = ("label", "labels", "class", "emotion")  # tried where no column declares its classes
-ALIASES = fer.ALIASES | {"negatives": "Negative"}  # spellings met on the hub; a label counts only among its own task's classes
 SIGNATURES = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"RIFF": ".webp", b"II*\0": ".tif", b"MM\0*": ".tif"}
 
 
@@ -33,12 +31,12 @@ def download_hub_dataset(task: Task, dataset: str, kept: Path, staging: Path, on
     shards = _list_shards(_ask(api.list_repo_files, dataset, repo_type="dataset", revision=PARQUET), dataset)
     paths = []
     for done, (_, name) in enumerate(shards, start=1):
-        on_event(Event(f"downloading {dataset}", done - 1, len(shards)))
+        on_event(Progress(f"downloading {dataset}", done - 1, len(shards)))
         paths.append(_ask(api.hf_hub_download, dataset, name, repo_type="dataset", revision=PARQUET, local_dir=kept))
     numbers = itertools.count()
     for done, ((part, _), path) in enumerate(zip(shards, paths, strict=True), start=1):
         _write_images(task, Path(path), staging / part, numbers)
-        on_event(Event(f"unpacking {dataset}", done, len(shards)))
+        on_event(Progress(f"unpacking {dataset}", done, len(shards)))
 
 
 def check_reachable(timeout: float | tuple[float, float]) -> None:
@@ -103,7 +101,7 @@ def _find_columns(schema: Any, path: Path) -> tuple[str, str, list[str]]:
 def _spellings(task: Task) -> dict[str, str]:
     """Return the task's classes by every spelling: without case, spaces, "-" and "_", and by their aliases."""
     own = {_normalise_name(name): name for name in task.classes}
-    return {_normalise_name(alias): name for alias, name in ALIASES.items() if name in task.classes} | own
+    return {_normalise_name(alias): name for alias, name in task.aliases.items()} | own
 
 
 def _normalise_name(label: str) -> str:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..core.errors import DataError, UsageError
-from ..core.events import Event, OnEvent, ignore_event
+from ..core.events import Note, OnEvent, Progress, ignore_event
 from .discovery import inner_path, is_outside
 from .download import CHUNK, convert_errors, download
 from .hub import download_hub_dataset
@@ -81,7 +81,7 @@ def get_data(task: Task, root: str = "data", on_event: OnEvent = ignore_event) -
         try:
             with _filling(target) as staging:
                 _bring(task, source, kept, staging, target, on_event)
-            on_event(Event("done", note=f"what was downloaded is kept in {kept}; it may be deleted"))
+            on_event(Note("done", f"what was downloaded is kept in {kept}; it may be deleted"))
             return target
         except DataError as error:
             failures.append(f"{source.title}: {error.message}")
@@ -175,7 +175,7 @@ def _unpack(archive: Path, target: Path, on_event: OnEvent) -> None:
             for done, member in enumerate(members, start=1):
                 _extract(file, member, target)
                 if done % 64 == 0 or done == len(members):
-                    on_event(Event(f"unpacking {archive.name}", done, len(members)))
+                    on_event(Progress(f"unpacking {archive.name}", done, len(members)))
     except DAMAGED_ZIP as error:
         raise DataError(f"{archive} is not a zip that can be unpacked ({error})", "Check it with: python -m zipfile -t FILE") from None
 

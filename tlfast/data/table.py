@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from ..core.errors import DataError, ImageError, UsageError
-from ..core.events import Event, OnEvent, ignore_event
+from ..core.events import OnEvent, Progress, ignore_event
 from ..core.settings import Settings, flag_name
 from . import images
 from .discovery import TABLES, list_members, read_records, resolve_beside, walk_images
@@ -114,7 +114,7 @@ def map_images(paths: Sequence[str], work: Callable[[str], T], phase: str, on_ev
         for start in range(0, len(paths), BLOCK):
             block = paths[start : start + BLOCK]
             yield from pool.map(work, block)
-            on_event(Event(phase, start + len(block), len(paths)))
+            on_event(Progress(phase, start + len(block), len(paths)))
 
 
 def hash_files(paths: Sequence[str]) -> str:

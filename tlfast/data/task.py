@@ -36,6 +36,7 @@ class Task:
     partial: Mapping[str, Any] = field(default_factory=dict)
     middle: Mapping[str, Any] = field(default_factory=dict)  # beside what is said of full
     full: Mapping[str, Any] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)  # other spellings of a class -> the class
     licence: str = ""
     homepage: str = ""
     sources: tuple[Source, ...] = ()

@@ -101,6 +101,7 @@ TASK = Task(
     classes=CLASSES,
     defaults={"arch": "mobilenetv2_100", "size": 96, "flip": "horizontal", "rotate": 15.0, "colour": False},
     full={"epochs": 8},
+    aliases=ALIASES,
     licence="research use only",
     homepage="https://www.kaggle.com/datasets/msambare/fer2013",
     sources=(

@@ -129,6 +129,7 @@ TASK = Task(
     defaults={"arch": "resnet50", "size": 224, "crop_pct": 0.875, "flip": "both", "rotate": 180.0},
     partial={"views": 4},
     full={"epochs": 6},
+    aliases={"negatives": "Negative"},
     licence="CC BY 4.0",
     homepage="https://github.com/AlexOlsen/DeepWeeds",
     sources=(

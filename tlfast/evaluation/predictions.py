@@ -1,0 +1,49 @@
+"""Predictions of a network for labelled images, and their parquet file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pyarrow import parquet
+from torch import nn
+
+from ..core.events import OnEvent, Progress
+from ..data.types import Row
+from ..models.build import to_network_input
+from .calibration import cross_entropy
+from .types import Predictions
+
+
+@torch.inference_mode()
+def predict_loader(model: nn.Module, batches: Iterable, rows: Sequence[Row], classes: Sequence[str], on_event: OnEvent) -> Predictions:
+    """Run the whole model over labelled batches, which hold the rows in their order."""
+    model.eval()
+    said, labels = [], []
+    for x, y in batches:
+        said.append(model(to_network_input(x)).float().log_softmax(dim=1).cpu().numpy())
+        labels.append(y.as_subclass(torch.Tensor).cpu().numpy())
+        on_event(Progress("evaluating", sum(map(len, labels)), len(rows)))
+    return Predictions(rows, classes, np.concatenate(said), np.concatenate(labels))
+
+
+PREDICTIONS = "predictions.parquet"
+
+
+def save_predictions(folder: Path, predictions: Predictions, split: str, probabilities: np.ndarray) -> Path:
+    """Write what a run answers for each image of a part: path, label, split, prediction, loss, and `p(class)` of each class. Returns the file."""
+    said, classes, rows = probabilities.argmax(axis=1), predictions.classes, predictions.rows
+    columns = {
+        "path": pa.array([row.path.encode(errors="surrogateescape").decode(errors="replace") for row in rows]),
+        "label": pa.array([row.label for row in rows]),
+        "split": pa.array([split] * len(rows)),
+        "prediction": pa.array([classes[i] for i in said]),
+        "loss": pa.array(cross_entropy(probabilities, predictions.labels), pa.float32()),
+        **{f"p({name})": pa.array(probabilities[:, i], pa.float32()) for i, name in enumerate(classes)},
+    }
+    path = folder / (PREDICTIONS if split == "valid" else f"predictions_{split}.parquet")
+    parquet.write_table(pa.table(list(columns.values()), names=list(columns)), path)
+    return path

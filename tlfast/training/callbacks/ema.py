@@ -1,0 +1,38 @@
+"""Moving average of the weights."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from fastai.callback.core import Callback
+from timm.utils import ModelEmaV3
+
+DECAY = 0.998  # of the moving average; it warms up, so that short trainings forget their start
+
+
+class MovingAverage(Callback):
+    """Validates, and so keeps, an exponential moving average of the weights, timm's ModelEmaV3; training goes on with the weights themselves."""
+
+    order = 62  # after KeepBest has taken its copy of what was validated
+
+    def before_fit(self) -> None:
+        self.trained = None
+        self.average = ModelEmaV3(self.learn.model, decay=DECAY, use_warmup=True)
+
+    def after_step(self) -> None:
+        self.average.update(self.learn.model, step=self.train_iter)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"average": self.average.module.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.average.module.load_state_dict(state["average"])
+
+    def before_validate(self) -> None:
+        self.trained = copy.deepcopy(self.learn.model.state_dict())
+        self.learn.model.load_state_dict(self.average.module.state_dict())
+
+    def after_epoch(self) -> None:
+        if self.trained:  # the finder's epochs validate nothing
+            self.learn.model.load_state_dict(self.trained)

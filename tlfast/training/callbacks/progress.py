@@ -1,0 +1,78 @@
+"""Progress of a fit as events."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import pairwise
+from typing import Any
+
+import fastai.callback.progress  # noqa: F401 (gives a Learner no_bar)
+from fastai.callback.core import Callback
+from fastai.learner import Learner
+
+from ...core.events import OnEvent, Progress
+from ..phase import PhasePlan
+from ..types import EpochEnd, EpochRow
+
+
+@contextmanager
+def silence_fastai(learn: Learner) -> Iterator[None]:
+    """Silence fastai's own table and bar: ours hear of everything through callbacks."""
+    with learn.no_bar(), learn.no_logging():
+        yield
+
+
+class ProgressCallback(Callback):
+    """Reports each step and epoch to `on_event`; counts images and the seconds spent training on them."""
+
+    order = 60  # after Recorder, whose values it reads
+
+    def __init__(self, plan: PhasePlan, on_event: OnEvent, label: str = "", steps: int = 0) -> None:
+        self.plan, self.on_event, self.label, self.steps = plan, on_event, label or plan.name, steps
+        self.rows: list[EpochRow] = []
+        self.ends: list[float] = []  # of steps, where they are counted
+        self.images, self.seconds, self.step, self.total = 0, 0.0, 0, 0
+
+    @property
+    def step_seconds(self) -> float:
+        """Seconds that a step took, an image: the median, for the first ones allocate; 0 if there was but one."""
+        return statistics.median(later - earlier for earlier, later in pairwise(self.ends)) * self.step / self.images if self.step > 1 else 0.0
+
+    def before_epoch(self) -> None:
+        self.started = time.perf_counter()
+
+    def before_train(self) -> None:
+        self.train_started = time.perf_counter()
+
+    def after_train(self) -> None:
+        self.seconds += time.perf_counter() - self.train_started
+
+    def after_batch(self) -> None:
+        if not self.training:
+            return
+        self.step += 1
+        if self.steps:
+            self.ends.append(time.perf_counter())
+        self.images += len(self.learn.yb[0])
+        self.total = self.steps or self.plan.epochs * self.n_iter
+        self.on_event(Progress(self.label, self.step, self.total))
+
+    def after_epoch(self) -> None:
+        if self.steps or not self.recorder.values[-1]:  # the finder's epochs are no epochs; others were done before an interruption
+            return
+        train_loss, valid_loss, accuracy, macro_f1, balanced = (float(value) for value in self.recorder.values[-1])
+        seconds = time.perf_counter() - self.started
+        row = EpochRow(self.plan.name, len(self.rows) + 1, train_loss, valid_loss, accuracy, macro_f1, balanced, seconds)
+        self.rows.append(row)
+        self.on_event(EpochEnd(self.plan.name, row))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": [asdict(row) for row in self.rows], "images": self.images, "seconds": self.seconds, "step": self.step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows = [EpochRow(**row) for row in state["rows"]]
+        self.images, self.seconds, self.step = state["images"], state["seconds"], state["step"]

@@ -1,0 +1,22 @@
+"""Callbacks that the settings ask for."""
+
+from __future__ import annotations
+
+from fastai.callback.core import Callback
+from fastai.callback.training import GradientAccumulation
+
+from ...core.settings import Settings
+from .ema import MovingAverage
+from .resize import GrowingSize
+
+
+def build_callbacks(settings: Settings) -> list[Callback]:
+    """Return the callbacks for the settings' ways to train all layers."""
+    chosen: list[Callback] = []
+    if settings.accumulate > 1:
+        chosen.append(GradientAccumulation(settings.accumulate * settings.bs))
+    if settings.sizes:
+        chosen.append(GrowingSize([int(size) for size in settings.sizes.split(",")], settings.size))
+    if settings.ema:
+        chosen.append(MovingAverage())
+    return chosen

@@ -1,0 +1,37 @@
+"""Records of a run: history, metrics and `run.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ..core.files import write_csv, write_json
+from ..core.runs import METRICS, seal
+from ..core.settings import Settings
+from ..core.system import package_versions
+from ..data.types import Row, Stats
+from ..evaluation.types import Evaluation
+from .types import Phase
+
+
+def save_records(folder: Path, manifest: dict[str, Any], rows: Sequence[Row], phases: Sequence[Phase], evaluation: Evaluation) -> None:
+    """Write `images.csv` (which `--data` takes), `history.csv`, `metrics.json` and, last, `run.json` with the SHA-256 of all."""
+    write_csv(folder / "images.csv", rows)
+    write_csv(folder / "history.csv", [row for phase in phases for row in phase.epochs])
+    write_json(folder / METRICS, evaluation.to_dict())
+    seal(folder, manifest)
+
+
+def build_manifest(settings: Settings, classes: Sequence[str], stats: Stats, **facts: Any) -> dict[str, Any]:
+    """Return what `run.json` says: everything needed to use the run and to repeat it."""
+    return {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "settings": settings.to_dict(),
+        "classes": list(classes),
+        "mean": list(stats[0]),
+        "std": list(stats[1]),
+        "versions": package_versions(),
+        **facts,
+    }
