@@ -23,6 +23,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tlfast.data.types import Preprocessing
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 BIN = Path(sys.executable).parent
@@ -125,7 +127,7 @@ def measure_our_loader(images: str, weights: str, augment: bool, size: int, batc
     chosen = resolve.resolve_settings(task, None, {"data": images, "size": size, "bs": BATCH, **({} if augment else {"augment": "none"})})
     table, store = open_store(load_table(task, chosen, Path(images)), chosen)
     device = device_module.pick_device("cpu")
-    return _rate(build_loaders(table, chosen, weights_module.IMAGENET_STATS, torch.device(device), store).train, batches)
+    return _rate(build_loaders(table, Preprocessing.from_settings(chosen, weights_module.IMAGENET_STATS), chosen, torch.device(device), store).train, batches)
 
 
 def _rate(loader: Any, batches: int) -> dict[str, float]:

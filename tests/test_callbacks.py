@@ -10,7 +10,6 @@ from fastai.callback.core import Callback
 
 from tests.test_training import resolved
 from tlfast.core.errors import UsageError
-from tlfast.core.journal import Journal
 from tlfast.training import amp, trainer
 from tlfast.training.callbacks import requested
 
@@ -38,10 +37,10 @@ class Seen(Callback):
 
 def watched(folder, **flags):
     task, chosen = resolved(folder, flags.pop("strategy", "full"), **{"epochs": 3, **flags})
-    with trainer.prepare(task, chosen, lambda event: None) as bench:
+    with trainer.prepare(task, chosen, lambda event: None) as session:
         seen = Seen()
-        bench.learn.add_cb(seen)
-        phases, _ = trainer.fit(bench, chosen, lambda event: None, Journal())
+        session.learn.add_cb(seen)
+        phases, _ = trainer.fit(session, chosen)
     return seen, phases[-1]
 
 
@@ -83,10 +82,10 @@ def test_the_faster_format_is_chosen_once(folder, monkeypatch):
 
 def test_timing_leaves_the_model_as_it_was(folder):
     task, chosen = resolved(folder, "full")
-    with trainer.prepare(task, chosen, lambda event: None) as bench:
-        before = copy.deepcopy(bench.learn.model.state_dict())
-        assert all(seconds > 0 for seconds in amp._time_steps(bench.learn, (chosen.bs, 3, chosen.size, chosen.size)).values())
-        after = bench.learn.model.state_dict()
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        before = copy.deepcopy(session.learn.model.state_dict())
+        assert all(seconds > 0 for seconds in amp._time_steps(session.learn, (chosen.bs, 3, chosen.size, chosen.size)).values())
+        after = session.learn.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
@@ -94,10 +93,10 @@ def test_accumulated_batches_make_one_step(folder):
     steps = {}
     for count in (1, 3):
         task, chosen = resolved(folder, "full", accumulate=count, epochs=3)
-        with trainer.prepare(task, chosen, lambda event: None) as bench:
+        with trainer.prepare(task, chosen, lambda event: None) as session:
             counter = Steps()
-            bench.learn.add_cb(counter)
-            trainer.fit(bench, chosen, lambda event: None, Journal())
+            session.learn.add_cb(counter)
+            trainer.fit(session, chosen)
         steps[count] = counter.count
     assert steps[1] == 3 * steps[3] > 0
 
@@ -111,10 +110,10 @@ class Steps(Callback):
 
 def test_the_average_is_validated_and_training_goes_on_from_the_weights(folder):
     task, chosen = resolved(folder, "full", ema=True, epochs=3)
-    with trainer.prepare(task, chosen, lambda event: None) as bench:
+    with trainer.prepare(task, chosen, lambda event: None) as session:
         watch = Averages()
-        bench.learn.add_cb(watch)
-        trainer.fit(bench, chosen, lambda event: None, Journal())
+        session.learn.add_cb(watch)
+        trainer.fit(session, chosen)
     assert all(not torch.equal(a, b) for a, b in zip(watch.trained, watch.validated, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(watch.trained[:-1], watch.resumed, strict=True))
 
@@ -153,10 +152,10 @@ def test_wrong_sizes_are_refused(folder, sizes):
 
 def test_fastais_own_way_lets_batchnorm_adapt(folder):
     task, chosen = resolved(folder, "partial", train_bn=True)
-    with trainer.prepare(task, chosen, lambda event: None) as bench:
-        body = bench.learn.model[0]
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        body = session.learn.model[0]
         before = copy.deepcopy(body.state_dict())
-        (phase,), _ = trainer.fit(bench, chosen, lambda event: None, Journal())
+        (phase,), _ = trainer.fit(session, chosen)
         changed = {name.rsplit(".", 1)[0] for name, value in body.state_dict().items() if not torch.equal(before[name], value)}
         norms = {name for name, module in body.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
     assert phase.name == "head and BatchNorm" and phase.features is None and changed == norms

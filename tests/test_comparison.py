@@ -28,9 +28,9 @@ def trainings(monkeypatch):
     """What is trained, as it is begun: (strategy, arch, fold, seed, share)."""
     begun, fit = [], trainer.fit
 
-    def counted(bench, chosen, on_event, journal):
+    def counted(session, chosen, on_event, journal):
         begun.append((chosen.strategy, chosen.arch, chosen.fold, chosen.seed, chosen.train_pct))
-        return fit(bench, chosen, on_event, journal)
+        return fit(session, chosen, on_event, journal)
 
     monkeypatch.setattr(train, "fit", counted)
     return begun
@@ -76,7 +76,7 @@ def test_nothing_is_trained_twice(cli, folder, trainings):
 def test_one_that_was_broken_off_goes_on(cli, folder, monkeypatch, trainings):
     judge = trainer.predict_valid
 
-    def broken(bench, chosen, on_event):
+    def broken(session, chosen, on_event):
         raise DataError("pulled the plug")
 
     monkeypatch.setattr(train, "predict_valid", broken)

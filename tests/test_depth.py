@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 from dataclasses import replace
@@ -25,7 +26,7 @@ from tlfast.core.events import Note
 from tlfast.core.journal import Journal
 from tlfast.models import build, stages
 from tlfast.tasks import resolve
-from tlfast.training import activations, features, loaders, lr_finder, phase, planner, profiler, trainer
+from tlfast.training import activations, features, loaders, lr_finder, phase, planner, profiler, trainer, types
 from tlfast.training.callbacks import progress
 from tlfast.training.strategies import depth
 from tlfast.training.types import DepthPlan, RateCurve
@@ -35,23 +36,23 @@ SHORT = {"epochs": 2, "freeze_epochs": 1, "onnx": False}
 
 def trained(folder, on_event=lambda event: None, **flags):
     """Train in memory; return the network's weights and the phases."""
-    task, chosen = resolved(folder, "middle", **{**SHORT, **flags})
-    with trainer.prepare(task, chosen, on_event) as bench:
-        chosen, _ = planner.settle_depth(bench, chosen, on_event, Journal())
-        phases, _ = trainer.fit(bench, chosen, on_event, Journal())
-        return {name: value.clone() for name, value in bench.learn.model.state_dict().items()}, phases
+    task, chosen = resolved(folder, "depth", **{**SHORT, **flags})
+    with trainer.prepare(task, chosen, on_event) as session:
+        chosen, _ = planner.settle_depth(session, chosen)
+        phases, _ = trainer.fit(session, chosen)
+        return {name: value.clone() for name, value in session.learn.model.state_dict().items()}, phases
 
 
 @pytest.mark.parametrize(
     ("typed", "strategy", "depth"),
     [
-        ({"depth": "0"}, "partial", ""),
-        ({"depth": "3"}, "middle", "3"),
-        ({"depth": "all"}, "full", ""),
-        ({"depth": "auto"}, "middle", "auto"),
-        ({"minutes": 3.0}, "middle", "auto"),
-        ({"minutes": 3.0, "depth": "2"}, "middle", "2"),
-        ({}, "partial", ""),
+        ({"depth": "0"}, "partial", "0"),
+        ({"depth": "3"}, "depth", "3"),
+        ({"depth": "all"}, "full", "all"),
+        ({"depth": "auto"}, "depth", "auto"),
+        ({"minutes": 3.0}, "depth", "auto"),
+        ({"minutes": 3.0, "depth": "2"}, "depth", "2"),
+        ({}, "partial", "0"),
     ],
 )
 def test_depth_is_one_scale_with_partial_and_full_at_its_ends(typed, strategy, depth):
@@ -73,7 +74,7 @@ def test_depth_beside_a_strategy():
 
 
 def test_only_the_topmost_stages_change(folder):
-    changed, body, head = weights_before_and_after(folder, "middle", depth="2", freeze_epochs=0, augment="none")
+    changed, body, head = weights_before_and_after(folder, "depth", depth="2", freeze_epochs=0, augment="none")
     upper = {name for name in body if name.startswith(("0.layer3", "0.layer4"))}
     assert not changed & (body - upper)
     assert {name for name in upper | head if name.endswith(("weight", "running_mean"))} <= changed
@@ -86,10 +87,10 @@ def test_the_cache_changes_nothing_of_what_is_trained(folder, monkeypatch, arch)
     ours, phases = trained(folder, **flags)
     extract, made = features.extract, []
 
-    def uncached(body, bench, chosen, on_event):
-        kept = extract(body, bench, chosen, on_event)
-        rows = sorted(bench.table.part("train") + bench.table.part("valid"), key=lambda row: row.path)
-        pixels = torch.cat([x for x, _ in loaders.plain_loader(bench.learn.dls, rows, 64)])
+    def uncached(body, session, chosen):
+        kept = extract(body, session, chosen)
+        rows = sorted(session.table.part("train") + session.table.part("valid"), key=lambda row: row.path)
+        pixels = torch.cat([x for x, _ in loaders.plain_loader(session.learn.dls, rows, 64)])
 
         class Remade:
             shape, dtype = kept.train.arrays[0].shape, np.dtype(np.float32)
@@ -129,7 +130,7 @@ def test_known_backbones_at_three_depths(folder, arch, depths):
 
 def test_a_run_says_how_deep_it_was_trained_and_can_be_repeated(cli, folder):
     first = cli("train", folder, *TINY, "--depth", 2, "--epochs", 2, "--views", 3, "--json").json
-    assert first["run"].endswith("-depth-2-test_resnet") and first["settings"]["strategy"] == "middle"
+    assert first["run"].endswith("-depth-2-test_resnet") and first["settings"]["strategy"] == "depth"
     again = cli("train", "--config", f"{first['folder']}/run.json", "--json").json
     assert again["evaluation"] == first["evaluation"] and again["phases"][1]["features"]["images"] == 0
     assert cli("runs", "--json").json[0]["strategy"] == "depth 2"
@@ -161,9 +162,9 @@ def test_int8_takes_half_the_room(folder):
 
 
 def test_views_give_way_then_stages_where_there_is_no_room(folder):
-    task, chosen = resolved(folder, "middle", depth="3", views=4)
-    with trainer.prepare(task, chosen, lambda event: None) as bench:
-        body, counts = bench.learn.model[0], features.count_images(bench.table, chosen)
+    task, chosen = resolved(folder, "depth", depth="3", views=4)
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        body, counts = session.learn.model[0], features.count_images(session.table, chosen)
         shapes = {d: activations.activation_shape(stages.split_at(body, chosen.arch, d, 32), 32) for d in (1, 2, 3)}
 
         def room(depth, views):
@@ -171,9 +172,9 @@ def test_views_give_way_then_stages_where_there_is_no_room(folder):
 
         for wanted in ((3, 4), (3, 2), (2, 4), (2, 1)):
             limited = replace(chosen, cache_gb=room(*wanted) * 1.0001)
-            assert activations.fit_to_disk(bench, limited) == (str(wanted[0]), wanted[1]), wanted
+            assert activations.fit_to_disk(session, limited) == (str(wanted[0]), wanted[1]), wanted
         with pytest.raises(UsageError, match="there is no room for the activations of a single stage") as caught:
-            activations.fit_to_disk(bench, replace(chosen, cache_gb=room(1, 1) / 2))
+            activations.fit_to_disk(session, replace(chosen, cache_gb=room(1, 1) / 2))
     assert "topmost takes" in caught.value.message and caught.value.hint.startswith("Give more --cache-gb, or use")
 
 
@@ -245,21 +246,21 @@ def test_the_finders_suggestion_has_a_lower_bound_well_below_where_the_loss_clim
     learn.recorder.lrs = [1e-5 * 10 ** (i / 12) for i in range(61)]
     learn.recorder.losses = [torch.tensor(1.0 if rate < climbs_from * 0.999 else 9.0) for rate in learn.recorder.lrs]
     monkeypatch.setattr(Learner, "lr_find", lambda self, **asked: SimpleNamespace(minimum=suggested), raising=False)
-    curve = lr_finder.find_rate(learn, phase.PhasePlan("upper stages", 1, rate_scale=20.0, customary=customary), lambda event: None)
+    curve = lr_finder.find_rate(learn, "upper stages", 1, lr_finder.RateRule(scale=20.0, customary=customary), lambda event: None)
     assert curve.suggestion == pytest.approx(found, rel=0.25)
     assert curve.suggestion <= lr_finder.HIGHEST_RATE
 
 
 def test_the_head_of_a_depth_starts_from_some_of_the_images(folder, monkeypatch):
     monkeypatch.setattr(activations, "HEAD_IMAGES", 10)
-    task, chosen = resolved(folder, "middle", depth="2", views=2)
-    with trainer.prepare(task, chosen, lambda event: None) as bench:
-        parts = stages.split_at(bench.learn.model[0], chosen.arch, 2, 32)
-        kept = features.extract(parts.lower, bench, chosen, lambda event: None)
+    task, chosen = resolved(folder, "depth", depth="2", views=2)
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        parts = stages.split_at(session.learn.model[0], chosen.arch, 2, 32)
+        kept = features.extract(parts.lower, session, chosen)
         made = activations.compute_features(kept, parts, lambda event: None)
-        count = len(bench.table.part("train"))
+        count = len(session.table.part("train"))
         every = parts.upper(build.to_network_input(kept.train[torch.arange(count)])).detach()
-    assert len(made.train) == 10 < count and len(made.valid) == len(bench.table.part("valid")) == made.cost.images - 10
+    assert len(made.train) == 10 < count and len(made.valid) == len(session.table.part("valid")) == made.cost.images - 10
     nearest = torch.cdist(made.train[torch.arange(10)], every).min(dim=1)
     assert nearest.values.max() < 1e-2 and len(set(nearest.indices.tolist())) > 5, "they are the plain view of images all over"
     assert torch.equal(kept.train.labels[nearest.indices], made.train.labels)
@@ -291,11 +292,11 @@ def test_too_few_minutes_train_the_classifier_and_say_so(cli, folder):
 
 @pytest.mark.parametrize(("minutes", "epochs"), [(500, 2), (0.1, 1)])
 def test_minutes_beside_a_depth_choose_views_and_epochs_only(folder, monkeypatch, minutes, epochs):
-    monkeypatch.setattr(planner, "time_depths", lambda *given: profiler.Timings([timing("0", 1e-5), timing("2", 0.1, 0.2), timing("all", 0.2)], 1e-4, 1e-5))
-    task, chosen = resolved(folder, "middle", depth="2", minutes=minutes, epochs=2)
+    monkeypatch.setattr(planner, "time_depths", lambda *given: types.Timings([timing("0", 1e-5), timing("2", 0.1, 0.2), timing("all", 0.2)], 1e-4, 1e-5))
+    task, chosen = resolved(folder, "depth", depth="2", minutes=minutes, epochs=2)
     said = []
-    with trainer.prepare(task, chosen, lambda event: None) as bench:
-        settled, plan = planner.settle_depth(bench, chosen, said.append, Journal())
+    with trainer.prepare(task, chosen, said.append) as session:
+        settled, plan = planner.settle_depth(session, chosen)
     assert settled.depth == "2" and settled.epochs == epochs and [choice.depth for choice in plan if choice.chosen] == ["2"]
     notes = [
         event.note
@@ -309,7 +310,7 @@ def test_epochs_that_were_settled_stay_so_after_an_interruption():
     journal, curve = Journal(), RateCurve([], [], 1e-3, step=0.01)
 
     def epochs(ending, found=curve):
-        return phase._adjust_epochs(phase.PhasePlan("upper stages", 5, epochs_in_time=ending), found, lambda event: None, journal).epochs
+        return phase._adjust_epochs(phase.PhasePlan("upper stages", 5, contextlib.nullcontext, epochs_in_time=ending), found, lambda event: None, journal)
 
     assert epochs(lambda step: 9, None) == 5, "without a finder the plan stands"
     assert epochs(lambda step: round(0.03 / step)) == 3
@@ -346,10 +347,10 @@ def test_timings_that_contradict_each_other_are_told_of():
 
 
 def timing(depth, step, lower=0.0):
-    return profiler.Timing(depth, "", step, lower, 0.001, [11_000, *[10_000] * 7])
+    return types.Timing(depth, "", step, lower, 0.001, [11_000, *[10_000] * 7])
 
 
-WORK = planner.Work(10_000, 1_000, profiler.Timings([timing("all", 0.008)], augment=0.0002, head=0.00005), gone=10.0)
+WORK = types.Work(10_000, 1_000, types.Timings([timing("all", 0.008)], augment=0.0002, head=0.00005), gone=10.0)
 
 
 @pytest.mark.parametrize(
@@ -369,7 +370,7 @@ def test_a_plan_takes_nearly_all_epochs_first_then_views(seconds, views, epochs)
     [("auto", 1e-6, 1e9, 1), ("2", 1e-6, 1e9, 1), ("2", 10.0, 1e-9, 2)],  # seconds an image: as timed for the plan, as the finder saw them
 )
 def test_the_finders_steps_say_how_many_epochs_end_in_time(cli, folder, monkeypatch, depth, planned, found, epochs):
-    timings = profiler.Timings([timing("0", 1e-6), timing("2", planned), timing("all", planned)], 1e-6, 1e-6)
+    timings = types.Timings([timing("0", 1e-6), timing("2", planned), timing("all", planned)], 1e-6, 1e-6)
     monkeypatch.setattr(planner, "time_depths", lambda *given: timings)
     monkeypatch.setattr(progress.ProgressCallback, "step_seconds", found)
     outcome = cli("train", folder, *TINY, "--lr", "auto", "--depth", depth, "--minutes", 3, "--epochs", 2, "--freeze-epochs", 0, "--json")

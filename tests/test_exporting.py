@@ -16,6 +16,7 @@ from tests.conftest import draw
 from tlfast import tasks
 from tlfast.core import runs
 from tlfast.core.errors import RunError, UsageError
+from tlfast.data.types import Preprocessing
 from tlfast.export import metadata, onnx, weights
 from tlfast.inference import classifier as classifier_module
 from tlfast.models import build
@@ -46,9 +47,9 @@ def saved(tmp_path):
         torch.manual_seed(3)
         model = build.build_model("test_resnet", 3, 32)
         with runs.create_run(str(tmp_path / "out"), "t", "r") as (folder, published):
-            weights.save_model(folder, model, CLASSES, chosen, STATS)
+            weights.save_model(folder, model, CLASSES, chosen.arch, Preprocessing.from_settings(chosen, STATS))
             about = metadata.describe_model(chosen, CLASSES, "r", "none", "none: not pretrained")
-            onnx.export_onnx(folder / "model.onnx", model, chosen, STATS, about)
+            onnx.export_onnx(folder / "model.onnx", model, Preprocessing.from_settings(chosen, STATS), about)
             runs.seal(folder, records.build_manifest(chosen, CLASSES, STATS))
         return published[0]
 

@@ -11,14 +11,12 @@ import torch
 from tests.test_training import resolved
 from tlfast.commands import train
 from tlfast.core.errors import DataError
-from tlfast.core.journal import Journal
 from tlfast.training import features, trainer
 from tlfast.training import head as head_module
 
 
-def extracted(bench, chosen, events=None):
-    listen = events.append if events is not None else lambda event: None
-    return features.extract(bench.learn.model[0], bench, chosen, listen)
+def extracted(session, chosen, events=None):
+    return features.extract(session.learn.model[0], replace(session, on_event=(events if events is not None else []).append), chosen)
 
 
 def rows(part):
@@ -28,12 +26,12 @@ def rows(part):
 @pytest.mark.parametrize("store", ["disk", "ram", "off"])
 def test_first_view_is_plain(folder, store):
     task, chosen = resolved(folder, "partial", views=3, store=store)
-    with trainer.prepare(task, chosen, lambda event: None) as bench:
-        found = extracted(bench, chosen)
-        plain = extracted(bench, replace(chosen, augment="none"))
-        n = len(bench.table.part("train"))
-        body = bench.learn.model[0].eval()
-        x, y = next(iter(bench.learn.dls.valid))
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        found = extracted(session, chosen)
+        plain = extracted(session, replace(chosen, augment="none"))
+        n = len(session.table.part("train"))
+        body = session.learn.model[0].eval()
+        x, y = next(iter(session.learn.dls.valid))
         with torch.inference_mode():
             directly = body(x.as_subclass(torch.Tensor))
     views = rows(found.train).view(3, n, -1)
@@ -47,10 +45,10 @@ def test_a_second_run_finds_them_and_one_with_more_views_adds_to_them(folder):
     task, chosen = resolved(folder, "partial", views=2)
     costs = []
     for views in (2, 2, 3):
-        with trainer.prepare(task, chosen, lambda event: None) as bench:
-            found = extracted(bench, replace(chosen, views=views))
+        with trainer.prepare(task, chosen, lambda event: None) as session:
+            found = extracted(session, replace(chosen, views=views))
         costs.append((found.cost.images, found.cost.kept))
-    total, train = len(bench.table.rows), len(bench.table.part("train"))
+    total, train = len(session.table.rows), len(session.table.part("train"))
     assert costs == [(total + train, 0), (0, total + train), (train, total + train)]
 
 
@@ -65,10 +63,10 @@ def test_folds_share_them(folder):
     kept = []
     for fold in range(3):
         task, chosen = resolved(folder, "partial", fold=fold)
-        with trainer.prepare(task, chosen, lambda event: None) as bench:
-            found = extracted(bench, chosen)
+        with trainer.prepare(task, chosen, lambda event: None) as session:
+            found = extracted(session, chosen)
         kept.append(found.cost.images)
-        assert len(found.valid) + len(found.train) // chosen.views == len(bench.table.rows)
+        assert len(found.valid) + len(found.train) // chosen.views == len(session.table.rows)
     assert kept[0] > 0 == kept[1] == kept[2]
 
 
@@ -76,9 +74,9 @@ def test_folds_share_them(folder):
 def test_another_view_is_made_anew(folder, flags):
     for i, changed in enumerate(({}, flags)):
         task, chosen = resolved(folder, "partial", **changed)
-        with trainer.prepare(task, chosen, lambda event: None) as bench:
-            cost = extracted(bench, chosen).cost
-        assert cost.images if i == 0 else cost.images >= len(bench.table.part("train"))
+        with trainer.prepare(task, chosen, lambda event: None) as session:
+            cost = extracted(session, chosen).cost
+        assert cost.images if i == 0 else cost.images >= len(session.table.part("train"))
 
 
 def test_feature_loader_takes_whole_batches():
@@ -104,18 +102,18 @@ def test_a_full_disk_is_one_clear_error(folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     task, chosen = resolved(folder, "partial")
-    with trainer.prepare(task, chosen, lambda event: None) as bench:
+    with trainer.prepare(task, chosen, lambda event: None) as session:
         monkeypatch.setattr(features, "_write_file", full)
         with pytest.raises(DataError, match="cannot keep features in .*: No space left on device"):
-            extracted(bench, chosen)
+            extracted(session, chosen)
 
 
 def test_predictions_from_features_are_the_whole_models(folder):
     task, chosen = resolved(folder, "partial")
-    with trainer.prepare(task, chosen, lambda event: None) as bench:
-        _, kept = trainer.fit(bench, chosen, lambda event: None, Journal())
-        ours = head_module.predict_from_features(kept.valid, bench.learn.model[1], bench.table.part("valid"), bench.table.classes)
-        whole = trainer.predict_valid(bench, chosen, lambda event: None)
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        _, kept = trainer.fit(session, chosen)
+        ours = head_module.predict_from_features(kept.valid, session.learn.model[1], session.table.part("valid"), session.table.classes)
+        whole = trainer.predict_valid(session, chosen)
     assert ours.rows == whole.rows and (ours.labels == whole.labels).all()
     assert ours.log_probabilities == pytest.approx(whole.log_probabilities, abs=2e-3)
 

@@ -16,11 +16,11 @@ from safetensors.torch import save
 
 CODE = """
 import sys, json
-from tlfast import backbones, learner
-from tlfast.errors import TlfastError
+from tlfast.core.errors import TlfastError
+from tlfast.models import build, pretrained, weights
 try:
-    body = learner.build_body(backbones.find_weights("test_resnet", "auto"), 32)
-    print(learner.fingerprint(body))
+    body = build.build_body(pretrained.find_weights("test_resnet", "auto"), 32)
+    print(weights.hash_weights(body))
 except TlfastError as error:
     print("error:", error.message, "|", error.hint)
 """

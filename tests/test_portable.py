@@ -14,6 +14,7 @@ from tests.conftest import TINY, draw
 from tlfast import tasks
 from tlfast.core.errors import ExportError
 from tlfast.data import images
+from tlfast.data.types import Preprocessing
 from tlfast.export import metadata
 from tlfast.export import onnx as onnx_module
 from tlfast.inference import onnx_model
@@ -44,7 +45,7 @@ def tiny():
 @pytest.mark.parametrize("flags", POLICIES, ids=str)
 def test_pixels_are_prepared_in_the_graph_exactly_as_in_training(tiny, tmp_path, flags):
     settled = chosen(tmp_path, **flags)
-    graph = onnx_module.build_onnx(tiny, settled, STATS)
+    graph = onnx_module.build_onnx(tiny, Preprocessing.from_settings(settled, STATS))
     graph.graph.output.append(helper.make_tensor_value_info("cropped", TensorProto.UINT8, None))
     session = onnx_model.onnxruntime.InferenceSession(graph.SerializeToString())
     for size in SIZES:
@@ -57,14 +58,14 @@ def test_pixels_are_prepared_in_the_graph_exactly_as_in_training(tiny, tmp_path,
 @pytest.mark.parametrize("flags", POLICIES, ids=str)
 def test_it_answers_as_the_network(tiny, tmp_path, flags):
     settled = chosen(tmp_path, **flags)
-    onnx_module.export_onnx(tmp_path / "model.onnx", tiny, settled, STATS, {"classes": '["ant", "bee", "cat"]'})
+    onnx_module.export_onnx(tmp_path / "model.onnx", tiny, Preprocessing.from_settings(settled, STATS), {"classes": '["ant", "bee", "cat"]'})
     pictures = [str(draw(tmp_path / f"{i}.png", (200, 90, 30), i, size)) for i, size in enumerate([(41, 200), (640, 480), (32, 32), (33, 32), (44, 90)])]
-    agreement = onnx_module.check_onnx(tmp_path / "model.onnx", tiny, settled, STATS, pictures, lambda event: None)
+    agreement = onnx_module.check_onnx(tmp_path / "model.onnx", tiny, Preprocessing.from_settings(settled, STATS), pictures, lambda event: None)
     assert (agreement.images, agreement.top1, agreement.disagreements) == (5, 1.0, []) and agreement.largest_difference < 1e-4
 
 
 def test_batches_of_any_size(tiny, tmp_path):
-    onnx_module.export_onnx(tmp_path / "model.onnx", tiny, chosen(tmp_path), STATS, {"classes": '["ant", "bee", "cat"]'})
+    onnx_module.export_onnx(tmp_path / "model.onnx", tiny, Preprocessing.from_settings(chosen(tmp_path), STATS), {"classes": '["ant", "bee", "cat"]'})
     network = onnx_model.open_network(tmp_path / "model.onnx")
     batch = np.stack([noise((50, 40), seed) for seed in range(5)])
     together = network.probabilities(batch)
@@ -74,7 +75,7 @@ def test_batches_of_any_size(tiny, tmp_path):
 
 def test_one_that_answers_otherwise_is_refused(tiny, tmp_path):
     path = tmp_path / "model.onnx"
-    onnx_module.export_onnx(path, tiny, chosen(tmp_path), STATS, {"classes": '["ant", "bee", "cat"]'})
+    onnx_module.export_onnx(path, tiny, Preprocessing.from_settings(chosen(tmp_path), STATS), {"classes": '["ant", "bee", "cat"]'})
     graph = onnx.load(path)
     for constant in graph.graph.initializer:
         if constant.name == "temperature":  # the likeliest becomes the least likely
@@ -82,7 +83,7 @@ def test_one_that_answers_otherwise_is_refused(tiny, tmp_path):
     onnx.save(graph, path)
     pictures = [str(draw(tmp_path / f"{i}.png", colour, i)) for i, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)] * 3)]
     with pytest.raises(ExportError, match=r"model.onnx disagrees with the network on \d+ of 12 images"):
-        onnx_module.check_onnx(path, tiny, chosen(tmp_path), STATS, pictures, lambda event: None)
+        onnx_module.check_onnx(path, tiny, Preprocessing.from_settings(chosen(tmp_path), STATS), pictures, lambda event: None)
 
 
 def test_a_run_has_one_and_it_is_enough_by_itself(cli, folder, tmp_path):

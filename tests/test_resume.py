@@ -33,7 +33,7 @@ SMALL = {"arch": "test_resnet", "weights": "none", "size": 32, "bs": 8, "lr": "3
 WAYS = {
     "partial": {"strategy": "partial", "epochs": 3},
     "head and BatchNorm": {"strategy": "partial", "epochs": 2, "train_bn": True},
-    "middle": {"strategy": "middle", "depth": "2", "epochs": 3, "freeze_epochs": 2, "views": 3, "mixup": 0.4, "lr": "auto"},
+    "depth": {"strategy": "depth", "depth": "2", "epochs": 3, "freeze_epochs": 2, "views": 3, "mixup": 0.4, "lr": "auto"},
     "full": {"strategy": "full", "epochs": 3, "freeze_epochs": 2, "lr": "auto"},
     "full with everything": {
         "strategy": "full",
@@ -54,7 +54,7 @@ WAYS = {
 STOPS = {
     "partial": [("backbone: features", 1), ("head", 2), ("head", 5)],
     "head and BatchNorm": [("head and BatchNorm", 4)],
-    "middle": [
+    "depth": [
         ("backbone: features", 3),
         ("upper stages: features", 1),
         ("head", 4),
@@ -320,7 +320,7 @@ def test_a_loss_that_is_no_number_ends_a_phase(pictures, tmp_path, monkeypatch):
 
     def poison(self):
         watch(self)
-        if self.training and self.plan.name == "all layers" and self.step == broken:
+        if self.training and self.phase == "all layers" and self.step == broken:
             self.learn.loss = self.loss * float("nan")
 
     monkeypatch.setattr(progress.ProgressCallback, "after_batch", poison)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from tlfast import tasks
 from tlfast.core import errors
+from tlfast.data.types import Preprocessing
 from tlfast.export import metadata, onnx
 from tlfast.inference import server as server_module
 from tlfast.inference import uploads
@@ -37,7 +38,7 @@ def classifier(tmp_path_factory):
     chosen = resolve.resolve_settings(tasks.folder_task(folder), None, {"arch": "test_resnet", "size": 32, "weights": "none"})
     torch.manual_seed(3)
     about = metadata.describe_model(chosen, ["ant", "bee", "cat"], "r", "none", "none: not pretrained")
-    onnx.export_onnx(folder / "model.onnx", build.build_model("test_resnet", 3, 32), chosen, ((0.5,) * 3, (0.2,) * 3), about)
+    onnx.export_onnx(folder / "model.onnx", build.build_model("test_resnet", 3, 32), Preprocessing.from_settings(chosen, ((0.5,) * 3, (0.2,) * 3)), about)
     return Classifier(open_network(folder / "model.onnx"), "r")
 
 

@@ -81,10 +81,9 @@ def test_every_task_resolves(task, strategy):
 
 
 def test_every_declaration_has_help_and_its_default_passes_its_own_check():
-    for name, field in settings.declared_settings().items():
-        assert field.metadata["help"].endswith("."), name
-        check = field.metadata["check"]
-        assert not (check and field.default is not None and check(field.default)), name
+    for name, own in settings.declared_settings().items():
+        assert own.help.endswith("."), name
+        assert not (own.check and own.default is not None and own.check(own.default)), name
 
 
 def test_margin_for_the_crop():

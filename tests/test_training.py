@@ -13,14 +13,13 @@ from tlfast.commands import train
 from tlfast.core import runs, settings
 from tlfast.core.errors import UsageError, WeightsError
 from tlfast.core.events import Note, Progress
-from tlfast.core.journal import Journal
 from tlfast.export.weights import load_model
 from tlfast.models import build
 from tlfast.tasks import resolve
 from tlfast.training import head, lr_finder, trainer
 from tlfast.training import phase as phase_module
 from tlfast.training.callbacks import progress
-from tlfast.training.strategies import partial
+from tlfast.training.strategies import get_strategy
 
 TINY = {"arch": "test_resnet", "weights": "none", "size": 32, "bs": 8, "epochs": 2, "freeze_epochs": 1, "lr": "3e-3"}
 
@@ -44,11 +43,11 @@ def resolved(folder, strategy, **flags):
 
 def weights_before_and_after(folder, strategy, **flags):
     task, chosen = resolved(folder, strategy, **flags)
-    with trainer.prepare(task, chosen, lambda event: None) as bench:
-        body, head = bench.learn.model
-        before = {name: value.clone() for name, value in bench.learn.model.state_dict().items()}
-        trainer.fit(bench, chosen, lambda event: None, Journal())
-        after = bench.learn.model.state_dict()
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        body, head = session.learn.model
+        before = {name: value.clone() for name, value in session.learn.model.state_dict().items()}
+        trainer.fit(session, chosen)
+        after = session.learn.model.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     return changed, {f"0.{name}" for name in body.state_dict()}, {f"1.{name}" for name in head.state_dict()}
 
@@ -70,14 +69,14 @@ def test_full_moves_the_lowest_layers_slowest(folder, monkeypatch):
     original = progress.ProgressCallback.after_batch
 
     def spy(self):
-        if self.plan.name == "all layers" and self.training:
+        if self.phase == "all layers" and self.training:
             seen.append([group["lr"] for group in self.opt.hypers])
         original(self)
 
     monkeypatch.setattr(progress.ProgressCallback, "after_batch", spy)
     task, chosen = resolved(folder, "full")
-    with trainer.prepare(task, chosen, lambda event: None) as bench:
-        trainer.fit(bench, chosen, lambda event: None, Journal())
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        trainer.fit(session, chosen)
     assert seen and all(len(rates) >= 3 and rates == sorted(rates) and rates[0] < rates[-1] for rates in seen)
 
 
@@ -135,8 +134,8 @@ def test_exported_model_is_the_trained_one(make):
     result = make("full")
     model = load_model(runs.find(result.folder))
     assert torch.isfinite(model(torch.zeros(1, 3, 32, 32))).all()
-    with trainer.prepare(*resolved(Path(result.data.source), "full"), lambda event: None) as bench:
-        assert model.state_dict().keys() == bench.learn.model.state_dict().keys()
+    with trainer.prepare(*resolved(Path(result.data.source), "full"), lambda event: None) as session:
+        assert model.state_dict().keys() == session.learn.model.state_dict().keys()
 
 
 @pytest.mark.parametrize(
@@ -191,14 +190,14 @@ def test_plan_counts_what_trains(folder):
 
 def test_batchnorm_is_adapted_to_the_training_images_and_nothing_else_changes(folder):
     task, chosen = resolved(folder, "full", augment="none", bs=30)
-    with trainer.prepare(task, chosen, lambda event: None) as bench:
-        body = bench.learn.model[0]
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        body = session.learn.model[0]
         before = {name: value.clone() for name, value in body.state_dict().items()}
-        head.adapt_batchnorm(body, bench.learn.dls.train, chosen, lambda event: None)
+        head.adapt_batchnorm(body, session.learn.dls.train, chosen, lambda event: None)
         after = body.state_dict()
         changed = {name.rsplit(".", 1)[1] for name in before if not torch.equal(before[name], after[name])}
         assert changed == {"running_mean", "running_var", "num_batches_tracked"}
-        x, _ = next(iter(bench.learn.dls.train))
+        x, _ = next(iter(session.learn.dls.train))
         norm = next(module for module in body.modules() if isinstance(module, torch.nn.BatchNorm2d))
         inputs = []
         norm.register_forward_hook(lambda module, given, output: inputs.append(given[0]))
@@ -217,13 +216,13 @@ def test_images_of_a_run_can_be_trained_on_again(make, folder, tmp_path):
 def test_a_phase_must_beat_the_one_it_starts_from(folder, accuracy, kept):
     task, chosen = resolved(folder, "full", freeze_epochs=1)
     events = []
-    with trainer.prepare(task, chosen, lambda event: None) as bench:
-        head, _ = partial.fit_head(bench, chosen, lambda event: None, Journal())
+    with trainer.prepare(task, chosen, events.append) as session:
+        plans = list(get_strategy("full").phases(session, chosen))
+        head, _ = trainer.fit_within_memory(session, plans[0], chosen, None)
         head = replace(head, epochs=[replace(row, accuracy=accuracy) for row in head.epochs])
-        before = {name: value.clone() for name, value in bench.learn.model.state_dict().items()}
-        bench.learn.unfreeze()
-        phase = phase_module.fit_phase(bench.learn, phase_module.PhasePlan("all layers", 2), chosen, events.append, Journal(), bench.learn.model, head)
-        after = bench.learn.model.state_dict()
+        before = {name: value.clone() for name, value in session.learn.model.state_dict().items()}
+        phase, _ = trainer.fit_within_memory(session, plans[1], chosen, head)
+        after = session.learn.model.state_dict()
     assert (phase.best_epoch == 0) == kept == all(torch.equal(before[name], after[name]) for name in before)
     assert any("which is kept. Try more --epochs, or a lower --lr" in event.note for event in events if isinstance(event, Note)) == kept
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn import metrics as skm
 
+from tlfast.core.metrics import compute_metrics
 from tlfast.evaluation import bootstrap, significance
 
 
@@ -28,7 +29,7 @@ def cases(draw):
 @pytest.mark.filterwarnings("ignore")  # scikit-learn warns of classes without predictions
 def test_figures_are_scikit_learns(case):
     classes, labels, predicted = case
-    found = bootstrap.compute_figures(skm.confusion_matrix(labels, predicted, labels=range(classes)))
+    found = compute_metrics(skm.confusion_matrix(labels, predicted, labels=range(classes)))
     assert found["accuracy"] == pytest.approx(skm.accuracy_score(labels, predicted))
     assert found["balanced_accuracy"] == pytest.approx(skm.balanced_accuracy_score(labels, predicted))
     macro = skm.precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
@@ -40,10 +41,10 @@ def test_figures_are_scikit_learns(case):
 
 def test_figures_of_many_matrices_at_once():
     matrices = np.random.default_rng(0).integers(0, 9, (2, 5, 4, 4))
-    together = bootstrap.compute_figures(matrices)
+    together = compute_metrics(matrices)
     for name, values in together.items():
         assert values.shape == (2, 5)
-        assert values[1, 3] == pytest.approx(bootstrap.compute_figures(matrices[1, 3])[name])
+        assert values[1, 3] == pytest.approx(compute_metrics(matrices[1, 3])[name])
 
 
 def drawn(rng, counts, confusion):
@@ -57,7 +58,7 @@ COUNTS = np.array([150, 100, 50])
 @pytest.mark.slow
 def test_intervals_hold_the_truth_as_often_as_they_say():
     rng, rounds = np.random.default_rng(7), 1500
-    truth = {name: float(value) for name, value in bootstrap.compute_figures(TRUTH * COUNTS[:, None]).items()}
+    truth = {name: float(value) for name, value in compute_metrics(TRUTH * COUNTS[:, None]).items()}
     hits = dict.fromkeys(truth, 0)
     for seed in range(rounds):
         for name, (low, high) in bootstrap.bootstrap_intervals(drawn(rng, COUNTS, TRUTH), seed).items():

@@ -9,6 +9,7 @@ from PIL import Image
 from tests.conftest import draw
 from tlfast import tasks
 from tlfast.data import images, load_table, open_store
+from tlfast.data.types import Preprocessing
 from tlfast.tasks import resolve
 from tlfast.training.augment import build_augmentations
 from tlfast.training.loaders import augmented_loader, build_loaders, plain_loader, to_frame
@@ -25,7 +26,7 @@ def loaders(request):
         task = tasks.folder_task(root)
         chosen = resolve.resolve_settings(task, None, {"size": 32, "bs": 8, "store": request.param, **flags})
         table, store = open_store(load_table(task, chosen, root), chosen)
-        return build_loaders(table, chosen, ZERO_ONE, CPU, store), table, chosen
+        return build_loaders(table, Preprocessing.from_settings(chosen, ZERO_ONE), chosen, CPU, store), table, chosen
 
     return made
 
@@ -45,7 +46,7 @@ def test_judged_images_are_those_that_images_prepare_makes(folder, loaders, resi
 def test_normalisation_is_there_whatever_the_weights(folder):
     task = tasks.folder_task(folder)
     chosen = resolve.resolve_settings(task, None, {"size": 32, "bs": 8, "weights": "none"})
-    dls = build_loaders(load_table(task, chosen, folder), chosen, ((0.5,) * 3, (0.25,) * 3), CPU)
+    dls = build_loaders(load_table(task, chosen, folder), Preprocessing.from_settings(chosen, ((0.5,) * 3, (0.25,) * 3)), chosen, CPU)
     x, _ = next(iter(dls.valid))
     assert x.min() < -1 and x.max() <= 2
 
@@ -130,7 +131,15 @@ def test_the_store_gives_what_a_plain_data_block_gives(tmp_path, grey, resize, c
         chosen = resolve.resolve_settings(task, None, {"size": 32, "bs": 8, "store": place, "resize": resize, "crop_pct": crop_pct, "augment": "none"})
         table, store = open_store(load_table(task, chosen, tmp_path), chosen)
         assert store is None if place == "off" else store.pixels.shape[1] == (1 if grey else 3)
-        batches.append(next(iter(plain_loader(build_loaders(table, chosen, ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4)), CPU, store), table.rows, 8))))
+        batches.append(
+            next(
+                iter(
+                    plain_loader(
+                        build_loaders(table, Preprocessing.from_settings(chosen, ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4))), chosen, CPU, store), table.rows, 8
+                    )
+                )
+            )
+        )
     for x, y in batches[1:]:
         assert x.shape == batches[0][0].shape == (8, 3, 32, 32)
         assert (x - batches[0][0]).abs().max() * 0.4 <= 1 / 255

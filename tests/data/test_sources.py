@@ -27,8 +27,8 @@ from PIL import Image
 from tlfast import tasks
 from tlfast.core.errors import DataError, UsageError
 from tlfast.core.events import Event, Progress
-from tlfast.data import sources
-from tlfast.data.sources import download, get_data, import_data, locate
+from tlfast.data import download, sources
+from tlfast.data.sources import get_data, import_data, locate
 from tlfast.data.task import Source, Task
 
 FER, WEEDS, DIGITS = (tasks.registered_tasks()[name] for name in ("fer", "weeds", "digits"))

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import draw
 from tlfast import tasks
 from tlfast.core.errors import DataError, UsageError
-from tlfast.data import load_table, readable
+from tlfast.data import check_readable, load_table
 from tlfast.tasks import resolve
 
 FER = tasks.get_task("fer")
@@ -60,7 +60,7 @@ def test_zip_wrapped_in_a_folder(tmp_path, folder):
         for path in folder.rglob("*.png"):
             file.write(path, f"some/wrapping/{path.relative_to(folder)}")
         file.writestr("__MACOSX/some/wrapping/blue/._1.png", b"x")
-    table = readable(load(archive))
+    table = check_readable(load(archive))
     assert counts(table) == {"train": 30, "valid": 6}
     assert not table.unreadable
     assert table.fingerprint() == load(archive).fingerprint()
@@ -92,7 +92,7 @@ def test_csv(tmp_path, folder):
     rows = [(p.relative_to(tmp_path).as_posix(), p.parent.name, "valid" if p.stem == "1" else "train", p.stem) for p in folder.rglob("*.png")]
     path = tmp_path / "mine.csv"
     path.write_text("\ufefffile;kind;part;subject\n" + "".join(";".join(row) + "\n" for row in rows), encoding="utf-8")
-    table = readable(load(path, path_col="file", label_col="kind", split_col="part", group_col="subject"))
+    table = check_readable(load(path, path_col="file", label_col="kind", split_col="part", group_col="subject"))
     assert counts(table) == {"train": 33, "valid": 3}
     assert {row.group for row in table.part("valid")} == {"1"}
 
@@ -155,7 +155,7 @@ def test_class_only_in_valid(tmp_path):
 
 def test_unreadable_images_are_named_and_skipped(folder):
     (folder / "red" / "0.png").write_text("this is a text")
-    table = readable(load(folder, valid_pct=0.3))
+    table = check_readable(load(folder, valid_pct=0.3))
     assert [(bad.path, bad.reason) for bad in table.unreadable] == [(str(folder / "red" / "0.png"), "not an image that can be read")]
     assert len(table.rows) == 35
 
@@ -164,7 +164,7 @@ def test_too_many_unreadable_images(folder):
     for i in range(2):
         (folder / "red" / f"{i}.png").write_text("this is a text")
     with pytest.raises(DataError, match="2 of 36 images cannot be read"):
-        readable(load(folder))
+        check_readable(load(folder))
 
 
 def test_fingerprint_notices_a_changed_image(folder):
@@ -217,5 +217,5 @@ def test_a_class_emptied_by_broken_images_names_the_first(tmp_path):
     for i in range(2):
         (tmp_path / "c" / f"{i}.png").write_text("no image")
     with pytest.raises(DataError) as error:
-        readable(load(tmp_path))
+        check_readable(load(tmp_path))
     assert error.value.message.startswith(f"no training image of class 'c' can be read, the first: {tmp_path}/c/")

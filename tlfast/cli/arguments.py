@@ -35,7 +35,7 @@ class Arguments:
         folder = journal.find(str(wanted.get("out", Settings.out)), self.task.name, which)
         settings = Settings.from_dict(journal.read(folder)["settings"])
         if full is not None:
-            wanted["strategy"] = "full" if full else "partial"
+            wanted["depth"] = "all" if full else "0"
         for name, value in wanted.items():
             own = getattr(settings, name, value)
             if own != value and not (name == "data" and Path(own).resolve() == Path(value).resolve()):

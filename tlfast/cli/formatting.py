@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
-from ..core.settings import Settings, declared_settings, flag_name, setting_types
+from ..core.metrics import EPOCH_METRICS, FIGURE_TITLES, METRICS
+from ..core.settings import Settings, declared_settings
 from ..data.types import DataSummary
 from ..evaluation.types import Evaluation
 from ..export.types import Export
@@ -17,30 +18,16 @@ if TYPE_CHECKING:
     from ..commands.train import TrainResult
     from ..evaluation.comparison import ArmDifference, ArmScore
 
-EPOCH_COLUMNS = ("phase", "epoch", "train loss", "valid loss", "accuracy", "macro F1", "seconds")
-FIGURES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_precision": "macro precision",
-    "macro_recall": "macro recall",
-    "macro_f1": "macro F1",
-    "kappa": "Cohen's kappa",
-    "mcc": "Matthews correlation",
-    "log_loss": "log loss",
-    "brier": "Brier score",
-    "roc_auc": "ROC AUC",
-    "average_precision": "average precision",
-}
+EPOCH_COLUMNS = ("phase", "epoch", "train loss", "valid loss", *(METRICS[name].title for name in EPOCH_METRICS), "seconds")
 
 
 def list_setting_rows() -> list[tuple[str, str, str]]:
     """Return (flag, default, meaning) of every setting, for the README's table."""
-    hints, rows = setting_types(), []
-    for name, field in declared_settings().items():
-        choices = " ".join(get_args(hints[name])) if get_origin(hints[name]) is Literal else ""
-        typed = f"--[no-]{flag_name(name)[2:]}" if hints[name] is bool else flag_name(name)
-        meaning = field.metadata["help"] + (f" One of: {choices}." if choices else "")
-        rows.append((typed, format_value(field.default) or "-", meaning))
+    rows = []
+    for own in declared_settings().values():
+        typed = f"--[no-]{own.flag[2:]}" if own.type is bool else own.flag
+        meaning = own.help + (f" One of: {' '.join(own.choices)}." if own.choices else "")
+        rows.append((typed, format_value(own.default) or "-", meaning))
     return rows
 
 
@@ -74,18 +61,8 @@ def _format_predicted(choice: DepthPlan, settings: Settings) -> str:
 def format_figures(e: Evaluation) -> dict[str, str]:
     """Return every figure of an evaluation that is a single number, with its bootstrap interval where it has one."""
     c = e.calibration
-    numbers = {
-        "accuracy": e.accuracy,
-        "balanced_accuracy": e.balanced_accuracy,
-        **{f"macro_{name}": getattr(e.macro, name) for name in ("precision", "recall", "f1")},
-        "kappa": e.kappa,
-        "mcc": e.mcc,
-        "log_loss": e.log_loss,
-        "brier": e.brier,
-        "roc_auc": e.roc_auc,
-        "average_precision": e.average_precision,
-    }
-    known = {FIGURES[name]: format_interval(value, e.intervals.get(name)) for name, value in numbers.items() if value is not None}
+    numbers = {name: e.figure(name) for name in FIGURE_TITLES}
+    known = {FIGURE_TITLES[name]: format_interval(value, e.intervals.get(name)) for name, value in numbers.items() if value is not None}
     promised = [f"{float(accuracy):.0%} right on {p.coverage:.0%} of the images, from {p.threshold:.2f} on" for accuracy, p in c.promises.items()]
     return {
         **known,
@@ -171,7 +148,7 @@ def format_likely(row: PredictRow, top: int | None, least: float) -> str:
 def format_epochs(row: EpochRow, headed: bool) -> list[str]:
     """Return the line of an epoch, and before it the names of the columns if they have not been shown."""
     rows = [_epoch_cells(row)] if headed else [EPOCH_COLUMNS, _epoch_cells(row)]
-    return ["  ".join(f"{cell:>10}" for cell in cells) for cells in rows]
+    return ["  ".join(f"{cell:>{max(10, len(title))}}" for cell, title in zip(cells, EPOCH_COLUMNS, strict=True)) for cells in rows]
 
 
 def _epoch_cells(row: EpochRow) -> tuple[str, ...]:
@@ -180,8 +157,7 @@ def _epoch_cells(row: EpochRow) -> tuple[str, ...]:
         str(row.epoch),
         f"{row.train_loss:.4f}",
         f"{row.valid_loss:.4f}",
-        f"{row.accuracy:.4f}",
-        f"{row.macro_f1:.4f}",
+        *(f"{getattr(row, name):.4f}" for name in EPOCH_METRICS),
         f"{row.seconds:.1f}",
     )
 

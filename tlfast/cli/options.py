@@ -6,7 +6,7 @@ import errno
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, Optional, get_args, get_origin
+from typing import Annotated, Any, Optional, get_args
 
 import typer
 import typer.core
@@ -130,16 +130,15 @@ def _make_parameter(name: str, annotation: Any, option: Any, default: Any) -> in
 
 def _setting_parameters() -> list[inspect.Parameter]:
     """Make one option of each declared setting. None means: not typed."""
-    hints, parameters = settings.setting_types(), []
-    for name, field in settings.declared_settings().items():
-        inner = [t for t in get_args(hints[name]) if isinstance(t, type) and t is not type(None)]
-        kind = inner[0] if inner else hints[name]
-        flag = settings.flag_name(name)
-        names = (f"{flag}/--no-{flag[2:]}",) if kind is bool else (flag,)
-        shown = str(field.default) if field.default not in ("", None) else False
-        # A choice's own metavar lists its words, in a column so wide that at 80 characters long names are cut off.
-        words = f" One of: {', '.join(get_args(kind))}." if get_origin(kind) is Literal else ""
-        metavar, help = "<word>" if words else None, field.metadata["help"] + words
-        option = typer.Option(*names, help=help, metavar=metavar, rich_help_panel=field.metadata["group"], show_default=shown)
-        parameters.append(_make_parameter(name, Optional[kind], option, None))  # noqa: UP045 (a Literal has no | in Python 3.10)
+    parameters = []
+    for own in settings.declared_settings().values():
+        inner = [t for t in get_args(own.type) if isinstance(t, type) and t is not type(None)]
+        kind = inner[0] if inner else own.type
+        names = (f"{own.flag}/--no-{own.flag[2:]}",) if kind is bool else (own.flag,)
+        shown = str(own.default) if own.default not in ("", None) else False
+        # Typer's own metavar of a choice lists all words, in a column so wide that at 80 characters long names are cut off.
+        words = f" One of: {', '.join(own.choices)}." if own.choices else ""
+        metavar = "<word>" if words else None
+        option = typer.Option(*names, help=own.help + words, metavar=metavar, rich_help_panel=own.group, show_default=shown)
+        parameters.append(_make_parameter(own.name, Optional[kind], option, None))  # noqa: UP045 (a Literal has no | in Python 3.10)
     return parameters

@@ -14,7 +14,7 @@ from cleanlab.filter import find_label_issues
 from pyarrow import parquet
 from sklearn.neighbors import NearestNeighbors
 
-from ..core.events import Event, OnEvent, Progress, ignore_event
+from ..core.events import Event, OnEvent, Progress
 from ..core.settings import Settings
 from ..data.duplicates import make_finding
 from ..data.task import Task
@@ -58,9 +58,9 @@ def find_suspect_labels(task: Task, settings: Settings, rows: Sequence[Row], on_
 
 def find_outliers(task: Task, settings: Settings, rows: Sequence[Row], on_event: OnEvent) -> list[Finding]:
     """Name the images whose ten nearest others are far, the farthest first, by their plain view's features; those of the folds are found again."""
-    with trainer.prepare(task, experiments.place_on_fold(settings, FOLDS, 0), ignore_event) as bench:
-        features = extract(bench.learn.model[0], bench, settings, on_event)
-        paths = [row.path for part in ("train", "valid") for row in bench.table.part(part)]
+    with trainer.prepare(task, experiments.place_on_fold(settings, FOLDS, 0), on_event) as session:
+        features = extract(session.learn.model[0], session, settings)
+        paths = [row.path for part in ("train", "valid") for row in session.table.part(part)]
     vectors = np.concatenate([part.arrays[0][part.places[0]] for part in (features.train, features.valid)]).astype(np.float32)
     if len(vectors) <= NEIGHBOURS:
         return []

@@ -21,7 +21,7 @@ from ..core.settings import DEPTH_ENDS, Settings
 from ..data import ImageTable, images, load_table
 from ..data.sources import locate
 from ..data.task import Task
-from ..data.types import Row
+from ..data.types import Preprocessing, Row
 from ..evaluation import plots
 from ..evaluation.comparison import (
     Answers,
@@ -211,7 +211,7 @@ def _measure_costs(arms: Sequence[Arm], table: ImageTable, on_event: OnEvent) ->
 def _export_untrained(path: Path, settings: Settings, classes: Sequence[str]) -> tuple[int, float, Network]:
     """Return a model's number of parameters, its size in megabytes as ONNX, and the file opened."""
     model = build.build_model(settings.arch, len(classes), settings.size)
-    onnx.export_onnx(path, model, settings, weights.IMAGENET_STATS, metadata.describe_model(settings, classes, "", "", ""))
+    onnx.export_onnx(path, model, Preprocessing.from_settings(settings, weights.IMAGENET_STATS), metadata.describe_model(settings, classes, "", "", ""))
     return sum(p.numel() for p in model.parameters()), path.stat().st_size / 1e6, open_network(path)
 
 

@@ -16,7 +16,7 @@ from ..core.runs import Run
 from ..core.settings import Settings
 from ..data import ImageTable, Store, load_table, open_store, scan
 from ..data.sources import locate
-from ..data.types import Row
+from ..data.types import Preprocessing, Row
 from ..evaluation import cam, metrics, predictions
 from ..evaluation.report.page import Evidence
 from ..evaluation.types import Evaluation, Predictions
@@ -54,7 +54,7 @@ def load_run(run: Run, data: str, on_event: OnEvent) -> LoadedRun:
     listed = _rebuild_table(run, settings, data)
     table, store = _open_images(run, listed, settings, on_event)
     device = pick_device(settings.device)
-    dls = build_loaders(table, settings, (run.manifest["mean"], run.manifest["std"]), device, store)
+    dls = build_loaders(table, _preprocessing(run, settings), settings, device, store)
     return LoadedRun(run, settings, listed.rows, table, dls, weights.load_model(run).to(device))
 
 
@@ -77,8 +77,7 @@ def collect_evidence(model: LoadedRun, paths: Sequence[str], on_event: OnEvent) 
 
     Where nobody has looked at the images yet, they are looked at if they are few: of many that takes as long as decoding them all.
     """
-    stats = (model.run.manifest["mean"], model.run.manifest["std"])
-    maps = cam.render_maps(model.network, paths, model.settings, stats, on_event)
+    maps = cam.render_maps(model.network, paths, _preprocessing(model.run, model.settings), on_event)
     every = [row.path for row in model.listed]
     worth = len(every) <= LOOK_AT_MOST or scan.is_scanned(every)
     return Evidence(maps, scan.collect_findings(model.listed, scan.scan_images(every, on_event)) if worth else None)
@@ -100,3 +99,7 @@ def _open_images(run: Run, listed: ImageTable, settings: Settings, on_event: OnE
     if table.fingerprint() != run.manifest["data"]["fingerprint"]:
         on_event(Note("data", f"the images of {listed.source} are not those that {run.id} was trained on"))
     return table, store
+
+
+def _preprocessing(run: Run, settings: Settings) -> Preprocessing:
+    return Preprocessing.from_settings(settings, (run.manifest["mean"], run.manifest["std"]))

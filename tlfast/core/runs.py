@@ -16,6 +16,7 @@ from typing import Any
 
 from .errors import RunError, UsageError, suggest_name
 from .files import move_file
+from .settings import describe_strategy
 
 MANIFEST = "run.json"
 SEAL = "run.json.sha256"  # of the manifest, which holds all the others; sha256sum -c reads it
@@ -216,9 +217,8 @@ def list_runs(out: str, task: str = "") -> list[dict[str, Any]]:
             run, metrics = read(folder), json.loads((folder / METRICS).read_text(encoding="utf-8"))
         except (RunError, OSError, ValueError):
             continue
-        chosen = {name: run.manifest["settings"][name] for name in ("task", "strategy", "arch")}
-        if chosen["strategy"] == "middle":
-            chosen["strategy"] = f"depth {run.manifest['settings']['depth']}"
+        values = run.manifest["settings"]
+        chosen = {"task": values["task"], "strategy": describe_strategy(values), "arch": values["arch"]}
         scores = {"accuracy": metrics["accuracy"], "macro_f1": metrics["macro"]["f1"]}
         rows.append({"run": run.id, **chosen, **scores, "created": run.manifest["created"], "folder": str(folder)})
     if task and not rows:

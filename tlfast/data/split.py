@@ -64,7 +64,7 @@ def _draw_validation(rows: list[Row], pool: list[int], settings: Settings) -> li
     if any(rows[i].group for i in pool):
         return _draw_grouped_fold(rows, pool, settings, round(1 / settings.valid_pct), 0)
     count = max(1, round(len(pool) * settings.valid_pct))
-    return _sample_stratified(rows, pool, count, settings.fixed_seed, leave=1)
+    return _sample_stratified(rows, pool, count, settings.split_seed, leave=1)
 
 
 def _draw_fold(rows: list[Row], pool: list[int], settings: Settings) -> list[int]:
@@ -72,11 +72,13 @@ def _draw_fold(rows: list[Row], pool: list[int], settings: Settings) -> list[int
 
     number = settings.fold or 0
     if any(rows[i].group for i in pool):
-        return _draw_grouped_fold(rows, pool, settings, settings.folds, number)
+        return _draw_grouped_fold(rows, pool, settings, settings.internals.folds, number)
     smallest = min(Counter(rows[i].label for i in pool).items(), key=lambda item: item[1])
-    if smallest[1] < settings.folds:
-        raise DataError(f"class '{smallest[0]}' has {smallest[1]} images, fewer than the {settings.folds} folds", "Leave --fold out, or add images of it")
-    splitter = StratifiedKFold(settings.folds, shuffle=True, random_state=settings.fixed_seed)
+    if smallest[1] < settings.internals.folds:
+        raise DataError(
+            f"class '{smallest[0]}' has {smallest[1]} images, fewer than the {settings.internals.folds} folds", "Leave --fold out, or add images of it"
+        )
+    splitter = StratifiedKFold(settings.internals.folds, shuffle=True, random_state=settings.split_seed)
     folds = list(splitter.split(pool, [rows[i].label for i in pool]))
     return [pool[i] for i in folds[number][1]]
 
@@ -87,7 +89,7 @@ def _draw_grouped_fold(rows: list[Row], pool: list[int], settings: Settings, fol
     groups = [rows[i].group or rows[i].path for i in pool]
     if len(set(groups)) < folds:
         raise DataError(f"{len(set(groups))} groups cannot be divided into {folds} parts", "Give a finer --group-by, or a larger --valid-pct")
-    splitter = StratifiedGroupKFold(max(2, folds), shuffle=True, random_state=settings.fixed_seed)
+    splitter = StratifiedGroupKFold(max(2, folds), shuffle=True, random_state=settings.split_seed)
     chosen = list(splitter.split(pool, [rows[i].label for i in pool], groups))[number][1]
     return [pool[i] for i in chosen]
 
@@ -110,7 +112,7 @@ def subsample_train(rows: list[Row], settings: Settings) -> list[Row]:
     for i, row in enumerate(rows):
         if row.split == "train":
             by_label[row.label].append(i)
-    draw, kept = random.Random(settings.fixed_seed), set()
+    draw, kept = random.Random(settings.split_seed), set()
     for label in sorted(by_label):
         own = draw.sample(by_label[label], len(by_label[label]))
         kept.update(own[: max(1, round(settings.train_pct * len(own)))])

@@ -68,7 +68,7 @@ def load_table(task: Task, settings: Settings, root: Path) -> ImageTable:
     classes, note = _find_classes(task, rows, root)
     rows = assign_splits(rows, settings, own)
     if settings.limit:
-        rows = limit_rows(rows, settings.limit, settings.fixed_seed)
+        rows = limit_rows(rows, settings.limit, settings.split_seed)
     if settings.train_pct < 1:
         rows = subsample_train(rows, settings)
     table = ImageTable(tuple(rows), classes, str(root), notes=tuple(notes + note), own_folds=own and settings.fold is not None)

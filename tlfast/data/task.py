@@ -34,7 +34,7 @@ class Task:
     classes: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     partial: Mapping[str, Any] = field(default_factory=dict)
-    middle: Mapping[str, Any] = field(default_factory=dict)  # beside what is said of full
+    depth: Mapping[str, Any] = field(default_factory=dict)  # in addition to `full`
     full: Mapping[str, Any] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)  # other spellings of a class -> the class
     licence: str = ""
@@ -44,3 +44,7 @@ class Task:
     rows: Callable[[Path, int | None], list[Row] | None] | None = None
     arrange: Callable[[Path, Path, Path], None] | None = None
     make: Callable[[Path], None] | None = None
+
+    def presets(self, strategy: str) -> dict[str, Any]:
+        """Return the task's settings for a strategy: partial, depth or full."""
+        return dict({"partial": self.partial, "depth": {**self.full, **self.depth}, "full": self.full}[strategy])

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..core.settings import ModelSettings
+
 
 @dataclass(frozen=True)
 class Row:
@@ -87,3 +89,23 @@ class Finding:
 
 
 Stats = tuple[Sequence[float], Sequence[float]]  # mean and standard deviation of each channel, of values in 0..1
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes network input `[3, size, size]`.
+
+    The image is resized to a square of `full_size` pixels by the policy `resize` (squish, crop or pad), cropped to `size`, scaled to 0..1, and
+    normalized by `mean` and `std` of each channel.
+    """
+
+    size: int
+    full_size: int
+    resize: str
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    @classmethod
+    def from_settings(cls, settings: ModelSettings, stats: Stats) -> Preprocessing:
+        """Combine the sizes of the settings with the mean and standard deviation of the pretrained weights."""
+        return cls(settings.size, settings.full_size, settings.resize, *stats)

@@ -6,39 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..core.metrics import compute_metrics
+
 REPLICATES = 1000
 LEVEL = 0.95
 AT_ONCE = 4_000_000  # numbers drawn together: 32 MB
-
-
-def compute_figures(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the figures that follow from confusion matrices `[..., c, c]` (rows actual), each `[...]`, as scikit-learn defines them.
-
-    Macro averages are over the classes that occur among labels or predictions, balanced accuracy over those among labels; a class without
-    predictions has precision 0. kappa is Cohen's, mcc Gorodkin's R_K (2004, doi 10.1016/j.compbiolchem.2004.09.006).
-    """
-    actual, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
-    right = np.diagonal(confusion, axis1=-2, axis2=-1)
-    total, hits = actual.sum(axis=-1), right.sum(axis=-1)
-    occurs = actual + predicted > 0
-    recall, precision, f1 = _safe_divide(right, actual), _safe_divide(right, predicted), _safe_divide(2 * right, actual + predicted)
-    chance = (actual * predicted).sum(axis=-1)
-    spread = np.sqrt((total**2 - (actual**2).sum(axis=-1)) * (total**2 - (predicted**2).sum(axis=-1)).astype(float))
-    return {
-        "accuracy": _safe_divide(hits, total),
-        "balanced_accuracy": _safe_divide(recall.sum(axis=-1), (actual > 0).sum(axis=-1)),
-        "macro_precision": _safe_divide(precision.sum(axis=-1), occurs.sum(axis=-1)),
-        "macro_recall": _safe_divide(recall.sum(axis=-1), occurs.sum(axis=-1)),
-        "macro_f1": _safe_divide(f1.sum(axis=-1), occurs.sum(axis=-1)),
-        "kappa": _safe_divide(total * hits - chance, total**2 - chance),
-        "mcc": _safe_divide(total * hits - chance, spread),
-    }
-
-
-def _safe_divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Divide; nothing of nothing is 0."""
-    part, whole = np.asarray(part, float), np.asarray(whole, float)
-    return np.divide(part, whole, out=np.zeros(np.broadcast_shapes(part.shape, whole.shape)), where=whole != 0)
 
 
 def bootstrap_intervals(confusion: np.ndarray, seed: int = 0) -> dict[str, tuple[float, float]]:
@@ -50,7 +22,7 @@ def bootstrap_intervals(confusion: np.ndarray, seed: int = 0) -> dict[str, tuple
     """
     rng, size = np.random.default_rng(seed), len(confusion)
     step = max(1, AT_ONCE // size**2)
-    blocks = [compute_figures(_resample(rng, confusion, min(step, REPLICATES - start))) for start in range(0, REPLICATES, step)]
+    blocks = [compute_metrics(_resample(rng, confusion, min(step, REPLICATES - start))) for start in range(0, REPLICATES, step)]
     found = {name: percentile_interval(np.concatenate([block[name] for block in blocks])) for name in blocks[0]}
     if found["accuracy"][0] == found["accuracy"][1]:
         found["accuracy"] = wilson_interval(int(np.trace(confusion)), int(confusion.sum()))
@@ -117,5 +89,5 @@ def bootstrap_macro_f1(predicted: np.ndarray, labels: np.ndarray, classes: int, 
     for i in range(REPLICATES):
         drawn = np.concatenate([own[rng.integers(len(own), size=len(own))] for own in members])
         confusions = [np.bincount(row[drawn], minlength=classes**2).reshape(classes, classes) for row in cells]
-        found[i] = compute_figures(np.array(confusions))["macro_f1"].mean()
+        found[i] = compute_metrics(np.array(confusions))["macro_f1"].mean()
     return found

@@ -12,9 +12,8 @@ from torch import nn
 
 from ..core.errors import ImageError
 from ..core.events import OnEvent, Progress
-from ..core.settings import Settings
 from ..data import images
-from ..data.types import Stats
+from ..data.types import Preprocessing
 from ..models.build import to_network_input
 
 LEAST_SIDE = 6  # of a layer's output: the last ones of a small image have hardly a place left to tell apart
@@ -24,12 +23,12 @@ SIDE = 96  # pixels of a picture
 AT_ONCE = 12
 
 
-def render_maps(network: nn.Sequential, paths: Sequence[str], settings: Settings, stats: Stats, on_event: OnEvent) -> dict[str, Image.Image]:
+def render_maps(network: nn.Sequential, paths: Sequence[str], preprocessing: Preprocessing, on_event: OnEvent) -> dict[str, Image.Image]:
     """Return, by path, images with where the network looked for its answer laid over them; nothing for a network that cannot tell."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in stats)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
     device, found = next(network.parameters()).device, {}
     for start in range(0, len(paths), AT_ONCE):
-        prepared = _prepare_batch(paths[start : start + AT_ONCE], settings)
+        prepared = _prepare_batch(paths[start : start + AT_ONCE], preprocessing)
         if not prepared:
             continue
         x = torch.from_numpy(np.stack(list(prepared.values()))).permute(0, 3, 1, 2).float() / 255
@@ -42,12 +41,12 @@ def render_maps(network: nn.Sequential, paths: Sequence[str], settings: Settings
     return found
 
 
-def _prepare_batch(paths: Sequence[str], settings: Settings) -> dict[str, np.ndarray]:
+def _prepare_batch(paths: Sequence[str], preprocessing: Preprocessing) -> dict[str, np.ndarray]:
     """Return, by path, what the network sees of images; one that cannot be read any more is left out."""
     found = {}
     for path in paths:
         with suppress(ImageError):
-            found[path] = images.prepare(images.open_image(path), settings.size, settings.full_size, settings.resize)
+            found[path] = images.prepare(images.open_image(path), preprocessing.size, preprocessing.full_size, preprocessing.resize)
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.metrics import compute_metrics, confusion_matrix
 from ..core.settings import Settings
 from . import bootstrap, significance
 
@@ -201,8 +202,8 @@ def score_arm(arm: Arm, own: Answers, f1: MacroF1, cost: Cost) -> ArmScore:
 
 
 def measure_macro_f1(own: Answers, classes: int) -> MacroF1:
-    confusions = [np.bincount(own.labels * classes + row, minlength=classes**2).reshape(classes, classes) for row in own.predicted]
-    value = float(bootstrap.compute_figures(np.array(confusions))["macro_f1"].mean())
+    confusions = [confusion_matrix(own.labels, row, classes) for row in own.predicted]
+    value = float(compute_metrics(np.array(confusions))["macro_f1"].mean())
     return MacroF1(value, bootstrap.bootstrap_macro_f1(own.predicted, own.labels, classes))
 
 

@@ -7,9 +7,11 @@ import warnings
 import numpy as np
 from sklearn import metrics as skm
 
+from ..core.metrics import compute_metrics
 from . import bootstrap, calibration
 from .types import ClassScore, ConfusedPair, Evaluation, Predictions
 
+OWN_FIELDS = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "kappa", "mcc")  # of an Evaluation, by scikit-learn
 TOP = (3, 5)  # the truth among so many likeliest classes, where there are more
 
 
@@ -43,6 +45,7 @@ def evaluate(predictions: Predictions, split: str, temperature: float | None = N
         brier=calibration.brier_score(probabilities, labels),
         intervals=_bootstrap_intervals(confusion, probabilities, labels, seed),
         calibration=calibration.measure_calibration(probabilities, before, labels, fitted),
+        others={name: float(value) for name, value in compute_metrics(confusion).items() if name not in OWN_FIELDS},
     )
 
 

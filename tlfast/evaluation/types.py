@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..data.types import Row
@@ -98,9 +98,18 @@ class Evaluation:
     brier: float
     intervals: dict[str, tuple[float, float]]
     calibration: Calibration
+    others: dict[str, float] = field(default_factory=dict)  # metrics of `core.metrics.METRICS` that have no field here
+
+    def figure(self, name: str) -> float | None:
+        """Return a metric or figure by its name in `core.metrics.FIGURE_TITLES`."""
+        if name.startswith("macro_"):
+            return getattr(self.macro, name.removeprefix("macro_"), self.others.get(name))
+        return self.others[name] if name in self.others else getattr(self, name)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return all values as JSON types; the metrics of `others` stand beside the fields."""
+        values = asdict(self)
+        return {**values, **values.pop("others")}
 
 
 @dataclass(frozen=True)

@@ -21,27 +21,26 @@ from torch import nn
 from ..core.errors import UsageError
 from ..core.files import convert_write_errors
 from ..core.runs import Run
-from ..core.settings import Settings
-from ..data.types import Stats
+from ..data.types import Preprocessing
 
 LEARNER = "learner.pkl"
 METHODS = {"squish": ResizeMethod.Squish, "crop": ResizeMethod.Crop, "pad": ResizeMethod.Pad}
 
 
-def export_learner(path: Path, model: nn.Module, classes: Sequence[str], settings: Settings, stats: Stats) -> None:
+def export_learner(path: Path, model: nn.Module, classes: Sequence[str], preprocessing: Preprocessing) -> None:
     """Write a learner that fastai's `load_learner` opens where tlfast is not installed: it holds fastai's and timm's objects only."""
     with tempfile.TemporaryDirectory() as scratch:
         # A DataBlock opens one image when it is built; this one is thrown away again by `export`.
         sample = Path(scratch) / "sample.png"
-        Image.new("RGB", (settings.full_size, settings.full_size)).save(sample)
+        Image.new("RGB", (preprocessing.full_size, preprocessing.full_size)).save(sample)
         frame = pd.DataFrame({"path": [str(sample)] * 2, "label": [classes[0]] * 2, "is_valid": [False, True]})
         block = DataBlock(
             blocks=(ImageBlock, CategoryBlock(vocab=list(classes), sort=False)),
             get_x=ColReader("path"),
             get_y=ColReader("label"),
             splitter=ColSplitter("is_valid"),
-            item_tfms=build_resize(settings),
-            batch_tfms=Normalize.from_stats(*stats, cuda=False),
+            item_tfms=build_resize(preprocessing),
+            batch_tfms=Normalize.from_stats(preprocessing.mean, preprocessing.std, cuda=False),
         )
         dls = block.dataloaders(frame, bs=1, num_workers=0, device=torch.device("cpu"))
         learn = Learner(dls, model.cpu(), loss_func=CrossEntropyLossFlat(), path=Path(scratch))
@@ -50,10 +49,10 @@ def export_learner(path: Path, model: nn.Module, classes: Sequence[str], setting
             learn.export(path.absolute())
 
 
-def build_resize(settings: Settings) -> list:
+def build_resize(preprocessing: Preprocessing) -> list:
     """Return fastai's own transforms that do what `images.prepare` does; its RandomCrop takes the centre outside training."""
-    resize = Resize(settings.full_size, method=METHODS[settings.resize], pad_mode=PadMode.Zeros)
-    return [resize] if settings.full_size == settings.size else [resize, RandomCrop(settings.size)]
+    resize = Resize(preprocessing.full_size, method=METHODS[preprocessing.resize], pad_mode=PadMode.Zeros)
+    return [resize] if preprocessing.full_size == preprocessing.size else [resize, RandomCrop(preprocessing.size)]
 
 
 def open_learner(run: Run, trust: bool) -> Learner:

@@ -15,9 +15,8 @@ from torch import nn
 
 from ..core.errors import ExportError, first_line
 from ..core.events import OnEvent, Progress
-from ..core.settings import Settings
 from ..data import images
-from ..data.types import Stats
+from ..data.types import Preprocessing
 from ..inference.onnx_model import FILE, INPUT, OUTPUT, open_network
 from ..models.build import to_network_input
 from .types import Agreement
@@ -30,29 +29,29 @@ OURS = "tlfast/"  # begins the names of the nodes around the network
 LEAST_AGREEMENT = 0.995  # of their likeliest classes
 
 
-def export_onnx(path: Path, model: nn.Module, settings: Settings, stats: Stats, about: Mapping[str, str], temperature: float = 1.0) -> None:
+def export_onnx(path: Path, model: nn.Module, preprocessing: Preprocessing, about: Mapping[str, str], temperature: float = 1.0) -> None:
     """Write `model.onnx`; `about` goes into its metadata, so that the file alone is enough. Raises ExportError."""
     try:
-        graph = build_onnx(model.cpu().eval(), settings, stats, temperature)
+        graph = build_onnx(model.cpu().eval(), preprocessing, temperature)
         helper.set_model_props(graph, dict(about))
         onnx.checker.check_model(graph)
         onnx.save(graph, path)
     except Exception as error:  # torch.onnx raises nearly anything for a network that it cannot convert
         raise ExportError(
-            f"{settings.arch} cannot be written as ONNX ({first_line(error)})", "Use --no-onnx; model.safetensors and learner.pkl are there"
+            f"{about.get('arch', 'the network')} cannot be written as ONNX ({first_line(error)})", "Use --no-onnx; model.safetensors and learner.pkl are there"
         ) from error
 
 
-def build_onnx(model: nn.Module, settings: Settings, stats: Stats, temperature: float = 1.0) -> onnx.ModelProto:
+def build_onnx(model: nn.Module, preprocessing: Preprocessing, temperature: float = 1.0) -> onnx.ModelProto:
     """Return the whole graph: uint8 RGB `[b, h, w, 3]` -> resized as `images.prepare` does -> network -> softmax, `[b, c]`.
 
     Height and width are free; all images of a batch have the same. The logits are divided by `temperature`.
     """
-    exported = onnx.load_from_string(_export_network(model, settings.size))
+    exported = onnx.load_from_string(_export_network(model, preprocessing.size))
     graph = exported.graph
     x, logits = graph.input[0].name, graph.output[0].name
     classes = graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    before, constants = _build_preparation(settings, stats, x)
+    before, constants = _build_preparation(preprocessing, x)
     after = [
         helper.make_node("Div", [logits, "temperature"], ["calibrated"]),
         helper.make_node("Softmax", ["calibrated"], [OUTPUT], axis=1),
@@ -68,17 +67,15 @@ def build_onnx(model: nn.Module, settings: Settings, stats: Stats, temperature: 
     return exported
 
 
-def check_onnx(
-    path: Path, model: nn.Module, settings: Settings, stats: Stats, sources: Sequence[str], on_event: OnEvent, temperature: float = 1.0
-) -> Agreement:
+def check_onnx(path: Path, model: nn.Module, preprocessing: Preprocessing, sources: Sequence[str], on_event: OnEvent, temperature: float = 1.0) -> Agreement:
     """Compare the file with the network on images, each from its file to its probabilities. Raises ExportError where they disagree."""
     network = open_network(path)
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in stats)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
     differences, disagreements = [], []
     for start in range(0, len(sources), BATCH):
         block = sources[start : start + BATCH]
         opened = [images.open_image(source) for source in block]
-        prepared = np.stack([images.prepare(image, settings.size, settings.full_size, settings.resize) for image in opened])
+        prepared = np.stack([images.prepare(image, preprocessing.size, preprocessing.full_size, preprocessing.resize) for image in opened])
         for source, image, ours in zip(block, opened, _run_torch(model, prepared, mean, std, temperature), strict=True):
             theirs = network.probabilities(np.asarray(image)[None])[0]
             differences.append(float(np.abs(ours - theirs).max()))
@@ -120,11 +117,11 @@ def _export_network(model: nn.Module, size: int) -> bytes:
     return target.getvalue()
 
 
-def _build_preparation(settings: Settings, stats: Stats, x: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+def _build_preparation(preprocessing: Preprocessing, x: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """Return nodes, with their constants, that make of `images` what the network expects as `x`."""
     node = helper.make_node
-    mean, std = (np.array(values, np.float32).reshape(1, 3, 1, 1) for values in stats)
-    full, start = settings.full_size, (settings.full_size - settings.size) // 2
+    mean, std = (np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+    full, start = preprocessing.full_size, (preprocessing.full_size - preprocessing.size) // 2
     constants = {
         "two": np.array(2),
         "rows_and_columns": np.array([2, 3]),
@@ -143,14 +140,14 @@ def _build_preparation(settings: Settings, stats: Stats, x: str) -> tuple[list[o
         "byte_32": np.array(1 << 8, np.int32),
         "two_bytes_32": np.array(1 << 16, np.int32),
         "crop_start": np.array([start, start]),
-        "crop_end": np.array([start + settings.size] * 2),
+        "crop_end": np.array([start + preprocessing.size] * 2),
         "white": np.array(255, np.float32),
         "mean": mean,
         "std": std,
     }
     nodes = [
         node("Transpose", [INPUT], ["planes"], perm=[0, 3, 1, 2]),
-        *_build_squaring(settings.resize),
+        *_build_squaring(preprocessing.resize),
         *_build_scaling("square", "narrowed", axis=3),
         *_build_scaling("narrowed", "resized", axis=2),
         node("Slice", ["resized", "crop_start", "crop_end", "rows_and_columns"], ["cropped"]),

@@ -15,25 +15,31 @@ from ..core.errors import RunError
 from ..core.files import convert_write_errors
 from ..core.runs import Run
 from ..core.settings import Settings
-from ..data.types import Stats
+from ..data.types import Preprocessing
 from ..models.build import build_model
 from .fastai_learner import LEARNER, export_learner
 
 WEIGHTS = "model.safetensors"
 
 
-def save_model(folder: Path, model: nn.Module, classes: Sequence[str], settings: Settings, stats: Stats, temperature: float = 1.0) -> None:
+def save_model(folder: Path, model: nn.Module, classes: Sequence[str], arch: str, preprocessing: Preprocessing, temperature: float = 1.0) -> None:
     """Write `model.safetensors`, with classes, normalisation and temperature in its header, and `learner.pkl`.
 
     The weights are as they were trained. A fastai learner has no place for a temperature: there the last layer is divided by it.
     """
-    header = {"format": "pt", "arch": settings.arch, "classes": json.dumps(list(classes)), "mean": _join_numbers(stats[0]), "std": _join_numbers(stats[1])}
+    header = {
+        "format": "pt",
+        "arch": arch,
+        "classes": json.dumps(list(classes)),
+        "mean": _join_numbers(preprocessing.mean),
+        "std": _join_numbers(preprocessing.std),
+    }
     header["temperature"] = repr(temperature)
     with convert_write_errors(folder / WEIGHTS):
         save_file({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS, header)
         _sort_header(folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)  # safetensors keeps the file to its owner
-    export_learner(folder / LEARNER, scale_logits(model, temperature), classes, settings, stats)
+    export_learner(folder / LEARNER, scale_logits(model, temperature), classes, preprocessing)
 
 
 def _sort_header(path: Path) -> None:

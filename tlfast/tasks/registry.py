@@ -12,7 +12,7 @@ from pkgutil import iter_modules
 from typing import Any
 
 from ..core.errors import UsageError, suggest_name
-from ..core.settings import flag_name
+from ..core.settings import DEPTH_ENDS, flag_name
 from ..data.task import Task
 from .folder import folder_task
 
@@ -26,13 +26,17 @@ def registered_tasks() -> dict[str, Task]:
     return {task.name: task for task in sorted(tasks, key=lambda task: task.name)}
 
 
-def train_command(task: str, source: str, strategy: str, typed: Mapping[str, Any]) -> str:
-    """Return the command that trains a task on images (those of its own where `source` is empty), with these options typed; None is not typed."""
+def train_command(task: str, source: str, options: Mapping[str, Any]) -> str:
+    """Return the command that trains a task with these options; None is left out.
+
+    `source` is where the images are, "" for the task's own. A `depth` of "all" becomes `--full`.
+    """
     words = ["tlfast", "train", *([task] if task in registered_tasks() else [source])]
     words += ["--data", source] if task in registered_tasks() and source else []
-    words += ["--full"] if strategy == "full" else []
-    for name, value in typed.items():
-        if isinstance(value, bool):
+    for name, value in options.items():
+        if name == "depth" and value in ("", *DEPTH_ENDS):
+            words += [f"--{DEPTH_ENDS[value]}"] if value == "all" else []
+        elif isinstance(value, bool):
             words.append(flag_name(name) if value else f"--no-{flag_name(name)[2:]}")
         elif value is not None:
             words += [flag_name(name), str(value)]

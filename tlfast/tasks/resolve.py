@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core.errors import UsageError
-from ..core.settings import DEPTH_ENDS, EPOCHS_FACTOR, STRATEGIES, Settings, build_settings
+from ..core.settings import DEPTH_ENDS, EPOCHS_FACTOR, STRATEGIES, Internals, Settings, build_settings
 from ..data.task import Task
 
 
@@ -20,19 +20,20 @@ def resolve_settings(task: Task, strategy: str | None, flags: Mapping[str, Any],
     config.pop("task", None)
     if isinstance(config.get("full"), bool):  # as the flag is called
         config.setdefault("strategy", "full" if config.pop("full") else "partial")
-    said, depth = config.pop("strategy", None), _requested_depth(flags)
-    if strategy and depth and strategy != DEPTH_ENDS.get(depth, "middle"):
+    configured, depth = config.pop("strategy", None), _requested_depth(flags)
+    if strategy and depth and strategy != DEPTH_ENDS.get(depth, "depth"):
         raise UsageError(f"--{strategy} and {'--depth' if 'depth' in flags else '--minutes'} are both given", "Leave one of them out")
     depth = depth or ("" if strategy in DEPTH_ENDS.values() else _requested_depth(config))
     if not strategy:
-        strategy = DEPTH_ENDS.get(depth, "middle") if depth else said or "partial"
+        strategy = DEPTH_ENDS.get(depth, "depth") if depth else configured or "partial"
+    strategy = "depth" if strategy == "middle" else strategy  # its name in earlier versions
     if strategy not in STRATEGIES:
         raise UsageError(f"strategy is '{strategy}'", "Use one of: " + ", ".join(STRATEGIES))
-    preset = {"partial": task.partial, "middle": {**task.full, **task.middle}, "full": task.full}[strategy]
-    scale = {"strategy": strategy, "depth": (depth or "auto") if strategy == "middle" else ""}
-    settings = build_settings({"task": task.name, **task.defaults, **preset, **config, **flags, **scale})
+    ends = {name: end for end, name in DEPTH_ENDS.items()}
+    values = {**task.defaults, **task.presets(strategy), **config, **flags, "depth": ends.get(strategy, depth or "auto")}
+    settings = build_settings({"task": task.name, **values})
     if settings.minutes is not None and "epochs" not in {**config, **flags}:
-        return dataclasses.replace(settings, most_epochs=EPOCHS_FACTOR * settings.epochs)
+        return dataclasses.replace(settings, internals=Internals(most_epochs=EPOCHS_FACTOR * settings.epochs))
     return settings
 
 

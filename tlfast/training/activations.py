@@ -102,21 +102,21 @@ def read_ahead(read: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
             yield waiting.popleft().result()
 
 
-def fit_to_disk(bench: Session, settings: Settings) -> tuple[str, int]:
+def fit_to_disk(session: Session, settings: Settings) -> tuple[str, int]:
     """Return the depth and views of the settings, or fewer views or a higher stage where what is kept would take more room than there is.
 
     Two views are kept up as long as a higher stage allows it. What was decided once for the same images and settings stays so, for what is kept
     takes room itself. Raises UsageError where not even one view of the highest stage has room.
     """
-    body = bench.learn.model[0]
+    body = session.learn.model[0]
     deepest = len(list_stages(body, settings.arch))
     if int(settings.depth) > deepest:
         raise UsageError(f"--depth {settings.depth}: {settings.arch} has {deepest} stages above its stem", f"Use a number up to {deepest}, or all")
     shapes = {depth: activation_shape(split_at(body, settings.arch, depth, settings.size), settings.size) for depth in range(int(settings.depth), 0, -1)}
-    counts = count_images(bench.table, settings)
+    counts = count_images(session.table, settings)
 
     def decide() -> dict[str, Any]:
-        room = _available_gigabytes(settings, bench.on_disk)
+        room = _available_gigabytes(settings, session.on_disk)
         for least in (min(2, settings.views), 1):
             for depth, shape in shapes.items():
                 for views in range(settings.views, least - 1, -1):
@@ -124,10 +124,11 @@ def fit_to_disk(bench: Session, settings: Settings) -> tuple[str, int]:
                         return {"depth": str(depth), "views": views}
         return {}
 
-    about = [settings.arch, settings.depth, settings.views, settings.size, settings.augment, settings.cache_gb, settings.cache_format, settings.store]
-    decided = cache.get_or_compute("rooms", cache.make_key(layout=1, settings=about, images=bench.table.fingerprint()), decide)
+    limits = {"views": settings.views, "gigabytes": settings.cache_gb, "format": settings.cache_format, "on_disk": session.on_disk}
+    values = {"shapes": {depth: list(shape) for depth, shape in shapes.items()}, "counts": counts, **limits}
+    decided = cache.get_or_compute("rooms", cache.make_key(layout=2, images=session.table.fingerprint(), **values), decide)
     if "views" not in decided:
-        room, least = _available_gigabytes(settings, bench.on_disk), activation_gigabytes(shapes[1], counts[0], settings)
+        room, least = _available_gigabytes(settings, session.on_disk), activation_gigabytes(shapes[1], counts[0], settings)
         way = "Give more --cache-gb" if room == settings.cache_gb else "Free some space"
         found = f"one view of the topmost takes {least:.2g} GB, there is room for {room:.2g}"
         raise UsageError(f"there is no room for the activations of a single stage: {found}", f"{way}, or use --partial or --full")

@@ -62,7 +62,8 @@ def precision_callbacks(chosen: str, device: torch.device) -> list[Callback]:
 def _time_on_cpu(learn: Learner, settings: Settings, shape: Sequence[int]) -> str:
     """Time both formats, once for a network, size and batch: a choice that fell otherwise in the next run would change its figures."""
     machine = [platform.machine(), platform.processor(), count_cores(), torch.__version__]
-    name = cache.make_key(layout=2, arch=settings.arch, depth=settings.depth, shape=list(shape), bs=settings.bs, machine=machine)
+    parameters = [[name, list(p.shape)] for name, p in learn.model.named_parameters()]
+    name = cache.make_key(layout=3, parameters=parameters, shape=list(shape), bs=settings.bs, machine=machine)
 
     def timed() -> dict[str, Any]:
         seconds = _time_steps(learn, (settings.bs, *shape))

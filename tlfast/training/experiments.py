@@ -10,17 +10,17 @@ from typing import Any
 
 from ..core import cache
 from ..core.events import OnEvent
-from ..core.journal import Journal
 from ..core.settings import Settings
 from ..core.system import package_versions
 from ..data import load_table
 from ..data.sources import locate
 from ..data.task import Task
-from ..evaluation import predictions
 from ..evaluation.calibration import apply_temperature
+from ..evaluation.predictions import PREDICTIONS, save_predictions
 from ..models import pretrained
-from . import planner, trainer
+from . import trainer
 from .head import predict_from_features
+from .strategies import get_strategy
 from .types import Phase
 
 KIND = "trainings"
@@ -45,9 +45,10 @@ class Trial:
 
 def place_on_fold(settings: Settings, folds: int, fold: int) -> Settings:
     """Return settings for one of some folds (0: the usual split); splits and augmented views stay the same whatever the seed of a training."""
+    internals = replace(settings.internals, base_seed=settings.split_seed)
     if folds:
-        settings = replace(settings, folds=folds, fold=fold)
-    return replace(settings, base_seed=settings.fixed_seed)
+        return replace(settings, fold=fold, internals=replace(internals, folds=folds))
+    return replace(settings, internals=internals)
 
 
 def run_trial(task: Task, settings: Settings, on_event: OnEvent) -> Trial:
@@ -58,7 +59,7 @@ def run_trial(task: Task, settings: Settings, on_event: OnEvent) -> Trial:
     name = cache.make_key(layout=LAYOUT, **made_from)
     reused = cache.find(KIND, name) is not None
     folder, about = cache.get_or_create(KIND, name, lambda folder: _train_trial(folder, task, settings, on_event))
-    return Trial(folder / predictions.PREDICTIONS, folder / f"predictions_{AVERAGED}.parquet", about["seconds"], about["trained_on"], reused)
+    return Trial(folder / PREDICTIONS, folder / f"predictions_{AVERAGED}.parquet", about["seconds"], about["trained_on"], reused)
 
 
 def _describe_weights(settings: Settings) -> list[Any]:
@@ -69,18 +70,18 @@ def _describe_weights(settings: Settings) -> list[Any]:
 
 def _train_trial(folder: Path, task: Task, settings: Settings, on_event: OnEvent) -> dict[str, Any]:
     """Train, and write what is predicted for the valid part; return what it cost."""
-    with trainer.prepare(task, settings, on_event) as bench:
+    with trainer.prepare(task, settings, on_event) as session:
         started = time.perf_counter()
-        settings, _ = planner.settle_depth(bench, settings, on_event, Journal())
-        phases, features = trainer.fit(bench, settings, on_event, Journal())
+        settings, _ = get_strategy(settings.strategy).resolve(session, settings)
+        phases, features = trainer.fit(session, settings)
         seconds = time.perf_counter() - started + _cached_seconds(phases)
-        rows, classes, head = bench.table.part("valid"), bench.table.classes, bench.learn.model[1]
-        # Of a frozen backbone features say the same as its images, and at once.
-        said = predict_from_features(features.valid, head, rows, classes) if features else trainer.predict_valid(bench, settings, on_event)
-        predictions.save_predictions(folder, said, "valid", apply_temperature(said.log_probabilities, 1.0))
-        averaged = predict_from_features(features.varied, head, rows, classes) if features else said
-        predictions.save_predictions(folder, averaged, AVERAGED, apply_temperature(averaged.log_probabilities, 1.0))
-        return {"seconds": seconds, "trained_on": len(bench.table.part("train"))}
+        rows, classes, head = session.table.part("valid"), session.table.classes, session.learn.model[1]
+        # With a frozen backbone, its features give the same predictions as the images, at once.
+        found = predict_from_features(features.valid, head, rows, classes) if features else trainer.predict_valid(session, settings)
+        save_predictions(folder, found, "valid", apply_temperature(found.log_probabilities, 1.0))
+        averaged = predict_from_features(features.varied, head, rows, classes) if features else found
+        save_predictions(folder, averaged, AVERAGED, apply_temperature(averaged.log_probabilities, 1.0))
+        return {"seconds": seconds, "trained_on": len(session.table.part("train"))}
 
 
 def _cached_seconds(phases: Sequence[Phase]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,16 @@ from fastai.torch_core import set_seed
 from torch import nn
 
 from ..core import cache
-from ..core.events import OnEvent, Progress
+from ..core.events import Progress
 from ..core.settings import Settings
 from ..core.system import release_pages
 from ..data import ImageTable, Store
 from ..data.split import SPARE
-from ..data.types import Row, Stats
+from ..data.types import Row
 from ..models.build import to_network_input
 from ..models.fuse_bn import fuse_bn
 from ..models.weights import hash_weights
+from .augment import resolve_augmentation
 from .feature_codec import decode, encode, row_shape, row_type
 from .loaders import augmented_loader, plain_loader
 from .session import Session
@@ -31,7 +32,7 @@ from .types import FeaturePass
 
 KIND = "features"
 FILE = "features.bin"
-LAYOUT = 5  # to be raised when the features of the same images would come out otherwise
+LAYOUT = 6  # to be raised when the features of the same images would come out otherwise
 BATCH = 128  # images a forward pass
 
 
@@ -82,14 +83,14 @@ class _View:
     rows: Sequence[Row]
 
 
-def extract(body: nn.Module, bench: Session, settings: Settings, on_event: OnEvent) -> Features:
+def extract(body: nn.Module, session: Session, settings: Settings) -> Features:
     """Run the backbone, or its lower stages, over the train part, once for each view, and over the valid part; or find what an earlier run kept.
 
     The first view is the plain image, as it will be seen when judged: measured on seedlings, features of augmented views alone cost seven
     points of accuracy. The body is in eval mode, so that its BatchNorm statistics stay as they were.
     """
-    cheap, views = fuse_bn(body), _list_views(bench.table, settings)
-    names = _cache_names(body, bench, views, settings)
+    cheap, views = fuse_bn(body), _list_views(session.table, settings)
+    names = _cache_names(body, session, views, settings)
     kept = [cache.find(KIND, name) if name else None for name in names]
     found = [_open_file(*each, settings.cache_format) if each else None for each in kept]
     total = sum(len(view.rows) for view, array in zip(views, found, strict=True) if array is None)
@@ -98,16 +99,16 @@ def extract(body: nn.Module, bench: Session, settings: Settings, on_event: OnEve
         if found[i] is None:
             batches = _forward_batches(
                 cheap,
-                _build_loader(bench.learn.dls, view, settings),
+                _build_loader(session.learn.dls, view, settings),
                 settings,
-                lambda n, before=done: on_event(Progress("backbone: features", before + n, total)),
+                lambda n, before=done: session.on_event(Progress("backbone: features", before + n, total)),
             )
             found[i] = _collect(batches, names[i], settings.cache_format)
             done += len(view.rows)
     earlier = sum(about["seconds"] for _, about in filter(None, kept))
     cost = FeaturePass(total, time.perf_counter() - started, sum(len(view.rows) for view in views) - total, earlier)
-    classes = {label: i for i, label in enumerate(bench.table.classes)}
-    train, valid = bench.table.part("train"), bench.table.part("valid")
+    classes = {label: i for i, label in enumerate(session.table.classes)}
+    train, valid = session.table.part("train"), session.table.part("valid")
     count, count_valid = len(views), len(views) if settings.fold is not None else 1
     parts = [_build_part(rows, views[:n], found[:n], classes) for rows, n in ((train, count), (valid, 1), (valid, count_valid))]
     return Features(*parts, cost)
@@ -118,10 +119,10 @@ def count_images(table: ImageTable, settings: Settings) -> list[int]:
     return [len(view.rows) for view in _list_views(table, settings)]
 
 
-def count_missing(body: nn.Module, bench: Session, settings: Settings) -> list[int]:
+def count_missing(body: nn.Module, session: Session, settings: Settings) -> list[int]:
     """Return how many images of each view no earlier run has kept what the body makes of."""
-    views = _list_views(bench.table, settings)
-    return [0 if name and cache.find(KIND, name) else len(view.rows) for name, view in zip(_cache_names(body, bench, views, settings), views, strict=True)]
+    views = _list_views(session.table, settings)
+    return [0 if name and cache.find(KIND, name) else len(view.rows) for name, view in zip(_cache_names(body, session, views, settings), views, strict=True)]
 
 
 def _list_views(table: ImageTable, settings: Settings) -> list[_View]:
@@ -132,29 +133,25 @@ def _list_views(table: ImageTable, settings: Settings) -> list[_View]:
     return [_View(0, both), *(_View(number, varied) for number in range(1, settings.views if settings.augment != "none" else 1))]
 
 
-def _cache_names(body: nn.Module, bench: Session, views: Sequence[_View], settings: Settings) -> list[str]:
-    """Return the name that each view's features are kept under, from all that they depend on; "" where nothing is kept."""
-    if not bench.store or not bench.on_disk:
+def _cache_names(body: nn.Module, session: Session, views: Sequence[_View], settings: Settings) -> list[str]:
+    """Return the cache name of each view's features, from all that they depend on; "" where nothing is kept."""
+    if not session.store or not session.on_disk:
         return [""] * len(views)
-    about = _common_key(body, settings, bench.stats, bench.learn.dls.device)
-    return [cache.make_key(**about, **_view_key(view, settings, bench.store)) for view in views]
-
-
-def _common_key(body: nn.Module, settings: Settings, stats: Stats, device: torch.device) -> dict[str, Any]:
-    sizes = [settings.size, settings.full_size, settings.resize]
-    made_by = {"arch": settings.arch, "weights": hash_weights(body), "format": settings.cache_format, "device": device.type}
-    return {"layout": LAYOUT, **made_by, "sizes": sizes, "stats": [list(s) for s in stats]}
+    made_by = {"arch": settings.arch, "weights": hash_weights(body), "format": settings.cache_format, "device": session.learn.dls.device.type}
+    common = {"layout": LAYOUT, **made_by, "preprocessing": asdict(session.preprocessing)}
+    return [cache.make_key(**common, **_view_key(view, settings, session.store)) for view in views]
 
 
 def _view_key(view: _View, settings: Settings, store: Store) -> dict[str, Any]:
     plain = {"store": store.key, "rows": [store.index[row.path] for row in view.rows]}
     if not view.number:
         return plain
-    return {**plain, "view": view.number, "augment": [settings.augment, settings.flip, settings.rotate, settings.colour, settings.fixed_seed]}
+    augmentation = resolve_augmentation(settings, store.grey)
+    return {**plain, "view": view.number, "augmentation": asdict(augmentation) if augmentation else None, "seed": settings.split_seed}
 
 
 def _build_loader(dls: DataLoaders, view: _View, settings: Settings) -> TfmdDL:
-    set_seed(settings.fixed_seed + view.number, reproducible=True)  # each view by itself, for others may have been kept
+    set_seed(settings.split_seed + view.number, reproducible=True)  # each view by itself, for others may have been kept
     return augmented_loader(dls, view.rows, BATCH) if view.number else plain_loader(dls, view.rows, BATCH)
 
 

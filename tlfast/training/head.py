@@ -15,7 +15,6 @@ from fastai.torch_core import TensorCategory, set_seed
 from torch import nn
 
 from ..core.events import OnEvent, Progress
-from ..core.journal import Journal
 from ..core.settings import Settings
 from ..data.types import Row
 from ..evaluation.types import Predictions
@@ -23,8 +22,7 @@ from ..models.build import to_network_input
 from .features import Features, Part
 from .learner import epoch_metrics
 from .optim import build_adam
-from .phase import PhasePlan, fit_phase
-from .types import Phase
+from .phase import OpenPhase
 
 HEAD_BATCH_VALID = 4096
 # A head's step is so small that what surrounds it costs more. In batches of 512 it learns FER2013 no worse than in 64 (0.489 against 0.480) and
@@ -58,9 +56,10 @@ def adapt_batchnorm(body: nn.Module, loader: DataLoader, settings: Settings, on_
         norm.momentum = momentum
 
 
-def train_head(learn: Learner, features: Features, epochs: int, settings: Settings, on_event: OnEvent, journal: Journal) -> Phase:
-    """Train the head of `learn` on stored features, by a fastai Learner of its own; it is the same head, so `learn` has it at once."""
-    set_seed(settings.seed, reproducible=True)  # the loaders draw their own seeds; features that were kept drew nothing
+@contextmanager
+def open_head(learn: Learner, features: Features, settings: Settings) -> Iterator[OpenPhase]:
+    """Open a Learner of the head on cached features. It is the head of `learn`, whose model it trains."""
+    set_seed(settings.seed, reproducible=True)  # the loaders draw their own seeds; cached features draw nothing
     head, device = learn.model[1], learn.dls.device
     loaders = DataLoaders(
         FeatureLoader(features.train, choose_head_batch(len(features.train), settings.bs), True, device),
@@ -69,7 +68,7 @@ def train_head(learn: Learner, features: Features, epochs: int, settings: Settin
     )
     head_learner = Learner(loaders, head, learn.loss_func, build_adam, metrics=epoch_metrics(), path=learn.path, model_dir=learn.model_dir)
     with use_byte_dropout(head, device):
-        return fit_phase(head_learner, PhasePlan("head", epochs, features=features.cost), settings, on_event, journal, learn.model)
+        yield OpenPhase(head_learner, cost=features.cost, features=features)
 
 
 @contextmanager

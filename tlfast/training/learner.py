@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
-from fastai.metrics import BalancedAccuracy, F1Score, accuracy
+from fastai.metrics import AccumMetric
 from fastai.vision.learner import model_meta, vision_learner
 from torch import nn
 
+from ..core.metrics import EPOCH_METRICS, METRICS, Counts, Metric, confusion_matrix
 from ..core.settings import Settings
 from ..models import pretrained, stages
 from ..models.build import build_body, build_head
@@ -46,9 +49,17 @@ def build_learner(dls: DataLoaders, settings: Settings, weights: pretrained.Weig
     return learn
 
 
-def epoch_metrics() -> list:
-    """The metrics of every epoch, in the order of `results.EpochRow`."""
-    return [accuracy, F1Score(average="macro"), BalancedAccuracy()]
+def epoch_metrics() -> list[AccumMetric]:
+    """Return fastai metrics for every metric of `EPOCH_METRICS`, in order."""
+    return [AccumMetric(_epoch_metric(METRICS[name]), dim_argmax=-1, name=name) for name in EPOCH_METRICS]
+
+
+def _epoch_metric(metric: Metric) -> Callable[[torch.Tensor, torch.Tensor], float]:
+    def compute(predicted: torch.Tensor, labels: torch.Tensor) -> float:
+        guess, truth = predicted.numpy(), labels.numpy()
+        return float(metric.function(Counts(confusion_matrix(truth, guess, int(max(guess.max(), truth.max())) + 1))))
+
+    return compute
 
 
 def split_parameters(model: nn.Sequential, whole: nn.Module | None = None) -> list[list[nn.Parameter]]:

@@ -20,17 +20,17 @@ from ..core.system import count_cores, release_pages
 from ..data import images
 from ..data.store import Store
 from ..data.table import ImageTable
-from ..data.types import Row, Stats
+from ..data.types import Preprocessing, Row
 from .augment import build_augmentations
 
 RELEASED_AT, MAPPED_AT_ONCE = 128 << 20, 64 << 10  # bytes: read of a memory-mapped store; that the system maps at the least
 SHARE_OF_GPU = 0.25  # of its free memory, that a store may take: the training needs most of it
 
 
-def build_loaders(table: ImageTable, settings: Settings, stats: Stats, device: torch.device, store: Store | None = None) -> DataLoaders:
+def build_loaders(table: ImageTable, preprocessing: Preprocessing, settings: Settings, device: torch.device, store: Store | None = None) -> DataLoaders:
     """Return the loaders of the train and valid parts, fed from a store where one is given, else from the image files.
 
-    A batch is (`[b, 3, size, size]` float, normalised by `stats`; `[b]` class index). Training batches are shuffled, augmented and all full.
+    A batch is (`[b, 3, size, size]` float, normalized; `[b]` class index). Training batches are shuffled, augmented and all full.
     """
     rows = table.part("train") + table.part("valid")
     stored = {"store": store, "pixels": place_pixels(store, device), "num_workers": 0} if store else {"num_workers": count_workers(settings, device)}
@@ -39,8 +39,11 @@ def build_loaders(table: ImageTable, settings: Settings, stats: Stats, device: t
         get_x=ColReader("path"),
         get_y=ColReader("label"),
         splitter=ColSplitter("is_valid"),
-        item_tfms=Square(settings),
-        batch_tfms=[*build_augmentations(settings, grey=store is not None and store.grey), Normalize.from_stats(*stats, cuda=False)],
+        item_tfms=Square(preprocessing),
+        batch_tfms=[
+            *build_augmentations(settings, grey=store is not None and store.grey),
+            Normalize.from_stats(preprocessing.mean, preprocessing.std, cuda=False),
+        ],
         dl_type=StoreLoader if store else TfmdDL,
     )
     # A batch larger than the training part would leave nothing, for the incomplete last batch is dropped: BatchNorm fails on one image.
@@ -79,9 +82,9 @@ class Square(RandTransform):
 
     split_idx, order = None, 1  # for every part, as fastai's own Resize
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()
-        self.size, self.full_size, self.policy = settings.size, settings.full_size, settings.resize
+        self.size, self.full_size, self.policy = preprocessing.size, preprocessing.full_size, preprocessing.resize
         self.place: tuple[int, int] | None = None
 
     def before_call(self, b, split_idx: int) -> None:

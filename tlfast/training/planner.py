@@ -11,13 +11,14 @@ from typing import Any
 
 from ..core.events import Note, OnEvent
 from ..core.journal import Journal
-from ..core.settings import Settings
-from .activations import HEAD_IMAGES, fit_to_disk
-from .head import ADAPTING_BATCHES, choose_head_batch
+from ..core.settings import DEPTH_ENDS, Settings
+from .activations import fit_to_disk
+from .head import choose_head_batch
 from .lr_finder import FINDER_STEPS
-from .profiler import FULL, PARTIAL, Timing, Timings, time_depths
+from .profiler import time_depths
 from .session import Session
-from .types import DepthPlan, DepthsPlanned
+from .strategies import get_strategy
+from .types import DepthPlan, DepthsPlanned, Timing, Work
 
 AUTO_SHARE = 0.45  # of full fine-tuning's time, that `--depth auto` may take
 NEARLY_ALL, LEAST = 7 / 8, 3 / 8  # of the epochs that were to be
@@ -26,21 +27,6 @@ TIMING = 0.1  # of the minutes, after which no other round of timing begins
 LATE = 0.05  # of the minutes: so much later may end what ends nearer to them than an epoch less would
 CLOSING = 10.0  # seconds of export, plots and files at the end of a training
 PLANNED = "planned"  # in the journal
-
-
-@dataclass(frozen=True)
-class Work:
-    """How much there is to do: images to train on and to judge by, what they cost, and seconds gone by so far."""
-
-    train: int
-    valid: int
-    costs: Timings
-    gone: float
-
-    @property
-    def whole(self) -> Timing:
-        """What all layers cost."""
-        return self.costs.depths[-1]
 
 
 @dataclass(frozen=True)
@@ -54,37 +40,37 @@ class Budget:
     most: int
 
 
-def settle_depth(bench: Session, settings: Settings, on_event: OnEvent, journal: Journal) -> tuple[Settings, list[DepthPlan]]:
-    """Return the settings with a depth, views and epochs where they were left to be chosen, and what there was to choose from.
+def settle_depth(session: Session, settings: Settings) -> tuple[Settings, list[DepthPlan]]:
+    """Choose depth, views and epochs where they are open; returns the settings and the depths that were considered.
 
-    What an interrupted training had decided stays so. Raises UsageError where the backbone
-    cannot be divided, or there is no room for what is to be kept.
+    Choices of an interrupted training are kept. Raises UsageError if the backbone cannot be divided, or if there is no room for the activations.
     """
-    plan: list[DepthPlan] = []
-    if settings.strategy == "middle" and (settings.depth == "auto" or settings.minutes is not None):
+    plans: list[DepthPlan] = []
+    journal = session.journal
+    if settings.depth == "auto" or settings.minutes is not None:
         asked = settings
 
         def choose() -> dict[str, Any]:
-            found, budget = plan_depths(bench, asked, journal.seconds, on_event)
+            found, budget = plan_depths(session, asked)
             return {"choices": [asdict(choice) for choice in found], "budget": asdict(budget) if budget else None}
 
-        plan = [DepthPlan(**values) for values in journal.once(PLANNED, choose)["choices"]]
-        on_event(DepthsPlanned("depth", plan))
-        settings = _apply_plan(settings, next(choice for choice in plan if choice.chosen))
-    if settings.strategy == "middle":
+        plans = [DepthPlan(**values) for values in journal.once(PLANNED, choose)["choices"]]
+        session.on_event(DepthsPlanned("depth", plans))
+        settings = _apply_plan(settings, next(choice for choice in plans if choice.chosen))
+    if settings.depth.isdigit() and settings.depth not in DEPTH_ENDS:
         wanted = settings
-        depth, views = journal.once("room", lambda: fit_to_disk(bench, wanted))
+        depth, views = journal.once("room", lambda: fit_to_disk(session, wanted))
         settings = replace(settings, depth=depth, views=views)
         if settings != wanted:
-            found = f"what --depth {wanted.depth} keeps of {wanted.views} views takes more room than there is"
-            on_event(Note("depth", f"{found}: it is --depth {depth} and {views} views"))
-    return settings, plan
+            found = f"the activations of --depth {wanted.depth} with {wanted.views} views need more room than there is"
+            session.on_event(Note("depth", f"{found}: using --depth {depth} and {views} views"))
+    return settings, plans
 
 
 def make_epoch_budget(journal: Journal) -> Callable[[float], int] | None:
-    """Return what says how many epochs end in time, from the seconds that a step of the last phase takes an image; None where `--minutes` was not asked for.
+    """Return a function from seconds per image to the number of epochs that fit the time budget; None without `--minutes`.
 
-    The plan was made minutes ago by a few steps on noise; the learning-rate finder's are of the training itself.
+    The plan was made minutes ago from a few steps on noise; the steps of the learning-rate finder are those of the training itself.
     """
     found = journal.facts.get(PLANNED, {}).get("budget")
     if not found:
@@ -100,15 +86,16 @@ def make_epoch_budget(journal: Journal) -> Callable[[float], int] | None:
     return epochs
 
 
-def plan_depths(bench: Session, settings: Settings, gone: float, on_event: OnEvent) -> tuple[list[DepthPlan], Budget | None]:
-    """Return what each depth would take, the shallowest first, one of them chosen. `gone` counts the seconds of the training so far.
+def plan_depths(session: Session, settings: Settings) -> tuple[list[DepthPlan], Budget | None]:
+    """Return the plan of each depth, the shallowest first, one of them chosen.
 
-    With `settings.minutes` views and epochs are as many as the time allows and the settings at the most, and what the last phase may take is
+    With `settings.minutes`, views and epochs are as many as the time allows, at most those of the settings, and the budget of the last phase is
     returned too; without, they are the settings' own.
     """
+    gone, on_event = session.journal.seconds, session.on_event
     started = time.perf_counter()
-    costs = time_depths(bench, settings, on_event, TIMING * 60 * (settings.minutes or math.inf))
-    train, valid = (len(bench.table.part(part)) for part in ("train", "valid"))
+    costs = time_depths(session, settings, TIMING * 60 * (settings.minutes or math.inf))
+    train, valid = (len(session.table.part(part)) for part in ("train", "valid"))
     work = Work(train, valid, costs, gone + time.perf_counter() - started)
     if settings.minutes is None:
         found = [_predict_plan(timing, work, settings) for timing in costs.depths]
@@ -122,7 +109,7 @@ def plan_depths(bench: Session, settings: Settings, gone: float, on_event: OnEve
     best = _choose_depth(found, fitting, settings.epochs) if fitting else asked[0]
     if not fitting:
         found[best] = _plan_minimum(costs.depths[best], work, settings, limit, on_event)
-    budget = Budget(limit, valid * costs.depths[best].upper, _closing_seconds(work), train, _most_epochs(settings)) if settings.minutes else None
+    budget = Budget(limit, valid * costs.depths[best].upper, closing_seconds(work), train, _most_epochs(settings)) if settings.minutes else None
     return [replace(choice, chosen=i == best) for i, choice in enumerate(found)], budget
 
 
@@ -159,8 +146,8 @@ def _choose_depth(found: Sequence[DepthPlan], fitting: Sequence[int], epochs: in
 
 def _apply_plan(settings: Settings, choice: DepthPlan) -> Settings:
     """Return the settings of a choice, as if its depth, views and epochs had been typed."""
-    strategy, depth = {PARTIAL: ("partial", ""), FULL: ("full", "")}.get(choice.depth, ("middle", choice.depth))
-    return replace(settings, strategy=strategy, depth=depth, views=choice.views, epochs=choice.epochs, minutes=None, most_epochs=None)
+    internals = replace(settings.internals, most_epochs=None)
+    return replace(settings, depth=choice.depth, views=choice.views, epochs=choice.epochs, minutes=None, internals=internals)
 
 
 # Predicting
@@ -181,37 +168,30 @@ def _fit_to_time(timing: Timing, work: Work, settings: Settings, limit: float) -
 
 
 def _most_epochs(settings: Settings) -> int:
-    return settings.most_epochs or settings.epochs
+    return settings.internals.most_epochs or settings.epochs
 
 
 def _predict_plan(timing: Timing, work: Work, settings: Settings) -> DepthPlan:
-    """Predict a training of some depth from its beginning to its end, with the settings' views and epochs."""
-    partial, full = timing.depth == PARTIAL, timing.depth == FULL
-    views = min(settings.views, Settings.views) if full else settings.views
-    epochs = max(settings.epochs, Settings.epochs) if partial else settings.epochs  # those of a head cost little
-    whole, augment = work.whole, work.costs.augment
-    kept = timing.lower if not full else whole.upper
+    """Predict a training to a depth, with the views and epochs of the settings."""
+    return get_strategy(DEPTH_ENDS.get(timing.depth, "depth")).estimate(timing, work, settings)
+
+
+def feature_seconds(timing: Timing, passed: float, work: Work, views: int) -> float:
+    """Return the seconds of the passes of the frozen part, `passed` seconds per image, over the images that are not cached."""
     plain, *varied = timing.unmade[:views]
-    seconds = work.gone + plain * kept + sum(varied) * (kept + augment)
-    starts = work.train * views if partial or full else min(work.train, HEAD_IMAGES)
-    seconds += _head_seconds(work, settings, starts, epochs if partial else settings.freeze_epochs)
-    if not partial:
-        seconds += ADAPTING_BATCHES * settings.bs * (whole.upper + augment if full else timing.upper)
-        seconds += (starts + work.valid) * timing.upper if not full else 0.0
-        step = timing.step + (augment if full else 0.0)
-        seconds += _finder_steps(settings) * settings.bs * step + epochs * (work.train * step + work.valid * timing.upper)
-    seconds += _closing_seconds(work)
-    return DepthPlan(timing.depth, timing.trains, 1 / timing.step, sum(timing.gigabytes[:views]), views, epochs, seconds)
+    return plain * passed + sum(varied) * (passed + work.costs.augment)
 
 
-def _closing_seconds(work: Work) -> float:
+def closing_seconds(work: Work) -> float:
     """Return the seconds from the last epoch to the end."""
     return work.valid * work.whole.upper + CLOSING
 
 
-def _head_seconds(work: Work, settings: Settings, features: int, epochs: int) -> float:
-    return work.costs.head * (epochs * (features + work.valid) + _finder_steps(settings) * choose_head_batch(features, settings.bs))
+def head_seconds(work: Work, settings: Settings, features: int, epochs: int) -> float:
+    """Return the seconds of training the head on so many features."""
+    return work.costs.head * (epochs * (features + work.valid) + finder_batches(settings) * choose_head_batch(features, settings.bs))
 
 
-def _finder_steps(settings: Settings) -> int:
+def finder_batches(settings: Settings) -> int:
+    """Return the steps of the learning-rate finder; 0 where a rate is given."""
     return FINDER_STEPS[1] if settings.rate is None else 0

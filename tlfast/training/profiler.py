@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -27,6 +26,7 @@ from .features import Part, count_images, count_missing
 from .head import choose_head_batch
 from .optim import build_adam
 from .session import Session
+from .types import Timing, Timings
 
 MOST_DEPTHS = 8  # that are timed
 ROUNDS, REPEATS = 3, 2  # a machine's speed drifts within seconds by a quarter: each thing is timed in every round, so often beside a first time
@@ -37,38 +37,13 @@ PARTIAL, FULL = "0", "all"  # the ends of the scale
 Stopwatch = Callable[[], list[float]]  # runs something some times, and tells the seconds an image that each took
 
 
-@dataclass(frozen=True)
-class Timing:
-    """What a depth costs: seconds an image of a training step, of the frozen part's pass and of the trained part's.
-
-    Of each view: `unmade` images that the frozen part must yet be run on, and `gigabytes` that are kept of it.
-    """
-
-    depth: str
-    trains: str
-    step: float
-    lower: float
-    upper: float
-    unmade: Sequence[int]
-    gigabytes: Sequence[float] = ()
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Each depth's, the classifier first and all layers last; and seconds an image of augmenting, and a feature of a training step of the head."""
-
-    depths: Sequence[Timing]
-    augment: float
-    head: float
-
-
-def time_depths(bench: Session, settings: Settings, on_event: OnEvent, enough: float) -> Timings:
+def time_depths(session: Session, settings: Settings, enough: float) -> Timings:
     """Time each depth with a copy of the network, or the one depth that the settings name, and the ends of the scale.
 
     After `enough` seconds no other round of it begins.
     """
     began = time.perf_counter()
-    learn, counts, device = bench.learn, count_images(bench.table, settings), bench.learn.dls.device
+    learn, counts, device = session.learn, count_images(session.table, settings), session.learn.dls.device
     body, head = copy.deepcopy(learn.model)
     names = list_stages(body, settings.arch)
     depths = sorted({round(i) for i in np.linspace(1, len(names), min(len(names), MOST_DEPTHS))})
@@ -85,15 +60,15 @@ def time_depths(bench: Session, settings: Settings, on_event: OnEvent, enough: f
     for depth, shape in shapes.items():
         watches[f"lower {depth}"] = _time_passes(parts[depth].lower, image, settings.bs, device)
         watches[f"step {depth}"] = _time_steps(learn, nn.Sequential(parts[depth].upper, head), shape, settings.bs)
-    seconds = _run_in_turns(watches, began + enough, on_event)
+    seconds = _run_in_turns(watches, began + enough, session.on_event)
     plain, gain = seconds["plain"], seconds["folded"] / seconds["plain"]
 
     def kept(shape: tuple[int, ...]) -> list[float]:
         return [activation_gigabytes(shape, count, settings) for count in counts]
 
-    found = [Timing(PARTIAL, "the classifier", seconds["head"], gain * plain, 0.0, count_missing(body, bench, settings), kept((width,)))]
+    found = [Timing(PARTIAL, "the classifier", seconds["head"], gain * plain, 0.0, count_missing(body, session, settings), kept((width,)))]
     for depth, shape in shapes.items():
-        lower, to_make = seconds[f"lower {depth}"], count_missing(parts[depth].lower, bench, settings)
+        lower, to_make = seconds[f"lower {depth}"], count_missing(parts[depth].lower, session, settings)
         trains = f"{names[-depth]} and above"
         found.append(Timing(str(depth), trains, seconds[f"step {depth}"], gain * lower, max(0.0, plain - lower), to_make, kept(shape)))
     found.append(Timing(FULL, "all layers", seconds["step"], 0.0, plain, counts))  # its statistics are adapted first: no earlier features fit

@@ -11,7 +11,7 @@ from ..core.files import write_csv, write_json
 from ..core.runs import METRICS, seal
 from ..core.settings import Settings
 from ..core.system import package_versions
-from ..data.types import Row, Stats
+from ..data.types import Preprocessing, Row
 from ..evaluation.types import Evaluation
 from .types import Phase
 
@@ -24,14 +24,14 @@ def save_records(folder: Path, manifest: dict[str, Any], rows: Sequence[Row], ph
     seal(folder, manifest)
 
 
-def build_manifest(settings: Settings, classes: Sequence[str], stats: Stats, **facts: Any) -> dict[str, Any]:
+def build_manifest(settings: Settings, classes: Sequence[str], preprocessing: Preprocessing, **facts: Any) -> dict[str, Any]:
     """Return what `run.json` says: everything needed to use the run and to repeat it."""
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "settings": settings.to_dict(),
         "classes": list(classes),
-        "mean": list(stats[0]),
-        "std": list(stats[1]),
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
         "versions": package_versions(),
         **facts,
     }

@@ -1,4 +1,4 @@
-"""What a training works on: images, loaders, weights and a learner, built from its settings."""
+"""Everything that one training works on: images, loaders, weights and learner, built from its settings."""
 
 from __future__ import annotations
 
@@ -7,28 +7,32 @@ from dataclasses import dataclass
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 
+from ..core.events import OnEvent
+from ..core.journal import Journal
 from ..core.settings import Settings
 from ..data import ImageTable, Store
-from ..data.types import Stats
+from ..data.types import Preprocessing
 from ..models import pretrained
 from .loaders import build_loaders
 
 
 @dataclass(frozen=True)
 class Session:
-    """Everything that a training works on, built from its settings."""
+    """One training: its images, network and learner, its journal, and the listener for its events."""
 
     table: ImageTable
     store: Store | None
     weights: pretrained.Weights
-    stats: Stats
+    preprocessing: Preprocessing
     learn: Learner
+    journal: Journal
+    on_event: OnEvent
 
     @property
     def on_disk(self) -> bool:
-        """Whether what is made of the images is kept on disk, for later runs too."""
+        """Whether features and activations are kept on disk for later runs."""
         return bool(self.store and self.store.kept)
 
-    def loaders(self, settings: Settings) -> DataLoaders:
-        """Return the loaders again, for other settings of the same images."""
-        return build_loaders(self.table, settings, self.stats, self.learn.dls.device, self.store)
+    def build_loaders(self, settings: Settings) -> DataLoaders:
+        """Return new loaders of the same images for other settings."""
+        return build_loaders(self.table, self.preprocessing, settings, self.learn.dls.device, self.store)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from ..data import ImageTable, Store, duplicates, load_table, open_store
 from ..data.sources import locate
 from ..data.store import image_digests
 from ..data.task import Task
+from ..data.types import Preprocessing
 from ..evaluation import predictions
 from ..evaluation.types import Predictions
 from ..models import build, pretrained
@@ -29,70 +30,66 @@ from ..models.weights import normalization_stats
 from . import checkpoints, learner
 from .features import Features
 from .loaders import build_loaders, plain_loader
-from .phase import balance_classes
+from .phase import fit_phase
 from .session import Session
-from .strategies.depth import fit_upper_stages
-from .strategies.full import ALL_LAYERS, fit_all_layers
-from .strategies.partial import BATCHNORM, fit_head
+from .strategies import PhasePlan, get_strategy
 from .types import Phase
 
 
 @contextmanager
-def prepare(task: Task, settings: Settings, on_event: OnEvent) -> Iterator[Session]:
-    """Check everything that can be checked before any training, then build loaders and learner."""
+def prepare(task: Task, settings: Settings, on_event: OnEvent, journal: Journal | None = None) -> Iterator[Session]:
+    """Check everything that can be checked before training, then build loaders and learner. Raises TlfastError."""
     build.check_arch(settings.arch)
     device = pick_device(settings.device)
     weights = pretrained.find_weights(settings.arch, settings.weights)
-    stats = normalization_stats(weights)
+    preprocessing = Preprocessing.from_settings(settings, normalization_stats(weights))
     table, store = open_store(load_table(task, settings, locate(task, settings.data)), settings, on_event)
     for note in [*table.notes, *_describe_copies(table, store)]:
         on_event(Note("data", note))
     for bad in table.unreadable:
         on_event(Note("data", f"skipped {bad.path}: {bad.reason}"))
     set_seed(settings.seed, reproducible=True)
-    dls = build_loaders(table, settings, stats, device, store)
+    dls = build_loaders(table, preprocessing, settings, device, store)
     learn = learner.build_learner(dls, settings, weights, _class_weights(table, settings, device))
-    with tempfile.TemporaryDirectory() as scratch:  # fastai keeps the finder's copy of the model there
+    with tempfile.TemporaryDirectory() as scratch:  # the finder saves a copy of the model under this path
         learn.path = Path(scratch)
-        yield Session(table, store, weights, stats, learn)
+        yield Session(table, store, weights, preprocessing, learn, journal or Journal(), on_event)
 
 
-def fit(bench: Session, settings: Settings, on_event: OnEvent, journal: Journal) -> tuple[list[Phase], Features | None]:
-    """Train by the settings' strategy: the head on frozen features, and with `full` then all layers at discriminative rates.
+def fit(session: Session, settings: Settings) -> tuple[list[Phase], Features | None]:
+    """Fit the phases of the settings' strategy in order. A phase that the journal knows as finished is loaded instead.
 
-    What the journal knows to be done is not done again. Returns the phases, and the features where those are still what the model makes of the images.
+    Returns the phases, and the features of the last one, if the model predicts from them what it predicts from the images.
     """
-    full, middle = settings.strategy == "full", settings.strategy == "middle"
-    name = BATCHNORM if settings.train_bn and settings.strategy == "partial" else "head"
-    first, features = checkpoints.load_phase(journal, name, bench.learn.model), None
-    if middle:
-        return fit_upper_stages(bench, settings, on_event, journal, first), None
-    if not first:
-        first, features = fit_head(bench, settings, on_event, journal)
-    phases = [first] if first else []
-    if full:
-        last = checkpoints.load_phase(journal, ALL_LAYERS["name"], bench.learn.model) or fit_all_layers(bench, settings, on_event, journal, first)
-        return [*phases, last], None
+    phases: list[Phase] = []
+    features = None
+    for plan in get_strategy(settings.strategy).phases(session, settings):
+        features = None
+        phase = checkpoints.load_phase(session.journal, plan.name, session.learn.model)
+        if not phase:
+            phase, features = fit_within_memory(session, plan, settings, phases[-1] if phases else None)
+        phases.append(phase)
     return phases, features
 
 
-def fit_within_memory(bench: Session, settings: Settings, phase: str, on_event: OnEvent, journal: Journal, attempt: Callable[[Settings], Phase]) -> Phase:
-    """Train a phase; where a GPU's memory does not suffice, in smaller batches of which more are added up, from the phase's beginning."""
-    began = copy.deepcopy(bench.learn.model.state_dict())
+def fit_within_memory(session: Session, plan: PhasePlan, settings: Settings, before: Phase | None) -> tuple[Phase, Features | None]:
+    """Fit a phase. After an out-of-memory error of a GPU, start it again with half the batch and twice the accumulated batches."""
+    initial, journal = copy.deepcopy(session.learn.model.state_dict()), session.journal
     while True:
         own = _halve_batch(settings, journal.facts.get("halvings", 0))
         try:
-            return attempt(own)
+            with plan.open(own) as opened:
+                return fit_phase(session, plan, opened, own, before), opened.features
         except torch.OutOfMemoryError:
             if own.bs == 1 or not settings.auto_bs:
-                raise TrainingError(f"the memory of {bench.learn.dls.device} does not suffice for --bs {own.bs}", "Use a smaller --bs or --size") from None
+                raise TrainingError(f"the memory of {session.learn.dls.device} does not suffice for --bs {own.bs}", "Use a smaller --bs or --size") from None
         journal.facts["halvings"] = journal.facts.get("halvings", 0) + 1
         journal.write()
-        checkpoints.remove_checkpoints(journal, phase)
-        bench.learn.opt = None
-        bench.learn.model.load_state_dict(began)
+        checkpoints.remove_checkpoints(journal, plan.name)
+        session.learn.opt = None
+        session.learn.model.load_state_dict(initial)
         torch.cuda.empty_cache()
-        on_event(Note(phase, f"out of memory with {own.bs} images in a batch: half as many, twice as many batches to a step"))
+        session.on_event(Note(plan.name, f"out of memory with {own.bs} images in a batch: half as many, twice as many batches to a step"))
 
 
 def _halve_batch(settings: Settings, times: int) -> Settings:
@@ -100,12 +97,12 @@ def _halve_batch(settings: Settings, times: int) -> Settings:
     return replace(settings, bs=bs, accumulate=settings.accumulate * (settings.bs // bs))
 
 
-def predict_valid(bench: Session, settings: Settings, on_event: OnEvent) -> Predictions:
-    """Run the whole model on the images of the valid part."""
+def predict_valid(session: Session, settings: Settings) -> Predictions:
+    """Run the whole model on the images of the valid split."""
     release_memory()
-    rows = bench.table.part("valid")
-    loader = plain_loader(bench.learn.dls, rows, settings.bs)
-    return predictions.predict_loader(bench.learn.model, loader, rows, bench.table.classes, on_event)
+    rows = session.table.part("valid")
+    loader = plain_loader(session.learn.dls, rows, settings.bs)
+    return predictions.predict_loader(session.learn.model, loader, rows, session.table.classes, session.on_event)
 
 
 def _describe_copies(table: ImageTable, store: Store | None) -> list[str]:
@@ -119,3 +116,9 @@ def _class_weights(table: ImageTable, settings: Settings, device: torch.device) 
         return None
     index = {label: i for i, label in enumerate(table.classes)}
     return balance_classes([index[row.label] for row in table.part("train")], len(index)).to(device)
+
+
+def balance_classes(labels: list[int], classes: int) -> torch.Tensor:
+    """Return n / (c * count) for each class, `[c]`: scikit-learn's "balanced" weights."""
+    counts = torch.bincount(torch.tensor(labels), minlength=classes).float()
+    return len(labels) / (classes * counts)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
+from typing import TYPE_CHECKING
 
 from ..core.events import Event
+from ..core.metrics import EPOCH_METRICS
 
 
 @dataclass(frozen=True)
@@ -25,18 +27,23 @@ class DepthPlan:
     chosen: bool = False
 
 
-@dataclass(frozen=True)
-class EpochRow:
-    """One epoch: mean losses, metrics on the valid part, and its duration in seconds."""
+if TYPE_CHECKING:
 
-    phase: str
-    epoch: int
-    train_loss: float
-    valid_loss: float
-    accuracy: float
-    macro_f1: float
-    balanced_accuracy: float
-    seconds: float
+    @dataclass(frozen=True)
+    class EpochRow:
+        """One epoch: mean losses, every metric of `EPOCH_METRICS` on the valid split, and its duration in seconds."""
+
+        phase: str
+        epoch: int
+        train_loss: float
+        valid_loss: float
+        accuracy: float
+        macro_f1: float
+        balanced_accuracy: float
+        seconds: float
+else:
+    _measured = [(name, float) for name in ("train_loss", "valid_loss", *EPOCH_METRICS, "seconds")]
+    EpochRow = make_dataclass("EpochRow", [("phase", str), ("epoch", int), *_measured], frozen=True)
 
 
 @dataclass(frozen=True)
@@ -94,3 +101,48 @@ class DepthsPlanned(Event):
     """The depths that were considered, one of them chosen."""
 
     plans: Sequence[DepthPlan]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Measured costs of a depth, in seconds per image.
+
+    `step` is a training step, `lower` a forward pass of the frozen part, `upper` one of the trained part. For each view, `unmade` counts the images
+    that the frozen part must still run on, and `gigabytes` is the size of its cached output.
+    """
+
+    depth: str
+    trains: str
+    step: float
+    lower: float
+    upper: float
+    unmade: Sequence[int]
+    gigabytes: Sequence[float] = ()
+
+    def plan(self, views: int, epochs: int, seconds: float) -> DepthPlan:
+        """Return the plan of a training to this depth."""
+        return DepthPlan(self.depth, self.trains, 1 / self.step, sum(self.gigabytes[:views]), views, epochs, seconds)
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Timings of all depths, the classifier first and all layers last; `augment` is seconds per image, `head` seconds per feature of a training step."""
+
+    depths: Sequence[Timing]
+    augment: float
+    head: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """The amount of work: training and validation images, their measured costs, and the seconds since the start."""
+
+    train: int
+    valid: int
+    costs: Timings
+    gone: float
+
+    @property
+    def whole(self) -> Timing:
+        """The timing of all layers."""
+        return self.costs.depths[-1]

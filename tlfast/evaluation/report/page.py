@@ -18,6 +18,7 @@ from pyarrow import parquet
 from ... import tasks
 from ...core.errors import RunError
 from ...core.events import OnEvent, Progress, ignore_event
+from ...core.metrics import FIGURE_TITLES, HEADLINES
 from ...core.runs import METRICS, Run
 from ...core.settings import Settings, declared_settings
 from ...data.types import Finding
@@ -32,10 +33,6 @@ WORST, PAIRS, PER_PAIR = 24, 8, 4
 PER_FAULT, PER_FAULT_CHECKED = 6, 30  # examples of each kind of finding: on a run's page, and on that of a data check
 COLOURS = 6  # in the page's palette
 NUMBERED = 30  # classes up to which the matrix shows numbers
-HEADLINES = {
-    "accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "macro_f1": "Macro F1", "kappa": "Cohen's kappa", "mcc": "Matthews correlation",
-    "log_loss": "Log loss", "brier": "Brier score", "roc_auc": "ROC AUC", "average_precision": "Average precision",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -194,7 +191,10 @@ def make_title(run: Run) -> str:
 
 def _list_headlines(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     values = {**metrics, **{f"macro_{name}": metrics["macro"][name] for name in ("precision", "recall", "f1")}}
-    return [{"name": title, "value": values[name], "interval": metrics["intervals"].get(name)} for name, title in HEADLINES.items() if values[name] is not None]
+    found = [(name, FIGURE_TITLES[name], values.get(name)) for name in HEADLINES]  # a run of an earlier version has fewer
+    return [
+        {"name": title[0].upper() + title[1:], "value": value, "interval": metrics["intervals"].get(name)} for name, title, value in found if value is not None
+    ]
 
 
 def _list_pairs(metrics: Mapping[str, Any], answers: _Answers, album: _Album) -> list[dict[str, Any]]:
@@ -298,15 +298,16 @@ def render_check_page(title: str, source: str, findings: Sequence[Finding]) -> s
 
 
 def _changed_settings(run: Run) -> dict[str, Any]:
-    """Return the settings of a run that are not those which its task and strategy have by themselves."""
-    settings = run.manifest["settings"]
+    """Return the settings of a run that differ from the defaults of its task and strategy."""
+    settings = Settings.from_dict(run.manifest["settings"])
     task = tasks.registered_tasks().get(run.task) or tasks.folder_task(Path(run.manifest["data"]["source"]))
-    usual = resolve_settings(task, settings["strategy"], {}).to_dict()
-    return {name: settings[name] for name in declared_settings() if name in settings and settings[name] != usual[name] and name not in ("name", "out")}
+    usual = resolve_settings(task, settings.strategy, {})
+    values = {name: getattr(settings, name) for name in declared_settings() if name not in ("name", "out")}
+    return {name: value for name, value in values.items() if value != getattr(usual, name)}
 
 
 def repeat_command(run: Run) -> str:
-    """Return the command that trains the same again."""
+    """Return the command that repeats the training."""
     changed = _changed_settings(run)
     source = changed.pop("data", "") or ("" if run.task in tasks.registered_tasks() else run.manifest["data"]["source"])
-    return tasks.train_command(run.task, source, run.manifest["settings"]["strategy"], changed)
+    return tasks.train_command(run.task, source, {"depth": Settings.from_dict(run.manifest["settings"]).depth, **changed})

@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import fastai.callback.progress  # noqa: F401 (gives a Learner no_bar)
+import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.tracker import TrackerCallback
 
-# Our names of the metrics -> fastai's.
-MONITORS = {"accuracy": "accuracy", "macro_f1": "f1_score", "balanced_accuracy": "balanced_accuracy_score", "valid_loss": "valid_loss"}
+from ...core.metrics import METRICS, VALID_LOSS
 
 
 class StopAtNan(Callback):
@@ -38,7 +37,8 @@ class KeepBest(TrackerCallback):
     order = 61
 
     def __init__(self, metric: str, patience: int | None, point: float | None = None) -> None:
-        super().__init__(monitor=MONITORS[metric])
+        lower_is_better = metric == VALID_LOSS or not METRICS[metric].higher_is_better
+        super().__init__(monitor=metric, comp=np.less if lower_is_better else np.greater)
         self.metric, self.patience, self.point = metric, patience, point
         self.best_epoch, self.state, self.epochs = 0, None, 0
 

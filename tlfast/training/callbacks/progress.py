@@ -10,12 +10,11 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
-import fastai.callback.progress  # noqa: F401 (gives a Learner no_bar)
+import fastai.callback.progress  # noqa: F401 (adds no_bar to Learner)
 from fastai.callback.core import Callback
 from fastai.learner import Learner
 
 from ...core.events import OnEvent, Progress
-from ..phase import PhasePlan
 from ..types import EpochEnd, EpochRow
 
 
@@ -31,8 +30,8 @@ class ProgressCallback(Callback):
 
     order = 60  # after Recorder, whose values it reads
 
-    def __init__(self, plan: PhasePlan, on_event: OnEvent, label: str = "", steps: int = 0) -> None:
-        self.plan, self.on_event, self.label, self.steps = plan, on_event, label or plan.name, steps
+    def __init__(self, phase: str, epochs: int, on_event: OnEvent, label: str = "", steps: int = 0) -> None:
+        self.phase, self.epochs, self.on_event, self.label, self.steps = phase, epochs, on_event, label or phase, steps
         self.rows: list[EpochRow] = []
         self.ends: list[float] = []  # of steps, where they are counted
         self.images, self.seconds, self.step, self.total = 0, 0.0, 0, 0
@@ -58,17 +57,16 @@ class ProgressCallback(Callback):
         if self.steps:
             self.ends.append(time.perf_counter())
         self.images += len(self.learn.yb[0])
-        self.total = self.steps or self.plan.epochs * self.n_iter
+        self.total = self.steps or self.epochs * self.n_iter
         self.on_event(Progress(self.label, self.step, self.total))
 
     def after_epoch(self) -> None:
         if self.steps or not self.recorder.values[-1]:  # the finder's epochs are no epochs; others were done before an interruption
             return
-        train_loss, valid_loss, accuracy, macro_f1, balanced = (float(value) for value in self.recorder.values[-1])
         seconds = time.perf_counter() - self.started
-        row = EpochRow(self.plan.name, len(self.rows) + 1, train_loss, valid_loss, accuracy, macro_f1, balanced, seconds)
+        row = EpochRow(self.phase, len(self.rows) + 1, *map(float, self.recorder.values[-1]), seconds)
         self.rows.append(row)
-        self.on_event(EpochEnd(self.plan.name, row))
+        self.on_event(EpochEnd(self.phase, row))
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": [asdict(row) for row in self.rows], "images": self.images, "seconds": self.seconds, "step": self.step}

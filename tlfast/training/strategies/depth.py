@@ -1,10 +1,14 @@
-"""Fine-tuning to a depth: the topmost stages train on cached activations of the frozen ones."""
+"""Fine-tuning to a depth: the topmost stages train on cached activations of the frozen stages below.
+
+The lowest stages cost most and change least. While they are frozen, they run once for each augmented view; an epoch takes one view of each image.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from functools import cached_property
+from typing import ClassVar
 
 import torch
 from fastai.data.core import DataLoaders
@@ -12,75 +16,87 @@ from fastai.learner import Learner
 from fastai.torch_core import set_seed
 from torch import nn
 
-from ...core.events import OnEvent
-from ...core.journal import Journal
 from ...core.settings import Settings
 from ...core.system import release_memory
 from ...models.stages import SplitBody, split_at
-from .. import checkpoints, planner
-from ..activations import BATCH_FORWARD, ActivationLoader, compute_features
+from ..activations import BATCH_FORWARD, HEAD_IMAGES, ActivationLoader, compute_features
 from ..amp import choose_precision, precision_callbacks
-from ..callbacks import requested
+from ..callbacks.requested import build_callbacks
 from ..features import Features, extract
-from ..head import adapt_batchnorm, train_head
+from ..head import ADAPTING_BATCHES, adapt_batchnorm, open_head
 from ..learner import epoch_metrics, split_parameters
-from ..lr_finder import CUSTOMARY_RATE
+from ..lr_finder import CUSTOMARY_RATE, RateRule
 from ..optim import build_adam
-from ..phase import PhasePlan, fit_phase
+from ..phase import OpenPhase, PhasePlan
+from ..planner import closing_seconds, feature_seconds, finder_batches, head_seconds, make_epoch_budget, settle_depth
 from ..session import Session
-from ..trainer import fit_within_memory
-from ..types import Phase
+from ..types import DepthPlan, Timing, Work
+
+# Twice the finder's scale of full fine-tuning, and a smaller spread; see docs/benchmarks.md, "Learning rates".
+RATES = RateRule(spread=2.0, scale=20.0, customary=CUSTOMARY_RATE)
 
 
-def fit_upper_stages(bench: Session, settings: Settings, on_event: OnEvent, journal: Journal, first: Phase | None) -> list[Phase]:
-    """Train the topmost stages on what the frozen ones below make of the images, the head first; `first` if that was done before an interruption."""
-    last = checkpoints.load_phase(journal, UPPER["name"], bench.learn.model)
-    if not last:
-        parts, kept, first = extract_lower_stages(bench, settings, on_event, journal, first)
-        plan = PhasePlan(epochs=settings.epochs, features=kept.cost, epochs_in_time=planner.make_epoch_budget(journal), **UPPER)
+class Depth:
+    """Train the head, then the topmost stages and the head."""
 
-        def attempt(own: Settings) -> Phase:
-            with open_upper_learner(bench, parts, kept, own, journal) as (upper, amp):
-                return fit_phase(upper, replace(plan, precision=amp), own, on_event, journal, bench.learn.model, first)
+    name: ClassVar[str] = "depth"
 
-        last = fit_within_memory(bench, settings, plan.name, on_event, journal, attempt)
-    return [*([first] if first else []), last]
+    def resolve(self, session: Session, settings: Settings) -> tuple[Settings, list[DepthPlan]]:
+        return settle_depth(session, settings)
 
+    def phases(self, session: Session, settings: Settings) -> Iterator[PhasePlan]:
+        lower = _LowerStages(session, settings)
+        if settings.freeze_epochs:
+            yield PhasePlan("head", settings.freeze_epochs, lambda own: _open_head(session, lower, own))
+        yield PhasePlan("upper stages", settings.epochs, lambda own: _open_upper(session, lower, own), RATES, make_epoch_budget(session.journal))
 
-def extract_lower_stages(
-    bench: Session, settings: Settings, on_event: OnEvent, journal: Journal, first: Phase | None
-) -> tuple[SplitBody, Features, Phase | None]:
-    """Divide the body, keep what its lower stages make of the images, and train the head on what the upper ones make of that, if it is not."""
-    learn = bench.learn
-    parts = split_at(learn.model[0], settings.arch, int(settings.depth), settings.size)
-    kept = extract(parts.lower, bench, settings, on_event)
-    if not first and settings.freeze_epochs:
-        set_seed(settings.seed, reproducible=True)  # the loader draws its own seed
-        adapt_batchnorm(parts.upper, ActivationLoader(kept.train, settings.bs, True, learn.dls.device), settings, on_event)
-        first = train_head(learn, compute_features(kept, parts, on_event), settings.freeze_epochs, settings, on_event, journal)
-    return parts, kept, first
+    def trainable(self, model: nn.Sequential, settings: Settings) -> list[nn.Module]:
+        return [model[1], split_at(model[0], settings.arch, int(settings.depth), settings.size).upper]
+
+    def estimate(self, timing: Timing, work: Work, settings: Settings) -> DepthPlan:
+        head_images = min(work.train, HEAD_IMAGES)
+        seconds = work.gone + feature_seconds(timing, timing.lower, work, settings.views)
+        seconds += head_seconds(work, settings, head_images, settings.freeze_epochs)
+        seconds += ADAPTING_BATCHES * settings.bs * timing.upper + (head_images + work.valid) * timing.upper
+        seconds += finder_batches(settings) * settings.bs * timing.step + settings.epochs * (work.train * timing.step + work.valid * timing.upper)
+        return timing.plan(settings.views, settings.epochs, seconds + closing_seconds(work))
 
 
-# As all layers together, see `training.ALL_LAYERS`, with twice the finder's scale, and less apart. The four topmost stages, mobilenetv2_100,
-# November 2026: 6 epochs on seedlings gave 0.925 at 2.2e-3, 0.929 at 5e-3, and with what the finder's minimum alone says, which is chance there,
-# 0.893 at 6e-4; 8 epochs on FER2013 0.626 at 5e-3 with a spread of 5, 0.640 at 2e-3, and 0.637 with mixup on what is kept.
-UPPER = {"name": "upper stages", "spread": 2.0, "rate_scale": 20.0, "customary": CUSTOMARY_RATE}
+class _LowerStages:
+    """The divided body, and the cached activations of its lower part; made when first needed, by either phase."""
+
+    def __init__(self, session: Session, settings: Settings) -> None:
+        self.session, self.settings = session, settings
+
+    @cached_property
+    def parts(self) -> SplitBody:
+        return split_at(self.session.learn.model[0], self.settings.arch, int(self.settings.depth), self.settings.size)
+
+    @cached_property
+    def activations(self) -> Features:
+        return extract(self.parts.lower, self.session, self.settings)
 
 
 @contextmanager
-def open_upper_learner(bench: Session, parts: SplitBody, kept: Features, settings: Settings, journal: Journal) -> Iterator[tuple[Learner, str]]:
-    """Give a fastai Learner of the upper stages and the head on what is kept, and its number format.
+def _open_head(session: Session, lower: _LowerStages, settings: Settings) -> Iterator[OpenPhase]:
+    activations, upper = lower.activations, lower.parts.upper
+    set_seed(settings.seed, reproducible=True)  # the loader draws its own seed
+    adapt_batchnorm(upper, ActivationLoader(activations.train, settings.bs, True, session.learn.dls.device), settings, session.on_event)
+    with open_head(session.learn, compute_features(activations, lower.parts, session.on_event), settings) as phase:
+        yield phase
 
-    They are layers of the whole network: what it learns that has at once.
-    """
+
+@contextmanager
+def _open_upper(session: Session, lower: _LowerStages, settings: Settings) -> Iterator[OpenPhase]:
+    """Open a Learner of the upper stages and the head on the activations. Its layers are those of the session's network."""
+    activations, learn = lower.activations, session.learn
     release_memory()
-    learn = bench.learn
     body, head = learn.model
     device = learn.dls.device
-    loaders = DataLoaders(ActivationLoader(kept.train, settings.bs, True, device), ActivationLoader(kept.valid, BATCH_FORWARD, False, device), device=device)
+    train, valid = ActivationLoader(activations.train, settings.bs, True, device), ActivationLoader(activations.valid, BATCH_FORWARD, False, device)
     upper = Learner(
-        loaders,
-        nn.Sequential(parts.upper, head),
+        DataLoaders(train, valid, device=device),
+        nn.Sequential(lower.parts.upper, head),
         learn.loss_func,
         opt_func=build_adam,
         splitter=lambda model: split_parameters(model, body),
@@ -89,8 +105,11 @@ def open_upper_learner(bench: Session, parts: SplitBody, kept: Features, setting
         model_dir=learn.model_dir,
     )
     upper.unfreeze()
-    amp = journal.once("precision", lambda: choose_precision(upper, settings, kept.train[torch.tensor([0])].shape[1:]))
+    precision = session.journal.once("precision", lambda: choose_precision(upper, settings, activations.train[torch.tensor([0])].shape[1:]))
     if settings.compile:
         upper.model.compile()
-    with upper.added_cbs([*precision_callbacks(amp, device), *requested.build_callbacks(settings)]):
-        yield upper, amp
+    with upper.added_cbs([*precision_callbacks(precision, device), *build_callbacks(settings)]):
+        yield OpenPhase(upper, precision, activations.cost)
+
+
+STRATEGY = Depth()

@@ -1,51 +1,77 @@
-"""Full fine-tuning: the head first, then all layers at discriminative rates."""
+"""Full fine-tuning: the head first, then all layers at discriminative rates (linear probing, then fine-tuning; Kumar et al. 2022)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from typing import ClassVar
 
-from ...core.events import OnEvent
-from ...core.journal import Journal
+from torch import nn
+
 from ...core.settings import Settings
 from ...core.system import release_memory
-from .. import planner
 from ..amp import choose_precision, precision_callbacks
-from ..callbacks import input, requested
-from ..lr_finder import CUSTOMARY_RATE
-from ..phase import PhasePlan, fit_phase
+from ..callbacks.input import NetworkInput
+from ..callbacks.requested import build_callbacks
+from ..features import extract
+from ..head import ADAPTING_BATCHES, adapt_batchnorm, open_head
+from ..lr_finder import CUSTOMARY_RATE, RateRule
+from ..phase import OpenPhase, PhasePlan
+from ..planner import closing_seconds, feature_seconds, finder_batches, head_seconds, make_epoch_budget
 from ..session import Session
-from ..trainer import fit_within_memory
-from ..types import Phase
+from ..types import DepthPlan, Timing, Work
 
-# All layers together: the lowest group of parameters, which knows most already, moves at a fifth of the head's rate. One cycle may reach the
-# very rate of the finder's least loss, ten times its `minimum`: 4 epochs on seedlings gave 0.833 at 7e-4, 0.887 at 2e-3, 0.925 at 1e-2, and
-# 3 epochs on 8,000 faces 0.510 at 1e-3, 0.535 at 2e-3, 0.551 at 5e-3; 8 epochs on all of FER2013 0.650 at 2.6e-3, and 0.599 at 1.8e-4, to which
-# the rounding of another optimizer had moved the minimum of a flat curve (mobilenetv2_100, November 2026).
-ALL_LAYERS = {"name": "all layers", "spread": 5.0, "rate_scale": 10.0, "customary": CUSTOMARY_RATE}
+# The lowest group of parameters moves at a fifth of the head's rate; see docs/benchmarks.md, "Learning rates".
+RATES = RateRule(spread=5.0, scale=10.0, customary=CUSTOMARY_RATE)
 
 
-def fit_all_layers(bench: Session, settings: Settings, on_event: OnEvent, journal: Journal, before: Phase | None) -> Phase:
-    plan = PhasePlan(epochs=settings.epochs, epochs_in_time=planner.make_epoch_budget(journal), **ALL_LAYERS)
+class Full:
+    """Train the head, then all layers."""
 
-    def attempt(own: Settings) -> Phase:
-        if own != settings:
-            bench.learn.dls = bench.loaders(own)
-        with prepare_all_layers(bench, own, journal) as amp:
-            return fit_phase(bench.learn, replace(plan, precision=amp), own, on_event, journal, bench.learn.model, before)
+    name: ClassVar[str] = "full"
 
-    return fit_within_memory(bench, settings, plan.name, on_event, journal, attempt)
+    def resolve(self, session: Session, settings: Settings) -> tuple[Settings, list[DepthPlan]]:
+        return settings, []
+
+    def phases(self, session: Session, settings: Settings) -> Iterator[PhasePlan]:
+        if settings.freeze_epochs:
+            yield PhasePlan("head", settings.freeze_epochs, lambda own: _open_head(session, own))
+        yield PhasePlan("all layers", settings.epochs, lambda own: _open_all_layers(session, settings, own), RATES, make_epoch_budget(session.journal))
+
+    def trainable(self, model: nn.Sequential, settings: Settings) -> list[nn.Module]:
+        return [model[1], model[0]]
+
+    def estimate(self, timing: Timing, work: Work, settings: Settings) -> DepthPlan:
+        views, passed = min(settings.views, Settings.views), work.whole.upper
+        augment, step = work.costs.augment, timing.step + work.costs.augment
+        seconds = work.gone + feature_seconds(timing, passed, work, views)
+        seconds += head_seconds(work, settings, work.train * views, settings.freeze_epochs)
+        seconds += ADAPTING_BATCHES * settings.bs * (passed + augment)
+        seconds += finder_batches(settings) * settings.bs * step + settings.epochs * (work.train * step + work.valid * timing.upper)
+        return timing.plan(views, settings.epochs, seconds + closing_seconds(work))
 
 
 @contextmanager
-def prepare_all_layers(bench: Session, settings: Settings, journal: Journal) -> Iterator[str]:
-    """Set the learner up to train all its layers as the settings say; yields the number format."""
-    learn = bench.learn
+def _open_head(session: Session, settings: Settings) -> Iterator[OpenPhase]:
+    body = session.learn.model[0]
+    adapt_batchnorm(body, session.learn.dls.train, settings, session.on_event)
+    with open_head(session.learn, extract(body, session, settings), settings) as phase:
+        yield phase
+
+
+@contextmanager
+def _open_all_layers(session: Session, settings: Settings, own: Settings) -> Iterator[OpenPhase]:
+    """Prepare the session's learner for all layers; `own` are the settings with the batch of this attempt."""
+    learn = session.learn
+    if own != settings:
+        learn.dls = session.build_loaders(own)
     learn.unfreeze()
-    release_memory()  # blocks of the sizes that the head's phase needed
-    amp = journal.once("precision", lambda: choose_precision(learn, settings, (3, settings.size, settings.size)))
-    if settings.compile:
+    release_memory()  # the head's phase used blocks of other sizes
+    precision = session.journal.once("precision", lambda: choose_precision(learn, own, (3, own.size, own.size)))
+    if own.compile:
         learn.model.compile()
-    with learn.added_cbs([input.NetworkInput(), *precision_callbacks(amp, learn.dls.device), *requested.build_callbacks(settings)]):
-        yield amp
+    with learn.added_cbs([NetworkInput(), *precision_callbacks(precision, learn.dls.device), *build_callbacks(own)]):
+        yield OpenPhase(learn, precision)
+
+
+STRATEGY = Full()

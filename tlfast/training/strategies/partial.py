@@ -1,34 +1,62 @@
-"""Partial fine-tuning: the backbone stays frozen and the head trains on its features."""
+"""Partial fine-tuning: the backbone stays frozen and the head trains on its features.
+
+The frozen backbone runs once for each augmented view. With `--train-bn` the head trains on images instead and BatchNorm adapts, as fastai does it.
+"""
 
 from __future__ import annotations
 
-from ...core.events import OnEvent
-from ...core.journal import Journal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+from torch import nn
+
 from ...core.settings import Settings
-from ..callbacks import input
-from ..features import Features, extract
-from ..head import adapt_batchnorm, train_head
-from ..phase import PhasePlan, fit_phase
+from ..callbacks.input import NetworkInput
+from ..features import extract
+from ..head import open_head
+from ..phase import OpenPhase, PhasePlan
+from ..planner import closing_seconds, feature_seconds, head_seconds
 from ..session import Session
-from ..types import Phase
-
-BATCHNORM = "head and BatchNorm"
+from ..types import DepthPlan, Timing, Work
 
 
-def fit_head(bench: Session, settings: Settings, on_event: OnEvent, journal: Journal) -> tuple[Phase | None, Features | None]:
-    """Train the head alone on the frozen backbone's features: all of partial fine-tuning, the start of full fine-tuning.
+class Partial:
+    """Train the head alone."""
 
-    With `train_bn`, partial fine-tuning is on images instead, as fastai does it.
-    """
-    full = settings.strategy == "full"
-    if settings.train_bn and not full:
-        bench.learn.freeze()  # fastai's: BatchNorm goes on training
-        with bench.learn.added_cbs(input.NetworkInput()):
-            return fit_phase(bench.learn, PhasePlan(BATCHNORM, settings.epochs), settings, on_event, journal, bench.learn.model), None
-    epochs = settings.freeze_epochs if full else settings.epochs
-    if not epochs:
-        return None, None
-    if full:
-        adapt_batchnorm(bench.learn.model[0], bench.learn.dls.train, settings, on_event)
-    features = extract(bench.learn.model[0], bench, settings, on_event)
-    return train_head(bench.learn, features, epochs, settings, on_event, journal), features
+    name: ClassVar[str] = "partial"
+
+    def resolve(self, session: Session, settings: Settings) -> tuple[Settings, list[DepthPlan]]:
+        return settings, []
+
+    def phases(self, session: Session, settings: Settings) -> Iterator[PhasePlan]:
+        if settings.train_bn:
+            yield PhasePlan("head and BatchNorm", settings.epochs, lambda own: _open_images(session))
+        else:
+            yield PhasePlan("head", settings.epochs, lambda own: _open_features(session, own))
+
+    def trainable(self, model: nn.Sequential, settings: Settings) -> list[nn.Module]:
+        return [model[1]]
+
+    def estimate(self, timing: Timing, work: Work, settings: Settings) -> DepthPlan:
+        epochs = max(settings.epochs, Settings.epochs)  # an epoch of the head costs little
+        seconds = work.gone + feature_seconds(timing, timing.lower, work, settings.views)
+        seconds += head_seconds(work, settings, work.train * settings.views, epochs) + closing_seconds(work)
+        return timing.plan(settings.views, epochs, seconds)
+
+
+@contextmanager
+def _open_images(session: Session) -> Iterator[OpenPhase]:
+    session.learn.freeze()  # fastai's: BatchNorm continues to train
+    with session.learn.added_cbs(NetworkInput()):
+        yield OpenPhase(session.learn)
+
+
+@contextmanager
+def _open_features(session: Session, settings: Settings) -> Iterator[OpenPhase]:
+    features = extract(session.learn.model[0], session, settings)
+    with open_head(session.learn, features, settings) as phase:
+        yield phase
+
+
+STRATEGY = Partial()
