@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from .errors import UsageError, suggest_name
 
 STRATEGIES = ("partial", "depth", "full")
+FORMER_NAMES = {"middle": "depth"}  # names of strategies in runs and configurations of earlier versions
 DEPTH_ENDS = {"0": "partial", "all": "full"}  # the ends of the scale of --depth
 EPOCHS_FACTOR = 2  # --minutes trains at most this many times the preset's epochs, unless --epochs is given
 FOLDS = 5  # drawn folds, where the data has none of its own

@@ -1,11 +1,42 @@
-"""From images to batches: the image table, its sources, its loaders.
+"""Images as NumPy arrays: the table of images and splits, where images come from, decoded stores, and checks of the data.
 
-Legend of shapes, used in every docstring: n images, b images of a batch, c classes, h and w pixels, d features, v views.
+May import `core`; no torch. Read `types`, then `table` and `store`. Shapes in docstrings: n images, b images of a batch, c classes, h and w pixels,
+d features, v views.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from .store import Store, open_store
-from .table import ImageTable, check_readable, load_table
+from ..core.lazy import lazy_exports
 
-__all__ = ["ImageTable", "Store", "check_readable", "load_table", "open_store"]
+if TYPE_CHECKING:
+    from .images import open_image
+    from .store import Store, open_store
+    from .table import ImageTable, check_readable, load_table
+    from .task import Source, Task
+    from .types import DataSummary, Finding, Preprocessing, Row
+
+__all__ = [
+    "DataSummary",
+    "Finding",
+    "ImageTable",
+    "Preprocessing",
+    "Row",
+    "Source",
+    "Store",
+    "Task",
+    "check_readable",
+    "load_table",
+    "open_image",
+    "open_store",
+]
+
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "images": ["open_image"],
+        "store": ["Store", "open_store"],
+        "table": ["ImageTable", "check_readable", "load_table"],
+        "task": ["Source", "Task"],
+        "types": ["DataSummary", "Finding", "Preprocessing", "Row"],
+    },
+)

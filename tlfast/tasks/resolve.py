@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core.errors import UsageError
-from ..core.settings import DEPTH_ENDS, EPOCHS_FACTOR, STRATEGIES, Internals, Settings, build_settings
+from ..core.settings import DEPTH_ENDS, EPOCHS_FACTOR, FORMER_NAMES, STRATEGIES, Internals, Settings, build_settings
 from ..data.task import Task
 
 
@@ -26,7 +26,7 @@ def resolve_settings(task: Task, strategy: str | None, flags: Mapping[str, Any],
     depth = depth or ("" if strategy in DEPTH_ENDS.values() else _requested_depth(config))
     if not strategy:
         strategy = DEPTH_ENDS.get(depth, "depth") if depth else configured or "partial"
-    strategy = "depth" if strategy == "middle" else strategy  # its name in earlier versions
+    strategy = FORMER_NAMES.get(strategy, strategy)
     if strategy not in STRATEGIES:
         raise UsageError(f"strategy is '{strategy}'", "Use one of: " + ", ".join(STRATEGIES))
     ends = {name: end for end, name in DEPTH_ENDS.items()}
