@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.helpers.paths import ROOT
 from tlfast import tasks
 from tlfast.core.errors import DataError, UsageError
 from tlfast.core.events import Event, Progress
@@ -721,5 +722,5 @@ def test_hub_that_is_not_there_fails_at_once(tmp_path, monkeypatch):
 def test_nothing_heavy_is_imported():
     heavy = {"torch", "fastai", "timm", "pandas", "matplotlib", "sklearn", "pyarrow", "requests", "huggingface_hub"}
     code = f"import sys, tlfast.data.sources; print({heavy} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

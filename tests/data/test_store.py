@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import draw
+from tests.helpers.drawing import draw
 from tlfast import tasks
 from tlfast.core import cache
 from tlfast.core.errors import DataError

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.conftest import draw
+from tests.helpers.drawing import draw
 from tlfast import tasks
 from tlfast.core.errors import DataError, UsageError
 from tlfast.data import check_readable, load_table

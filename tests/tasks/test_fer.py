@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.helpers.paths import SHARED
 from tlfast.core.errors import DataError
 from tlfast.data import load_table
 from tlfast.data.sources import import_data
 from tlfast.tasks.fer import ALIASES, CLASSES, TASK
 from tlfast.tasks.resolve import resolve_settings
-
-SHARED = Path(__file__).parents[3] / "shared"
 
 
 def tree(folder: Path) -> list[str]:

@@ -1,0 +1,64 @@
+"""data check --labels: planted wrong labels, and images that do not belong, are among the first that it names."""
+
+from __future__ import annotations
+
+import csv
+import random
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers.command_line import TINY
+
+
+def named(path, kind="label issue"):
+    with open(path, newline="") as file:
+        return [row for row in csv.DictReader(file) if row["kind"] == kind]
+
+
+def test_wrong_labels_are_named_with_what_they_look_like(cli, folder):
+    (folder / "red" / "0.png").rename(folder / "blue" / "was red.png")
+    outcome = cli("data", "check", folder, *TINY, "--epochs", 12, "--labels", "--json")
+    assert outcome.code == 0, outcome.err
+    found = outcome.json
+    rows = named(found["findings_file"])
+    assert found["findings"]["label issue"] == len(rows) > 0
+    assert any(row["path"].endswith("was red.png") and row["reason"] == "looks like red" and row["label"] == "blue" for row in rows)
+    assert [float(row["value"]) for row in rows] == sorted(float(row["value"]) for row in rows)
+
+
+def test_an_image_that_does_not_belong_is_the_first_outlier(cli, folder):
+    board = Image.fromarray(np.kron(np.indices((16, 16)).sum(axis=0) % 2, np.ones((8, 8))).astype(np.uint8) * 255)
+    board.save(folder / "green" / "board.png")
+    found = cli("data", "check", folder, "--arch", "tf_efficientnet_lite0", "--lr", "3e-3", "--epochs", 1, "--labels", "--json").json
+    rows = named(found["findings_file"], "outlier")
+    assert rows and rows[0]["path"].endswith("board.png") and float(rows[0]["value"]) > 2
+    assert [float(row["value"]) for row in rows] == sorted((float(row["value"]) for row in rows), reverse=True)
+
+
+def test_too_few_images_for_folds(cli, tmp_path, folder):
+    for path in sorted((folder / "red").iterdir())[4:]:
+        path.unlink()
+    outcome = cli("data", "check", folder, *TINY, "--labels")
+    assert outcome.code == 1 and "fewer than the 5 folds" in outcome.err
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_twenty_planted_flips_in_seedlings(cli, shared, tmp_path):
+    with zipfile.ZipFile(shared / "data" / "seedlings.zip") as archive:
+        archive.extractall(tmp_path)
+    images = sorted(tmp_path.rglob("train/*/*"))
+    labels = sorted({path.parent.name for path in images})
+    draw = random.Random(7)
+    flipped = set()
+    for path in draw.sample(images, 20):
+        wrong = draw.choice([label for label in labels if label != path.parent.name])
+        flipped.add(path.rename(path.parent.parent / wrong / f"flipped {path.name}").name)
+    weights = ["--weights", shared / "weights" / "mobilenetv2_100.safetensors"]
+    root = images[0].parents[2]
+    found = cli("data", "check", root, "--arch", "mobilenetv2_100", *weights, "--size", 128, "--labels", "--json").json
+    first = [row["path"].rsplit("/", 1)[1] for row in named(found["findings_file"])[:60]]
+    assert len(flipped & set(first)) >= 15  # by chance it would be less than one

@@ -1,0 +1,182 @@
+"""tlfast compare: same images for every arm, nothing trained twice, and a verdict that says no more than is shown."""
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from tests.helpers.command_line import TINY
+from tests.helpers.drawing import draw
+from tlfast import tasks
+from tlfast.commands import compare, train
+from tlfast.core.errors import DataError
+from tlfast.evaluation import comparison
+from tlfast.evaluation.comparison import ArmDifference, ArmScore, CurvePoint
+from tlfast.models import build
+from tlfast.tasks import resolve
+from tlfast.training import features, trainer
+
+QUICK = [*TINY, "--epochs", 2, "--freeze-epochs", 1]
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """What is trained, as it is begun: (strategy, arch, fold, seed, share)."""
+    begun, fit = [], trainer.fit
+
+    def counted(session, chosen, on_event, journal):
+        begun.append((chosen.strategy, chosen.arch, chosen.fold, chosen.seed, chosen.train_pct))
+        return fit(session, chosen, on_event, journal)
+
+    monkeypatch.setattr(train, "fit", counted)
+    return begun
+
+
+def test_two_strategies_on_the_same_images(cli, folder, trainings):
+    outcome = cli("compare", folder, *QUICK, "--json")
+    assert outcome.code == 0, outcome.err
+    found = outcome.json
+    assert [arm["name"] for arm in found["arms"]] == ["partial", "full"] and len(trainings) == 2
+    assert found["arms"][0]["images"] == found["arms"][1]["images"] == 6
+    assert found["arms"][0]["megabytes"] > 0 and found["arms"][0]["milliseconds"] > 0 and found["arms"][0]["parameters"] > 1000
+    (difference,) = found["differences"]
+    by_name = {arm["name"]: arm for arm in found["arms"]}
+    assert difference["accuracy"] == pytest.approx(by_name[difference["first"]]["accuracy"] - by_name[difference["second"]]["accuracy"])
+    assert "no difference shown between" in found["verdict"]  # six images show nothing
+    for file in found["files"]:
+        assert Path(file).stat().st_size
+    assert json.loads(Path(found["files"][0]).read_text())["verdict"] == found["verdict"]
+    assert [row["name"] for row in csv.DictReader(Path(found["files"][1]).read_text().splitlines())] == ["partial", "full"]
+    page = Path(found["files"][-1])
+    assert page.name == "report.html" and found["verdict"] in html.unescape(page.read_text())
+    before, _ = page.read_text(), page.unlink()
+    assert cli("report", found["folder"]).code == 0 and page.read_text() == before
+    (page.parent / "comparison.json").write_text("{")
+    broken = cli("report", found["folder"])
+    assert broken.code == 1 and "comparison.json is damaged" in broken.err
+    assert cli("runs").out.strip().count("partial") == 0  # a comparison is no run
+
+
+def test_nothing_is_trained_twice(cli, folder, trainings):
+    first = cli("compare", folder, *QUICK, "--arms", "partial,full", "--json").json
+    again = cli("compare", folder, *QUICK, "--arms", "full,partial", "--json").json
+    assert len(trainings) == 2 and (first["reused"], again["reused"]) == (0, 2)
+    assert {a["name"]: a["accuracy"] for a in first["arms"]} == {a["name"]: a["accuracy"] for a in again["arms"]}
+    cli("compare", folder, *QUICK, "--arms", "partial", "--seeds", 2, "--json")
+    assert len(trainings) == 3
+    draw(folder / "red" / "0.png", (0, 0, 0), 3, size=(90, 90))  # other images: other trainings
+    cli("compare", folder, *QUICK, "--json")
+    assert len(trainings) == 5
+
+
+def test_one_that_was_broken_off_goes_on(cli, folder, monkeypatch, trainings):
+    judge = trainer.predict_valid
+
+    def broken(session, chosen, on_event):
+        raise DataError("pulled the plug")
+
+    monkeypatch.setattr(train, "predict_valid", broken)
+    assert cli("compare", folder, *QUICK).code == 1
+    monkeypatch.setattr(train, "predict_valid", judge)
+    assert cli("compare", folder, *QUICK, "--json").json["reused"] == 1
+    assert [strategy for strategy, *_ in trainings] == ["partial", "full", "full"]
+
+
+def test_folds_judge_every_image_once_and_share_the_backbones_pass(cli, folder, trainings, monkeypatch, tmp_path):
+    made, make = [], features._collect
+    monkeypatch.setattr(features, "_collect", lambda *arguments: made.append(1) or make(*arguments))
+    body = build.build_model("test_resnet", 3, 32)[0]
+    save_file({name: tensor.contiguous() for name, tensor in body.state_dict().items()}, tmp_path / "w.safetensors")
+    found = cli("compare", folder, *QUICK, "--weights", tmp_path / "w.safetensors", "--arms", "partial", "--folds", 3, "--seeds", 2, "--json").json
+    assert found["arms"][0]["images"] == 36 and found["arms"][0]["trainings"] == 6
+    assert [(fold, seed) for _, _, fold, seed, _ in trainings] == [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1)]
+    assert found["arms"][0]["accuracy_sd"] is not None and "3 folds, each image judged once: 36 images, 2 seeds" in found["judged_on"]
+    assert len(made) == 2  # views: the plain one and an augmented one, for all trainings together
+
+
+def test_a_learning_curve_adds_images_and_shares_the_backbones_pass(cli, folder, trainings, monkeypatch):
+    made, make = [], features._collect
+    monkeypatch.setattr(features, "_collect", lambda *arguments: made.append(1) or make(*arguments))
+    found = cli("compare", folder, *QUICK, "--arms", "partial", "--learning-curve", "25,50", "--json").json
+    assert [point["share"] for point in found["curve"]] == [0.25, 0.5, 1.0]
+    assert [point["images"] for point in found["curve"]] == [6, 15, 30]
+    assert len(made) == 2 and [share for *_, share in trainings] == [0.25, 0.5, 1.0]
+    assert any(name.endswith("learning_curve.png") for name in found["files"])
+
+
+def test_a_smaller_share_is_part_of_a_larger_one(folder):
+    task = tasks.folder_task(folder)
+
+    def kept(share):
+        table = compare.load_table(task, resolve.resolve_settings(task, None, {"train_pct": share}), folder)
+        assert len(table.rows) == 36 and len(table.part("valid")) == 6
+        return {row.path for row in table.part("train")}
+
+    assert kept(0.2) < kept(0.5) < kept(1.0)
+
+
+def test_archs_and_settings_files(cli, folder, tmp_path, trainings):
+    (tmp_path / "mine.toml").write_text("epochs = 1\nlabel_smoothing = 0.1\n")
+    quick = [part for part in QUICK if part not in ("--epochs", 2)]
+    found = cli("compare", folder, *quick, "--arms", "partial,mine.toml", "--archs", "test_resnet,test_vit", "--json").json
+    assert [arm["name"] for arm in found["arms"]] == ["partial test_resnet", "partial test_vit", "mine test_resnet", "mine test_vit"]
+    assert found["arms"][2]["settings"]["label_smoothing"] == 0.1 and len(found["differences"]) == 6
+    assert all(d["p_corrected"] >= d["p"] for d in found["differences"])
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--arms", "half"], "--arms 'half' is neither partial, full, a depth nor a TOML file"),
+    (["--arms", ","], "--arms names nothing"),
+    (["--arms", "partial"], "one arm (partial) and nothing to compare it with"),
+    (["--arms", "partial,partial"], "two arms are the same"),
+    (["--folds", "1"], "--folds 1 leaves nothing to train on"),
+    (["--learning-curve", "5,x"], "is not a list of percentages"),
+    (["--learning-curve", "0,50"], "is not a list of percentages"),
+    (["--fold", "1"], "--fold names one fold"),
+    (["--arms", "gone.toml,full"], "gone.toml"),
+])  # fmt: skip
+def test_wrong_usage(cli, folder, arguments, words):
+    outcome = cli("compare", folder, *arguments)
+    assert outcome.code == 2 and words in outcome.err
+
+
+def test_arms_must_be_judged_on_the_same_images(cli, folder, tmp_path):
+    (tmp_path / "other.toml").write_text("valid_pct = 0.4\n")
+    outcome = cli("compare", folder, *QUICK, "--arms", "partial,other.toml")
+    assert outcome.code == 2 and "the arms were judged on different images" in outcome.err
+
+
+def score(name, accuracy, seconds):
+    return ArmScore(name, {}, accuracy, (accuracy - 0.01, accuracy + 0.01), None, accuracy, (0, 1), 5000, 1, seconds, 10, 1.0, 1.0)
+
+
+def difference(first, second, gain, shown):
+    return ArmDifference(first, second, gain, (gain - 0.02, gain + 0.02), gain, (0, 1), 0.0001, 0.0002 if shown else 0.4, shown)
+
+
+def test_verdicts():
+    arms = [score("partial", 0.6, 10.0), score("full", 0.7, 55.0), score("other", 0.695, 60.0)]
+    assert comparison.write_verdict(arms[:2], [difference("full", "partial", 0.1, True)]) == (
+        "full is better than partial by 10.0 points of accuracy (95 %: 8.0 to 12.0; p < 0.001), in 5.5 times its time, on 5,000 images."
+    )
+    assert comparison.write_verdict(arms[1:], [difference("full", "other", 0.005, False)]) == (
+        "no difference shown between full and other (0.5 points of accuracy (95 %: -1.5 to 2.5; p = 0.400)), on 5,000 images."
+    )
+    both = comparison.write_verdict(arms, [difference("full", "partial", 0.1, True), difference("full", "other", 0.005, False)])
+    assert both.startswith("full is better than partial by") and "; no difference shown between full and other" in both
+    assert comparison.write_verdict(arms[:1], []).startswith("partial is right on 60.0% of 5,000 images")
+
+
+def test_where_curves_cross():
+    def points(arm, *accuracies):
+        return [CurvePoint(arm, share, 0, accuracy, (0, 1)) for share, accuracy in zip((0.05, 0.5, 1.0), accuracies, strict=True)]
+
+    (found,) = comparison.find_crossings([*points("partial", 0.5, 0.6, 0.62), *points("full", 0.4, 0.7, 0.8)])
+    assert (found.better_below, found.better_above) == ("partial", "full")
+    assert found.share == pytest.approx(0.05 * 10**0.5)  # halfway on a logarithmic scale
+    assert comparison.find_crossings([*points("a", 0.5, 0.6, 0.7), *points("b", 0.4, 0.5, 0.6)]) == []

@@ -1,0 +1,103 @@
+"""tlfast evaluate, the temperature through every export, and the record of looks at the test part."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from fastai.learner import load_learner
+from pyarrow import parquet
+from safetensors import safe_open
+
+from tests.helpers.command_line import TINY
+from tests.helpers.drawing import COLOURS, draw
+from tlfast import load
+from tlfast.commands import loaded_run
+from tlfast.core import runs
+from tlfast.export import weights
+
+
+@pytest.fixture
+def parted(tmp_path):
+    """Three parts, many labels wrong: something to be unsure about."""
+    root = tmp_path / "parted"
+    for part, count in (("train", 16), ("valid", 20), ("test", 9)):
+        for n, label in enumerate(list(COLOURS) * count):
+            shown = list(COLOURS)[(list(COLOURS).index(label) + (n % 5 == 0)) % 3]
+            draw(root / part / label / f"{n}.png", COLOURS[shown], n)
+    return root
+
+
+@pytest.fixture
+def run(cli, parted):
+    outcome = cli("train", parted, *TINY, "--epochs", 2, "--name", "r", "--quiet")
+    assert outcome.code == 0, outcome.err
+    assert "calibration error" in outcome.out and "sure answers" in outcome.out
+    return runs.find("parted")
+
+
+def table(path):
+    return {name: np.array(column) for name, column in parquet.read_table(path).to_pydict().items()}
+
+
+def test_the_test_part_is_judged_written_and_recorded(run, cli, parted):
+    assert "test_looks" not in run.manifest
+    outcome = cli("evaluate", "parted", "--split", "test", "--json")
+    assert outcome.code == 0, outcome.err
+    found = outcome.json["evaluation"]
+    assert found["split"] == "test" and found["macro"]["support"] == 27
+    assert json.loads((run.folder / "metrics_test.json").read_text()) == found
+    kept = table(run.folder / "predictions_test.parquet")
+    assert len(kept["path"]) == 27 and set(kept["split"]) == {"test"}
+    assert (kept["label"] == kept["prediction"]).mean() == pytest.approx(found["accuracy"])
+    assert cli("interpret", "parted", "--split", "test", "--quiet").code == 0
+    assert cli("evaluate", "parted", "--split", "test").code == 0
+    looks = runs.find("parted", verified=True).manifest["test_looks"]
+    assert [look["command"] for look in looks] == ["evaluate", "interpret", "evaluate"]
+    assert all(look["images"] == 27 and look["accuracy"] == found["accuracy"] for look in looks)
+
+
+def test_the_valid_part_is_judged_as_the_training_judged_it(run, cli):
+    outcome = cli("evaluate", "parted", "--json")
+    assert outcome.code == 0 and outcome.json["files"] == []
+    assert outcome.json["evaluation"] == json.loads((run.folder / "metrics.json").read_text())
+    assert "test_looks" not in runs.find("parted", verified=True).manifest
+    shown = cli("evaluate", "parted").out
+    for word in ("balanced accuracy", "Cohen's kappa", "Brier score", "ROC AUC", "before temperature", " to "):
+        assert word in shown
+
+
+def test_predictions_are_what_the_exports_answer(run, parted, cli):
+    temperature = run.manifest["temperature"]
+    assert temperature != 1.0  # else the test would show nothing
+    kept = table(run.folder / "predictions.parquet")
+    assert list(kept)[:5] == ["path", "label", "split", "prediction", "loss"] and list(kept)[5:] == [f"p({name})" for name in sorted(COLOURS)]
+    classifier = load(run.folder)
+    learner = load_learner(run.folder / "learner.pkl")
+    for i in (0, 17, 40):
+        own = [kept[f"p({name})"][i] for name in classifier.classes]
+        assert kept["loss"][i] == pytest.approx(-np.log(kept[f"p({kept['label'][i]})"][i]), abs=1e-5)
+        answer = classifier.predict(kept["path"][i])
+        assert answer.label == kept["prediction"][i]
+        assert [answer.probabilities[name] for name in classifier.classes] == pytest.approx(own, abs=1e-5)
+        with learner.no_bar():
+            assert learner.predict(kept["path"][i])[2].tolist() == pytest.approx(own, abs=1e-5)
+
+
+def test_the_weights_stay_as_they_were_trained(run):
+    model = loaded_run.load_run(run, "", lambda event: None)
+    said = loaded_run.predict_split(model, "valid", lambda event: None)
+    kept = table(run.folder / "predictions.parquet")
+    raw = np.exp(said.log_probabilities)
+    assert model.temperature == run.manifest["temperature"]
+    assert np.abs(raw[:, 0] - kept["p(blue)"]).max() > 1e-4
+    with safe_open(run.folder / weights.WEIGHTS, "np") as file:
+        assert file.metadata()["temperature"] == repr(model.temperature)
+
+
+def test_an_empty_part_and_a_wrong_one(cli, folder):
+    assert cli("train", folder, *TINY, "--epochs", 1, "--name", "r", "--quiet").code == 0
+    outcome = cli("evaluate", "pictures", "--split", "test")
+    assert outcome.code == 1 and "has no test part" in outcome.err and "--split valid" in outcome.err
+    assert cli("evaluate", "pictures", "--split", "all").code == 2

@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+import tlfast
+from tests.helpers.command_line import TINY
+from tlfast.commands import predict
+from tlfast.core.errors import ImageError, RunError, UsageError
+from tlfast.data import discovery
+from tlfast.data.discovery import gather_sources
+from tlfast.inference import classifier, onnx_model
+
+
+@pytest.fixture
+def run(cli, folder):
+    """A run named "r" of task `pictures`, in the current folder's exports."""
+    outcome = cli("train", folder, *TINY, "--epochs", 2, "--name", "r", "--quiet")
+    assert outcome.code == 0, outcome.err
+    return "exports/pictures"
+
+
+def test_load_takes_what_people_have(run, folder):
+    classifier = tlfast.load(run)
+    path = folder / "red" / "1.png"
+    answer = classifier.predict(path)
+    buffer = io.BytesIO()
+    Image.open(path).save(buffer, "PNG")
+    for source in (str(path), buffer.getvalue(), Image.open(path), np.asarray(Image.open(path))):
+        assert classifier.predict(source) == answer
+    assert classifier.classes == ("blue", "green", "red")
+    assert answer.label in classifier.classes and answer.probability == max(answer.probabilities.values())
+    assert list(answer.probabilities.values()) == sorted(answer.probabilities.values(), reverse=True)
+    assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert tlfast.load("pictures").run == tlfast.load("r").run == "r"
+
+
+def test_load_errors(run):
+    with pytest.raises(RunError, match="no run 'nothing'"):
+        tlfast.load("nothing")
+    with pytest.raises(ImageError):
+        tlfast.load(run).predict("no.png")
+
+
+def test_many_files_keep_their_order_and_equal_one_by_one(run, folder):
+    classifier = tlfast.load(run)
+    paths = list(gather_sources([str(folder)])) * 3
+    rows = list(predict.predict(classifier, predict.Request(paths)))
+    assert [row.path for row in rows] == paths and len(paths) > onnx_model.BATCH
+    for row in rows[:40:7]:
+        assert row.prediction.probabilities == pytest.approx(classifier.predict(row.path).probabilities, abs=1e-5)
+
+
+def test_a_list_and_an_iterator(run, folder):
+    classifier = tlfast.load(run)
+    paths = [str(folder / "red" / f"{n}.png") for n in range(4)]
+    answers = classifier.predict(paths)
+    assert [a.label for a in answers] == [classifier.predict(path).label for path in paths]
+    mixed = [paths[0], np.zeros((9, 70, 3), np.uint8), "no.png", Image.new("L", (9, 70)), b"junk", Image.open(paths[1])]
+    rows = list(classifier.predict_iter(iter(mixed)))
+    assert [bool(row.prediction) for row in rows] == [True, True, False, True, False, True]
+    assert [row.path for row in rows] == [paths[0], "", "no.png", "", "", ""]
+    assert rows[5].prediction.probabilities == pytest.approx(classifier.predict(paths[1]).probabilities, abs=1e-5)
+    with pytest.raises(ImageError, match=r"image 1 \(no.png\): cannot be read"):
+        classifier.predict([paths[0], "no.png"])
+
+
+def test_only_as_much_is_decoded_ahead_as_memory_allows():
+    opened, taken = [], []
+
+    def opener(source):
+        opened.append(source)
+        return np.zeros((1000, 1000, 3), np.uint8)
+
+    for name, _ in onnx_model._decode_ahead(iter(range(200)), opener):
+        taken.append(name)
+        assert len(opened) - len(taken) <= onnx_model.AHEAD // 3_000_000
+    assert len(taken) == len(opened) == 200
+
+
+def test_threads_may_share_one(run, folder):
+    classifier = tlfast.load(run)
+    paths = [str(path) for path in sorted(folder.rglob("*.png"))]
+    alone = [classifier.predict(path) for path in paths]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(classifier.predict, paths)) == alone
+
+
+def test_nothing_heavy_is_imported(run, folder):
+    code = f"""
+import sys, tlfast
+tlfast.load({run!r}).predict({str(folder / "red" / "1.png")!r})
+from tlfast.cli import app
+app(["predict", {run!r}, {str(folder / "red")!r}, "--quiet"], standalone_mode=False)
+print(sorted({{name.partition(".")[0] for name in sys.modules}} & {{"torch", "fastai", "timm", "sklearn", "pandas", "matplotlib", "onnx", "scipy"}}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_nothing_to_predict(run, cli, tmp_path):
+    (tmp_path / "void").mkdir()
+    outcome = cli("predict", run, "void", "*.gif")
+    assert outcome.code == 2 and "no images in void, *.gif" in outcome.err
+    assert cli("predict", run).code == 2 and cli("predict", run, "a.png", "--watch", ".").code == 2
+
+
+def test_command_names_a_bad_image_and_says_so_by_its_exit_code(run, cli, folder, tmp_path):
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("no image")
+    outcome = cli("predict", "pictures", folder / "red" / "1.png", bad, "--json", "--top", 2)
+    assert outcome.code == 1
+    good, failed = outcome.json
+    assert len(good["probabilities"]) == 2 and good["label"] in good["probabilities"]
+    assert failed == {"path": str(bad), "error": "not an image that can be read"}
+    outcome = cli("predict", "pictures", folder / "red" / "1.png")
+    assert outcome.code == 0 and "1.png" in outcome.out
+
+
+def test_csv_file(run, cli, folder, tmp_path):
+    target = tmp_path / "answers.csv"
+    assert cli("predict", "pictures", folder / "red", folder / "none.png", "--csv", target).code == 1
+    rows = list(csv.DictReader(target.read_text().splitlines()))
+    assert len(rows) == 13 and rows[-1]["error"].startswith("cannot be read")
+    assert sum(float(rows[0][f"p({name})"]) for name in ("blue", "green", "red")) == pytest.approx(1, abs=1e-5)
+    assert not list(tmp_path.glob("*.partial"))
+    again = cli("predict", "pictures", folder / "red", "--csv", target)
+    assert again.code == 2 and "the file exists already" in again.err
+    resumed = cli("predict", "pictures", folder / "red", "--csv", target, "--resume")
+    assert resumed.code == 2 and "it is finished, nothing is left to go on with" in resumed.err
+    assert "none is named" in cli("predict", "pictures", folder / "red", "--resume").err
+    turned = cli("predict", folder / "red" / "1.png", "pictures")
+    assert turned.code == 1 and "is no run" in turned.err and "The run comes first" in turned.err
+    assert len(list(csv.DictReader(target.read_text().splitlines()))) == 13
+
+
+def test_an_interrupted_command_goes_on_where_it_was(run, cli, folder, tmp_path, monkeypatch):
+    whole = cli("predict", run, folder, folder / "none.png", "--csv", tmp_path / "whole.csv", "--parquet", tmp_path / "whole.parquet")
+    assert whole.code == 1
+    original = classifier.open_pixels
+
+    def dies(source, **options):
+        if source.endswith("red/9.png"):  # the 36th: those before it fill a batch
+            raise KeyboardInterrupt
+        return original(source, **options)
+
+    monkeypatch.setattr(predict, "open_pixels", dies)
+    asked = ["predict", run, folder, folder / "none.png", "--csv", tmp_path / "cut.csv", "--parquet", tmp_path / "cut.parquet"]
+    assert cli(*asked).code == 130
+    assert not (tmp_path / "cut.csv").exists()
+    log = tmp_path / "cut.csv.partial"
+    done = len(log.read_text().splitlines())
+    with log.open("a") as file:
+        file.write('{"path": "torn')  # as a kill may leave it
+    refused = cli(*asked)
+    assert refused.code == 2 and "--resume" in refused.err
+    opened = []
+    monkeypatch.setattr(predict, "open_pixels", lambda source, **options: opened.append(source) or original(source, **options))
+    assert cli(*asked, "--resume").code == 1
+    assert done == onnx_model.BATCH and len(opened) == 37 - done
+    assert (tmp_path / "cut.csv").read_text() == (tmp_path / "whole.csv").read_text()
+    assert parquet.read_table(tmp_path / "cut.parquet").equals(parquet.read_table(tmp_path / "whole.parquet"))
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_all_files_say_the_same(run, cli, folder, tmp_path):
+    bad = folder / "bad\n name,ü.png"
+    bad.write_text("no image")
+    targets = {kind: tmp_path / f"answers.{kind}" for kind in ("csv", "jsonl", "parquet")}
+    outcome = cli("predict", run, folder, "--json", *(part for kind, path in targets.items() for part in (f"--{kind}", path)))
+    assert outcome.code == 1
+    shown = outcome.json
+    lines = [json.loads(line) for line in targets["jsonl"].read_text().splitlines()]
+    assert lines == shown and len(shown) == 37
+    table = parquet.read_table(targets["parquet"]).to_pylist()
+    rows = list(csv.DictReader(io.StringIO(targets["csv"].read_text(), newline="")))
+    for values, row, cells in zip(shown, table, rows, strict=True):
+        assert values["path"] == row["path"] == cells["path"]
+        assert values.get("label", "") == row["label"] == cells["label"]
+        if "error" in values:
+            assert row["probability"] is None and cells["probability"] == "" and row["error"] == cells["error"] == values["error"]
+        else:
+            assert row["p(red)"] == pytest.approx(values["probabilities"]["red"]) == pytest.approx(float(cells["p(red)"]))
+
+
+def test_files_of_the_same_name_or_nowhere_are_refused(run, cli, folder, tmp_path):
+    assert cli("predict", run, folder, "--csv", "a", "--jsonl", "a").code == 2
+    outcome = cli("predict", run, folder, "--csv", tmp_path / "no" / "a.csv")
+    assert outcome.code == 1 and "No such file or directory" in outcome.err
+
+
+def test_below_the_least_probability_it_is_unsure(run, cli, folder, tmp_path):
+    outcome = cli("predict", run, folder / "red", "--min-prob", 1, "--json", "--csv", tmp_path / "a.csv")
+    assert {row["label"] for row in outcome.json} == {"unsure"} and all(row["probability"] < 1 for row in outcome.json)
+    assert {row["label"] for row in csv.DictReader((tmp_path / "a.csv").read_text().splitlines())} == {"unsure"}
+    assert "unsure (" in cli("predict", run, folder / "red" / "1.png", "--min-prob", 1).out
+
+
+def test_many_images_are_counted_on_the_screen(run, cli, folder):
+    outcome = cli("predict", run, *[folder] * 2, folder / "none.png")
+    assert outcome.code == 1 and "1 images could not be read" in outcome.out and "none.png" in outcome.out and "0.png" not in outcome.out
+    counts = [line.split() for line in outcome.out.splitlines() if line.split()[:1] and line.split()[0] in ("blue", "green", "red")]
+    assert sum(int(count) for _, count, _ in counts) == 72
+
+
+def test_zip_csv_and_stdin(run, cli, folder, tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "some.zip", "w") as file:
+        file.write(folder / "red" / "1.png", "deep/1.png")
+    (tmp_path / "list.csv").write_text("photo;note\npictures/red/1.png;a\npictures/blue/2.png;b\n")
+    assert [row["path"] for row in cli("predict", run, "some.zip", "--json").json] == ["some.zip!/deep/1.png"]
+    listed = cli("predict", run, "list.csv", "--column", "photo", "--json").json
+    assert [row["path"] for row in listed] == ["pictures/red/1.png", "pictures/blue/2.png"]
+    wrong = cli("predict", run, "list.csv")
+    assert wrong.code == 2 and "has no column 'path'; it has: photo, note" in wrong.err
+    monkeypatch.setattr("sys.stdin", io.StringIO("pictures/red/1.png\n\npictures/red/2.png\n"))
+    assert len(list(predict.predict(tlfast.load(run), predict.Request(["-"])))) == 2
+
+
+def test_an_image_whose_writer_paused_is_looked_at_again(run, folder, tmp_path, monkeypatch):
+    (tmp_path / "inbox").mkdir()
+    data, looks = (folder / "red" / "1.png").read_bytes(), []
+
+    def sleeps(seconds):
+        looks.append(seconds)
+        if len(looks) in (1, 5):
+            (tmp_path / "inbox" / "slow.png").write_bytes(data if len(looks) == 5 else data[:200])
+        if len(looks) > 9:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(discovery.time, "sleep", sleeps)
+    rows = list(predict.predict(tlfast.load(run), predict.Request([], watch=str(tmp_path / "inbox"))))
+    assert [row.prediction is not None for row in rows] == [False, True]
+
+
+def test_a_watched_folder(run, folder, tmp_path, monkeypatch):
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    looks = []
+
+    def sleeps(seconds):
+        looks.append(seconds)
+        if len(looks) in (1, 4):
+            shutil.copy(folder / "red" / f"{len(looks)}.png", inbox)
+        if len(looks) > 8:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(discovery.time, "sleep", sleeps)
+    request = predict.Request([], watch=str(inbox), files={"csv": str(tmp_path / "seen.csv")})
+    rows = list(predict.predict(tlfast.load(run), request))
+    assert [Path(row.path).name for row in rows] == ["1.png", "4.png"]
+    assert len(list(csv.DictReader((tmp_path / "seen.csv").read_text().splitlines()))) == 2
+    with pytest.raises(UsageError, match="--watch nowhere: not a folder"):
+        list(predict.predict(tlfast.load(run), predict.Request([], watch="nowhere")))

@@ -1,0 +1,60 @@
+"""What is kept for later runs: listed, removed, and nothing else touched."""
+
+from __future__ import annotations
+
+import os
+
+from tests.helpers.command_line import TINY
+from tlfast.core import cache
+
+
+def kept(name="a" * 24, kind="stores", age=0.0):
+    with cache.write_entry(kind, name) as (folder, about):
+        (folder / "data").write_bytes(b"x" * 1000)
+        about["n"] = 1
+    for path in (cache.find_root() / kind / name).iterdir():
+        os.utime(path, (path.stat().st_atime - age, path.stat().st_mtime - age))
+    return cache.find_root() / kind / name
+
+
+def test_a_run_leaves_entries_and_clearing_them_is_harmless(cli, folder):
+    assert cli("train", folder, *TINY, "--epochs", 1, "--name", "a", "--quiet").code == 0
+    listed = cli("cache", "list", "--json").json
+    assert {entry["kind"] for entry in listed} >= {"stores", "features"} and all(entry["bytes"] > 0 for entry in listed)
+    cleared = cli("cache", "clear", "--json").json
+    assert {entry["folder"] for entry in cleared} == {entry["folder"] for entry in listed}
+    assert cli("cache", "list").out.strip() == "kept: 0 of 0.0 MB" and not cache.list_entries()
+    assert cli("train", folder, *TINY, "--epochs", 1, "--name", "b", "--quiet").code == 0
+
+
+def test_only_a_kind_or_what_is_old(cli):
+    old, new, other = kept(age=10 * 86_400), kept("b" * 24), kept("c" * 24, "features", age=10 * 86_400)
+    assert [entry["folder"] for entry in cli("cache", "clear", "--days", 5, "--kind", "stores", "--json").json] == [str(old)]
+    assert not old.exists() and new.is_dir() and other.is_dir()
+    assert "removed: 2 of" in cli("cache", "clear").out
+    assert not new.exists() and not other.exists()
+
+
+def test_nothing_of_the_users_is_removed(cli, tmp_path):
+    mine = cache.find_root() / "stores" / "letters"
+    mine.mkdir(parents=True)
+    (mine / "about.json").write_text("{}")
+    (cache.find_root() / "note.txt").write_text("mine")
+    bare = cache.find_root() / "stores" / ("d" * 24)  # our name, but not our content
+    bare.mkdir()
+    (bare / "photo.jpg").write_text("mine")
+    link = cache.find_root() / "stores" / ("e" * 24)
+    link.symlink_to(mine)
+    assert cli("cache", "clear", "--json").json == []
+    assert (mine / "about.json").exists() and (cache.find_root() / "note.txt").exists() and (bare / "photo.jpg").exists() and link.is_symlink()
+
+
+def test_what_a_killed_command_left_goes_after_a_day(cli):
+    left = cache.find_root() / "stores" / f".{'f' * 24}.abc"
+    left.mkdir(parents=True)
+    (left / "half").write_bytes(b"x" * 10)
+    assert cli("cache", "list", "--json").json[0]["kind"] == "unfinished"
+    assert cli("cache", "clear", "--json").json == []
+    for path in (left / "half", left):
+        os.utime(path, (path.stat().st_atime - 2 * 86_400,) * 2)
+    assert len(cli("cache", "clear", "--json").json) == 1 and not left.exists()

@@ -1,0 +1,79 @@
+"""A disk without room, or a folder that may not be written: one clear error, nothing half under a final name, and all is well once there is room."""
+
+from __future__ import annotations
+
+import os
+import resource
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.command_line import TINY
+from tlfast.core import cache, runs
+
+
+@contextmanager
+def room_for(size: int):
+    """Let no file grow beyond so many bytes, as on a disk that is full then."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def assert_nothing_half(root: Path) -> None:
+    for folder in runs.list_folders(str(root / "exports")):
+        runs.verify(runs.read(folder))
+    for entry in cache.list_entries():
+        assert entry.kind == "unfinished" or cache.find(entry.kind, entry.folder.name)
+    assert not list(root.rglob("*.tmp")) and not list(root.glob("exports/*/.*.partial"))
+
+
+# What grows beyond each: the journal and the table, the store, the features, a checkpoint, the model, the ONNX file.
+@pytest.mark.parametrize("size", [200, 10_000, 60_000, 150_000, 400_000, 1_500_000])
+def test_a_full_disk_while_training(cli, folder, tmp_path, size):
+    words = ["--store", "off"] if size in (10_000, 400_000) else ["--full", "--checkpoint-minutes", 0]
+    command = ["train", folder, *TINY, "--epochs", 1, *words, "--json"]
+    with room_for(size):
+        outcome = cli(*command)
+    if outcome.code:
+        assert outcome.code == 1 and outcome.json["error"] and "Traceback" not in outcome.err
+        assert any(word in outcome.json["error"] for word in ("File too large", "cannot", "write")), outcome.json
+        assert not runs.list_folders("exports") or "all else of the run is in" in outcome.json["error"]
+    assert_nothing_half(tmp_path)
+    again = cli(*command)
+    assert again.code == 0, again.err
+    assert_nothing_half(tmp_path)
+
+
+@pytest.mark.parametrize("words", [["export", "it", "--quantize", "int8", "--allow-drop"], ["export", "it", "--to", "b.zip"], ["report", "it"]])
+def test_a_full_disk_while_a_run_is_used(cli, folder, tmp_path, words):
+    assert cli("train", folder, *TINY, "--epochs", 1, "--name", "it", "--quiet").code == 0
+    with room_for(3000):
+        outcome = cli(*words)
+    assert outcome.code == 1 and "Traceback" not in outcome.err and "error:" in outcome.err
+    assert_nothing_half(tmp_path)
+    again = cli(*words)
+    assert again.code == 0, again.err
+
+
+def test_a_full_disk_while_predicting(cli, folder, tmp_path):
+    assert cli("train", folder, *TINY, "--epochs", 1, "--name", "it", "--quiet").code == 0
+    with room_for(2000):
+        outcome = cli("predict", "it", folder, "--csv", "answers.csv")
+    assert outcome.code == 1 and "--csv answers.csv: File too large" in outcome.err and not Path("answers.csv").exists()
+    assert cli("predict", "it", folder, "--csv", "answers.csv", "--resume").code == 0
+    assert len(Path("answers.csv").read_text().splitlines()) == 37
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+@pytest.mark.parametrize("words", [["train", "pictures", *TINY, "--epochs", 1], ["data", "check", "pictures", "--drop", "leaks"]])
+def test_a_folder_that_may_not_be_written(cli, folder, words):
+    Path("exports").mkdir(mode=0o555)
+    outcome = cli(*words)
+    assert outcome.code == 1 and "cannot write to" in outcome.err and "--out" in outcome.err
+    Path("exports").chmod(0o755)
+    assert cli(*words).code == 0

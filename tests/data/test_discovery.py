@@ -1,0 +1,67 @@
+"""What names of images are found, and in which order."""
+
+from __future__ import annotations
+
+import zipfile
+
+import pytest
+
+from tests.helpers.drawing import draw
+from tlfast.core.errors import DataError, UsageError
+from tlfast.data import discovery
+
+
+def test_folders_patterns_and_plain_names(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw(tmp_path / "[odd] name.png", (0, 0, 0), 1)
+    draw(folder / ".hidden" / "1.png", (0, 0, 0), 1)
+    assert len(list(discovery.gather_sources(["pictures"]))) == 36
+    assert list(discovery.gather_sources(["pictures/red/1*.png"])) == ["pictures/red/1.png", "pictures/red/10.png", "pictures/red/11.png"]
+    assert list(discovery.gather_sources(["[odd] name.png", "missing.png", "http://a/b.jpg"])) == ["[odd] name.png", "missing.png", "http://a/b.jpg"]
+    (tmp_path / "void").mkdir()
+    assert list(discovery.gather_sources(["void", "*.gif"])) == []
+
+
+def test_stdin_is_a_list():
+    assert list(discovery.gather_sources(["-", "b.png"], stdin=[" a.png\n", "\n", "https://x/y\n"])) == ["a.png", "https://x/y", "b.png"]
+
+
+@pytest.mark.parametrize("text", ["path,n\na.png,1\n\nhttps://x/y.png,2\n", "\ufeffpath\na.png\nhttps://x/y.png\n", "n\tpath\n1\ta.png\n2\thttps://x/y.png\n"])
+def test_a_column_of_a_csv_file(tmp_path, text):
+    (tmp_path / "list.csv").write_text(text, encoding="utf-8")
+    assert list(discovery.gather_sources([str(tmp_path / "list.csv")])) == [str(tmp_path / "a.png"), "https://x/y.png"]
+
+
+def test_wrong_columns_and_archives(tmp_path):
+    (tmp_path / "list.csv").write_text("file\na.png\n")
+    with pytest.raises(UsageError, match="list.csv has no column 'path'; it has: file"):
+        list(discovery.gather_sources([str(tmp_path / "list.csv")]))
+    (tmp_path / "list.csv").write_bytes(b"path\n\xff\xfe\n")
+    with pytest.raises(DataError, match="is not UTF-8 text"):
+        list(discovery.gather_sources([str(tmp_path / "list.csv")]))
+    (tmp_path / "a.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match="is not a zip that can be read"):
+        list(discovery.gather_sources([str(tmp_path / "a.zip")]))
+
+
+def test_an_empty_table(tmp_path):
+    (tmp_path / "list.csv").write_text("\n")
+    with pytest.raises(DataError, match="list.csv is empty"):
+        list(discovery.gather_sources([str(tmp_path / "list.csv")]))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("../b/1.png", "points outside the archive"),
+        ("b\\..\\..\\1.png", "points outside the archive"),
+        ("/b/1.png", "has an absolute path"),
+        ("C:/b/1.png", "has an absolute path"),
+    ],
+)
+def test_a_zip_that_names_a_place_outside_of_it_is_not_read(tmp_path, name, reason):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("b/1.png", b"")
+        file.writestr(name, b"")
+    with pytest.raises(DataError, match=f"{reason}.*nothing was read"):
+        discovery.list_members(tmp_path / "a.zip")

@@ -1,0 +1,193 @@
+"""The report: everything in one file, text stays text, small whatever the data; in a browser it works for everyone. And where a network looks."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from pyarrow import parquet
+
+from tests.helpers.browser import SIZES, accessibility_faults, needs_browser, opened_page
+from tests.helpers.command_line import TINY
+from tests.helpers.drawing import COLOURS, draw
+from tlfast.core import errors, runs
+from tlfast.data import images
+from tlfast.data.types import FINDING_KINDS, Finding
+from tlfast.evaluation import cam, predictions
+from tlfast.evaluation import metrics as metrics_module
+from tlfast.evaluation.report import page as page_module
+from tlfast.evaluation.report.svg import Axis, Series, draw_chart
+from tlfast.evaluation.types import Predictions
+from tlfast.models import build
+
+NASTY = "<b>bad & 'worse'"
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """A run whose classes and files are called what a page must not run, half of its labels wrong; and what `report` printed."""
+    from typer.testing import CliRunner
+
+    from tlfast.cli.app import app
+
+    root = tmp_path_factory.mktemp("reported")
+    for n, label in enumerate([NASTY, "green", "red"] * 20):
+        shown = list(COLOURS)[(n + (n % 4 == 0)) % 3]
+        draw(root / "images" / label / f"<img src=x onerror=alert(1)>{n}.png", COLOURS[shown], n)
+    shutil.copy(root / "images" / "red" / "<img src=x onerror=alert(1)>2.png", root / "images" / "red" / "copy.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TLFAST_CACHE", str(root / "cache"))
+        patch.chdir(root)
+        trained = CliRunner().invoke(app, ["train", str(root / "images"), *map(str, TINY), "--epochs", "2", "--label-smoothing", "0.1", "--quiet"])
+        assert trained.exit_code == 0, trained.stderr
+        done = CliRunner().invoke(app, ["report", "images", "--json"])
+        assert done.exit_code == 0, done.stderr
+        yield runs.find("images", str(root / "exports")), [root / file for file in json.loads(done.stdout)["files"]]
+
+
+def test_everything_is_in_the_file(reported):
+    run, (page, card) = reported
+    text = page.read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', text) and "@import" not in text and "url(" not in text
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    assert f"{metrics['accuracy']:.4f}" in text and f"{metrics['intervals']['macro_f1'][0]:.4f}" in text
+    assert "tlfast train" in text and "--label-smoothing 0.1" in text
+    assert re.search("(duplicate|leak): 1 image", text) and "copy.png" in text  # in one part, or in two
+    assert text.count("data:image/jpeg") > 10 and "where the network looked" in text
+    assert f"accuracy\n      value: {metrics['accuracy']:.4f}" in card.read_text().replace("type: ", "")
+    runs.verify(run)  # what was added is no part of the export, and has not changed it
+
+
+def test_names_stay_text(reported):
+    text = reported[1][0].read_text()
+    assert "<img src=x" not in text and NASTY not in text
+    assert "&lt;b&gt;bad &amp; &#39;worse&#39;" in text
+
+
+def test_a_report_after_the_images_are_gone(reported, tmp_path):
+    from tlfast.commands import report
+
+    run, _ = reported
+    said = []
+    moved = shutil.move(run.folder.parents[2] / "images", tmp_path / "away")
+    try:
+        page = Path(report.report_run(run, on_event=lambda event: said.append(getattr(event, "note", ""))).files[0])
+        assert any("no pictures of where the network looked" in note for note in said)
+        assert ">gone<" in page.read_text() and "data:image" not in page.read_text() and "Nobody has looked for copies" in page.read_text()
+    finally:
+        shutil.move(moved, run.folder.parents[2] / "images")
+    report.report_run(run)
+    assert ">gone<" not in page.read_text()
+
+
+def test_the_test_part_needs_an_evaluation_first(reported):
+    with pytest.raises(errors.RunError, match="no predictions of the test part") as caught:
+        page_module.read_judged(reported[0], "test")
+    assert "--split test" in caught.value.hint
+
+
+@pytest.mark.slow
+def test_a_hundred_classes_and_many_images_stay_small(reported, tmp_path, monkeypatch):
+    run, _ = reported
+    rng, n, classes = np.random.default_rng(0), 20_000, [f"class {i}" for i in range(100)]
+    labels, logits = rng.integers(0, 100, n), rng.normal(size=(n, 100)).astype(np.float32)
+    logits[np.arange(n), labels] += 2
+    said = Predictions([], classes, logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), labels)
+    metrics = metrics_module.evaluate(said, "valid", 1.0)
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder, folder)
+    (folder / "metrics.json").write_text(json.dumps(metrics.to_dict()))
+    probabilities = np.exp(said.log_probabilities)
+    columns = {"path": [f"{i}.jpg" for i in range(n)], "label": [classes[i] for i in labels], "prediction": [classes[i] for i in logits.argmax(axis=1)]}
+    columns |= {"loss": -said.log_probabilities[np.arange(n), labels], **{f"p({name})": probabilities[:, i] for i, name in enumerate(classes)}}
+    parquet.write_table(pa.table(columns), folder / predictions.PREDICTIONS)
+    noise = Image.fromarray(rng.integers(0, 256, (96, 96, 3), np.uint8))  # as large as a thumbnail can be
+    monkeypatch.setattr(images, "open_image", lambda path: noise.copy())
+    findings = [Finding(kind, f"{i}.jpg", "a", "train", "other.jpg", "b", "valid") for kind in FINDING_KINDS for i in range(99)]
+    manifest = {**run.manifest, "data": {**run.manifest["data"], "counts": {"train": dict.fromkeys(classes, 9)}}}
+    copied = runs.Run(folder, manifest)
+    (page, _) = page_module.write_report(copied, page_module.read_judged(copied, "valid"), page_module.Evidence({}, findings))
+    assert 3_500_000 < page.stat().st_size < 8_000_000
+
+
+def test_charts_are_drawn_where_the_points_are():
+    drawn = draw_chart("t<", [Series("a<", [(0, 0), (10, 1)])], Axis("x<"), Axis("y"), mark=5)
+    assert "t&lt;" in drawn and "x&lt;" in drawn and "<polyline" in drawn
+    (line,) = re.findall(r'class="line c0" points="([^"]*)"', drawn)
+    assert line == "56.0,256.0 466.0,12.0"
+    assert re.findall(r'class="mark" points="([^"]*)"', drawn) == ["261.0,256.0 261.0,12.0"]
+    logarithmic = draw_chart("t", [Series("", [(1e-4, 1), (1e-2, 2), (1, 3)])], Axis("rate", logarithmic=True), Axis("y"))
+    assert re.findall(r'class="line c0" points="([^"]*)"', logarithmic) == ["56.0,256.0 261.0,134.0 466.0,12.0"]
+    assert draw_chart("flat", [Series("", [(1, 1), (2, 1)])], Axis("x"), Axis("y"))  # no division by nothing
+
+
+def test_a_network_is_seen_to_look_where_its_answer_is():
+    class Bright(torch.nn.Module):
+        """Features that are the image itself: the answer 0 is how bright it is."""
+
+        num_features = 3
+
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 3, 1, bias=False)
+            torch.nn.init.eye_(self.conv.weight.data[:, :, 0, 0])
+
+        def forward(self, x):
+            return self.conv(x).mean(dim=(2, 3))
+
+    head = torch.nn.Linear(3, 2, bias=False)
+    torch.nn.init.constant_(head.weight, 1.0)
+    x = torch.zeros(1, 3, 12, 12)
+    x[:, :, 2:4, 8:10] = 1.0
+    (found,) = cam.compute_maps(torch.nn.Sequential(Bright(), head), x)
+    assert found.shape == (12, 12) and found[2:4, 8:10].min() == 1.0 and found.sum() == 4.0
+    picture = np.asarray(cam.overlay_map(Image.new("RGB", (12, 12)), found, 48), int)
+    assert picture[12, 36].sum() > picture[40, 8].sum()  # yellow there, violet elsewhere
+
+
+@pytest.mark.parametrize(("arch", "tells"), [("test_resnet", True), ("test_vit", False), ("test_convnext", True)])
+def test_maps_of_real_networks(arch, tells):
+    network = build.build_model(arch, 3, 64).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    found = cam.compute_maps(network, torch.randn(2, 3, 64, 64))
+    assert (found is not None) == tells
+    assert found is None or (found.min() >= 0 and found.max() <= 1 and found.ndim == 3)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+@needs_browser
+@pytest.mark.parametrize("size", SIZES)
+def test_in_a_browser(browser, reported, size):
+    with opened_page(browser, size) as opened:
+        check_page(opened, reported[1][0])
+
+
+def check_page(opened, path):
+    page = opened.page
+    page.goto(path.as_uri())
+    page.locator("[data-cell]").first.click()
+    assert page.locator("dialog[open] li img").count() >= 1
+    assert page.evaluate("[...document.querySelectorAll('dialog[open] img')].every((image) => image.naturalWidth > 0)")
+    page.keyboard.press("Escape")
+    assert page.locator("dialog[open]").count() == 0
+
+    def column(number):
+        return page.eval_on_selector_all("#scores tbody tr", f"rows => rows.map(row => row.children[{number}].textContent)")
+
+    page.click("#scores thead th:nth-child(4) button")
+    assert column(3) == sorted(column(3), key=float, reverse=True)
+    page.click("#scores thead th:nth-child(4) button")
+    assert column(3) == sorted(column(3), key=float)
+    page.click("#scores thead th:nth-child(1) button")
+    assert len(set(column(0))) == 3 and page.get_attribute("#scores thead th:nth-child(1)", "aria-sort") == "descending"
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert accessibility_faults(page) == []
+    assert opened.messages == [] and [url for url in opened.requests if not url.startswith(("file:", "data:"))] == []

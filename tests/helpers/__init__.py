@@ -1,0 +1,1 @@
+"""Helpers of the tests: imported by test modules, which never import each other."""

@@ -1,0 +1,257 @@
+"""tlfast serve: the answers are the classifier's, good requests go on being answered, bad ones get a reason."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers.serving import IMAGE, ask, serving_at
+from tlfast.core import errors
+from tlfast.inference import server as server_module
+from tlfast.inference import uploads
+
+BOUNDARY = "frontier"
+LIMITS = uploads.Limits(body=200_000, files=4, pixels=1_000_000, seconds=1.0)
+
+
+@pytest.fixture(scope="module")
+def port(classifier):
+    with serving_at(classifier, limits=LIMITS) as (port, _):
+        yield port
+
+
+def png(seed=0, size=(40, 30)):
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(noise).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def form(*files, field="file"):
+    parts = [
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\nContent-Type: image/png\r\n\r\n'.encode() + data + b"\r\n"
+        for name, data in files
+    ]
+    return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
+
+
+FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+
+
+def test_answers_are_the_classifiers(port, classifier):
+    status, answer = ask(port, "POST", "/predict", form(("a.png", png(1)), ("ü b.png", png(2, (9, 50)))), FORM)
+    assert status == 200 and answer["run"] == "r" and [p["name"] for p in answer["predictions"]] == ["a.png", "ü b.png"]
+    for predicted, data in zip(answer["predictions"], (png(1), png(2, (9, 50))), strict=True):
+        assert predicted["probabilities"] == pytest.approx(classifier.predict(data).probabilities, abs=1e-6)
+    status, answer = ask(port, "POST", "/predict?top=1", png(1), IMAGE)
+    assert status == 200 and len(answer["predictions"][0]["probabilities"]) == 1
+
+
+def test_what_else_it_says(port):
+    assert ask(port, path="/healthz") == (200, {"status": "ok"})
+    status, model = ask(port, path="/model")
+    assert status == 200 and model["classes"] == ["ant", "bee", "cat"] and model["info"]["size"] == "32"
+    status, described = ask(port, path="/openapi.json")
+    assert status == 200 and set(described["paths"]) == {"/predict", "/model", "/healthz"}
+    status, docs = ask(port, path="/docs")
+    assert status == 200 and "POST /predict" in docs
+    status, page = ask(port)
+    assert status == 200 and "<main>" in page
+    for text in (page, docs):
+        assert 'src="http' not in text and 'href="http' not in text and "@import" not in text
+
+
+def jpeg():
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(png(3, (200, 200)))).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def bomb():
+    """A header that promises 30,000 x 30,000 pixels."""
+    data = bytearray(png())
+    data[16:24] = (30_000).to_bytes(4, "big") * 2
+    import zlib
+
+    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
+    return bytes(data)
+
+
+BAD = {
+    "empty body": (422, b"", IMAGE),
+    "empty form": (422, b"", FORM),
+    "form without parts": (422, f"--{BOUNDARY}--\r\n".encode(), FORM),
+    "empty file": (422, form(("a.png", b"")), FORM),
+    "text": (422, b"hello", IMAGE),
+    "text in a form": (422, form(("a.png", b"hello")), FORM),
+    "truncated png": (422, png()[:200], IMAGE),
+    "truncated jpeg": (422, jpeg()[:300], IMAGE),
+    "one bad of two": (422, form(("a.png", png()), ("b.png", png()[:99])), FORM),
+    "bomb": (422, bomb(), IMAGE),
+    "too many pixels": (422, png(0, (1, 1))[:8] + bomb()[8:], IMAGE),
+    "wrong field": (422, form(("a.png", png()), field="picture"), FORM),
+    "no content type": (415, png(), {}),
+    "json": (415, b"{}", {"Content-Type": "application/json"}),
+    "html": (415, b"<p>", {"Content-Type": "text/html"}),
+    "form without a boundary": (422, form(("a.png", png())), {"Content-Type": "multipart/form-data"}),
+    "wrong boundary": (422, form(("a.png", png())), {"Content-Type": "multipart/form-data; boundary=other"}),
+    "form that ends early": (422, form(("a.png", png()))[:40], FORM),
+    "form of noise": (422, bytes(range(256)) * 4, FORM),
+    "too many files": (413, form(*[(f"{i}.png", png()) for i in range(5)]), FORM),
+    "too large": (413, b"x" * 300_000, IMAGE),
+    "too large form": (413, form(("a.png", b"x" * 300_000)), FORM),
+    "svg": (422, b"<svg xmlns='http://www.w3.org/2000/svg'/>", {"Content-Type": "image/svg+xml"}),
+    "pickle": (422, b"\x80\x04N.", {"Content-Type": "application/octet-stream"}),
+    "text field of that name": (422, f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"\r\n\r\nx\r\n--{BOUNDARY}--\r\n'.encode(), FORM),
+    "name with a path": (422, form(("../../etc/passwd", b"root")), FORM),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_request_gets_a_reason_and_harms_nobody(port, kind):
+    wanted, body, headers = BAD[kind]
+    status, answer = ask(port, "POST", "/predict", body, headers)
+    assert (status, list(answer)) == (wanted, ["error"]) and len(answer["error"]) > 5, answer
+    assert ask(port, "POST", "/predict", png(1), IMAGE)[0] == 200
+
+
+@pytest.mark.parametrize(("method", "path", "wanted"), [
+    ("GET", "/predict", 405), ("PUT", "/predict", 405), ("POST", "/", 405), ("GET", "/../../etc/passwd", 404), ("GET", "/page.html", 404),
+    ("POST", "/predict?top=0", 422), ("POST", "/predict?top=x", 422), ("POST", "/predict?top=-1", 422), ("POST", "/predict?top=", 422),
+])  # fmt: skip
+def test_wrong_addresses_and_parameters(port, method, path, wanted):
+    status, answer = ask(port, method, path, png(), IMAGE)
+    assert status == wanted and answer["error"]
+
+
+def test_a_large_number_of_classes_is_all_of_them(port):
+    assert len(ask(port, "POST", "/predict?top=" + "9" * 500, png(), IMAGE)[1]["predictions"][0]["probabilities"]) == 3
+
+
+def raw(port, data, wait=5.0):
+    with socket.create_connection(("127.0.0.1", port), timeout=wait) as connection:
+        connection.sendall(data)
+        answer = b""
+        try:
+            while block := connection.recv(65536):
+                answer += block
+        except TimeoutError:
+            pass
+    return answer
+
+
+def test_a_slow_sender_is_told_so_while_others_are_served(port):
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nabc"
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(raw, port, head)
+        assert ask(port, "POST", "/predict", png(1), IMAGE)[0] == 200
+        answer = slow.result()
+    assert answer.startswith(b"HTTP/1.1 408") and b"did not arrive within 1 seconds" in answer
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /pre", b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Ty", b"GET /healthz HTTP/1.1\r\nHost: x\r\n"])
+def test_a_head_that_does_not_arrive_is_not_waited_for(port, sent):
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(raw, port, sent)
+        assert ask(port, "POST", "/predict", png(1), IMAGE)[0] == 200
+        answer = slow.result()
+    assert answer.startswith(b"HTTP/1.1 408") and b"head of the request did not arrive within 1 seconds" in answer
+
+
+def test_a_head_without_an_end_is_cut_off(port):
+    assert raw(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 70_000, 3).startswith(b"HTTP/1.1 431")
+    assert ask(port, path="/healthz")[0] == 200
+
+
+def test_a_connection_may_bring_many_requests_at_its_leisure(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    for _ in range(4):  # longer in all than a head may take
+        connection.request("POST", "/predict", png(1), IMAGE)
+        response = connection.getresponse()
+        assert response.status == 200 and response.read()
+        time.sleep(0.4)
+    connection.sock.sendall(b"GET /hea")
+    assert connection.sock.recv(100).startswith(b"HTTP/1.1 408")
+    connection.close()
+
+
+def test_a_hundred_megabytes_are_refused_before_they_are_sent(port):
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 104857600\r\n\r\n"
+    assert raw(port, head, 0.9).startswith(b"HTTP/1.1 413")
+
+
+def test_more_than_was_announced_is_cut_off(port):
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunks = b"".join(b"4000\r\n" + b"x" * 0x4000 + b"\r\n" for _ in range(20))
+    assert raw(port, head + chunks, 2).startswith(b"HTTP/1.1 413")
+
+
+def test_junk_instead_of_http(port):
+    assert raw(port, b"\x16\x03\x01junk\r\n\r\n").startswith(b"HTTP/1.1 400")
+    assert ask(port, path="/healthz")[0] == 200
+
+
+def test_many_at_once_are_all_answered_as_alone(port, classifier):
+    alone = [classifier.predict(png(seed)).probabilities for seed in range(8)]
+
+    def request(i):
+        status, answer = ask(port, "POST", "/predict", png(i % 8), IMAGE)
+        assert status == 200
+        return answer["predictions"][0]["probabilities"]
+
+    with ThreadPoolExecutor(32) as pool:
+        for i, answer in enumerate(pool.map(request, range(200))):
+            assert answer == pytest.approx(alone[i % 8], abs=1e-6)
+
+
+def test_a_token(classifier):
+    with serving_at(classifier, token="wörd") as (port, _):
+        for headers in ({}, {"Authorization": "Bearer no"}, {"Authorization": "wrong"}):
+            assert ask(port, "POST", "/predict", png(), {**IMAGE, **headers})[0] == 401
+            assert ask(port, path="/model", headers=headers)[0] == 401
+        assert ask(port, path="/healthz")[0] == ask(port)[0] == 200
+        assert ask(port, path="/model", headers={"Authorization": "bearer wörd".encode()})[0] == 200
+        assert ask(port, path="/model", headers={"Authorization": "Basic wörd".encode()})[0] == 401
+        assert ask(port, "POST", "/predict", png(), {**IMAGE, "Authorization": "Bearer wörd".encode()})[0] == 200
+
+
+@pytest.mark.parametrize(("limits", "wanted"), [({"requests": 2}, 503), ({"from_one": 2}, 429)])
+def test_too_many_at_once_are_refused_and_later_ones_served(classifier, limits, wanted):
+    with serving_at(classifier, limits=uploads.Limits(seconds=1.5, **limits)) as (port, _), ThreadPoolExecutor(2) as pool:
+        head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nabc"
+        slow = [pool.submit(raw, port, head) for _ in range(2)]
+        time.sleep(0.5)
+        status, answer = ask(port, "POST", "/predict", png(), IMAGE)
+        assert status == wanted and "requests" in answer["error"]
+        assert all(each.result().startswith(b"HTTP/1.1 408") for each in slow)
+        assert ask(port, "POST", "/predict", png(), IMAGE)[0] == 200
+
+
+def test_stopping_finishes_what_has_begun(classifier, monkeypatch):
+    begun = threading.Event()
+    probabilities = server_module._to_probabilities
+
+    def slowly(*arguments):
+        begun.set()
+        time.sleep(0.7)
+        return probabilities(*arguments)
+
+    monkeypatch.setattr(server_module, "_to_probabilities", slowly)
+    with serving_at(classifier) as (port, server), ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask, port, "POST", "/predict", png(), IMAGE)
+        assert begun.wait(5)
+        server.should_exit = True
+        assert answer.result()[0] == 200
+
+
+def test_a_taken_port_is_an_error(classifier):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(errors.UsageError, match="cannot listen on 127.0.0.1"):
+        server_module.serve(classifier, "127.0.0.1", taken.getsockname()[1])
