@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
-from tests.helpers.training import resolved
+from tests.helpers.training import resolved, train_depth
 from tlfast.commands import train
+from tlfast.core import cache
 from tlfast.core.errors import DataError
 from tlfast.training import features, trainer
-from tlfast.training import head as head_module
 
 
 def extracted(session, chosen, events=None):
@@ -79,24 +78,6 @@ def test_another_view_is_made_anew(folder, flags):
         assert cost.images if i == 0 else cost.images >= len(session.table.part("train"))
 
 
-def test_feature_loader_takes_whole_batches():
-    import numpy as np
-
-    array = np.arange(10, dtype=np.float16)[:, None]
-    part = features.Part([array, array + 100], [np.arange(5), np.arange(5)], torch.arange(5).repeat(2))
-    cpu = torch.device("cpu")
-    shuffled = list(head_module.FeatureLoader(part, 4, True, cpu))
-    assert [len(y) for _, y in shuffled] == [4, 4]
-    assert all(torch.equal(x[:, 0].long() % 100, y.as_subclass(torch.Tensor)) for x, y in shuffled)
-    ordered = list(head_module.FeatureLoader(part, 4, False, cpu))
-    assert torch.cat([x for x, _ in ordered])[:, 0].tolist() == [0, 1, 2, 3, 4, 100, 101, 102, 103, 104]
-
-
-def test_head_batches_grow_with_the_set():
-    assert [head_module.choose_head_batch(count, 64) for count in (100, 3_000, 10_000, 60_000)] == [64, 64, 200, 512]
-    assert head_module.choose_head_batch(60_000, 1024) == 1024
-
-
 def test_a_full_disk_is_one_clear_error(folder, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
@@ -104,38 +85,16 @@ def test_a_full_disk_is_one_clear_error(folder, monkeypatch):
     task, chosen = resolved(folder, "partial")
     with trainer.prepare(task, chosen, lambda event: None) as session:
         monkeypatch.setattr(features, "_write_file", full)
-        with pytest.raises(DataError, match="cannot keep features in .*: No space left on device"):
+        with pytest.raises(DataError, match="cannot write features to the cache .*: No space left on device"):
             extracted(session, chosen)
 
 
-def test_predictions_from_features_are_the_whole_models(folder):
-    task, chosen = resolved(folder, "partial")
-    with trainer.prepare(task, chosen, lambda event: None) as session:
-        _, kept = trainer.fit(session, chosen)
-        ours = head_module.predict_from_features(kept.valid, session.learn.model[1], session.table.part("valid"), session.table.classes)
-        whole = trainer.predict_valid(session, chosen)
-    assert ours.rows == whole.rows and (ours.labels == whole.labels).all()
-    assert ours.log_probabilities == pytest.approx(whole.log_probabilities, abs=2e-3)
+def test_a_full_disk_while_activations_are_kept_leaves_nothing(folder, monkeypatch):
+    def full(folder, batches):
+        (folder / features.FILE).write_bytes(next(batches).tobytes())
+        raise OSError(28, "No space left on device")
 
-
-@pytest.mark.parametrize("p", [0.25, 0.5, 0.1])
-def test_quick_dropout_drops_as_often_and_keeps_the_mean(p):
-    np.random.seed(0)
-    dropped = head_module.ByteDropout(p).train()(torch.ones(1000, 500))
-    share = round(256 * p) / 256
-    assert (dropped == 0).float().mean() == pytest.approx(share, abs=0.005) and dropped.mean() == pytest.approx(1.0, abs=0.01)
-    assert dropped.max() == pytest.approx(1 / (1 - share))
-    np.random.seed(0)
-    assert torch.equal(head_module.ByteDropout(p).train()(torch.ones(1000, 500)), dropped)
-    assert torch.equal(head_module.ByteDropout(p).eval()(torch.ones(3, 3)), torch.ones(3, 3))
-
-
-def test_a_head_has_its_own_dropout_again_after_training():
-    head = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.25), torch.nn.Linear(4, 2))
-    own = head[1]
-    with pytest.raises(RuntimeError, match="broken off"), head_module.use_byte_dropout(head, torch.device("cpu")):
-        assert isinstance(head[1], head_module.ByteDropout)
-        raise RuntimeError("broken off")
-    assert head[1] is own
-    with head_module.use_byte_dropout(head, torch.device("cuda")):
-        assert head[1] is own
+    monkeypatch.setattr(features, "_write_file", full)
+    with pytest.raises(DataError, match="cannot write features to the cache .*: No space left on device"):
+        train_depth(folder, depth="2")
+    assert not [entry for entry in cache.list_entries() if entry.kind in ("features", "unfinished")]

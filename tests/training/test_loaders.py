@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from fastai.vision.augment import Hue, Saturation
 from PIL import Image
 
 from tests.helpers.drawing import draw
@@ -11,10 +10,10 @@ from tlfast import tasks
 from tlfast.data import images, load_table, open_store
 from tlfast.data.types import Preprocessing
 from tlfast.tasks import resolve
-from tlfast.training.augment import build_augmentations
 from tlfast.training.loaders import augmented_loader, build_loaders, plain_loader, to_frame
 
 CPU = torch.device("cpu")
+
 ZERO_ONE = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
@@ -83,20 +82,6 @@ def test_random_crop_only_in_training(tmp_path, loaders):
     assert torch.equal(next(iter(dls.valid))[0], next(iter(dls.valid))[0])
     crops = [next(iter(dls.train.new(shuffle=False)))[0] for _ in range(4)]
     assert any(not torch.equal(crops[0], other) for other in crops[1:])
-
-
-def test_presets_grow_and_follow_the_flags():
-    task = tasks.get_task("weeds")
-
-    def made(**flags):
-        return build_augmentations(resolve.resolve_settings(task, None, flags))
-
-    assert made(augment="none") == []
-    assert len(made(augment="strong")) > len(made(augment="standard"))
-    kinds = {type(t) for t in made(augment="standard")}
-    assert {Saturation, Hue} <= kinds
-    assert not {Saturation, Hue} & {type(t) for t in made(augment="standard", colour=False)}
-    assert not {Saturation, Hue} & {type(t) for t in build_augmentations(resolve.resolve_settings(task, None, {"augment": "standard"}), grey=True)}
 
 
 @pytest.mark.parametrize(("flip", "allowed"), [("none", {"as is"}), ("horizontal", {"as is", "mirrored"})])

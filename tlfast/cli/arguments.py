@@ -33,7 +33,7 @@ class Arguments:
         """Return the settings of an interrupted training. Raises UsageError where something else was typed than it began with."""
         wanted = {**self.values, **self.flags}
         folder = journal.find(str(wanted.get("out", Settings.out)), self.task.name, which)
-        settings = Settings.from_dict(journal.read(folder)["settings"])
+        settings = Settings.from_dict(journal.read(folder).settings)
         if full is not None:
             wanted["depth"] = "all" if full else "0"
         for name, value in wanted.items():

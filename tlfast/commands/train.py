@@ -30,7 +30,7 @@ from ..export.weights import save_model
 from ..inference import onnx_model
 from ..models.weights import hash_weights, read_licence
 from ..training import records
-from ..training.phase import EPOCHS_KEY, search_rate
+from ..training.phase import search_rate
 from ..training.plots import plot_rate_curve
 from ..training.session import Session
 from ..training.strategies import get_strategy
@@ -52,7 +52,7 @@ def train_run(
         for left in map(run_id_of, list_interrupted(settings.out, settings.task)):
             on_event(Note("training", f"{left} was interrupted: --resume {left} goes on with it, this is a new one"))
     run_id = settings.name or runs.new_id(settings.tuning, settings.arch)
-    with open_journal(settings.out, settings.task, run_id, {"settings": settings.to_dict()}, resume) as journal:
+    with open_journal(settings.out, settings.task, run_id, settings.to_dict(), resume) as journal:
         try:
             with prepare(task, settings, on_event, journal) as session:
                 return _train(session, settings, like)
@@ -65,7 +65,7 @@ def _train(session: Session, settings: Settings, like: Mapping[str, Any]) -> Tra
     facts: dict[str, Any] = {**_check_origin(session, like), "device": device, "asked": {"depth": settings.to_dict()["depth"], "minutes": settings.minutes}}
     settings, plans = get_strategy(settings.strategy).resolve(session, settings)
     phases, _ = fit(session, settings)
-    settings = replace(settings, epochs=journal.facts.get(EPOCHS_KEY, settings.epochs))
+    settings = replace(settings, epochs=journal.facts.epochs or settings.epochs)
     predictions = predict_valid(session, settings)
     result = metrics.evaluate(predictions, "valid", seed=settings.seed)
     facts["phases"] = [{name: value for name, value in asdict(p).items() if name not in ("epochs", "curve")} for p in phases]

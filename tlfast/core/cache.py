@@ -1,4 +1,4 @@
-"""What is made once and used by many runs, such as decoded images and a backbone's features: folders named by what they were made from."""
+"""Cache on disk for decoded images, features and results of computations. A folder per entry, named by a hash of what it was made from."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from typing import Any
 from .errors import DataError
 
 ENVIRONMENT = "TLFAST_CACHE"
-ABOUT = "about.json"
-NAME, UNFINISHED = re.compile(r"[0-9a-f]{24}"), re.compile(r"\.[0-9a-f]{24}\..+")  # of a folder that is whole; of one that is being filled
-UNFINISHED_DAYS = 1.0
-ELSEWHERE = f"Free some space, name another folder in {ENVIRONMENT}, or use --store ram or --store off"
+ABOUT = "about.json"  # description of an entry, with the names and sizes of its files
+NAME, UNFINISHED = re.compile(r"[0-9a-f]{24}"), re.compile(r"\.[0-9a-f]{24}\..+")  # folders of complete entries; of those being written
+UNFINISHED_DAYS = 1.0  # an unfinished entry that is older belongs to a killed process
+NO_ROOM_HINT = f"Free some space, name another folder in {ENVIRONMENT}, or use --store ram or --store off"
 
 
 def find_root() -> Path:
-    """Return the folder of all that is kept: $TLFAST_CACHE, else `tlfast` in the user's cache folder."""
+    """Return the folder of the cache: $TLFAST_CACHE, else `tlfast` in the user's cache folder."""
     if os.environ.get(ENVIRONMENT):
         return Path(os.environ[ENVIRONMENT]).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tlfast"
 
 
 def make_key(**parts: Any) -> str:
-    """Return a name for what is made from `parts` (anything that JSON can hold) and from nothing else."""
+    """Return the name of an entry: a hash of everything that it is made from. The parts must be values that JSON can hold."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def find(kind: str, name: str) -> tuple[Path, dict[str, Any]] | None:
-    """Return the folder kept under a name and what is said about it, or None where there is none or it is damaged."""
+    """Return the folder and the description of an entry, or None if it is missing or damaged."""
     folder = find_root() / kind / name
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        whole = all((folder / file).stat().st_size == size for file, size in about["files"].items())
+        complete = all((folder / file).stat().st_size == size for file, size in about["files"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return (folder, about) if whole else None
+    return (folder, about) if complete else None
 
 
 @contextmanager
 def write_entry(kind: str, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Give a temporary folder to fill and a dict to describe it in; when the block ends well, `find` finds both.
+    """Write an entry. Yields a temporary folder for its files and a dict for its description; the folder is renamed at the end of the block.
 
-    Where another process has kept the same meanwhile, its folder stays: both were made from the same.
+    If another process has written the same entry in the meantime, that one stays: both have the same content.
     """
     parent = find_root() / kind
     parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def write_entry(kind: str, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
         about["files"] = {path.name: path.stat().st_size for path in temporary.iterdir()}
         (temporary / ABOUT).write_text(json.dumps(about), encoding="utf-8")
         if not find(kind, name):
-            shutil.rmtree(parent / name, ignore_errors=True)  # damaged, or there is none
+            shutil.rmtree(parent / name, ignore_errors=True)  # a damaged entry
             with suppress(OSError):
                 temporary.rename(parent / name)
     finally:
@@ -70,34 +70,37 @@ def write_entry(kind: str, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def get_or_create(kind: str, name: str, fill: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
-    """Return what is kept under a name; where there is none yet, let `fill` write it into a folder and say what it is. Raises DataError."""
-    found = find(kind, name)
-    if not found:
+    """Return the folder and the description of an entry. If it is missing, `fill` writes its files and returns its description.
+
+    Raises DataError if the entry cannot be written.
+    """
+    entry = find(kind, name)
+    if not entry:
         try:
             with write_entry(kind, name) as (folder, about):
                 about.update(fill(folder))
         except OSError as error:
-            raise DataError(f"cannot keep {kind} in {find_root()}: {error.strerror or error}", ELSEWHERE) from error
-        found = find(kind, name)
-    if not found:
-        raise DataError(f"the {kind} just written to {find_root()} are gone", ELSEWHERE)
-    return found
+            raise DataError(f"cannot write {kind} to the cache {find_root()}: {error.strerror or error}", NO_ROOM_HINT) from error
+        entry = find(kind, name)
+    if not entry:
+        raise DataError(f"the {kind} just written to the cache {find_root()} are missing", NO_ROOM_HINT)
+    return entry
 
 
-def get_or_compute(kind: str, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what `make` says, from an earlier time if it was asked before; where nothing can be kept it is asked every time."""
-    found = find(kind, name)
-    if found:
-        return found[1]
-    facts = make()
+def get_or_compute(kind: str, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return a cached result, or the result of `compute`, which is added to the cache if the disk allows it."""
+    entry = find(kind, name)
+    if entry:
+        return entry[1]
+    result = compute()
     with suppress(OSError), write_entry(kind, name) as (_, about):
-        about.update(facts)
-    return facts
+        about.update(result)
+    return result
 
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """One thing that is kept: its kind, its folder, its size in bytes, and when it was made or last found."""
+    """One entry of the cache: kind, folder, size in bytes, and time of the last use."""
 
     kind: str
     folder: Path
@@ -106,27 +109,27 @@ class CacheEntry:
 
 
 def list_entries() -> list[CacheEntry]:
-    """Return all that is kept, and what a killed command left unfinished (kind "unfinished"), the longest unused first.
+    """Return all entries, the longest unused first. Folders left by a killed process have the kind "unfinished".
 
-    Only folders that this module names are looked at: the cache may share its place with files of the user's.
+    Folders with other names are ignored: the cache may share its folder with files of the user.
     """
-    found = [entry for folder in find_root().glob("*/*") if (entry := _read_entry(folder))]
-    return sorted(found, key=lambda entry: entry.used)
+    entries = [entry for folder in find_root().glob("*/*") if (entry := _read_entry(folder))]
+    return sorted(entries, key=lambda entry: entry.used)
 
 
 def _read_entry(folder: Path) -> CacheEntry | None:
-    whole, partial = NAME.fullmatch(folder.name), UNFINISHED.fullmatch(folder.name)
-    if not folder.is_dir() or folder.is_symlink() or not ((whole and (folder / ABOUT).is_file()) or partial):
+    complete, unfinished = NAME.fullmatch(folder.name), UNFINISHED.fullmatch(folder.name)
+    if not folder.is_dir() or folder.is_symlink() or not ((complete and (folder / ABOUT).is_file()) or unfinished):
         return None
     files = [path.stat() for path in folder.rglob("*") if path.is_file()]
     used = max((max(stat.st_mtime, stat.st_atime) for stat in files), default=folder.stat().st_mtime)
-    return CacheEntry("unfinished" if partial else folder.parent.name, folder, sum(stat.st_size for stat in files), used)
+    return CacheEntry("unfinished" if unfinished else folder.parent.name, folder, sum(stat.st_size for stat in files), used)
 
 
 def clear(kind: str = "", days: float = 0.0) -> list[CacheEntry]:
-    """Remove what is kept, of one kind if it is given, and not used for so many days; return what was removed.
+    """Remove the entries of a kind ("": of all kinds) that were not used for `days` days. Returns the removed entries.
 
-    What is unfinished is left for a day, for a command may be at work on it.
+    Unfinished entries stay for a day, because a running process may be writing them.
     """
     now, removed = time.time(), []
     for entry in list_entries():

@@ -1,4 +1,4 @@
-"""Settings read from files: TOML configurations, and the `run.json` of an earlier run."""
+"""Settings read from files: a TOML configuration, or the `run.json` of an earlier run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .errors import UsageError
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """Read settings from a TOML file. Raises UsageError where it is missing or none."""
+    """Read settings by name from a TOML file. Raises UsageError if the file is missing or not TOML."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -22,23 +22,23 @@ def read_config(path: str) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}", "Give a TOML file of settings, such as: epochs = 5") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path} is not TOML: {error}", "One setting a line, such as: epochs = 5") from None
+        raise UsageError(f"--config {path} is not TOML: {error}", "Write one setting per line, such as: epochs = 5") from None
     return {name.replace("-", "_"): value for name, value in values.items()}
 
 
 def read_manifest(path: str) -> dict[str, Any]:
-    """Read a run's `run.json`. Raises UsageError where it is missing or no such file."""
+    """Read the `run.json` of a run. Raises UsageError if the file is missing or not a `run.json`."""
     try:
-        manifest = json.loads(Path(path).read_text(encoding="utf-8"))
-        if isinstance(manifest["settings"]["task"], str) and isinstance(manifest["data"]["source"], str):
-            return manifest
-        raise ValueError("its settings name no task")
+        manifest: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(manifest["settings"]["task"], str) or not isinstance(manifest["data"]["source"], str):
+            raise ValueError("its settings name no task")
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}", "Give the run.json of a run, or a TOML file of settings") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"--config {path} is not the run.json of a run ({error})", "Give that of a run, or a TOML file of settings") from None
+        raise UsageError(f"--config {path} is not the run.json of a run ({error})", "Give the run.json of a run, or a TOML file of settings") from None
+    return manifest
 
 
 def settings_to_repeat(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run was made with, but for its name and place, which are taken; and where its images were."""
+    """Return the settings of a run and the place of its images, without `name` and `out`: a repeated run gets a folder of its own."""
     return {**{name: value for name, value in manifest["settings"].items() if name not in ("name", "out")}, "data": manifest["data"]["source"]}

@@ -1,12 +1,17 @@
-"""The errors that reach a user: what was found, and what to type next."""
+"""Exceptions with a message for the user: what was found, and what to type next."""
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class TlfastError(Exception):
-    """Something that a user can mend; printed as one line and a hint, without a traceback.
+    """Base class: an error that the user can correct. The command line prints it without a traceback.
 
-    `message` says what was found, `hint` what to type next. `exit_code` is 1 (the work failed).
+    `message` says what was found, `hint` what to type next. `exit_code` is the exit code of the command: 1 for failed work.
+
+    >>> str(TlfastError("no images in photos", "Name another folder"))
+    'no images in photos'
     """
 
     exit_code = 1
@@ -16,57 +21,64 @@ class TlfastError(Exception):
         self.message = message
         self.hint = hint
 
-    def __reduce__(self) -> tuple:
-        # The default would rebuild from `args` alone and lose the hint when a worker process raises.
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default rebuilds from `args` alone and loses the hint of an error raised in a worker process.
         return type(self), (self.message, self.hint)
 
 
 class UsageError(TlfastError):
-    """The command was typed wrongly: an unknown name, an impossible value. Exit code 2."""
+    """Invalid command: an unknown name or an impossible value. Exit code 2."""
 
     exit_code = 2
 
 
 class DataError(TlfastError):
-    """The images or their labels cannot be used as they are."""
+    """Images or labels that cannot be used."""
 
 
 class ImageError(TlfastError):
-    """One image cannot be read; the message is the reason alone, the caller names the file."""
+    """One unreadable image. The message gives the reason only; the caller adds the file name."""
 
 
 class WeightsError(TlfastError):
-    """Pretrained weights could not be found, reached or fitted to the network."""
+    """Pretrained weights that are missing, out of reach, or do not fit the network."""
 
 
 class RunError(TlfastError):
-    """A run folder is missing, incomplete or cannot be written."""
+    """A run folder that is missing, damaged or not writable."""
 
 
 class TrainingError(TlfastError):
-    """A training cannot go on."""
+    """A training that cannot continue."""
 
 
 class Interrupted(TlfastError):
-    """A training was stopped by Ctrl-C or kill; the hint is how to go on with it. Exit code 130, a shell's own for that."""
+    """A training stopped by Ctrl-C or SIGTERM. The hint is the command that resumes it. Exit code 130, as in a shell."""
 
     exit_code = 130
 
 
 class ExportError(TlfastError):
-    """A trained network cannot be written in a form that was asked for, or that form does not answer as the network does."""
+    """An export that cannot be written, or whose predictions differ from those of the network."""
 
 
 def first_line(error: Exception) -> str:
-    """Return what an error of another library says, cut to one line; its kind where it says nothing."""
+    """Return the first line of an exception's text, at most 160 characters; the name of its class if the text is empty.
+
+    >>> first_line(ValueError("bad value"))
+    'bad value'
+    """
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 def suggest_name(word: str, known: list[str] | tuple[str, ...]) -> str:
-    """Return "Did you mean 'x'?" for the closest known name, or ""."""
+    """Return "Did you mean 'x'?" with the closest known name, or "" if none is close. Case is ignored.
+
+    >>> suggest_name("Weed", ["fer", "weeds"])
+    "Did you mean 'weeds'?"
+    """
     import difflib
 
-    # Case is folded for the comparison only: people type "Weeds" for "weeds".
-    folded = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(word.lower(), list(folded), n=1, cutoff=0.6)
-    return f"Did you mean '{folded[close[0]]}'?" if close else ""
+    lowercase = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), list(lowercase), n=1, cutoff=0.6)
+    return f"Did you mean '{lowercase[close[0]]}'?" if close else ""

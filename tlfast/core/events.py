@@ -1,6 +1,6 @@
-"""Progress events: what a long operation reports to its caller while it runs.
+"""Progress events of long operations.
 
-The caller passes a listener; the command line turns events into bars, notes and tables. Packages above add events of their own.
+The caller passes a listener. The command line turns events into progress bars, notes and tables. Other packages define further events.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Event:
-    """Base class: something happened in a phase, such as "head" or "downloading x.zip"."""
+    """Base class of events. `phase` names the step of the work, such as "head" or "downloading x.zip"."""
 
     phase: str
 
 
 @dataclass(frozen=True)
 class Progress(Event):
-    """`done` of `total` steps are complete; a `total` of 0 is unknown."""
+    """`done` of `total` steps are complete. `total` is 0 if it is unknown."""
 
     done: int
     total: int
@@ -26,7 +26,7 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class Note(Event):
-    """A remark for the user."""
+    """A message for the user."""
 
     note: str
 
@@ -35,4 +35,4 @@ OnEvent = Callable[[Event], None]
 
 
 def ignore_event(event: Event) -> None:
-    """Discard the event: the default listener."""
+    """Discard the event. The default listener."""

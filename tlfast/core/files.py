@@ -1,4 +1,4 @@
-"""Files written atomically, moved without overwriting, and tables as CSV and JSON."""
+"""Atomic writes, renames without overwriting, and tables as CSV and JSON."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from .errors import RunError
+
+MOST_NAMES = 999  # variants of a run id: r, r-2, ... r-999
+
 
 def write_csv(path: Path, rows: Sequence[Any]) -> None:
-    """Write dataclasses of one kind, at least one, under the names of their fields; an interval becomes two columns, a dict none."""
+    """Write a non-empty list of dataclasses of one type, one column per field. A tuple becomes two columns, a dict none."""
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.DictWriter(file, list(_csv_cells(rows[0])))
         writer.writeheader()
@@ -24,34 +28,51 @@ def _csv_cells(row: Any) -> dict[str, Any]:
     cells: dict[str, Any] = {}
     for name, value in vars(row).items():
         if isinstance(value, dict):
-            continue  # it is no cell; the JSON beside has it
+            continue  # not a single cell; the JSON file holds it
         cells |= {f"{name}_low": value[0], f"{name}_high": value[1]} if isinstance(value, tuple) else {name: value}
     return cells
 
 
+def format_json(value: Any) -> str:
+    """Return a value as JSON text with an indent of 1 and a final newline."""
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write a value as JSON with an indent of 1."""
+    path.write_text(format_json(value), encoding="utf-8")
 
 
-@contextmanager
-def convert_write_errors(path: Path) -> Iterator[None]:
-    """Turn what torch and safetensors say of a disk that takes no more into an OSError that names the file."""
+def write_atomic(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
+    """Write a file atomically: temporary file beside it, fsync, rename. Raises OSError; the temporary file is always removed."""
+    _write_by_way_of(path.with_name(f".{path.name}.tmp"), path, fill)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def write_shared_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically where several processes may write it at the same time; the last one wins."""
+    _write_by_way_of(path.with_name(f".{path.name}.{os.getpid()}.tmp"), path, lambda file: file.write(text.encode()))
+
+
+def _write_by_way_of(temporary: Path, path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
     try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:  # a RuntimeError, or a SafetensorError, which is derived from nothing
-        if isinstance(error.__context__, OSError):
-            raise OSError(error.__context__.errno, error.__context__.strerror, str(path)) from error
-        if any(words in str(error) for words in ("inline_container", "iostream error", "I/O error")):
-            raise OSError(errno.EIO, "it could not be written whole; is the disk full?", str(path)) from error
-        raise
+        with temporary.open("wb") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def move_file(source: Path, target: Path) -> None:
-    """Rename a file, but never onto another. Raises FileExistsError."""
+    """Rename a file, but never over another file. Raises FileExistsError."""
     try:
-        os.link(source, target)  # fails, as a rename does not, where there is something
+        os.link(source, target)  # unlike a rename, fails if the target exists
     except FileExistsError:
         raise
     except OSError:  # a file system without hard links
@@ -62,18 +83,50 @@ def move_file(source: Path, target: Path) -> None:
         source.unlink()
 
 
-if os.name == "posix":
-    pass
+def move_to_free_name(folder: Path, parent: Path, name: str, suffix: str = "") -> Path:
+    """Rename a folder that holds files to `parent/name` + suffix, or to the first free one of `name-2`, `name-3`... Returns the new path.
+
+    A name is free if neither `parent/name` nor `parent/name` + suffix exists. Processes that do this at the same time get different names.
+    Raises OSError, and RunError if no name is free.
+    """
+    for number in range(1, MOST_NAMES + 1):
+        candidate = name if number == 1 else f"{name}-{number}"
+        target = parent / f"{candidate}{suffix}"
+        if not os.path.lexists(parent / candidate) and _rename_folder(folder, target):
+            return target
+    raise RunError(f"no free name for run {name} in {parent}", "Choose another name with --name, or another folder with --out")
 
 
-def write_atomic(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file beside its place, let the disk have it, and rename it: whatever happens meanwhile, what bears its name is whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
+def _rename_folder(folder: Path, target: Path) -> bool:
+    """Rename a folder; return False if the target is a folder that is not empty. The check and the rename are one system call."""
     try:
-        with temporary.open("wb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        folder.rename(target)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            return False
+        raise
+    return True
+
+
+@contextmanager
+def convert_write_errors(path: Path) -> Iterator[None]:
+    """Convert the errors of torch and safetensors on a full disk to OSError with the file name."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # RuntimeError, or SafetensorError, which derives from Exception alone
+        if isinstance(error.__context__, OSError):
+            raise OSError(error.__context__.errno, error.__context__.strerror, str(path)) from error
+        if any(words in str(error) for words in ("inline_container", "iostream error", "I/O error")):
+            raise OSError(errno.EIO, "the file could not be written completely; is the disk full?", str(path)) from error
+        raise
+
+
+@contextmanager
+def convert_os_errors(folder: str | Path) -> Iterator[None]:
+    """Convert OSError to RunError: a run in `folder` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"cannot write to {error.filename or folder}: {error.strerror or error}", "Name a folder that can be written with --out") from None

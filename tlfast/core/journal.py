@@ -1,73 +1,118 @@
-"""Trainings under way: `exports/<task>/<run id>.unfinished/` claims a run's name, and holds what is needed to go on with one that was stopped."""
+"""Unfinished trainings. The folder `exports/<task>/<run id>.unfinished/` reserves the run id and holds what `--resume` needs."""
 
 from __future__ import annotations
 
-import errno
+import dataclasses
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .errors import Interrupted, RunError, UsageError
-from .files import write_atomic
+from .files import convert_os_errors, move_to_free_name, write_text_atomic
 
 if os.name == "posix":
     import fcntl
 
 SUFFIX = ".unfinished"
 JOURNAL, LOCK = "journal.json", "lock"
-CLAIM, CLAIM_SECONDS = ".claim", 60.0  # of a folder that is about to be named; longer it does not take
+CLAIM, CLAIM_SECONDS = ".claim", 60.0  # suffix of a folder before its rename; an older one belongs to a killed process
 NEWEST = "newest"
 
 
-class Journal:
-    """What a training has done so far that others must not do again: facts by name, in a file; states of the network lie beside it.
+@dataclass
+class Facts:
+    """Results and decisions that a resumed training must not make again. In `journal.json` the keys are the names of the fields."""
 
-    Without a folder nothing is kept, as for the trainings of a comparison.
+    settings: dict[str, Any] = field(default_factory=dict)  # as Settings.to_dict returns them
+    seconds: float = 0.0  # duration of the training up to the last write
+    halvings: int = 0  # of the batch size, after out-of-memory errors
+    epochs: int | None = None  # of the last phase, if the learning-rate finder has changed them to fit --minutes
+    planned: dict[str, Any] | None = None  # depths to choose from, and the time budget
+    room: list[Any] | None = None  # depth and views that fit the disk or the memory
+    precision: str | None = None  # number format of the training
+    images: str | None = None  # fingerprint of the image table
+    weights: str | None = None  # SHA-256 of the pretrained backbone
+    others: dict[str, Any] = field(default_factory=dict)  # such as "rates of head"; at the top level of the file
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Facts:
+        """Return the facts of a journal file, also of earlier versions."""
+        known = {f.name for f in dataclasses.fields(cls)} - {"others"}
+        others = {name: value for name, value in values.items() if name not in known}
+        return cls(**{name: value for name, value in values.items() if name in known}, others=others)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the facts that are set, in one flat dict."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "others"}
+        return {**{name: value for name, value in values.items() if value not in (None, 0, {})}, **self.others}
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a fact by its key in the file, or `default` if it is not set."""
+        return self.to_dict().get(name, default)
+
+    def set(self, name: str, value: Any) -> None:
+        """Set a fact by its key in the file."""
+        if name != "others" and name in {f.name for f in dataclasses.fields(self)}:
+            setattr(self, name, value)
+        else:
+            self.others[name] = value
+
+
+class Journal:
+    """The facts of one training, in a file. Checkpoints lie in the same folder.
+
+    Without a folder nothing is written, as for the trainings of a comparison.
     """
 
-    def __init__(self, folder: Path | None = None, facts: dict[str, Any] | None = None) -> None:
-        self.folder, self.facts = folder, facts or {}
-        self.began, self.earlier = time.perf_counter(), self.facts.get("seconds", 0.0)
+    def __init__(self, folder: Path | None = None, facts: Facts | None = None) -> None:
+        self.folder, self.facts = folder, facts or Facts()
+        self.started, self.earlier_seconds = time.perf_counter(), self.facts.seconds
 
     @property
     def seconds(self) -> float:
-        """Seconds that this training has taken, those before an interruption counted as far as they were written down."""
-        return self.earlier + time.perf_counter() - self.began
+        """Duration of the training in seconds, with the time before an interruption up to the last write."""
+        return self.earlier_seconds + time.perf_counter() - self.started
 
     @property
     def run_id(self) -> str:
+        """Id of the run, "" without a folder."""
         return run_id_of(self.folder) if self.folder else ""
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """Return what `make` says, anything that JSON can hold; from before the interruption if it was asked then."""
-        if name not in self.facts:
-            self.facts[name] = make()
+        """Return the fact `name`; if it is not set, compute it with `make` and write it. It must be a value that JSON can hold."""
+        missing = object()
+        value = self.facts.get(name, missing)
+        if value is missing:
+            value = make()
+            self.facts.set(name, value)
             self.write()
-        return self.facts[name]
+        return value
 
     def write(self) -> None:
-        """Write the facts to disk, whole or not at all; where that fails the training goes on without."""
+        """Write the facts atomically. If that fails, the training continues without."""
         if self.folder:
-            self.facts["seconds"] = self.seconds
+            self.facts.seconds = self.seconds
             with suppress(OSError):
-                write_atomic(self.folder / JOURNAL, lambda file: file.write((json.dumps(self.facts, indent=1) + "\n").encode()))
+                _write_facts(self.folder, self.facts)
 
 
 @contextmanager
-def open_journal(out: str, task: str, run_id: str, facts: dict[str, Any], resume: str = "") -> Iterator[Journal]:
-    """Claim a run's name ("-2", "-3"... is added where it is taken), or go on with an unfinished run; give its journal.
+def open_journal(out: str, task: str, run_id: str, settings: dict[str, Any], resume: str = "") -> Iterator[Journal]:
+    """Reserve a run id ("-2", "-3"... is added if it is taken), or open an unfinished training to resume. Yields its journal.
 
-    The folder goes when the block ends well, and when it fails before anything was learned. Raises UsageError or RunError.
+    The folder is removed when the block ends without an exception, and after an exception if there is no checkpoint. Raises UsageError or
+    RunError.
     """
     parent = Path(out) / task
     missing = [path for path in (parent, parent.parent) if not path.exists()]
-    folder = find(out, task, resume) if resume else _claim(parent, run_id, facts)
+    folder = find(out, task, resume) if resume else _reserve(parent, run_id, Facts(settings=settings))
     with _lock(folder):
         journal = Journal(folder, read(folder))
         try:
@@ -76,112 +121,104 @@ def open_journal(out: str, task: str, run_id: str, facts: dict[str, Any], resume
             raise
         except BaseException:
             if not list_states(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-                for path in missing:  # a training that is refused leaves nothing behind
-                    with suppress(OSError):
-                        path.rmdir()
+                _remove(folder, missing)
             raise
-        for stale in folder.parent.glob(f".{journal.run_id}.*.partial"):  # of an attempt to write this run that was killed
+        for stale in folder.parent.glob(f".{journal.run_id}.*.partial"):  # of a process that was killed while it wrote this run
             shutil.rmtree(stale, ignore_errors=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
 
 
 def check_free(out: str, task: str, name: str) -> None:
-    """Raise UsageError where a run that is given a name would share it with one that is unfinished."""
+    """Raise UsageError if an unfinished training has the given run name."""
     if name and (Path(out) / task / f"{name}{SUFFIX}").exists():
-        raise UsageError(f"a training named '{name}' is unfinished in {Path(out) / task}", f"Go on with it by --resume {name}, or choose another --name")
+        raise UsageError(f"a training named '{name}' is unfinished in {Path(out) / task}", f"Resume it with --resume {name}, or choose another --name")
 
 
 def run_id_of(folder: Path) -> str:
+    """Return the run id of an unfinished training's folder."""
     return folder.name.removesuffix(SUFFIX)
 
 
 def list_interrupted(out: str, task: str = "*") -> list[Path]:
-    """Return the folders of unfinished runs that nobody is at work on, of one task or of all."""
-    found = []
+    """Return the folders of unfinished trainings that no process is working on, of one task or of all."""
+    interrupted = []
     for folder in list_folders(out, task):
         with suppress(RunError, OSError), _lock(folder):
-            found.append(folder)
-    return found
+            interrupted.append(folder)
+    return interrupted
 
 
 def list_states(folder: Path) -> list[Path]:
-    """Return the files of what was learned so far."""
+    """Return the checkpoints and the models of finished phases in an unfinished training's folder."""
     return sorted(folder.glob("*.pt"))
 
 
 def list_folders(out: str, task: str = "*") -> list[Path]:
-    """Return the folders of unfinished runs: of interrupted trainings, and of those that are under way."""
+    """Return the folders of unfinished trainings, both interrupted and running."""
     return sorted(path.parent for path in Path(out).glob(f"{task}/*{SUFFIX}/{JOURNAL}"))
 
 
 def find(out: str, task: str, which: str) -> Path:
-    """Return the folder of an unfinished run: the newest of a task, or the one of that id. Raises UsageError where there is none."""
-    found = {run_id_of(folder): folder for folder in list_folders(out, task)}
-    if not found:
-        raise UsageError(f"no interrupted training of {task} in {out}", "Leave out --resume to begin one")
+    """Return the folder of an unfinished training: that of the run id `which`, or the newest of the task for "newest". Raises UsageError."""
+    folders = {run_id_of(folder): folder for folder in list_folders(out, task)}
+    if not folders:
+        raise UsageError(f"no interrupted training of {task} in {out}", "Start a new training: leave out --resume")
     if which == NEWEST:
-        return max(found.values(), key=lambda folder: (folder / JOURNAL).stat().st_mtime_ns)
-    if which not in found:
-        raise UsageError(f"--resume {which}: no interrupted training of that name", f"There is: {', '.join(found)}")
-    return found[which]
+        return max(folders.values(), key=lambda folder: (folder / JOURNAL).stat().st_mtime_ns)
+    if which not in folders:
+        raise UsageError(f"--resume {which}: no interrupted training of that name", f"Interrupted trainings: {', '.join(folders)}")
+    return folders[which]
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """Read the facts of an unfinished run. Raises RunError where they are damaged."""
+def read(folder: Path) -> Facts:
+    """Read the facts of an unfinished training. Raises RunError if they are damaged."""
     try:
-        return json.loads((folder / JOURNAL).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{folder / JOURNAL} is damaged ({error})", "Train again, without --resume") from None
+        return Facts.from_dict(json.loads((folder / JOURNAL).read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError) as error:
+        raise RunError(f"{folder / JOURNAL} is damaged ({error})", "Start a new training: leave out --resume") from None
 
 
-def _claim(parent: Path, run_id: str, facts: dict[str, Any]) -> Path:
-    """Make the folder of a run that begins, under a name that neither a run nor another beginning one has."""
-    try:
+def _write_facts(folder: Path, facts: Facts) -> None:
+    write_text_atomic(folder / JOURNAL, json.dumps(facts.to_dict(), indent=1) + "\n")
+
+
+def _reserve(parent: Path, run_id: str, facts: Facts) -> Path:
+    """Make the folder of a new training under a free name. Raises RunError."""
+    with convert_os_errors(parent):
         parent.mkdir(parents=True, exist_ok=True)
         _remove_stale_claims(parent)
-        # It comes to its name with its journal inside: a kill in between would leave a name that nobody can go on with.
+        # The journal is written before the rename: a process killed in between must not leave a reserved name that cannot be resumed.
         temporary = Path(tempfile.mkdtemp(prefix=".", suffix=CLAIM, dir=parent))
         try:
-            write_atomic(temporary / JOURNAL, lambda file: file.write((json.dumps(facts, indent=1) + "\n").encode()))
-            for attempt in range(1, 1000):
-                name = run_id if attempt == 1 else f"{run_id}-{attempt}"
-                folder = parent / f"{name}{SUFFIX}"
-                if not (parent / name).exists() and _try_rename(temporary, folder):
-                    return folder
+            _write_facts(temporary, facts)
+            return move_to_free_name(temporary, parent, run_id, SUFFIX)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise RunError(f"cannot write to {parent}: {error.strerror or error}", "Name a folder that can be written with --out") from None
-    raise RunError(f"no free name for run {run_id} in {parent}")
-
-
-def _try_rename(temporary: Path, folder: Path) -> bool:
-    """Rename a folder unless the name is taken, as it is by any folder that holds something."""
-    try:
-        temporary.rename(folder)
-    except OSError as error:
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-            return False
-        raise
-    return True
 
 
 def _remove_stale_claims(parent: Path) -> None:
-    """Remove what a training left that was killed while it took its name."""
-    for left in parent.glob(f".*{CLAIM}"):
+    """Remove the folders of processes that were killed before the rename."""
+    for claim in parent.glob(f".*{CLAIM}"):
         with suppress(OSError):
-            if time.time() - left.stat().st_mtime > CLAIM_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
+            if time.time() - claim.stat().st_mtime > CLAIM_SECONDS:
+                shutil.rmtree(claim, ignore_errors=True)
+
+
+def _remove(folder: Path, parents: list[Path] | None = None) -> None:
+    """Remove a training's folder, and of `parents` those that are empty then."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for path in parents or ():
+        with suppress(OSError):
+            path.rmdir()
 
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Hold an unfinished run for this process; the lock goes with the process, however that ends. Raises RunError where another has it."""
+    """Lock an unfinished training for this process; the lock ends with the process. Raises RunError if another process has it."""
     with (folder / LOCK).open("w") as file:
         if os.name == "posix":
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise RunError(f"{folder} is being trained by another process", "Wait for it, or train anew without --resume") from None
+                raise RunError(f"{folder} is being trained by another process", "Wait for it, or start a new training without --resume") from None
         yield

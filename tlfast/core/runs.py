@@ -1,10 +1,9 @@
-"""Run folders `exports/<task>/<run id>/`: written whole or not at all, found again by task, id or path."""
+"""Run folders `exports/<task>/<run id>/`: complete or absent, found by task, run id or path."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RunError, UsageError, suggest_name
-from .files import move_file
+from .files import convert_os_errors, format_json, move_file, move_to_free_name, write_shared_text, write_text_atomic
 from .settings import describe_strategy
 
 MANIFEST = "run.json"
-SEAL = "run.json.sha256"  # of the manifest, which holds all the others; sha256sum -c reads it
+SEAL = "run.json.sha256"  # SHA-256 of the manifest, in the format of sha256sum; the manifest lists those of all other files
 METRICS = "metrics.json"
 COMPARISON = "comparison.json"
 LATEST = "latest"
@@ -28,18 +27,20 @@ UNVERIFIED = "Copy the run again from where it was trained, train again, or use 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder and what `run.json` says of it."""
+    """A finished run: its folder and the content of `run.json`."""
 
     folder: Path
     manifest: dict[str, Any]
 
     @property
     def id(self) -> str:
+        """Name of the folder."""
         return self.folder.name
 
     @property
     def task(self) -> str:
-        return self.manifest["settings"]["task"]
+        """Name of the task."""
+        return str(self.manifest["settings"]["task"])
 
 
 def new_id(strategy: str, arch: str) -> str:
@@ -48,42 +49,43 @@ def new_id(strategy: str, arch: str) -> str:
 
 
 def check_writable(out: str, task: str, name: str) -> None:
-    """Fail before any training where a run could not be written. Raises RunError or UsageError."""
+    """Check before a training that its run can be written. Raises RunError or UsageError."""
     folder = Path(out) / task
     if name and (folder / name).exists():
         raise UsageError(f"a run named '{name}' exists already in {folder}", "Choose another --name; runs are never overwritten")
     missing = [path for path in (folder, folder.parent) if not path.exists()]
-    with _convert_os_errors(out):
+    with convert_os_errors(out):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-        for path in missing:  # a training that is refused later leaves nothing behind
+        for path in missing:  # an error later must not leave empty folders
             path.rmdir()
 
 
 @contextmanager
 def create_run(out: str, task: str, run_id: str, latest: bool = True) -> Iterator[tuple[Path, list[Path]]]:
-    """Give a temporary folder to fill; when the block ends well it becomes the run, and the task's latest unless that is not wanted.
+    """Create a run in a temporary folder, renamed at the end of the block. With `latest` it becomes the latest run of the task.
 
-    Yields (folder to fill, a list that holds the final folder afterwards). Where the id is taken, "-2", "-3"... is added.
+    Yields the temporary folder, and a list to which the final folder is added at the end. If the id is taken, "-2", "-3"... is added. Raises
+    RunError.
     """
     parent = Path(out) / task
     published: list[Path] = []
-    with _convert_os_errors(out):
+    with convert_os_errors(out):
         parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{run_id}.", suffix=".partial", dir=parent))
         temporary.chmod(0o755)
         try:
             yield temporary, published
-            published.append(_publish(temporary, parent, run_id))
+            published.append(move_to_free_name(temporary, parent, run_id))
             if latest:
-                _point_latest(parent, published[0].name)
+                write_shared_text(parent / LATEST, published[0].name + "\n")
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
 def find(reference: str, out: str = "exports", verified: bool = False) -> Run:
-    """Find a run by folder, by `exports/<task>` folder, by task name (its latest) or by run id; look at its files if it is to be `verified`.
+    """Find a run by its folder, by the folder or name of its task (the latest run), or by run id; with `verified` check its files.
 
     Raises RunError.
     """
@@ -107,61 +109,61 @@ def _find(reference: str, out: str) -> Run:
 
 
 def read(folder: Path) -> Run:
-    """Read a run's manifest. Raises RunError where it is missing or damaged."""
+    """Read the manifest of a run. Raises RunError if it is missing or damaged."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         manifest["settings"]["task"], manifest["classes"]
     except OSError as error:
-        raise RunError(f"{folder} is not a run: {MANIFEST}: {error.strerror}", "tlfast runs lists the runs") from None
+        raise RunError(f"{folder} is not a run: {MANIFEST}: {error.strerror}", "List the runs with: tlfast runs") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{folder / MANIFEST} is damaged ({error})", "Train again; the run cannot be used") from None
+        raise RunError(f"{folder / MANIFEST} is damaged ({error})", "Train again; this run cannot be used") from None
     return Run(folder, manifest)
 
 
 def compute_checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file of a run, by its path in the folder; the manifest, which will hold them, left out."""
+    """Return the SHA-256 of every file of a run by its relative path, except the manifest and its seal."""
     names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     return {name: _hash_file(path) for name, path in names.items() if not name.startswith(".") and name not in (MANIFEST, SEAL)}
 
 
 def seal(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write `run.json`, which lists the SHA-256 of all the run's files, and its own SHA-256 beside it. The last thing written of a run."""
+    """Write `run.json` with the SHA-256 of all files of the run, and its own SHA-256 beside it. Call it after all files are written."""
     _write_sealed(folder, {**manifest, "files": compute_checksums(folder)})
 
 
 def _write_sealed(folder: Path, manifest: dict[str, Any]) -> None:
-    text = (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
-    for name, content in ((MANIFEST, text), (SEAL, _format_seal(text))):
-        temporary = folder / f".{name}"
-        temporary.write_bytes(content)
-        os.replace(temporary, folder / name)
+    text = format_json(manifest)
+    write_text_atomic(folder / MANIFEST, text)
+    write_text_atomic(folder / SEAL, _format_seal(text.encode()))
 
 
 def add_file(run: Run, name: str, source: Path, facts: dict[str, Any]) -> Run:
-    """Move a new file into a run, tell of it under `exports` in `run.json`, and seal the run again. Raises UsageError where it is there already."""
+    """Move a new file into a run, describe it under `exports` in `run.json`, and seal the run again.
+
+    Raises UsageError if a file of that name exists, RunError if the run cannot be written.
+    """
     target = run.folder / name
-    with _convert_os_errors(str(run.folder)):
+    with convert_os_errors(run.folder):
         try:
             move_file(source, target)
         except FileExistsError:
-            left_over = name not in run.manifest.get("files", {}) and _hash_file(target) == _hash_file(
-                source
-            )  # by an export that was killed before it could tell
-            if not left_over:
-                raise UsageError(f"{target} exists already", "Nothing is overwritten: move it away first") from None
+            # An export that was killed before it changed run.json has left the same file.
+            is_leftover = name not in run.manifest.get("files", {}) and _hash_file(target) == _hash_file(source)
+            if not is_leftover:
+                raise UsageError(f"{target} exists already", "Move it away first; files are never overwritten") from None
             source.unlink()
         return _update_seal(run, {"exports": {**run.manifest.get("exports", {}), name: facts}}, name)
 
 
 def record_test_use(run: Run, command: str, figures: dict[str, Any], *names: str) -> Run:
-    """Record in `run.json` that the test part was looked at, when and by what, with the SHA-256 of files that were written for it."""
+    """Record a use of the test split in `run.json`: time, command, figures. `names` are the files written for it. Raises RunError."""
     look = {"when": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": command, **figures}
-    with _convert_os_errors(str(run.folder)):
+    with convert_os_errors(run.folder):
         return _update_seal(run, {"test_looks": [*run.manifest.get("test_looks", []), look]}, *names)
 
 
 def _update_seal(run: Run, changes: dict[str, Any], *names: str) -> Run:
-    """Change what `run.json` says, and list the SHA-256 of files that were written since."""
+    """Update the manifest and the SHA-256 of the files `names`."""
     files = {**(run.manifest.get("files") or compute_checksums(run.folder)), **{name: _hash_file(run.folder / name) for name in names}}
     manifest = {**run.manifest, **changes, "files": files}
     _write_sealed(run.folder, manifest)
@@ -169,28 +171,28 @@ def _update_seal(run: Run, changes: dict[str, Any], *names: str) -> Run:
 
 
 def verify(run: Run) -> None:
-    """Compare every file of a run with the SHA-256 that was written when it was exported. Raises RunError that names the first that differs.
+    """Compare every file of a run with its SHA-256 in `run.json`. Raises RunError with the name of the first file that differs.
 
-    A run of a version that wrote none passes.
+    Runs of early versions have no checksums and pass.
     """
     expected = run.manifest.get("files", {})
     if not expected:
         return
     path = run.folder / SEAL
     try:
-        # First of all, for the manifest's word on the others counts only if it is whole itself.
-        if path.read_bytes() != _format_seal((run.folder / MANIFEST).read_bytes()):
-            raise RunError(f"{run.folder / MANIFEST} does not fit its seal {SEAL}: one of the two is not as it was exported", UNVERIFIED)
+        # The manifest first: its checksums are valid only if it is unchanged itself.
+        if path.read_bytes() != _format_seal((run.folder / MANIFEST).read_bytes()).encode():
+            raise RunError(f"{run.folder / MANIFEST} does not match {SEAL}: one of them was changed after the export", UNVERIFIED)
         for name, digest in expected.items():
             path = run.folder / name
             if _hash_file(path) != digest:
-                raise RunError(f"{path} is not as it was exported: its SHA-256 is another", UNVERIFIED)
+                raise RunError(f"{path} was changed after the export: its SHA-256 differs from that in {MANIFEST}", UNVERIFIED)
     except OSError as error:
         raise RunError(f"{path} belongs to the export and cannot be read ({error.strerror})", UNVERIFIED) from None
 
 
-def _format_seal(manifest: bytes) -> bytes:
-    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
+def _format_seal(manifest: bytes) -> str:
+    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n"
 
 
 def _hash_file(path: Path) -> str:
@@ -202,14 +204,14 @@ def _hash_file(path: Path) -> str:
 
 
 def list_folders(out: str, task: str = "") -> list[Path]:
-    """Return the folders of all finished runs, by task and then by id."""
+    """Return the folders of all finished runs, sorted by task and run id."""
     return sorted(manifest.parent for manifest in Path(out).glob(f"{task or '*'}/*/{MANIFEST}") if not manifest.parent.name.startswith("."))
 
 
 def list_runs(out: str, task: str = "") -> list[dict[str, Any]]:
-    """Return what to show of every finished run, oldest first: id, task, strategy, arch, accuracy, macro F1, time and folder.
+    """Return every finished run, oldest first, with: run, task, strategy, arch, accuracy, macro_f1, created, folder.
 
-    A damaged run is left out. Raises RunError where a task is named that has no run.
+    Damaged runs are left out. Raises RunError if `task` is given and has no run.
     """
     rows = []
     for folder in list_folders(out, task):
@@ -229,36 +231,6 @@ def list_runs(out: str, task: str = "") -> list[dict[str, Any]]:
 def _not_found_error(reference: str, out: str) -> RunError:
     known = sorted({name for folder in list_folders(out) for name in (folder.parent.name, folder.name)})
     if Path(reference).is_file():
-        return RunError(f"{reference} is no run", "The run comes first, then the images: tlfast predict RUN IMAGE...; tlfast runs lists the runs")
-    hint = suggest_name(reference, known) or f"Train one first: tlfast train {reference}" + ("; tlfast runs lists the runs" if known else "")
+        return RunError(f"{reference} is not a run", "The run comes first, then the images: tlfast predict RUN IMAGE...; list the runs with: tlfast runs")
+    hint = suggest_name(reference, known) or f"Train one first: tlfast train {reference}" + ("; list the runs with: tlfast runs" if known else "")
     return RunError(f"no run '{reference}' in {out}", hint)
-
-
-def _publish(temporary: Path, parent: Path, run_id: str) -> Path:
-    """Rename the finished folder to its id, or to the next free variant of it: two trainings may end in the same second."""
-    for attempt in range(1, 1000):
-        target = parent / (run_id if attempt == 1 else f"{run_id}-{attempt}")
-        try:
-            # mkdir claims the name; renaming onto an empty folder is atomic on POSIX.
-            target.mkdir()
-        except FileExistsError:
-            continue
-        os.replace(temporary, target)
-        return target
-    raise RunError(f"no free name for run {run_id} in {parent}")
-
-
-def _point_latest(parent: Path, run_id: str) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{LATEST}.", dir=parent)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(run_id + "\n")
-    os.chmod(name, 0o644)
-    os.replace(name, parent / LATEST)
-
-
-@contextmanager
-def _convert_os_errors(out: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"cannot write to {error.filename or out}: {error.strerror or error}", "Name a folder that can be written with --out") from None

@@ -1,7 +1,7 @@
-"""Every setting of a run, declared once with its default, meaning and check.
+"""The settings of a run, each declared once with its default, help text and check.
 
-`Settings` combines five groups, each of which is a type of its own: a function takes the group that it reads. The options of the command line,
-the README's table and `run.json` follow from the declarations.
+`Settings` combines five groups, and a function takes the group that it reads. The options of the command line, the table in the README and
+`run.json` follow from the declarations. To add a setting, add a field to its group.
 """
 
 from __future__ import annotations
@@ -14,26 +14,29 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import UsageError, suggest_name
+from .metrics import CHOICES
 
 STRATEGIES = ("partial", "depth", "full")
-FORMER_NAMES = {"middle": "depth"}  # names of strategies in runs and configurations of earlier versions
-DEPTH_ENDS = {"0": "partial", "all": "full"}  # the ends of the scale of --depth
+FORMER_NAMES = {"middle": "depth"}  # strategy names of earlier versions
+DEPTH_ENDS = {"0": "partial", "all": "full"}  # the two ends of --depth
 EPOCHS_FACTOR = 2  # --minutes trains at most this many times the preset's epochs, unless --epochs is given
-FOLDS = 5  # drawn folds, where the data has none of its own
+FOLDS = 5  # number of random folds for data without official folds
 
-Check = Callable[[Any], str]  # returns what is wrong with a value, or ""
+Check = Callable[[Any], str]  # returns the error of a value, or ""
 
 
 def setting(default: Any, help: str, *, check: Check | None = None, choices: tuple[str, ...] = ()) -> Any:
-    """Declare one setting: a dataclass field with its help text, and its check or the words to choose from."""
+    """Declare a setting: a dataclass field with a help text, and a check or a choice of words."""
     return field(default=default, metadata={"help": help, "check": check, "choices": choices})
 
 
 def at_least(low: float) -> Check:
+    """Return a check for finite numbers of at least `low`."""
     return lambda value: "" if value >= low and math.isfinite(value) else f"must be at least {low:g}"
 
 
 def between(low: float, high: float) -> Check:
+    """Return a check for numbers from `low` to `high`, both included."""
     return lambda value: "" if low <= value <= high else f"must lie between {low} and {high}"
 
 
@@ -49,7 +52,7 @@ def _check_rate(value: str) -> str:
 
 def _check_sizes(value: str) -> str:
     numbers = [int(part) if part.strip().isdigit() else 0 for part in value.split(",")] if value else [8]
-    return "" if min(numbers) >= 8 and numbers == sorted(set(numbers)) else "must be growing numbers of at least 8, such as 64,80"
+    return "" if min(numbers) >= 8 and numbers == sorted(set(numbers)) else "must be increasing sizes of at least 8, such as 64,80"
 
 
 def _check_depth(value: str) -> str:
@@ -74,15 +77,15 @@ def _check_run_name(value: str) -> str:
 class ModelSettings:
     """The network, its weights and its input."""
 
-    arch: str = setting("mobilenetv2_100", "Backbone: any timm name.")
-    weights: str = setting("auto", "Pretrained weights: auto, none, or a .safetensors/.pth file.")
-    size: int = setting(128, "Side of the square image that the network sees, in pixels.", check=between(8, 2048))
+    arch: str = setting("mobilenetv2_100", "Backbone: any timm model name.")
+    weights: str = setting("auto", "Pretrained weights: auto, none, or a .safetensors or .pth file.")
+    size: int = setting(128, "Side length of the square input image, in pixels.", check=between(8, 2048))
     crop_pct: float = setting(
         1.0,
-        "Images are resized to size/crop-pct, then cropped to size: randomly in training, centrally otherwise.",
+        "Images are resized to size/crop-pct, then cropped to size: at a random place in training, at the centre otherwise.",
         check=between(0.1, 1),
     )
-    resize: Literal["squish", "crop", "pad"] = setting("squish", "How an image becomes square: squeezed, its centre cut out, or padded.")
+    resize: Literal["squish", "crop", "pad"] = setting("squish", "How to make images square: squeeze them, cut out the centre, or pad them.")
 
     @property
     def full_size(self) -> int:
@@ -92,87 +95,93 @@ class ModelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """The images: where they are, how they are split, where decoded ones are kept."""
+    """The images: source, split, and cache of decoded images."""
 
-    data: str = setting("", "Use these images instead: a folder, a zip or a CSV file; nothing is copied.")
-    path_col: str = setting("path", "CSV column of image paths, relative to the CSV file.")
-    label_col: str = setting("label", "CSV column of labels.")
-    split_col: str = setting("split", "CSV column of train/valid/test, if there is one.")
-    group_col: str = setting("group", "CSV column of groups that no split may divide, if there is one.")
-    group_by: str = setting("", "Regular expression on the file name; what it matches is the image's group.", check=_check_regex)
-    fold: int | None = setting(None, "Which fold to hold out: the data's own folds where it has some, else one of 5 drawn folds.", check=at_least(0))
-    valid_pct: float = setting(0.2, "Share of the training images held out where the data has no valid part.", check=between(0.01, 0.9))
-    limit: int | None = setting(None, "At most N images of each part, classes in proportion: for prototyping.", check=at_least(2))
-    train_pct: float = setting(1.0, "Share of the training images that are used, classes in proportion: for learning curves.", check=between(0.001, 1))
-    store: Literal["auto", "ram", "disk", "off"] = setting("auto", "Where decoded images are kept; auto: on disk for the next run too, where there is room.")
-    workers: int | None = setting(None, "Loader processes with --store off; by default none on a CPU, up to 8 beside a GPU.", check=between(0, 256))
+    data: str = setting("", "Use these images: a folder, zip or CSV file. Nothing is copied.")
+    path_col: str = setting("path", "CSV column with image paths, relative to the CSV file.")
+    label_col: str = setting("label", "CSV column with labels.")
+    split_col: str = setting("split", "CSV column with the split: train, valid or test (optional).")
+    group_col: str = setting("group", "CSV column with groups of images that must stay in one split (optional).")
+    group_by: str = setting(
+        "", "Regular expression for file names; its match is the group of the image. Images of a group stay in one split.", check=_check_regex
+    )
+    fold: int | None = setting(
+        None, "Fold to hold out for validation: one of the official folds if the data has them, else one of 5 random folds.", check=at_least(0)
+    )
+    valid_pct: float = setting(0.2, "Fraction of the training images to hold out if the data has no valid split.", check=between(0.01, 0.9))
+    limit: int | None = setting(None, "Use at most N images of each split, stratified by class, for quick tests.", check=at_least(2))
+    train_pct: float = setting(1.0, "Fraction of the training images to use, stratified by class, for learning curves.", check=between(0.001, 1))
+    store: Literal["auto", "ram", "disk", "off"] = setting("auto", "Where to cache decoded images; auto: on disk, also for later runs, if there is room.")
+    workers: int | None = setting(None, "Loader processes with --store off. Default: none on a CPU, up to 8 with a GPU.", check=between(0, 256))
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationSettings:
-    """Random changes of training images."""
+    """Data augmentation."""
 
-    augment: Literal["none", "light", "standard", "strong"] = setting("standard", "How much training images are varied.")
-    flip: Literal["none", "horizontal", "both"] = setting("horizontal", "Mirrorings that keep the label (both: also vertical).")
-    rotate: float | None = setting(None, "Largest rotation in degrees; by default what the augment preset says.", check=between(0, 180))
-    colour: bool = setting(True, "Vary saturation and hue too (of no use on grey images).")
+    augment: Literal["none", "light", "standard", "strong"] = setting("standard", "Strength of data augmentation.")
+    flip: Literal["none", "horizontal", "both"] = setting("horizontal", "Random flips (both: horizontal and vertical).")
+    rotate: float | None = setting(None, "Maximum rotation in degrees. Default: that of the --augment preset.", check=between(0, 180))
+    colour: bool = setting(True, "Also vary saturation and hue (no effect on grey images).")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """Optimization: epochs, rates, batches, regularization, precision, seed."""
+    """Optimization: epochs, learning rate, batches, regularization, precision, seed."""
 
-    epochs: int = setting(10, "Epochs of the strategy's own phase (partial: of the classifier).", check=between(1, 10_000))
-    freeze_epochs: int = setting(
-        4, "With --full or --depth: epochs of the classifier alone, backbone frozen, before other layers train.", check=between(0, 10_000)
-    )
+    epochs: int = setting(10, "Epochs of the main phase (with --partial: of the head).", check=between(1, 10_000))
+    freeze_epochs: int = setting(4, "With --full or --depth: epochs of the head with a frozen backbone, before other layers train.", check=between(0, 10_000))
     depth: str = setting(
         "",
-        "How deep to train: the classifier (0, as --partial), also the backbone's topmost N stages, all of it (as --full), or auto.",
+        "Layers to train: 0 for the head (as --partial), N for the head and the top N stages of the backbone, all (as --full), or auto.",
         check=_check_depth,
     )
     minutes: float | None = setting(
         None,
-        "Choose depth, views and epochs (with --depth N views and epochs; --epochs N at most) so that the training ends in about so many minutes.",
+        "Time budget: choose depth, views and epochs to train for about this many minutes (with --depth N only views and epochs; --epochs is the maximum).",
         check=at_least(0.1),
     )
-    views: int = setting(2, "Views of each training image that the frozen backbone is run on, the first one plain, the others augmented.", check=between(1, 64))
-    cache_gb: float | None = setting(None, "With --depth: most gigabytes of stored activations; by default what the disk has to spare.", check=at_least(0))
-    cache_format: Literal["fp16", "fp32", "int8"] = setting("fp16", "Number format of what is kept of a frozen backbone's output; int8 takes half the room.")
-    bs: int = setting(64, "Images in a batch.", check=between(1, 65_536))
-    accumulate: int = setting(1, "Batches whose gradients are added up before a step.", check=between(1, 4096))
-    lr: str = setting("auto", "Learning rate; auto asks the learning-rate finder before each phase.", check=_check_rate)
-    class_weights: Literal["none", "balanced"] = setting("none", "Weigh rare classes up in the loss.")
-    label_smoothing: float = setting(0.0, "Share of the label spread over the other classes.", check=between(0, 0.9))
-    mixup: float = setting(0.0, "Mixup strength (alpha); 0 is off.", check=between(0, 10))
-    patience: int | None = setting(None, "Stop after this many epochs without a better metric.", check=at_least(1))
-    train_bn: bool = setting(False, "With --partial: train the classifier on images, BatchNorm adapting, as fastai does; slow, for nothing is kept.")
-    sizes: str = setting("", "With --full: smaller sizes to begin with, each for its share of the epochs, such as 64,80.", check=_check_sizes)
-    ema: bool = setting(False, "With --full or --depth: judge and keep a moving average of the weights.")
-    amp: Literal["auto", "off", "bf16", "fp16"] = setting(
-        "auto", "With --full or --depth: number format; auto takes the faster on a CPU, bf16 or fp16 on a GPU."
+    views: int = setting(2, "Number of views of each training image for a frozen backbone; the first view is not augmented.", check=between(1, 64))
+    cache_gb: float | None = setting(None, "With --depth: maximum size of the cached activations in GB. Default: the free disk space.", check=at_least(0))
+    cache_format: Literal["fp16", "fp32", "int8"] = setting("fp16", "Number format of cached features and activations; int8 takes half the space of fp16.")
+    bs: int = setting(64, "Batch size.", check=between(1, 65_536))
+    accumulate: int = setting(1, "Gradient accumulation: number of batches per optimizer step.", check=between(1, 4096))
+    lr: str = setting("auto", "Learning rate; auto runs the learning-rate finder before each phase.", check=_check_rate)
+    class_weights: Literal["none", "balanced"] = setting("none", "Class weights in the loss; balanced: inversely proportional to class frequency.")
+    label_smoothing: float = setting(0.0, "Label smoothing: fraction of the target that is spread evenly over all classes.", check=between(0, 0.9))
+    mixup: float = setting(0.0, "Mixup strength (alpha); 0 disables mixup.", check=between(0, 10))
+    patience: int | None = setting(None, "Early stopping: stop after this many epochs without a better --metric. Default: off.", check=at_least(1))
+    train_bn: bool = setting(
+        False, "With --partial: train the head on images with BatchNorm in training mode, as fastai does. Slow, because features are not cached."
     )
-    compile: bool = setting(False, "With --full or --depth: compile what trains (torch.compile).")
-    metric: str = setting("accuracy", "Judges which epoch is best; the best epoch is what is kept.")
-    seed: int = setting(0, "Seed of every random choice.", check=between(0, 2**32 - 1))
-    auto_bs: bool = setting(True, "With --full or --depth: where a GPU's memory does not suffice, halve the batch and add up twice as many.")
+    sizes: str = setting(
+        "", "With --full: progressive resizing from these smaller sizes, such as 64,80, each for an equal share of the epochs.", check=_check_sizes
+    )
+    ema: bool = setting(False, "With --full or --depth: evaluate and save an exponential moving average of the weights.")
+    amp: Literal["auto", "off", "bf16", "fp16"] = setting(
+        "auto", "With --full or --depth: mixed precision; auto: whatever is faster on a CPU, bf16 or fp16 on a GPU."
+    )
+    compile: bool = setting(False, "With --full or --depth: compile the trained layers with torch.compile.")
+    metric: str = setting("accuracy", "Metric that chooses the best epoch, whose weights are saved.", choices=CHOICES)
+    seed: int = setting(0, "Random seed.", check=between(0, 2**32 - 1))
+    auto_bs: bool = setting(True, "With --full or --depth: if GPU memory runs out, halve the batch size and double the gradient accumulation.")
     checkpoint_minutes: float = setting(
-        10.0, "Keep the state of the training this often, for --resume; also after epochs, at least five seconds apart.", check=at_least(0)
+        10.0, "Minutes between checkpoints for --resume. Checkpoints are also written after epochs, at least five seconds apart.", check=at_least(0)
     )
 
     @property
     def rate(self) -> float | None:
-        """The learning rate, or None where the finder chooses it."""
+        """The learning rate, None for that of the learning-rate finder."""
         return None if self.lr == "auto" else float(self.lr)
 
     @property
     def strategy(self) -> str:
-        """The strategy that follows from `depth`: partial, depth or full."""
+        """The strategy for `depth`: partial, depth or full."""
         return DEPTH_ENDS.get(self.depth or "0", "depth")
 
     @property
     def tuning(self) -> str:
-        """The strategy in words: partial, full, or such as "depth 4"."""
+        """The strategy with its depth, such as "partial", "full" or "depth 4"."""
         return f"depth {self.depth}" if self.strategy == "depth" else self.strategy
 
 
@@ -180,19 +189,19 @@ class TrainingSettings:
 class RunSettings:
     """Device and output."""
 
-    onnx: bool = setting(True, "Also export model.onnx, which tlfast predict and other programs use, and check it.")
-    device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Where to train; auto takes a GPU where there is one.")
-    out: str = setting("exports", "Folder that holds the runs.")
-    name: str = setting("", "Name of this run; by default time, strategy and arch.", check=lambda v: _check_run_name(v) if v else "")
+    onnx: bool = setting(True, "Also export model.onnx, for tlfast predict and other programs, and check it.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Device to train on; auto uses a GPU if there is one.")
+    out: str = setting("exports", "Folder for runs.")
+    name: str = setting("", "Name of the run. Default: time, strategy and backbone.", check=lambda v: _check_run_name(v) if v else "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Internals:
-    """Values that no user sets: those of comparisons and of `--minutes`."""
+    """Values without an option: those of comparisons and of `--minutes`."""
 
-    folds: int = FOLDS  # drawn folds
-    base_seed: int | None = None  # seed of splits and augmented views, where the seed of the training varies
-    most_epochs: int | None = None  # with `minutes`: most epochs; `epochs` is what the choice of a depth aims at
+    folds: int = FOLDS  # number of random folds
+    base_seed: int | None = None  # seed of splits and augmented views if it differs from the seed of the training
+    most_epochs: int | None = None  # with `minutes`: maximum; `epochs` is the target when a depth is chosen
 
 
 GROUPS: dict[str, type] = {
@@ -206,25 +215,25 @@ GROUPS: dict[str, type] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(ModelSettings, DataSettings, AugmentationSettings, TrainingSettings, RunSettings):
-    """Everything that a run depends on, resolved once; nothing below the command line reads a flag."""
+    """All settings of a run, resolved once from declarations, task, config file and flags."""
 
     task: str
     internals: Internals = Internals()
 
     @property
     def split_seed(self) -> int:
-        """Seed of splits and of augmented views, which stay the same while `compare` varies the seed of the training."""
+        """Seed of splits and augmented views. `compare` keeps it fixed while it varies the seed of the training."""
         return self.seed if self.internals.base_seed is None else self.internals.base_seed
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all values in one flat dict, as `run.json` holds them; the strategy is written in words."""
+        """Return all values in one flat dict, as in `run.json`; with the name of the strategy."""
         values = dataclasses.asdict(self)
         internals, depth = values.pop("internals"), "" if self.strategy in DEPTH_ENDS.values() else self.depth
         return {"task": values.pop("task"), "strategy": self.strategy, **internals, **values, "depth": depth}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
-        """Rebuild from `run.json`, also of earlier versions. Raises UsageError for an unknown setting."""
+        """Build from the settings in a `run.json`, also of earlier versions. Raises UsageError for an unknown setting."""
         values = dict(values)
         strategy = values.pop("strategy", "")
         ends = {name: depth for depth, name in DEPTH_ENDS.items()}
@@ -235,7 +244,7 @@ class Settings(ModelSettings, DataSettings, AugmentationSettings, TrainingSettin
 
 @dataclass(frozen=True)
 class Declaration:
-    """One setting as the user meets it: `type` is an annotation such as `int | None`, `group` its heading in `--help`."""
+    """A setting as declared: `type` is an annotation such as `int | None`, `group` the heading in `--help`."""
 
     name: str
     type: Any
@@ -246,52 +255,57 @@ class Declaration:
 
     @property
     def flag(self) -> str:
+        """Option of the command line."""
         return flag_name(self.name)
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The allowed words of a setting that is one of several; else empty."""
+        """The allowed words of a setting with a choice; else empty."""
         return get_args(self.type) if get_origin(self.type) is Literal else ()
 
 
 def declared_settings() -> dict[str, Declaration]:
-    """Return the settings that a user may give, by name, in the order of `--help`."""
-    found = {}
+    """Return all settings by name, in the order of `--help`."""
+    declared = {}
     for group, kind in GROUPS.items():
         types = get_type_hints(kind)
         for f in dataclasses.fields(kind):
             choices = f.metadata["choices"]
             annotation = Literal[choices] if choices else types[f.name]
-            found[f.name] = Declaration(f.name, annotation, f.default, f.metadata["help"], group, f.metadata["check"])
-    return found
+            declared[f.name] = Declaration(f.name, annotation, f.default, f.metadata["help"], group, f.metadata["check"])
+    return declared
 
 
 def flag_name(name: str) -> str:
-    """Return the option of a setting: `--weight-decay` for weight_decay."""
+    """Return the option of a setting.
+
+    >>> flag_name("valid_pct")
+    '--valid-pct'
+    """
     return "--" + name.replace("_", "-")
 
 
 def describe_strategy(values: Mapping[str, Any]) -> str:
-    """Return the strategy of a `run.json`'s settings in words, also of earlier versions: partial, full, or such as "depth 4"."""
+    """Return the strategy in the settings of a `run.json`, also of earlier versions: "partial", "full" or such as "depth 4"."""
     return values["strategy"] if values["strategy"] in DEPTH_ENDS.values() else f"depth {values['depth']}"
 
 
 def build_settings(values: Mapping[str, Any], internals: Internals | None = None) -> Settings:
-    """Convert and check every value. Raises UsageError that names the flag."""
+    """Convert and check every value and its conflicts with others. Raises UsageError with the name of the flag."""
     internals, declared = internals or Internals(), declared_settings()
     converted = {name: value if name == "task" else _check_value(name, value, declared) for name, value in values.items()}
     settings = Settings(**converted, internals=internals)
     if settings.fold is not None and settings.fold >= internals.folds:
         raise UsageError(f"--fold {settings.fold} must lie between 0 and {internals.folds - 1}")
     if settings.sizes and int(settings.sizes.split(",")[-1]) >= settings.size:
-        raise UsageError(f"--sizes {settings.sizes} must stay below --size {settings.size}", "The last epochs are at --size by themselves")
+        raise UsageError(f"--sizes {settings.sizes} must stay below --size {settings.size}", "Leave out the last size: the last epochs use --size anyway")
     for name, (reason, way) in CONFLICTS.get(settings.strategy, {}).items():
         if getattr(settings, name):
             raise UsageError(f"{flag_name(name)} {reason}", f"Leave out {flag_name(name)}, or use {way}")
     return settings
 
 
-# Strategy -> settings that it cannot honour: the reason, and the strategy to use instead.
+# Strategy -> settings that it does not support -> the reason, and the strategy to use instead.
 CONFLICTS = {
     "depth": {
         "sizes": ("changes the images, but --depth trains on cached activations of the lower stages", "--full"),
@@ -301,31 +315,31 @@ CONFLICTS = {
 
 
 def _check_value(name: str, value: Any, declared: Mapping[str, Declaration]) -> Any:
-    """Return a value as its declared type. Raises UsageError."""
+    """Convert a value to its declared type and check it. Raises UsageError."""
     if name not in declared:
         raise UsageError(f"unknown setting '{name}'", suggest_name(name, sorted(declared)) or "See tlfast train --help")
-    own = declared[name]
-    value = _convert(name, value, own.type)
-    problem = own.check(value) if own.check and value is not None else ""
+    declaration = declared[name]
+    value = _convert(name, value, declaration.type)
+    problem = declaration.check(value) if declaration.check and value is not None else ""
     if problem:
-        ways = f"; by default it is {own.default!r}" if own.default not in ("", None) else ", or leave it out"
-        raise UsageError(f"{own.flag} {value!s} {problem}", f"Give another value{ways}")
+        default = f"; the default is {declaration.default!r}" if declaration.default not in ("", None) else ", or leave it out"
+        raise UsageError(f"{declaration.flag} {value!s} {problem}", f"Give another value{default}")
     return value
 
 
 def _convert(name: str, value: Any, hint: Any) -> Any:
-    """Return `value` as the declared type, or raise UsageError: a config file can hold anything."""
+    """Convert a value to its declared type. Raises UsageError: a TOML file can hold any type."""
     if get_origin(hint) is Literal:
         return _check_choice(name, value, get_args(hint))
-    wanted = next(t for t in _union_members(hint) if t is not type(None))
+    target = next(t for t in _union_members(hint) if t is not type(None))
     if value is None and type(None) in _union_members(hint):
         return None
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+    if target is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if wanted is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+    if target is str and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
-    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-        raise UsageError(f"{flag_name(name)} {value!r} is not {_describe_type(wanted)}")
+    if not isinstance(value, target) or (target is int and isinstance(value, bool)):
+        raise UsageError(f"{flag_name(name)} {value!r} is not {_describe_type(target)}")
     return value
 
 
@@ -339,5 +353,5 @@ def _union_members(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) or (hint,)
 
 
-def _describe_type(wanted: type) -> str:
-    return {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[wanted]
+def _describe_type(kind: type) -> str:
+    return {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[kind]

@@ -1,4 +1,4 @@
-"""Ctrl-C and kill: the first lets the step that is under way finish, so that it can be kept; the second does not wait."""
+"""Ctrl-C and SIGTERM. The first one lets the current step finish, so that it can be saved; the second one stops at once."""
 
 from __future__ import annotations
 
@@ -6,40 +6,41 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def raise_interrupt(number: int, frame: Any) -> None:
-    """Handle SIGTERM as Ctrl-C is handled: what is half done is tidied away."""
+def raise_interrupt(number: int, frame: FrameType | None) -> None:
+    """Handle SIGTERM as Ctrl-C: raise KeyboardInterrupt, so that unfinished files are removed."""
     raise KeyboardInterrupt
 
 
 @contextmanager
 def defer_interrupts() -> Iterator[Callable[[], bool]]:
-    """Put off the first Ctrl-C or kill; yields a function that says whether there was one. Raises KeyboardInterrupt when the block ends after one.
+    """Defer the first Ctrl-C or SIGTERM to the end of the block. Yields a function that returns whether one has arrived.
 
-    A second one raises it at once. Outside the main thread, which alone hears of signals, nothing changes.
+    Raises KeyboardInterrupt at the end of the block after one signal, and at once after a second one. Outside the main thread, which alone
+    receives signals, nothing changes.
     """
-    asked: list[int] = []
+    received: list[int] = []
 
-    def handle(number: int, frame: Any) -> None:
-        if asked:
+    def handle(number: int, frame: FrameType | None) -> None:
+        if received:
             raise KeyboardInterrupt
-        asked.append(number)
+        received.append(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}  # none of Python's is none
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}  # getsignal returns None for a handler not set from Python
     for number, handler in before.items():
-        if handler != signal.SIG_IGN:  # as of a command that a shell has put into the background
+        if handler != signal.SIG_IGN:  # a shell ignores SIGINT for commands in the background
             signal.signal(number, handle)
     try:
-        yield lambda: bool(asked)
+        yield lambda: bool(received)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if asked:
+    if received:
         raise KeyboardInterrupt

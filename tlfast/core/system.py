@@ -1,4 +1,4 @@
-"""Facts and settings of the machine that need no torch: threads, memory, the C allocator."""
+"""Facts and settings of the machine, without torch: cores, memory, disk, package versions, the C allocator."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-# glibc's mallopt parameters (malloc.h). By default every activation of a few MB is mapped afresh from the kernel and handed back, and a
-# training step on a CPU spends a third of its time in page faults; blocks that are kept make it about 1.5 times as fast.
+# mallopt parameters of glibc (malloc.h). By default each large activation is mapped from the kernel and unmapped again, which causes page
+# faults in every training step on a CPU; see docs/benchmarks.md, "C allocator".
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEEP_BELOW = 1 << 30  # bytes
 
@@ -27,7 +27,7 @@ PACKAGES = ("tlfast", "torch", "torchvision", "fastai", "timm", "scikit-learn", 
 
 @lru_cache(maxsize=1)
 def tune_allocator() -> bool:
-    """Tell glibc to keep freed blocks for reuse; once a process. Returns whether it could be told."""
+    """Make glibc keep freed blocks for reuse, once per process. Returns whether it did."""
     if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
@@ -35,16 +35,15 @@ def tune_allocator() -> bool:
 
 
 def release_memory() -> None:
-    """Hand blocks that were freed back to the system, for what follows needs others; the counterpart of `tune_allocator`."""
+    """Return freed blocks to the system before a step that needs blocks of other sizes; the counterpart of `tune_allocator`."""
     if tune_allocator():
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def release_pages(array: np.ndarray) -> None:
-    """Let go of the pages of a memory-mapped array that were read; other arrays are left alone.
+    """Unmap the pages of a memory-mapped array that were read, so that the memory of the process does not grow with the data.
 
-    They stay in the system's cache, where they are found again at once, but as long as they are mapped they count as this process's memory,
-    which would grow with the data.
+    The pages stay in the page cache of the system. Other arrays are left alone.
     """
     mapped = getattr(array, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
@@ -52,35 +51,35 @@ def release_pages(array: np.ndarray) -> None:
 
 
 def hide_known_warnings() -> None:
-    """Keep warnings out of sight that a user can do nothing about: fastai and timm still call `torch.jit.script` when they are imported."""
+    """Hide warnings that a user cannot act on, such as those of `torch.jit.script`, which fastai and timm call on import."""
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # odd EXIF, pages that are cut off, many pixels: an image that cannot be used is named anyway
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # on unusual EXIF or truncated pages; unreadable images are reported anyway
 
 
 def count_cores() -> int:
-    """Return the number of cores that this process may use."""
+    """Return the number of processor cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def load_average() -> float:
-    """Return how many processes ran or wanted to, on average over the last minute; 0 where the system does not say."""
+    """Return the load average of the last minute, 0 if the system has none."""
     return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else 0.0
 
 
 def package_versions() -> dict[str, str]:
-    """Return the installed version of Python and of each package that matters to a result."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the packages that affect results, by name."""
+    versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            versions[package] = "not installed"
+    return versions
 
 
 def total_memory_gib() -> float | None:
-    """Return the machine's memory in GiB, or None where it cannot be told."""
+    """Return the memory of the machine in GiB, None if it is unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (ValueError, OSError, AttributeError):
@@ -88,7 +87,7 @@ def total_memory_gib() -> float | None:
 
 
 def free_memory_gib() -> float | None:
-    """Return the memory that could be had without swapping, in GiB, or None where it cannot be told."""
+    """Return the memory available without swapping in GiB, None if it is unknown."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) / 2**20
@@ -97,7 +96,7 @@ def free_memory_gib() -> float | None:
 
 
 def free_disk_gib(folder: str) -> float:
-    """Return the free space of the disk that holds `folder` (or its nearest existing parent), in GiB."""
+    """Return the free disk space of `folder`, or of its nearest existing parent, in GiB."""
     path = Path(folder).absolute()
     while not path.exists():
         path = path.parent

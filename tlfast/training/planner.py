@@ -72,7 +72,7 @@ def make_epoch_budget(journal: Journal) -> Callable[[float], int] | None:
 
     The plan was made minutes ago from a few steps on noise; the steps of the learning-rate finder are those of the training itself.
     """
-    found = journal.facts.get(PLANNED, {}).get("budget")
+    found = (journal.facts.planned or {}).get("budget")
     if not found:
         return None
     budget = Budget(**found)

@@ -15,7 +15,7 @@ from fastai.torch_core import set_seed
 from ..core.errors import TrainingError
 from ..core.events import Note, OnEvent
 from ..core.journal import Journal
-from ..core.settings import Settings
+from ..core.settings import Settings, TrainingSettings
 from ..core.system import release_memory
 from ..data import ImageTable, Store, duplicates, load_table, open_store
 from ..data.sources import locate
@@ -27,8 +27,9 @@ from ..evaluation.types import Predictions
 from ..models import build, pretrained
 from ..models.device import pick_device
 from ..models.weights import normalization_stats
-from . import checkpoints, learner
+from . import checkpoints
 from .features import Features
+from .learner import balance_classes, build_learner
 from .loaders import build_loaders, plain_loader
 from .phase import fit_phase
 from .session import Session
@@ -38,7 +39,10 @@ from .types import Phase
 
 @contextmanager
 def prepare(task: Task, settings: Settings, on_event: OnEvent, journal: Journal | None = None) -> Iterator[Session]:
-    """Check everything that can be checked before training, then build loaders and learner. Raises TlfastError."""
+    """Check the settings, the images and the weights, then build loaders and Learner. Raises TlfastError.
+
+    Without a journal nothing is saved for resuming.
+    """
     build.check_arch(settings.arch)
     device = pick_device(settings.device)
     weights = pretrained.find_weights(settings.arch, settings.weights)
@@ -46,20 +50,24 @@ def prepare(task: Task, settings: Settings, on_event: OnEvent, journal: Journal 
     table, store = open_store(load_table(task, settings, locate(task, settings.data)), settings, on_event)
     for note in [*table.notes, *_describe_copies(table, store)]:
         on_event(Note("data", note))
-    for bad in table.unreadable:
-        on_event(Note("data", f"skipped {bad.path}: {bad.reason}"))
+    for image in table.unreadable:
+        on_event(Note("data", f"skipped {image.path}: {image.reason}"))
     set_seed(settings.seed, reproducible=True)
     dls = build_loaders(table, preprocessing, settings, device, store)
-    learn = learner.build_learner(dls, settings, weights, _class_weights(table, settings, device))
-    with tempfile.TemporaryDirectory() as scratch:  # the finder saves a copy of the model under this path
+    learn = build_learner(dls, settings, weights, _class_weights(table, settings, device))
+    with tempfile.TemporaryDirectory() as scratch:  # fastai's lr_find saves a copy of the model below learn.path
         learn.path = Path(scratch)
         yield Session(table, store, weights, preprocessing, learn, journal or Journal(), on_event)
 
 
 def fit(session: Session, settings: Settings) -> tuple[list[Phase], Features | None]:
-    """Fit the phases of the settings' strategy in order. A phase that the journal knows as finished is loaded instead.
+    """Fit the phases of the settings' strategy in order. Phases that the journal lists as finished are loaded instead.
 
-    Returns the phases, and the features of the last one, if the model predicts from them what it predicts from the images.
+    Returns the phases, and the cached features of the last phase if its head predicts from them (partial fine-tuning), else None.
+    Raises TrainingError, or KeyboardInterrupt after Ctrl-C.
+
+    >>> with prepare(task, settings, ignore_event) as session:  # doctest: +SKIP
+    ...     phases, _ = fit(session, settings)
     """
     phases: list[Phase] = []
     features = None
@@ -73,23 +81,26 @@ def fit(session: Session, settings: Settings) -> tuple[list[Phase], Features | N
 
 
 def fit_within_memory(session: Session, plan: PhasePlan, settings: Settings, before: Phase | None) -> tuple[Phase, Features | None]:
-    """Fit a phase. After an out-of-memory error of a GPU, start it again with half the batch and twice the accumulated batches."""
+    """Fit a phase. After a GPU's out-of-memory error, restart it with half the batch and twice the accumulated batches.
+
+    `before` is the phase before, if any. Raises TrainingError if memory does not suffice for one image, or with `--no-auto-bs`.
+    """
     initial, journal = copy.deepcopy(session.learn.model.state_dict()), session.journal
     while True:
-        own = _halve_batch(settings, journal.facts.get("halvings", 0))
+        attempt = _halve_batch(settings, journal.facts.get("halvings", 0))
         try:
-            with plan.open(own) as opened:
-                return fit_phase(session, plan, opened, own, before), opened.features
+            with plan.open(attempt) as opened:
+                return fit_phase(session, plan, opened, attempt, before), opened.features
         except torch.OutOfMemoryError:
-            if own.bs == 1 or not settings.auto_bs:
-                raise TrainingError(f"the memory of {session.learn.dls.device} does not suffice for --bs {own.bs}", "Use a smaller --bs or --size") from None
+            if attempt.bs == 1 or not settings.auto_bs:
+                raise TrainingError(f"out of memory on {session.learn.dls.device} at --bs {attempt.bs}", "Use a smaller --bs or --size") from None
         journal.facts["halvings"] = journal.facts.get("halvings", 0) + 1
         journal.write()
         checkpoints.remove_checkpoints(journal, plan.name)
         session.learn.opt = None
         session.learn.model.load_state_dict(initial)
         torch.cuda.empty_cache()
-        session.on_event(Note(plan.name, f"out of memory with {own.bs} images in a batch: half as many, twice as many batches to a step"))
+        session.on_event(Note(plan.name, f"out of memory with {attempt.bs} images in a batch: using half as many, and twice as many batches per step"))
 
 
 def _halve_batch(settings: Settings, times: int) -> Settings:
@@ -97,7 +108,7 @@ def _halve_batch(settings: Settings, times: int) -> Settings:
     return replace(settings, bs=bs, accumulate=settings.accumulate * (settings.bs // bs))
 
 
-def predict_valid(session: Session, settings: Settings) -> Predictions:
+def predict_valid(session: Session, settings: TrainingSettings) -> Predictions:
     """Run the whole model on the images of the valid split."""
     release_memory()
     rows = session.table.part("valid")
@@ -106,19 +117,13 @@ def predict_valid(session: Session, settings: Settings) -> Predictions:
 
 
 def _describe_copies(table: ImageTable, store: Store | None) -> list[str]:
-    """Say what images are there twice, where they were decoded anyway."""
-    said = duplicates.describe_duplicates(table.rows, image_digests(store)) if store else ""
-    return [f"{said}; tlfast data check names them, --drop leaves them out"] if said else []
+    """Return a note on duplicate images; without a store they are not decoded yet, and not compared."""
+    note = duplicates.describe_duplicates(table.rows, image_digests(store)) if store else ""
+    return [f"{note}; tlfast data check lists them, --drop removes them"] if note else []
 
 
-def _class_weights(table: ImageTable, settings: Settings, device: torch.device) -> torch.Tensor | None:
+def _class_weights(table: ImageTable, settings: TrainingSettings, device: torch.device) -> torch.Tensor | None:
     if settings.class_weights == "none":
         return None
     index = {label: i for i, label in enumerate(table.classes)}
     return balance_classes([index[row.label] for row in table.part("train")], len(index)).to(device)
-
-
-def balance_classes(labels: list[int], classes: int) -> torch.Tensor:
-    """Return n / (c * count) for each class, `[c]`: scikit-learn's "balanced" weights."""
-    counts = torch.bincount(torch.tensor(labels), minlength=classes).float()
-    return len(labels) / (classes * counts)
