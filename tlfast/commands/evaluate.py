@@ -24,7 +24,7 @@ class EvaluateResult:
     files: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "evaluation": self.evaluation.to_dict()}
 
 
 def evaluate_run(run: Run, split: str = "valid", data: str = "", on_event: OnEvent = ignore_event) -> EvaluateResult:

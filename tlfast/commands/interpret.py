@@ -114,4 +114,4 @@ class InterpretResult:
     report: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "evaluation": self.evaluation.to_dict()}

@@ -232,4 +232,4 @@ class TrainResult:
     plan: list[DepthPlan] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "evaluation": self.evaluation.to_dict()}

@@ -109,7 +109,8 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Return all values as JSON types; the metrics of `others` stand beside the fields."""
         values = asdict(self)
-        return {**values, **values.pop("others")}
+        others = values.pop("others")
+        return {**values, **others}
 
 
 @dataclass(frozen=True)
