@@ -8,6 +8,7 @@ import pytest
 from tests.helpers.paths import ROOT
 from tlfast import tasks
 from tlfast.cli.formatting import list_setting_rows
+from tlfast.core.metrics import EPOCH_METRICS, FIGURE_TITLES
 from tlfast.tasks import resolve
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,6 +33,11 @@ def test_tasks_table_is_the_registry():
         assert task.licence in found[name][4]
 
 
+def test_metrics_table_is_the_declarations():
+    each_epoch = {name: "yes" if name in EPOCH_METRICS else "" for name in FIGURE_TITLES}
+    assert rows("Metrics") == [[f"`{name}`", title, each_epoch[name]] for name, title in FIGURE_TITLES.items()]
+
+
 def test_every_dependency_is_listed_with_its_reason():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
@@ -42,6 +48,27 @@ def test_every_dependency_is_listed_with_its_reason():
     assert all(len(row[1]) > 10 and row[2] for row in listed.values())
 
 
-@pytest.mark.parametrize("path", re.findall(r"\]\((?!https?://)([^)#]+)\)", README))
-def test_every_linked_file_is_there(path):
-    assert (ROOT / path).exists()
+@pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/benchmarks.md"])
+def test_every_linked_file_is_there(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    missing = [path for path in re.findall(r"\]\((?!https?://)([^)#]+)", text) if not ((ROOT / document).parent / path).exists()]
+    assert not missing
+
+
+MODULES = re.compile(
+    r"`((?:tlfast/|tests/|scripts/|cli/|commands/|training/|export/|evaluation/|inference/|models/|tasks/|data/|core/|strategies/)[\w./]+\.(?:py|html))`"
+)
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/benchmarks.md"])
+def test_every_named_module_is_there(document):
+    named = MODULES.findall((ROOT / document).read_text(encoding="utf-8"))
+    roots = (ROOT, ROOT / "tlfast", ROOT / "tlfast" / "training")
+    assert [name for name in named if not any((root / name).is_file() for root in roots)] == []
+
+
+def test_benchmarks_that_comments_refer_to_are_there():
+    sections = set(re.findall(r"^## (.+)$", (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8"), re.MULTILINE))
+    sources = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "tlfast").rglob("*.py"))]
+    named = {name for source in sources for name in re.findall(r'docs/benchmarks\.md, "([^"]+)"', source)}
+    assert named <= sections
