@@ -7,18 +7,55 @@ load("exports/fer").predict("face.jpg").label
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from .core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fastai.learner import Learner
 
+    from .core.errors import DataError, ExportError, ImageError, Interrupted, RunError, TlfastError, TrainingError, UsageError, WeightsError
     from .inference.classifier import Classifier
+    from .inference.types import Prediction
 
-__all__ = ["load"]
+    __version__: str
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime tells its maker that it is used, unless it is asked not to before it is imported
+__all__ = [
+    "Classifier",
+    "DataError",
+    "ExportError",
+    "ImageError",
+    "Interrupted",
+    "Prediction",
+    "RunError",
+    "TlfastError",
+    "TrainingError",
+    "UsageError",
+    "WeightsError",
+    "__version__",
+    "load",
+]
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # must be set before onnxruntime is imported
+
+_import_export = lazy_exports(
+    __name__,
+    {
+        "core.errors": ["DataError", "ExportError", "ImageError", "Interrupted", "RunError", "TlfastError", "TrainingError", "UsageError", "WeightsError"],
+        "inference.classifier": ["Classifier"],
+        "inference.types": ["Prediction"],
+    },
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("tlfast")
+    return _import_export(name)
 
 
 @overload
@@ -29,11 +66,19 @@ def load(reference: str | Path, out: str = ..., *, verify: bool = ..., backend: 
 def load(reference: str | Path, out: str = ..., *, verify: bool = ..., backend: Literal["fastai"], trust: bool = ...) -> Learner: ...
 
 
-def load(reference, out="exports", *, verify=True, backend="onnx", trust=False):
-    """Load a trained classifier: a run folder, `exports/<task>` (its latest run), a task's name, a run id, or a `model.onnx`.
+def load(
+    reference: str | Path, out: str = "exports", *, verify: bool = True, backend: Literal["onnx", "fastai"] = "onnx", trust: bool = False
+) -> Classifier | Learner:
+    """Load a trained classifier.
 
-    Returns a `Classifier`, which needs no torch; with `backend="fastai"` the fastai Learner. That one is a pickle, and opening it runs
-    whatever code is in it, so it needs `trust=True`. A file that is not as it was exported is refused unless `verify=False`. Raises TlfastError.
+    `reference` is a run folder, `exports/<task>` or the name of a task (its latest run), a run id, or a `model.onnx` file. `out` is the folder
+    with the runs. Files that were changed after the export are refused, unless `verify=False`.
+
+    Returns a `Classifier`, which needs no torch; with `backend="fastai"` the fastai Learner. The Learner is a pickle file, and loading it
+    executes the code inside, so it needs `trust=True`. Raises TlfastError.
+
+    >>> load("exports/fer").predict("face.jpg").label  # doctest: +SKIP
+    'happy'
     """
     from .inference.classifier import load as load_classifier
 

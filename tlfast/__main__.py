@@ -1,3 +1,5 @@
+"""`python -m tlfast`: the command line."""
+
 from .cli.app import main
 
 main()

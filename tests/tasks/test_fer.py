@@ -10,16 +10,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.helpers.files import tree
 from tests.helpers.paths import SHARED
 from tlfast.core.errors import DataError
 from tlfast.data import load_table
 from tlfast.data.sources import import_data
 from tlfast.tasks.fer import ALIASES, CLASSES, TASK
 from tlfast.tasks.resolve import resolve_settings
-
-
-def tree(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def draw(path: Path, grey: int = 0) -> None:
@@ -101,7 +98,7 @@ def test_csv_inside_a_wrapped_zip(tmp_path):
 )
 def test_csv_row_that_is_none_is_named(tmp_path, row, reason):
     source = write_csv(tmp_path / "fer2013.csv", [(0, face(0), "Training"), row])
-    with pytest.raises(DataError, match=r"^fer2013.csv line 3: not a row of fer2013.csv \(") as caught:
+    with pytest.raises(DataError, match=r"^fer2013.csv line 3 is not a row of fer2013.csv \(") as caught:
         import_data(TASK, str(source), str(tmp_path / "data"))
     assert reason in caught.value.message
     assert os.listdir(tmp_path / "data") == []
@@ -109,7 +106,7 @@ def test_csv_row_that_is_none_is_named(tmp_path, row, reason):
 
 def test_csv_row_that_is_cut_short(tmp_path):
     source = write_csv(tmp_path / "fer2013.csv", [("Training", face(0))], header="Usage,pixels,emotion")
-    with pytest.raises(DataError, match=r"^fer2013.csv line 2: not a row of fer2013.csv \("):
+    with pytest.raises(DataError, match=r"^fer2013.csv line 2 is not a row of fer2013.csv \("):
         import_data(TASK, str(source), str(tmp_path / "data"))
 
 
@@ -117,7 +114,7 @@ def test_csv_without_its_columns(tmp_path):
     source = write_csv(tmp_path / "fer2013.csv", [(0, face(0), "Training")], header="emotion,image,part")
     with pytest.raises(DataError, match=r"^fer2013.csv: no column Usage, pixels$") as caught:
         import_data(TASK, str(source), str(tmp_path / "data"))
-    assert caught.value.hint == "The original fer2013.csv has emotion, pixels and Usage"
+    assert caught.value.hint == "The original fer2013.csv has the columns emotion, pixels and Usage"
 
 
 def test_csv_that_is_not_text(tmp_path):
@@ -168,13 +165,13 @@ def test_unknown_expression(tmp_path, kaggle):
     with pytest.raises(DataError) as caught:
         import_data(TASK, str(kaggle), str(tmp_path / "data"))
     assert caught.value.message == "train/contempt is not one of the expressions: angry, disgust, fear, happy, neutral, sad, surprise"
-    assert caught.value.hint == "Train on it as a folder of your own: tlfast train FOLDER"
+    assert caught.value.hint == "Train without the task: tlfast train FOLDER"
     assert os.listdir(tmp_path / "data") == []
 
 
 def test_folder_of_something_else(tmp_path):
     draw(tmp_path / "photos" / "cat" / "1.jpg")
-    with pytest.raises(DataError, match=r"^photos: neither fer2013.csv nor a train folder in it$"):
+    with pytest.raises(DataError, match=r"^photos has neither fer2013.csv nor a folder train$"):
         import_data(TASK, str(tmp_path / "photos"), str(tmp_path / "data"))
 
 

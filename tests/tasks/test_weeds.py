@@ -115,9 +115,9 @@ def test_import_of_images_zip_with_the_labels_beside_it(tmp_path, beside):
 
 def test_import_without_label_files(tmp_path):
     write_images(tmp_path / "photos" / "images")
-    with pytest.raises(DataError, match=r"^no label files with photos: neither labels.csv nor train_subset0.csv$") as caught:
+    with pytest.raises(DataError, match=r"^no label files for photos: neither labels.csv nor train_subset0.csv$") as caught:
         import_data(TASK, str(tmp_path / "photos"), str(tmp_path / "data"))
-    assert caught.value.hint == "Put the CSV files of github.com/AlexOlsen/DeepWeeds/tree/master/labels beside it"
+    assert caught.value.hint == "Put the CSV files of github.com/AlexOlsen/DeepWeeds/tree/master/labels into the same folder"
     assert os.listdir(tmp_path / "data") == []
 
 
@@ -154,7 +154,7 @@ def test_missing_fold_files(tmp_path):
         (tmp_path / "labels" / f"{prefix}_subset3.csv").unlink()
     with pytest.raises(DataError) as caught:
         rows(tmp_path, 3)
-    assert caught.value.message == f"{tmp_path}/labels: fold 3 lacks train_subset3.csv, val_subset3.csv, test_subset3.csv"
+    assert caught.value.message == f"{tmp_path}/labels: fold 3 has no train_subset3.csv, val_subset3.csv, test_subset3.csv"
     assert caught.value.hint == "Choose another --fold, or add the file"
     assert len(by_name(tmp_path, 2)) == 54
 
@@ -177,7 +177,7 @@ def test_missing_column(deepweeds):
     write_csv(deepweeds / "labels" / "train_subset2.csv", ["Filename", "Species"], [("20170910-100300-0.jpg", "Lantana")])
     with pytest.raises(DataError, match=r"train_subset2.csv: no column Label$") as caught:
         rows(deepweeds, 2)
-    assert caught.value.hint == "DeepWeeds' label files have Filename and Label"
+    assert caught.value.hint == "The label files of DeepWeeds have the columns Filename and Label"
 
 
 def test_label_file_that_is_not_text(deepweeds):

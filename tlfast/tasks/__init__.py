@@ -1,9 +1,24 @@
-"""The known data sets, one file each, and any folder, CSV or zip of labelled images.
+"""The known data sets, one file each, and tasks for any folder, CSV or zip of labelled images.
 
-May import `data` and `core`; no torch. Read `weeds` for a task with splits of its own, then `registry` and `resolve`.
+May import `data` and `core`; no torch. Read `weeds`, a task with official splits, then `registry` and `resolve`.
 """
 
-from .folder import folder_task
-from .registry import find_task, get_task, registered_tasks, train_command
+from typing import TYPE_CHECKING
 
-__all__ = ["find_task", "folder_task", "get_task", "registered_tasks", "train_command"]
+from ..core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .folder import folder_task
+    from .registry import find_task, get_task, registered_tasks, train_command
+    from .resolve import resolve_settings
+
+__all__ = ["find_task", "folder_task", "get_task", "registered_tasks", "resolve_settings", "train_command"]
+
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "folder": ["folder_task"],
+        "registry": ["find_task", "get_task", "registered_tasks", "train_command"],
+        "resolve": ["resolve_settings"],
+    },
+)

@@ -1,6 +1,6 @@
-"""`tlfast train digits`: the 1,797 scanned digits (8x8, grey) inside scikit-learn, so that everything runs with no download.
+"""`tlfast train digits`: 1,797 scanned digits (8x8, grey) of scikit-learn, without a download.
 
-Expect on the valid part, at 64 px with the embedded EfficientNet-Lite0 and seed 0 (two CPU cores, November 2026):
+Expected on the valid split, at 64 px with the embedded EfficientNet-Lite0 and seed 0 (two CPU cores, November 2026):
 
     partial, 10 epochs   accuracy 0.972   macro F1 0.972   7 s
 
@@ -17,7 +17,7 @@ CLASSES = tuple(str(digit) for digit in range(10))
 
 
 def make(target: Path) -> None:
-    """Write scikit-learn's digits as PNG files `target/<digit>/<number>.png`."""
+    """Write the digits as PNG files `target/<digit>/<number>.png`."""
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_digits
@@ -26,13 +26,13 @@ def make(target: Path) -> None:
     for digit in CLASSES:
         (target / digit).mkdir(parents=True)
     for number, (pixels, label) in enumerate(zip(bundle.images, bundle.target, strict=True)):
-        grey = (pixels * (255 / 16)).round().astype(np.uint8)  # the scans have 17 grey levels, 0 to 16
+        grey = (pixels * (255 / 16)).round().astype(np.uint8)  # the grey levels are 0 to 16
         Image.fromarray(grey).save(target / str(label) / f"{number:04d}.png")
 
 
 TASK = Task(
     name="digits",
-    title="scanned digits inside scikit-learn (8x8 pixels)",
+    title="scanned digits of scikit-learn (8x8 pixels)",
     classes=CLASSES,
     defaults={"arch": "tf_efficientnet_lite0", "size": 64, "flip": "none", "rotate": 10.0, "colour": False},
     full={"epochs": 3},

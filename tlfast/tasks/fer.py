@@ -1,6 +1,6 @@
 """`tlfast train fer [--full]`: seven facial expressions, FER2013 (48x48 grey faces), MobileNetV2.
 
-Expect on the valid part, at 96 px with ImageNet weights and seed 0 (two CPU cores, November 2026):
+Expected on the valid split, at 96 px with ImageNet weights and seed 0 (two CPU cores, November 2026):
 
     partial, 10 epochs   accuracy 0.482   macro F1 0.464      73 s
     --depth 4, 8 epochs  accuracy 0.648   macro F1 0.610     422 s
@@ -20,51 +20,52 @@ from ..data.images import is_image_name
 from ..data.task import Source, Task
 
 CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
-CSV_EMOTIONS = dict(enumerate(("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")))  # by number, in fer2013.csv
-CSV_PARTS = {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}
-PARTS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
+CSV_EMOTIONS = dict(enumerate(("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")))  # by their number in fer2013.csv
+CSV_SPLITS = {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}
+SPLIT_FOLDERS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
 ALIASES = {
     "anger": "angry", "disgusted": "disgust", "fearful": "fear", "happiness": "happy", "sadness": "sad", "surprised": "surprise",
 }  # fmt: skip
 
+CSV_HINT = "The original fer2013.csv has the columns emotion, pixels and Usage"
+
 
 def arrange(source: Path, target: Path, beside: Path) -> None:
-    """Turn a download into `target/{train,valid,test}/<expression>/`.
+    """Convert a download to `target/{train,valid,test}/<expression>/`.
 
-    Takes the original `fer2013.csv`, a folder that holds it, or a folder of `train/`, `valid/`, `test/`. In Kaggle's folders `test` is
-    PublicTest and PrivateTest merged; the file names tell them apart, and PublicTest becomes the valid part, as in the challenge.
-    Raises DataError.
+    The source is the original `fer2013.csv`, a folder with this file, or a folder with `train/`, `valid/` and `test/`. On Kaggle, `test` holds
+    both PublicTest and PrivateTest, with file names that start so; PublicTest becomes the valid split, as in the challenge. Raises DataError.
     """
     csv_file = source if source.is_file() else next(source.rglob("fer2013.csv"), None)
     if csv_file:
         _from_csv(csv_file, target)
         return
-    root = _parts_root(source)
-    for part_folder in sorted(path for path in root.iterdir() if path.is_dir() and path.name.lower() in PARTS):
-        for class_folder in sorted(path for path in part_folder.iterdir() if path.is_dir()):
-            _copy_class(class_folder, PARTS[part_folder.name.lower()], target)
+    root = _find_root(source)
+    for split_folder in sorted(path for path in root.iterdir() if path.is_dir() and path.name.lower() in SPLIT_FOLDERS):
+        for class_folder in sorted(path for path in split_folder.iterdir() if path.is_dir()):
+            _copy_class(class_folder, SPLIT_FOLDERS[split_folder.name.lower()], target)
 
 
-def _copy_class(folder: Path, part: str, target: Path) -> None:
+def _copy_class(folder: Path, split: str, target: Path) -> None:
     label = ALIASES.get(folder.name.lower(), folder.name.lower())
     if label not in CLASSES:
         raise DataError(
             f"{folder.parent.name}/{folder.name} is not one of the expressions: " + ", ".join(CLASSES),
-            "Train on it as a folder of your own: tlfast train FOLDER",
+            "Train without the task: tlfast train FOLDER",
         )
     for image in sorted(path for path in folder.iterdir() if is_image_name(path.name)):
-        final = "valid" if part == "test" and image.name.startswith("PublicTest") else part
-        destination = target / final / label / image.name
+        image_split = "valid" if split == "test" and image.name.startswith("PublicTest") else split
+        destination = target / image_split / label / image.name
         destination.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(image, destination)
 
 
-def _parts_root(source: Path) -> Path:
-    """Find the folder that holds `train/`: the source itself, or a folder that an archive wrapped around it."""
+def _find_root(source: Path) -> Path:
+    """Return the folder with `train/`: the source, or a folder up to two levels below it, as in some archives. Raises DataError."""
     for folder in (source, *sorted(path for path in source.rglob("*") if path.is_dir() and len(path.relative_to(source).parts) <= 2)):
         if (folder / "train").is_dir():
             return folder
-    raise DataError(f"{source.name}: neither fer2013.csv nor a train folder in it", "Give fer2013.csv, or a folder or zip with train/<expression>/*.jpg")
+    raise DataError(f"{source.name} has neither fer2013.csv nor a folder train", "Give fer2013.csv, or a folder or zip with train/<expression>/*.jpg")
 
 
 def _from_csv(source: Path, target: Path) -> None:
@@ -74,11 +75,11 @@ def _from_csv(source: Path, target: Path) -> None:
             reader = csv.DictReader(file)
             missing = {"emotion", "pixels", "Usage"} - set(reader.fieldnames or ())
             if missing:
-                raise DataError(f"{source.name}: no column {', '.join(sorted(missing))}", "The original fer2013.csv has emotion, pixels and Usage")
+                raise DataError(f"{source.name}: no column {', '.join(sorted(missing))}", CSV_HINT)
             for number, row in enumerate(reader):
                 _write_csv_image(row, number, target, source)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{source.name} is not a CSV file ({error})", "The original fer2013.csv has emotion, pixels and Usage") from None
+        raise DataError(f"{source.name} is not a CSV file ({error})", CSV_HINT) from None
 
 
 def _write_csv_image(row: dict[str, str], number: int, target: Path, source: Path) -> None:
@@ -87,10 +88,10 @@ def _write_csv_image(row: dict[str, str], number: int, target: Path, source: Pat
 
     try:
         pixels = np.array(row["pixels"].split(), dtype=np.uint8).reshape(48, 48)
-        label, part = CSV_EMOTIONS[int(row["emotion"])], CSV_PARTS[row["Usage"].strip()]
+        label, split = CSV_EMOTIONS[int(row["emotion"])], CSV_SPLITS[row["Usage"].strip()]
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise DataError(f"{source.name} line {number + 2}: not a row of fer2013.csv ({error})") from None
-    destination = target / part / label / f"{row['Usage'].strip()}_{number:05d}.png"
+        raise DataError(f"{source.name} line {number + 2} is not a row of fer2013.csv ({error})", CSV_HINT) from None
+    destination = target / split / label / f"{row['Usage'].strip()}_{number:05d}.png"
     destination.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(destination)
 

@@ -1,4 +1,4 @@
-"""`tlfast train path/to/images`: any folder, zip or CSV of labelled images. Its defaults are those of `Settings`."""
+"""`tlfast train path/to/images`: any folder, zip or CSV file of labelled images, with the defaults of `Settings`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..data.task import Task
 
 
 def folder_task(path: Path) -> Task:
-    """Make the task for the user's own images; its runs lie in `exports/<name of the folder or file>`."""
+    """Return a task for images of the user. Its name is that of the folder or file; its runs are in `exports/<name>`."""
     stem = path.name if path.is_dir() else path.stem
     name = re.sub(r"[^\w.+-]+", "-", stem).strip("-.") or "images"
     return Task(name=name, title=f"images of {path}")

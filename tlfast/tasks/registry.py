@@ -1,4 +1,4 @@
-"""The tasks: one file each, discovered; and any folder, CSV or zip of labelled images."""
+"""The registered tasks, which are discovered in this package, and tasks for any path of labelled images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .folder import folder_task
 
 @lru_cache(maxsize=1)
 def registered_tasks() -> dict[str, Task]:
-    """Return every task by name: each module of this package that defines `TASK`."""
+    """Return all tasks by name. A task is a module of this package that defines `TASK`."""
     package = __package__ or ""
     modules = [import_module(f"{package}.{info.name}") for info in iter_modules(import_module(package).__path__)]
     tasks = [module.TASK for module in modules if hasattr(module, "TASK")]
@@ -27,9 +27,12 @@ def registered_tasks() -> dict[str, Task]:
 
 
 def train_command(task: str, source: str, options: Mapping[str, Any]) -> str:
-    """Return the command that trains a task with these options; None is left out.
+    """Return the command that trains a task with the given options. Options that are None are left out.
 
-    `source` is where the images are, "" for the task's own. A `depth` of "all" becomes `--full`.
+    `source` is the path of the images, "" for the default source of the task. A `depth` of "all" becomes `--full`.
+
+    >>> train_command("fer", "", {"depth": "all", "lr": None, "epochs": 3})
+    'tlfast train fer --full --epochs 3'
     """
     words = ["tlfast", "train", *([task] if task in registered_tasks() else [source])]
     words += ["--data", source] if task in registered_tasks() and source else []
@@ -44,14 +47,14 @@ def train_command(task: str, source: str, options: Mapping[str, Any]) -> str:
 
 
 def get_task(name: str) -> Task:
-    """Return the task of that name. Raises UsageError with the nearest name."""
+    """Return a task by name. Raises UsageError with the closest name as hint."""
     if name not in registered_tasks():
         raise UsageError(f"unknown task '{name}'", suggest_name(name, list(registered_tasks())) or "Tasks: " + ", ".join(registered_tasks()))
     return registered_tasks()[name]
 
 
 def find_task(name: str) -> tuple[Task, str]:
-    """Return the task of that name and "", or the task made for a path and that path. Raises UsageError for anything else."""
+    """Return (task, "") for the name of a task, or (task, absolute path) for a path of images. Raises UsageError for anything else."""
     if name in registered_tasks():
         return registered_tasks()[name], ""
     if Path(name).expanduser().exists():

@@ -1,4 +1,4 @@
-"""Merge declared defaults, task presets, a config file and flags into `Settings`."""
+"""Settings of a run from declared defaults, task presets, a config file and flags."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from ..data.task import Task
 
 
 def resolve_settings(task: Task, strategy: str | None, flags: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Settings:
-    """Merge declaration < task < task's preset for the strategy < config file < flags, and check every value.
+    """Merge and check all values. Increasing priority: declared defaults, task, task presets of the strategy, config file, flags.
 
-    `flags` holds only what was typed. `--depth` is one scale with the strategies at its ends. Raises UsageError naming the flag.
+    `flags` holds only the given flags. `--depth` and `--minutes` imply a strategy: 0 is partial, all is full, and everything else is depth.
+    Raises UsageError with the name of the flag.
     """
     config = dict(config or {})
     config.pop("task", None)
-    if isinstance(config.get("full"), bool):  # as the flag is called
+    if isinstance(config.get("full"), bool):  # named like the flag --full
         config.setdefault("strategy", "full" if config.pop("full") else "partial")
-    configured, depth = config.pop("strategy", None), _requested_depth(flags)
+    configured_strategy, depth = config.pop("strategy", None), _requested_depth(flags)
     if strategy and depth and strategy != DEPTH_ENDS.get(depth, "depth"):
-        raise UsageError(f"--{strategy} and {'--depth' if 'depth' in flags else '--minutes'} are both given", "Leave one of them out")
+        raise UsageError(f"--{strategy} and {'--depth' if 'depth' in flags else '--minutes'} are both given", "Give only one of them")
     depth = depth or ("" if strategy in DEPTH_ENDS.values() else _requested_depth(config))
     if not strategy:
-        strategy = DEPTH_ENDS.get(depth, "depth") if depth else configured or "partial"
+        strategy = DEPTH_ENDS.get(depth, "depth") if depth else configured_strategy or "partial"
     strategy = FORMER_NAMES.get(strategy, strategy)
     if strategy not in STRATEGIES:
-        raise UsageError(f"strategy is '{strategy}'", "Use one of: " + ", ".join(STRATEGIES))
+        raise UsageError(f"unknown strategy '{strategy}' in the config file", "Use one of: " + ", ".join(STRATEGIES))
     ends = {name: end for end, name in DEPTH_ENDS.items()}
     values = {**task.defaults, **task.presets(strategy), **config, **flags, "depth": ends.get(strategy, depth or "auto")}
     settings = build_settings({"task": task.name, **values})
@@ -38,4 +39,5 @@ def resolve_settings(task: Task, strategy: str | None, flags: Mapping[str, Any],
 
 
 def _requested_depth(values: Mapping[str, Any]) -> str:
+    """Return the value of --depth, "auto" if only --minutes is given, else ""."""
     return str(values.get("depth") or ("auto" if values.get("minutes") is not None else ""))

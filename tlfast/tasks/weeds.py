@@ -1,6 +1,6 @@
 """`tlfast train weeds [--full]`: eight weeds and "Negative" in Australian rangeland, DeepWeeds (256x256 colour), ResNet50.
 
-DeepWeeds has not been measured yet. Expect on its stand-in, the 12 species of Plant Seedlings (`--data`, `--size 128`), with ImageNet
+DeepWeeds has not been measured yet. Expected on a substitute, the 12 species of Plant Seedlings (`--data`, `--size 128`), with ImageNet
 weights and seed 0 (two CPU cores, November 2026):
 
     partial, 10 epochs   mobilenetv2_100         accuracy 0.799   macro F1 0.795    59 s
@@ -24,21 +24,23 @@ from ..data.images import is_image_name
 from ..data.task import Source, Task
 from ..data.types import Row
 
-# By number, as in the label files.
+# By their number in the label files.
 CLASSES = (
     "Chinee apple", "Lantana", "Parkinsonia", "Parthenium", "Prickly acacia", "Rubber vine", "Siam weed", "Snake weed", "Negative",
 )  # fmt: skip
-PARTS = {"train": "train", "val": "valid", "test": "test"}
+SPLIT_PREFIXES = {"train": "train", "val": "valid", "test": "test"}
 GITHUB = "https://raw.githubusercontent.com/AlexOlsen/DeepWeeds/master/labels/"
-FOLD_FILES = tuple(f"{part}_subset{fold}.csv" for fold in range(5) for part in PARTS)
+FOLD_FILES = tuple(f"{prefix}_subset{fold}.csv" for fold in range(5) for prefix in SPLIT_PREFIXES)
 LABEL_FILE = re.compile(r"labels\.csv|(train|val|test)_subset[0-4]\.csv")
+
+CSV_HINT = "The label files of DeepWeeds have the columns Filename and Label"
 
 
 def rows(root: Path, fold: int | None) -> list[Row] | None:
-    """Read DeepWeeds as it is published: images beside `labels/{train,val,test}_subset{fold}.csv`, or `labels.csv` alone.
+    """Read DeepWeeds as published: images, and `labels/{train,val,test}_subset{fold}.csv` or only `labels.csv`.
 
-    The official fold is 0 where none is asked for. Without the fold files the rows have no part, and folds are drawn by shooting day.
-    Returns None where `root` holds no such label files. Raises DataError.
+    Without `fold`, the official fold 0 is read. Without the fold files, rows have no split and are grouped by the day of the photograph.
+    Returns None if `root` has no such label files. Raises DataError.
     """
     labels = next((folder for folder in (root / "labels", root) if _label_files(folder)), None)
     if labels is None:
@@ -46,30 +48,30 @@ def rows(root: Path, fold: int | None) -> list[Row] | None:
     images = root / "images" if (root / "images").is_dir() else root
     names = _species(labels / "labels.csv")
     number = fold or 0
-    folds = {part: labels / f"{prefix}_subset{number}.csv" for prefix, part in PARTS.items()}
-    present = {part: path for part, path in folds.items() if path.is_file()}
+    folds = {split: labels / f"{prefix}_subset{number}.csv" for prefix, split in SPLIT_PREFIXES.items()}
+    present = {split: path for split, path in folds.items() if path.is_file()}
     if "train" in present and "valid" in present:
-        return [row for part, path in present.items() for row in _read(path, images, names, part)]
+        return [row for split, path in present.items() for row in _read(path, images, names, split)]
     if not any((labels / name).is_file() for name in FOLD_FILES):
         return _read(labels / "labels.csv", images, names, "")
     missing = ", ".join(path.name for path in folds.values() if not path.is_file())
-    raise DataError(f"{labels}: fold {number} lacks {missing}", "Choose another --fold, or add the file")
+    raise DataError(f"{labels}: fold {number} has no {missing}", "Choose another --fold, or add the file")
 
 
 def arrange(source: Path, target: Path, beside: Path) -> None:
-    """Turn a download into `target/images/*.jpg` and `target/labels/*.csv`.
+    """Convert a download to `target/images/*.jpg` and `target/labels/*.csv`.
 
-    The label files may lie in the source, beside it, or in a folder `labels` beside it. Raises DataError.
+    The label files may be in the source, in the folder `beside`, or in its sub-folder `labels`. Raises DataError.
     """
-    found = _label_files(source, deep=True) or _label_files(beside / "labels") or _label_files(beside)
-    if not found:
+    label_files = _label_files(source, deep=True) or _label_files(beside / "labels") or _label_files(beside)
+    if not label_files:
         raise DataError(
-            f"no label files with {source.name}: neither labels.csv nor train_subset0.csv",
-            "Put the CSV files of github.com/AlexOlsen/DeepWeeds/tree/master/labels beside it",
+            f"no label files for {source.name}: neither labels.csv nor train_subset0.csv",
+            "Put the CSV files of github.com/AlexOlsen/DeepWeeds/tree/master/labels into the same folder",
         )
     (target / "images").mkdir(parents=True)
     (target / "labels").mkdir()
-    for path in found:
+    for path in label_files:
         shutil.copyfile(path, target / "labels" / path.name)
     for path in sorted(path for path in source.rglob("*") if path.is_file() and is_image_name(path.name)):
         shutil.copyfile(path, target / "images" / path.name)
@@ -81,19 +83,19 @@ def _label_files(folder: Path, deep: bool = False) -> list[Path]:
 
 
 def _read(path: Path, images: Path, names: dict[str, str], split: str) -> list[Row]:
-    found = []
+    table: list[Row] = []
     for line, record in enumerate(_records(path), start=2):
         name, number = (record["Filename"] or "").strip(), (record["Label"] or "").strip()
         if not name:
-            raise DataError(f"{path} line {line}: no file name")
+            raise DataError(f"{path} line {line}: no file name", CSV_HINT)
         if number not in names:
             raise DataError(f"{path} line {line}: label '{number}' of '{name}' is not one of {', '.join(names)}")
-        found.append(Row(str(images / name), names[number], split, _shooting_day(name)))
-    return found
+        table.append(Row(str(images / name), names[number], split, _shooting_day(name)))
+    return table
 
 
 def _species(path: Path) -> dict[str, str]:
-    """Return the class of each label number, as `labels.csv` says where it is there."""
+    """Return the class of each label number: the species in `labels.csv` if there is one, else that of `CLASSES`."""
     names = {str(number): name for number, name in enumerate(CLASSES)}
     if path.is_file():
         spelled = {"negatives": "Negative"} | {name.lower(): name for name in CLASSES}
@@ -110,14 +112,18 @@ def _records(path: Path) -> list[dict[str, str]]:
             reader = csv.DictReader(file)
             missing = {"Filename", "Label"} - set(reader.fieldnames or ())
             if missing:
-                raise DataError(f"{path}: no column {', '.join(sorted(missing))}", "DeepWeeds' label files have Filename and Label")
+                raise DataError(f"{path}: no column {', '.join(sorted(missing))}", CSV_HINT)
             return list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a CSV file ({error})", "DeepWeeds' label files have Filename and Label") from None
+        raise DataError(f"{path} is not a CSV file ({error})", CSV_HINT) from None
 
 
 def _shooting_day(name: str) -> str:
-    """Images of one day show the same plants: `20170914-100337-3.jpg` -> "20170914"."""
+    """Return the day in a file name, the group of an image, because images of one day show the same plants.
+
+    >>> _shooting_day("20170914-100337-3.jpg")
+    '20170914'
+    """
     match = re.match(r"(\d{8})-\d{6}-\d+", Path(name).name)
     return match[1] if match else ""
 

@@ -1,0 +1,108 @@
+"""The settings of a run: flags, configuration files, presets of the task."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.helpers.training import resolved
+from tlfast import tasks
+from tlfast.core import settings
+from tlfast.core.errors import UsageError
+from tlfast.tasks import resolve
+
+
+@pytest.mark.parametrize(
+    ("typed", "strategy", "depth"),
+    [
+        ({"depth": "0"}, "partial", "0"),
+        ({"depth": "3"}, "depth", "3"),
+        ({"depth": "all"}, "full", "all"),
+        ({"depth": "auto"}, "depth", "auto"),
+        ({"minutes": 3.0}, "depth", "auto"),
+        ({"minutes": 3.0, "depth": "2"}, "depth", "2"),
+        ({}, "partial", "0"),
+    ],
+)
+def test_depth_is_one_scale_with_partial_and_full_at_its_ends(typed, strategy, depth):
+    fer = tasks.get_task("fer")
+    for chosen in (resolve.resolve_settings(fer, None, typed), resolve.resolve_settings(fer, None, {}, typed)):
+        assert (chosen.strategy, chosen.depth) == (strategy, depth)
+    assert resolve.resolve_settings(fer, None, {"depth": "4"}).epochs == resolve.resolve_settings(fer, "full", {}).epochs
+
+
+def test_depth_beside_a_strategy():
+    fer = tasks.get_task("fer")
+    for typed, flag in (({"depth": "3"}, "--depth"), ({"minutes": 2.0}, "--minutes")):
+        with pytest.raises(UsageError, match=f"--full and {flag} are both given"):
+            resolve.resolve_settings(fer, "full", typed)
+    assert resolve.resolve_settings(fer, "full", {}, {"depth": "3", "minutes": 5.0}).strategy == "full"
+    for wrong in ("deep", "-1", "2.5"):
+        with pytest.raises(UsageError, match=f"--depth {wrong} must be 0, a number of stages"):
+            resolve.resolve_settings(fer, None, {"depth": wrong})
+
+
+@pytest.mark.parametrize("sizes", ["64,48", "4", "a", "16,16", "16,", "24,32"])
+def test_wrong_sizes_are_refused(folder, sizes):
+    with pytest.raises(UsageError, match="--sizes"):
+        resolved(folder, "full", sizes=sizes)
+
+
+FER = tasks.get_task("fer")
+
+
+def test_order_of_precedence():
+    own = resolve.resolve_settings(FER, None, {})
+    assert (own.size, own.bs, own.epochs) == (96, 64, 10)
+    assert resolve.resolve_settings(FER, "full", {}).epochs == 8
+    assert resolve.resolve_settings(FER, None, {}, {"size": 80}).size == 80
+    assert resolve.resolve_settings(FER, None, {"size": 72}, {"size": 80}).size == 72
+    assert resolve.resolve_settings(FER, None, {}, {"strategy": "full"}).strategy == "full"
+    assert resolve.resolve_settings(FER, "partial", {}, {"strategy": "full"}).strategy == "partial"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"size": 0}, "--size 0 must lie between 8 and 2048"),
+        ({"fold": 9}, "--fold 9 must lie between 0 and 4"),
+        ({"lr": "fast"}, "--lr fast must be auto or a number such as 1e-3"),
+        ({"lr": "-1"}, "--lr -1 must be above 0 and at most 10"),
+        ({"epochs": "three"}, "--epochs 'three' is not a whole number"),
+        ({"epochs": True}, "--epochs True is not a whole number"),
+        ({"augment": "wild"}, "--augment 'wild' is not one of: none, light, standard, strong"),
+        ({"group_by": "("}, "--group-by ( is not a regular expression"),
+        ({"valid_pct": 1.5}, "--valid-pct 1.5 must lie between 0.01 and 0.9"),
+        ({"name": "../x"}, "--name ../x must start with a letter or digit"),
+        ({"name": "latest"}, "--name latest must start with"),
+        ({"breadth": 3}, "unknown setting 'breadth'"),
+    ],
+)
+def test_wrong_values_are_named(flags, message):
+    with pytest.raises(UsageError) as error:
+        resolve.resolve_settings(FER, None, flags)
+    assert error.value.message.startswith(message)
+
+
+def test_unknown_setting_suggests_the_nearest():
+    with pytest.raises(UsageError) as error:
+        resolve.resolve_settings(FER, None, {}, {"epoch": 3})
+    assert error.value.hint == "Did you mean 'epochs'?"
+
+
+@pytest.mark.parametrize("task", tasks.registered_tasks().values(), ids=lambda task: task.name)
+@pytest.mark.parametrize("strategy", settings.STRATEGIES)
+def test_every_task_resolves(task, strategy):
+    chosen = resolve.resolve_settings(task, strategy, {})
+    assert chosen.task == task.name and chosen.strategy == strategy
+    assert chosen.full_size >= chosen.size
+    assert task.title and task.licence and len(set(task.classes)) == len(task.classes) >= 2
+
+
+def test_margin_for_the_crop():
+    weeds = resolve.resolve_settings(tasks.get_task("weeds"), None, {})
+    assert (weeds.size, weeds.full_size) == (224, 256)
+
+
+def test_a_config_file_may_call_the_strategy_as_the_flag_does():
+    assert [resolve.resolve_settings(FER, None, {}, {"full": full}).strategy for full in (True, False)] == ["full", "partial"]
+    assert resolve.resolve_settings(FER, "partial", {}, {"full": True}).strategy == "partial"
