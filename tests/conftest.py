@@ -46,6 +46,18 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return invoke
 
 
+@pytest.fixture
+def make(folder: Path, tmp_path: Path):
+    """Train a tiny network on the drawn folder: `make("full", seed=1)`."""
+    from tests.helpers.training import resolved
+    from tlfast.commands import train
+
+    def run(strategy="partial", on_event=lambda event: None, **flags):
+        return train.train_run(*resolved(folder, strategy, out=str(tmp_path / "out"), **flags), on_event)
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data and weights; the test is skipped where it is missing."""

@@ -79,7 +79,7 @@ WRONG = {
     "label missing": (["train", no_label], 1, "one.csv line 2: no label for a.png"),
     "size 0": (["train", "digits", "--size", "0"], 2, "--size 0 must lie between 8 and 2048"),
     "fold 9": (["train", "digits", "--fold", "9"], 2, "--fold 9 must lie between 0 and 4"),
-    "no such device": (["train", "digits", "--device", "mps"], 2, "--device mps: torch finds none here"),
+    "no such device": (["train", "digits", "--device", "mps"], 2, "--device mps: torch finds no such device"),
     "no such weights": (["train", "digits", "--weights", "w.pth"], 2, "--weights w.pth: no such file"),
     "no data yet": (["train", "weeds", "--weights", "none"], 1, "no images of task 'weeds' in data/weeds\n  download them: tlfast data get weeds"),
     "unknown run": (["interpret", "fer"], 1, "no run 'fer' in exports\n  Train one first: tlfast train fer"),
@@ -154,7 +154,7 @@ def test_a_run_that_cannot_be_written_to_is_one_clear_error(cli, folder, monkeyp
     monkeypatch.setattr(Path, "mkdir", refuse)
     for command in (["interpret", run], ["report", run]):
         outcome = cli(*command)
-        assert outcome.code == 1 and said in outcome.err and os.strerror(number) in outcome.err and "not expected" not in outcome.err
+        assert outcome.code == 1 and said in outcome.err and os.strerror(number) in outcome.err and "unexpected" not in outcome.err
 
 
 def test_main_hears_a_kill_as_ctrl_c(monkeypatch):

@@ -15,8 +15,7 @@ from PIL import Image, ImageEnhance
 
 from tests.helpers.command_line import TINY
 from tests.helpers.drawing import COLOURS, draw
-from tlfast.data import duplicates
-from tlfast.data.types import FINDING_KINDS, Row
+from tlfast.data.types import FINDING_KINDS
 
 
 @pytest.fixture
@@ -99,11 +98,6 @@ def test_a_page_shows_what_was_found(cli, faulty):
     assert "http" not in page.replace("http-equiv", "")
 
 
-def test_every_kind_that_can_be_found_has_a_meaning():
-    with pytest.raises(ValueError, match="ugly"):
-        duplicates.make_finding("ugly", Row("a.png", "a", "train"))
-
-
 def test_strict(cli, folder):
     assert cli("data", "check", folder, "--strict").code == 0
     shutil.copy(folder / "red/0.png", folder / "red/copy.png")
@@ -160,27 +154,6 @@ def test_a_near_copy_under_another_label_is_a_conflict(cli, tmp_path):
     assert named == {("relabelled.png", "0.png"), ("0.png", "relabelled.png")}
 
 
-def test_near_pairs_are_those_of_comparing_all_with_all():
-    rng = np.random.default_rng(1)
-    thumbnails = rng.integers(0, 256, (300, 256), np.uint8)
-    for i in range(0, 300, 7):
-        thumbnails[(i + 50) % 300] = np.clip(thumbnails[i].astype(int) + rng.integers(-6, 7, 256), 0, 255)
-    thumbnails[3] = 77
-    wanted = {
-        (i, j) for i, row in enumerate(np.corrcoef(thumbnails[[n for n in range(300) if n != 3]])) for j in np.flatnonzero(row >= duplicates.ALIKE) if i < j
-    }
-    place = [n for n in range(300) if n != 3]
-    found = {tuple(sorted(pair[:2])) for pair in duplicates._find_similar(thumbnails)}
-    assert found == {(place[i], place[j]) for i, j in wanted} and len(found) > 30
-
-
-def test_many_pairs_at_once_or_few(monkeypatch):
-    thumbnails = np.repeat(np.random.default_rng(2).integers(0, 256, (20, 256), np.uint8), 3, axis=0)
-    whole = sorted(pair[:2] for pair in duplicates._find_similar(thumbnails))
-    monkeypatch.setattr(duplicates, "AT_ONCE", 10)
-    assert sorted(pair[:2] for pair in duplicates._find_similar(thumbnails)) == whole and len(whole) == 60
-
-
 def test_groups_that_straddle(cli, folder, tmp_path):
     rows = [(f"{label}/{n}.png", label, "train" if n < 9 else "valid", f"g{n % 10}") for label in COLOURS for n in range(12)]
     with open(folder / "list.csv", "w") as file:
@@ -209,8 +182,12 @@ def test_counts_of_fer_are_those_of_an_independent_count(cli, shared):
     assert counts["constant"] == constant > 0
 
 
-def test_order_of_a_pair_names_the_image_that_judges():
-    thumbnails = np.random.default_rng(0).integers(0, 256, (1, 256), np.uint8).repeat(2, axis=0)
-    rows = [Row("a", "x", "test"), Row("b", "x", "train")]
-    (found,) = duplicates.find_near(rows, ["1", "2"], thumbnails)
-    assert (found.kind, found.path, found.other) == ("near leak", "a", "b") and found.value == pytest.approx(1.0)
+def test_data_check_names_what_cannot_be_read(cli, folder):
+    assert cli("data", "check", folder).code == 0
+    (folder / "red" / "0.png").write_text("no image")
+    draw(folder / "red" / "grey.png", (0, 0, 0), 5, size=(20, 20))
+    outcome = cli("data", "check", folder, "--json")
+    assert outcome.code == 1
+    summary = outcome.json
+    assert summary["sizes"] == {"40x32": 35, "20x20": 1} and summary["modes"] == {"RGB": 36}
+    assert [bad["reason"] for bad in summary["unreadable"]] == ["not an image that can be read"]

@@ -12,13 +12,9 @@ from safetensors.torch import save_file
 
 from tests.helpers.command_line import TINY
 from tests.helpers.drawing import draw
-from tlfast import tasks
-from tlfast.commands import compare, train
+from tlfast.commands import train
 from tlfast.core.errors import DataError
-from tlfast.evaluation import comparison
-from tlfast.evaluation.comparison import ArmDifference, ArmScore, CurvePoint
 from tlfast.models import build
-from tlfast.tasks import resolve
 from tlfast.training import features, trainer
 
 QUICK = [*TINY, "--epochs", 2, "--freeze-epochs", 1]
@@ -95,7 +91,7 @@ def test_folds_judge_every_image_once_and_share_the_backbones_pass(cli, folder, 
     found = cli("compare", folder, *QUICK, "--weights", tmp_path / "w.safetensors", "--arms", "partial", "--folds", 3, "--seeds", 2, "--json").json
     assert found["arms"][0]["images"] == 36 and found["arms"][0]["trainings"] == 6
     assert [(fold, seed) for _, _, fold, seed, _ in trainings] == [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1)]
-    assert found["arms"][0]["accuracy_sd"] is not None and "3 folds, each image judged once: 36 images, 2 seeds" in found["judged_on"]
+    assert found["arms"][0]["accuracy_sd"] is not None and "3 folds, each image evaluated once: 36 images, 2 seeds" in found["judged_on"]
     assert len(made) == 2  # views: the plain one and an augmented one, for all trainings together
 
 
@@ -107,17 +103,6 @@ def test_a_learning_curve_adds_images_and_shares_the_backbones_pass(cli, folder,
     assert [point["images"] for point in found["curve"]] == [6, 15, 30]
     assert len(made) == 2 and [share for *_, share in trainings] == [0.25, 0.5, 1.0]
     assert any(name.endswith("learning_curve.png") for name in found["files"])
-
-
-def test_a_smaller_share_is_part_of_a_larger_one(folder):
-    task = tasks.folder_task(folder)
-
-    def kept(share):
-        table = compare.load_table(task, resolve.resolve_settings(task, None, {"train_pct": share}), folder)
-        assert len(table.rows) == 36 and len(table.part("valid")) == 6
-        return {row.path for row in table.part("train")}
-
-    assert kept(0.2) < kept(0.5) < kept(1.0)
 
 
 def test_archs_and_settings_files(cli, folder, tmp_path, trainings):
@@ -151,32 +136,12 @@ def test_arms_must_be_judged_on_the_same_images(cli, folder, tmp_path):
     assert outcome.code == 2 and "the arms were judged on different images" in outcome.err
 
 
-def score(name, accuracy, seconds):
-    return ArmScore(name, {}, accuracy, (accuracy - 0.01, accuracy + 0.01), None, accuracy, (0, 1), 5000, 1, seconds, 10, 1.0, 1.0)
-
-
-def difference(first, second, gain, shown):
-    return ArmDifference(first, second, gain, (gain - 0.02, gain + 0.02), gain, (0, 1), 0.0001, 0.0002 if shown else 0.4, shown)
-
-
-def test_verdicts():
-    arms = [score("partial", 0.6, 10.0), score("full", 0.7, 55.0), score("other", 0.695, 60.0)]
-    assert comparison.write_verdict(arms[:2], [difference("full", "partial", 0.1, True)]) == (
-        "full is better than partial by 10.0 points of accuracy (95 %: 8.0 to 12.0; p < 0.001), in 5.5 times its time, on 5,000 images."
-    )
-    assert comparison.write_verdict(arms[1:], [difference("full", "other", 0.005, False)]) == (
-        "no difference shown between full and other (0.5 points of accuracy (95 %: -1.5 to 2.5; p = 0.400)), on 5,000 images."
-    )
-    both = comparison.write_verdict(arms, [difference("full", "partial", 0.1, True), difference("full", "other", 0.005, False)])
-    assert both.startswith("full is better than partial by") and "; no difference shown between full and other" in both
-    assert comparison.write_verdict(arms[:1], []).startswith("partial is right on 60.0% of 5,000 images")
-
-
-def test_where_curves_cross():
-    def points(arm, *accuracies):
-        return [CurvePoint(arm, share, 0, accuracy, (0, 1)) for share, accuracy in zip((0.05, 0.5, 1.0), accuracies, strict=True)]
-
-    (found,) = comparison.find_crossings([*points("partial", 0.5, 0.6, 0.62), *points("full", 0.4, 0.7, 0.8)])
-    assert (found.better_below, found.better_above) == ("partial", "full")
-    assert found.share == pytest.approx(0.05 * 10**0.5)  # halfway on a logarithmic scale
-    assert comparison.find_crossings([*points("a", 0.5, 0.6, 0.7), *points("b", 0.4, 0.5, 0.6)]) == []
+def test_comparing_depths(cli, folder):
+    outcome = cli("compare", folder, *TINY, "--depths", "--epochs", 1, "--freeze-epochs", 1, "--views", 1, "--json")
+    names = [arm["name"] for arm in outcome.json["arms"]]
+    assert names == ["partial", "depth 1", "depth 2", "depth 3", "depth 4", "full"]
+    with Path(outcome.json["folder"], "arms.csv").open(encoding="utf-8") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == names
+    assert any(file.endswith("seconds.png") for file in outcome.json["files"])
+    wrong = cli("compare", folder, *TINY, "--depth", 2)
+    assert wrong.code == 2 and "--arms partial,2,4,full" in wrong.err

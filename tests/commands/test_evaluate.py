@@ -33,7 +33,7 @@ def parted(tmp_path):
 def run(cli, parted):
     outcome = cli("train", parted, *TINY, "--epochs", 2, "--name", "r", "--quiet")
     assert outcome.code == 0, outcome.err
-    assert "calibration error" in outcome.out and "sure answers" in outcome.out
+    assert "calibration error" in outcome.out and "selective accuracy" in outcome.out
     return runs.find("parted")
 
 
@@ -64,7 +64,7 @@ def test_the_valid_part_is_judged_as_the_training_judged_it(run, cli):
     assert outcome.json["evaluation"] == json.loads((run.folder / "metrics.json").read_text())
     assert "test_looks" not in runs.find("parted", verified=True).manifest
     shown = cli("evaluate", "parted").out
-    for word in ("balanced accuracy", "Cohen's kappa", "Brier score", "ROC AUC", "before temperature", " to "):
+    for word in ("balanced accuracy", "Cohen's kappa", "Brier score", "ROC AUC", "at temperature 1", " to "):
         assert word in shown
 
 

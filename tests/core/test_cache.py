@@ -23,7 +23,7 @@ def test_a_run_leaves_entries_and_clearing_them_is_harmless(cli, folder):
     assert {entry["kind"] for entry in listed} >= {"stores", "features"} and all(entry["bytes"] > 0 for entry in listed)
     cleared = cli("cache", "clear", "--json").json
     assert {entry["folder"] for entry in cleared} == {entry["folder"] for entry in listed}
-    assert cli("cache", "list").out.strip() == "kept: 0 of 0.0 MB" and not cache.list_entries()
+    assert cli("cache", "list").out.strip() == "cached: 0 entries, 0.0 MB" and not cache.list_entries()
     assert cli("train", folder, *TINY, "--epochs", 1, "--name", "b", "--quiet").code == 0
 
 
@@ -31,7 +31,7 @@ def test_only_a_kind_or_what_is_old(cli):
     old, new, other = kept(age=10 * 86_400), kept("b" * 24), kept("c" * 24, "features", age=10 * 86_400)
     assert [entry["folder"] for entry in cli("cache", "clear", "--days", 5, "--kind", "stores", "--json").json] == [str(old)]
     assert not old.exists() and new.is_dir() and other.is_dir()
-    assert "removed: 2 of" in cli("cache", "clear").out
+    assert "removed: 2 entries" in cli("cache", "clear").out
     assert not new.exists() and not other.exists()
 
 
@@ -58,3 +58,23 @@ def test_what_a_killed_command_left_goes_after_a_day(cli):
     for path in (left / "half", left):
         os.utime(path, (path.stat().st_atime - 2 * 86_400,) * 2)
     assert len(cli("cache", "clear", "--json").json) == 1 and not left.exists()
+
+
+def test_of_two_makers_the_first_is_kept(cache_folder):
+    with cache.write_entry("stores", "x") as (mine, _):
+        (mine / "file").write_text("mine")
+        with cache.write_entry("stores", "x") as (theirs, _):
+            (theirs / "file").write_text("theirs")
+    folder, about = cache.find("stores", "x")
+    assert (folder / "file").read_text() == "theirs" and about["files"] == {"file": 6}
+    assert [path.name for path in (cache_folder / "stores").iterdir()] == ["x"]
+
+
+def test_facts_are_asked_for_once(cache_folder):
+    asked = []
+
+    def make():
+        asked.append(1)
+        return {"answer": 42}
+
+    assert [cache.get_or_compute("facts", "x", make)["answer"] for _ in range(3)] == [42] * 3 and len(asked) == 1

@@ -139,16 +139,6 @@ def test_nothing_half_made_is_found(cache_folder):
     assert cache.find("stores", "x") is None and not list((cache_folder / "stores").iterdir())
 
 
-def test_of_two_makers_the_first_is_kept(cache_folder):
-    with cache.write_entry("stores", "x") as (mine, _):
-        (mine / "file").write_text("mine")
-        with cache.write_entry("stores", "x") as (theirs, _):
-            (theirs / "file").write_text("theirs")
-    folder, about = cache.find("stores", "x")
-    assert (folder / "file").read_text() == "theirs" and about["files"] == {"file": 6}
-    assert [path.name for path in (cache_folder / "stores").iterdir()] == ["x"]
-
-
 def test_missing_files_are_named_like_other_unreadable_ones(tmp_path):
     for i in range(40):
         draw(tmp_path / "ab"[i % 2] / f"{i:02}.png", (250, 0, 0), i)
@@ -157,16 +147,6 @@ def test_missing_files_are_named_like_other_unreadable_ones(tmp_path):
     table, kept = opened(tmp_path / "images.csv")
     assert [(bad.path, bad.reason) for bad in table.unreadable] == [(str(tmp_path / "a" / "none.png"), "cannot be read (No such file or directory)")]
     assert len(kept.pixels) == 40
-
-
-def test_facts_are_asked_for_once(cache_folder):
-    asked = []
-
-    def make():
-        asked.append(1)
-        return {"answer": 42}
-
-    assert [cache.get_or_compute("facts", "x", make)["answer"] for _ in range(3)] == [42] * 3 and len(asked) == 1
 
 
 @pytest.mark.parametrize("place", ["ram", "disk"])

@@ -2,49 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import settings as effort
-from hypothesis import strategies as st
-from scipy.stats import norm
-from sklearn import metrics as skm
 
 from tlfast.core.metrics import compute_metrics
-from tlfast.evaluation import bootstrap, significance
-
-
-@st.composite
-def cases(draw):
-    classes = draw(st.integers(2, 6))
-    index = st.integers(0, classes - 1)
-    pairs = draw(st.lists(st.tuples(index, index), min_size=2, max_size=60))
-    return classes, *map(np.array, zip(*pairs, strict=True))
-
-
-@given(cases())
-@effort(max_examples=1000, deadline=None)
-@pytest.mark.filterwarnings("ignore")  # scikit-learn warns of classes without predictions
-def test_figures_are_scikit_learns(case):
-    classes, labels, predicted = case
-    found = compute_metrics(skm.confusion_matrix(labels, predicted, labels=range(classes)))
-    assert found["accuracy"] == pytest.approx(skm.accuracy_score(labels, predicted))
-    assert found["balanced_accuracy"] == pytest.approx(skm.balanced_accuracy_score(labels, predicted))
-    macro = skm.precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
-    assert [found[f"macro_{name}"] for name in ("precision", "recall", "f1")] == pytest.approx(macro[:3])
-    assert found["mcc"] == pytest.approx(skm.matthews_corrcoef(labels, predicted))
-    kappa = skm.cohen_kappa_score(labels, predicted)
-    assert found["kappa"] == pytest.approx(0.0 if np.isnan(kappa) else kappa)
-
-
-def test_figures_of_many_matrices_at_once():
-    matrices = np.random.default_rng(0).integers(0, 9, (2, 5, 4, 4))
-    together = compute_metrics(matrices)
-    for name, values in together.items():
-        assert values.shape == (2, 5)
-        assert values[1, 3] == pytest.approx(compute_metrics(matrices[1, 3])[name])
+from tlfast.evaluation import bootstrap
 
 
 def drawn(rng, counts, confusion):
@@ -52,6 +14,7 @@ def drawn(rng, counts, confusion):
 
 
 TRUTH = np.array([[0.85, 0.10, 0.05], [0.20, 0.70, 0.10], [0.25, 0.25, 0.50]])
+
 COUNTS = np.array([150, 100, 50])
 
 
@@ -103,39 +66,6 @@ def test_accuracy_has_the_same_interval_from_its_matrix_and_from_its_images():
     labels = np.repeat([0, 1], [100, 200])
     right = np.concatenate([np.arange(100) < 80, np.arange(200) < 170]).astype(float)
     assert bootstrap.bootstrap_intervals(confusion)["accuracy"] == pytest.approx(bootstrap.mean_interval(right, labels), abs=0.007)
-
-
-def test_mcnemar_by_hand():
-    first = np.array([True] * 8 + [False] * 2 + [True] * 50)
-    second = np.array([False] * 8 + [True] * 2 + [True] * 50)
-    # 10 images on which one is right only, 8 of them the first's: two-sided 2 * (C(10,0) + C(10,1) + C(10,2)) / 2^10
-    assert significance.mcnemar_test(first[None], second[None]) == pytest.approx(2 * (1 + 10 + 45) / 1024)
-    assert significance.mcnemar_test(first[None], first[None]) == 1.0
-
-
-def test_mcnemar_of_several_trainings_is_the_paired_permutation_test():
-    rng = np.random.default_rng(3)
-    easy = rng.random(9)
-    first, second = rng.random((3, 9)) < easy + 0.2, rng.random((3, 9)) < easy - 0.1
-    gains = first.sum(axis=0) - second.sum(axis=0)
-    drawn = [abs((gains * signs).sum()) >= abs(gains.sum()) for signs in itertools.product((1, -1), repeat=9)]
-    assert 0.0 < np.mean(drawn) < 0.9, "or it tells nothing apart"
-    assert significance.mcnemar_test(first, second) == pytest.approx(np.mean(drawn))
-    assert significance.mcnemar_test(np.repeat(first[:1], 3, axis=0), np.repeat(second[:1], 3, axis=0)) == pytest.approx(
-        significance.mcnemar_test(first[:1], second[:1])
-    )
-
-
-def test_mcnemar_of_many_images():
-    rng = np.random.default_rng(0)
-    first, second = rng.random((3, 50_000)) < 0.8, rng.random((3, 50_000)) < 0.8
-    z = (gains := first.sum(axis=0) - second.sum(axis=0)).sum() / np.sqrt((gains**2).sum())
-    assert significance.mcnemar_test(first, second) == pytest.approx(2 * norm.sf(abs(z)), abs=0.005)
-
-
-def test_holm_by_hand():
-    assert significance.holm_correction([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert significance.holm_correction([0.6, 0.9]) == [1.0, 1.0]
 
 
 def test_one_answer_to_all_is_no_certainty():

@@ -12,19 +12,18 @@ from PIL import Image
 import tlfast
 from tests.helpers.command_line import TINY
 from tests.helpers.drawing import draw
+from tests.helpers.models import STATS
 from tlfast import tasks
 from tlfast.core.errors import ExportError
 from tlfast.data import images
 from tlfast.data.types import Preprocessing
-from tlfast.export import metadata
 from tlfast.export import onnx as onnx_module
 from tlfast.inference import onnx_model
-from tlfast.models import build, weights
+from tlfast.models import build
 from tlfast.tasks import resolve
 
-STATS = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
-CLASSES = ("ant", "bee", "cat")
 POLICIES = [{}, {"resize": "crop"}, {"resize": "pad"}, {"crop_pct": 0.8}, {"resize": "crop", "crop_pct": 0.8}, {"resize": "pad", "crop_pct": 0.7}]
+
 SIZES = [(32, 32), (40, 40), (50, 40), (37, 61), (31, 7), (1, 1), (3, 200), (640, 480), (16, 16), (33, 32), (44, 150), (1999, 30)]
 
 
@@ -116,20 +115,3 @@ def test_a_failed_export_is_an_error_that_keeps_the_rest(cli, folder, tmp_path, 
     names = {path.name for path in (tmp_path / "exports/pictures/r").iterdir()}
     assert {"model.safetensors", "run.json", "metrics.json"} <= names and "model.onnx" not in names
     assert cli("interpret", "r", "--json").code == 0
-
-
-def test_licence_is_told_as_its_source_states_it(tmp_path):
-    from safetensors.torch import save_file
-
-    from tlfast.models.pretrained import Weights
-
-    save_file({"a": torch.zeros(1)}, tmp_path / "said.safetensors", {"license": "MIT"})
-    save_file({"a": torch.zeros(1)}, tmp_path / "silent.safetensors")
-    found = [weights.read_licence(Weights("file", "test_resnet", str(tmp_path / f"{name}.safetensors"))) for name in ("said", "silent")]
-    assert found == ["MIT", "unknown"]
-    assert "apache" in weights.read_licence(Weights("hub", "mobilenetv2_100")).lower()
-
-
-def test_portrait_needs_no_run_folder(tmp_path):
-    about = metadata.describe_model(chosen(tmp_path), CLASSES, "r", "none", "MIT")
-    assert all(isinstance(value, str) for value in about.values()) and about["licence"] == "MIT"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+from fastai.callback.core import Callback
 
 from tlfast import tasks
 from tlfast.tasks import resolve
-from tlfast.training import trainer
+from tlfast.training import planner, trainer
 
 # The smallest network that trains: settings.
 TINY = {"arch": "test_resnet", "weights": "none", "size": 32, "bs": 8, "epochs": 2, "freeze_epochs": 1, "lr": "3e-3"}
@@ -28,3 +29,46 @@ def weights_before_and_after(folder, strategy, **flags):
         after = session.learn.model.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     return changed, {f"0.{name}" for name in body.state_dict()}, {f"1.{name}" for name in head.state_dict()}
+
+
+class BatchRecorder(Callback):
+    """Notes the size of each training and validation batch, and the precision of the network's first layer."""
+
+    order = 5
+
+    def __init__(self) -> None:
+        self.sizes, self.formats, self.kinds = {True: [], False: []}, [], set()
+
+    def before_fit(self) -> None:
+        first = next(module for module in self.learn.model.modules() if isinstance(module, torch.nn.Conv2d))
+        self.hook = first.register_forward_hook(lambda module, given, output: self.noted(given[0], output))
+
+    def noted(self, x, output) -> None:
+        self.sizes[self.training].append(x.shape[-1])
+        self.formats.append(output.dtype)
+        self.kinds.add((type(x), x.is_contiguous(memory_format=torch.channels_last)))
+
+    def after_fit(self) -> None:
+        self.hook.remove()
+
+
+def watched(folder, **flags):
+    """Train; return the recorder of the batches, and the last phase."""
+    task, chosen = resolved(folder, flags.pop("strategy", "full"), **{"epochs": 3, **flags})
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        seen = BatchRecorder()
+        session.learn.add_cb(seen)
+        phases, _ = trainer.fit(session, chosen)
+    return seen, phases[-1]
+
+
+SHORT = {"epochs": 2, "freeze_epochs": 1, "onnx": False}
+
+
+def train_depth(folder, on_event=lambda event: None, **flags):
+    """Train in memory; return the network's weights and the phases."""
+    task, chosen = resolved(folder, "depth", **{**SHORT, **flags})
+    with trainer.prepare(task, chosen, on_event) as session:
+        chosen, _ = planner.settle_depth(session, chosen)
+        phases, _ = trainer.fit(session, chosen)
+        return {name: value.clone() for name, value in session.learn.model.state_dict().items()}, phases

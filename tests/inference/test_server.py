@@ -15,8 +15,8 @@ from PIL import Image
 
 from tests.helpers.serving import IMAGE, ask, serving_at
 from tlfast.core import errors
+from tlfast.inference import batching, uploads
 from tlfast.inference import server as server_module
-from tlfast.inference import uploads
 
 BOUNDARY = "frontier"
 LIMITS = uploads.Limits(body=200_000, files=4, pixels=1_000_000, seconds=1.0)
@@ -163,7 +163,7 @@ def test_a_head_that_does_not_arrive_is_not_waited_for(port, sent):
         slow = pool.submit(raw, port, sent)
         assert ask(port, "POST", "/predict", png(1), IMAGE)[0] == 200
         answer = slow.result()
-    assert answer.startswith(b"HTTP/1.1 408") and b"head of the request did not arrive within 1 seconds" in answer
+    assert answer.startswith(b"HTTP/1.1 408") and b"the request headers did not arrive within 1 seconds" in answer
 
 
 def test_a_head_without_an_end_is_cut_off(port):
@@ -223,7 +223,7 @@ def test_a_token(classifier):
         assert ask(port, "POST", "/predict", png(), {**IMAGE, "Authorization": "Bearer wörd".encode()})[0] == 200
 
 
-@pytest.mark.parametrize(("limits", "wanted"), [({"requests": 2}, 503), ({"from_one": 2}, 429)])
+@pytest.mark.parametrize(("limits", "wanted"), [({"requests": 2}, 503), ({"per_client": 2}, 429)])
 def test_too_many_at_once_are_refused_and_later_ones_served(classifier, limits, wanted):
     with serving_at(classifier, limits=uploads.Limits(seconds=1.5, **limits)) as (port, _), ThreadPoolExecutor(2) as pool:
         head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nabc"
@@ -237,14 +237,14 @@ def test_too_many_at_once_are_refused_and_later_ones_served(classifier, limits, 
 
 def test_stopping_finishes_what_has_begun(classifier, monkeypatch):
     begun = threading.Event()
-    probabilities = server_module._to_probabilities
+    predict_batch = batching._predict_batch
 
     def slowly(*arguments):
         begun.set()
         time.sleep(0.7)
-        return probabilities(*arguments)
+        return predict_batch(*arguments)
 
-    monkeypatch.setattr(server_module, "_to_probabilities", slowly)
+    monkeypatch.setattr(batching, "_predict_batch", slowly)
     with serving_at(classifier) as (port, server), ThreadPoolExecutor(1) as pool:
         answer = pool.submit(ask, port, "POST", "/predict", png(), IMAGE)
         assert begun.wait(5)

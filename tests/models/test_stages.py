@@ -57,14 +57,14 @@ def test_a_network_that_does_not_say_its_stages(monkeypatch):
     monkeypatch.delattr(ResNet, "group_matcher")
     assert stages.list_stages(body_of("test_resnet"), "test_resnet") == ["layer1", "layer2", "layer3", "layer4"], "as feature_info names them"
     monkeypatch.setattr(ResNet, "feature_info", property(lambda self: [], lambda self, value: None), raising=False)
-    with pytest.raises(UsageError, match="test_resnet does not say what its stages are") as caught:
+    with pytest.raises(UsageError, match="test_resnet does not declare its stages") as caught:
         stages.list_stages(body_of("test_resnet"), "test_resnet")
     assert "--partial" in caught.value.hint
 
 
 def test_branches_that_cross_the_boundary_are_refused():
     body = timm.create_model("crossvit_tiny_240", num_classes=0, img_size=64)
-    with pytest.raises(UsageError, match="--depth 1: crossvit_tiny_240 cannot be divided there"):
+    with pytest.raises(UsageError, match="--depth 1: crossvit_tiny_240 cannot be split at this stage"):
         stages.split_at(body, "crossvit_tiny_240", 1, 64)
 
 
@@ -84,5 +84,5 @@ def test_a_network_of_which_more_than_one_value_would_cross():
     body = Skipping()
     assert stages.list_stages(body, "skipping") == ["first", "second"]
     stages.split_at(body, "skipping", 2, 8)
-    with pytest.raises(UsageError, match="--depth 1: skipping cannot be divided there"):
+    with pytest.raises(UsageError, match="--depth 1: skipping cannot be split at this stage"):
         stages.split_at(body, "skipping", 1, 8)

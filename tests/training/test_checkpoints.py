@@ -146,4 +146,4 @@ def test_no_room_for_a_checkpoint_is_said_and_no_end(pictures, tmp_path, monkeyp
     monkeypatch.setattr(files, "write_atomic", lambda path, fill: (full_disk if ".at-" in path.name else keep)(path, fill))
     said = []
     train_way("full", pictures, tmp_path, lambda event: said.append(getattr(event, "note", "")), lr="3e-3", checkpoint_minutes=0.0)
-    assert any("no checkpoint could be written" in note and "No space left on device" in note for note in said)
+    assert any("cannot write a checkpoint to" in note and "; training continues without it" in note and "No space left on device" in note for note in said)

@@ -6,30 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers.command_line import TINY
 from tests.helpers.interruption import train_way
-from tests.helpers.training import TINY, resolved
-from tlfast import tasks
-from tlfast.commands import train
+from tests.helpers.training import resolved
 from tlfast.core import runs
 from tlfast.core.errors import TrainingError
 from tlfast.core.events import Note
 from tlfast.export.weights import load_model
-from tlfast.tasks import resolve
 from tlfast.training import trainer
 from tlfast.training.strategies import get_strategy
-
-
-@pytest.fixture
-def make(folder, tmp_path):
-    """Train on the drawn folder with a tiny network: `make("full", seed=1)`."""
-
-    def run(strategy="partial", on_event=lambda event: None, **flags):
-        task = tasks.folder_task(folder)
-        chosen = resolve.resolve_settings(task, strategy, {**TINY, "data": str(folder), "out": str(tmp_path / "out"), **flags})
-        return train.train_run(task, chosen, on_event)
-
-    return run
 
 
 @pytest.mark.parametrize("strategy", ["partial", "full"])
@@ -64,7 +48,7 @@ def test_a_phase_must_beat_the_one_it_starts_from(folder, accuracy, kept):
         phase, _ = trainer.fit_within_memory(session, plans[1], chosen, head)
         after = session.learn.model.state_dict()
     assert (phase.best_epoch == 0) == kept == all(torch.equal(before[name], after[name]) for name in before)
-    assert any("which is kept. Try more --epochs, or a lower --lr" in event.note for event in events if isinstance(event, Note)) == kept
+    assert any("its weights are restored. Try more --epochs, or a lower --lr" in event.note for event in events if isinstance(event, Note)) == kept
 
 
 def test_out_of_memory_halves_the_batch(pictures, tmp_path, monkeypatch):
@@ -83,6 +67,6 @@ def test_out_of_memory_halves_the_batch(pictures, tmp_path, monkeypatch):
     result = train_way("full", pictures, tmp_path, lambda event: said.append(getattr(event, "note", "")), lr="3e-3", freeze_epochs=0)
     halved = [note for note in said if note.startswith("out of memory with")]
     assert [note.split()[4] for note in halved] == ["8", "4"] and len(result.phases[0].epochs) == 3
-    with pytest.raises(TrainingError, match="does not suffice for --bs 8") as caught:
+    with pytest.raises(TrainingError, match="out of memory on .* at --bs 8") as caught:
         train_way("full", pictures, tmp_path, lr="3e-3", freeze_epochs=0, auto_bs=False)
     assert "smaller --bs or --size" in caught.value.hint

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 from PIL import Image
 from pyarrow import parquet
 
@@ -20,12 +19,10 @@ from tests.helpers.drawing import COLOURS, draw
 from tlfast.core import errors, runs
 from tlfast.data import images
 from tlfast.data.types import FINDING_KINDS, Finding
-from tlfast.evaluation import cam, predictions
 from tlfast.evaluation import metrics as metrics_module
+from tlfast.evaluation import predictions
 from tlfast.evaluation.report import page as page_module
-from tlfast.evaluation.report.svg import Axis, Series, draw_chart
 from tlfast.evaluation.types import Predictions
-from tlfast.models import build
 
 NASTY = "<b>bad & 'worse'"
 
@@ -115,52 +112,6 @@ def test_a_hundred_classes_and_many_images_stay_small(reported, tmp_path, monkey
     copied = runs.Run(folder, manifest)
     (page, _) = page_module.write_report(copied, page_module.read_judged(copied, "valid"), page_module.Evidence({}, findings))
     assert 3_500_000 < page.stat().st_size < 8_000_000
-
-
-def test_charts_are_drawn_where_the_points_are():
-    drawn = draw_chart("t<", [Series("a<", [(0, 0), (10, 1)])], Axis("x<"), Axis("y"), mark=5)
-    assert "t&lt;" in drawn and "x&lt;" in drawn and "<polyline" in drawn
-    (line,) = re.findall(r'class="line c0" points="([^"]*)"', drawn)
-    assert line == "56.0,256.0 466.0,12.0"
-    assert re.findall(r'class="mark" points="([^"]*)"', drawn) == ["261.0,256.0 261.0,12.0"]
-    logarithmic = draw_chart("t", [Series("", [(1e-4, 1), (1e-2, 2), (1, 3)])], Axis("rate", logarithmic=True), Axis("y"))
-    assert re.findall(r'class="line c0" points="([^"]*)"', logarithmic) == ["56.0,256.0 261.0,134.0 466.0,12.0"]
-    assert draw_chart("flat", [Series("", [(1, 1), (2, 1)])], Axis("x"), Axis("y"))  # no division by nothing
-
-
-def test_a_network_is_seen_to_look_where_its_answer_is():
-    class Bright(torch.nn.Module):
-        """Features that are the image itself: the answer 0 is how bright it is."""
-
-        num_features = 3
-
-        def __init__(self):
-            super().__init__()
-            self.conv = torch.nn.Conv2d(3, 3, 1, bias=False)
-            torch.nn.init.eye_(self.conv.weight.data[:, :, 0, 0])
-
-        def forward(self, x):
-            return self.conv(x).mean(dim=(2, 3))
-
-    head = torch.nn.Linear(3, 2, bias=False)
-    torch.nn.init.constant_(head.weight, 1.0)
-    x = torch.zeros(1, 3, 12, 12)
-    x[:, :, 2:4, 8:10] = 1.0
-    (found,) = cam.compute_maps(torch.nn.Sequential(Bright(), head), x)
-    assert found.shape == (12, 12) and found[2:4, 8:10].min() == 1.0 and found.sum() == 4.0
-    picture = np.asarray(cam.overlay_map(Image.new("RGB", (12, 12)), found, 48), int)
-    assert picture[12, 36].sum() > picture[40, 8].sum()  # yellow there, violet elsewhere
-
-
-@pytest.mark.parametrize(("arch", "tells"), [("test_resnet", True), ("test_vit", False), ("test_convnext", True)])
-def test_maps_of_real_networks(arch, tells):
-    network = build.build_model(arch, 3, 64).eval()
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    found = cam.compute_maps(network, torch.randn(2, 3, 64, 64))
-    assert (found is not None) == tells
-    assert found is None or (found.min() >= 0 and found.max() <= 1 and found.ndim == 3)
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert not any(module._forward_hooks for module in network.modules())
 
 
 @needs_browser

@@ -91,7 +91,7 @@ def test_a_depth_that_the_backbone_has_not(cli, folder, monkeypatch):
     monkeypatch.delattr(ResNet, "group_matcher")
     monkeypatch.setattr(ResNet, "feature_info", property(lambda self: [], lambda self, value: None), raising=False)
     unsaid = cli("train", folder, *TINY, "--depth", 2)
-    assert unsaid.code == 2 and "test_resnet does not say what its stages are" in unsaid.err
+    assert unsaid.code == 2 and "test_resnet does not declare its stages" in unsaid.err
     assert not runs.list_folders("exports")
 
 

@@ -1,0 +1,222 @@
+"""tlfast train: its command, its run folder, its plan, and how it goes on after an interruption."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.command_line import TINY
+from tests.helpers.drawing import draw
+from tests.helpers.training import resolved
+from tlfast import tasks
+from tlfast.commands import train
+from tlfast.core import journal as journal_module
+from tlfast.core import runs, settings
+from tlfast.core.errors import UsageError, WeightsError
+from tlfast.core.events import Progress
+from tlfast.models import build
+from tlfast.training.callbacks import progress
+
+
+def test_unwritable_out_is_said_before_training(cli, folder, tmp_path):
+    (tmp_path / "file").touch()
+    outcome = cli("train", folder, *TINY, "--out", tmp_path / "file" / "below")
+    assert outcome.code == 1 and "cannot write to" in outcome.err and "--out" in outcome.err
+
+
+def test_dry_run_trains_nothing(cli, folder, tmp_path):
+    outcome = cli("train", folder, *TINY, "--full", "--dry-run", "--json")
+    assert outcome.code == 0
+    plan = outcome.json
+    assert plan["settings"]["strategy"] == "full" and plan["weights"] == "none (random initialisation)"
+    assert plan["data"]["counts"]["train"]["red"] == 10 and plan["parameters"] > 0
+    assert not (tmp_path / "exports").exists()
+    assert "trained parameters" in cli("train", folder, *TINY, "--dry-run").out
+
+
+def test_config_file_and_flags(cli, folder, tmp_path):
+    (tmp_path / "mine.toml").write_text('strategy = "full"\narch = "test_resnet"\nweights = "none"\nsize = 48\nepochs = 3\n')
+    plan = cli("train", folder, "--config", "mine.toml", "--epochs", 5, "--dry-run", "--json").json["settings"]
+    assert (plan["strategy"], plan["size"], plan["epochs"]) == ("full", 48, 5)
+
+
+def test_train_then_list(cli, folder):
+    outcome = cli("train", folder, *TINY, "--epochs", 1, "--json", "--name", "mine")
+    assert outcome.code == 0 and outcome.json["run"] == "mine"
+    listed = cli("runs", "--json").json
+    assert [(row["run"], row["task"], row["accuracy"]) for row in listed] == [("mine", "pictures", outcome.json["evaluation"]["accuracy"])]
+    again = cli("train", folder, *TINY, "--name", "mine")
+    assert again.code == 2 and "a run named 'mine' exists already" in again.err
+
+
+def test_deepweeds_shaped_folder_trains_a_resnet50_on_the_official_fold(cli, tmp_path):
+    """The whole command of the study, on drawn images: nine classes, five folds of 27 train, 9 val and 9 test images."""
+    root = tmp_path / "deepweeds"
+    parts = {"train": range(3), "val": range(3, 4), "test": range(4, 5)}
+    (root / "labels").mkdir(parents=True)
+    names = {}
+    for label in range(9):
+        for n in range(5):
+            names[label, n] = f"201709{10 + n}-10{label:02d}00-{n}.jpg"
+            draw(root / "images" / names[label, n], (25 * label, 200, 255 - 25 * label), n)
+    for fold in range(5):
+        for part, numbers in parts.items():
+            lines = [f"{names[label, (n + fold) % 5]},{label}" for label in range(9) for n in numbers]
+            (root / "labels" / f"{part}_subset{fold}.csv").write_text("\n".join(["Filename,Label", *lines]) + "\n")
+    typed = ["train", "weeds", "--full", "--weights", "none", "--limit", 200, "--epochs", 1, "--size", 64, "--fold", 2, "--data", root]
+    outcome = cli(*typed, "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["data"]["classes"] == list(tasks.get_task("weeds").classes)
+    used = {"train": set(), "valid": set(), "test": set()}
+    for row in csv.DictReader((Path(outcome.json["folder"]) / "images.csv").read_text().splitlines()):
+        used[row["split"]].add(Path(row["path"]).name)
+    for part, split in (("train", "train"), ("val", "valid"), ("test", "test")):
+        official = list(csv.DictReader((root / "labels" / f"{part}_subset2.csv").read_text().splitlines()))
+        assert used[split] == {row["Filename"] for row in official}
+    answer = cli("interpret", "weeds", "--json", "--k", 9, "--split", "test").json
+    assert {Path(item["path"]).name for item in answer["top_losses"]} == used["test"]
+
+
+def test_skipped_images_are_named(cli, folder):
+    (folder / "red" / "0.png").write_text("no image")
+    outcome = cli("train", folder, *TINY, "--epochs", 1)
+    assert outcome.code == 0 and f"skipped {folder / 'red' / '0.png'}: not an image that can be read" in outcome.err
+
+
+@pytest.mark.parametrize(("deep", "last"), [(["--full"], "all layers"), (["--depth", 2], "upper stages")])
+def test_lr_find_draws_a_curve_for_each_phase(cli, folder, tmp_path, deep, last):
+    tiny = [part for part in TINY if part not in ("--lr", "3e-3")]
+    outcome = cli("lr-find", folder, *tiny, *deep, "--json")
+    assert outcome.code == 0, outcome.err
+    assert list(outcome.json) == ["head", last]
+    assert all((tmp_path / found["picture"]).stat().st_size > 5000 and found["suggestion"] > 0 for found in outcome.json.values())
+    assert list(cli("lr-find", folder, *TINY, "--json").json) == ["head"]  # a rate that was typed does not stop the search
+
+
+@pytest.fixture
+def stopped(cli, pictures, monkeypatch):
+    """A training by command that was stopped in its second epoch."""
+    watch = progress.ProgressCallback.after_batch
+
+    def stop(self):
+        watch(self)
+        if self.training and self.step == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(progress.ProgressCallback, "after_batch", stop)
+        outcome = cli("train", pictures, *TINY, "--epochs", 3, "--train-bn", "--name", "mine")
+    assert outcome.code == 130
+    assert f"tlfast train {pictures} --resume mine" in outcome.err.replace("\n", " ")
+    return outcome
+
+
+@pytest.mark.parametrize("words", [["--resume"], ["--resume", "mine"], ["--resume", "--partial", "--epochs", 3, "--quiet"]])
+def test_the_command_that_goes_on(cli, pictures, stopped, words):
+    outcome = cli("train", pictures, *words, "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["run"] == "mine" and outcome.json["settings"]["train_bn"] is True
+    with open(Path(outcome.json["folder"]) / "history.csv", newline="") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+    again = cli("train", pictures, "--resume")
+    assert again.code == 2 and "no interrupted training of pictures in exports" in again.err and "Leave out --resume" in again.err
+
+
+def test_other_settings_than_it_began_with_are_refused(cli, pictures, stopped):
+    outcome = cli("train", pictures, "--epochs", 4, "--resume")
+    assert outcome.code == 2 and "--epochs 4: the interrupted training began with 3" in outcome.err
+    assert cli("train", pictures, "--full", "--resume").code == 2
+    outcome = cli("train", pictures, "--resume", "other")
+    assert outcome.code == 2 and "--resume other: no interrupted training of that name" in outcome.err and "Interrupted trainings: mine" in outcome.err
+
+
+def test_other_images_than_it_began_with_are_refused(cli, folder, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(progress.ProgressCallback, "after_train", lambda self: signal.raise_signal(signal.SIGINT))
+        assert cli("train", folder, *TINY, "--epochs", 3).code == 130
+    (folder / "red" / "0.png").unlink()
+    outcome = cli("train", folder, "--resume")
+    assert outcome.code == 1 and "the images are not those that the interrupted training began with" in outcome.err
+    assert cli("train", folder, "--resume", "--json").code == 1  # and it is still there
+    assert cli("train", folder, *TINY, "--epochs", 1).code == 0  # a training anew is none of its business
+
+
+def test_two_cannot_go_on_with_the_same(cli, pictures, stopped):
+    folder = journal_module.find("exports", "pictures", "mine")
+    with journal_module._lock(folder):
+        outcome = cli("train", pictures, "--resume")
+    assert outcome.code == 1 and "is being trained by another process" in outcome.err and folder.is_dir()
+
+
+def test_what_was_interrupted_is_told_of_and_keeps_its_name(cli, pictures, stopped):
+    refused = cli("train", pictures, *TINY, "--epochs", 1, "--name", "mine")
+    assert refused.code == 2 and "a training named 'mine' is unfinished" in refused.err and "--resume mine" in refused.err
+    other = cli("train", pictures, *TINY, "--epochs", 1)
+    assert other.code == 0 and "mine was interrupted: --resume mine goes on with it" in other.err
+    assert [journal_module.run_id_of(folder) for folder in journal_module.list_interrupted("exports", "pictures")] == ["mine"]
+    with journal_module._lock(journal_module.find("exports", "pictures", "mine")):
+        assert journal_module.list_interrupted("exports", "pictures") == []
+
+
+def test_a_training_that_fails_before_it_learned_leaves_nothing(cli, folder):
+    outcome = cli("train", folder, *TINY, "--weights", "missing.pth")
+    assert outcome.code == 1 or outcome.code == 2
+    assert not list(Path("exports").rglob("*.unfinished"))
+
+
+def test_run_folder_holds_everything(make, folder):
+    events = []
+    result = make("full", lr="auto", on_event=events.append)
+    folder_of_run = runs.find(result.folder).folder
+    names = {path.relative_to(folder_of_run).as_posix() for path in folder_of_run.rglob("*") if path.is_file()}
+    curves = {f"plots/lr-find-{phase}.{kind}" for phase in ("head", "all-layers") for kind in ("png", "json")}
+    records = {"run.json", "run.json.sha256", "images.csv", "history.csv", "metrics.json", "predictions.parquet", "plots/calibration.png"}
+    assert names == records | {"model.safetensors", "model.onnx", "learner.pkl"} | curves
+    manifest = json.loads((folder_of_run / "run.json").read_text())
+    assert manifest["classes"] == ["blue", "green", "red"]
+    assert {p["name"]: p["lr"] for p in manifest["phases"]} == {p.name: p.lr for p in result.phases}
+    assert manifest["weights"]["source"] == "none (random initialisation)" and len(manifest["weights"]["sha256"]) == 64
+    assert manifest["versions"]["fastai"] and manifest["data"]["fingerprint"]
+    history = list(csv.DictReader((folder_of_run / "history.csv").read_text().splitlines()))
+    assert [(row["phase"], row["epoch"]) for row in history] == [("head", "1"), ("all layers", "1"), ("all layers", "2")]
+    assert json.loads((folder_of_run / "metrics.json").read_text())["accuracy"] == result.evaluation.accuracy
+    assert {"storing images", "backbone: features", "head", "all layers", "evaluating"} <= {event.phase for event in events}
+    assert all(event.done <= event.total for event in events if isinstance(event, Progress))
+
+
+def test_unreachable_hub_is_said_before_training(folder, tmp_path, monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.delenv("TLFAST_WEIGHTS", raising=False)
+    monkeypatch.setattr(build, "_check_reachable", unreachable)
+    task, chosen = resolved(folder, "partial", arch="resnet18", weights="auto", out=str(tmp_path / "out"))
+    with pytest.raises(WeightsError) as error:
+        train.train_run(task, chosen)
+    assert error.value.message == "no weights for 'resnet18': the hub cannot be reached (no route to host)"
+    assert "--weights FILE" in error.value.hint and "TLFAST_WEIGHTS" in error.value.hint and "tf_efficientnet_lite0" in error.value.hint
+    assert not list((tmp_path / "out").rglob("run.json"))
+
+
+def test_plan_counts_what_trains(folder):
+    plans = {strategy: train.plan_run(*resolved(folder, strategy)) for strategy in settings.STRATEGIES}
+    head = sum(p.numel() for p in build.build_model("test_resnet", 3, 32)[1].parameters())
+    assert plans["partial"].trained_parameters == head
+    assert plans["full"].trained_parameters == plans["full"].parameters == plans["partial"].parameters > head
+
+
+def test_images_of_a_run_can_be_trained_on_again(make, folder, tmp_path):
+    first = make("partial", seed=4)
+    again = make("partial", seed=4, data=str(tmp_path / "out" / "pictures" / first.run / "images.csv"))
+    assert again.evaluation == first.evaluation and again.data.counts == first.data.counts
+
+
+def test_a_refused_training_leaves_nothing_behind(folder, tmp_path):
+    task, chosen = resolved(folder, "partial", out=str(tmp_path / "new" / "exports"), weights=str(tmp_path / "none.pth"))
+    with pytest.raises(UsageError):
+        train.train_run(task, chosen)
+    assert not (tmp_path / "new" / "exports").exists()

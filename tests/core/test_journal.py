@@ -1,0 +1,66 @@
+"""The journal of a training, and the name that it takes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.interruption import Killed
+from tlfast.core import journal as journal_module
+from tlfast.core.errors import RunError
+from tlfast.core.journal import Journal
+
+
+def test_a_kill_while_a_name_is_taken_leaves_no_name(tmp_path, monkeypatch):
+    def kill(*args):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Path, "rename", kill)
+        patch.setattr(journal_module.shutil, "rmtree", lambda *args, **options: None)
+        with journal_module.open_journal(str(tmp_path), "a", "mine", {}):
+            pass
+    (left,) = (tmp_path / "a").iterdir()
+    assert left.suffix == journal_module.CLAIM
+    journal_module.check_free(str(tmp_path), "a", "mine")
+    with journal_module.open_journal(str(tmp_path), "a", "mine", {}) as journal:
+        assert journal.run_id == "mine" and left.exists()  # another may be about to take its name
+    os.utime(left, (0, 0))
+    with journal_module.open_journal(str(tmp_path), "a", "mine", {}), journal_module.open_journal(str(tmp_path), "a", "mine", {}) as second:
+        assert second.run_id == "mine-2" and not left.exists()
+    assert not any((tmp_path / "a").iterdir())
+
+
+def test_a_name_is_taken_from_the_beginning(tmp_path):
+    with journal_module.open_journal(str(tmp_path), "t", "a", {}) as first, journal_module.open_journal(str(tmp_path), "t", "a", {}) as second:
+        assert (first.run_id, second.run_id) == ("a", "a-2")
+    assert list((tmp_path / "t").iterdir()) == []
+
+
+def test_a_journal_says_a_thing_once(tmp_path):
+    journal = Journal(tmp_path)
+    assert journal.once("a", lambda: [1]) == [1] and journal.once("a", lambda: [2]) == [1]
+    assert json.loads((tmp_path / "journal.json").read_text())["a"] == [1]
+    assert Journal().once("a", lambda: 3) == 3
+
+
+def test_the_file_keeps_its_keys_and_others_are_read_again(tmp_path):
+    journal = Journal(tmp_path, journal_module.Facts(settings={"task": "t"}))
+    journal.facts.halvings += 1
+    for name, value in {"epochs": 7, "precision": "off", "images": "", "rates of head": {"suggestion": 0.1}}.items():
+        assert journal.once(name, lambda value=value: value) == value and journal.once(name, lambda: "other") == value
+    values = json.loads((tmp_path / "journal.json").read_text())
+    assert values.pop("seconds") > 0
+    assert values == {"settings": {"task": "t"}, "halvings": 1, "epochs": 7, "precision": "off", "images": "", "rates of head": {"suggestion": 0.1}}
+    facts = journal_module.read(tmp_path)
+    assert (facts.halvings, facts.epochs, facts.others) == (1, 7, {"rates of head": {"suggestion": 0.1}})
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3"])
+def test_a_damaged_journal_is_named(tmp_path, text):
+    (tmp_path / "journal.json").write_text(text)
+    with pytest.raises(RunError, match="is damaged"):
+        journal_module.read(tmp_path)

@@ -1,0 +1,46 @@
+"""Class activation maps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tlfast.evaluation import cam
+from tlfast.models import build
+
+
+def test_a_network_is_seen_to_look_where_its_answer_is():
+    class Bright(torch.nn.Module):
+        """Features that are the image itself: the answer 0 is how bright it is."""
+
+        num_features = 3
+
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 3, 1, bias=False)
+            torch.nn.init.eye_(self.conv.weight.data[:, :, 0, 0])
+
+        def forward(self, x):
+            return self.conv(x).mean(dim=(2, 3))
+
+    head = torch.nn.Linear(3, 2, bias=False)
+    torch.nn.init.constant_(head.weight, 1.0)
+    x = torch.zeros(1, 3, 12, 12)
+    x[:, :, 2:4, 8:10] = 1.0
+    (found,) = cam.compute_maps(torch.nn.Sequential(Bright(), head), x)
+    assert found.shape == (12, 12) and found[2:4, 8:10].min() == 1.0 and found.sum() == 4.0
+    picture = np.asarray(cam.overlay_map(Image.new("RGB", (12, 12)), found, 48), int)
+    assert picture[12, 36].sum() > picture[40, 8].sum()  # yellow there, violet elsewhere
+
+
+@pytest.mark.parametrize(("arch", "tells"), [("test_resnet", True), ("test_vit", False), ("test_convnext", True)])
+def test_maps_of_real_networks(arch, tells):
+    network = build.build_model(arch, 3, 64).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    found = cam.compute_maps(network, torch.randn(2, 3, 64, 64))
+    assert (found is not None) == tells
+    assert found is None or (found.min() >= 0 and found.max() <= 1 and found.ndim == 3)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert not any(module._forward_hooks for module in network.modules())

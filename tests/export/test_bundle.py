@@ -1,0 +1,37 @@
+"""Bundles."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+import tlfast
+
+WITHOUT_TLFAST = "import sys, runpy; sys.modules['tlfast'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
+
+
+@pytest.mark.parametrize("target", ["bundle", "bundle.zip"])
+def test_a_bundle_needs_no_tlfast(run, cli, folder, tmp_path, target):
+    outcome = cli("export", "r", "--to", target)
+    assert outcome.code == 0 and f"bundle: {target}" in outcome.out
+    place = tmp_path / "bundle"
+    if target.endswith(".zip"):
+        zipfile.ZipFile(target).extractall(place)
+    assert {path.name for path in place.iterdir()} == {"model.onnx", "README.md", "example.py", "SHA256SUMS"}
+    for line in (place / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split()
+        assert hashlib.sha256((place / name).read_bytes()).hexdigest() == digest
+    picture = folder / "red" / "1.png"
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TLFAST, "example.py", picture], cwd=place, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answers = [line.split() for line in done.stdout.splitlines()]
+    ours = tlfast.load("r").predict(picture)
+    assert [name for _, name in answers] == list(ours.probabilities) and answers[0][0] == f"{ours.probability:.2%}"
+    assert f"Accuracy {json.loads((run.folder / 'metrics.json').read_text())['accuracy']:.4f}" in (place / "README.md").read_text()
+    refused = cli("export", "r", "--to", target)
+    assert refused.code == 2 and "it exists already" in refused.err

@@ -1,0 +1,68 @@
+"""learner.pkl: what plain fastai makes of it, and that it is never opened unasked."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import tlfast
+from tests.helpers.drawing import draw
+from tests.helpers.models import CLASSES
+from tlfast.core import runs
+from tlfast.core.errors import RunError, UsageError
+from tlfast.export import weights
+from tlfast.inference import classifier as classifier_module
+
+# Runs where tlfast cannot be imported; prints each file's probabilities.
+PLAIN_FASTAI = r"""
+import sys, json, warnings
+warnings.simplefilter("ignore")
+sys.modules["tlfast"] = None
+from fastai.learner import load_learner
+learn = load_learner(sys.argv[1])
+answers = [learn.predict(path) for path in sys.argv[2:]]  # draws bars, without a newline
+print("\n" + json.dumps([[str(label), probabilities.tolist()] for label, _, probabilities in answers]))
+"""
+
+
+@pytest.mark.parametrize("flags", [{}, {"resize": "crop"}, {"resize": "pad"}, {"crop_pct": 0.8}, {"resize": "crop", "crop_pct": 0.8}], ids=str)
+def test_learner_opens_in_plain_fastai_and_says_the_same(saved, tmp_path, flags):
+    folder = saved(**flags)
+    pictures = [str(draw(tmp_path / f"{i}.png", (200, 90, 30), i, size)) for i, size in enumerate([(50, 40), (37, 61), (32, 32)])]
+    done = subprocess.run([sys.executable, "-c", PLAIN_FASTAI, str(folder / "learner.pkl"), *pictures], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout.strip().splitlines()[-1])
+    classifier = classifier_module.load(folder)
+    for picture, (label, probabilities) in zip(pictures, answers, strict=True):
+        ours = classifier.predict(picture)
+        assert label == ours.label
+        assert probabilities == pytest.approx([ours.probabilities[name] for name in CLASSES], abs=1e-4)
+
+
+PICKLE = b"cos\nmkdir\n(S'opened'\ntR."  # makes the folder `opened`
+
+
+def test_loading_never_opens_the_pickle(saved, monkeypatch):
+    folder = saved()
+    monkeypatch.chdir(folder)
+    (folder / "learner.pkl").write_bytes(PICKLE)
+    assert classifier_module.load(folder, verify=False).predict(np.zeros((8, 8, 3), np.uint8)).label in CLASSES
+    weights.load_model(runs.read(folder))
+    for trust in (False, True):
+        with pytest.raises(RunError, match=r"learner.pkl was changed after the export"):
+            tlfast.load(folder, backend="fastai", trust=trust)
+    with pytest.raises(UsageError, match="learner.pkl is a pickle: to open it is to run whatever code is in it"):
+        tlfast.load(folder, backend="fastai", verify=False)
+    assert not (folder / "opened").exists()
+    pickle.loads(PICKLE)  # the test itself can fail
+    assert (folder / "opened").exists()
+
+
+def test_a_trusted_learner_is_fastais(saved):
+    learn = tlfast.load(saved(), backend="fastai", trust=True)
+    assert tuple(learn.dls.vocab) == CLASSES

@@ -1,0 +1,93 @@
+"""Activations of the frozen lower stages: where they are kept, how much room they take, and how they are read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.helpers.command_line import TINY
+from tests.helpers.training import resolved, train_depth
+from tlfast.core import cache
+from tlfast.core.errors import UsageError
+from tlfast.models import build, stages
+from tlfast.training import activations, features, trainer
+
+
+@pytest.mark.parametrize("store", ["ram", "off"])
+def test_without_a_store_on_disk_the_same_is_kept_in_memory(folder, store):
+    kept, _ = train_depth(folder, depth="2", augment="none")
+    for folder_of_kind in cache.list_entries():
+        assert folder_of_kind.kind in ("stores", "features", "digests", "rooms", "timings")
+    other, _ = train_depth(folder, depth="2", augment="none", store=store)
+    assert all(torch.allclose(kept[name].float(), other[name].float(), atol=1e-5) for name in kept)
+
+
+def test_int8_takes_half_the_room(folder):
+    weights, losses, sizes = [], [], []
+    for number_format in ("fp16", "int8"):
+        network, phases = train_depth(folder, depth="2", augment="none", cache_format=number_format)
+        weights.append(network)
+        losses.append(phases[-1].epochs[-1].train_loss)
+        sizes.append(sum(entry.size for entry in cache.list_entries() if entry.kind == "features"))
+    assert 0.5 < (sizes[1] - sizes[0]) / sizes[0] < 0.6
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert not all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_views_give_way_then_stages_where_there_is_no_room(folder):
+    task, chosen = resolved(folder, "depth", depth="3", views=4)
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        body, counts = session.learn.model[0], features.count_images(session.table, chosen)
+        shapes = {d: activations.activation_shape(stages.split_at(body, chosen.arch, d, 32), 32) for d in (1, 2, 3)}
+
+        def room(depth, views):
+            return activations.activation_gigabytes(shapes[depth], sum(counts[:views]), chosen)
+
+        for wanted in ((3, 4), (3, 2), (2, 4), (2, 1)):
+            limited = replace(chosen, cache_gb=room(*wanted) * 1.0001)
+            assert activations.fit_to_disk(session, limited) == (str(wanted[0]), wanted[1]), wanted
+        with pytest.raises(UsageError, match="no room for cached activations: one view of the topmost stage takes") as caught:
+            activations.fit_to_disk(session, replace(chosen, cache_gb=room(1, 1) / 2))
+    assert "GB are available" in caught.value.message and caught.value.hint.startswith("Give more --cache-gb, or use")
+
+
+def test_less_room_is_said_before_training(cli, folder):
+    outcome = cli("train", folder, *TINY, "--depth", 3, "--epochs", 1, "--views", 4, "--cache-gb", 0.0003)
+    assert outcome.code == 0
+    assert "depth: the activations of --depth 3 with 4 views need more room than there is: using --depth" in outcome.err
+
+
+def test_what_is_read_ahead_keeps_its_order_and_its_errors():
+    assert list(activations.read_ahead(lambda i: i * i, range(7))) == [i * i for i in range(7)]
+    assert list(activations.read_ahead(lambda i: i, [])) == []
+    reader = activations.read_ahead(lambda i: 1 // (3 - i), range(7))
+    with pytest.raises(ZeroDivisionError):
+        list(reader)
+
+
+def test_an_epoch_takes_each_image_once_in_one_of_its_views():
+    part = features.SplitFeatures([np.arange(40, dtype=np.float16)[:, None] + 100 * view for view in range(3)], [np.arange(40)] * 3, torch.arange(40).repeat(3))
+    loader = activations.ActivationLoader(part, 8, True, torch.device("cpu"))
+    epochs = [torch.cat([x[:, 0] for x, _ in loader]) for _ in range(2)]
+    for taken in epochs:
+        assert sorted((taken % 100).tolist()) == list(range(40)) and len(set((taken // 100).tolist())) == 3
+    assert not torch.equal(*epochs)
+    assert all(torch.equal(x[:, 0].long() % 100, y.as_subclass(torch.Tensor)) for x, y in loader)
+
+
+def test_the_head_of_a_depth_starts_from_some_of_the_images(folder, monkeypatch):
+    monkeypatch.setattr(activations, "HEAD_IMAGES", 10)
+    task, chosen = resolved(folder, "depth", depth="2", views=2)
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        parts = stages.split_at(session.learn.model[0], chosen.arch, 2, 32)
+        kept = features.extract(parts.lower, session, chosen)
+        made = activations.compute_features(kept, parts, lambda event: None)
+        count = len(session.table.part("train"))
+        every = parts.upper(build.to_network_input(kept.train[torch.arange(count)])).detach()
+    assert len(made.train) == 10 < count and len(made.valid) == len(session.table.part("valid")) == made.cost.images - 10
+    nearest = torch.cdist(made.train[torch.arange(10)], every).min(dim=1)
+    assert nearest.values.max() < 1e-2 and len(set(nearest.indices.tolist())) > 5, "they are the plain view of images all over"
+    assert torch.equal(kept.train.labels[nearest.indices], made.train.labels)

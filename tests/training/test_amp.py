@@ -1,0 +1,44 @@
+"""Mixed precision: its choice, and its effect."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from tests.helpers.training import resolved, watched
+from tlfast.core.errors import UsageError
+from tlfast.training import amp, trainer
+
+
+def test_bf16_reaches_the_network_on_a_cpu_and_the_weights_stay_float32(folder):
+    assert set(watched(folder, amp="off")[0].formats) == {torch.float32}
+    seen, phase = watched(folder, amp="bf16")
+    assert set(seen.formats) == {torch.bfloat16} and phase.precision == "bf16"
+
+
+def test_fp16_is_refused_without_a_gpu(folder):
+    with pytest.raises(UsageError) as error:
+        watched(folder, amp="fp16", device="cpu")
+    assert error.value.message == "--amp fp16 needs a CUDA device"
+
+
+def test_the_faster_format_is_chosen_once(folder, monkeypatch):
+    timed = []
+
+    def seconds(learn, shape):
+        timed.append(shape[0])
+        return {"off": 2.0, "bf16": 1.0 if shape[0] == 8 else 1.9}
+
+    monkeypatch.setattr(amp, "_time_steps", seconds)
+    assert [watched(folder, device="cpu", bs=bs)[1].precision for bs in (8, 8, 6)] == ["bf16", "bf16", "off"] and timed == [8, 6]
+
+
+def test_timing_leaves_the_model_as_it_was(folder):
+    task, chosen = resolved(folder, "full")
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        before = copy.deepcopy(session.learn.model.state_dict())
+        assert all(seconds > 0 for seconds in amp._time_steps(session.learn, (chosen.bs, 3, chosen.size, chosen.size)).values())
+        after = session.learn.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
