@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tlfast.models import build
 from tlfast.training import learner
 

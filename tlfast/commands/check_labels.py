@@ -61,7 +61,7 @@ def find_outliers(task: Task, settings: Settings, rows: Sequence[Row], on_event:
     with trainer.prepare(task, experiments.place_on_fold(settings, FOLDS, 0), on_event) as session:
         features = extract(session.learn.model[0], session, settings)
         paths = [row.path for part in ("train", "valid") for row in session.table.part(part)]
-    vectors = np.concatenate([part.arrays[0][part.places[0]] for part in (features.train, features.valid)]).astype(np.float32)
+    vectors = np.concatenate([split.arrays[0][split.indices[0]] for split in (features.train, features.valid)]).astype(np.float32)
     if len(vectors) <= NEIGHBOURS:
         return []
     on_event(Progress("comparing images", 0, 1))

@@ -1,7 +1,6 @@
-"""The depth in between: a backbone's lower stages stay frozen and their output is kept, only what lies above is trained, on what is kept.
+"""Training of the upper stages on cached activations of the lower stages: sizes, room on the disk, loader and features.
 
-The lowest stages of a network are the dearest to run and need the least change. What they make of an image never changes while they are
-frozen, so they are run once for each augmented view; an epoch then takes one view of each image.
+The frozen lower stages run once per augmented view; their output is cached by `features.extract`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,79 +20,82 @@ from torch import nn
 from ..core import cache
 from ..core.errors import UsageError
 from ..core.events import OnEvent, Progress
-from ..core.settings import Settings
+from ..core.settings import Settings, TrainingSettings
 from ..core.system import free_disk_gib, free_memory_gib
 from ..data.store import SPARE_GIB
 from ..models.build import to_network_input
 from ..models.stages import SplitBody, list_stages, split_at
 from .feature_codec import decode, encode, row_type
-from .features import Features, Part, count_images
+from .features import Features, SplitFeatures, count_images
 from .head import FeatureLoader
+from .loaders import split_batches
 from .session import Session
 from .types import FeaturePass
 
-BATCH_FORWARD = 256  # activations a forward pass of the upper stages
-HEAD_IMAGES = 8192  # are enough for the head to start from, for what follows trains it on all: FER2013 0.648 after it, as with 28,709
+BATCH_FORWARD = 256  # activations in a forward pass of the upper stages
+HEAD_IMAGES = 8192  # most training images of the head's phase; see docs/benchmarks.md, "Head"
 READ_AHEAD = 2  # batches
 T = TypeVar("T")
 
 
 def activation_shape(parts: SplitBody, size: int) -> tuple[int, ...]:
-    """Return the shape of what the lower stages make of an image: `[c, h, w]` or `[n, d]`."""
+    """Return the shape of the lower stages' output for one image of `size` pixels: `[c, h, w]` or `[n, d]`."""
     device = next(parts.upper.parameters()).device
-    parts.lower.eval()  # or its statistics would learn from this
+    parts.lower.eval()  # so that BatchNorm statistics do not change
     with torch.inference_mode():
         return tuple(parts.lower(torch.zeros(1, 3, size, size, device=device)).shape[1:])
 
 
-def compute_features(kept: Features, parts: SplitBody, on_event: OnEvent) -> Features:
-    """Return the features that the upper stages make of the plain view of what is kept: what the head learns from before they train.
+def compute_features(activations: Features, parts: SplitBody, on_event: OnEvent) -> Features:
+    """Return features of the whole backbone, from cached activations in the plain view: input for the head's phase.
 
-    Of HEAD_IMAGES training images at most, drawn by torch's generator.
+    At most HEAD_IMAGES training images are used, drawn by torch's generator.
     """
     parts.upper.eval()
     started = time.perf_counter()
-    some = torch.randperm(len(kept.train.places[0]))[:HEAD_IMAGES].sort().values
-    train, valid = (
-        _forward_upper(parts.upper, kept.train, some, on_event),
-        _forward_upper(parts.upper, kept.valid, torch.arange(len(kept.valid.places[0])), on_event),
-    )
+    sample = torch.randperm(activations.train.images)[:HEAD_IMAGES].sort().values
+    train = _forward_upper(parts.upper, activations.train, sample, on_event)
+    valid = _forward_upper(parts.upper, activations.valid, torch.arange(activations.valid.images), on_event)
     return Features(train, valid, valid, FeaturePass(len(train) + len(valid), time.perf_counter() - started))
 
 
 @torch.inference_mode()
-def _forward_upper(upper: nn.Module, part: Part, images: torch.Tensor, on_event: OnEvent) -> Part:
-    """Return the features of some images in their plain view, which is the first: so an image's number is its row."""
-    device, count, made = next(upper.parameters()).device, len(images), []
-    for rows in images.split(BATCH_FORWARD):
-        made.append(encode(upper(to_network_input(part[rows].to(device))), "fp16"))
-        on_event(Progress("upper stages: features", min(len(made) * BATCH_FORWARD, count), count))
-    return Part([np.concatenate(made)], [np.arange(count)], part.labels[images])
+def _forward_upper(upper: nn.Module, activations: SplitFeatures, images: torch.Tensor, on_event: OnEvent) -> SplitFeatures:
+    """Return the features of some images `[m]` in the plain view. It is the first view, so image index equals item index."""
+    device, count = next(upper.parameters()).device, len(images)
+    rows: list[np.ndarray[Any, Any]] = []
+    for batch in split_batches(images, BATCH_FORWARD):
+        rows.append(encode(upper(to_network_input(activations[batch].to(device))), "fp16"))
+        on_event(Progress("upper stages: features", min(len(rows) * BATCH_FORWARD, count), count))
+    return SplitFeatures([np.concatenate(rows)], [np.arange(count)], activations.labels[images])
 
 
 class ActivationLoader(FeatureLoader):
-    """Batches of kept activations, (`[b, ...]` float32, `[b]` class index): an epoch takes each image once, in one of its views by chance."""
+    """Batches of cached activations: (`[b, ...]` float32, `[b]` class index). An epoch has each image once, in a random view."""
 
-    def __init__(self, part: Part, bs: int, shuffle: bool, device: torch.device) -> None:
-        super().__init__(part, bs, shuffle, device, count=len(part.places[0]))
+    def __init__(self, features: SplitFeatures, bs: int, shuffle: bool, device: torch.device) -> None:
+        super().__init__(features, bs, shuffle, device, count=features.images)
 
-    def create_batches(self, samps):
+    def create_batches(self, samps: Iterable[Any]) -> Iterator[tuple[torch.Tensor, TensorCategory]]:
         samples = torch.tensor(list(samps))
-        # Drawn for the whole epoch at once, so that reading ahead draws nothing.
-        views = torch.randint(len(self.part.arrays), (len(samples),))
-        chosen = (samples + views * len(self.part.places[0])).split(self.bs)
-        whole = [rows for rows in chosen if len(rows) == self.bs or not self.drop_last]
-        for rows, read in zip(whole, read_ahead(self.part.read, whole), strict=True):
-            yield to_network_input(decode(read)), TensorCategory(self.part.labels[rows])
+        # Drawn for the whole epoch at once, so that reading ahead draws no random numbers.
+        views = torch.randint(len(self.features.arrays), (len(samples),))
+        batches = split_batches(samples + views * self.features.images, self.bs)
+        batches = tuple(batch for batch in batches if len(batch) == self.bs or not self.drop_last)
+        for batch, rows in zip(batches, read_ahead(self.features.read, batches), strict=True):
+            yield to_network_input(decode(rows)), TensorCategory(self.features.labels[batch])
 
 
 def read_ahead(read: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
-    """Yield what `read` makes of each item, in order; another thread reads the next ones meanwhile.
+    """Yield `read(item)` for each item, in order; a second thread reads the next READ_AHEAD items.
 
-    It must not compute with torch: the threads that torch starts for a second thread wait actively, and take the cores from those that train.
+    `read` must not compute with torch: the threads of torch wait actively, and would compete with the training.
+
+    >>> list(read_ahead(abs, [-1, 2]))
+    [1, 2]
     """
     with ThreadPoolExecutor(1) as pool:
-        waiting: deque = deque()
+        waiting: deque[Future[T]] = deque()
         for item in items:
             waiting.append(pool.submit(read, item))
             if len(waiting) > READ_AHEAD:
@@ -103,10 +105,10 @@ def read_ahead(read: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
 
 
 def fit_to_disk(session: Session, settings: Settings) -> tuple[str, int]:
-    """Return the depth and views of the settings, or fewer views or a higher stage where what is kept would take more room than there is.
+    """Return depth and views: those of the settings, or fewer views or a smaller depth if the activations need more room than there is.
 
-    Two views are kept up as long as a higher stage allows it. What was decided once for the same images and settings stays so, for what is kept
-    takes room itself. Raises UsageError where not even one view of the highest stage has room.
+    Two views are preferred to a greater depth. The choice is cached for the same images and settings, because cached activations themselves
+    take room. Raises UsageError if the backbone has fewer stages, or if there is no room for one view of the topmost stage.
     """
     body = session.learn.model[0]
     deepest = len(list_stages(body, settings.arch))
@@ -115,32 +117,35 @@ def fit_to_disk(session: Session, settings: Settings) -> tuple[str, int]:
     shapes = {depth: activation_shape(split_at(body, settings.arch, depth, settings.size), settings.size) for depth in range(int(settings.depth), 0, -1)}
     counts = count_images(session.table, settings)
 
-    def decide() -> dict[str, Any]:
+    def choose() -> dict[str, Any]:
         room = _available_gigabytes(settings, session.on_disk)
-        for least in (min(2, settings.views), 1):
+        for fewest in (min(2, settings.views), 1):
             for depth, shape in shapes.items():
-                for views in range(settings.views, least - 1, -1):
+                for views in range(settings.views, fewest - 1, -1):
                     if activation_gigabytes(shape, sum(counts[:views]), settings) <= room:
                         return {"depth": str(depth), "views": views}
         return {}
 
     limits = {"views": settings.views, "gigabytes": settings.cache_gb, "format": settings.cache_format, "on_disk": session.on_disk}
     values = {"shapes": {depth: list(shape) for depth, shape in shapes.items()}, "counts": counts, **limits}
-    decided = cache.get_or_compute("rooms", cache.make_key(layout=2, images=session.table.fingerprint(), **values), decide)
-    if "views" not in decided:
-        room, least = _available_gigabytes(settings, session.on_disk), activation_gigabytes(shapes[1], counts[0], settings)
-        way = "Give more --cache-gb" if room == settings.cache_gb else "Free some space"
-        found = f"one view of the topmost takes {least:.2g} GB, there is room for {room:.2g}"
-        raise UsageError(f"there is no room for the activations of a single stage: {found}", f"{way}, or use --partial or --full")
-    return decided["depth"], decided["views"]
+    choice = cache.get_or_compute("rooms", cache.make_key(layout=2, images=session.table.fingerprint(), **values), choose)
+    if "views" not in choice:
+        raise _no_room(_available_gigabytes(settings, session.on_disk), activation_gigabytes(shapes[1], counts[0], settings), settings)
+    return choice["depth"], choice["views"]
 
 
-def _available_gigabytes(settings: Settings, on_disk: bool) -> float:
-    """Return the gigabytes that may be taken: of the disk, or of memory where nothing is kept on disk."""
+def _no_room(room: float, needed: float, settings: TrainingSettings) -> UsageError:
+    advice = "Give more --cache-gb" if room == settings.cache_gb else "Free some space"
+    message = f"no room for cached activations: one view of the topmost stage takes {needed:.2g} GB, {room:.2g} GB are available"
+    return UsageError(message, f"{advice}, or use --partial or --full")
+
+
+def _available_gigabytes(settings: TrainingSettings, on_disk: bool) -> float:
+    """Return the room for activations in GB, within `--cache-gb`: on the disk, or half the free memory if nothing is cached on disk."""
     free = (free_disk_gib(str(cache.find_root())) if on_disk else (free_memory_gib() or 0) / 2) - SPARE_GIB
     return min(max(free, 0.0) * 2**30 / 1e9, math.inf if settings.cache_gb is None else settings.cache_gb)
 
 
-def activation_gigabytes(shape: tuple[int, ...], images: int, settings: Settings) -> float:
-    """Return what the activations of so many images take."""
+def activation_gigabytes(shape: tuple[int, ...], images: int, settings: TrainingSettings) -> float:
+    """Return the size in GB of the activations of `images` images, each of `shape`."""
     return row_type(shape, settings.cache_format).itemsize * images / 1e9

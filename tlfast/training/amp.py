@@ -1,4 +1,4 @@
-"""The number format of a training: float32, or autocast to a shorter one where this machine is faster with it."""
+"""Precision of a training: float32, or autocast to bf16 or fp16 where it is faster."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from fastai.torch_core import to_float
 
 from ..core import cache
 from ..core.errors import UsageError
-from ..core.settings import Settings
+from ..core.settings import TrainingSettings
 from ..core.system import count_cores
 from ..models.build import to_network_input
 
 KIND = "timings"
-GAIN = 1.2  # how much faster a step must be in a shorter format to be worth its rounding: augmentation and optimizer gain nothing
-ROUNDS = 4  # the first of which is slow, for memory is allocated
+GAIN = 1.2  # smallest speed-up of a pass that is worth the rounding; see docs/benchmarks.md, "Precision"
+ROUNDS = 4  # the first is slow, because memory is allocated
 
 
-class Autocast(Callback):
-    """Runs the forward pass in bf16 on any device; fastai's MixedPrecision knows CUDA only."""
+class Autocast(Callback):  # type: ignore[misc]  # fastai is untyped
+    """Run the forward pass in bf16 on any device; fastai's MixedPrecision supports CUDA only."""
 
     order = MixedPrecision.order
 
     def before_batch(self) -> None:
         self.context = torch.autocast(self.dls.device.type, torch.bfloat16)
-        self.context.__enter__()
+        self.context.__enter__()  # type: ignore[no-untyped-call]  # untyped in torch
 
     def after_pred(self) -> None:
         self.learn.pred = to_float(self.pred)
@@ -41,8 +41,12 @@ class Autocast(Callback):
         self.context.__exit__(None, None, None)
 
 
-def choose_precision(learn: Learner, settings: Settings, shape: Sequence[int]) -> str:
-    """Return off, bf16 or fp16: what `--amp` says, else the faster on a CPU, for input of a shape, and the half-size format that a GPU has."""
+def choose_precision(learn: Learner, settings: TrainingSettings, shape: Sequence[int]) -> str:
+    """Return "off", "bf16" or "fp16" for input of `shape` (without the batch).
+
+    With `--amp auto`: the 16-bit format that a GPU supports, and on a CPU the format that is faster by measurement. Raises UsageError for fp16
+    without CUDA.
+    """
     device = learn.dls.device.type
     if settings.amp == "fp16" and device != "cuda":
         raise UsageError("--amp fp16 needs a CUDA device", "Use --amp bf16, off or auto")
@@ -53,37 +57,38 @@ def choose_precision(learn: Learner, settings: Settings, shape: Sequence[int]) -
     return _time_on_cpu(learn, settings, shape) if device == "cpu" else "off"
 
 
-def precision_callbacks(chosen: str, device: torch.device) -> list[Callback]:
-    if chosen == "off":
+def precision_callbacks(precision: str, device: torch.device) -> list[Callback]:
+    """Return the callbacks that train in a precision: none for "off"."""
+    if precision == "off":
         return []
-    return [MixedPrecision(AMPMode(chosen))] if device.type == "cuda" else [Autocast()]
+    return [MixedPrecision(AMPMode(precision))] if device.type == "cuda" else [Autocast()]
 
 
-def _time_on_cpu(learn: Learner, settings: Settings, shape: Sequence[int]) -> str:
-    """Time both formats, once for a network, size and batch: a choice that fell otherwise in the next run would change its figures."""
+def _time_on_cpu(learn: Learner, settings: TrainingSettings, shape: Sequence[int]) -> str:
+    """Time both formats and cache the choice, because another choice in the next run would change its metrics."""
     machine = [platform.machine(), platform.processor(), count_cores(), torch.__version__]
     parameters = [[name, list(p.shape)] for name, p in learn.model.named_parameters()]
     name = cache.make_key(layout=3, parameters=parameters, shape=list(shape), bs=settings.bs, machine=machine)
 
-    def timed() -> dict[str, Any]:
+    def choose() -> dict[str, Any]:
         seconds = _time_steps(learn, (settings.bs, *shape))
         return {"chosen": "bf16" if seconds["off"] > GAIN * seconds["bf16"] else "off", "seconds": seconds}
 
-    return cache.get_or_compute(KIND, name, timed)["chosen"]
+    return str(cache.get_or_compute(KIND, name, choose)["chosen"])
 
 
 def _time_steps(learn: Learner, shape: Sequence[int]) -> dict[str, float]:
-    """Return the seconds of a forward and backward pass in each format: a copy of the model on noise, in turns, the least of some."""
+    """Return the seconds of a forward and backward pass on noise `shape` in each format: the minimum of alternating rounds, on a copy of the model."""
     model = copy.deepcopy(learn.model).train()
     x = to_network_input(torch.randn(*shape))
     y = torch.zeros(len(x), dtype=torch.long)
 
-    def step(name: str) -> float:
+    def step(precision: str) -> float:
         started = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=name == "bf16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             logits = model(x)
-        torch.nn.functional.cross_entropy(logits.float(), y).backward()
+        torch.nn.functional.cross_entropy(logits.float(), y).backward()  # type: ignore[no-untyped-call]  # untyped in torch
         return time.perf_counter() - started
 
-    rounds = [{name: step(name) for name in ("off", "bf16")} for _ in range(ROUNDS)]
-    return {name: min(seconds[name] for seconds in rounds) for name in rounds[0]}
+    rounds = [{precision: step(precision) for precision in ("off", "bf16")} for _ in range(ROUNDS)]
+    return {precision: min(seconds[precision] for seconds in rounds) for precision in rounds[0]}

@@ -15,9 +15,10 @@ from ..core.settings import AugmentationSettings
 
 @dataclass(frozen=True)
 class Augmentation:
-    """All numbers of the augmentation of a training; the cache key of augmented features is made from them.
+    """All numbers of an augmentation; the cache key of augmented features contains them.
 
-    `rotate` is in degrees, `zoom` a factor, `lighting`, `warp`, `saturation` and `hue` largest changes; `erasing` is a probability.
+    `rotate` is in degrees and `zoom` is a factor, both the largest; `lighting`, `warp`, `saturation` and `hue` are the largest relative changes;
+    `erasing` is a probability.
     """
 
     rotate: float
@@ -36,32 +37,32 @@ PRESETS = {
     "standard": Augmentation(rotate=10.0, zoom=1.1, lighting=0.2, warp=0.1, saturation=0.2, hue=0.05),
     "strong": Augmentation(rotate=20.0, zoom=1.25, lighting=0.4, warp=0.2, saturation=0.4, hue=0.1, erasing=0.25),
 }
-COLOUR_PROBABILITY = 0.5  # of changing saturation, and of changing hue
+COLOUR_PROBABILITY = 0.5  # of a change of saturation, and of a change of hue
 
 
 def resolve_augmentation(settings: AugmentationSettings, grey: bool = False) -> Augmentation | None:
-    """Return the numbers that the settings stand for; None for no augmentation. Grey images have neither saturation nor hue."""
+    """Return the numbers for the settings; None without augmentation. For grey images saturation and hue are 0."""
     if settings.augment == "none":
         return None
     preset = PRESETS[settings.augment]
     rotate = preset.rotate if settings.rotate is None else settings.rotate
-    chosen = replace(preset, rotate=rotate, flip_horizontal=settings.flip != "none", flip_vertical=settings.flip == "both")
-    return chosen if settings.colour and not grey else replace(chosen, saturation=0.0, hue=0.0)
+    resolved = replace(preset, rotate=rotate, flip_horizontal=settings.flip != "none", flip_vertical=settings.flip == "both")
+    return resolved if settings.colour and not grey else replace(resolved, saturation=0.0, hue=0.0)
 
 
 def build_augmentations(settings: AugmentationSettings, grey: bool = False) -> list[Any]:
-    """Return fastai's batch transforms: geometry and light in one pass, then colour and erasing."""
-    chosen = resolve_augmentation(settings, grey)
-    if not chosen:
+    """Return fastai's batch transforms: geometry and lighting in one pass, then colour, then erasing."""
+    numbers = resolve_augmentation(settings, grey)
+    if not numbers:
         return []
-    transforms = aug_transforms(
-        do_flip=chosen.flip_horizontal,
-        flip_vert=chosen.flip_vertical,
-        max_rotate=chosen.rotate,
-        max_zoom=chosen.zoom,
-        max_lighting=chosen.lighting,
-        max_warp=chosen.warp,
+    transforms: list[Any] = aug_transforms(
+        do_flip=numbers.flip_horizontal,
+        flip_vert=numbers.flip_vertical,
+        max_rotate=numbers.rotate,
+        max_zoom=numbers.zoom,
+        max_lighting=numbers.lighting,
+        max_warp=numbers.warp,
     )
-    if chosen.saturation:
-        transforms += [Saturation(max_lighting=chosen.saturation, p=COLOUR_PROBABILITY), Hue(max_hue=chosen.hue, p=COLOUR_PROBABILITY)]
-    return transforms + ([RandomErasing(p=chosen.erasing, max_count=1)] if chosen.erasing else [])
+    if numbers.saturation:
+        transforms += [Saturation(max_lighting=numbers.saturation, p=COLOUR_PROBABILITY), Hue(max_hue=numbers.hue, p=COLOUR_PROBABILITY)]
+    return transforms + ([RandomErasing(p=numbers.erasing, max_count=1)] if numbers.erasing else [])

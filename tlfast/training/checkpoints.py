@@ -1,7 +1,7 @@
-"""States of a training on disk: after each phase, after each epoch, and in between; enough to go on as if nothing had happened.
+"""Checkpoints: finished phases, and the state within a phase. A resumed training gives the same result as one without interruption.
 
-Of a fit that is under way a checkpoint holds the model, the optimizer, all callbacks that have a state, and every random generator. Going on
-means to draw the same batches again from where the epoch began, without training on them, and to put all of that back where they end.
+A checkpoint within a phase holds the model, the optimizer, all callbacks with a state, and every random generator. Resuming draws the batches of
+the interrupted epoch again, skips those that were trained on, and then restores the state.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,41 +27,41 @@ from ..core.files import convert_write_errors
 from ..core.journal import Journal, list_states
 from .types import EpochRow, FeaturePass, Phase, RateCurve
 
-KEPT = 2  # checkpoints of a phase
-LEAST_SECONDS = 5.0  # between two: epochs of a head take less
+KEPT = 2  # newest checkpoints of a phase; the second serves if the first is damaged
+LEAST_SECONDS = 5.0  # between checkpoints after epochs: an epoch of the head takes less
 
 
 def save_phase(journal: Journal, phase: Phase, model: nn.Module, on_event: OnEvent) -> None:
-    """Keep a phase that is done, and the model as it left it; its checkpoints have served."""
-    if journal.folder and _save(journal.folder / _file_name(phase.name), {"phase": asdict(phase), "model": model.state_dict()}, phase.name, on_event):
+    """Save a finished phase and the model after it, and remove the checkpoints within it. Without a journal folder nothing is saved."""
+    if journal.folder and _write_state(journal.folder / _file_name(phase.name), {"phase": asdict(phase), "model": model.state_dict()}, phase.name, on_event):
         remove_checkpoints(journal, phase.name)
 
 
 def load_phase(journal: Journal, name: str, model: nn.Module) -> Phase | None:
-    """Return a phase that was done before the interruption, the model as it left it; None where it was not."""
-    state = _load(journal.folder / _file_name(name)) if journal.folder else None
+    """Return a phase that finished before an interruption, and load its weights into `model`; None if it did not finish."""
+    state = _read_state(journal.folder / _file_name(name)) if journal.folder else None
     if state is None:
         return None
     model.load_state_dict(state["model"])
     values = state["phase"]
-    made = {"curve": RateCurve, "features": FeaturePass}
-    nested = {key: kind(**values[key]) if values[key] else None for key, kind in made.items()}
+    types: dict[str, type[RateCurve | FeaturePass]] = {"curve": RateCurve, "features": FeaturePass}
+    nested = {key: kind(**values[key]) if values[key] else None for key, kind in types.items()}
     return Phase(**{**values, **nested, "epochs": [EpochRow(**row) for row in values["epochs"]]})
 
 
 def load_newest(journal: Journal, phase: str) -> dict[str, Any] | None:
-    """Return the last checkpoint of a phase that can be read; None where there is none."""
-    return next(filter(None, map(_load, _list_checkpoints(journal, phase))), None)
+    """Return the newest checkpoint of a phase that can be read; None without one."""
+    return next(filter(None, map(_read_state, _list_checkpoints(journal, phase))), None)
 
 
 def remove_checkpoints(journal: Journal, phase: str) -> None:
-    """Remove the checkpoints of a phase that begins anew."""
+    """Remove the checkpoints within a phase."""
     for path in _list_checkpoints(journal, phase):
         path.unlink(missing_ok=True)
 
 
 def _list_checkpoints(journal: Journal, phase: str) -> list[Path]:
-    """Return the checkpoints of a phase, the newest first; their names sort by epoch and batch."""
+    """Return the checkpoints within a phase, newest first; file names sort by epoch and batch."""
     prefix = f"{phase.replace(' ', '-')}.at-"
     return sorted((path for path in list_states(journal.folder) if path.name.startswith(prefix)), reverse=True) if journal.folder else []
 
@@ -70,28 +70,29 @@ def _file_name(phase: str) -> str:
     return f"{phase.replace(' ', '-')}.pt"
 
 
-def _save(path: Path, state: dict[str, Any], phase: str, on_event: OnEvent) -> bool:
-    """Write a state, whole or not at all; where that fails say so, for the training goes on. Returns whether it was written."""
+def _write_state(path: Path, state: dict[str, Any], phase: str, on_event: OnEvent) -> bool:
+    """Write a state atomically; report a failure as a note, because training can continue. Returns whether the file was written."""
     try:
         with convert_write_errors(path):
             files.write_atomic(path, lambda file: torch.save(state, file))
     except OSError as error:
-        on_event(Note(phase, f"no checkpoint could be written to {path.parent} ({error.strerror or error}); the training goes on"))
+        on_event(Note(phase, f"cannot write a checkpoint to {path.parent} ({error.strerror or error}); training continues without it"))
         return False
     return True
 
 
-def _load(path: Path) -> dict[str, Any] | None:
+def _read_state(path: Path) -> dict[str, Any] | None:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # there is none, or a damaged one, of which torch, zipfile and pickle complain each in its own way
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # no file, or a damaged one: torch, zipfile and pickle raise many types
         return None
+    return state
 
 
-class SkipBatches(Callback):
-    """Passes over the batches of the first epoch of a resumed fit that were trained on before; the epochs before it fastai skips itself."""
+class SkipBatches(Callback):  # type: ignore[misc]  # fastai is untyped
+    """Skip the batches of a resumed epoch that were trained on before the interruption; fastai skips whole epochs itself."""
 
-    order = -50  # before all that would do something with a batch
+    order = -50  # before callbacks that use the batch
     run_valid = False
 
     def __init__(self, start: dict[str, Any]) -> None:
@@ -102,31 +103,31 @@ class SkipBatches(Callback):
             raise CancelBatchException
 
 
-class Checkpoints(Callback):
-    """Writes checkpoints of a fit: after each epoch, every so many minutes, and before it stops where that was asked for.
+class Checkpoints(Callback):  # type: ignore[misc]  # fastai is untyped
+    """Write checkpoints of a fit: after epochs, every `minutes` minutes, and before an interruption; restore the state `start`.
 
-    Given the state of an earlier one, it puts that back where it belongs.
+    `interrupted` returns whether Ctrl-C was pressed; the fit then stops with KeyboardInterrupt after its checkpoint is written.
     """
 
-    order = 95  # after all that belong to a step
+    order = 95  # after all callbacks of a step
 
-    def __init__(self, journal: Journal, phase: str, minutes: float, asked: Callable[[], bool], on_event: OnEvent, start: dict[str, Any] | None) -> None:
-        self.journal, self.phase, self.every, self.asked, self.on_event, self.start = journal, phase, 60 * minutes, asked, on_event, start
-        self.earlier = start["seconds"] if start else 0.0  # that the fit took before it was interrupted
-        self.began = self.saved = time.perf_counter()
+    def __init__(self, journal: Journal, phase: str, minutes: float, interrupted: Callable[[], bool], on_event: OnEvent, start: dict[str, Any] | None) -> None:
+        self.journal, self.phase, self.interval, self.interrupted, self.on_event, self.start = journal, phase, 60 * minutes, interrupted, on_event, start
+        self.earlier_seconds = start["seconds"] if start else 0.0  # of this fit, before the interruption
+        self.started = self.last_saved = time.perf_counter()
 
     @property
     def seconds(self) -> float:
-        """Seconds of this fit, those before an interruption counted."""
-        return self.earlier + time.perf_counter() - self.began
+        """Seconds of this fit, including those before an interruption."""
+        return float(self.earlier_seconds + time.perf_counter() - self.started)
 
     def before_train(self) -> None:
         loader = self.dls.train
-        if self.start:  # this is the first epoch that is not skipped
+        if self.start:  # the first epoch that fastai does not skip
             loader.rng.setstate(_to_tuples(self.start["loader"]))
             _set_random_state(self.start["random_of_epoch"])
             if not self.start["batch"]:
-                self._restore()
+                self._restore(self.start)
         self.loader, self.random_of_epoch = loader.rng.getstate(), _get_random_state()
 
     def after_batch(self) -> None:
@@ -134,55 +135,58 @@ class Checkpoints(Callback):
             return
         if self.start:
             if self.iter == self.start["batch"] - 1:
-                self._restore()
+                self._restore(self.start)
             return
-        if self.asked() or time.perf_counter() - self.saved >= self.every:
+        if self.interrupted() or time.perf_counter() - self.last_saved >= self.interval:
             self._write(self.epoch, self.iter + 1)
 
     def after_epoch(self) -> None:
-        if self.start or self.epoch + 1 == self.n_epoch:  # an epoch that was skipped, or the last: what follows keeps the whole phase
+        if self.start or self.epoch + 1 == self.n_epoch:  # skipped, or the last epoch: the whole phase is saved next
             return
-        if self.asked() or time.perf_counter() - self.saved >= LEAST_SECONDS:
+        if self.interrupted() or time.perf_counter() - self.last_saved >= LEAST_SECONDS:
             self._write(self.epoch + 1, 0)
 
     def _write(self, epoch: int, batch: int) -> None:
-        """Keep the state from which `batch` of `epoch` comes next; then stop if that was asked for."""
+        """Save the state before `batch` of `epoch`, then stop if the user interrupted."""
         if batch:
             loader, random_of_epoch = self.loader, self.random_of_epoch
         else:
             loader, random_of_epoch = self.dls.train.rng.getstate(), _get_random_state()
         state = {"epoch": epoch, "batch": batch, "loader": loader, "random_of_epoch": random_of_epoch, "random": _get_random_state(), "seconds": self.seconds}
-        self._keep(state | _collect_state(self.learn))
-        self.saved = time.perf_counter()
-        if self.asked():
+        self._save_checkpoint(state | _collect_state(self.learn))
+        self.last_saved = time.perf_counter()
+        if self.interrupted():
             raise KeyboardInterrupt
 
-    def _keep(self, state: dict[str, Any]) -> None:
+    def _save_checkpoint(self, state: dict[str, Any]) -> None:
         if not self.journal.folder:
             return
-        if not _save(self.journal.folder / _file_name(f"{self.phase}.at-{state['epoch']:05d}-{state['batch']:07d}"), state, self.phase, self.on_event):
+        if not _write_state(self.journal.folder / _file_name(f"{self.phase}.at-{state['epoch']:05d}-{state['batch']:07d}"), state, self.phase, self.on_event):
             return
         for old in _list_checkpoints(self.journal, self.phase)[KEPT:]:
             old.unlink(missing_ok=True)
         self.journal.write()
 
-    def _restore(self) -> None:
-        _restore_state(self.learn, self.start)
-        _set_random_state(self.start["random"])
+    def _restore(self, start: dict[str, Any]) -> None:
+        _restore_state(self.learn, start)
+        _set_random_state(start["random"])
         self.start = None
 
 
 def _collect_state(learn: Any) -> dict[str, Any]:
-    """Return all that a fit changes, as tensors, numbers, lists and dicts, which can be read without executing anything."""
-    accumulated = _find_callback(learn, GradientAccumulation)
-    pending = accumulated.count if accumulated else 0
+    """Return everything that a fit changes, as tensors, numbers, lists and dicts: `torch.load(weights_only=True)` reads it without executing code."""
+    accumulation = _find_callback(learn, GradientAccumulation)
+    pending = accumulation.count if accumulation else 0
     scaler = getattr(_find_callback(learn, MixedPrecision), "scaler", None)
     optimizer = learn.opt.state_dict()
     smooth = learn.recorder.smooth_loss
     return {
         "model": learn.model.state_dict(),
-        "optimizer": {"state": [dict(each) for each in optimizer["state"]], "hypers": [{k: float(v) for k, v in each.items()} for each in optimizer["hypers"]]},
-        "callbacks": {type(each).__name__: each.state_dict() for each in _stateful_callbacks(learn)},
+        "optimizer": {
+            "state": [dict(values) for values in optimizer["state"]],
+            "hypers": [{name: float(value) for name, value in group.items()} for group in optimizer["hypers"]],
+        },
+        "callbacks": {type(callback).__name__: callback.state_dict() for callback in _stateful_callbacks(learn)},
         "smooth_loss": [smooth.count, float(smooth.val)],
         "train_iter": learn.train_iter,
         "pending": pending,
@@ -194,10 +198,10 @@ def _collect_state(learn: Any) -> dict[str, Any]:
 def _restore_state(learn: Any, state: dict[str, Any]) -> None:
     learn.model.load_state_dict(state["model"])
     device = next(learn.model.parameters()).device
-    moved = [{k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in each.items()} for each in state["optimizer"]["state"]]
-    learn.opt.load_state_dict({"state": moved, "hypers": L(state["optimizer"]["hypers"])})
-    for each in _stateful_callbacks(learn):
-        each.load_state_dict(state["callbacks"][type(each).__name__])
+    optimizer = [{k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in values.items()} for values in state["optimizer"]["state"]]
+    learn.opt.load_state_dict({"state": optimizer, "hypers": L(state["optimizer"]["hypers"])})
+    for callback in _stateful_callbacks(learn):
+        callback.load_state_dict(state["callbacks"][type(callback).__name__])
     smooth = learn.recorder.smooth_loss
     smooth.count, smooth.val = state["smooth_loss"][0], torch.tensor(state["smooth_loss"][1], device=device)
     learn.train_iter = state["train_iter"]
@@ -210,20 +214,23 @@ def _restore_state(learn: Any, state: dict[str, Any]) -> None:
 
 
 def _find_callback(learn: Any, kind: type) -> Any:
-    return next((each for each in learn.cbs if isinstance(each, kind)), None)
+    return next((callback for callback in learn.cbs if isinstance(callback, kind)), None)
 
 
 def _stateful_callbacks(learn: Any) -> list[Any]:
-    """Return our callbacks that have a state; asked of their class, for a callback hands what it has not to the learner and that to the model."""
-    return [each for each in learn.cbs if hasattr(type(each), "load_state_dict")]
+    """Return the callbacks with a state. The class is inspected, because an instance looks up missing attributes in the learner and the model."""
+    return [callback for callback in learn.cbs if hasattr(type(callback), "load_state_dict")]
 
 
 # Random generators
 
 
+_NumpyState = tuple[str, np.ndarray[Any, Any], int, int, float]
+
+
 def _get_random_state() -> dict[str, Any]:
-    """Return the state of every generator that a training step may draw from."""
-    kind, keys, position, has_gauss, cached = np.random.get_state()
+    """Return the state of every random generator that a training step may use."""
+    kind, keys, position, has_gauss, cached = cast(_NumpyState, np.random.get_state())
     return {
         "python": random.getstate(),
         "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
@@ -241,6 +248,7 @@ def _set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
-def _to_tuples(state: Any) -> tuple:
+def _to_tuples(state: Any) -> tuple[int, tuple[int, ...], float | None]:
+    """Return the state of Python's generator, which a file holds as lists."""
     version, internal, gauss = state
     return version, tuple(internal), gauss

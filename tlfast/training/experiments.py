@@ -1,4 +1,4 @@
-"""Trainings of which only the answers are kept: those of a comparison, or of a search for wrong labels. None is done twice."""
+"""Cached trainings that keep predictions only, for `tlfast compare` and the search for label errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from ..core import cache
 from ..core.events import OnEvent
-from ..core.settings import Settings
+from ..core.settings import ModelSettings, Settings
 from ..core.system import package_versions
 from ..data import load_table
 from ..data.sources import locate
@@ -24,16 +24,17 @@ from .strategies import get_strategy
 from .types import Phase
 
 KIND = "trainings"
-AVERAGED = "averaged"  # answers over all views of an image, for those who want the best answer and not the model's own
-LAYOUT = 2  # to be raised when the same training would give other answers
-UNIMPORTANT = ("out", "name", "data", "store", "workers", "onnx", "checkpoint_minutes")  # settings that change nothing of what is predicted
+AVERAGED = "averaged"  # predictions averaged over all views of an image, where features have several
+LAYOUT = 2  # increase it when the same training gives other predictions
+UNIMPORTANT = ("out", "name", "data", "store", "workers", "onnx", "checkpoint_minutes")  # settings without effect on predictions
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A training that was done: files of what it answers for its valid part (plain, and over all views), its cost, and whether it was found.
+    """One training: files of its predictions for the valid split, plain and averaged over all views, and its cost.
 
-    `seconds` are those of the training, the frozen backbone's pass counted even where it was kept from before; `trained_on` counts images.
+    `seconds` include the forward passes of the frozen backbone, even if their features were cached; `trained_on` counts images; `reused` tells that the
+    training itself was cached.
     """
 
     predictions: Path
@@ -44,7 +45,10 @@ class Trial:
 
 
 def place_on_fold(settings: Settings, folds: int, fold: int) -> Settings:
-    """Return settings for one of some folds (0: the usual split); splits and augmented views stay the same whatever the seed of a training."""
+    """Return the settings for fold `fold` of `folds`; with `folds` 0, for the usual split.
+
+    Splits and augmented views then no longer depend on `seed`, which may vary between trainings.
+    """
     internals = replace(settings.internals, base_seed=settings.split_seed)
     if folds:
         return replace(settings, fold=fold, internals=replace(internals, folds=folds))
@@ -52,34 +56,34 @@ def place_on_fold(settings: Settings, folds: int, fold: int) -> Settings:
 
 
 def run_trial(task: Task, settings: Settings, on_event: OnEvent) -> Trial:
-    """Train and judge, or find what a training with the same settings, images, weights and versions answered. Raises TlfastError."""
+    """Train and predict the valid split, or read the cached result for the same settings, images, weights and versions. Raises TlfastError."""
     table = load_table(task, settings, locate(task, settings.data))
     important = {name: value for name, value in settings.to_dict().items() if name not in UNIMPORTANT}
-    made_from = {"settings": important, "images": table.fingerprint(), "weights": _describe_weights(settings), "versions": package_versions()}
-    name = cache.make_key(layout=LAYOUT, **made_from)
+    sources = {"settings": important, "images": table.fingerprint(), "weights": _describe_weights(settings), "versions": package_versions()}
+    name = cache.make_key(layout=LAYOUT, **sources)
     reused = cache.find(KIND, name) is not None
     folder, about = cache.get_or_create(KIND, name, lambda folder: _train_trial(folder, task, settings, on_event))
     return Trial(folder / PREDICTIONS, folder / f"predictions_{AVERAGED}.parquet", about["seconds"], about["trained_on"], reused)
 
 
-def _describe_weights(settings: Settings) -> list[Any]:
-    found = pretrained.find_weights(settings.arch, settings.weights)
-    stat = Path(found.path).stat() if found.path else None
-    return [found.kind, found.path, *((stat.st_size, stat.st_mtime_ns) if stat else ())]
+def _describe_weights(settings: ModelSettings) -> list[Any]:
+    weights = pretrained.find_weights(settings.arch, settings.weights)
+    stat = Path(weights.path).stat() if weights.path else None
+    return [weights.kind, weights.path, *((stat.st_size, stat.st_mtime_ns) if stat else ())]
 
 
 def _train_trial(folder: Path, task: Task, settings: Settings, on_event: OnEvent) -> dict[str, Any]:
-    """Train, and write what is predicted for the valid part; return what it cost."""
+    """Train, and write the predictions for the valid split; return the cost."""
     with trainer.prepare(task, settings, on_event) as session:
         started = time.perf_counter()
         settings, _ = get_strategy(settings.strategy).resolve(session, settings)
         phases, features = trainer.fit(session, settings)
         seconds = time.perf_counter() - started + _cached_seconds(phases)
         rows, classes, head = session.table.part("valid"), session.table.classes, session.learn.model[1]
-        # With a frozen backbone, its features give the same predictions as the images, at once.
-        found = predict_from_features(features.valid, head, rows, classes) if features else trainer.predict_valid(session, settings)
-        save_predictions(folder, found, "valid", apply_temperature(found.log_probabilities, 1.0))
-        averaged = predict_from_features(features.varied, head, rows, classes) if features else found
+        # Features of a frozen backbone give the same predictions as the images, without another pass.
+        plain = predict_from_features(features.valid, head, rows, classes) if features else trainer.predict_valid(session, settings)
+        save_predictions(folder, plain, "valid", apply_temperature(plain.log_probabilities, 1.0))
+        averaged = predict_from_features(features.valid_views, head, rows, classes) if features else plain
         save_predictions(folder, averaged, AVERAGED, apply_temperature(averaged.log_probabilities, 1.0))
         return {"seconds": seconds, "trained_on": len(session.table.part("train"))}
 

@@ -1,10 +1,11 @@
-"""Partial fine-tuning: the backbone stays frozen, and only the head trains, on the backbone's stored features."""
+"""Training and prediction of the head on cached features, and the adaptation of BatchNorm before other layers train."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,28 +16,27 @@ from fastai.torch_core import TensorCategory, set_seed
 from torch import nn
 
 from ..core.events import OnEvent, Progress
-from ..core.settings import Settings
+from ..core.settings import TrainingSettings
 from ..data.types import Row
 from ..evaluation.types import Predictions
 from ..models.build import to_network_input
-from .features import Features, Part
+from .features import Features, SplitFeatures
 from .learner import epoch_metrics
+from .loaders import split_batches
 from .optim import build_adam
 from .phase import OpenPhase
 
-HEAD_BATCH_VALID = 4096
-# A head's step is so small that what surrounds it costs more. In batches of 512 it learns FER2013 no worse than in 64 (0.489 against 0.480) and
-# seedlings as well (0.797, 0.795), in little over half the time; a small set needs its steps more than it needs speed.
-HEAD_BATCH, LEAST_STEPS = 512, 50  # features; steps an epoch
-ADAPTING_BATCHES = 40  # for BatchNorm; more change the statistics little
+HEAD_BATCH_VALID = 4096  # features in a batch of validation
+HEAD_BATCH, LEAST_STEPS = 512, 50  # features in a batch, steps per epoch; see docs/benchmarks.md, "Head"
+ADAPTING_BATCHES = 40  # more batches change the BatchNorm statistics little
 
 
 @torch.no_grad()
-def adapt_batchnorm(body: nn.Module, loader: DataLoader, settings: Settings, on_event: OnEvent) -> None:
-    """Re-estimate a network's BatchNorm statistics on training batches, before its layers are to train (Li et al. 2016, arXiv 1603.04779).
+def adapt_batchnorm(body: nn.Module, loader: DataLoader, settings: TrainingSettings, on_event: OnEvent) -> None:
+    """Re-estimate a network's BatchNorm statistics on training batches, before its layers train (Li et al. 2016, arXiv 1603.04779).
 
-    When they train, BatchNorm uses the batch's own statistics; a head fitted to features made with ImageNet's would be thrown back to
-    chance by the first step (on digits from 0.91 to 0.19). The weights stay as they are; a network without BatchNorm is left alone.
+    Trained layers use the statistics of the batch. A head that was fitted to features with ImageNet statistics would fall to chance at the first
+    step; see docs/benchmarks.md, "BatchNorm". Weights do not change; a network without BatchNorm is left unchanged.
     """
     norms = [module for module in body.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:
@@ -45,7 +45,7 @@ def adapt_batchnorm(body: nn.Module, loader: DataLoader, settings: Settings, on_
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the plain average of all batches seen
+        norm.momentum = None  # the cumulative average over all batches
     body.train()
     total = min(ADAPTING_BATCHES, len(loader))
     for done, (x, _) in enumerate(islice(loader, total), start=1):
@@ -57,9 +57,9 @@ def adapt_batchnorm(body: nn.Module, loader: DataLoader, settings: Settings, on_
 
 
 @contextmanager
-def open_head(learn: Learner, features: Features, settings: Settings) -> Iterator[OpenPhase]:
-    """Open a Learner of the head on cached features. It is the head of `learn`, whose model it trains."""
-    set_seed(settings.seed, reproducible=True)  # the loaders draw their own seeds; cached features draw nothing
+def open_head(learn: Learner, features: Features, settings: TrainingSettings) -> Iterator[OpenPhase]:
+    """Open a Learner of the head on cached features; it shares the head with the model of `learn`."""
+    set_seed(settings.seed, reproducible=True)  # loaders draw their seeds; computing features draws numbers, reading them does not
     head, device = learn.model[1], learn.dls.device
     loaders = DataLoaders(
         FeatureLoader(features.train, choose_head_batch(len(features.train), settings.bs), True, device),
@@ -73,20 +73,22 @@ def open_head(learn: Learner, features: Features, settings: Settings) -> Iterato
 
 @contextmanager
 def use_byte_dropout(head: nn.Sequential, device: torch.device) -> Iterator[None]:
-    """Let a head on a CPU drop its features by cheaper random numbers while it trains: torch's own took a quarter of a step."""
-    places = [i for i, module in enumerate(head) if type(module) is nn.Dropout and device.type == "cpu"]
-    kept = {i: head[i] for i in places}
-    for i, dropout in kept.items():
+    """Replace the dropout layers of a head on a CPU by `ByteDropout` while it trains; see docs/benchmarks.md, "Head"."""
+    replaced = {i: module for i, module in enumerate(head) if type(module) is nn.Dropout and device.type == "cpu"}
+    for i, dropout in replaced.items():
         head[i] = ByteDropout(dropout.p)
     try:
         yield
     finally:
-        for i, dropout in kept.items():
+        for i, dropout in replaced.items():
             head[i] = dropout
 
 
 class ByteDropout(nn.Module):
-    """Dropout by one random byte a value, from NumPy's seeded generator; the probability is one of 256 (a quarter and a half are exact)."""
+    """Dropout from one random byte per value, by NumPy's seeded generator.
+
+    The probability is rounded to a multiple of 1/256; 0.25 and 0.5 are exact.
+    """
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -100,28 +102,39 @@ class ByteDropout(nn.Module):
 
 
 @torch.inference_mode()
-def predict_from_features(part: Part, head: nn.Module, rows: Sequence[Row], classes: Sequence[str]) -> Predictions:
-    """Return what the whole model says of images, from their features, which hold 11 bits; of several views, the mean of the logarithms."""
+def predict_from_features(features: SplitFeatures, head: nn.Module, rows: Sequence[Row], classes: Sequence[str]) -> Predictions:
+    """Predict the images `rows` from their features. With several views, log-probabilities are averaged over the views.
+
+    float16 features have a precision of 11 bits, so predictions differ slightly from those of the whole model.
+    """
     head.eval()
     device = next(head.parameters()).device
-    said = torch.cat([head(part[block].to(device)).log_softmax(dim=1).cpu() for block in torch.arange(len(part)).split(HEAD_BATCH_VALID)])
-    views = said.view(-1, len(rows), said.shape[1])
-    return Predictions(rows, classes, views.mean(dim=0).log_softmax(dim=1).numpy(), part.labels[: len(rows)].numpy())
+    batches = split_batches(torch.arange(len(features)), HEAD_BATCH_VALID)
+    log_probabilities = torch.cat([head(features[batch].to(device)).log_softmax(dim=1).cpu() for batch in batches])
+    views = log_probabilities.view(-1, len(rows), log_probabilities.shape[1])
+    return Predictions(rows, classes, views.mean(dim=0).log_softmax(dim=1).numpy(), features.labels[: len(rows)].numpy())
 
 
 def choose_head_batch(count: int, bs: int) -> int:
-    """Return how many of `count` features make a batch: `bs` at least, more where an epoch keeps LEAST_STEPS."""
+    """Return the batch size of the head for `count` features: at least `bs`, at most HEAD_BATCH if an epoch has LEAST_STEPS steps.
+
+    >>> choose_head_batch(10_000, bs=64)
+    200
+    """
     return max(bs, min(HEAD_BATCH, count // LEAST_STEPS))
 
 
-class FeatureLoader(DataLoader):
-    """Batches of stored features, taken by index a batch at a time: (`[b, d]` float32, `[b]` class index)."""
+class FeatureLoader(DataLoader):  # type: ignore[misc]  # fastai is untyped
+    """Batches of cached features, read by index one batch at a time: (`[b, d]` float32, `[b]` class index).
 
-    def __init__(self, part: Part, bs: int, shuffle: bool, device: torch.device, count: int | None = None) -> None:
-        self.part, count = part, count or len(part)
+    An epoch has `count` items, by default all.
+    """
+
+    def __init__(self, features: SplitFeatures, bs: int, shuffle: bool, device: torch.device, count: int | None = None) -> None:
+        self.features, count = features, count or len(features)
         super().__init__(range(count), bs=min(bs, count), shuffle=shuffle, drop_last=shuffle, num_workers=0, device=device)
 
-    def create_batches(self, samps):
-        for chosen in torch.tensor(list(samps)).split(self.bs):
-            if len(chosen) == self.bs or not self.drop_last:
-                yield self.part[chosen], TensorCategory(self.part.labels[chosen])
+    def create_batches(self, samps: Iterable[Any]) -> Iterator[tuple[torch.Tensor, TensorCategory]]:
+        for batch in split_batches(torch.tensor(list(samps)), self.bs):
+            if len(batch) == self.bs or not self.drop_last:
+                yield self.features[batch], TensorCategory(self.features.labels[batch])

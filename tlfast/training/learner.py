@@ -1,8 +1,8 @@
-"""Build the fastai Learner of a training and its parameter groups."""
+"""The fastai Learner of a training: model, loss, optimizer, metrics and parameter groups."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from fastai.data.core import DataLoaders
@@ -20,10 +20,12 @@ from .optim import build_adam
 
 
 def build_learner(dls: DataLoaders, settings: Settings, weights: pretrained.Weights, class_weights: torch.Tensor | None = None) -> Learner:
-    """Return a fastai Learner on a timm backbone, its parameters in three groups: lower body, upper body, head.
+    """Return a fastai Learner of a timm backbone and a head, with three parameter groups: lower body, upper body, head.
 
-    `vision_learner` is given the built body rather than a timm name: for a name it ignores `weights` in silence and cuts the layers between
-    pooling and classifier off some networks (mobilenetv3, efficientvit, convnext...). Its argument `cut` goes nowhere; `model_meta` is heard.
+    `class_weights` is `[c]`. Raises WeightsError if the weights cannot be loaded.
+
+    `vision_learner` receives the built body instead of a timm name. For a name it ignores `weights`, and for some networks (mobilenetv3,
+    efficientvit, convnext...) it drops the layers between pooling and classifier. It ignores its argument `cut`, so `model_meta` is used.
     """
     body = build_body(weights, settings.size)
 
@@ -50,30 +52,37 @@ def build_learner(dls: DataLoaders, settings: Settings, weights: pretrained.Weig
 
 
 def epoch_metrics() -> list[AccumMetric]:
-    """Return fastai metrics for every metric of `EPOCH_METRICS`, in order."""
+    """Return a fastai metric for every metric of `EPOCH_METRICS`, in order."""
     return [AccumMetric(_epoch_metric(METRICS[name]), dim_argmax=-1, name=name) for name in EPOCH_METRICS]
 
 
 def _epoch_metric(metric: Metric) -> Callable[[torch.Tensor, torch.Tensor], float]:
     def compute(predicted: torch.Tensor, labels: torch.Tensor) -> float:
-        guess, truth = predicted.numpy(), labels.numpy()
-        return float(metric.function(Counts(confusion_matrix(truth, guess, int(max(guess.max(), truth.max())) + 1))))
+        predictions, truth = predicted.numpy(), labels.numpy()
+        return float(metric.function(Counts(confusion_matrix(truth, predictions, int(max(predictions.max(), truth.max())) + 1))))
 
     return compute
 
 
 def split_parameters(model: nn.Sequential, whole: nn.Module | None = None) -> list[list[nn.Parameter]]:
-    """Divide a model into lower body, upper body and head, by the depth that timm's own `group_matcher` gives each parameter.
+    """Return the parameters of the lower half of the body's layers, of the upper half, and of the head.
 
-    Where the body is but a part of a network, `whole` is that network.
+    Layers follow timm's `group_matcher`. If the body is a part of a network, `whole` is that network.
     """
     body, head = model
-    named = dict(body.named_parameters())
-    found = stages.group_layers(whole or body, coarse=False) or [[name] for name in named]
-    layers = [own for layer in found if (own := [name for name in layer if name in named])]
+    parameters = dict(body.named_parameters())
+    grouped = stages.group_layers(whole or body, coarse=False) or [[name] for name in parameters]
+    layers = [names for layer in grouped if (names := [name for name in layer if name in parameters])]
     half = (len(layers) + 1) // 2
-    lower, upper = ([named[name] for layer in part for name in layer] for part in (layers[:half], layers[half:]))
+    lower, upper = ([parameters[name] for layer in part for name in layer] for part in (layers[:half], layers[half:]))
     return [lower, upper, list(head.parameters())]
 
 
-# Weights
+def balance_classes(labels: Sequence[int], classes: int) -> torch.Tensor:
+    """Return n / (c * count) for each class, `[c]`: scikit-learn's "balanced" weights.
+
+    >>> balance_classes([0, 0, 0, 1], 2)
+    tensor([0.6667, 2.0000])
+    """
+    counts = torch.bincount(torch.tensor(labels), minlength=classes).float()
+    return len(labels) / (classes * counts)

@@ -1,9 +1,10 @@
-"""fastai DataBlocks and DataLoaders from an image table: what the network sees in training and when it is judged."""
+"""fastai DataLoaders of an image table, for training and for evaluation."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pandas as pd
 import torch
@@ -15,7 +16,7 @@ from fastai.vision.augment import RandTransform
 from fastai.vision.core import PILImage
 from PIL import Image
 
-from ..core.settings import Settings
+from ..core.settings import DataSettings, Settings
 from ..core.system import count_cores, release_pages
 from ..data import images
 from ..data.store import Store
@@ -23,14 +24,15 @@ from ..data.table import ImageTable
 from ..data.types import Preprocessing, Row
 from .augment import build_augmentations
 
-RELEASED_AT, MAPPED_AT_ONCE = 128 << 20, 64 << 10  # bytes: read of a memory-mapped store; that the system maps at the least
-SHARE_OF_GPU = 0.25  # of its free memory, that a store may take: the training needs most of it
+RELEASED_AT = 128 << 20  # bytes read from a memory-mapped store, after which its pages are released
+MAPPED_AT_ONCE = 64 << 10  # bytes that the system maps per access, at least
+SHARE_OF_GPU = 0.25  # of a GPU's free memory that a store may occupy; training needs the rest
 
 
 def build_loaders(table: ImageTable, preprocessing: Preprocessing, settings: Settings, device: torch.device, store: Store | None = None) -> DataLoaders:
-    """Return the loaders of the train and valid parts, fed from a store where one is given, else from the image files.
+    """Return the loaders of the train and valid splits, from the decoded images of a store if one is given, else from the image files.
 
-    A batch is (`[b, 3, size, size]` float, normalized; `[b]` class index). Training batches are shuffled, augmented and all full.
+    A batch is (`[b, 3, size, size]` float, normalized; `[b]` class index). Training batches are shuffled, augmented and all of full size.
     """
     rows = table.part("train") + table.part("valid")
     stored = {"store": store, "pixels": place_pixels(store, device), "num_workers": 0} if store else {"num_workers": count_workers(settings, device)}
@@ -46,55 +48,55 @@ def build_loaders(table: ImageTable, preprocessing: Preprocessing, settings: Set
         ],
         dl_type=StoreLoader if store else TfmdDL,
     )
-    # A batch larger than the training part would leave nothing, for the incomplete last batch is dropped: BatchNorm fails on one image.
+    # The incomplete last batch is dropped, because BatchNorm fails on one image: a batch larger than the split would leave none.
     bs = min(settings.bs, len(table.part("train")))
     dls = block.dataloaders(to_frame(rows), bs=bs, val_bs=bs, device=device, pin_memory=device.type == "cuda", **stored)
     return dls.to(device)
 
 
 def to_frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """Return rows as the data frame that the DataBlock reads: path, label, is_valid."""
+    """Return the data frame that the DataBlock reads: columns path, label and is_valid."""
     return pd.DataFrame({"path": [r.path for r in rows], "label": [r.label for r in rows], "is_valid": [r.split == "valid" for r in rows]})
 
 
 def plain_loader(dls: DataLoaders, rows: Sequence[Row], bs: int) -> TfmdDL:
-    """Return a loader over labelled rows in their order, without augmentation."""
+    """Return a loader over labelled rows in order, without augmentation."""
     return dls.test_dl(to_frame(rows), with_labels=True, bs=bs, shuffle=False, drop_last=False)
 
 
 def augmented_loader(dls: DataLoaders, rows: Sequence[Row], bs: int) -> TfmdDL:
-    """Return a loader over labelled rows in their order, augmented afresh on every pass as the train part is."""
+    """Return a loader over labelled rows in order, with the augmentation of the train split, drawn anew in every pass."""
     loader = plain_loader(dls, rows, bs)
     for items in loader.dataset.tls:
         items.tfms.split_idx = 0
     return loader
 
 
-def count_workers(settings: Settings, device: torch.device) -> int:
-    """Loader processes: beside a GPU they decode while it trains; on a CPU they would take the cores that train."""
+def count_workers(settings: DataSettings, device: torch.device) -> int:
+    """Return the number of loader processes. They decode while a GPU trains; on a CPU they would compete with the training."""
     if settings.workers is not None:
         return settings.workers
     return 0 if device.type == "cpu" else min(8, count_cores())
 
 
-class Square(RandTransform):
-    """Make an image the square that `images.prepare` makes; in training the crop from `full_size` falls anywhere."""
+class Square(RandTransform):  # type: ignore[misc]  # fastai is untyped
+    """Resize and crop an image as `data.images.prepare` does; in training, with a random crop from `full_size`."""
 
-    split_idx, order = None, 1  # for every part, as fastai's own Resize
+    split_idx, order = None, 1  # all splits, and the order of fastai's Resize
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.size, self.full_size, self.policy = preprocessing.size, preprocessing.full_size, preprocessing.resize
-        self.place: tuple[int, int] | None = None
+        self.corner: tuple[int, int] | None = None  # left and top of a random crop
 
-    def before_call(self, b, split_idx: int) -> None:
-        spare = self.full_size - self.size
-        self.place = (random.randint(0, spare), random.randint(0, spare)) if split_idx == 0 and spare else None
+    def before_call(self, b: Any, split_idx: int) -> None:
+        margin = self.full_size - self.size
+        self.corner = (random.randint(0, margin), random.randint(0, margin)) if split_idx == 0 and margin else None
 
     def encodes(self, x: Image.Image) -> PILImage:
-        if self.place is None:
+        if self.corner is None:
             return PILImage(Image.fromarray(images.prepare(x, self.size, self.full_size, self.policy)))
-        left, top = self.place
+        left, top = self.corner
         return PILImage(images.resize(x, self.full_size, self.policy).crop((left, top, left + self.size, top + self.size)))
 
 
@@ -102,36 +104,42 @@ def _open_pil(path: str) -> PILImage:
     return PILImage(images.open_image(path))
 
 
-class StoreLoader(TfmdDL):
+class StoreLoader(TfmdDL):  # type: ignore[misc]  # fastai is untyped
     """fastai's TfmdDL over a store: a batch is one gather by index, where TfmdDL opens, resizes and collates image by image.
 
-    All else is fastai's: batch transforms, `show_batch`, `test_dl`. Grey images stay in one channel until Normalize makes them three, which
-    spares the augmentation two thirds of its work.
+    Batch transforms, `show_batch` and `test_dl` work as in TfmdDL. Grey images keep one channel until Normalize expands them to three, which
+    saves two thirds of the work of augmentation.
     """
 
-    def __init__(self, dataset, store: Store | None = None, pixels: torch.Tensor | None = None, **kwargs) -> None:
+    def __init__(self, dataset: Any, *, store: Store, pixels: torch.Tensor, **kwargs: Any) -> None:
         self.store, self.pixels = store, pixels
-        self.places = torch.tensor([store.index[path] for path in dataset.items["path"]], device=pixels.device)
+        self.indices = torch.tensor([store.index[path] for path in dataset.items["path"]], device=pixels.device)
         self.targets = _class_indices(dataset)
         super().__init__(dataset, **{**kwargs, "pin_memory": kwargs.get("pin_memory") and not pixels.is_cuda})
 
-    def new(self, dataset=None, cls=None, **kwargs):
+    def new(self, dataset: Any = None, cls: type[TfmdDL] | None = None, **kwargs: Any) -> TfmdDL:
         return super().new(dataset, cls, **{"store": self.store, "pixels": self.pixels, **kwargs})
 
-    def create_batches(self, samps):
+    def create_batches(self, samps: Iterator[int]) -> Iterator[tuple[torch.Tensor, ...]]:
         samples = torch.tensor(list(samps))
-        varied = getattr(self.dataset, "split_idx", None) == 0
+        random_crop = getattr(self.dataset, "split_idx", None) == 0
         images_mapped = max(self.bs, RELEASED_AT // max(MAPPED_AT_ONCE, self.store.pixels[0].nbytes))
-        for number, chosen in enumerate(samples.split(self.bs)):
+        for number, batch in enumerate(split_batches(samples, self.bs)):
             if number % (images_mapped // self.bs) == 0:
                 release_pages(self.store.pixels)
-            if len(chosen) == self.bs or not self.drop_last:
-                x = TensorImage(gather_crops(self.pixels, self.places[chosen.to(self.places.device)], self.store.size, varied))
-                yield (x,) if self.targets is None else (x, TensorCategory(self.targets[chosen]))
+            if len(batch) == self.bs or not self.drop_last:
+                x = TensorImage(gather_crops(self.pixels, self.indices[batch.to(self.indices.device)], self.store.size, random_crop))
+                yield (x,) if self.targets is None else (x, TensorCategory(self.targets[batch]))
 
 
-def _class_indices(dataset) -> torch.Tensor | None:
-    """Return the class index of each item of a dataset; None if it has no labels."""
+def split_batches(samples: torch.Tensor, bs: int) -> tuple[torch.Tensor, ...]:
+    """Split samples `[n]` into batches of `bs`; the last one may be smaller."""
+    batches: tuple[torch.Tensor, ...] = samples.split(bs)  # type: ignore[no-untyped-call]  # untyped in torch
+    return batches
+
+
+def _class_indices(dataset: Any) -> torch.Tensor | None:
+    """Return the class index of each item of a dataset `[n]`; None without labels."""
     if len(dataset.tls) == 1:
         return None
     classes = {label: i for i, label in enumerate(dataset.vocab)}
@@ -139,20 +147,20 @@ def _class_indices(dataset) -> torch.Tensor | None:
 
 
 def place_pixels(store: Store, device: torch.device) -> torch.Tensor:
-    """Return the store's pixels, on the GPU itself where they take no more than a quarter of what is free there, else where they are."""
+    """Return the store's pixels `[n, k, f, f]`: on the GPU if they take at most SHARE_OF_GPU of its free memory, else in main memory."""
     pixels = torch.from_numpy(store.pixels)
     if device.type == "cuda" and pixels.nbytes <= SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]:
         return pixels.to(device)
     return pixels
 
 
-def gather_crops(pixels: torch.Tensor, places: torch.Tensor, size: int, varied: bool) -> torch.Tensor:
-    """Take images `[b, k, size, size]` out of `[n, k, f, f]`: anywhere in the image if `varied`, else its centre."""
-    spare = pixels.shape[-1] - size
-    if not spare:
-        return pixels[places]
-    if not varied:
-        start = spare // 2
-        return pixels[:, :, start : start + size, start : start + size][places]
-    top, left = torch.randint(spare + 1, (2, len(places))).to(pixels.device)
-    return pixels.unfold(2, size, 1).unfold(3, size, 1)[places, :, top, left]
+def gather_crops(pixels: torch.Tensor, indices: torch.Tensor, size: int, random_crop: bool) -> torch.Tensor:
+    """Return crops `[b, k, size, size]` of the images `indices` `[b]` in `[n, k, f, f]`: at random positions, or central."""
+    margin = pixels.shape[-1] - size
+    if not margin:
+        return pixels[indices]
+    if not random_crop:
+        start = margin // 2
+        return pixels[:, :, start : start + size, start : start + size][indices]
+    top, left = torch.randint(margin + 1, (2, len(indices))).to(pixels.device)
+    return pixels.unfold(2, size, 1).unfold(3, size, 1)[indices, :, top, left]

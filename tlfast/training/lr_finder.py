@@ -12,18 +12,18 @@ from ..core.events import Note, OnEvent, Progress
 from .callbacks.progress import ProgressCallback, silence_fastai
 from .types import RateCurve
 
-FALLBACK_RATE = 1e-3  # where the finder fails: Adam's own default in most libraries
-CUSTOMARY_RATE = 2e-3  # of one cycle for pretrained layers; see docs/benchmarks.md, "Learning rates"
-HIGHEST_RATE = 7e-3  # above it Adam destroys pretrained weights, whatever the finder's few steps show
-FINDER_RANGE = {"start_lr": 1e-5, "end_lr": 1.0}  # fastai's own, without the three decades in which the loss does not move
-CLIMBED = 1.2  # a loss this many times its minimum has started to climb
+FALLBACK_RATE = 1e-3  # if the finder fails: the default of Adam in most libraries
+CUSTOMARY_RATE = 2e-3  # one cycle on pretrained layers; see docs/benchmarks.md, "Learning rates"
+HIGHEST_RATE = 7e-3  # higher rates destroy pretrained weights, although the finder's few steps do not show it
+FINDER_RANGE = {"start_lr": 1e-5, "end_lr": 1.0}  # fastai's range without three decades in which the loss is constant
+CLIMBED = 1.2  # the loss starts to climb at this multiple of its minimum
 BELOW_EDGE = 5.0  # a safe rate is this many times below the one at which the loss starts to climb
-FINDER_STEPS = (20, 60)  # fewest, for a curve with a visible minimum; most, fastai's own resolution
+FINDER_STEPS = (20, 60)  # fewest, for a curve with a visible minimum; most, for fastai's resolution
 
 
 @dataclass(frozen=True)
 class RateRule:
-    """How a phase derives its rates from the finder's curve.
+    """How the rates of a phase follow from the finder's curve.
 
     `scale` multiplies fastai's `minimum`; `spread` divides the rate for the lowest group of parameters. The rate is at least `customary`, if that lies
     well below the rate at which the loss starts to climb: for pretrained layers the curve before it is so flat that its minimum is noise.
@@ -35,9 +35,10 @@ class RateRule:
 
 
 def find_rate(learn: Learner, phase: str, epochs: int, rule: RateRule, on_event: OnEvent) -> RateCurve:
-    """Run fastai's learning-rate finder for a phase of some epochs; the model is left as it was.
+    """Run fastai's learning-rate finder for a phase of `epochs` epochs; the weights are restored afterwards.
 
-    The suggestion is fastai's `minimum` (a tenth of the rate of the lowest loss) times the rule's scale, and HIGHEST_RATE at most.
+    The suggestion is fastai's `minimum` (a tenth of the rate of the lowest loss) times the rule's scale, within the rule's limits and HIGHEST_RATE
+    (Smith 2017, arXiv 1506.01186). If the finder fails, the suggestion is FALLBACK_RATE and a note is reported.
     """
     name, steps = f"{phase}: finding the rate", count_finder_steps(epochs * len(learn.dls.train))
     progress = ProgressCallback(phase, epochs, on_event, name, steps)
@@ -45,23 +46,27 @@ def find_rate(learn: Learner, phase: str, epochs: int, rule: RateRule, on_event:
         try:
             suggested = learn.lr_find(**FINDER_RANGE, num_it=steps, show_plot=False, suggest_funcs=minimum).minimum
             least = min(rule.customary, find_divergence(learn.recorder.lrs, learn.recorder.losses) / BELOW_EDGE)
-            found = min(max(suggested * rule.scale, least), HIGHEST_RATE)
+            rate = min(max(suggested * rule.scale, least), HIGHEST_RATE)
         except (IndexError, ValueError, RuntimeError) as error:
-            on_event(Note(name, f"the finder failed ({error}); the rate is {FALLBACK_RATE:g}"))
-            found = FALLBACK_RATE
+            on_event(Note(name, f"the learning-rate finder failed ({error}): using {FALLBACK_RATE:g}"))
+            rate = FALLBACK_RATE
     losses = [float(loss) for loss in learn.recorder.losses]
     on_event(Progress(name, steps, steps))
-    return RateCurve([float(rate) for rate in learn.recorder.lrs], losses, float(found), progress.step_seconds)
+    return RateCurve([float(rate) for rate in learn.recorder.lrs], losses, float(rate), progress.step_seconds)
 
 
 def find_divergence(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """Return the highest rate of a finder's curve whose loss is at most a fifth above the lowest."""
+    """Return the highest rate of a curve whose loss is at most CLIMBED times the lowest loss.
+
+    >>> find_divergence([1e-3, 1e-2, 1e-1], [1.0, 1.1, 9.0])
+    0.01
+    """
     values = [float(loss) for loss in losses]
-    least = min(values[len(values) // 10 :])  # the first ones may come from easy batches
+    least = min(values[len(values) // 10 :])  # the first losses may come from easy batches
     return max(rate for rate, loss in zip(rates, values, strict=True) if loss <= CLIMBED * least)
 
 
 def count_finder_steps(training_steps: int) -> int:
-    """Return the number of finder steps: those of the phase itself, within FINDER_STEPS."""
-    least, most = FINDER_STEPS
-    return min(max(training_steps, least), most)
+    """Return the number of finder steps: that of the phase itself, within FINDER_STEPS."""
+    fewest, most = FINDER_STEPS
+    return min(max(training_steps, fewest), most)

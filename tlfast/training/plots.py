@@ -1,4 +1,4 @@
-"""Picture of the learning-rate finder."""
+"""Plot of the learning-rate finder."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .types import RateCurve
 
 
 def plot_rate_curve(curve: RateCurve, path: Path, title: str) -> Path:
-    """Draw what the learning-rate finder saw: loss against rate, the suggestion marked."""
+    """Plot the loss against the rate, with the suggestion marked; return the path."""
     losses = np.array(curve.losses)
-    shown = slice(None, max(2, len(losses) - len(losses) // 12))  # the last losses are those of the divergence that ended the search
+    shown = slice(None, max(2, len(losses) - len(losses) // 12))  # the last losses belong to the divergence that ends the search
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
     axes.plot(curve.rates[shown], losses[shown], color=BLUE)
     axes.axvline(curve.suggestion, color=RED, linestyle="--")
     low, rise = np.nanmin(losses[shown]), abs(losses[0] - np.nanmin(losses[shown]))
-    # The divergence at the end would flatten the valley, which is what one looks for.
+    # Limited, because the divergence at the end would flatten the valley.
     axes.set(xscale="log", xlabel="learning rate", ylabel="training loss (smoothed)", title=title, ylim=(low - 0.1 * rise, low + 1.5 * rise + 1e-6))
     axes.annotate(f" {curve.suggestion:.1e}", (curve.suggestion, 0.97), xycoords=("data", "axes fraction"), color=RED, va="top")
     axes.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""What each depth's training costs on this machine: its steps and passes are timed on noise, all of them in turns."""
+"""Measured costs of training to each depth on this machine: training steps and forward passes on noise, timed in turns."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from ..models.fuse_bn import fuse_bn
 from ..models.stages import list_stages, split_at
 from .activations import ActivationLoader, activation_gigabytes, activation_shape
 from .callbacks.progress import silence_fastai
-from .features import Part, count_images, count_missing
+from .features import SplitFeatures, count_images, count_missing
 from .head import choose_head_batch
 from .optim import build_adam
 from .session import Session
 from .types import Timing, Timings
 
-MOST_DEPTHS = 8  # that are timed
-ROUNDS, REPEATS = 3, 2  # a machine's speed drifts within seconds by a quarter: each thing is timed in every round, so often beside a first time
-LONGEST = 0.5  # seconds of a step: where a batch would take longer, a smaller one is timed
-SMALL_BATCH = 8  # the smallest: on small images so few take up to twice as long, each
-FEATURES = 20_000  # of which a head's batch is timed
-PARTIAL, FULL = "0", "all"  # the ends of the scale
-Stopwatch = Callable[[], list[float]]  # runs something some times, and tells the seconds an image that each took
+MOST_DEPTHS = 8  # depths that are timed
+ROUNDS, REPEATS = 3, 2  # the speed of a machine drifts, so each operation is timed in every round; see docs/benchmarks.md, "Planner"
+LONGEST = 0.5  # seconds of a step; if a batch takes longer, a smaller one is timed
+SMALL_BATCH = 8  # smallest batch that is timed
+FEATURES = 20_000  # number of features whose head batch is timed
+PARTIAL, FULL = "0", "all"  # ends of the scale of `--depth`
+Stopwatch = Callable[[], list[float]]  # runs an operation some times; returns the seconds per image of each
 
 
-def time_depths(session: Session, settings: Settings, enough: float) -> Timings:
-    """Time each depth with a copy of the network, or the one depth that the settings name, and the ends of the scale.
+def time_depths(session: Session, settings: Settings, time_limit: float) -> Timings:
+    """Time each depth on a copy of the network, or only the depth of the settings, and the ends of the scale.
 
-    After `enough` seconds no other round of it begins.
+    No round but the first begins after `time_limit` seconds. Raises UsageError if the backbone cannot be divided.
     """
-    began = time.perf_counter()
+    started = time.perf_counter()
     learn, counts, device = session.learn, count_images(session.table, settings), session.learn.dls.device
     body, head = copy.deepcopy(learn.model)
     names = list_stages(body, settings.arch)
@@ -52,7 +52,7 @@ def time_depths(session: Session, settings: Settings, enough: float) -> Timings:
     image, width = (3, settings.size, settings.size), count_features(body, settings.size)
     watches: dict[str, Stopwatch] = {
         "plain": _time_passes(body, image, settings.bs, device),
-        "folded": _time_passes(fuse_bn(body), image, settings.bs, device),
+        "fused": _time_passes(fuse_bn(body), image, settings.bs, device),
         "augment": lambda: _time_augmentation(learn),
         "head": lambda: _run_steps(learn, head, (width,), choose_head_batch(FEATURES, settings.bs)),
         "step": _time_steps(learn, nn.Sequential(body, head), image, settings.bs),
@@ -60,23 +60,25 @@ def time_depths(session: Session, settings: Settings, enough: float) -> Timings:
     for depth, shape in shapes.items():
         watches[f"lower {depth}"] = _time_passes(parts[depth].lower, image, settings.bs, device)
         watches[f"step {depth}"] = _time_steps(learn, nn.Sequential(parts[depth].upper, head), shape, settings.bs)
-    seconds = _run_in_turns(watches, began + enough, session.on_event)
-    plain, gain = seconds["plain"], seconds["folded"] / seconds["plain"]
+    seconds = _run_in_turns(watches, started + time_limit, session.on_event)
+    plain, fused_share = seconds["plain"], seconds["fused"] / seconds["plain"]
 
-    def kept(shape: tuple[int, ...]) -> list[float]:
+    def cached_gigabytes(shape: tuple[int, ...]) -> list[float]:
         return [activation_gigabytes(shape, count, settings) for count in counts]
 
-    found = [Timing(PARTIAL, "the classifier", seconds["head"], gain * plain, 0.0, count_missing(body, session, settings), kept((width,)))]
+    uncached = count_missing(body, session, settings)
+    timings = [Timing(PARTIAL, "the classifier", seconds["head"], fused_share * plain, 0.0, uncached, cached_gigabytes((width,)))]
     for depth, shape in shapes.items():
-        lower, to_make = seconds[f"lower {depth}"], count_missing(parts[depth].lower, session, settings)
+        lower, uncached = seconds[f"lower {depth}"], count_missing(parts[depth].lower, session, settings)
         trains = f"{names[-depth]} and above"
-        found.append(Timing(str(depth), trains, seconds[f"step {depth}"], gain * lower, max(0.0, plain - lower), to_make, kept(shape)))
-    found.append(Timing(FULL, "all layers", seconds["step"], 0.0, plain, counts))  # its statistics are adapted first: no earlier features fit
-    return Timings(found, seconds["augment"], seconds["head"])
+        step, upper = seconds[f"step {depth}"], max(0.0, plain - lower)
+        timings.append(Timing(str(depth), trains, step, fused_share * lower, upper, uncached, cached_gigabytes(shape)))
+    timings.append(Timing(FULL, "all layers", seconds["step"], 0.0, plain, counts))  # adapted BatchNorm statistics invalidate cached features
+    return Timings(timings, seconds["augment"], seconds["head"])
 
 
 def _run_in_turns(watches: Mapping[str, Stopwatch], until: float, on_event: OnEvent) -> dict[str, float]:
-    """Return the median of what each watch says in all rounds; none begins but the first when it is past `until`."""
+    """Run all stopwatches in turns, in up to ROUNDS rounds; return the median of each. No round but the first begins after the time `until`."""
     seconds: dict[str, list[float]] = {name: [] for name in watches}
     total = ROUNDS * len(watches)
     for number in range(ROUNDS):
@@ -86,14 +88,14 @@ def _run_in_turns(watches: Mapping[str, Stopwatch], until: float, on_event: OnEv
             on_event(Progress("timing depths", number * len(watches) + i, total))
             seconds[name] += watch()
     on_event(Progress("timing depths", total, total))
-    return {name: statistics.median(each) for name, each in seconds.items()}
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def _time_passes(network: nn.Module, shape: tuple[int, ...], bs: int, device: torch.device) -> Stopwatch:
-    """Return what tells the seconds an image of some passes without training."""
+    """Return a stopwatch of forward passes, for input `[b, *shape]`."""
 
     @torch.inference_mode()
-    def passes(count: int) -> list[float]:
+    def run_passes(count: int) -> list[float]:
         network.eval()
         x, seconds = to_network_input(torch.rand(count, *shape, device=device)), []
         for _ in range(REPEATS + 1):
@@ -101,39 +103,40 @@ def _time_passes(network: nn.Module, shape: tuple[int, ...], bs: int, device: to
             network(x)
             _synchronize(device)
             seconds.append((time.perf_counter() - started) / count)
-        return seconds[1:]
+        return seconds[1:]  # the first pass allocates memory
 
-    count = _choose_batch(passes, bs)
-    return lambda: passes(count)
+    count = _choose_batch(run_passes, bs)
+    return lambda: run_passes(count)
 
 
 def _time_steps(learn: Learner, model: nn.Module, shape: tuple[int, ...], bs: int) -> Stopwatch:
-    """Return what tells the seconds an image of some training steps, of a smaller batch where a step takes long."""
+    """Return a stopwatch of training steps, for input `[b, *shape]`."""
     count = _choose_batch(lambda count: _run_steps(learn, model, shape, count), bs)
     return lambda: _run_steps(learn, model, shape, count)
 
 
-def _choose_batch(seconds: Callable[[int], list[float]], bs: int) -> int:
-    """Return how many of `bs` images to time at once, from the seconds an image of a few."""
+def _choose_batch(run: Callable[[int], list[float]], bs: int) -> int:
+    """Return the batch size to time, at most `bs`: a step shall not exceed LONGEST seconds by the measurement of a small batch."""
     small = min(bs, SMALL_BATCH)
-    return min(bs, max(small, int(LONGEST / statistics.median(seconds(small)))))
+    return min(bs, max(small, int(LONGEST / statistics.median(run(small)))))
 
 
 def _run_steps(learn: Learner, model: nn.Module, shape: tuple[int, ...], bs: int) -> list[float]:
-    """Return the seconds an image of some training steps, by the loader, loop and optimizer that train."""
+    """Return the seconds per image of some training steps on noise, with the loader, loop and optimizer of a training."""
     device, count = learn.dls.device, bs * (REPEATS + 1)
-    noise = Part([np.random.default_rng(0).random((count, *shape), np.float32).astype(np.float16)], [np.arange(count)], torch.arange(count) % learn.dls.c)
+    values = np.random.default_rng(0).random((count, *shape), np.float32).astype(np.float16)
+    noise = SplitFeatures([values], [np.arange(count)], torch.arange(count) % learn.dls.c)
     loaders = DataLoaders(ActivationLoader(noise, bs, True, device), ActivationLoader(noise, bs, False, device), device=device)
     clock = _StepClock()
-    everything = {"splitter": lambda model: [list(model.parameters())], "path": learn.path, "model_dir": learn.model_dir}
-    own = Learner(loaders, model, learn.loss_func, build_adam, cbs=clock, **everything)
-    with silence_fastai(own):
-        own.fit(1, lr=0.0)
+    options = {"splitter": lambda model: [list(model.parameters())], "path": learn.path, "model_dir": learn.model_dir}
+    timed = Learner(loaders, model, learn.loss_func, build_adam, cbs=clock, **options)
+    with silence_fastai(timed):
+        timed.fit(1, lr=0.0)
     return [(later - earlier) / bs for earlier, later in pairwise(clock.times)]
 
 
-class _StepClock(Callback):
-    """Notes when each step of a fit ended, and ends it after the last."""
+class _StepClock(Callback):  # type: ignore[misc]  # fastai is untyped
+    """Record the time at the end of each step, and stop the fit after REPEATS + 1 steps."""
 
     def before_fit(self) -> None:
         self.times: list[float] = []
@@ -146,19 +149,19 @@ class _StepClock(Callback):
 
 
 def _time_augmentation(learn: Learner) -> list[float]:
-    """Return the seconds an image of taking and augmenting some training batches."""
+    """Return the seconds per image of loading and augmenting some training batches."""
     loader, seconds = learn.dls.train, []
-    drawn = loader.rng.getstate()
+    state = loader.rng.getstate()
     batches = iter(loader)
     for _ in range(min(REPEATS + 1, len(loader))):
         started = time.perf_counter()
         next(batches)
         seconds.append((time.perf_counter() - started) / loader.bs)
-    loader.rng.setstate(drawn)  # a training that need not choose draws the same
+    loader.rng.setstate(state)  # so that a training without timing draws the same numbers
     return seconds[1:] or seconds
 
 
 def _synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given."""
+    """Wait for the operations of a GPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""Records of a run: history, metrics and `run.json`."""
+"""Records of a run: images, history, metrics and `run.json`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .types import Phase
 
 
 def save_records(folder: Path, manifest: dict[str, Any], rows: Sequence[Row], phases: Sequence[Phase], evaluation: Evaluation) -> None:
-    """Write `images.csv` (which `--data` takes), `history.csv`, `metrics.json` and, last, `run.json` with the SHA-256 of all."""
+    """Write `images.csv` (an input for `--data`), `history.csv`, `metrics.json` and, last, `run.json` with the SHA-256 of all files."""
     write_csv(folder / "images.csv", rows)
     write_csv(folder / "history.csv", [row for phase in phases for row in phase.epochs])
     write_json(folder / METRICS, evaluation.to_dict())
@@ -25,7 +25,7 @@ def save_records(folder: Path, manifest: dict[str, Any], rows: Sequence[Row], ph
 
 
 def build_manifest(settings: Settings, classes: Sequence[str], preprocessing: Preprocessing, **facts: Any) -> dict[str, Any]:
-    """Return what `run.json` says: everything needed to use the run and to repeat it."""
+    """Return the content of `run.json`: everything needed to use and to repeat the run. `facts` are further entries."""
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "settings": settings.to_dict(),

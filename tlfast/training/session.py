@@ -1,4 +1,4 @@
-"""Everything that one training works on: images, loaders, weights and learner, built from its settings."""
+"""Session: the objects that the phases of one training share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from .loaders import build_loaders
 
 @dataclass(frozen=True)
 class Session:
-    """One training: its images, network and learner, its journal, and the listener for its events."""
+    """One training: its images, weights and Learner, the journal for resuming, and the listener for events.
+
+    `store` holds decoded images; None if images are read from their files. `learn.model` is `nn.Sequential(body, head)`.
+    """
 
     table: ImageTable
     store: Store | None
@@ -30,7 +33,7 @@ class Session:
 
     @property
     def on_disk(self) -> bool:
-        """Whether features and activations are kept on disk for later runs."""
+        """Whether features and activations are cached on disk for later runs."""
         return bool(self.store and self.store.kept)
 
     def build_loaders(self, settings: Settings) -> DataLoaders:

@@ -87,14 +87,14 @@ def fit_within_memory(session: Session, plan: PhasePlan, settings: Settings, bef
     """
     initial, journal = copy.deepcopy(session.learn.model.state_dict()), session.journal
     while True:
-        attempt = _halve_batch(settings, journal.facts.get("halvings", 0))
+        attempt = _halve_batch(settings, journal.facts.halvings)
         try:
             with plan.open(attempt) as opened:
                 return fit_phase(session, plan, opened, attempt, before), opened.features
         except torch.OutOfMemoryError:
             if attempt.bs == 1 or not settings.auto_bs:
                 raise TrainingError(f"out of memory on {session.learn.dls.device} at --bs {attempt.bs}", "Use a smaller --bs or --size") from None
-        journal.facts["halvings"] = journal.facts.get("halvings", 0) + 1
+        journal.facts.halvings += 1
         journal.write()
         checkpoints.remove_checkpoints(journal, plan.name)
         session.learn.opt = None

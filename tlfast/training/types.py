@@ -1,4 +1,4 @@
-"""Records of a training: epochs, phases, feature passes, plans of depths."""
+"""Records of a training: epochs, phases, feature passes, timings and plans of depths. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 from ..core.events import Event
 from ..core.metrics import EPOCH_METRICS
 
+EPOCH_VALUES = ("train_loss", "valid_loss", *EPOCH_METRICS)  # in the order of fastai's recorder
+
 
 @dataclass(frozen=True)
 class DepthPlan:
-    """What training to some depth would take: `depth` as typed, what trains, images a second, gigabytes kept, views, epochs, seconds in all.
+    """The predicted cost of training to one depth.
 
-    No epochs: it does not fit into the time, the seconds are those of the fewest epochs that it would be taken with.
+    `depth` is a value of `--depth`, `trains` names the trained layers, `images_per_second` is the speed of training steps, `gigabytes` the size of
+    the cached features, `seconds` the predicted total. With `epochs` 0 the depth does not fit the time budget, and `seconds` is the
+    prediction for the fewest epochs that would be accepted.
     """
 
     depth: str
@@ -41,26 +45,26 @@ if TYPE_CHECKING:
         macro_f1: float
         balanced_accuracy: float
         seconds: float
-else:
-    _measured = [(name, float) for name in ("train_loss", "valid_loss", *EPOCH_METRICS, "seconds")]
-    EpochRow = make_dataclass("EpochRow", [("phase", str), ("epoch", int), *_measured], frozen=True)
+else:  # the fields follow the declared metrics
+    EpochRow = make_dataclass("EpochRow", [("phase", str), ("epoch", int), *((name, float) for name in (*EPOCH_VALUES, "seconds"))], frozen=True)
 
 
 @dataclass(frozen=True)
 class RateCurve:
-    """What the learning-rate finder saw: the loss at each rate, and the rate it suggests; and the seconds that a step took, an image."""
+    """Result of the learning-rate finder: the smoothed loss at each rate, the suggested rate, and the seconds per image of a training step."""
 
     rates: list[float]
     losses: list[float]
     suggestion: float
-    step: float = field(default=0.0, compare=False)  # the machine's matter: two curves may be equal without it
+    step: float = field(default=0.0, compare=False)  # varies between repetitions
 
 
 @dataclass(frozen=True)
 class FeaturePass:
-    """Passes of a network over images, without training it: how many it was run on, how long that took, how many were kept from before.
+    """Cost of the forward passes of a frozen network.
 
-    `kept_seconds` is what those took when they were made.
+    `images` counts the passes computed in this run, which took `seconds`; `kept` counts those read from the cache, which took `kept_seconds`
+    when they were computed.
     """
 
     images: int
@@ -71,10 +75,11 @@ class FeaturePass:
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of a training: its rates, its epochs, and the epoch that was kept.
+    """One finished phase of a training.
 
-    `lr` is the top of the schedule for the highest group of parameters, `lowest_lr` for the lowest. `images_per_second` counts what was
-    trained on: images, or the stored features of images that the pass `features` made.
+    `lr` is the highest rate of the one-cycle schedule for the head, `lowest_lr` that for the lowest group of parameters. `best_epoch` counts from
+    1; 0 if no epoch improved on the phase before. `images_per_second` is the speed of training: of images, or of the cached features
+    described by `features`.
     """
 
     name: str
@@ -91,14 +96,14 @@ class Phase:
 
 @dataclass(frozen=True)
 class EpochEnd(Event):
-    """An epoch is complete: a row for the table of epochs."""
+    """An epoch is complete."""
 
     row: EpochRow
 
 
 @dataclass(frozen=True)
 class DepthsPlanned(Event):
-    """The depths that were considered, one of them chosen."""
+    """A depth was chosen: the plans of all depths, one of them with `chosen`."""
 
     plans: Sequence[DepthPlan]
 
@@ -107,7 +112,7 @@ class DepthsPlanned(Event):
 class Timing:
     """Measured costs of a depth, in seconds per image.
 
-    `step` is a training step, `lower` a forward pass of the frozen part, `upper` one of the trained part. For each view, `unmade` counts the images
+    `step` is a training step, `lower` a forward pass of the frozen part, `upper` one of the trained part. For each view, `uncached` counts the images
     that the frozen part must still run on, and `gigabytes` is the size of its cached output.
     """
 
@@ -116,7 +121,7 @@ class Timing:
     step: float
     lower: float
     upper: float
-    unmade: Sequence[int]
+    uncached: Sequence[int]
     gigabytes: Sequence[float] = ()
 
     def plan(self, views: int, epochs: int, seconds: float) -> DepthPlan:
@@ -126,7 +131,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Timings:
-    """Timings of all depths, the classifier first and all layers last; `augment` is seconds per image, `head` seconds per feature of a training step."""
+    """Timings of all depths, from the head alone to all layers; `augment` is in seconds per image, `head` in seconds per feature of a training step."""
 
     depths: Sequence[Timing]
     augment: float
@@ -135,12 +140,12 @@ class Timings:
 
 @dataclass(frozen=True)
 class Work:
-    """The amount of work: training and validation images, their measured costs, and the seconds since the start."""
+    """The amount of work: numbers of training and validation images, measured costs, and the seconds elapsed since the start."""
 
     train: int
     valid: int
     costs: Timings
-    gone: float
+    elapsed: float
 
     @property
     def whole(self) -> Timing:

@@ -1,4 +1,4 @@
-"""Keep the best epoch; stop early, or at a loss that is not finite."""
+"""Keep the best epoch, stop without improvement, and stop at a loss that is not finite."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from fastai.callback.tracker import TrackerCallback
 from ...core.metrics import METRICS, VALID_LOSS
 
 
-class StopAtNan(Callback):
-    """Ends a fit whose loss is no finite number any more, for nothing that follows would be one."""
+class StopAtNan(Callback):  # type: ignore[misc]  # fastai is untyped
+    """Stop the fit when the loss is NaN or infinite; `step` is the training step, 0 if it did not happen."""
 
-    order = 63  # before a checkpoint could be made of it
+    order = 63  # before a checkpoint is written
     run_valid = False
 
     def before_fit(self) -> None:
@@ -28,28 +28,33 @@ class StopAtNan(Callback):
             raise CancelFitException
 
 
-class KeepBest(TrackerCallback):
-    """Ends the fit with the weights of the best epoch, and ends it early after `patience` epochs without a better one.
+class KeepBest(TrackerCallback):  # type: ignore[misc]  # fastai is untyped
+    """Restore the weights of the best epoch after the fit, and stop after `patience` epochs without improvement.
 
-    fastai's SaveModelCallback and EarlyStoppingCallback do this too, but print to stdout, where `--json` writes.
+    An epoch must improve on `to_beat` if it is given; `best_epoch` is 0 if none does. fastai's SaveModelCallback and EarlyStoppingCallback print to
+    stdout, which `--json` needs.
     """
 
     order = 61
 
-    def __init__(self, metric: str, patience: int | None, point: float | None = None) -> None:
+    def __init__(self, metric: str, patience: int | None, to_beat: float | None = None) -> None:
         lower_is_better = metric == VALID_LOSS or not METRICS[metric].higher_is_better
         super().__init__(monitor=metric, comp=np.less if lower_is_better else np.greater)
-        self.metric, self.patience, self.point = metric, patience, point
-        self.best_epoch, self.state, self.epochs = 0, None, 0
+        self.metric, self.patience, self.to_beat = metric, patience, to_beat
+        self.reset_best()
+
+    def reset_best(self) -> None:
+        self.best_epoch, self.epochs = 0, 0
+        self.state: dict[str, Any] | None = None
 
     def before_fit(self) -> None:
         super().before_fit()
-        self.best_epoch, self.state, self.epochs = 0, None, 0
-        if self.point is not None:  # what is there already is to be beaten
-            self.best, self.state = self.point, copy.deepcopy(self.learn.model.state_dict())
+        self.reset_best()
+        if self.to_beat is not None:
+            self.best, self.state = self.to_beat, copy.deepcopy(self.learn.model.state_dict())
 
     def after_epoch(self) -> None:
-        if not self.recorder.values[-1]:  # it was done before an interruption
+        if not self.recorder.values[-1]:  # complete before an interruption
             return
         super().after_epoch()
         self.epochs += 1

@@ -1,4 +1,4 @@
-"""Moving average of the weights."""
+"""Exponential moving average of the weights."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import copy
 from typing import Any
 
 from fastai.callback.core import Callback
-from timm.utils import ModelEmaV3
+from timm.utils.model_ema import ModelEmaV3
 
-DECAY = 0.998  # of the moving average; it warms up, so that short trainings forget their start
+DECAY = 0.998  # with warm-up, so that short trainings forget their start
 
 
-class MovingAverage(Callback):
-    """Validates, and so keeps, an exponential moving average of the weights, timm's ModelEmaV3; training goes on with the weights themselves."""
+class MovingAverage(Callback):  # type: ignore[misc]  # fastai is untyped
+    """Validate an exponential moving average of the weights (timm's ModelEmaV3), then continue with the weights themselves.
 
-    order = 62  # after KeepBest has taken its copy of what was validated
+    `KeepBest` runs while the average is in place, so the best epoch is an average.
+    """
+
+    order = 62  # after KeepBest, which copies the validated weights
 
     def before_fit(self) -> None:
-        self.trained = None
+        self.trained: dict[str, Any] | None = None
         self.average = ModelEmaV3(self.learn.model, decay=DECAY, use_warmup=True)
 
     def after_step(self) -> None:
@@ -34,5 +37,5 @@ class MovingAverage(Callback):
         self.learn.model.load_state_dict(self.average.module.state_dict())
 
     def after_epoch(self) -> None:
-        if self.trained:  # the finder's epochs validate nothing
+        if self.trained:  # the finder's epochs have no validation
             self.learn.model.load_state_dict(self.trained)

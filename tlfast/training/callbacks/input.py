@@ -1,4 +1,4 @@
-"""Ways to train that a user may ask for, as fastai callbacks: a moving average of the weights, growing image sizes."""
+"""Network input: plain tensors in the memory format that is fastest."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from fastai.callback.core import Callback
 from ...models.build import to_network_input
 
 
-class NetworkInput(Callback):
-    """Hands the network plain tensors, see `learner.network_input`."""
+class NetworkInput(Callback):  # type: ignore[misc]  # fastai is untyped
+    """Convert each batch by `models.build.to_network_input`."""
 
-    order = 90  # after all that change the images, such as MixUp
+    order = 90  # after callbacks that change the images, such as MixUp
 
     def before_batch(self) -> None:
         self.learn.xb = tuple(to_network_input(x) for x in self.xb)

@@ -15,31 +15,34 @@ from fastai.callback.core import Callback
 from fastai.learner import Learner
 
 from ...core.events import OnEvent, Progress
-from ..types import EpochEnd, EpochRow
+from ..types import EPOCH_VALUES, EpochEnd, EpochRow
 
 
 @contextmanager
 def silence_fastai(learn: Learner) -> Iterator[None]:
-    """Silence fastai's own table and bar: ours hear of everything through callbacks."""
+    """Silence fastai's progress bar and table; events replace them."""
     with learn.no_bar(), learn.no_logging():
         yield
 
 
-class ProgressCallback(Callback):
-    """Reports each step and epoch to `on_event`; counts images and the seconds spent training on them."""
+class ProgressCallback(Callback):  # type: ignore[misc]  # fastai is untyped
+    """Report each step and epoch to `on_event`; count images and the seconds of training on them.
+
+    For a run of the learning-rate finder, `steps` is the number of its steps, and epochs are not reported.
+    """
 
     order = 60  # after Recorder, whose values it reads
 
     def __init__(self, phase: str, epochs: int, on_event: OnEvent, label: str = "", steps: int = 0) -> None:
         self.phase, self.epochs, self.on_event, self.label, self.steps = phase, epochs, on_event, label or phase, steps
         self.rows: list[EpochRow] = []
-        self.ends: list[float] = []  # of steps, where they are counted
+        self.step_ends: list[float] = []
         self.images, self.seconds, self.step, self.total = 0, 0.0, 0, 0
 
     @property
     def step_seconds(self) -> float:
-        """Seconds that a step took, an image: the median, for the first ones allocate; 0 if there was but one."""
-        return statistics.median(later - earlier for earlier, later in pairwise(self.ends)) * self.step / self.images if self.step > 1 else 0.0
+        """Seconds per image of a training step: the median, because the first steps allocate memory; 0 with fewer than two steps."""
+        return statistics.median(later - earlier for earlier, later in pairwise(self.step_ends)) * self.step / self.images if self.step > 1 else 0.0
 
     def before_epoch(self) -> None:
         self.started = time.perf_counter()
@@ -55,16 +58,17 @@ class ProgressCallback(Callback):
             return
         self.step += 1
         if self.steps:
-            self.ends.append(time.perf_counter())
+            self.step_ends.append(time.perf_counter())
         self.images += len(self.learn.yb[0])
         self.total = self.steps or self.epochs * self.n_iter
         self.on_event(Progress(self.label, self.step, self.total))
 
     def after_epoch(self) -> None:
-        if self.steps or not self.recorder.values[-1]:  # the finder's epochs are no epochs; others were done before an interruption
+        if self.steps or not self.recorder.values[-1]:  # an epoch of the finder, or complete before an interruption
             return
         seconds = time.perf_counter() - self.started
-        row = EpochRow(self.phase, len(self.rows) + 1, *map(float, self.recorder.values[-1]), seconds)
+        values = dict(zip(EPOCH_VALUES, map(float, self.recorder.values[-1]), strict=True))
+        row = EpochRow(phase=self.phase, epoch=len(self.rows) + 1, seconds=seconds, **values)
         self.rows.append(row)
         self.on_event(EpochEnd(self.phase, row))
 

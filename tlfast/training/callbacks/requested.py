@@ -11,12 +11,12 @@ from .resize import GrowingSize
 
 
 def build_callbacks(settings: Settings) -> list[Callback]:
-    """Return the callbacks for the settings' ways to train all layers."""
-    chosen: list[Callback] = []
+    """Return the callbacks of phases that train the backbone, in the order of `--accumulate`, `--sizes` and `--ema`."""
+    callbacks: list[Callback] = []
     if settings.accumulate > 1:
-        chosen.append(GradientAccumulation(settings.accumulate * settings.bs))
+        callbacks.append(GradientAccumulation(settings.accumulate * settings.bs))
     if settings.sizes:
-        chosen.append(GrowingSize([int(size) for size in settings.sizes.split(",")], settings.size))
+        callbacks.append(GrowingSize([int(size) for size in settings.sizes.split(",")], settings.size))
     if settings.ema:
-        chosen.append(MovingAverage())
-    return chosen
+        callbacks.append(MovingAverage())
+    return callbacks

@@ -1,18 +1,20 @@
-"""Growing image sizes."""
+"""Progressive resizing."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from fastai.callback.core import Callback
 from torch.nn.functional import interpolate
 
 
-class GrowingSize(Callback):
-    """Trains on smaller images first, each size for its share of the epochs; validates at the full size (Howard, fast.ai 2018)."""
+class GrowingSize(Callback):  # type: ignore[misc]  # fastai is untyped
+    """Train on smaller images first, each size for an equal share of the epochs; validate at the full size (Howard, fast.ai 2018)."""
 
     run_valid = False
 
-    def __init__(self, sizes: list[int], full: int) -> None:
+    def __init__(self, sizes: Sequence[int], full: int) -> None:
         self.sizes = [*sizes, full]
 
     def before_batch(self) -> None:

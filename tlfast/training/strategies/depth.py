@@ -1,6 +1,7 @@
 """Fine-tuning to a depth: the topmost stages train on cached activations of the frozen stages below.
 
-The lowest stages cost most and change least. While they are frozen, they run once for each augmented view; an epoch takes one view of each image.
+The lowest stages take most of the time and change least in fine-tuning. While they are frozen, they run once for each augmented view; an epoch has
+each image in one view.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from fastai.learner import Learner
 from fastai.torch_core import set_seed
 from torch import nn
 
-from ...core.settings import Settings
+from ...core.settings import Settings, TrainingSettings
 from ...core.system import release_memory
 from ...models.stages import SplitBody, split_at
 from ..activations import BATCH_FORWARD, HEAD_IMAGES, ActivationLoader, compute_features
@@ -47,15 +48,15 @@ class Depth:
     def phases(self, session: Session, settings: Settings) -> Iterator[PhasePlan]:
         lower = _LowerStages(session, settings)
         if settings.freeze_epochs:
-            yield PhasePlan("head", settings.freeze_epochs, lambda own: _open_head(session, lower, own))
-        yield PhasePlan("upper stages", settings.epochs, lambda own: _open_upper(session, lower, own), RATES, make_epoch_budget(session.journal))
+            yield PhasePlan("head", settings.freeze_epochs, lambda attempt: _open_head(session, lower, attempt))
+        yield PhasePlan("upper stages", settings.epochs, lambda attempt: _open_upper(session, lower, attempt), RATES, make_epoch_budget(session.journal))
 
     def trainable(self, model: nn.Sequential, settings: Settings) -> list[nn.Module]:
         return [model[1], split_at(model[0], settings.arch, int(settings.depth), settings.size).upper]
 
-    def estimate(self, timing: Timing, work: Work, settings: Settings) -> DepthPlan:
+    def estimate(self, timing: Timing, work: Work, settings: TrainingSettings) -> DepthPlan:
         head_images = min(work.train, HEAD_IMAGES)
-        seconds = work.gone + feature_seconds(timing, timing.lower, work, settings.views)
+        seconds = work.elapsed + feature_seconds(timing, timing.lower, work, settings.views)
         seconds += head_seconds(work, settings, head_images, settings.freeze_epochs)
         seconds += ADAPTING_BATCHES * settings.bs * timing.upper + (head_images + work.valid) * timing.upper
         seconds += finder_batches(settings) * settings.bs * timing.step + settings.epochs * (work.train * timing.step + work.valid * timing.upper)
@@ -63,7 +64,7 @@ class Depth:
 
 
 class _LowerStages:
-    """The divided body, and the cached activations of its lower part; made when first needed, by either phase."""
+    """The divided body, and the cached activations of its lower part; computed when a phase first needs them."""
 
     def __init__(self, session: Session, settings: Settings) -> None:
         self.session, self.settings = session, settings
@@ -80,7 +81,7 @@ class _LowerStages:
 @contextmanager
 def _open_head(session: Session, lower: _LowerStages, settings: Settings) -> Iterator[OpenPhase]:
     activations, upper = lower.activations, lower.parts.upper
-    set_seed(settings.seed, reproducible=True)  # the loader draws its own seed
+    set_seed(settings.seed, reproducible=True)  # the loader draws its seed
     adapt_batchnorm(upper, ActivationLoader(activations.train, settings.bs, True, session.learn.dls.device), settings, session.on_event)
     with open_head(session.learn, compute_features(activations, lower.parts, session.on_event), settings) as phase:
         yield phase
@@ -88,7 +89,7 @@ def _open_head(session: Session, lower: _LowerStages, settings: Settings) -> Ite
 
 @contextmanager
 def _open_upper(session: Session, lower: _LowerStages, settings: Settings) -> Iterator[OpenPhase]:
-    """Open a Learner of the upper stages and the head on the activations. Its layers are those of the session's network."""
+    """Open a Learner of the upper stages and the head on the activations; it shares its layers with the session's model."""
     activations, learn = lower.activations, session.learn
     release_memory()
     body, head = learn.model

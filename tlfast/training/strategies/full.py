@@ -1,4 +1,7 @@
-"""Full fine-tuning: the head first, then all layers at discriminative rates (linear probing, then fine-tuning; Kumar et al. 2022)."""
+"""Full fine-tuning: the head first, then all layers at discriminative rates.
+
+Linear probing before fine-tuning follows Kumar et al. 2022 (arXiv 2202.10054).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from ...core.settings import Settings
+from ...core.settings import Settings, TrainingSettings
 from ...core.system import release_memory
 from ..amp import choose_precision, precision_callbacks
 from ..callbacks.input import NetworkInput
@@ -21,7 +24,7 @@ from ..planner import closing_seconds, feature_seconds, finder_batches, head_sec
 from ..session import Session
 from ..types import DepthPlan, Timing, Work
 
-# The lowest group of parameters moves at a fifth of the head's rate; see docs/benchmarks.md, "Learning rates".
+# The lowest group of parameters trains at a fifth of the head's rate; see docs/benchmarks.md, "Learning rates".
 RATES = RateRule(spread=5.0, scale=10.0, customary=CUSTOMARY_RATE)
 
 
@@ -35,18 +38,18 @@ class Full:
 
     def phases(self, session: Session, settings: Settings) -> Iterator[PhasePlan]:
         if settings.freeze_epochs:
-            yield PhasePlan("head", settings.freeze_epochs, lambda own: _open_head(session, own))
-        yield PhasePlan("all layers", settings.epochs, lambda own: _open_all_layers(session, settings, own), RATES, make_epoch_budget(session.journal))
+            yield PhasePlan("head", settings.freeze_epochs, lambda attempt: _open_head(session, attempt))
+        yield PhasePlan("all layers", settings.epochs, lambda attempt: _open_all_layers(session, settings, attempt), RATES, make_epoch_budget(session.journal))
 
     def trainable(self, model: nn.Sequential, settings: Settings) -> list[nn.Module]:
         return [model[1], model[0]]
 
-    def estimate(self, timing: Timing, work: Work, settings: Settings) -> DepthPlan:
-        views, passed = min(settings.views, Settings.views), work.whole.upper
+    def estimate(self, timing: Timing, work: Work, settings: TrainingSettings) -> DepthPlan:
+        views, forward = min(settings.views, TrainingSettings.views), work.whole.upper
         augment, step = work.costs.augment, timing.step + work.costs.augment
-        seconds = work.gone + feature_seconds(timing, passed, work, views)
+        seconds = work.elapsed + feature_seconds(timing, forward, work, views)
         seconds += head_seconds(work, settings, work.train * views, settings.freeze_epochs)
-        seconds += ADAPTING_BATCHES * settings.bs * (passed + augment)
+        seconds += ADAPTING_BATCHES * settings.bs * (forward + augment)
         seconds += finder_batches(settings) * settings.bs * step + settings.epochs * (work.train * step + work.valid * timing.upper)
         return timing.plan(views, settings.epochs, seconds + closing_seconds(work))
 
@@ -60,17 +63,17 @@ def _open_head(session: Session, settings: Settings) -> Iterator[OpenPhase]:
 
 
 @contextmanager
-def _open_all_layers(session: Session, settings: Settings, own: Settings) -> Iterator[OpenPhase]:
-    """Prepare the session's learner for all layers; `own` are the settings with the batch of this attempt."""
+def _open_all_layers(session: Session, settings: Settings, attempt: Settings) -> Iterator[OpenPhase]:
+    """Prepare the session's Learner for all layers. `attempt` are the settings with half the batch after an out-of-memory error."""
     learn = session.learn
-    if own != settings:
-        learn.dls = session.build_loaders(own)
+    if attempt != settings:
+        learn.dls = session.build_loaders(attempt)
     learn.unfreeze()
-    release_memory()  # the head's phase used blocks of other sizes
-    precision = session.journal.once("precision", lambda: choose_precision(learn, own, (3, own.size, own.size)))
-    if own.compile:
+    release_memory()  # the phase of the head used blocks of other sizes
+    precision = session.journal.once("precision", lambda: choose_precision(learn, attempt, (3, attempt.size, attempt.size)))
+    if attempt.compile:
         learn.model.compile()
-    with learn.added_cbs([NetworkInput(), *precision_callbacks(precision, learn.dls.device), *build_callbacks(own)]):
+    with learn.added_cbs([NetworkInput(), *precision_callbacks(precision, learn.dls.device), *build_callbacks(attempt)]):
         yield OpenPhase(learn, precision)
 
 

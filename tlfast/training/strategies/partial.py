@@ -1,6 +1,7 @@
 """Partial fine-tuning: the backbone stays frozen and the head trains on its features.
 
-The frozen backbone runs once for each augmented view. With `--train-bn` the head trains on images instead and BatchNorm adapts, as fastai does it.
+The frozen backbone runs once for each augmented view. With `--train-bn` the head trains on images instead, and BatchNorm adapts as with
+fastai's `freeze`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from ...core.settings import Settings
+from ...core.settings import Settings, TrainingSettings
 from ..callbacks.input import NetworkInput
 from ..features import extract
 from ..head import open_head
@@ -22,7 +23,7 @@ from ..types import DepthPlan, Timing, Work
 
 
 class Partial:
-    """Train the head alone."""
+    """Train the head alone, on cached features."""
 
     name: ClassVar[str] = "partial"
 
@@ -31,23 +32,23 @@ class Partial:
 
     def phases(self, session: Session, settings: Settings) -> Iterator[PhasePlan]:
         if settings.train_bn:
-            yield PhasePlan("head and BatchNorm", settings.epochs, lambda own: _open_images(session))
+            yield PhasePlan("head and BatchNorm", settings.epochs, lambda attempt: _open_images(session))
         else:
-            yield PhasePlan("head", settings.epochs, lambda own: _open_features(session, own))
+            yield PhasePlan("head", settings.epochs, lambda attempt: _open_features(session, attempt))
 
     def trainable(self, model: nn.Sequential, settings: Settings) -> list[nn.Module]:
         return [model[1]]
 
-    def estimate(self, timing: Timing, work: Work, settings: Settings) -> DepthPlan:
-        epochs = max(settings.epochs, Settings.epochs)  # an epoch of the head costs little
-        seconds = work.gone + feature_seconds(timing, timing.lower, work, settings.views)
+    def estimate(self, timing: Timing, work: Work, settings: TrainingSettings) -> DepthPlan:
+        epochs = max(settings.epochs, TrainingSettings.epochs)  # an epoch of the head costs little
+        seconds = work.elapsed + feature_seconds(timing, timing.lower, work, settings.views)
         seconds += head_seconds(work, settings, work.train * settings.views, epochs) + closing_seconds(work)
         return timing.plan(settings.views, epochs, seconds)
 
 
 @contextmanager
 def _open_images(session: Session) -> Iterator[OpenPhase]:
-    session.learn.freeze()  # fastai's: BatchNorm continues to train
+    session.learn.freeze()  # in fastai, BatchNorm layers keep training
     with session.learn.added_cbs(NetworkInput()):
         yield OpenPhase(session.learn)
 
