@@ -24,8 +24,8 @@ from ..data.task import Task
 from ..data.types import Preprocessing, Row
 from ..evaluation import plots
 from ..evaluation.comparison import (
-    Answers,
     Arm,
+    ArmPredictions,
     CompareResult,
     Cost,
     Design,
@@ -34,8 +34,8 @@ from ..evaluation.comparison import (
     compare_pairs,
     describe_design,
     find_crossings,
-    gather_answers,
     measure_macro_f1,
+    merge_folds,
     score_arm,
     write_verdict,
 )
@@ -148,7 +148,7 @@ def _filter_events(on_event: OnEvent) -> OnEvent:
 # Training
 
 
-def _collect_answers(task: Task, arms: Sequence[Arm], design: Design, classes: Sequence[str], on_event: OnEvent) -> dict[tuple[str, float], Answers]:
+def _collect_answers(task: Task, arms: Sequence[Arm], design: Design, classes: Sequence[str], on_event: OnEvent) -> dict[tuple[str, float], ArmPredictions]:
     """Train all that is not trained yet; return each arm's answers by its name and share of the training part."""
     total = len(arms) * len(design.shares) * design.seeds * max(1, design.folds)
     done, found = 0, {}
@@ -161,7 +161,7 @@ def _collect_answers(task: Task, arms: Sequence[Arm], design: Design, classes: S
                     on_event(Progress("comparing", done, total))
                     outcomes.append(_run_outcome(task, replace(placed, seed=arm.settings.seed + seed, train_pct=share), classes, on_event))
                     done += 1
-            found[arm.name, share] = gather_answers(outcomes, design)
+            found[arm.name, share] = merge_folds(outcomes, design)
     on_event(Progress("comparing", total, total))
     return found
 

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: temperature scaling, calibration error, and what may be answered at which confidence."""
+"""Calibration of probabilities: temperature scaling, calibration error, and accuracy against coverage."""
 
 from __future__ import annotations
 
@@ -9,55 +9,66 @@ from scipy.special import log_softmax
 from .types import Calibration, Coverage, ReliabilityBin
 
 BINS = 15
-PARTS = 5  # of the images, each calibrated by a temperature fitted on the others
-LOWEST, HIGHEST = 0.05, 20.0  # temperatures
-LEAST_WRONG = 10  # answers, below which a temperature would be fitted to chance: with none wrong it would make every answer certain
-CURVE = 100  # points of the curve of accuracy against coverage
-PROMISES = (0.9, 0.95, 0.99)
-LEAST_COVERAGE, LEAST_ANSWERED = 0.01, 20  # share of the images, and images, below which a promise is of no use or rests on too few of them
+FOLDS = 5  # folds of the cross-validated temperature
+LOWEST, HIGHEST = 0.05, 20.0  # bounds of the temperature
+LEAST_ERRORS = 10  # wrong predictions needed to fit a temperature; without any, the fit would drive all probabilities to 1
+CURVE_POINTS = 100  # about the number of points stored of the accuracy-coverage curve
+PROMISES = (0.9, 0.95, 0.99)  # target accuracies
+LEAST_COVERAGE, LEAST_ACCEPTED = 0.01, 20  # share of the images, and number of images, below which a threshold is not reported
+
+# Temperature scaling
 
 
 def apply_temperature(log_probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Divide logits by a temperature: log probabilities `[n, c]` -> probabilities `[n, c]`, float64. The likeliest class stays the likeliest."""
-    return np.exp(log_softmax(log_probabilities.astype(np.float64) / temperature, axis=1))
+    """Divide logits by a temperature: log probabilities `[n, c]` -> probabilities `[n, c]`, float64. The order of the classes does not change."""
+    return np.asarray(np.exp(log_softmax(log_probabilities.astype(np.float64) / temperature, axis=1)))
 
 
 def fit_temperature(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Return the temperature that makes the labels `[n]` likeliest (Guo et al. 2017, arXiv 1706.04599); 1 where fewer than 10 answers are wrong."""
-    return _fit_temperature(log_probabilities.astype(np.float64), labels) if _has_enough_errors(log_probabilities, labels) else 1.0
+    """Return the temperature with the smallest log loss (Guo et al. 2017, arXiv 1706.04599); 1 if fewer than 10 predictions are wrong.
+
+    `log_probabilities` is `[n, c]`, `labels` class indices `[n]`.
+    """
+    return _minimize_loss(log_probabilities.astype(np.float64), labels) if _has_enough_errors(log_probabilities, labels) else 1.0
+
+
+def cross_validate_temperature(log_probabilities: np.ndarray, labels: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return calibrated probabilities `[n, c]`, those of each image by a temperature fitted on other images, in 5 folds.
+
+    They estimate the calibration on new images.
+    """
+    if not _has_enough_errors(log_probabilities, labels):
+        return apply_temperature(log_probabilities, 1.0)
+    fold_of = np.random.default_rng(seed).permutation(len(labels)) % FOLDS
+    result = np.empty(log_probabilities.shape)
+    for fold in range(FOLDS):
+        held_out = fold_of == fold
+        temperature = _minimize_loss(log_probabilities[~held_out].astype(np.float64), labels[~held_out])
+        result[held_out] = apply_temperature(log_probabilities[held_out], temperature)
+    return result
 
 
 def _has_enough_errors(log_probabilities: np.ndarray, labels: np.ndarray) -> bool:
-    return (log_probabilities.argmax(axis=1) != labels).sum() >= LEAST_WRONG
+    return int((log_probabilities.argmax(axis=1) != labels).sum()) >= LEAST_ERRORS
 
 
-def _fit_temperature(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
+def _minimize_loss(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
     rows = np.arange(len(labels))
 
     def loss(log_temperature: float) -> float:
-        return -log_softmax(log_probabilities / np.exp(log_temperature), axis=1)[rows, labels].mean()
+        return float(-log_softmax(log_probabilities / np.exp(log_temperature), axis=1)[rows, labels].mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(LOWEST), np.log(HIGHEST)), method="bounded").x))
 
 
-def cross_validate_temperature(log_probabilities: np.ndarray, labels: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return probabilities `[n, c]`, each image's by a temperature that was fitted without it: what calibration is worth on new images."""
-    if not _has_enough_errors(log_probabilities, labels):
-        return apply_temperature(log_probabilities, 1.0)
-    part = np.random.default_rng(seed).permutation(len(labels)) % PARTS
-    result = np.empty(log_probabilities.shape)
-    for number in range(PARTS):
-        inside = part == number
-        result[inside] = apply_temperature(log_probabilities[inside], _fit_temperature(log_probabilities[~inside].astype(np.float64), labels[~inside]))
-    return result
+# Measures of calibration
 
 
 def measure_calibration(probabilities: np.ndarray, before: np.ndarray, labels: np.ndarray, temperature: float) -> Calibration:
-    """Describe how far probabilities `[n, c]` can be believed; `before` are those at temperature 1."""
+    """Measure the calibration of probabilities `[n, c]`; `before` `[n, c]` are those at temperature 1."""
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     bins, curve = bin_reliability(confidence, right), coverage_curve(confidence, right)
-    least = max(LEAST_COVERAGE, LEAST_ANSWERED / len(right))
-    kept = curve[:: -(-len(curve) // CURVE)]
+    thinned = curve[:: -(-len(curve) // CURVE_POINTS)]
     return Calibration(
         temperature=temperature,
         error=expected_calibration_error(bins),
@@ -65,54 +76,64 @@ def measure_calibration(probabilities: np.ndarray, before: np.ndarray, labels: n
         log_loss_before=log_loss(before, labels),
         brier_before=brier_score(before, labels),
         bins=bins,
-        curve=kept if kept[-1] == curve[-1] else [*kept, curve[-1]],
-        promises={f"{promise:g}": found for promise in PROMISES if (found := threshold_at_accuracy(curve, promise)) and found.coverage >= least},
+        curve=thinned if thinned[-1] == curve[-1] else [*thinned, curve[-1]],
+        promises=_find_thresholds(curve, len(labels)),
     )
 
 
+def _find_thresholds(curve: list[Coverage], images: int) -> dict[str, Coverage]:
+    """Return the point for each target accuracy, unless it covers too few images to be useful."""
+    least = max(LEAST_COVERAGE, LEAST_ACCEPTED / images)
+    points = {f"{target:g}": threshold_at_accuracy(curve, target) for target in PROMISES}
+    return {target: point for target, point in points.items() if point and point.coverage >= least}
+
+
 def bin_reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> list[ReliabilityBin]:
-    """Sort images into bins of equal width by the probability of their likeliest class; empty bins are left out."""
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # a bin holds its upper edge, as Guo et al. have it
+    """Group images into bins of equal width by confidence `[n]`; `right` `[n]` marks correct predictions. Empty bins are left out."""
+    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # the upper edge belongs to a bin, as in Guo et al.
     counts = np.bincount(place, minlength=bins)
     sums, hits = (np.bincount(place, weights=values, minlength=bins) for values in (confidence, right))
     return [ReliabilityBin(i / bins, (i + 1) / bins, int(counts[i]), float(sums[i] / counts[i]), float(hits[i] / counts[i])) for i in np.flatnonzero(counts)]
 
 
 def expected_calibration_error(bins: list[ReliabilityBin]) -> float:
-    """Return the expected calibration error (Naeini et al. 2015; Guo et al. 2017): how far confidence and accuracy lie apart, over all images."""
-    total = sum(each.images for each in bins)
-    return sum(each.images * abs(each.confidence - each.accuracy) for each in bins) / total
+    """Return the mean distance between confidence and accuracy, weighted by images (Naeini et al. 2015; Guo et al. 2017)."""
+    total = sum(b.images for b in bins)
+    return sum(b.images * abs(b.confidence - b.accuracy) for b in bins) / total
 
 
 def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean of minus the log of the true class's probability."""
+    """Return the mean of minus the log of the probability of the true class, `[n, c]` and `[n]`."""
     return float(cross_entropy(probabilities, labels).mean())
 
 
 def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return each image's log loss `[n]`; a probability of 0 counts as the least that float64 holds apart from 1."""
-    return -np.log(np.clip(probabilities[np.arange(len(labels)), labels], np.finfo(np.float64).eps, 1))
+    """Return the log loss of each image `[n]`; probabilities are clipped at the machine epsilon of float64, as in scikit-learn."""
+    return np.asarray(-np.log(np.clip(probabilities[np.arange(len(labels)), labels], np.finfo(np.float64).eps, 1)))
 
 
 def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Return the Brier score over all classes (Brier 1950), from 0 to 2."""
+    """Return the Brier score over all classes (Brier 1950), from 0 to 2, of `[n, c]` and `[n]`."""
     return float(squared_errors(probabilities, labels).mean())
 
 
 def squared_errors(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return each image's sum of squared differences between its probabilities and the truth `[n]`."""
-    return (probabilities**2).sum(axis=1) - 2 * probabilities[np.arange(len(labels)), labels] + 1
+    """Return the sum over the classes of the squared differences between probability and truth, for each image `[n]`."""
+    return np.asarray((probabilities**2).sum(axis=1) - 2 * probabilities[np.arange(len(labels)), labels] + 1)
 
 
 def coverage_curve(confidence: np.ndarray, right: np.ndarray) -> list[Coverage]:
-    """Return, for each confidence as a threshold, the share of images that reach it and the share of those that are right; highest first."""
+    """Return coverage and accuracy with each distinct confidence as the threshold, highest threshold first.
+
+    `confidence` `[n]` is the probability of the predicted class; `right` `[n]` marks correct predictions.
+    """
     order = np.argsort(-confidence, kind="stable")
-    sure, hits = confidence[order], np.cumsum(right[order])
-    last = np.flatnonzero(np.append(sure[1:] != sure[:-1], True))  # images of one confidence are answered together
-    return [Coverage(float(sure[i]), float((i + 1) / len(sure)), float(hits[i] / (i + 1))) for i in last]
+    descending, hits = confidence[order], np.cumsum(right[order])
+    last = np.flatnonzero(np.append(descending[1:] != descending[:-1], True))  # images of equal confidence are accepted together
+    return [Coverage(float(descending[i]), float((i + 1) / len(descending)), float(hits[i] / (i + 1))) for i in last]
 
 
 def threshold_at_accuracy(curve: list[Coverage], accuracy: float) -> Coverage | None:
-    """Return the point of a curve that answers most images while that share of the answers is right; None where no threshold does."""
+    """Return the point of largest coverage with at least this accuracy; None if no threshold reaches it."""
     good = [point for point in curve if point.accuracy >= accuracy]
     return max(good, key=lambda point: point.coverage) if good else None

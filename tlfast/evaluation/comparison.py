@@ -1,4 +1,7 @@
-"""Statistics of a comparison: scores, paired differences, learning curves, verdict."""
+"""Statistics of a comparison: scores with intervals, paired differences, learning curves and the verdict.
+
+An arm is one of the compared configurations. Every arm is trained and evaluated on the same images.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,129 @@ from ..core.metrics import compute_metrics, confusion_matrix
 from ..core.settings import Settings
 from . import bootstrap, significance
 
+ALPHA = 0.05  # level of significance
+
+# What is compared
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the compared configurations.
+
+    Attributes:
+        name: unique in a comparison, such as "partial" or "depth 3 resnet50".
+        settings: settings of its trainings.
+    """
+
+    name: str
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Design:
+    """Trainings of each arm.
+
+    Attributes:
+        folds: number of cross-validation folds; 0 evaluates on the valid split of the data, or on a drawn one.
+        seeds: number of seeds.
+        shares: shares of the training split, for a learning curve.
+    """
+
+    folds: int = 0
+    seeds: int = 1
+    shares: tuple[float, ...] = (1.0,)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of one training.
+
+    Attributes:
+        labels: path of a valid image -> class index of its label.
+        predicted: path of a valid image -> predicted class index.
+        seconds: duration of the training.
+        trained_on: number of training images.
+        reused: True if the training was found in the cache.
+    """
+
+    labels: Mapping[str, int]
+    predicted: Mapping[str, int]
+    seconds: float
+    trained_on: int
+    reused: bool
+
+
+@dataclass(frozen=True)
+class ArmPredictions:
+    """Predictions of one arm for all n images, which have the same order in every arm.
+
+    Attributes:
+        predicted: class indices `[s, n]`, one row for each seed.
+        labels: class indices `[n]`.
+        paths: paths of the n images.
+        outcomes: the trainings, seed by seed and fold by fold.
+    """
+
+    predicted: np.ndarray
+    labels: np.ndarray
+    paths: Sequence[str]
+    outcomes: Sequence[Outcome]
+
+    @property
+    def right(self) -> np.ndarray:
+        """Mask of correct predictions `[s, n]`."""
+        return np.asarray(self.predicted == self.labels)
+
+
+@dataclass(frozen=True)
+class MacroF1:
+    """Macro F1 of one arm, the mean over its seeds.
+
+    Attributes:
+        value: macro F1 on all images.
+        replicates: macro F1 of bootstrap samples `[r]`, which are the same in every arm.
+    """
+
+    value: float
+    replicates: np.ndarray
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of inference, which does not depend on the weights.
+
+    Attributes:
+        parameters: number of parameters.
+        megabytes: size of `model.onnx`.
+        milliseconds: latency of `model.onnx` for one image.
+    """
+
+    parameters: int
+    megabytes: float
+    milliseconds: float
+
+
+# Results
+
 
 @dataclass(frozen=True)
 class ArmScore:
-    """One arm of a comparison: how good it is, with bootstrap 95 % intervals over the images, and what it costs.
+    """Scores and costs of one arm. Intervals are bootstrap 95 % intervals over the images.
 
-    `seconds` are those of one training on all training images, the frozen backbone's pass counted even where it was kept from before;
-    `megabytes` and `milliseconds` those of `model.onnx` for one image. `accuracy_sd` is the standard deviation over seeds (None: one seed).
+    Attributes:
+        name: name of the arm.
+        settings: its settings, as in `run.json`.
+        accuracy: mean accuracy over the seeds.
+        accuracy_interval: its interval.
+        accuracy_sd: standard deviation of the accuracy over the seeds; None for one seed.
+        macro_f1: mean macro F1 over the seeds.
+        macro_f1_interval: its interval.
+        images: number of images evaluated.
+        trainings: number of trainings.
+        seconds: mean duration of a training on all training images, with the forward pass of the frozen backbone also if it was cached.
+        parameters: number of parameters.
+        megabytes: size of `model.onnx`.
+        milliseconds: latency of `model.onnx` for one image.
     """
 
     name: str
@@ -40,10 +159,18 @@ class ArmScore:
 
 @dataclass(frozen=True)
 class ArmDifference:
-    """How much better `first` is than `second` on the same images, with bootstrap 95 % intervals.
+    """Difference of two arms on the same images. Intervals are bootstrap 95 % intervals.
 
-    `p` is McNemar's exact test's (of several seeds, of all their answers), `p_corrected` Holm's where there are several pairs. A difference is
-    `shown` where the corrected p is below 0.05 and the interval of accuracy leaves 0 out.
+    Attributes:
+        first: name of the more accurate arm.
+        second: name of the other arm.
+        accuracy: accuracy of `first` minus that of `second`.
+        accuracy_interval: its interval.
+        macro_f1: macro F1 of `first` minus that of `second`.
+        macro_f1_interval: its interval.
+        p: p-value of McNemar's exact test; for several seeds, of the paired permutation test.
+        p_corrected: the same after Holm's correction for the number of pairs.
+        shown: True if `p_corrected` is below 0.05 and the interval of the accuracy is above 0.
     """
 
     first: str
@@ -59,7 +186,15 @@ class ArmDifference:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Accuracy of an arm that was trained on a share of the training images."""
+    """One point of a learning curve.
+
+    Attributes:
+        arm: name of the arm.
+        share: share of the training split.
+        images: mean number of training images.
+        accuracy: mean accuracy over the seeds.
+        interval: its bootstrap 95 % interval.
+    """
 
     arm: str
     share: float
@@ -70,7 +205,13 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Crossing:
-    """Two arms of a learning curve, of which `better_below` is ahead up to about `share` of the training images and `better_above` from there."""
+    """Crossing of the learning curves of two arms.
+
+    Attributes:
+        better_below: the more accurate arm with fewer training images.
+        better_above: the more accurate arm with more training images.
+        share: approximate share of the training split at the crossing.
+    """
 
     better_below: str
     better_above: str
@@ -79,7 +220,22 @@ class Crossing:
 
 @dataclass(frozen=True)
 class CompareResult:
-    """Arms trained and judged on the same images, and what can be said of their differences."""
+    """Result of a comparison, as in `comparison.json`.
+
+    Attributes:
+        task: name of the task.
+        source: source of the images.
+        judged_on: description of the evaluated images.
+        arms: scores of each arm.
+        differences: all pairs of arms.
+        verdict: conclusion in one sentence.
+        curve: points of the learning curves; empty without shares.
+        crossings: crossings of the learning curves.
+        reused: number of trainings found in the cache.
+        seconds: duration of the comparison.
+        folder: folder of the files.
+        files: paths of the files written.
+    """
 
     task: str
     source: str
@@ -89,133 +245,68 @@ class CompareResult:
     verdict: str
     curve: list[CurvePoint]
     crossings: list[Crossing]
-    reused: int  # trainings found from earlier
+    reused: int
     seconds: float
     folder: str = ""
     files: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return all values as JSON types."""
         return asdict(self)
 
 
-SIGNIFICANT = 0.05
+# Statistics
 
 
-@dataclass(frozen=True)
-class Arm:
-    """One of the things compared: a name and the settings that it is trained with."""
-
-    name: str
-    settings: Settings
-
-
-@dataclass(frozen=True)
-class Design:
-    """On what the arms are compared: `folds` (0: the data's own valid part, or one that is drawn), seeds, and shares of the training part."""
-
-    folds: int = 0
-    seeds: int = 1
-    shares: tuple[float, ...] = (1.0,)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Result of one training: class indices of its valid split by path, true and predicted; and its cost.
-
-    `seconds` is the duration of the training, `trained_on` the number of training images; `reused` marks a training found in the cache.
-    """
-
-    labels: Mapping[str, int]
-    predicted: Mapping[str, int]
-    seconds: float
-    trained_on: int
-    reused: bool
-
-
-@dataclass(frozen=True)
-class Answers:
-    """One arm's answers for all images: class indices `[s, n]` by seed, and labels `[n]`, images in the same order for every arm."""
-
-    predicted: np.ndarray
-    labels: np.ndarray
-    paths: Sequence[str]
-    outcomes: Sequence[Outcome]
-
-    @property
-    def right(self) -> np.ndarray:
-        return self.predicted == self.labels
-
-
-@dataclass(frozen=True)
-class MacroF1:
-    """An arm's macro F1, the mean over its seeds, and what it is in bootstrap draws, the same for every arm."""
-
-    value: float
-    replicates: np.ndarray
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a network costs, whatever it has learned: its parameters, and its `model.onnx` in megabytes and milliseconds an image."""
-
-    parameters: int
-    megabytes: float
-    milliseconds: float
-
-
-# Training
-
-
-def gather_answers(outcomes: Sequence[Outcome], design: Design) -> Answers:
-    """Put the folds of each seed together: every image was judged by the one training that had not seen it."""
+def merge_folds(outcomes: Sequence[Outcome], design: Design) -> ArmPredictions:
+    """Merge the folds of each seed, so that every image has one prediction per seed, by a training that did not include it."""
     folds = max(1, design.folds)
     by_seed = [outcomes[start : start + folds] for start in range(0, len(outcomes), folds)]
     labels = {path: label for outcome in by_seed[0] for path, label in outcome.labels.items()}
     paths = sorted(labels)
     predicted = []
     for group in by_seed:
-        own = {path: label for outcome in group for path, label in outcome.predicted.items()}
-        predicted.append([own[path] for path in paths])
-    return Answers(np.array(predicted), np.array([labels[path] for path in paths]), paths, outcomes)
+        by_path = {path: label for outcome in group for path, label in outcome.predicted.items()}
+        predicted.append([by_path[path] for path in paths])
+    return ArmPredictions(np.array(predicted), np.array([labels[path] for path in paths]), paths, outcomes)
 
 
-# Judging
-
-
-def score_arm(arm: Arm, own: Answers, f1: MacroF1, cost: Cost) -> ArmScore:
-    accuracies = own.right.mean(axis=1)
+def score_arm(arm: Arm, predictions: ArmPredictions, f1: MacroF1, cost: Cost) -> ArmScore:
+    """Return the scores of an arm with their intervals, and its costs."""
+    accuracies = predictions.right.mean(axis=1)
     return ArmScore(
         name=arm.name,
         settings=arm.settings.to_dict(),
         accuracy=float(accuracies.mean()),
-        accuracy_interval=bootstrap.mean_interval(own.right.mean(axis=0), own.labels),
+        accuracy_interval=bootstrap.mean_interval(predictions.right.mean(axis=0), predictions.labels),
         accuracy_sd=float(accuracies.std(ddof=1)) if len(accuracies) > 1 else None,
         macro_f1=f1.value,
         macro_f1_interval=bootstrap.percentile_interval(f1.replicates),
-        images=len(own.labels),
-        trainings=len(own.outcomes),
-        seconds=statistics.mean(outcome.seconds for outcome in own.outcomes),
+        images=len(predictions.labels),
+        trainings=len(predictions.outcomes),
+        seconds=statistics.mean(outcome.seconds for outcome in predictions.outcomes),
         parameters=cost.parameters,
         megabytes=cost.megabytes,
         milliseconds=cost.milliseconds,
     )
 
 
-def measure_macro_f1(own: Answers, classes: int) -> MacroF1:
-    confusions = [confusion_matrix(own.labels, row, classes) for row in own.predicted]
+def measure_macro_f1(predictions: ArmPredictions, classes: int) -> MacroF1:
+    """Return the macro F1 of an arm and its bootstrap replicates; `classes` is the number of classes."""
+    confusions = [confusion_matrix(predictions.labels, row, classes) for row in predictions.predicted]
     value = float(compute_metrics(np.array(confusions))["macro_f1"].mean())
-    return MacroF1(value, bootstrap.bootstrap_macro_f1(own.predicted, own.labels, classes))
+    return MacroF1(value, bootstrap.bootstrap_macro_f1(predictions.predicted, predictions.labels, classes))
 
 
-def compare_pairs(arms: Sequence[Arm], answers: Sequence[Answers], f1: Sequence[MacroF1]) -> list[ArmDifference]:
-    """Compare all pairs of arms, the better one first."""
-    pairs = [sorted(pair, key=lambda i: -answers[i].right.mean()) for pair in combinations(range(len(arms)), 2)]
-    p_values = [significance.mcnemar_test(answers[i].right, answers[j].right) for i, j in pairs]
-    found = []
+def compare_pairs(arms: Sequence[Arm], predictions: Sequence[ArmPredictions], f1: Sequence[MacroF1]) -> list[ArmDifference]:
+    """Compare all pairs of arms, the more accurate one first."""
+    pairs = [sorted(pair, key=lambda i: -predictions[i].right.mean()) for pair in combinations(range(len(arms)), 2)]
+    p_values = [significance.mcnemar_test(predictions[i].right, predictions[j].right) for i, j in pairs]
+    differences = []
     for (i, j), p, corrected in zip(pairs, p_values, significance.holm_correction(p_values), strict=True):
-        better, worse = answers[i], answers[j]
+        better, worse = predictions[i], predictions[j]
         gain, low, high = bootstrap.paired_interval(better.right.mean(axis=0), worse.right.mean(axis=0), better.labels)
-        found.append(
+        differences.append(
             ArmDifference(
                 first=arms[i].name,
                 second=arms[j].name,
@@ -225,66 +316,65 @@ def compare_pairs(arms: Sequence[Arm], answers: Sequence[Answers], f1: Sequence[
                 macro_f1_interval=bootstrap.percentile_interval(f1[i].replicates - f1[j].replicates),
                 p=p,
                 p_corrected=corrected,
-                shown=corrected < SIGNIFICANT and low > 0,
+                shown=corrected < ALPHA and low > 0,
             )
         )
-    return found
+    return differences
+
+
+def build_curve(arms: Sequence[Arm], design: Design, predictions: Mapping[tuple[str, float], ArmPredictions]) -> list[CurvePoint]:
+    """Return the points of the learning curves; `predictions` maps (name of an arm, share) to its predictions."""
+    points = []
+    for arm in arms:
+        for share in design.shares:
+            at_share = predictions[arm.name, share]
+            right, count = at_share.right.mean(axis=0), statistics.mean(outcome.trained_on for outcome in at_share.outcomes)
+            points.append(CurvePoint(arm.name, share, count, float(right.mean()), bootstrap.mean_interval(right, at_share.labels)))
+    return points
+
+
+def find_crossings(curve: Sequence[CurvePoint]) -> list[Crossing]:
+    """Return the crossings between neighbouring shares, by linear interpolation over the logarithm of the share."""
+    by_arm: dict[str, list[CurvePoint]] = {}
+    for point in curve:
+        by_arm.setdefault(point.arm, []).append(point)
+    crossings = []
+    for first, second in combinations(by_arm, 2):
+        gaps = [(a.share, a.accuracy - b.accuracy) for a, b in zip(by_arm[first], by_arm[second], strict=True)]
+        for (low, before), (high, after) in pairwise(gaps):
+            if before * after < 0:
+                share = float(low * (high / low) ** (before / (before - after)))
+                crossings.append(Crossing(*((first, second) if before > 0 else (second, first)), share))
+    return crossings
+
+
+# Text
+
+
+def describe_design(design: Design, predictions: ArmPredictions) -> str:
+    """Return `judged_on` of a result: the folds or the split, the number of images and of seeds."""
+    images = f"{design.folds} folds, each image evaluated once" if design.folds else "the valid split"
+    seeds = f", {design.seeds} seeds" if design.seeds > 1 else ""
+    return f"{images}: {len(predictions.labels):,} images{seeds}"
 
 
 def write_verdict(scores: Sequence[ArmScore], differences: Sequence[ArmDifference]) -> str:
-    """Say in one plain sentence what the comparison shows of the most accurate arm: what it is better than, by how much, at what price."""
+    """Return one sentence on the most accurate arm: the arms that it beats, by how much, and at what cost."""
     best = max(scores, key=lambda score: score.accuracy)
     if len(scores) == 1:
         low, high = best.accuracy_interval
         return f"{best.name} is right on {best.accuracy:.1%} of {best.images:,} images (95 %: {low:.1%} to {high:.1%})."
-    own = [d for d in differences if d.first == best.name]
+    of_best = [d for d in differences if d.first == best.name]
     seconds = {score.name: score.seconds for score in scores}
-    shown = [f"{d.second} by {_format_points(d)}, in {seconds[best.name] / seconds[d.second]:.1f} times its time" for d in own if d.shown]
-    open_ = [f"{d.second} ({_format_points(d)})" for d in own if not d.shown]
-    said = [f"{best.name} is better than {'; than '.join(shown)}"] if shown else []
-    if open_:
-        said.append(f"no difference shown between {best.name} and {' or '.join(open_)}")
-    return f"{'; '.join(said)}, on {best.images:,} images."
+    beaten = [f"{d.second} by {_format_points(d)}, in {seconds[best.name] / seconds[d.second]:.1f} times its time" for d in of_best if d.shown]
+    undecided = [f"{d.second} ({_format_points(d)})" for d in of_best if not d.shown]
+    clauses = [f"{best.name} is better than {'; than '.join(beaten)}"] if beaten else []
+    if undecided:
+        clauses.append(f"no difference shown between {best.name} and {' or '.join(undecided)}")
+    return f"{'; '.join(clauses)}, on {best.images:,} images."
 
 
 def _format_points(d: ArmDifference) -> str:
     low, high = d.accuracy_interval
     p = "p < 0.001" if d.p_corrected < 0.001 else f"p = {d.p_corrected:.3f}"
     return f"{100 * d.accuracy:.1f} points of accuracy (95 %: {100 * low:.1f} to {100 * high:.1f}; {p})"
-
-
-def describe_design(design: Design, answers: Answers) -> str:
-    parts = f"{design.folds} folds, each image judged once" if design.folds else "the valid part"
-    seeds = f", {design.seeds} seeds" if design.seeds > 1 else ""
-    return f"{parts}: {len(answers.labels):,} images{seeds}"
-
-
-def build_curve(arms: Sequence[Arm], design: Design, answers: Mapping[tuple[str, float], Answers]) -> list[CurvePoint]:
-    points = []
-    for arm in arms:
-        for share in design.shares:
-            own = answers[arm.name, share]
-            right, count = own.right.mean(axis=0), statistics.mean(outcome.trained_on for outcome in own.outcomes)
-            points.append(CurvePoint(arm.name, share, count, float(right.mean()), bootstrap.mean_interval(right, own.labels)))
-    return points
-
-
-def find_crossings(curve: Sequence[CurvePoint]) -> list[Crossing]:
-    """Return where arms overtake one another, between the shares that were tried, by a straight line over the share's logarithm."""
-    by_arm: dict[str, list[CurvePoint]] = {}
-    for point in curve:
-        by_arm.setdefault(point.arm, []).append(point)
-    found = []
-    for first, second in combinations(by_arm, 2):
-        gaps = [(a.share, a.accuracy - b.accuracy) for a, b in zip(by_arm[first], by_arm[second], strict=True)]
-        for (low, before), (high, after) in pairwise(gaps):
-            if before * after < 0:
-                share = float(low * (high / low) ** (before / (before - after)))
-                found.append(Crossing(*((first, second) if before > 0 else (second, first)), share))
-    return found
-
-
-# Costs
-
-
-# Files

@@ -1,38 +1,40 @@
-"""From one pass over the images to every figure: predictions, then metrics."""
+"""Evaluation of predictions: all figures from one pass over the images."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from sklearn import metrics as skm
 
 from ..core.metrics import compute_metrics
 from . import bootstrap, calibration
-from .types import ClassScore, ConfusedPair, Evaluation, Predictions
+from .types import FIELD_METRICS, ClassScore, ConfusedPair, Evaluation, Predictions
 
-OWN_FIELDS = ("accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "kappa", "mcc")  # of an Evaluation, by scikit-learn
-TOP = (3, 5)  # the truth among so many likeliest classes, where there are more
+TOP = (3, 5)  # values of k for top-k accuracy
 
 
 def evaluate(predictions: Predictions, split: str, temperature: float | None = None, seed: int = 0) -> Evaluation:
-    """Judge predictions, by scikit-learn where it has the figure.
+    """Compute all figures of predictions, by scikit-learn where it implements them.
 
-    Where no `temperature` is given, each image's probabilities come from one fitted without it, so that what is said of them holds for new
-    images. Averages are over the classes that occur among labels or predictions; a class without predictions has precision 0.
+    `temperature` divides the logits. Without it, the probabilities of each image come from a temperature fitted on other images, so that the
+    figures hold for new images. Averages are over the classes that occur among labels or predictions; a class without predictions has precision 0.
     """
-    said, labels, classes = predictions.log_probabilities, predictions.labels, predictions.classes
-    before, fitted = calibration.apply_temperature(said, 1.0), temperature or calibration.fit_temperature(said, labels)
-    probabilities = calibration.apply_temperature(said, fitted) if temperature else calibration.cross_validate_temperature(said, labels, seed)
-    predicted, indices = said.argmax(axis=1), list(range(len(classes)))
+    logits, labels, classes = predictions.log_probabilities, predictions.labels, predictions.classes
+    fitted = temperature or calibration.fit_temperature(logits, labels)
+    probabilities = calibration.apply_temperature(logits, fitted) if temperature else calibration.cross_validate_temperature(logits, labels, seed)
+    uncalibrated = calibration.apply_temperature(logits, 1.0)
+    predicted, indices = logits.argmax(axis=1), list(range(len(classes)))
     by_class = skm.precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0)
+    _, recall, _, support = by_class
     confusion = skm.confusion_matrix(labels, predicted, labels=indices)
     roc_auc, average_precision = _ranking_metrics(probabilities, labels)
     return Evaluation(
         split=split,
         classes=list(classes),
         accuracy=float(skm.accuracy_score(labels, predicted)),
-        balanced_accuracy=float(by_class[1][by_class[3] > 0].mean()),
+        balanced_accuracy=float(recall[support > 0].mean()),
         log_loss=calibration.log_loss(probabilities, labels),
         macro=_average_score(labels, predicted, "macro"),
         weighted=_average_score(labels, predicted, "weighted"),
@@ -44,13 +46,13 @@ def evaluate(predictions: Predictions, split: str, temperature: float | None = N
         average_precision=average_precision,
         brier=calibration.brier_score(probabilities, labels),
         intervals=_bootstrap_intervals(confusion, probabilities, labels, seed),
-        calibration=calibration.measure_calibration(probabilities, before, labels, fitted),
-        others={name: float(value) for name, value in compute_metrics(confusion).items() if name not in OWN_FIELDS},
+        calibration=calibration.measure_calibration(probabilities, uncalibrated, labels, fitted),
+        others={name: float(value) for name, value in compute_metrics(confusion).items() if name not in FIELD_METRICS},
     )
 
 
 def most_confused(evaluation: Evaluation, least: int = 1) -> list[ConfusedPair]:
-    """Return the off-diagonal cells of the confusion matrix, most frequent first."""
+    """Return the off-diagonal cells of the confusion matrix with at least `least` images, most frequent first."""
     matrix = np.array(evaluation.confusion)
     support = matrix.sum(axis=1)
     pairs = [
@@ -67,12 +69,12 @@ def _average_score(labels: np.ndarray, predicted: np.ndarray, kind: str) -> Clas
 
 
 def _ranking_metrics(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float | None, float | None]:
-    """Return ROC-AUC and average precision, each class against the rest, averaged over the classes that some images have and some have not."""
-    judged = [i for i in range(probabilities.shape[1]) if 0 < (labels == i).sum() < len(labels)]
-    if not judged:
+    """Return ROC AUC and average precision, each class against the rest, averaged over the classes with positive and negative images."""
+    usable = [i for i in range(probabilities.shape[1]) if 0 < (labels == i).sum() < len(labels)]
+    if not usable:
         return None, None
-    areas = [skm.roc_auc_score(labels == i, probabilities[:, i]) for i in judged]
-    precisions = [skm.average_precision_score(labels == i, probabilities[:, i]) for i in judged]
+    areas = [skm.roc_auc_score(labels == i, probabilities[:, i]) for i in usable]
+    precisions = [skm.average_precision_score(labels == i, probabilities[:, i]) for i in usable]
     return float(np.mean(areas)), float(np.mean(precisions))
 
 
@@ -81,8 +83,8 @@ def _bootstrap_intervals(confusion: np.ndarray, probabilities: np.ndarray, label
     return {**bootstrap.bootstrap_intervals(confusion, seed), **{name: bootstrap.mean_interval(values, labels, seed) for name, values in means.items()}}
 
 
-def _agreement_scores(labels: np.ndarray, predicted: np.ndarray, indices: np.ndarray) -> dict[str, float]:
-    """Return kappa and Matthews correlation; 0 where labels and predictions are all of one class, of which scikit-learn warns."""
+def _agreement_scores(labels: np.ndarray, predicted: np.ndarray, indices: Sequence[int]) -> dict[str, float]:
+    """Return Cohen's kappa and the Matthews correlation; 0 if labels and predictions are all of one class, for which scikit-learn warns."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         kappa, mcc = skm.cohen_kappa_score(labels, predicted, labels=indices), skm.matthews_corrcoef(labels, predicted)

@@ -1,4 +1,4 @@
-"""Every picture that tlfast draws, in one style: colour-blind-safe, named axes, sizes that fit the number of classes."""
+"""Figures as PNG files, in one style: colour-blind-safe palette, named axes, sizes that fit the number of classes."""
 
 from __future__ import annotations
 
@@ -9,61 +9,79 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
 from .comparison import CompareResult
-from .types import Evaluation
+from .types import Calibration, Evaluation
 
-BLUE, RED = "#0072B2", "#D55E00"  # of the Okabe-Ito palette, told apart by all common kinds of sight
+BLUE, RED = "#0072B2", "#D55E00"  # from the colour-blind-safe palette of Okabe and Ito
 PALETTE = (BLUE, RED, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MATRIX_COLOURS = "Blues"  # one hue, light to dark: readable in grey too
-NUMBERS_UP_TO = 40  # classes beyond which numbers in the cells would be too small to read
-NAMES_UP_TO = 120
-UPRIGHT_UP_TO = 3  # letters in a class name below which the names fit side by side
+MATRIX_COLOURS = "Blues"  # one hue, so that the order of the values remains in greyscale
+MOST_NUMBERED = 40  # classes up to which the cells of a confusion matrix show numbers
+MOST_NAMED = 120  # classes up to which its axes show names
+MOST_UPRIGHT = 3  # characters of a class name up to which the names are not rotated
 
 matplotlib.rcParams["font.size"] = 10
 
 
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, with the folders above it, and return the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    return path
+
+
+# Evaluations
+
+
 def plot_confusion_matrix(evaluation: Evaluation, path: Path, title: str) -> Path:
-    """Draw the confusion matrix twice, side by side: counts, and shares of each actual class."""
+    """Plot the confusion matrix twice, side by side: counts, and shares of each actual class."""
     counts = np.array(evaluation.confusion)
     support = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, support, out=np.zeros(counts.shape), where=support > 0)
     classes = [textwrap.shorten(name, 28, placeholder="…") if " " in name else name[:28] for name in evaluation.classes]
     side = float(np.clip(0.55 * len(classes), 4.0, 16.0))
-    names = max(map(len, classes)) * 0.085  # inches that the longest name takes
-    figure = Figure(figsize=(2 * (side + names) + 1.2, side + names + 1.3), layout="constrained")
+    margin = max(map(len, classes)) * 0.085  # inches for the longest name
+    figure = Figure(figsize=(2 * (side + margin) + 1.2, side + margin + 1.3), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _draw_matrix(left, counts, classes, "images", "{:d}")
-    _draw_matrix(right, shares, classes, "share of each actual class", "{:.2f}")
-    figure.suptitle(title, fontsize=13, fontweight="bold")
-    return save_figure(figure, path)
+    _draw_matrix(left, counts, classes, "images")
+    _draw_matrix(right, shares, classes, "share of each actual class")
+    return _save_titled(figure, path, title)
 
 
-def _draw_matrix(axes: Any, values: np.ndarray, classes: Sequence[str], title: str, form: str) -> None:
-    axes.imshow(values, cmap=MATRIX_COLOURS, vmin=0, vmax=1 if values.dtype.kind == "f" else None, aspect="equal")
+def _draw_matrix(axes: Axes, values: np.ndarray, classes: Sequence[str], title: str) -> None:
+    """Draw counts (integers) or shares (floats) `[c, c]` as a heat map."""
+    shares = values.dtype.kind == "f"
+    axes.imshow(values, cmap=MATRIX_COLOURS, vmin=0, vmax=1 if shares else None, aspect="equal")
     axes.set(title=title, xlabel="predicted", ylabel="actual")
-    ticks = range(len(classes)) if len(classes) <= NAMES_UP_TO else []
-    slanted = {} if max(map(len, classes)) <= UPRIGHT_UP_TO else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(ticks, [classes[i] for i in ticks], **slanted)
+    ticks = range(len(classes)) if len(classes) <= MOST_NAMED else range(0)
+    rotation: dict[str, Any] = {} if max(map(len, classes)) <= MOST_UPRIGHT else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(ticks, [classes[i] for i in ticks], **rotation)
     axes.set_yticks(ticks, [classes[i] for i in ticks])
     axes.set_xticks(np.arange(-0.5, len(classes)), minor=True)
     axes.set_yticks(np.arange(-0.5, len(classes)), minor=True)
     axes.grid(which="minor", color="white", linewidth=1)
     axes.tick_params(which="minor", length=0)
-    if len(classes) > NUMBERS_UP_TO:
-        return
-    size = float(np.clip(120 / len(classes), 5, 10))
+    if len(classes) <= MOST_NUMBERED:
+        _write_numbers(axes, values, "{:.2f}" if shares else "{:d}", 1 if shares else values.max())
+
+
+def _write_numbers(axes: Axes, values: np.ndarray, template: str, largest: float) -> None:
+    """Write the value into each cell except zeros, which would hide the pattern."""
+    size = float(np.clip(120 / len(values), 5, 10))
     for (i, j), value in np.ndenumerate(values):
-        if value:  # an empty cell says nothing by a zero, and the pattern shows better without
-            dark = value > 0.55 * (1 if values.dtype.kind == "f" else values.max())
-            weight = "bold" if i == j else "normal"
-            axes.text(j, i, form.format(value), ha="center", va="center", fontsize=size, fontweight=weight, color="white" if dark else "black")
+        if value:
+            weight, colour = "bold" if i == j else "normal", "white" if value > 0.55 * largest else "black"
+            axes.text(j, i, template.format(value), ha="center", va="center", fontsize=size, fontweight=weight, color=colour)
 
 
 def plot_top_losses(items: Sequence[dict[str, Any]], pictures: Sequence[Image.Image], path: Path, title: str) -> Path:
-    """Draw the images with the largest losses, each with prediction, truth, loss and the probability given to the truth."""
+    """Plot the images with the largest losses.
+
+    Each item has the keys predicted, probability, actual, probability_of_actual, loss and path, as `interpretation.json` has them.
+    """
     columns = min(4, len(items))
     rows = -(-len(items) // columns)
     figure = Figure(figsize=(2.9 * columns, 3.6 * rows + 0.5), layout="constrained")
@@ -73,13 +91,12 @@ def plot_top_losses(items: Sequence[dict[str, Any]], pictures: Sequence[Image.Im
     for axes, item, picture in zip(cells, items, pictures, strict=False):
         axes.imshow(np.asarray(picture), interpolation="nearest" if max(picture.size) < 100 else "antialiased")
         axes.set(xticks=[], yticks=[])
-        right = item["predicted"] == item["actual"]
-        says = _fit_title(f"says {item['predicted']} ({item['probability']:.0%})")
-        axes.set_title(says, color=BLUE if right else RED, fontsize=10, fontweight="bold")
-        truth = _fit_title(f"is {item['actual']} ({item['probability_of_actual']:.1%})")
+        correct = item["predicted"] == item["actual"]
+        prediction = _fit_title(f"predicted {item['predicted']} ({item['probability']:.0%})")
+        axes.set_title(prediction, color=BLUE if correct else RED, fontsize=10, fontweight="bold")
+        truth = _fit_title(f"actual {item['actual']} ({item['probability_of_actual']:.1%})")
         axes.set_xlabel(f"{truth}\nloss {item['loss']:.2f}  ·  {_shorten_path(item['path'])}", fontsize=8.5)
-    figure.suptitle(title, fontsize=13, fontweight="bold")
-    return save_figure(figure, path)
+    return _save_titled(figure, path, title)
 
 
 def _fit_title(text: str) -> str:
@@ -92,48 +109,61 @@ def _shorten_path(path: str) -> str:
 
 
 def plot_calibration(evaluation: Evaluation, path: Path, title: str) -> Path:
-    """Draw the reliability diagram, and accuracy against the share of images answered."""
-    found = evaluation.calibration
+    """Plot the reliability diagram, and accuracy against coverage."""
     figure = Figure(figsize=(10.4, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot([0, 1], [0, 1], color="grey", linestyle=":", label="as it should be")
-    size = np.array([each.images for each in found.bins])
-    left.scatter([b.confidence for b in found.bins], [b.accuracy for b in found.bins], s=15 + 300 * size / size.max(), color=BLUE, alpha=0.8, label="images")
-    left.set(xlabel="probability of the likeliest class (mean of a bin)", ylabel="share of them that is right", xlim=(0, 1.03), ylim=(0, 1.05))
-    left.set_title(f"calibration error {found.error:.3f}; {found.error_before:.3f} before temperature {found.temperature:.2f}", fontsize=10)
-    left.legend(loc="upper left", frameon=False)
-    right.plot([p.coverage for p in found.curve], [p.accuracy for p in found.curve], color=BLUE)
-    for accuracy, point in found.promises.items():
-        right.plot(point.coverage, point.accuracy, "o", color=RED)
-        text = f" {float(accuracy):.0%} right above {point.threshold:.2f}"
-        right.annotate(text, (point.coverage, point.accuracy), fontsize=9, ha="right" if point.coverage > 0.5 else "left", va="bottom", color=RED)
-    right.set(xlabel="share of images that are answered", ylabel="share of the answers that is right", xlim=(0, 1.02))
-    right.set_title("answering only when sure enough", fontsize=10)
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
+    _draw_reliability(left, evaluation.calibration)
+    _draw_coverage(right, evaluation.calibration)
+    return _save_titled(figure, path, title)
+
+
+def _draw_reliability(axes: Axes, calibration: Calibration) -> None:
+    bins = calibration.bins
+    sizes = np.array([b.images for b in bins])
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect calibration")
+    axes.scatter([b.confidence for b in bins], [b.accuracy for b in bins], s=15 + 300 * sizes / sizes.max(), color=BLUE, alpha=0.8, label="images")
+    axes.set(xlabel="confidence (mean of a bin)", ylabel="accuracy", xlim=(0, 1.03), ylim=(0, 1.05))
+    before = f"{calibration.error_before:.3f} before temperature {calibration.temperature:.2f}"
+    axes.set_title(f"calibration error {calibration.error:.3f}; {before}", fontsize=10)
+    axes.legend(loc="upper left", frameon=False)
+    axes.grid(alpha=0.3)
+
+
+def _draw_coverage(axes: Axes, calibration: Calibration) -> None:
+    axes.plot([p.coverage for p in calibration.curve], [p.accuracy for p in calibration.curve], color=BLUE)
+    for accuracy, point in calibration.promises.items():
+        axes.plot(point.coverage, point.accuracy, "o", color=RED)
+        text = f" {float(accuracy):.0%} correct above {point.threshold:.2f}"
+        axes.annotate(text, (point.coverage, point.accuracy), fontsize=9, ha="right" if point.coverage > 0.5 else "left", va="bottom", color=RED)
+    axes.set(xlabel="coverage: share of images with an accepted prediction", ylabel="accuracy of accepted predictions", xlim=(0, 1.02))
+    axes.set_title("accuracy against coverage", fontsize=10)
+    axes.grid(alpha=0.3)
+
+
+def _save_titled(figure: Figure, path: Path, title: str) -> Path:
     figure.suptitle(title, fontsize=13, fontweight="bold")
     return save_figure(figure, path)
 
 
-PRICES = {"milliseconds": "milliseconds an image (model.onnx, this machine)", "seconds": "seconds of a training (this machine)"}
+# Comparisons
+
+COSTS = {"milliseconds": "milliseconds an image (model.onnx, this machine)", "seconds": "seconds of a training (this machine)"}
 
 
-def plot_pareto(result: CompareResult, path: Path, price: str) -> Path:
-    """Draw each arm's accuracy, with its interval, against its price: what an image or a training takes, see PRICES."""
+def plot_pareto(result: CompareResult, path: Path, cost: str) -> Path:
+    """Plot the accuracy of each arm, with its interval, against a cost, one of `COSTS`."""
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     axes = figure.subplots()
     for arm, colour in zip(result.arms, _arm_colours(len(result.arms)), strict=True):
-        (low, high), at = arm.accuracy_interval, getattr(arm, price)
-        axes.errorbar(at, arm.accuracy, yerr=[[arm.accuracy - low], [high - arm.accuracy]], fmt="o", capsize=4, color=colour, label=arm.name)
-    axes.set(xlabel=PRICES[price], ylabel="accuracy, with its 95 % interval", title=f"{result.task}: {result.judged_on}")
-    axes.set_xlim(0, 1.15 * max(getattr(arm, price) for arm in result.arms))
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    return save_figure(figure, path)
+        (low, high), x = arm.accuracy_interval, getattr(arm, cost)
+        axes.errorbar(x, arm.accuracy, yerr=[[arm.accuracy - low], [high - arm.accuracy]], fmt="o", capsize=4, color=colour, label=arm.name)
+    axes.set(xlabel=COSTS[cost])
+    axes.set_xlim(0, 1.15 * max(getattr(arm, cost) for arm in result.arms))
+    return _save_comparison(figure, axes, result, path)
 
 
 def plot_learning_curve(result: CompareResult, path: Path) -> Path:
-    """Draw accuracy, with its interval, against the number of training images, a line an arm; where two cross is marked."""
+    """Plot the accuracy of each arm, with its interval, against the number of training images; dotted lines mark the crossings."""
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     axes = figure.subplots()
     arms = list(dict.fromkeys(point.arm for point in result.curve))
@@ -141,11 +171,16 @@ def plot_learning_curve(result: CompareResult, path: Path) -> Path:
         points = [point for point in result.curve if point.arm == arm]
         images = [point.images for point in points]
         axes.plot(images, [point.accuracy for point in points], "o-", color=colour, label=arm)
-        axes.fill_between(images, *zip(*(point.interval for point in points), strict=True), color=colour, alpha=0.15)
+        axes.fill_between(images, [point.interval[0] for point in points], [point.interval[1] for point in points], color=colour, alpha=0.15)
     most = max(point.images for point in result.curve)
     for crossing in result.crossings:
         axes.axvline(crossing.share * most, color="grey", linestyle=":")
-    axes.set(xscale="log", xlabel="training images", ylabel="accuracy, with its 95 % interval", title=f"{result.task}: {result.judged_on}")
+    axes.set(xscale="log", xlabel="training images")
+    return _save_comparison(figure, axes, result, path)
+
+
+def _save_comparison(figure: Figure, axes: Axes, result: CompareResult, path: Path) -> Path:
+    axes.set(ylabel="accuracy, with its 95 % interval", title=f"{result.task}: {result.judged_on}")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return save_figure(figure, path)
@@ -153,9 +188,3 @@ def plot_learning_curve(result: CompareResult, path: Path) -> Path:
 
 def _arm_colours(count: int) -> list[str]:
     return [PALETTE[i % len(PALETTE)] for i in range(count)]
-
-
-def save_figure(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    return path

@@ -17,30 +17,34 @@ from ..models.build import to_network_input
 from .calibration import cross_entropy
 from .types import Predictions
 
+PREDICTIONS = "predictions.parquet"
+
+Batch = tuple[torch.Tensor, torch.Tensor]  # images [b, 3, h, w] or features [b, d], and class indices [b]
+
 
 @torch.inference_mode()
-def predict_loader(model: nn.Module, batches: Iterable, rows: Sequence[Row], classes: Sequence[str], on_event: OnEvent) -> Predictions:
-    """Run the whole model over labelled batches, which hold the rows in their order."""
+def predict_loader(model: nn.Module, batches: Iterable[Batch], rows: Sequence[Row], classes: Sequence[str], on_event: OnEvent) -> Predictions:
+    """Run a model in eval mode over labelled batches, which hold the images of `rows` in their order."""
     model.eval()
-    said, labels = [], []
+    log_probabilities, labels = [], []
     for x, y in batches:
-        said.append(model(to_network_input(x)).float().log_softmax(dim=1).cpu().numpy())
+        log_probabilities.append(model(to_network_input(x)).float().log_softmax(dim=1).cpu().numpy())
         labels.append(y.as_subclass(torch.Tensor).cpu().numpy())
         on_event(Progress("evaluating", sum(map(len, labels)), len(rows)))
-    return Predictions(rows, classes, np.concatenate(said), np.concatenate(labels))
-
-
-PREDICTIONS = "predictions.parquet"
+    return Predictions(rows, classes, np.concatenate(log_probabilities), np.concatenate(labels))
 
 
 def save_predictions(folder: Path, predictions: Predictions, split: str, probabilities: np.ndarray) -> Path:
-    """Write what a run answers for each image of a part: path, label, split, prediction, loss, and `p(class)` of each class. Returns the file."""
-    said, classes, rows = probabilities.argmax(axis=1), predictions.classes, predictions.rows
+    """Write the predictions for one split as parquet and return the file.
+
+    Columns: path, label, split, prediction, loss, and `p(class)` for each class, from `probabilities` `[n, c]`.
+    """
+    predicted, classes, rows = probabilities.argmax(axis=1), predictions.classes, predictions.rows
     columns = {
         "path": pa.array([row.path.encode(errors="surrogateescape").decode(errors="replace") for row in rows]),
         "label": pa.array([row.label for row in rows]),
         "split": pa.array([split] * len(rows)),
-        "prediction": pa.array([classes[i] for i in said]),
+        "prediction": pa.array([classes[i] for i in predicted]),
         "loss": pa.array(cross_entropy(probabilities, predictions.labels), pa.float32()),
         **{f"p({name})": pa.array(probabilities[:, i], pa.float32()) for i, name in enumerate(classes)},
     }

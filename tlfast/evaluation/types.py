@@ -1,9 +1,9 @@
-"""Results of an evaluation: metrics with intervals, calibration and predictions."""
+"""Results of an evaluation: predictions, metrics with intervals, and calibration."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from ..data.types import Row
@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """Precision, recall and F1 of one class (or an average), and how many images it had."""
+    """Scores of one class, or their average over the classes.
+
+    Attributes:
+        name: the class; "macro" or "weighted" for an average.
+        precision: share of the predictions of this class that are correct; 0 without predictions.
+        recall: share of the images of this class that are predicted correctly.
+        f1: harmonic mean of precision and recall.
+        support: number of images of this class.
+    """
 
     name: str
     precision: float
@@ -25,7 +33,14 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network said of images of one part: log probabilities `[n, c]` before any temperature, and class indices `[n]` of the labels."""
+    """Predictions of a network for the images of one split.
+
+    Attributes:
+        rows: the n images, in the order of the arrays.
+        classes: the c class names, in the order of the class indices.
+        log_probabilities: `[n, c]`, before temperature scaling.
+        labels: class indices of the labels `[n]`.
+    """
 
     rows: Sequence[Row]
     classes: Sequence[str]
@@ -35,7 +50,15 @@ class Predictions:
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Images whose likeliest class has a probability above `low` and up to `high`: how many, its mean, and the share that is right."""
+    """One bin of a reliability diagram. The confidence of an image is the probability of its predicted class.
+
+    Attributes:
+        low: lower edge of the bin, excluded.
+        high: upper edge of the bin, included.
+        images: number of images with a confidence in the bin.
+        confidence: mean confidence of these images.
+        accuracy: share of these images that are predicted correctly.
+    """
 
     low: float
     high: float
@@ -46,7 +69,13 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Answering only where the likeliest class reaches `threshold`: the share of images answered, and the share of those that is right."""
+    """One point of the curve of selective accuracy against coverage.
+
+    Attributes:
+        threshold: lowest confidence at which a prediction is accepted.
+        coverage: share of the images with an accepted prediction.
+        accuracy: share of the accepted predictions that are correct.
+    """
 
     threshold: float
     coverage: float
@@ -55,11 +84,19 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far probabilities can be believed, and what they were before temperature scaling.
+    """Calibration of the probabilities, before and after temperature scaling.
 
-    On the valid part each image's probabilities come from a temperature fitted without it; `temperature` is that fitted on all, which the
-    run's exports use. `error` is the expected calibration error in 15 bins. `promises` gives, for an accuracy, the threshold from which on
-    answers are right so often on these images.
+    On the valid split the probabilities of an image come from a temperature that was fitted without this image.
+
+    Attributes:
+        temperature: temperature of the exported model, fitted on the whole valid split.
+        error: expected calibration error in 15 bins.
+        error_before: the same at temperature 1.
+        log_loss_before: log loss at temperature 1.
+        brier_before: Brier score at temperature 1.
+        bins: reliability diagram, without empty bins.
+        curve: points of selective accuracy against coverage, highest threshold first.
+        promises: target accuracy, such as "0.95" -> the point of largest coverage that reaches it; targets without a useful point are left out.
     """
 
     temperature: float
@@ -74,11 +111,27 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well predictions agree with labels on one part of the data.
+    """Agreement of predictions with labels on one split. Titles of the figures: `core.metrics.FIGURE_TITLES`.
 
-    `confusion[i][j]` counts images of class i that were called class j. `top` is the share of images whose class is among the k likeliest.
-    `roc_auc` and `average_precision` are macro averages of each class against the rest, over the classes that have both (None: none has).
-    `intervals` gives bootstrap 95 % intervals by figure.
+    Attributes:
+        split: train, valid or test.
+        classes: the c class names, in the order of `confusion` and `per_class`.
+        accuracy: share of correct predictions.
+        balanced_accuracy: mean recall of the classes that occur among the labels.
+        log_loss: mean of minus the log of the probability of the true class.
+        macro: mean of the class scores.
+        weighted: mean of the class scores, weighted by support.
+        per_class: scores of each class.
+        confusion: `confusion[i][j]` counts the images of class i with predicted class j.
+        top: k -> share of the images whose true class is among the k most probable ones; only for k < c.
+        kappa: Cohen's kappa.
+        mcc: Matthews correlation coefficient.
+        roc_auc: mean area under the ROC curves of each class against the rest, over the classes with positive and negative images; None without any.
+        average_precision: mean average precision of the same classes; None without any.
+        brier: Brier score over all classes, from 0 to 2.
+        intervals: name of a figure -> its bootstrap 95 % interval.
+        calibration: calibration of the probabilities.
+        others: metrics of `core.metrics.METRICS` without a field here, by name.
     """
 
     split: str
@@ -98,24 +151,35 @@ class Evaluation:
     brier: float
     intervals: dict[str, tuple[float, float]]
     calibration: Calibration
-    others: dict[str, float] = field(default_factory=dict)  # metrics of `core.metrics.METRICS` that have no field here
+    others: dict[str, float] = field(default_factory=dict)
 
     def figure(self, name: str) -> float | None:
-        """Return a metric or figure by its name in `core.metrics.FIGURE_TITLES`."""
-        if name.startswith("macro_"):
-            return getattr(self.macro, name.removeprefix("macro_"), self.others.get(name))
-        return self.others[name] if name in self.others else getattr(self, name)
+        """Return a figure by its name in `core.metrics.FIGURE_TITLES`."""
+        if name in self.others:
+            return self.others[name]
+        value: float | None = getattr(self.macro, name.removeprefix("macro_"), None) if name.startswith("macro_") else getattr(self, name)
+        return value
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all values as JSON types; the metrics of `others` stand beside the fields."""
+        """Return all values as JSON types, the metrics of `others` on the level of the fields."""
         values = asdict(self)
-        others = values.pop("others")
-        return {**values, **others}
+        return {**values, **values.pop("others")}
+
+
+# Names of the metrics with a field in an evaluation; `Evaluation.others` holds the rest.
+FIELD_METRICS = frozenset({f.name for f in fields(Evaluation)} | {f"macro_{f.name}" for f in fields(ClassScore)})
 
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """How often one class was taken for another, and what share of that class it is."""
+    """Two classes that the network confuses.
+
+    Attributes:
+        actual: class of the images.
+        predicted: class that they are mistaken for.
+        count: number of such images.
+        share: their share of the images of class `actual`.
+    """
 
     actual: str
     predicted: str
