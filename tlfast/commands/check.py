@@ -19,7 +19,7 @@ from ..data.sources import locate
 from ..data.table import ImageTable, load_table
 from ..data.task import Task
 from ..data.types import DataSummary, Finding, Row, Unreadable
-from ..evaluation.report.page import FILE, render_check_page
+from ..evaluation.report import REPORT_FILE, render_check_page
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,14 @@ def _write_findings(report: DataReport, table: ImageTable, drop: Sequence[str], 
         if report.findings:
             files.write_csv(folder / "findings.csv", report.findings)
             page = render_check_page(f"{settings.task}: what is wrong with {len(table.rows):,} images", table.source, report.findings)
-            (folder / FILE).write_text(page, encoding="utf-8")
+            (folder / REPORT_FILE).write_text(page, encoding="utf-8")
         if drop:
             kept, dropped = drop_findings(table.rows, report.findings, drop)
             if not kept:
                 raise DataError("nothing would be left to train on", "Drop less")
             files.write_csv(folder / "images.csv", [replace(row, path=os.path.abspath(row.path)) for row in kept])
             report = replace(report, dropped=dropped)
-    findings_file, page, table_file = (_find_folder(published[0] / name) for name in ("findings.csv", FILE, "images.csv"))
+    findings_file, page, table_file = (_find_folder(published[0] / name) for name in ("findings.csv", REPORT_FILE, "images.csv"))
     return replace(report, findings_file=findings_file, page=page, table=table_file)
 
 

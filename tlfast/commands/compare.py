@@ -39,7 +39,7 @@ from ..evaluation.comparison import (
     score_arm,
     write_verdict,
 )
-from ..evaluation.report import comparison_page, page
+from ..evaluation.report import REPORT_FILE, render_comparison_page
 from ..export import metadata, onnx
 from ..inference.onnx_model import Network, open_network
 from ..models import build, weights
@@ -241,6 +241,6 @@ def _write_comparison(result: CompareResult, out: str) -> CompareResult:
             names += ["learning_curve.csv", "learning_curve.png"]
             files.write_csv(folder / names[-2], result.curve)
             plots.plot_learning_curve(result, folder / names[-1])
-        (folder / page.FILE).write_text(comparison_page.render_comparison_page(result.to_dict()), encoding="utf-8")
-        names.append(page.FILE)
+        (folder / REPORT_FILE).write_text(render_comparison_page(result.to_dict()), encoding="utf-8")
+        names.append(REPORT_FILE)
     return replace(result, folder=str(published[0]), files=[str(published[0] / name) for name in names])

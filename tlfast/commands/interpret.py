@@ -20,7 +20,7 @@ from ..data import images
 from ..data.types import Row
 from ..evaluation import metrics, plots
 from ..evaluation.calibration import apply_temperature
-from ..evaluation.report import page
+from ..evaluation.report import read_evaluation, write_report
 from ..evaluation.types import ConfusedPair, Evaluation, Predictions
 from . import loaded_run
 
@@ -68,8 +68,8 @@ def interpret_run(run: Run, split: str = "valid", k: int = 12, data: str = "", o
 def _write_report(run: Run, model: loaded_run.LoadedRun, split: str, on_event: OnEvent) -> str:
     """Write the report too, where the run kept its predictions of this part; return its place."""
     try:
-        judged = page.read_judged(run, split)
-        return str(page.write_report(run, judged, loaded_run.collect_evidence(model, judged.worst, on_event), on_event)[0])
+        stored = read_evaluation(run, split)
+        return str(write_report(run, stored, loaded_run.collect_evidence(model, stored.top_losses, on_event), on_event)[0])
     except RunError as error:
         on_event(Note("report", f"{error.message}: {error.hint}"))
         return ""

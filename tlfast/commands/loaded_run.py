@@ -18,7 +18,7 @@ from ..data import ImageTable, Store, load_table, open_store, scan
 from ..data.sources import locate
 from ..data.types import Preprocessing, Row
 from ..evaluation import cam, metrics, predictions
-from ..evaluation.report.page import Evidence
+from ..evaluation.report import Evidence
 from ..evaluation.types import Evaluation, Predictions
 from ..export import weights
 from ..models.device import pick_device

@@ -10,19 +10,18 @@ from typing import Any
 from ..core.errors import DataError, RunError
 from ..core.events import Note, OnEvent, ignore_event
 from ..core.runs import COMPARISON, Run
-from ..evaluation.report import comparison_page
-from ..evaluation.report.page import FILE, Evidence, read_judged, write_report
+from ..evaluation.report import REPORT_FILE, Evidence, read_evaluation, render_comparison_page, write_report
 from . import loaded_run
 
 
 def report_comparison(folder: Path) -> ReportResult:
     """Write a comparison's page anew, from its `comparison.json`. Raises RunError where that is damaged."""
     try:
-        page = comparison_page.render_comparison_page(json.loads((folder / COMPARISON).read_text(encoding="utf-8")))
+        page = render_comparison_page(json.loads((folder / COMPARISON).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder / COMPARISON} is damaged ({error})", "Compare again: what was trained is found again") from None
-    (folder / FILE).write_text(page, encoding="utf-8")
-    return ReportResult(folder.name, [str(folder / FILE)])
+    (folder / REPORT_FILE).write_text(page, encoding="utf-8")
+    return ReportResult(folder.name, [str(folder / REPORT_FILE)])
 
 
 def report_run(run: Run, split: str = "valid", data: str = "", on_event: OnEvent = ignore_event) -> ReportResult:
@@ -30,13 +29,13 @@ def report_run(run: Run, split: str = "valid", data: str = "", on_event: OnEvent
 
     Raises RunError where the run is of a version that kept no predictions, or was not evaluated on this part.
     """
-    judged = read_judged(run, split)
+    stored = read_evaluation(run, split)
     try:
-        evidence = loaded_run.collect_evidence(loaded_run.load_run(run, data, on_event), judged.worst, on_event)
+        evidence = loaded_run.collect_evidence(loaded_run.load_run(run, data, on_event), stored.top_losses, on_event)
     except DataError as error:
         on_event(Note("report", f"no pictures of where the network looked: {error.message}"))
         evidence = Evidence({}, None)
-    return ReportResult(run.id, [str(path) for path in write_report(run, judged, evidence, on_event)])
+    return ReportResult(run.id, [str(path) for path in write_report(run, stored, evidence, on_event)])
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,50 @@
-"""TODO"""
+"""Evaluation of classifiers: metrics with bootstrap intervals, calibration, comparisons, activation maps, figures and reports.
+
+May import `models`, `tasks`, `data` and `core`, besides scikit-learn, SciPy and matplotlib. Read `types`, then `metrics` and `comparison`. Shapes in
+docstrings: n images, b images of a batch, c classes, s trainings, h and w pixels.
+"""
+
+from typing import TYPE_CHECKING
+
+from ..core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .calibration import apply_temperature, fit_temperature
+    from .cam import compute_maps, render_maps
+    from .comparison import Arm, CompareResult, Design
+    from .metrics import evaluate, most_confused
+    from .predictions import predict_loader, save_predictions
+    from .types import Calibration, ClassScore, ConfusedPair, Coverage, Evaluation, Predictions, ReliabilityBin
+
+__all__ = [
+    "Arm",
+    "Calibration",
+    "ClassScore",
+    "CompareResult",
+    "ConfusedPair",
+    "Coverage",
+    "Design",
+    "Evaluation",
+    "Predictions",
+    "ReliabilityBin",
+    "apply_temperature",
+    "compute_maps",
+    "evaluate",
+    "fit_temperature",
+    "most_confused",
+    "predict_loader",
+    "render_maps",
+    "save_predictions",
+]
+
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "calibration": ["apply_temperature", "fit_temperature"],
+        "cam": ["compute_maps", "render_maps"],
+        "comparison": ["Arm", "CompareResult", "Design"],
+        "metrics": ["evaluate", "most_confused"],
+        "predictions": ["predict_loader", "save_predictions"],
+        "types": ["Calibration", "ClassScore", "ConfusedPair", "Coverage", "Evaluation", "Predictions", "ReliabilityBin"],
+    },
+)

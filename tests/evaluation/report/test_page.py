@@ -21,7 +21,7 @@ from tlfast.data import images
 from tlfast.data.types import FINDING_KINDS, Finding
 from tlfast.evaluation import metrics as metrics_module
 from tlfast.evaluation import predictions
-from tlfast.evaluation.report import page as page_module
+from tlfast.evaluation import report as report_pages
 from tlfast.evaluation.types import Predictions
 
 NASTY = "<b>bad & 'worse'"
@@ -57,7 +57,7 @@ def test_everything_is_in_the_file(reported):
     assert f"{metrics['accuracy']:.4f}" in text and f"{metrics['intervals']['macro_f1'][0]:.4f}" in text
     assert "tlfast train" in text and "--label-smoothing 0.1" in text
     assert re.search("(duplicate|leak): 1 image", text) and "copy.png" in text  # in one part, or in two
-    assert text.count("data:image/jpeg") > 10 and "where the network looked" in text
+    assert text.count("data:image/jpeg") > 10 and 'alt="activation map"' in text
     assert f"accuracy\n      value: {metrics['accuracy']:.4f}" in card.read_text().replace("type: ", "")
     runs.verify(run)  # what was added is no part of the export, and has not changed it
 
@@ -77,16 +77,16 @@ def test_a_report_after_the_images_are_gone(reported, tmp_path):
     try:
         page = Path(report.report_run(run, on_event=lambda event: said.append(getattr(event, "note", ""))).files[0])
         assert any("no pictures of where the network looked" in note for note in said)
-        assert ">gone<" in page.read_text() and "data:image" not in page.read_text() and "Nobody has looked for copies" in page.read_text()
+        assert ">not available<" in page.read_text() and "data:image" not in page.read_text() and "have not been checked for copies" in page.read_text()
     finally:
         shutil.move(moved, run.folder.parents[2] / "images")
     report.report_run(run)
-    assert ">gone<" not in page.read_text()
+    assert ">not available<" not in page.read_text()
 
 
 def test_the_test_part_needs_an_evaluation_first(reported):
-    with pytest.raises(errors.RunError, match="no predictions of the test part") as caught:
-        page_module.read_judged(reported[0], "test")
+    with pytest.raises(errors.RunError, match="no predictions for the test split") as caught:
+        report_pages.read_evaluation(reported[0], "test")
     assert "--split test" in caught.value.hint
 
 
@@ -110,7 +110,7 @@ def test_a_hundred_classes_and_many_images_stay_small(reported, tmp_path, monkey
     findings = [Finding(kind, f"{i}.jpg", "a", "train", "other.jpg", "b", "valid") for kind in FINDING_KINDS for i in range(99)]
     manifest = {**run.manifest, "data": {**run.manifest["data"], "counts": {"train": dict.fromkeys(classes, 9)}}}
     copied = runs.Run(folder, manifest)
-    (page, _) = page_module.write_report(copied, page_module.read_judged(copied, "valid"), page_module.Evidence({}, findings))
+    (page, _) = report_pages.write_report(copied, report_pages.read_evaluation(copied, "valid"), report_pages.Evidence({}, findings))
     assert 3_500_000 < page.stat().st_size < 8_000_000
 
 

@@ -1,4 +1,4 @@
-"""Pictures inside a page: thumbnails as text, and examples of what is wrong with a data set's images."""
+"""Thumbnails as data URLs, and examples of findings of the data check."""
 
 from __future__ import annotations
 
@@ -16,12 +16,18 @@ from ...data import images
 from ...data.types import FINDING_KINDS, Finding
 
 SIDE = 96  # pixels of a thumbnail
-RANKED = ("label issue", "outlier")  # kinds whose findings come worst first; of the others examples are taken from all over
+RANKED = ("label issue", "outlier")  # kinds with the most important findings first; examples of other kinds are spread evenly
 
 
 @dataclass(frozen=True)
 class Example:
-    """One finding to be shown: the image and, where there is one, the other that it concerns; pictures are data addresses, "" for none."""
+    """One finding with thumbnails.
+
+    Attributes:
+        finding: the finding.
+        picture: data URL of its image; "" if the image cannot be read.
+        other: data URL of the other image that it concerns; "" if there is none.
+    """
 
     finding: Finding
     picture: str
@@ -29,16 +35,25 @@ class Example:
 
     @property
     def name(self) -> str:
+        """File name of the image."""
         return Path(self.finding.path).name
 
     @property
     def other_name(self) -> str:
+        """File name of the other image."""
         return Path(self.finding.other).name
 
 
 @dataclass(frozen=True)
-class Fault:
-    """One kind of finding: what it means, how many images it is true of, and some of them."""
+class FindingGroup:
+    """All findings of one kind.
+
+    Attributes:
+        kind: one of `FINDING_KINDS`.
+        meaning: description of the kind.
+        images: number of images with such a finding.
+        examples: some of them.
+    """
 
     kind: str
     meaning: str
@@ -47,7 +62,7 @@ class Fault:
 
 
 def make_thumbnail(path: str) -> str:
-    """Return a small JPEG of an image as a data address; "" where it cannot be read."""
+    """Return an image of at most 96 x 96 pixels as data URL; "" if it cannot be read."""
     try:
         image = images.open_image(path)
     except ImageError:
@@ -57,18 +72,19 @@ def make_thumbnail(path: str) -> str:
 
 
 def to_data_url(image: Image.Image) -> str:
+    """Return an image as JPEG in a data URL."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def list_faults(findings: Sequence[Finding], most: int) -> list[Fault]:
-    """Return the kinds that were found, in the order of KINDS, each with `most` examples at most."""
+def group_findings(findings: Sequence[Finding], most: int) -> list[FindingGroup]:
+    """Return the findings by kind, in the order of `FINDING_KINDS`, each kind with at most `most` examples."""
     by_kind: dict[str, dict[str, Finding]] = defaultdict(dict)
-    for each in findings:
-        by_kind[each.kind].setdefault(each.path, each)
+    for finding in findings:
+        by_kind[finding.kind].setdefault(finding.path, finding)
     return [
-        Fault(kind, meaning, len(by_kind[kind]), _pick_examples(kind, list(by_kind[kind].values()), most))
+        FindingGroup(kind, meaning, len(by_kind[kind]), _pick_examples(kind, list(by_kind[kind].values()), most))
         for kind, meaning in FINDING_KINDS.items()
         if kind in by_kind
     ]
@@ -76,4 +92,4 @@ def list_faults(findings: Sequence[Finding], most: int) -> list[Fault]:
 
 def _pick_examples(kind: str, findings: Sequence[Finding], most: int) -> list[Example]:
     step = 1 if kind in RANKED else max(1, -(-len(findings) // most))
-    return [Example(each, make_thumbnail(each.path), make_thumbnail(each.other) if each.other else "") for each in findings[::step][:most]]
+    return [Example(f, make_thumbnail(f.path), make_thumbnail(f.other) if f.other else "") for f in findings[::step][:most]]

@@ -1,0 +1,89 @@
+"""Facts on a run that the report and the model card share: names, headline figures, provenance and the command that repeats the training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ... import tasks
+from ...core.metrics import FIGURE_TITLES, HEADLINES
+from ...core.runs import Run
+from ...core.settings import Settings, declared_settings
+from ...data.task import Task
+from ...tasks.resolve import resolve_settings
+
+# Settings.tuning -> what was trained, with its verb; depths are described by `describe_trained_layers`.
+TRAINED_LAYERS = {"partial": "The classifier of `{arch}` was", "full": "All layers of `{arch}` were"}
+
+
+def collect_facts(run: Run, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that every template may use; `metrics` is the content of `metrics.json`."""
+    manifest = run.manifest
+    settings = Settings.from_dict(manifest["settings"])
+    changed = _changed_settings(run, settings)
+    return {
+        "run": run.id,
+        "task": run.task,
+        "title": _describe_images(run),
+        "created": manifest["created"],
+        "settings": manifest["settings"],
+        "tuning": settings.tuning,
+        "trained": describe_trained_layers(settings),
+        "metrics": metrics,
+        "headlines": _list_headlines(metrics),
+        "data": manifest["data"],
+        "weights": manifest["weights"]["source"],
+        "device": manifest["device"],
+        "seconds": manifest["seconds"],
+        "onnx": manifest.get("onnx"),
+        "test_uses": len(manifest.get("test_looks", [])),
+        "versions": manifest["versions"],
+        "changed": changed,
+        "command": _repeat_command(run, settings, changed),
+    }
+
+
+def describe_trained_layers(settings: Settings) -> str:
+    """Return the start of a sentence that names the trained layers.
+
+    For example "The classifier and the top 3 stages of `resnet50` were".
+    """
+    stages = "topmost stage" if settings.depth == "1" else f"top {settings.depth} stages"
+    sentence = TRAINED_LAYERS.get(settings.tuning, f"The classifier and the {stages} of `{{arch}}` were")
+    return sentence.format(arch=settings.arch)
+
+
+def _describe_images(run: Run) -> str:
+    """Return the title of the task; for other data, the name of its source."""
+    known = tasks.registered_tasks().get(run.task)
+    if known and not run.manifest["settings"]["data"]:
+        return known.title
+    return f"the images of {Path(run.manifest['data']['source']).name}"
+
+
+def _list_headlines(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return title, value and interval of each headline figure; runs of older versions have fewer figures."""
+    values = {**metrics, **{f"macro_{name}": metrics["macro"][name] for name in ("precision", "recall", "f1")}}
+    titles = {name: FIGURE_TITLES[name] for name in HEADLINES if values.get(name) is not None}
+    return [
+        {"name": title[0].upper() + title[1:], "value": values[name], "interval": metrics["intervals"].get(name)}  # "ROC AUC" keeps its capitals
+        for name, title in titles.items()
+    ]
+
+
+def _find_task(run: Run) -> Task:
+    return tasks.registered_tasks().get(run.task) or tasks.folder_task(Path(run.manifest["data"]["source"]))
+
+
+def _changed_settings(run: Run, settings: Settings) -> dict[str, Any]:
+    """Return the settings that differ from the defaults of the task and strategy."""
+    defaults = resolve_settings(_find_task(run), settings.strategy, {})
+    values = {name: getattr(settings, name) for name in declared_settings() if name not in ("name", "out")}
+    return {name: value for name, value in values.items() if value != getattr(defaults, name)}
+
+
+def _repeat_command(run: Run, settings: Settings, changed: Mapping[str, Any]) -> str:
+    """Return the command that repeats the training."""
+    source = changed.get("data") or ("" if run.task in tasks.registered_tasks() else run.manifest["data"]["source"])
+    return tasks.train_command(run.task, source, {"depth": settings.depth, **{name: value for name, value in changed.items() if name != "data"}})

@@ -1,0 +1,91 @@
+"""What a report shows of a run: its stored metrics and predictions for one split, activation maps, and findings of the data check."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pyarrow import parquet
+
+from ...core.errors import RunError
+from ...core.runs import METRICS, Run
+from ...data.types import Finding
+
+TOP_LOSSES = 24  # images with the largest losses in a report
+
+
+@dataclass(frozen=True)
+class StoredPredictions:
+    """Predictions for the n images of a split, largest loss first.
+
+    Attributes:
+        paths: paths of the images.
+        actual: class indices of the labels `[n]`.
+        predicted: predicted class indices `[n]`.
+        losses: losses `[n]`.
+        confidence: probabilities of the predicted classes `[n]`.
+    """
+
+    paths: list[str]
+    actual: np.ndarray
+    predicted: np.ndarray
+    losses: np.ndarray
+    confidence: np.ndarray
+
+
+@dataclass(frozen=True)
+class StoredEvaluation:
+    """Metrics and predictions that a run stores for one split.
+
+    Attributes:
+        metrics: content of `metrics.json` or `metrics_<split>.json`.
+        predictions: content of `predictions.parquet` or `predictions_<split>.parquet`.
+    """
+
+    metrics: dict[str, Any]
+    predictions: StoredPredictions
+
+    @property
+    def top_losses(self) -> list[str]:
+        """Paths of the images with the largest losses, as many as the report shows."""
+        return self.predictions.paths[:TOP_LOSSES]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a report needs besides the files of a run.
+
+    Attributes:
+        maps: path -> image with its activation map.
+        findings: findings of the data check; None if the images were not checked.
+    """
+
+    maps: Mapping[str, Image.Image]
+    findings: Sequence[Finding] | None
+
+
+def read_evaluation(run: Run, split: str) -> StoredEvaluation:
+    """Read the stored metrics and predictions for a split. Raises RunError if the run has none, or damaged ones."""
+    suffix = "" if split == "valid" else f"_{split}"
+    try:
+        metrics = json.loads((run.folder / METRICS.replace(".", f"{suffix}.")).read_text(encoding="utf-8"))
+        return StoredEvaluation(metrics, _read_predictions(run.folder / f"predictions{suffix}.parquet", metrics["classes"]))
+    except (OSError, KeyError, ValueError):
+        hint = "Train again; runs of older versions have no predictions" if split == "valid" else f"Run first: tlfast evaluate {run.id} --split {split}"
+        raise RunError(f"{run.folder} has no predictions for the {split} split to report", hint) from None
+
+
+def _read_predictions(path: Path, classes: Sequence[str]) -> StoredPredictions:
+    table = parquet.read_table(path)
+    index = {label: i for i, label in enumerate(classes)}
+    losses = table["loss"].to_numpy()
+    order = np.argsort(-losses, kind="stable")
+    confidence = np.max([table[f"p({label})"].to_numpy() for label in classes], axis=0)
+    actual, predicted = (np.array([index[label] for label in table[name].to_pylist()]) for name in ("label", "prediction"))
+    paths = table["path"].to_pylist()
+    return StoredPredictions([paths[i] for i in order], actual[order], predicted[order], losses[order], confidence[order])

@@ -1,0 +1,149 @@
+"""Sections of the report of a run.
+
+`SECTIONS` lists them in the order of the page. A section is a function here, which returns the values of the template
+`templates/sections/<name>.html`. Templates also see the values of `facts.collect_facts`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...core.runs import Run
+from .album import Album
+from .inputs import Evidence, StoredEvaluation
+from .run_charts import draw_run_charts
+from .thumbnails import group_findings, to_data_url
+
+MOST_PAIRS, PAIR_EXAMPLES = 8, 4
+CELL_EXAMPLES = 12  # images behind a cell of the confusion matrix
+FINDING_EXAMPLES = 6  # of each kind
+MOST_NUMBERED = 30  # classes up to which the confusion matrix shows numbers
+
+
+@dataclass(frozen=True)
+class ReportContext:
+    """What the sections of a report are built from.
+
+    Attributes:
+        run: the run.
+        evaluation: its stored metrics and predictions for the split.
+        evidence: activation maps and findings.
+        album: thumbnails of the page, which sections add to.
+    """
+
+    run: Run
+    evaluation: StoredEvaluation
+    evidence: Evidence
+    album: Album
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of the report.
+
+    Attributes:
+        name: anchor in the page, and name of the template.
+        title: heading.
+        values: returns the values of the template.
+        link: text of the link in the navigation; by default the title.
+        album_order: order in which sections add to the album, whose budget is limited; sections that add nothing come last.
+    """
+
+    name: str
+    title: str
+    values: Callable[[ReportContext], dict[str, Any]]
+    link: str = ""
+    album_order: int = 9
+
+
+def class_values(context: ReportContext) -> dict[str, Any]:
+    """Return the scores of each class."""
+    return {"scores": context.evaluation.metrics["per_class"]}
+
+
+def matrix_values(context: ReportContext) -> dict[str, Any]:
+    """Return the rows of the confusion matrix, the size of its cells, and the images behind each cell."""
+    metrics = context.evaluation.metrics
+    classes, cells = metrics["classes"], _list_cells(context)
+    rows = []
+    for i, (label, counts) in enumerate(zip(classes, metrics["confusion"], strict=True)):
+        total = sum(counts) or 1
+        row = [{"count": count, "share": count / total, "key": f"{i}-{j}" if (i, j) in cells else ""} for j, count in enumerate(counts)]
+        rows.append({"label": label, "cells": row})
+    images = {f"{i}-{j}": places for (i, j), places in cells.items()}
+    return {"matrix": rows, "cells": images, "numbered": len(classes) <= MOST_NUMBERED, **_cell_size(len(classes))}
+
+
+def _list_cells(context: ReportContext) -> dict[tuple[int, int], list[int]]:
+    """Return indices in the album for each cell (actual, predicted), the largest losses first; errors take space before correct predictions."""
+    predictions = context.evaluation.predictions
+    members: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for n, (i, j) in enumerate(zip(predictions.actual.tolist(), predictions.predicted.tolist(), strict=True)):
+        members[i, j].append(n)
+    order = sorted(members, key=lambda cell: (cell[0] == cell[1], -len(members[cell]), cell))
+    places = {cell: context.album.add_first(members[cell], CELL_EXAMPLES) for cell in order}
+    return {cell: found for cell, found in places.items() if found}
+
+
+def _cell_size(classes: int) -> dict[str, str]:
+    """Return the size of a cell in CSS units: wide for few classes, a dot for many."""
+    width, height, narrow = (4.6, 2.7, 2.3) if classes <= 9 else (2.9, 2.2, 2.0) if classes <= MOST_NUMBERED else (1.1, 1.1, 1.1)
+    return {"cell_width": f"{width}rem", "cell_height": f"{height}rem", "cell_narrow": f"{narrow}rem"}
+
+
+def top_loss_values(context: ReportContext) -> dict[str, Any]:
+    """Return the images with the largest losses and their activation maps."""
+    album, maps, losses = context.album, context.evidence.maps, []
+    for i, path in enumerate(context.evaluation.top_losses):
+        place = album.add(i)
+        if place is not None:
+            losses.append({**album.entries[place], "map": to_data_url(maps[path]) if path in maps else ""})
+    return {"losses": losses}
+
+
+def pair_values(context: ReportContext) -> dict[str, Any]:
+    """Return the most confused pairs of classes, with errors and, for comparison, images of the class that they were mistaken for."""
+    metrics, predictions, album = context.evaluation.metrics, context.evaluation.predictions, context.album
+    matrix, classes = np.array(metrics["confusion"]), metrics["classes"]
+    cells = [(int(matrix[i, j]), int(i), int(j)) for i, j in zip(*np.nonzero(matrix), strict=True) if i != j]
+    pairs = []
+    for count, i, j in sorted(cells, key=lambda cell: (-cell[0], cell[1:]))[:MOST_PAIRS]:
+        errors = np.flatnonzero((predictions.actual == i) & (predictions.predicted == j))
+        confident = np.flatnonzero((predictions.actual == j) & (predictions.predicted == j))[::-1]  # smallest losses first
+        pair = {"actual": classes[i], "predicted": classes[j], "count": count, "share": count / matrix[i].sum()}
+        for name, candidates in (("errors", errors), ("correct", confident)):
+            pair[name] = [album.entries[place] for place in album.add_first(candidates, PAIR_EXAMPLES)]
+        pairs.append(pair)
+    return {"pairs": pairs}
+
+
+def chart_values(context: ReportContext) -> dict[str, Any]:
+    """Return the charts of calibration and training."""
+    return {"charts": draw_run_charts(context.run, context.evaluation.metrics)}
+
+
+def data_values(context: ReportContext) -> dict[str, Any]:
+    """Return the findings of the data check; None if the images were not checked."""
+    findings = context.evidence.findings
+    return {"groups": None if findings is None else group_findings(findings, FINDING_EXAMPLES)}
+
+
+def repeat_values(context: ReportContext) -> dict[str, Any]:
+    """Return nothing: command, settings and versions are among the facts."""
+    return {}
+
+
+SECTIONS = (
+    Section("classes", "Classes", class_values),
+    Section("matrix", "Confusion matrix", matrix_values, link="Confusion", album_order=3),
+    Section("worst", "Largest losses", top_loss_values, album_order=1),
+    Section("pairs", "Most confused pairs", pair_values, link="Confused pairs", album_order=2),
+    Section("charts", "Calibration and training", chart_values),
+    Section("data", "Data", data_values),
+    Section("repeat", "Repeat", repeat_values),
+)

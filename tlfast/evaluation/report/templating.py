@@ -1,0 +1,14 @@
+"""Jinja environment of the pages and of the model card."""
+
+from __future__ import annotations
+
+from jinja2 import Environment, PackageLoader
+
+PALETTE_SIZE = 6  # colours of charts, declared in templates/base.html
+
+
+def template_environment() -> Environment:
+    """Return an environment for `templates/`; HTML is escaped, Markdown is not. The filter `percent` formats shares: 0.5 -> "50.0 %"."""
+    environment = Environment(loader=PackageLoader(__package__ or "", "templates"), autoescape=lambda name: str(name).endswith(".html"))
+    environment.filters["percent"] = lambda value, digits=1: f"{100 * value:.{digits}f} %"
+    return environment
