@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
+from .settings import Internals
 
 
 def read_config(path: str) -> dict[str, Any]:
@@ -40,5 +42,9 @@ def read_manifest(path: str) -> dict[str, Any]:
 
 
 def settings_to_repeat(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a run and the place of its images, without `name` and `out`: a repeated run gets a folder of its own."""
-    return {**{name: value for name, value in manifest["settings"].items() if name not in ("name", "out")}, "data": manifest["data"]["source"]}
+    """Return the settings of a run and the place of its images.
+
+    Left out are `name` and `out`, because a repeated run gets a folder of its own, and the internals, which no user sets.
+    """
+    left_out = {"name", "out", *(f.name for f in dataclasses.fields(Internals))}
+    return {**{name: value for name, value in manifest["settings"].items() if name not in left_out}, "data": manifest["data"]["source"]}
