@@ -13,6 +13,12 @@ import tlfast
 from tlfast.core.errors import ImageError, RunError
 
 
+@pytest.fixture
+def run(run):
+    """The folder of the task, with the run "r"."""
+    return str(run.folder.parent)
+
+
 def test_load_takes_what_people_have(run, folder):
     classifier = tlfast.load(run)
     path = folder / "red" / "1.png"

@@ -15,7 +15,7 @@ from ..data.discovery import STDIN, gather_sources, watch_folder
 from ..inference.classifier import Classifier, open_pixels
 from ..inference.onnx_model import Opener
 from ..inference.types import PredictRow
-from ..inference.writers import open_writers
+from ..inference.writers import open_writer
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def predict(classifier: Classifier, request: Request, on_event: OnEvent = ignore
             raise UsageError("two of --csv, --jsonl and --parquet name the same file", "Give each a file of its own")
         if request.resume and not kinds:
             raise UsageError("--resume goes on with a file, and none is named", "Name it again with --csv, --jsonl or --parquet")
-        kept = [stack.enter_context(open_writers(kind, path, classifier.classes, request.least, request.resume)) for kind, path in kinds.items()]
+        kept = [stack.enter_context(open_writer(kind, path, classifier.classes, request.least, request.resume)) for kind, path in kinds.items()]
         finished = set.intersection(*(done for done, _ in kept)) if kept else set()
         if finished:
             on_event(Note("predicting", f"{len(finished):,} images were done before"))

@@ -1,4 +1,4 @@
-"""`tlfast predict` and `tlfast.load`: an exported classifier answers for images. Nothing here needs torch."""
+"""Load an exported classifier and classify images: `tlfast.load` and `tlfast predict`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ ImageSource = str | Path | bytes | Image.Image | np.ndarray
 
 
 def open_pixels(source: ImageSource, network: bool = True, allow_private: bool = False) -> np.ndarray:
-    """Open an image as uint8 RGB `[h, w, 3]`, from an http(s) address too if `network` says so. Raises ImageError."""
+    """Open an image as uint8 RGB `[h, w, 3]`.
+
+    An http(s) address is downloaded if `network` is true; addresses in private networks also need `allow_private`. Raises ImageError.
+    """
     if isinstance(source, str) and is_address(source):
         if not network:
-            raise ImageError("an address, and --no-network is given")
-        from ..data.fetch import fetch  # ssl and http take longer to import than a prediction
+            raise ImageError("not downloaded, because --no-network is set")
+        from ..data.fetch import fetch  # the import of ssl and http takes longer than a prediction
 
         source = fetch(source, allow_private)
     return np.asarray(images.open_image(source))
@@ -33,7 +36,11 @@ def open_pixels(source: ImageSource, network: bool = True, allow_private: bool =
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained classifier, ready to predict; any number of threads may share it. `run` is its run's id."""
+    """A trained classifier. Thread-safe. `run` is the id of its run, or "" if the file does not name one.
+
+    >>> tlfast.load("exports/weeds").predict("photo.jpg").label  # doctest: +SKIP
+    'Lantana'
+    """
 
     network: Network
     run: str
@@ -45,7 +52,7 @@ class Classifier:
 
     @property
     def info(self) -> Mapping[str, str]:
-        """What the export says of itself: task, run, arch, size, resize, weights and their licence, tlfast's version."""
+        """Metadata of the export: task, run, arch, size, resize, weights and their licence, version of tlfast."""
         return self.network.info
 
     @overload
@@ -55,10 +62,10 @@ class Classifier:
     def predict(self, image: list[ImageSource]) -> list[Prediction]: ...
 
     def predict(self, image: ImageSource | list[ImageSource]) -> Prediction | list[Prediction]:
-        """Classify one image, or each of a list: a path or http(s) address, an image file's bytes, a PIL image, or a uint8 array
-        `[h, w]`, `[h, w, 3]` or `[h, w, 4]`.
+        """Classify one image or a list of images.
 
-        Raises ImageError, at the first of a list that cannot be read.
+        An image is a path, an http(s) address, the bytes of an image file, a PIL image, or a uint8 array `[h, w]`, `[h, w, 3]` or
+        `[h, w, 4]`. Raises ImageError for the first unreadable image.
         """
         if not isinstance(image, list):
             return rank_classes(self.network.probabilities(open_pixels(image)[None])[0], self.classes)
@@ -69,24 +76,24 @@ class Classifier:
         return [row.prediction for row in rows if row.prediction]
 
     def predict_iter(self, sources: Iterable[ImageSource], opener: Opener = open_pixels) -> Iterator[PredictRow]:
-        """Classify any number of images in their order, in constant memory; one that cannot be read gives a row with the reason.
+        """Classify any number of images in order, in constant memory. An unreadable image yields a row with the reason.
 
-        Images are decoded while the network runs, and neighbours of one size are run together.
+        Images are decoded while the network runs. Consecutive images of one size form a batch.
         """
-        for source, answer in predict_stream(self.network, sources, opener):
-            name = str(source) if isinstance(source, str | Path) else ""
-            yield PredictRow(name, None, answer) if isinstance(answer, str) else PredictRow(name, rank_classes(answer, self.classes))
+        for source, result in predict_stream(self.network, sources, opener):
+            path = str(source) if isinstance(source, str | Path) else ""
+            yield PredictRow(path, None, result) if isinstance(result, str) else PredictRow(path, rank_classes(result, self.classes))
 
 
 def load(reference: str | Path, out: str = "exports", verify: bool = True) -> Classifier:
-    """Load a classifier from a run folder, `exports/<task>`, a task's name, a run id, or a `model.onnx` by itself.
+    """Load a classifier from a run folder, `exports/<task>` (its latest run), a task name, a run id, or a `model.onnx`.
 
-    No pickle is opened. Unless `verify` is off, each file of a run is compared with the SHA-256 written when it was exported. Raises RunError.
+    No pickle is opened. With `verify`, every file of the run is compared with the SHA-256 recorded at export. Raises RunError.
     """
     if str(reference).endswith(".onnx"):
         network = open_network(Path(reference))
         return Classifier(network, network.info.get("run", ""))
     run = runs.find(str(reference), out, verify)
     if not (run.folder / FILE).is_file():
-        raise RunError(f"{run.folder} has no {FILE}", "It was trained with --no-onnx, or by an older tlfast: train again")
+        raise RunError(f"{run.folder} has no {FILE}", "The run was trained with --no-onnx or by an older tlfast; train again without --no-onnx")
     return Classifier(open_network(run.folder / FILE), run.id)

@@ -1,4 +1,4 @@
-"""An exported classifier as one ONNX file: it holds preprocessing, network, classes and what else must be known; here it is opened and run."""
+"""Run an exported classifier with ONNX Runtime. `model.onnx` holds preprocessing, network, classes and metadata."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ..core.errors import ImageError, RunError, first_line
 from ..core.system import count_cores
 from .types import Prediction
 
-ERRORS_ONLY = 3  # onnxruntime's log level; its warnings are about its own optimisations
+ERRORS_ONLY = 3  # log level of onnxruntime; its warnings concern its own optimizations
 FILE = "model.onnx"
 INPUT, OUTPUT = "images", "probabilities"
-BATCH = 32  # images of one size that are run together
-AHEAD = 64 << 20  # bytes of decoded images that may wait for the network
+BATCH = 32  # largest batch
+AHEAD = 64 << 20  # limit in bytes, of the decoded images in the queue and of one batch
 
 T = TypeVar("T")
 Opener = Callable[[Any], np.ndarray]
@@ -30,19 +30,20 @@ Opener = Callable[[Any], np.ndarray]
 
 @dataclass(frozen=True)
 class Network:
-    """An ONNX file opened. Any number of threads may use it at once. `info` is all that the file says of itself."""
+    """An open ONNX file. Thread-safe. `info` is the metadata of the file."""
 
     session: onnxruntime.InferenceSession
     classes: tuple[str, ...]
     info: Mapping[str, str]
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """RGB images of one size, uint8 `[b, h, w, 3]`, to probabilities float32 `[b, c]`."""
-        return self.session.run([OUTPUT], {INPUT: pixels})[0]
+        """Map RGB images of one size, uint8 `[b, h, w, 3]`, to probabilities, float32 `[b, c]`."""
+        probabilities: np.ndarray = self.session.run([OUTPUT], {INPUT: pixels})[0]
+        return probabilities
 
 
 def open_network(path: Path) -> Network:
-    """Open `model.onnx`, to run on all cores. Raises RunError."""
+    """Open a `model.onnx` on the CPU, with one thread per core. Raises RunError."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
     options.intra_op_num_threads = count_cores()
@@ -50,57 +51,62 @@ def open_network(path: Path) -> Network:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         info = dict(session.get_modelmeta().custom_metadata_map)
         return Network(session, tuple(json.loads(info["classes"])), info)
-    except Exception as error:  # onnxruntime has many of its own, all of them RuntimeErrors or Exceptions
-        raise RunError(f"{path} cannot be opened ({first_line(error)})", "Name a model.onnx that tlfast exported; tlfast runs lists the runs") from error
+    except Exception as error:  # the exceptions of onnxruntime have no common base class
+        raise RunError(f"{path} cannot be opened ({first_line(error)})", "Give a model.onnx exported by tlfast; `tlfast runs` lists the runs") from error
 
 
 def predict_stream(network: Network, sources: Iterable[T], opener: Opener) -> Iterator[tuple[T, np.ndarray | str]]:
-    """Yield (source, probabilities `[c]` or the reason why there are none) of any number of images in their order, in constant memory.
+    """Yield (source, probabilities `[c]`) of any number of images in order, in constant memory.
 
-    `opener` gives an image's pixels, uint8 RGB `[h, w, 3]`, or raises ImageError; it runs in threads while the network runs. Neighbours of
-    one size are run together.
+    `opener` returns the pixels of an image, uint8 RGB `[h, w, 3]`, or raises ImageError; then the reason takes the place of the
+    probabilities. It runs in threads while the network runs. Consecutive images of one size form a batch.
     """
-    waiting: list[tuple[T, np.ndarray]] = []
-    for source, opened in _decode_ahead(sources, opener):
-        if waiting and (isinstance(opened, str) or opened.shape != waiting[0][1].shape or len(waiting) >= predict_batch(opened)):
-            yield from _predict_batch(network, waiting)
-            waiting = []
-        if isinstance(opened, str):
-            yield source, opened
+    batch: list[tuple[T, np.ndarray]] = []
+    for source, pixels in _decode_ahead(sources, opener):
+        if batch and (isinstance(pixels, str) or pixels.shape != batch[0][1].shape or len(batch) >= batch_size(pixels)):
+            yield from _predict_batch(network, batch)
+            batch = []
+        if isinstance(pixels, str):
+            yield source, pixels
         else:
-            waiting.append((source, opened))
-    if waiting:
-        yield from _predict_batch(network, waiting)
+            batch.append((source, pixels))
+    if batch:
+        yield from _predict_batch(network, batch)
 
 
-def _predict_batch(network: Network, waiting: Sequence[tuple[T, np.ndarray]]) -> list[tuple[T, np.ndarray | str]]:
-    probabilities = network.probabilities(np.stack([pixels for _, pixels in waiting]))
-    return [(source, row) for (source, _), row in zip(waiting, probabilities, strict=True)]
+def _predict_batch(network: Network, batch: Sequence[tuple[T, np.ndarray]]) -> list[tuple[T, np.ndarray | str]]:
+    probabilities = network.probabilities(np.stack([pixels for _, pixels in batch]))  # [b, c]
+    return [(source, row) for (source, _), row in zip(batch, probabilities, strict=True)]
 
 
 def _decode_ahead(sources: Iterable[T], opener: Opener) -> Iterator[tuple[T, np.ndarray | str]]:
-    """Yield (source, pixels or the reason why there are none) of each image in order, decoding ahead in threads within AHEAD bytes."""
-    remaining, largest = iter(sources), AHEAD  # the first images may be of any size: only as many as threads are begun
-    ahead: deque[tuple[T, Future]] = deque()
+    """Yield (source, pixels or error message) of each image in order. Threads decode ahead within AHEAD bytes."""
+    remaining = iter(sources)
+    largest = AHEAD  # bytes of the largest image; unknown at first, so decoding starts with one image per thread
+    queue: deque[tuple[T, Future[np.ndarray | str]]] = deque()
     with ThreadPoolExecutor(count_cores()) as pool:
         try:
             while True:
-                room = min(2 * BATCH, max(count_cores(), AHEAD // largest)) - len(ahead)
-                ahead.extend((source, pool.submit(_try_open, opener, source)) for source in islice(remaining, max(0, room)))
-                if not ahead:
+                room = min(2 * BATCH, max(count_cores(), AHEAD // largest)) - len(queue)
+                queue.extend((source, pool.submit(_try_open, opener, source)) for source in islice(remaining, max(0, room)))
+                if not queue:
                     return
-                source, future = ahead.popleft()
-                opened = future.result()
-                if isinstance(opened, np.ndarray):
-                    largest = opened.nbytes if largest == AHEAD else max(largest, opened.nbytes)
-                yield source, opened
+                source, future = queue.popleft()
+                pixels = future.result()
+                if isinstance(pixels, np.ndarray):
+                    largest = pixels.nbytes if largest == AHEAD else max(largest, pixels.nbytes)
+                yield source, pixels
         finally:
-            for _, future in ahead:
+            for _, future in queue:
                 future.cancel()
 
 
-def predict_batch(pixels: np.ndarray) -> int:
-    """Return how many images of this size are run together: large photographs one by one."""
+def batch_size(pixels: np.ndarray) -> int:
+    """Return the batch size for images as large as this one: at most BATCH images and AHEAD bytes.
+
+    >>> batch_size(np.zeros((224, 224, 3), np.uint8)), batch_size(np.zeros((4000, 6000, 3), np.uint8))
+    (32, 1)
+    """
     return min(BATCH, max(1, AHEAD // pixels.nbytes))
 
 
@@ -112,7 +118,11 @@ def _try_open(opener: Opener, source: T) -> np.ndarray | str:
 
 
 def rank_classes(probabilities: np.ndarray, classes: Sequence[str]) -> Prediction:
-    """Return probabilities `[c]` as a Prediction, likeliest class first; of equals the first class first."""
-    order = {classes[i]: float(probabilities[i]) for i in np.argsort(-probabilities, kind="stable")}
-    label = next(iter(order))
-    return Prediction(label, order[label], order)
+    """Return probabilities `[c]` as a Prediction, most probable class first. Ties keep the order of `classes`.
+
+    >>> rank_classes(np.array([0.25, 0.75]), ["ant", "bee"])
+    Prediction(label='bee', probability=0.75, probabilities={'bee': 0.75, 'ant': 0.25})
+    """
+    ranked = {classes[i]: float(probabilities[i]) for i in np.argsort(-probabilities, kind="stable")}
+    label = next(iter(ranked))
+    return Prediction(label, ranked[label], ranked)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one image: the likeliest class, its probability (0 to 1), and every class's, likeliest first."""
+    """The prediction for one image: label, its probability (0 to 1), and the probability of every class, most probable first."""
 
     label: str
     probability: float
@@ -16,7 +16,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class PredictRow:
-    """One image of a `predict` command: its prediction, or why there is none."""
+    """One image of a `predict` command. `prediction` is None for an unreadable image; `error` then gives the reason."""
 
     path: str
     prediction: Prediction | None
@@ -25,7 +25,7 @@ class PredictRow:
 
 @dataclass(frozen=True)
 class Tally:
-    """What many predictions come to: images for each label ("unsure" among them), and how many could not be read."""
+    """Totals of many predictions: number of images per label ("unsure" included), and number of unreadable images."""
 
     labels: dict[str, int]
     failed: int

@@ -1,4 +1,4 @@
-"""What a request may send to `tlfast serve`: how much, how slowly, and in which form."""
+"""Read the images of a request to `tlfast serve`, within limits of size, number and time."""
 
 from __future__ import annotations
 
@@ -13,57 +13,61 @@ from starlette.requests import ClientDisconnect, Request
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 FIELD = "file"
-LARGEST_HEAD = 64 << 10  # bytes of a request's head
-LINGER = 0.5  # seconds that the rest of a refused body is taken in for: a connection closed on unread bytes is reset, and the answer lost with it
+MAX_HEADER_BYTES = 64 << 10
+MAX_NAME = 255  # characters of a file name
+DRAIN_SECONDS = 0.5  # how long the rest of a refused body is read; closing a connection with unread bytes resets it, and the client loses the response
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request, and all of them together, may ask for."""
+    """Limits of a request, and of all requests together."""
 
     body: int = 32 << 20  # bytes
     files: int = 32
-    pixels: int = 50_000_000  # of an image
-    seconds: float = 20.0  # for a request's head to arrive, and again for its body
-    requests: int = 256  # that are answered at once
-    from_one: int = 64  # of them from one address
+    pixels: int = 50_000_000  # per image
+    seconds: float = 20.0  # for the headers to arrive, and again for the body
+    requests: int = 256  # in progress
+    per_client: int = 64  # in progress, from one address
 
 
-def impatient(seconds: float) -> type[asyncio.Protocol]:
-    """Return uvicorn's protocol with a limit to how long a request's head may take: its own waits for ever (a body is waited for in `_body`)."""
+def build_protocol(seconds: float) -> type[asyncio.Protocol]:
+    """Return uvicorn's HTTP protocol with a time limit and a size limit for request headers; uvicorn has neither.
 
-    class Impatient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-        clock: asyncio.TimerHandle | None = None
-        waiting_for = 0  # bytes of a head that has not ended yet
+    A request over the limits gets status 408 or 431, and its connection is closed.
+    """
+
+    class LimitedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # uvicorn selects the base class at run time
+        timer: asyncio.TimerHandle | None = None
+        header_bytes = 0  # received of incomplete headers
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
-            self.clock = self.loop.call_later(seconds, self.hang_up)
+            self.timer = self.loop.call_later(seconds, self.time_out)
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            self.waiting_for = 0 if self.answering() else self.waiting_for + len(data)
-            if self.answering():
-                self.stop_clock()
-            elif self.waiting_for > LARGEST_HEAD:
-                self.refuse("431 Request Header Fields Too Large", f"the head of the request is larger than {LARGEST_HEAD >> 10} KB")
-            elif not self.clock:  # a further request on the same connection has begun
-                self.clock = self.loop.call_later(seconds, self.hang_up)
+            self.header_bytes = 0 if self.is_responding() else self.header_bytes + len(data)
+            if self.is_responding():
+                self.stop_timer()
+            elif self.header_bytes > MAX_HEADER_BYTES:
+                self.refuse("431 Request Header Fields Too Large", f"the request headers are larger than {MAX_HEADER_BYTES >> 10} KB")
+            elif not self.timer:  # the next request of a keep-alive connection
+                self.timer = self.loop.call_later(seconds, self.time_out)
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self.stop_clock()
+            self.stop_timer()
             super().connection_lost(exc)
 
-        def answering(self) -> bool:
+        def is_responding(self) -> bool:
             return self.cycle is not None and not self.cycle.response_complete
 
-        def stop_clock(self) -> None:
-            if self.clock:
-                self.clock.cancel()
-            self.clock = None
+        def stop_timer(self) -> None:
+            if self.timer:
+                self.timer.cancel()
+            self.timer = None
 
-        def hang_up(self) -> None:
-            self.refuse("408 Request Timeout", f"the head of the request did not arrive within {seconds:g} seconds")
+        def time_out(self) -> None:
+            self.refuse("408 Request Timeout", f"the request headers did not arrive within {seconds:g} seconds")
 
         def refuse(self, status: str, reason: str) -> None:
             if not self.transport.is_closing():
@@ -72,25 +76,28 @@ def impatient(seconds: float) -> type[asyncio.Protocol]:
                 self.transport.write((head + body).encode())
                 self.transport.close()
 
-    return Impatient
+    return LimitedProtocol
 
 
-async def sent_files(request: Request, limits: Limits) -> list[tuple[str, bytes]]:
-    """Return (name, bytes) of each file of a request: the parts `file` of a form, or the body itself. Raises HTTPException."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "multipart/form-data" and not kind.startswith("image/") and kind != "application/octet-stream":
-        raise HTTPException(415, f"the content type is '{kind[:80]}'; send a form (multipart/form-data) with images as '{FIELD}', or one image as the body")
-    body = await _body(request, limits)
+async def read_files(request: Request, limits: Limits) -> list[tuple[str, bytes]]:
+    """Return (name, bytes) of each uploaded file: the parts `file` of a form, or the request body, without a name. Raises HTTPException."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_form = content_type == "multipart/form-data"
+    if not is_form and not content_type.startswith("image/") and content_type != "application/octet-stream":
+        raise HTTPException(
+            415, f"the content type is '{content_type[:80]}'; send a form (multipart/form-data) with images in the field '{FIELD}', or one image as the body"
+        )
+    body = await _read_body(request, limits)
     if not body:
-        raise HTTPException(422, "the request is empty; send an image")
-    return await _parts(request, body, limits) if kind == "multipart/form-data" else [("", body)]
+        raise HTTPException(422, "the request body is empty; send an image")
+    return await _parse_form(request, body, limits) if is_form else [("", body)]
 
 
-async def _body(request: Request, limits: Limits) -> bytes:
-    said = request.headers.get("content-length", "0")
-    too_large = HTTPException(413, f"more than the limit of {limits.body >> 20} MB", {"Connection": "close"})
-    if said.isdigit() and int(said) > limits.body:
-        await _take_in(request)
+async def _read_body(request: Request, limits: Limits) -> bytes:
+    announced = request.headers.get("content-length", "0")
+    too_large = HTTPException(413, f"the request is larger than the limit of {limits.body >> 20} MB", {"Connection": "close"})
+    if announced.isdigit() and int(announced) > limits.body:
+        await _drain(request)
         raise too_large
 
     async def read() -> bytes:
@@ -98,7 +105,7 @@ async def _body(request: Request, limits: Limits) -> bytes:
         async for block in request.stream():
             size += len(block)
             if size > limits.body:
-                await _take_in(request)
+                await _drain(request)
                 raise too_large
             blocks.append(block)
         return b"".join(blocks)
@@ -106,41 +113,41 @@ async def _body(request: Request, limits: Limits) -> bytes:
     try:
         return await asyncio.wait_for(read(), limits.seconds)
     except asyncio.TimeoutError:
-        raise HTTPException(408, f"the request did not arrive within {limits.seconds:g} seconds", {"Connection": "close"}) from None
+        raise HTTPException(408, f"the request body did not arrive within {limits.seconds:g} seconds", {"Connection": "close"}) from None
     except ClientDisconnect:
-        raise HTTPException(400, "the request was broken off") from None
+        raise HTTPException(400, "the client closed the connection before the end of the request") from None
 
 
-async def _take_in(request: Request) -> None:
-    """Receive and forget what still comes of a body; nothing where the sender waits to be asked for it."""
+async def _drain(request: Request) -> None:
+    """Read and discard the rest of a body. A client that sent `Expect: 100-continue` has not started to send it."""
 
-    async def forget() -> None:
+    async def discard() -> None:
         while (await request.receive()).get("more_body"):
             pass
 
     if "expect" not in request.headers:
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(forget(), LINGER)
+            await asyncio.wait_for(discard(), DRAIN_SECONDS)
 
 
-async def _parts(request: Request, body: bytes, limits: Limits) -> list[tuple[str, bytes]]:
+async def _parse_form(request: Request, body: bytes, limits: Limits) -> list[tuple[str, bytes]]:
     async def stream() -> AsyncIterator[bytes]:
         yield body
 
     try:
-        form = await MultiPartParser(request.headers, stream(), max_files=limits.files, max_fields=limits.files).parse()  # type: ignore[arg-type]
+        form = await MultiPartParser(request.headers, stream(), max_files=limits.files, max_fields=limits.files).parse()  # type: ignore[arg-type]  # any async iterator works
     except MultiPartException as error:
         if "Too many files" in error.message:
-            raise HTTPException(413, f"more than the limit of {limits.files} files") from None
-        raise HTTPException(422, f"a form that cannot be read ({error.message})") from None
-    except Exception as error:  # the parser meets some malformed heads with KeyError or AssertionError
-        raise HTTPException(422, f"a form that cannot be read ({type(error).__name__})") from None
+            raise HTTPException(413, f"the form has more files than the limit of {limits.files}") from None
+        raise HTTPException(422, f"the form cannot be parsed ({error.message})") from None
+    except Exception as error:  # KeyError or AssertionError on some malformed part headers
+        raise HTTPException(422, f"the form cannot be parsed ({type(error).__name__})") from None
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(form.close)
         files = [part for name, part in form.multi_items() if name == FIELD and not isinstance(part, str)]
         if not files:
             if FIELD in form:
                 raise HTTPException(422, f"the field '{FIELD}' is text; send it as a file, with a file name")
-            found = ", ".join(sorted({name[:40] for name, _ in form.multi_items()})) or "none, or the form was cut off"
-            raise HTTPException(422, f"the form has no file in the field '{FIELD}' (its fields: {found})")
-        return [((part.filename or "")[:255], await part.read()) for part in files]
+            fields = ", ".join(sorted({name[:40] for name, _ in form.multi_items()})) or "none, or the form is incomplete"
+            raise HTTPException(422, f"the form has no file in the field '{FIELD}' (its fields: {fields})")
+        return [((part.filename or "")[:MAX_NAME], await part.read()) for part in files]

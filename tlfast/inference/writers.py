@@ -1,6 +1,7 @@
-"""Predictions kept as they are made: a log beside the file that was asked for, which becomes that file when all is done.
+"""Write predictions to CSV, JSON Lines or parquet, with resume.
 
-A command that was killed leaves its log, and `--resume` goes on behind its last whole line.
+Rows are appended to a log, `<target>.partial`, and converted to the target at the end. A killed command leaves its log; `--resume` continues
+after its last complete line.
 """
 
 from __future__ import annotations
@@ -22,68 +23,71 @@ from .types import PredictRow
 
 PARTIAL = ".partial"
 UNSURE = "unsure"
-ROWS = 10_000  # of a parquet file, that are written together
+PARQUET_ROWS = 10_000  # rows per row group
 
 
 @contextmanager
-def open_writers(kind: str, target: Path, classes: Sequence[str], least: float, resume: bool) -> Iterator[tuple[set[str], Callable[[PredictRow], None]]]:
-    """Give the paths that an interrupted command has done already, and a function that keeps a row; write `target` when the block ends well.
+def open_writer(
+    kind: str, target: Path, classes: Sequence[str], min_probability: float, resume: bool
+) -> Iterator[tuple[set[str], Callable[[PredictRow], None]]]:
+    """Open a file of predictions for writing: a context manager of (finished, write).
 
-    `kind` is csv, jsonl or parquet. Rows less probable than `least` are labelled "unsure". Raises UsageError where something would be
-    overwritten, TlfastError where it cannot be written.
+    `finished` is the set of paths already in the log of an interrupted command; `write` appends a row. `target` is written when the block ends
+    without an error. `kind` is csv, jsonl or parquet. Predictions below `min_probability` are labelled "unsure". Raises UsageError if a file
+    would be overwritten, TlfastError if it cannot be written.
     """
     log = target.with_name(target.name + PARTIAL)
     _check_path(kind, target, log, resume)
     with _convert_os_errors(kind, target):
-        done = _read_finished(log)
+        finished = _read_finished(log)
         file = open(log, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 (closed below)
 
-    def keep(row: PredictRow) -> None:
+    def write(row: PredictRow) -> None:
         with _convert_os_errors(kind, target):
-            file.write(_read_line(row, classes))
+            file.write(_format_log_line(row, classes))
 
     try:
-        yield done, keep
+        yield finished, write
     finally:
         with _convert_os_errors(kind, target):
-            file.close()  # which writes what is left in its buffer
+            file.close()  # flushes its buffer, so it can fail
     with _convert_os_errors(kind, target):
-        _publish(kind, target, log, classes, least)
+        _publish(kind, target, log, classes, min_probability)
 
 
-def _publish(kind: str, target: Path, log: Path, classes: Sequence[str], least: float) -> None:
-    """Make the file that was asked for out of its log: whole or absent."""
+def _publish(kind: str, target: Path, log: Path, classes: Sequence[str], min_probability: float) -> None:
+    """Convert the log to the target atomically, then delete the log."""
     temporary = target.with_name(f".{target.name}.tmp")
     try:
-        FORMATS[kind](temporary, _read_log(log, classes), classes, least)
+        FORMATS[kind](temporary, _read_log(log, classes), classes, min_probability)
         move_file(temporary, target)
         log.unlink()
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def as_dict(row: PredictRow, top: int | None = None, least: float = 0.0) -> dict[str, Any]:
-    """Return a row for JSON, with its `top` likeliest classes, or all of them."""
+def as_dict(row: PredictRow, top: int | None = None, min_probability: float = 0.0) -> dict[str, Any]:
+    """Return a row as a dict for JSON, with the `top` most probable classes, or all of them."""
     if row.prediction is None:
         return {"path": row.path, "error": row.error}
-    likely = dict(islice(row.prediction.probabilities.items(), top))
-    return {"path": row.path, "label": label_of(row, least), "probability": row.prediction.probability, "probabilities": likely}
+    probabilities = dict(islice(row.prediction.probabilities.items(), top))
+    return {"path": row.path, "label": label_of(row, min_probability), "probability": row.prediction.probability, "probabilities": probabilities}
 
 
-def label_of(row: PredictRow, least: float) -> str:
-    """Return a row's label, "unsure" where it is less probable than `least`, "" where there is none."""
+def label_of(row: PredictRow, min_probability: float) -> str:
+    """Return the label of a row, "unsure" below `min_probability`, or "" without a prediction."""
     if row.prediction is None:
         return ""
-    return row.prediction.label if row.prediction.probability >= least else UNSURE
+    return row.prediction.label if row.prediction.probability >= min_probability else UNSURE
 
 
 def _check_path(kind: str, target: Path, log: Path, resume: bool) -> None:
     if target.exists() and resume and not log.exists():
-        raise UsageError(f"--{kind} {target}: it is finished, nothing is left to go on with", "Name another file to predict anew; nothing is overwritten")
+        raise UsageError(f"--{kind} {target}: the file is complete, nothing is left to resume", "Give another file name; nothing is overwritten")
     if target.exists():
-        raise UsageError(f"--{kind} {target}: the file exists already", "Name another; nothing is overwritten")
+        raise UsageError(f"--{kind} {target}: the file exists already", "Give another file name; nothing is overwritten")
     if log.exists() and not resume:
-        raise UsageError(f"--{kind}: {log} is left of a command that was interrupted", "Go on with it by --resume, or name another file")
+        raise UsageError(f"--{kind}: {log} is the log of an interrupted command", "Add --resume to continue, or give another file name")
 
 
 @contextmanager
@@ -91,26 +95,29 @@ def _convert_os_errors(kind: str, target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise TlfastError(f"--{kind} {target}: {error.strerror or error}", "Name a file in a folder that can be written and has room") from None
+        raise TlfastError(f"--{kind} {target}: {error.strerror or error}", f"Give --{kind} a file in a writable folder with free disk space") from None
 
 
-def _read_line(row: PredictRow, classes: Sequence[str]) -> str:
-    p = row.prediction
-    values = {"path": row.path, "p": [p.probabilities[name] for name in classes]} if p else {"path": row.path, "error": row.error}
+def _format_log_line(row: PredictRow, classes: Sequence[str]) -> str:
+    prediction = row.prediction
+    if prediction:
+        values: dict[str, Any] = {"path": row.path, "p": [prediction.probabilities[name] for name in classes]}
+    else:
+        values = {"path": row.path, "error": row.error}
     return json.dumps(values) + "\n"  # ASCII, whatever bytes a file name has
 
 
 def _read_finished(log: Path) -> set[str]:
-    """Return the paths in a log, without its last line if that was cut off; it is taken away from the file."""
+    """Return the paths in a log. An incomplete last line is removed from the file."""
     with suppress(FileNotFoundError), open(log, "r+b") as file:
-        done, whole = set(), 0
+        finished, size = set(), 0
         for line in file:
             if not line.endswith(b"\n"):
                 break
-            done.add(json.loads(line)["path"])
-            whole += len(line)
-        file.truncate(whole)
-        return done
+            finished.add(json.loads(line)["path"])
+            size += len(line)
+        file.truncate(size)
+        return finished
     return set()
 
 
@@ -122,19 +129,19 @@ def _read_log(log: Path, classes: Sequence[str]) -> Iterator[PredictRow]:
             yield PredictRow(values["path"], prediction, values.get("error", ""))
 
 
-def _write_csv(target: Path, rows: Iterable[PredictRow], classes: Sequence[str], least: float) -> None:
+def _write_csv(target: Path, rows: Iterable[PredictRow], classes: Sequence[str], min_probability: float) -> None:
     with open(target, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(_column_names(classes))
-        writer.writerows(_row_cells(row, classes, least) for row in rows)
+        writer.writerows(_row_cells(row, classes, min_probability) for row in rows)
 
 
-def _write_jsonl(target: Path, rows: Iterable[PredictRow], classes: Sequence[str], least: float) -> None:
+def _write_jsonl(target: Path, rows: Iterable[PredictRow], classes: Sequence[str], min_probability: float) -> None:
     with open(target, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.writelines(json.dumps(as_dict(row, None, least), ensure_ascii=False) + "\n" for row in rows)
+        file.writelines(json.dumps(as_dict(row, None, min_probability), ensure_ascii=False) + "\n" for row in rows)
 
 
-def _write_parquet(target: Path, rows: Iterable[PredictRow], classes: Sequence[str], least: float) -> None:
+def _write_parquet(target: Path, rows: Iterable[PredictRow], classes: Sequence[str], min_probability: float) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -142,8 +149,8 @@ def _write_parquet(target: Path, rows: Iterable[PredictRow], classes: Sequence[s
     schema = pa.schema([(name, pa.string() if name in names[:2] or name == "error" else pa.float32()) for name in names])
     remaining = iter(rows)
     with open(target, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
-        while block := list(islice(remaining, ROWS)):
-            columns = zip(*(_row_cells(row, classes, least, missing=None) for row in block), strict=True)
+        while block := list(islice(remaining, PARQUET_ROWS)):
+            columns = zip(*(_row_cells(row, classes, min_probability, missing=None) for row in block), strict=True)
             writer.write_table(pa.table(dict(zip(names, map(list, columns), strict=True)), schema))
 
 
@@ -154,7 +161,9 @@ def _column_names(classes: Sequence[str]) -> list[str]:
     return ["path", "label", "probability", "error", *(f"p({name})" for name in classes)]
 
 
-def _row_cells(row: PredictRow, classes: Sequence[str], least: float, missing: str | None = "") -> list[Any]:
-    p = row.prediction
-    numbers = [p.probability, *(p.probabilities[name] for name in classes)] if p else [missing] * (len(classes) + 1)
-    return [row.path, label_of(row, least), numbers[0], row.error, *numbers[1:]]
+def _row_cells(row: PredictRow, classes: Sequence[str], min_probability: float, missing: str | None = "") -> list[Any]:
+    """Return the cells of a row in the order of `_column_names`; `missing` takes the place of the numbers without a prediction."""
+    prediction = row.prediction
+    values: list[Any] = [prediction.probability, *(prediction.probabilities[name] for name in classes)] if prediction else []
+    numbers = values or [missing] * (len(classes) + 1)
+    return [row.path, label_of(row, min_probability), numbers[0], row.error, *numbers[1:]]

@@ -1,0 +1,89 @@
+"""The OpenAPI description of the REST API of `tlfast serve`, as JSON and as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from .classifier import Classifier
+from .uploads import FIELD, Limits
+
+BINARY = {"type": "string", "format": "binary"}
+PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
+STYLE = "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}"
+EXAMPLE = "curl -F file=@photo.jpg http://127.0.0.1:8000/predict?top=3"
+
+
+def build_openapi(classifier: Classifier, limits: Limits, with_token: bool) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 description of the API. `with_token` adds bearer authentication."""
+    description: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {"title": f"tlfast: {classifier.info.get('task', '')}", "version": classifier.info.get("tlfast", "")},
+        "paths": {
+            "/predict": {"post": _describe_predict(classifier.classes, limits)},
+            "/model": {"get": {"summary": "Classes and metadata of the model", "responses": {"200": {"description": "run, classes, info"}}}},
+            "/healthz": {"get": {"summary": "Health check", "responses": {"200": {"description": "the server is running"}}}},
+        },
+    }
+    if with_token:
+        description["components"] = {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}}
+        description["security"] = [{"token": []}]
+    return description
+
+
+def _describe_predict(classes: Sequence[str], limits: Limits) -> dict[str, Any]:
+    form = {"type": "object", "properties": {FIELD: {"type": "array", "items": BINARY}}, "required": [FIELD]}
+    success = {"description": "the label of each image and its probabilities", "content": _json_content(_response_schema(classes))}
+    problem = _json_content({"type": "object", "properties": {"error": {"type": "string"}}})
+    errors = {code: {"description": text, "content": problem} for code, text in _describe_errors(limits).items()}
+    return {
+        "summary": f"Classify one or more images: files in the field '{FIELD}' of a form, or one image as the body",
+        "parameters": [
+            {"name": "top", "in": "query", "schema": {"type": "integer", "minimum": 1}, "description": "number of classes to return; all by default"}
+        ],
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}, "image/*": {"schema": BINARY}}},
+        "responses": {"200": success, **errors},
+    }
+
+
+def _response_schema(classes: Sequence[str]) -> dict[str, Any]:
+    prediction = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string"},
+            "label": {"enum": list(classes)},
+            "probability": PROBABILITY,
+            "probabilities": {"type": "object", "additionalProperties": PROBABILITY},
+        },
+    }
+    return {"type": "object", "properties": {"run": {"type": "string"}, "predictions": {"type": "array", "items": prediction}}}
+
+
+def _describe_errors(limits: Limits) -> dict[str, str]:
+    return {
+        "401": "the token is missing or wrong",
+        "408": f"the request did not arrive within {limits.seconds:g} seconds",
+        "413": f"the request has more than {limits.body >> 20} MB or {limits.files} files",
+        "415": "the content type is neither a form nor an image",
+        "422": "an image or a parameter is invalid",
+        "429": f"more than {limits.per_client} concurrent requests from one address",
+        "503": f"more than {limits.requests} concurrent requests",
+    }
+
+
+def _json_content(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+def render_docs(description: dict[str, Any]) -> str:
+    """Return an OpenAPI description as an HTML page."""
+    sections = "".join(_render_operation(path, method, operation) for path, methods in description["paths"].items() for method, operation in methods.items())
+    title = escape(description["info"]["title"])
+    head = f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>{title}</title><style>{STYLE}</style>"
+    return f"{head}<h1>{title}</h1><pre>{EXAMPLE}</pre>{sections}<p>OpenAPI description: <code>/openapi.json</code></p>"
+
+
+def _render_operation(path: str, method: str, operation: dict[str, Any]) -> str:
+    responses = "".join(f"<li><b>{code}</b> {escape(response['description'])}</li>" for code, response in operation["responses"].items())
+    return f"<h2><code>{method.upper()} {path}</code></h2><p>{escape(operation['summary'])}</p><ul>{responses}</ul>"
