@@ -144,15 +144,14 @@ def test_interrupted_command_ends_with_130(cli, monkeypatch):
 
 
 @pytest.mark.parametrize(("number", "said"), [(errno.EROFS, "cannot write"), (errno.ENOSPC, "cannot write"), (errno.EACCES, "no access to")])
-def test_a_run_that_cannot_be_written_to_is_one_clear_error(cli, folder, monkeypatch, number, said):
-    run = cli("train", folder, *TINY, "--epochs", 1, "--json").json["folder"]
+def test_a_run_that_cannot_be_written_to_is_one_clear_error(run, cli, monkeypatch, number, said):
 
     def refuse(self, *args, **options):
         raise OSError(number, os.strerror(number), str(self))
 
     monkeypatch.setattr(Path, "write_text", refuse)
     monkeypatch.setattr(Path, "mkdir", refuse)
-    for command in (["interpret", run], ["report", run]):
+    for command in (["interpret", run.folder], ["report", run.folder]):
         outcome = cli(*command)
         assert outcome.code == 1 and said in outcome.err and os.strerror(number) in outcome.err and "unexpected" not in outcome.err
 

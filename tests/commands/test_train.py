@@ -45,7 +45,7 @@ def test_config_file_and_flags(cli, folder, tmp_path):
 
 
 def test_train_then_list(cli, folder):
-    outcome = cli("train", folder, *TINY, "--epochs", 1, "--json", "--name", "mine")
+    outcome = cli("train", folder, *TINY, "--epochs", 1, "--json", "--name", "mine", "--no-onnx")
     assert outcome.code == 0 and outcome.json["run"] == "mine"
     listed = cli("runs", "--json").json
     assert [(row["run"], row["task"], row["accuracy"]) for row in listed] == [("mine", "pictures", outcome.json["evaluation"]["accuracy"])]
@@ -83,7 +83,7 @@ def test_deepweeds_shaped_folder_trains_a_resnet50_on_the_official_fold(cli, tmp
 
 def test_skipped_images_are_named(cli, folder):
     (folder / "red" / "0.png").write_text("no image")
-    outcome = cli("train", folder, *TINY, "--epochs", 1)
+    outcome = cli("train", folder, *TINY, "--epochs", 1, "--no-onnx")
     assert outcome.code == 0 and f"skipped {folder / 'red' / '0.png'}: not an image that can be read" in outcome.err
 
 
@@ -109,7 +109,7 @@ def stopped(cli, pictures, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(progress.ProgressCallback, "after_batch", stop)
-        outcome = cli("train", pictures, *TINY, "--epochs", 3, "--train-bn", "--name", "mine")
+        outcome = cli("train", pictures, *TINY, "--epochs", 3, "--train-bn", "--name", "mine", "--no-onnx")
     assert outcome.code == 130
     assert f"tlfast train {pictures} --resume mine" in outcome.err.replace("\n", " ")
     return outcome
@@ -142,7 +142,7 @@ def test_other_images_than_it_began_with_are_refused(cli, folder, monkeypatch):
     outcome = cli("train", folder, "--resume")
     assert outcome.code == 1 and "the images are not those that the interrupted training began with" in outcome.err
     assert cli("train", folder, "--resume", "--json").code == 1  # and it is still there
-    assert cli("train", folder, *TINY, "--epochs", 1).code == 0  # a training anew is none of its business
+    assert cli("train", folder, *TINY, "--epochs", 1, "--no-onnx").code == 0  # a training anew is none of its business
 
 
 def test_two_cannot_go_on_with_the_same(cli, pictures, stopped):
@@ -155,7 +155,7 @@ def test_two_cannot_go_on_with_the_same(cli, pictures, stopped):
 def test_what_was_interrupted_is_told_of_and_keeps_its_name(cli, pictures, stopped):
     refused = cli("train", pictures, *TINY, "--epochs", 1, "--name", "mine")
     assert refused.code == 2 and "a training named 'mine' is unfinished" in refused.err and "--resume mine" in refused.err
-    other = cli("train", pictures, *TINY, "--epochs", 1)
+    other = cli("train", pictures, *TINY, "--epochs", 1, "--no-onnx")
     assert other.code == 0 and "mine was interrupted: --resume mine goes on with it" in other.err
     assert [journal_module.run_id_of(folder) for folder in journal_module.list_interrupted("exports", "pictures")] == ["mine"]
     with journal_module._lock(journal_module.find("exports", "pictures", "mine")):
@@ -170,7 +170,7 @@ def test_a_training_that_fails_before_it_learned_leaves_nothing(cli, folder):
 
 def test_run_folder_holds_everything(make, folder):
     events = []
-    result = make("full", lr="auto", on_event=events.append)
+    result = make("full", lr="auto", onnx=True, on_event=events.append)
     folder_of_run = runs.find(result.folder).folder
     names = {path.relative_to(folder_of_run).as_posix() for path in folder_of_run.rglob("*") if path.is_file()}
     curves = {f"plots/lr-find-{phase}.{kind}" for phase in ("head", "all-layers") for kind in ("png", "json")}

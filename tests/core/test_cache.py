@@ -18,13 +18,13 @@ def kept(name="a" * 24, kind="stores", age=0.0):
 
 
 def test_a_run_leaves_entries_and_clearing_them_is_harmless(cli, folder):
-    assert cli("train", folder, *TINY, "--epochs", 1, "--name", "a", "--quiet").code == 0
+    assert cli("train", folder, *TINY, "--epochs", 1, "--name", "a", "--no-onnx", "--quiet").code == 0
     listed = cli("cache", "list", "--json").json
     assert {entry["kind"] for entry in listed} >= {"stores", "features"} and all(entry["bytes"] > 0 for entry in listed)
     cleared = cli("cache", "clear", "--json").json
     assert {entry["folder"] for entry in cleared} == {entry["folder"] for entry in listed}
     assert cli("cache", "list").out.strip() == "cached: 0 entries, 0.0 MB" and not cache.list_entries()
-    assert cli("train", folder, *TINY, "--epochs", 1, "--name", "b", "--quiet").code == 0
+    assert cli("train", folder, *TINY, "--epochs", 1, "--name", "b", "--no-onnx", "--quiet").code == 0
 
 
 def test_only_a_kind_or_what_is_old(cli):

@@ -19,21 +19,21 @@ from tlfast.training.types import DepthPlan
 
 
 def test_minutes_choose_what_fits_and_say_so(cli, folder):
-    quick = cli("train", folder, *TINY, "--minutes", 5, "--epochs", 2, "--json")
+    quick = cli("train", folder, *TINY, "--minutes", 5, "--epochs", 2, "--no-onnx", "--json")
     result = quick.json
     chosen = [choice for choice in result["plan"] if choice["chosen"]]
     assert [choice["depth"] for choice in result["plan"]] == ["0", "1", "2", "3", "4", "all"] and len(chosen) == 1
     assert "predicted cost of each depth" in quick.err
     assert chosen[0]["depth"] == "all" and result["settings"]["strategy"] == "full" and chosen[0]["epochs"] == 2 == result["settings"]["epochs"]
     assert json.loads(Path(result["folder"], "run.json").read_text(encoding="utf-8"))["plan"] == result["plan"]
-    assert cli("train", folder, *TINY, "--minutes", 5, "--epochs", 2).out.count("(predicted: ") == 1
+    assert cli("train", folder, *TINY, "--minutes", 5, "--epochs", 2, "--no-onnx").out.count("(predicted: ") == 1
     assert json.loads(Path(result["folder"], "run.json").read_text(encoding="utf-8"))["asked"] == {"depth": "auto", "minutes": 5.0}
     again = cli("train", "--config", f"{result['folder']}/run.json", "--json").json
     assert again["evaluation"] == result["evaluation"] and not again["plan"], "what was chosen is enough to repeat the run"
 
 
 def test_too_few_minutes_train_the_classifier_and_say_so(cli, folder):
-    outcome = cli("train", folder, *TINY, "--minutes", 0.1, "--limit", 8)
+    outcome = cli("train", folder, *TINY, "--minutes", 0.1, "--limit", 8, "--no-onnx")
     assert outcome.code == 0
     if "no depth fits into" in outcome.err:  # a machine quick enough would fit something into six seconds
         assert "the classifier alone takes" in outcome.err
@@ -98,7 +98,7 @@ def test_the_finders_steps_say_how_many_epochs_end_in_time(cli, folder, monkeypa
     timings = types.Timings([timing("0", 1e-6), timing("2", planned), timing("all", planned)], 1e-6, 1e-6)
     monkeypatch.setattr(planner, "time_depths", lambda *given: timings)
     monkeypatch.setattr(progress.ProgressCallback, "step_seconds", found)
-    outcome = cli("train", folder, *TINY, "--lr", "auto", "--depth", depth, "--minutes", 3, "--epochs", 2, "--freeze-epochs", 0, "--json")
+    outcome = cli("train", folder, *TINY, "--lr", "auto", "--depth", depth, "--minutes", 3, "--epochs", 2, "--freeze-epochs", 0, "--no-onnx", "--json")
     result = outcome.json
     assert result["settings"]["depth"] == ("" if depth == "auto" else "2"), "it is all layers that the time suffices for, by the plan"
     assert result["settings"]["epochs"] == epochs == len(result["phases"][-1]["epochs"])

@@ -1,13 +1,13 @@
-"""The command line: Typer commands, each of which parses, makes one library call and shows the result.
+"""The command line: Typer commands that parse arguments, call a function of `commands` and render the result.
 
-May import everything below; the only package that imports rich. Read `app` first, then `options` and `console`.
+May import every other package; the only one that imports rich. Read `app`, then `options` and `console`.
 """
 
 from __future__ import annotations
 
 
 def main() -> None:
-    """Run the command line; what the console script calls."""
+    """Run the command line. The entry point of the console script."""
     from .app import main as run
 
     run()

@@ -1,4 +1,4 @@
-"""Everything that is put on the screen: results and tables to stdout, progress and remarks to stderr. The only importer of rich."""
+"""Output of the command line: results and tables on stdout, progress and notes on stderr. The only module that imports rich."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ..inference.types import PredictRow, Tally
 from ..inference.writers import as_dict, label_of
 from . import formatting
 
-if TYPE_CHECKING:  # a prediction, which should be quick, makes none of these
+if TYPE_CHECKING:  # not imported at run time: `predict` must start fast
     from ..commands.check import DataReport
     from ..commands.evaluate import EvaluateResult
     from ..commands.export import ExportResult
@@ -39,12 +39,12 @@ if TYPE_CHECKING:  # a prediction, which should be quick, makes none of these
     from ..evaluation.comparison import CompareResult
     from ..training.types import DepthPlan
 
-LISTED = 40  # images; of more the counts are shown
-PLAIN_WIDTH = 200  # columns when the output is piped: a terminal's width is not known there
+LISTED = 40  # maximum number of predictions in a table; for more, the counts are shown
+PLAIN_WIDTH = 200  # columns if the output is not a terminal
 
 
 class Screen:
-    """Where a command's words go. `quiet` leaves the results only; `as_json` makes them JSON."""
+    """Output of one command. `quiet` hides progress and notes; `as_json` prints results as JSON."""
 
     def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
         self.out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False, soft_wrap=False)
@@ -53,12 +53,12 @@ class Screen:
 
     @property
     def live(self) -> bool:
-        """Whether someone watches: bars and rows as they come are for a terminal."""
+        """Whether to draw progress bars: on a terminal and not quiet."""
         return self.err.is_terminal and not self.quiet
 
     @contextmanager
     def progress(self) -> Iterator[OnEvent]:
-        """Give a listener for events, which draws bars, rows of the table of epochs and remarks on stderr."""
+        """Yield a listener for events. It shows progress bars, epochs and notes."""
         if not self.live:
             yield _Lines(self)
             return
@@ -74,6 +74,7 @@ class Screen:
             draw(*arguments)
 
     def error(self, error: TlfastError) -> None:
+        """Print an error and its hint to stderr; with `as_json` also to stdout as JSON."""
         if self.as_json:
             print(json.dumps({"error": error.message, "hint": error.hint}, ensure_ascii=False))
         self.err.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)
@@ -81,58 +82,67 @@ class Screen:
             self.err.print(f"  {escape(error.hint)}", soft_wrap=True)
 
     def note(self, event: Note) -> None:
-        """Show a remark on stderr."""
+        """Print a note to stderr."""
         self.err.print(f"[yellow]{escape(event.phase)}:[/] {escape(event.note)}", soft_wrap=True)
 
     def depths(self, plan: Sequence[DepthPlan]) -> None:
-        """Show the depths that could be trained, on stderr: what is trained is a result, the choice is how it came about."""
-        columns = ("", "depth", "trains", "images/s", "GB kept", "views", "epochs", "seconds in all")
-        self._table(columns, list(map(formatting.choice_cells, plan)), title="what each depth would take", console=self.err)
+        """Print the planned depths to stderr."""
+        columns = ("", "depth", "trains", "images/s", "GB cached", "views", "epochs", "total seconds")
+        self._table(columns, list(map(formatting.choice_cells, plan)), title="predicted cost of each depth", console=self.err)
 
     # Results
 
     def train_result(self, result: TrainResult) -> None:
+        """Print the result of a training."""
         self.emit(result.to_dict(), self._train_result, result)
 
     def _train_result(self, result: TrainResult) -> None:
         self._facts(f"{result.run}", formatting.format_result(result))
         if result.data.unreadable:
-            self.out.print(f"unreadable images that were skipped: {len(result.data.unreadable)}; run.json names them")
+            self.out.print(f"skipped unreadable images: {len(result.data.unreadable)}; they are listed in run.json")
 
     def plan(self, plan: Plan) -> None:
+        """Print the plan of a training (`--dry-run`)."""
         self.emit(plan.to_dict(), self._plan, plan)
 
     def _plan(self, plan: Plan) -> None:
         self._facts("settings", {name: formatting.format_value(value) for name, value in plan.settings.items()})
         self._data_summary(plan.data)
-        parameters = {"weights": plan.weights, "device": plan.device, "parameters": f"{plan.parameters:,}", "of which train": f"{plan.trained_parameters:,}"}
+        parameters = {
+            "weights": plan.weights,
+            "device": plan.device,
+            "parameters": f"{plan.parameters:,}",
+            "trained parameters": f"{plan.trained_parameters:,}",
+        }
         self._facts("model", parameters)
-        if plan.depths and self.quiet:  # else it was shown when it was made
+        if plan.depths and self.quiet:  # else they were printed when they were planned
             self.depths(plan.depths)
 
     def interpret_result(self, result: InterpretResult) -> None:
+        """Print the scores, most confused pairs and files of `interpret`."""
         self.emit(result.to_dict(), self._interpret_result, result)
 
     def _interpret_result(self, result: InterpretResult) -> None:
         self._scores(result.evaluation)
         pairs = [(p.actual, p.predicted, str(p.count), f"{p.share:.1%}") for p in result.confused]
-        self._table(("actual", "called", "images", "share of actual"), pairs, title="most confused")
-        for file in filter(None, [*result.pictures, result.report]):
-            self.out.print(escape(file), soft_wrap=True)
+        self._table(("actual", "predicted", "images", "share of actual"), pairs, title="most confused")
+        self._files(filter(None, [*result.pictures, result.report]))
 
     def evaluate_result(self, result: EvaluateResult) -> None:
+        """Print the metrics and files of `evaluate`."""
         self.emit(result.to_dict(), self._evaluate_result, result)
 
     def _evaluate_result(self, result: EvaluateResult) -> None:
         self._scores(result.evaluation)
         self._facts(result.run, formatting.format_figures(result.evaluation))
-        for file in result.files:
-            self.out.print(file, soft_wrap=True)
+        self._files(result.files)
 
     def report_result(self, result: ReportResult) -> None:
-        self.emit(result.to_dict(), lambda: [self.out.print(escape(file), soft_wrap=True) for file in result.files])
+        """Print the files of `report`."""
+        self.emit(result.to_dict(), self._files, result.files)
 
     def compare_result(self, result: CompareResult) -> None:
+        """Print the tables and the verdict of a comparison."""
         self.emit(result.to_dict(), self._compare_result, result)
 
     def _compare_result(self, result: CompareResult) -> None:
@@ -140,7 +150,7 @@ class Screen:
         self._table(columns, [tuple(map(escape, formatting.arm_cells(arm))) for arm in result.arms], title=f"{escape(result.source)}, {result.judged_on}")
         if result.differences:
             rows = [tuple(map(escape, formatting.difference_cells(difference))) for difference in result.differences]
-            self._table(("difference", "points of accuracy", "points of macro F1", "McNemar p", "corrected", "shown"), rows)
+            self._table(("difference", "points of accuracy", "points of macro F1", "McNemar p", "corrected p", "significant"), rows)
         if result.curve:
             arms, shares = list(dict.fromkeys(p.arm for p in result.curve)), list(dict.fromkeys(p.share for p in result.curve))
             cells = {(p.arm, p.share): formatting.format_interval(p.accuracy, p.interval) for p in result.curve}
@@ -148,42 +158,44 @@ class Screen:
         for crossing in result.crossings:
             self.out.print(f"{escape(crossing.better_above)} overtakes {escape(crossing.better_below)} at about {crossing.share:.0%} of the training images")
         self.out.print(f"[bold]{escape(result.verdict)}[/]", soft_wrap=True)
-        reused = f", {result.reused} of the trainings found from earlier" if result.reused else ""
+        reused = f", {result.reused} of the trainings from the cache" if result.reused else ""
         self.out.print(f"{escape(result.folder)} ({result.seconds:.1f} s{reused})", soft_wrap=True)
 
     def export_result(self, result: ExportResult) -> None:
+        """Print the exports of a run."""
         self.emit(result.to_dict(), self._export_result, result)
 
     def _export_result(self, result: ExportResult) -> None:
         if result.exports:
-            columns = ("file", "MB", "of model.onnx", "accuracy", "before", "images/s", "before", "judged on")
+            columns = ("file", "MB", "of model.onnx", "accuracy", "model.onnx", "images/s", "model.onnx", "images")
             self._table(columns, [formatting.export_cells(export) for export in result.exports])
         if result.bundle:
             self.out.print(f"bundle: {escape(result.bundle)}", soft_wrap=True)
 
     def data_report(self, report: DataReport) -> None:
+        """Print the findings of `data check`."""
         self.emit(report.to_dict(), self._data_report, report)
 
     def _data_report(self, report: DataReport) -> None:
         self._data_summary(report.summary)
         if report.counts:
             self._table(("finding", "images"), [(kind, f"{count:,}") for kind, count in report.counts.items()])
-            self.out.print(f"each by name: {escape(report.findings_file)}", soft_wrap=True)
-            self.out.print(f"with pictures: {escape(report.page)}", soft_wrap=True)
+            self.out.print(f"list: {escape(report.findings_file)}", soft_wrap=True)
+            self.out.print(f"page with images: {escape(report.page)}", soft_wrap=True)
         if report.table:
-            said = ", ".join(f"{count:,} {kind}" for kind, count in report.dropped.items()) or "nothing"
-            self.out.print(f"images left out: {said} (of a leak the training image goes); to train on the rest: --data {escape(report.table)}", soft_wrap=True)
+            dropped = ", ".join(f"{count:,} {kind}" for kind, count in report.dropped.items()) or "none"
+            self.out.print(f"dropped images: {dropped} (for leaks, the training copy); train on the rest with: --data {escape(report.table)}", soft_wrap=True)
 
     def _data_summary(self, summary: DataSummary) -> None:
-        parts = list(summary.counts)
-        rows = [(label, *(f"{summary.counts[part][label]:,}" for part in parts)) for label in summary.classes]
-        rows.append(("all", *(f"{summary.total(part):,}" for part in parts)))
-        self._table(("class", *parts), rows, title=escape(summary.source))
+        splits = list(summary.counts)
+        rows = [(label, *(f"{summary.counts[split][label]:,}" for split in splits)) for label in summary.classes]
+        rows.append(("all", *(f"{summary.total(split):,}" for split in splits)))
+        self._table(("class", *splits), rows, title=escape(summary.source))
         facts = {
             "imbalance": formatting.describe_imbalance(summary),
             "groups": f"{summary.groups:,}" if summary.groups else "",
-            "sizes": formatting.format_confused(summary.sizes),
-            "modes": formatting.format_confused(summary.modes),
+            "sizes": formatting.format_counts(summary.sizes),
+            "modes": formatting.format_counts(summary.modes),
         }
         self._facts("", {name: value for name, value in facts.items() if value})
         for note in summary.notes:
@@ -191,86 +203,101 @@ class Screen:
         if summary.unreadable:
             self._table(("unreadable", "reason"), [(escape(bad.path), escape(bad.reason)) for bad in summary.unreadable])
 
-    def predictions(self, rows: Iterable[PredictRow], top: int | None, least: float, at_once: bool = False) -> Tally:
-        """Show predictions and count them: as JSON each as it comes, else in a table, which for many images is that of the counts.
+    def predictions(self, rows: Iterable[PredictRow], top: int | None, min_probability: float, at_once: bool = False) -> Tally:
+        """Print predictions and count them: as a JSON list, or a table. For more than 40 images, the table has the counts of the classes.
 
-        `at_once` gives each its line as it comes, for there may be no end.
+        `at_once` prints a line for each prediction as it arrives, because `--watch` has no end.
         """
         counts: Counter[str] = Counter()
         first: list[PredictRow] = []
-        unread: list[PredictRow] = []
+        errors: list[PredictRow] = []
         number = failed = 0
         for number, row in enumerate(rows, start=1):
             failed += row.prediction is None
-            counts.update([label_of(row, least)] if row.prediction else [])
-            if at_once:
-                said = json.dumps(as_dict(row, top, least), ensure_ascii=False) if self.as_json else f"{row.path}  {formatting.format_likely(row, top, least)}"
-                print(said, flush=True)
-            elif self.as_json:
-                print("[" if number == 1 else ",", json.dumps(as_dict(row, top, least), ensure_ascii=False, indent=1), sep="\n")
+            counts.update([label_of(row, min_probability)] if row.prediction else [])
+            self._prediction(row, number, top, min_probability, at_once)
             if number <= LISTED:
                 first.append(row)
             if row.prediction is None and failed <= LISTED:
-                unread.append(row)
+                errors.append(row)
         tally = Tally(dict(counts.most_common()), failed)
         if self.as_json and not at_once:
             print("]" if number else "[]")
         elif not at_once:
-            self._predictions(first if number <= LISTED else unread, tally, top, least)
+            self._predictions_table(first if number <= LISTED else errors, tally, top, min_probability)
         return tally
 
-    def _predictions(self, shown: Sequence[PredictRow], tally: Tally, top: int | None, least: float) -> None:
-        """Draw the table of all images; where they are too many, of the counts, with the first of those that failed."""
+    def _prediction(self, row: PredictRow, number: int, top: int | None, min_probability: float, at_once: bool) -> None:
+        """Print one prediction: an item of the JSON list, or a line with `at_once`."""
+        if self.as_json:
+            values = as_dict(row, top, min_probability)
+            if at_once:
+                print(json.dumps(values, ensure_ascii=False), flush=True)
+            else:
+                print("[" if number == 1 else ",", json.dumps(values, ensure_ascii=False, indent=1), sep="\n")
+        elif at_once:
+            print(f"{row.path}  {formatting.format_top_classes(row, top, min_probability)}", flush=True)
+
+    def _predictions_table(self, shown: Sequence[PredictRow], tally: Tally, top: int | None, min_probability: float) -> None:
+        """Print a table of predictions; for too many, the counts of the classes and a table of the first errors."""
         total = sum(tally.labels.values()) + tally.failed
         if total > LISTED:
             self._table(("prediction", "images", "share"), [(escape(name), f"{n:,}", f"{n / total:.1%}") for name, n in tally.labels.items()])
             if tally.failed:
                 self.out.print(f"{tally.failed:,} images could not be read" + (f", the first {LISTED}:" if tally.failed > LISTED else ":"))
         if shown:
-            cells = [
-                (escape(row.path), escape(formatting.format_likely(row, top, least)) if row.prediction else f"[red]{escape(row.error)}[/]") for row in shown
-            ]
+            texts = [escape(formatting.format_top_classes(row, top, min_probability)) for row in shown]
+            cells = [(escape(row.path), text if row.prediction else f"[red]{text}[/]") for row, text in zip(shown, texts, strict=True)]
             self._table(("image", "prediction"), cells)
 
     def tasks(self, registered: Sequence[Task]) -> None:
+        """Print the registered tasks."""
         rows = [(t.name, t.title, str(len(t.classes)), str(t.defaults.get("arch", "")), t.licence) for t in registered]
         values = [{"name": t.name, "title": t.title, "classes": t.classes, "defaults": dict(t.defaults), "licence": t.licence} for t in registered]
         self.emit(values, self._table, ("task", "images", "classes", "backbone", "licence"), rows)
 
-    def runs(self, values: list[dict]) -> None:
+    def runs(self, values: list[dict[str, Any]]) -> None:
+        """Print the finished runs."""
         columns = ("run", "task", "strategy", "arch", "accuracy", "macro_f1")
         rows = [tuple(f"{v[c]:.4f}" if isinstance(v[c], float) else str(v[c]) for c in columns) for v in values]
         self.emit(values, self._table, columns, rows)
 
-    def rates(self, values: dict[str, dict]) -> None:
+    def rates(self, values: dict[str, dict[str, Any]]) -> None:
+        """Print the suggested learning rate of each phase."""
         rows = [(phase, f"{v['suggestion']:.2e}", v["picture"]) for phase, v in values.items()]
         self.emit(values, self._table, ("phase", "suggested rate", "curve"), rows)
 
     def facts(self, title: str, values: dict[str, Any]) -> None:
+        """Print names and values."""
         self.emit(values, self._facts, title, {name: formatting.format_value(value) for name, value in values.items()})
 
-    def said(self, key: str, value: str) -> None:
-        """Print one outcome: a path, say."""
+    def message(self, key: str, value: str) -> None:
+        """Print a single result, such as a path."""
         self.emit({key: value}, lambda: self.out.print(f"{key}: {escape(value)}", soft_wrap=True))
 
-    def kept(self, entries: Sequence[CacheEntry], verb: str = "kept") -> None:
+    def cache_entries(self, entries: Sequence[CacheEntry], verb: str = "cached") -> None:
+        """Print entries of the cache."""
         values = [{"kind": e.kind, "folder": str(e.folder), "bytes": e.size, "used": f"{datetime.fromtimestamp(e.used):%Y-%m-%d %H:%M}"} for e in entries]
-        self.emit(values, self._kept, values, verb)
+        self.emit(values, self._cache_entries, values, verb)
 
-    def _kept(self, values: Sequence[dict[str, Any]], verb: str) -> None:
+    def _cache_entries(self, values: Sequence[dict[str, Any]], verb: str) -> None:
         if values:
             self._table(("kind", "MB", "used", "folder"), [(v["kind"], f"{v['bytes'] / 1e6:,.1f}", v["used"], escape(v["folder"])) for v in values])
-        self.out.print(f"{verb}: {len(values):,} of {sum(v['bytes'] for v in values) / 1e6:,.1f} MB")
+        self.out.print(f"{verb}: {len(values):,} entries, {sum(v['bytes'] for v in values) / 1e6:,.1f} MB")
+
+    def _files(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            self.out.print(escape(path), soft_wrap=True)
 
     def _scores(self, evaluation: Evaluation) -> None:
         scores = [*evaluation.per_class, evaluation.macro, evaluation.weighted]
         rows = [(escape(s.name), f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", f"{s.support:,}") for s in scores]
-        title = f"{evaluation.split} part: accuracy {evaluation.accuracy:.4f}"
+        title = f"{evaluation.split} split: accuracy {evaluation.accuracy:.4f}"
         self._table(("class", "precision", "recall", "F1", "images"), rows, title=title)
 
     def _table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", console: Console | None = None) -> None:
         console = console or self.out
-        if title:  # rich would break it at the table's width
+        if title:  # not as the title of the table, which rich wraps at the width of the table
             console.print(f"[italic]{title}[/]", soft_wrap=True)
         table = Table(box=None if not console.is_terminal else _box())
         for i, column in enumerate(columns):
@@ -289,7 +316,7 @@ class Screen:
 
 
 class _Lines:
-    """Listens to events where nobody watches a terminal: remarks to stderr, the row of each epoch to stdout as soon as it is there."""
+    """Listener for output that is not a terminal: notes to stderr, each epoch to stdout."""
 
     def __init__(self, screen: Screen) -> None:
         self.screen, self.headed = screen, False
@@ -299,7 +326,7 @@ class _Lines:
             self.screen.note(event)
         if isinstance(event, (Note, Progress)):
             return
-        from ..training.types import DepthsPlanned, EpochEnd  # here, so that a prediction does not import torch
+        from ..training.types import DepthsPlanned, EpochEnd  # imported here: `predict` must start fast
 
         if isinstance(event, DepthsPlanned) and not self.screen.quiet:
             self.screen.depths(event.plans)
@@ -310,18 +337,19 @@ class _Lines:
 
 
 class _Speed(ProgressColumn):
-    """Steps a second: images, or batches in training."""
+    """Progress column: steps per second."""
 
     def render(self, task: Bar) -> Text:
         return Text(f"{task.speed:,.0f}/s" if task.speed else "")
 
 
 class _Bars:
-    """Listens to events: a bar for each phase, a line for each epoch."""
+    """Listener for a terminal: a progress bar for each phase, a line for each epoch."""
 
     def __init__(self, screen: Screen, bars: rich.progress.Progress) -> None:
-        self.screen, self.bars, self.known, self.headed = screen, bars, {}, False
-        self.starting = bars.add_task("starting", total=None)  # importing torch and fastai alone takes seconds
+        self.screen, self.bars, self.headed = screen, bars, False
+        self.known: dict[str, rich.progress.TaskID] = {}  # phase -> its bar
+        self.starting = bars.add_task("starting", total=None)  # importing torch and fastai takes seconds
 
     def __call__(self, event: Event) -> None:
         self.bars.update(self.starting, visible=False)
@@ -333,7 +361,7 @@ class _Bars:
             self.bars.update(self.known[event.phase], completed=event.done, total=event.total, visible=event.done < event.total)
         if isinstance(event, (Note, Progress)):
             return
-        from ..training.types import DepthsPlanned, EpochEnd  # here, so that a prediction does not import torch
+        from ..training.types import DepthsPlanned, EpochEnd  # imported here: `predict` must start fast
 
         if isinstance(event, DepthsPlanned):
             self.screen.depths(event.plans)

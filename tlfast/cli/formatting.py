@@ -1,4 +1,4 @@
-"""How results are put into words: cells, lines and facts, as plain text; `render` puts them on the screen."""
+"""Results as plain text: table cells, lines, and pairs of name and value. `console` prints them."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ EPOCH_COLUMNS = ("phase", "epoch", "train loss", "valid loss", *(METRICS[name].t
 
 
 def list_setting_rows() -> list[tuple[str, str, str]]:
-    """Return (flag, default, meaning) of every setting, for the README's table."""
+    """Return (flag, default, help text) of every setting, for the table in the README."""
     rows = []
-    for own in declared_settings().values():
-        typed = f"--[no-]{own.flag[2:]}" if own.type is bool else own.flag
-        meaning = own.help + (f" One of: {' '.join(own.choices)}." if own.choices else "")
-        rows.append((typed, format_value(own.default) or "-", meaning))
+    for declaration in declared_settings().values():
+        flag = f"--[no-]{declaration.flag[2:]}" if declaration.type is bool else declaration.flag
+        choices = f" One of: {' '.join(declaration.choices)}." if declaration.choices else ""
+        rows.append((flag, format_value(declaration.default) or "-", declaration.help + choices))
     return rows
 
 
 def format_result(result: TrainResult) -> dict[str, str]:
-    """Return what is said at the end of a training."""
-    e, settings = result.evaluation, Settings.from_dict(result.settings)
-    averages = {f"{s.name} average": f"precision {s.precision:.4f}  recall {s.recall:.4f}  F1 {s.f1:.4f}" for s in (e.macro, e.weighted)}
-    said = format_figures(e)
+    """Return the summary of a finished training by name."""
+    evaluation, settings = result.evaluation, Settings.from_dict(result.settings)
+    averages = {f"{s.name} average": f"precision {s.precision:.4f}  recall {s.recall:.4f}  F1 {s.f1:.4f}" for s in (evaluation.macro, evaluation.weighted)}
+    figures = format_figures(evaluation)
     phases = {}
     for phase in result.phases:
         if phase.features:
             phases[f"features for the {phase.name}"] = _format_pass(phase.features)
         phases[phase.name] = _format_phase(phase)
     return {
-        "accuracy": f"{said['accuracy']} on {e.macro.support:,} {e.split} images",
+        "accuracy": f"{figures['accuracy']} on {evaluation.macro.support:,} {evaluation.split} images",
         **averages,
-        **{name: said[name] for name in ("calibration error", "sure answers")},
+        **{name: figures[name] for name in ("calibration error", "selective accuracy")},
         "strategy": f"{settings.tuning} fine-tuning of {settings.arch} at {settings.size} px on {result.device}",
         "weights": result.weights,
         **phases,
@@ -54,26 +54,29 @@ def format_result(result: TrainResult) -> dict[str, str]:
 
 
 def _format_predicted(choice: DepthPlan, settings: Settings) -> str:
-    planned = "" if choice.epochs == settings.epochs else f" for {choice.epochs} epochs"
-    return f"{choice.seconds:.1f} were predicted{planned}"
+    epochs = "" if choice.epochs == settings.epochs else f" for {choice.epochs} epochs"
+    return f"predicted: {choice.seconds:.1f}{epochs}"
 
 
-def format_figures(e: Evaluation) -> dict[str, str]:
-    """Return every figure of an evaluation that is a single number, with its bootstrap interval where it has one."""
-    c = e.calibration
-    numbers = {name: e.figure(name) for name in FIGURE_TITLES}
-    known = {FIGURE_TITLES[name]: format_interval(value, e.intervals.get(name)) for name, value in numbers.items() if value is not None}
-    promised = [f"{float(accuracy):.0%} right on {p.coverage:.0%} of the images, from {p.threshold:.2f} on" for accuracy, p in c.promises.items()]
+def format_figures(evaluation: Evaluation) -> dict[str, str]:
+    """Return every single-number metric of an evaluation by title, with its bootstrap interval if it has one."""
+    calibration = evaluation.calibration
+    values = {name: evaluation.figure(name) for name in FIGURE_TITLES}
+    figures = {FIGURE_TITLES[name]: format_interval(value, evaluation.intervals.get(name)) for name, value in values.items() if value is not None}
+    selective = [
+        f"{float(accuracy):.0%} on {point.coverage:.0%} of the images (probability at least {point.threshold:.2f})"
+        for accuracy, point in calibration.promises.items()
+    ]
     return {
-        **known,
-        **{f"among the {k} likeliest": f"{share:.4f}" for k, share in e.top.items()},
-        "calibration error": f"{c.error:.4f}, {c.error_before:.4f} before temperature {c.temperature:.3f}",
-        "sure answers": "; ".join(promised) or "never 90% right, however sure",
+        **figures,
+        **{f"top-{k} accuracy": f"{share:.4f}" for k, share in evaluation.top.items()},
+        "calibration error": f"{calibration.error:.4f} at temperature {calibration.temperature:.3f}, {calibration.error_before:.4f} at temperature 1",
+        "selective accuracy": "; ".join(selective) or "below 90% at every threshold",
     }
 
 
 def describe_imbalance(summary: DataSummary) -> str:
-    """Say how much larger the largest class of training images is than the smallest."""
+    """Describe the ratio of the largest to the smallest class of training images; "" if they are equal or one is empty."""
     counts = summary.counts.get("train", {})
     if not counts or not min(counts.values()):
         return ""
@@ -84,14 +87,14 @@ def describe_imbalance(summary: DataSummary) -> str:
 
 
 def arm_cells(arm: ArmScore) -> tuple[str, ...]:
-    """Return an arm of a comparison as cells: name, accuracy, macro F1, their spread, and what it costs."""
+    """Return an arm of a comparison as cells: name, accuracy, macro F1, standard deviation, seconds, parameters, MB, ms per image."""
     sd = "-" if arm.accuracy_sd is None else f"{arm.accuracy_sd:.4f}"
     scores = format_interval(arm.accuracy, arm.accuracy_interval), format_interval(arm.macro_f1, arm.macro_f1_interval)
     return (arm.name, *scores, sd, f"{arm.seconds:.1f}", f"{arm.parameters:,}", f"{arm.megabytes:.1f}", f"{arm.milliseconds:.1f}")
 
 
 def difference_cells(d: ArmDifference) -> tuple[str, ...]:
-    """Return a difference of two arms as cells, in points."""
+    """Return the difference of two arms as cells, in percentage points, with p-values."""
     gains = [
         f"{100 * value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
         for value, (low, high) in ((d.accuracy, d.accuracy_interval), (d.macro_f1, d.macro_f1_interval))
@@ -100,22 +103,26 @@ def difference_cells(d: ArmDifference) -> tuple[str, ...]:
 
 
 def format_interval(value: float, interval: tuple[float, float] | None) -> str:
-    """Return a figure and its interval, if it has one."""
+    """Return a metric and its interval, if it has one.
+
+    >>> format_interval(0.5, (0.25, 0.75))
+    '0.5000 (0.2500 to 0.7500)'
+    """
     return f"{value:.4f} ({interval[0]:.4f} to {interval[1]:.4f})" if interval else f"{value:.4f}"
 
 
 def _format_phase(phase: Phase) -> str:
-    """One line on a phase; features are counted apart from the images that they were made of."""
+    """Describe a phase in one line. With cached features, the speed is in features per second."""
     source = "finder" if phase.curve else "given"
     rates = f"{phase.lr:.1e}" if phase.lr == phase.lowest_lr else f"{phase.lowest_lr:.1e} to {phase.lr:.1e}"
-    kept = f"best epoch {phase.best_epoch} of {len(phase.epochs)}" if phase.best_epoch else f"no epoch of {len(phase.epochs)} beat what was there"
-    what = "features" if phase.features and phase.name == "head" else "images"
+    best = f"best epoch {phase.best_epoch} of {len(phase.epochs)}" if phase.best_epoch else f"no improvement in {len(phase.epochs)} epochs"
+    items = "features" if phase.features and phase.name == "head" else "images"
     amp = "" if phase.precision == "off" else f"  {phase.precision}"
-    return f"rate {rates} ({source})  {kept}  {phase.images_per_second:,.0f} {what}/s{amp}  {phase.seconds:.1f} s"
+    return f"rate {rates} ({source})  {best}  {phase.images_per_second:,.0f} {items}/s{amp}  {phase.seconds:.1f} s"
 
 
 def choice_cells(choice: DepthPlan) -> tuple[str, ...]:
-    """Return a depth that could be trained as cells; a star marks the one that is."""
+    """Return the plan of a depth as cells; a star marks the chosen one."""
     costs = (f"{choice.images_per_second:,.0f}", _format_gigabytes(choice.gigabytes), str(choice.views), str(choice.epochs or "-"))
     return ("*" if choice.chosen else "", choice.depth, choice.trains, *costs, f"{choice.seconds:,.0f}" if choice.epochs else "too long")
 
@@ -125,28 +132,28 @@ def _format_gigabytes(count: float) -> str:
 
 
 def _format_pass(cost: FeaturePass) -> str:
-    made = f"{cost.images:,} images  {cost.images / cost.seconds:,.0f} images/s  {cost.seconds:.1f} s" if cost.images else ""
-    kept = f"{cost.kept:,} images kept from an earlier run" if cost.kept else ""
-    return "  ".join(filter(None, (made, kept)))
+    computed = f"{cost.images:,} images  {cost.images / cost.seconds:,.0f} images/s  {cost.seconds:.1f} s" if cost.images else ""
+    cached = f"{cost.kept:,} images from the cache" if cost.kept else ""
+    return "  ".join(filter(None, (computed, cached)))
 
 
 def export_cells(export: Export) -> tuple[str, ...]:
-    """Return a smaller form of a network as cells, beside what it was made of."""
-    e = export
-    sizes = (e.file, f"{e.megabytes:.1f}", f"{e.share_of_size:.1%}")
-    return (*sizes, f"{e.accuracy:.4f}", f"{e.accuracy_before:.4f}", f"{e.images_per_second:,.0f}", f"{e.images_per_second_before:,.0f}", f"{e.images:,}")
+    """Return a smaller network as cells: file, MB, relative size, then accuracy and images/s with those of model.onnx, and number of images."""
+    accuracies = (f"{export.accuracy:.4f}", f"{export.accuracy_before:.4f}")
+    speeds = (f"{export.images_per_second:,.0f}", f"{export.images_per_second_before:,.0f}")
+    return (export.file, f"{export.megabytes:.1f}", f"{export.share_of_size:.1%}", *accuracies, *speeds, f"{export.images:,}")
 
 
-def format_likely(row: PredictRow, top: int | None, least: float) -> str:
-    """Return a row's likeliest classes with their probabilities, or why there are none."""
+def format_top_classes(row: PredictRow, top: int | None, min_probability: float) -> str:
+    """Return the `top` most probable classes with their probabilities, or the error of the row."""
     if row.prediction is None:
         return row.error
-    likely = "  ".join(f"{name} {probability:.1%}" for name, probability in islice(row.prediction.probabilities.items(), top or 1))
-    return f"{UNSURE} ({likely})" if label_of(row, least) == UNSURE else likely
+    classes = "  ".join(f"{name} {probability:.1%}" for name, probability in islice(row.prediction.probabilities.items(), top or 1))
+    return f"{UNSURE} ({classes})" if label_of(row, min_probability) == UNSURE else classes
 
 
 def format_epochs(row: EpochRow, headed: bool) -> list[str]:
-    """Return the line of an epoch, and before it the names of the columns if they have not been shown."""
+    """Return the line of an epoch, after a line with the names of the columns unless `headed`."""
     rows = [_epoch_cells(row)] if headed else [EPOCH_COLUMNS, _epoch_cells(row)]
     return ["  ".join(f"{cell:>{max(10, len(title))}}" for cell, title in zip(cells, EPOCH_COLUMNS, strict=True)) for cells in rows]
 
@@ -163,7 +170,11 @@ def _epoch_cells(row: EpochRow) -> tuple[str, ...]:
 
 
 def format_value(value: Any) -> str:
-    """Return a value as one line of text."""
+    """Return a value as one line of text.
+
+    >>> format_value({"on": True, "sizes": [64, 80]})
+    'on yes  sizes 64, 80'
+    """
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -173,7 +184,11 @@ def format_value(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def format_confused(counts: dict[str, int], listed: int = 5) -> str:
-    """Name the first of some counts, and say how many others there are."""
+def format_counts(counts: dict[str, int], listed: int = 5) -> str:
+    """Return the first counts with their names, and the number of the others.
+
+    >>> format_counts({"RGB": 3, "L": 1}, listed=1)
+    'RGB (3) and 1 more'
+    """
     parts = [f"{name} ({count:,})" for name, count in list(counts.items())[:listed]]
     return ", ".join(parts) + (f" and {len(counts) - listed} more" if len(counts) > listed else "")
