@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,20 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     return folder
 
 
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Handle Ctrl-C as in a terminal: a shell makes a process in the background, such as a whole test run, ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The images of `folder`, drawn once for each test process. Read only."""
+    return draw_classes(tmp_path_factory.mktemp("drawn") / "pictures")
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Three classes of 12 images each: `pictures/{blue,green,red}/<n>.png`."""
@@ -46,14 +62,34 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return invoke
 
 
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory, pictures: Path):
+    """A partial and a full run on drawn images, made once for each test process. Read only: `copy_run` of tests.helpers.runs copies one."""
+    from tests.helpers.runs import TrainedRun, train_in
+
+    root = tmp_path_factory.mktemp("trained")
+    full = train_in(root, pictures, "f", "--full", "--epochs", 2, "--freeze-epochs", 1)
+    return TrainedRun(pictures, train_in(root, pictures, "r", "--epochs", 2), full)
+
+
+@pytest.fixture
+def run(cli, trained_run, tmp_path: Path):
+    """A copy of the partial run, named "r" of task `pictures`, in the current folder's exports."""
+    from tests.helpers.runs import copy_run
+    from tlfast.core import runs
+
+    copy_run(trained_run.partial, tmp_path)
+    return runs.find("r")
+
+
 @pytest.fixture
 def make(folder: Path, tmp_path: Path):
-    """Train a tiny network on the drawn folder: `make("full", seed=1)`."""
+    """Train a tiny network on the drawn folder, without ONNX unless asked for: `make("full", seed=1)`."""
     from tests.helpers.training import resolved
     from tlfast.commands import train
 
     def run(strategy="partial", on_event=lambda event: None, **flags):
-        return train.train_run(*resolved(folder, strategy, out=str(tmp_path / "out"), **flags), on_event)
+        return train.train_run(*resolved(folder, strategy, **{"out": str(tmp_path / "out"), "onnx": False, **flags}), on_event)
 
     return run
 

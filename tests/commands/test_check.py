@@ -75,7 +75,7 @@ def test_dropping_writes_a_table_that_trains(cli, faulty):
     assert not names & {"train/red/1.png", "train/red/leaked too.png", "valid/blue/2.png", "train/red/copy.png", "train/green/3.png", "train/blue/broken.png"}
     again = cli("data", "check", found["table"], "--strict", "--json")
     assert again.code == 1 and again.json["findings"] == {"constant": 1, "nearly constant": 1}
-    assert cli("train", found["table"], *TINY, "--epochs", 1, "--quiet").code == 0
+    assert cli("train", found["table"], *TINY, "--epochs", 1, "--no-onnx", "--quiet").code == 0
 
 
 def test_dark_and_pale_images_are_named(cli, folder):

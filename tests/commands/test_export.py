@@ -14,14 +14,6 @@ from tlfast.core.errors import RunError
 from tlfast.inference import onnx_model
 
 
-@pytest.fixture
-def run(cli, folder):
-    """A run named "r" of task `pictures`, in the current folder's exports."""
-    outcome = cli("train", folder, *TINY, "--epochs", 2, "--name", "r", "--quiet")
-    assert outcome.code == 0, outcome.err
-    return runs.find("r")
-
-
 @pytest.mark.parametrize(("flags", "name"), [(["--quantize", "int8"], "model.int8.onnx"), (["--half"], "model.fp16.onnx")])
 def test_a_smaller_form_is_judged_sealed_and_can_be_used(run, cli, folder, flags, name):
     outcome = cli("export", "r", *flags, "--allow-drop", "--json")
@@ -56,12 +48,16 @@ def test_a_form_that_loses_is_refused_and_leaves_nothing(run, cli, monkeypatch):
     assert cli("export", "r", "--quantize", "int8", "--allow-drop").code == 0
 
 
-def test_wrong_words(run, cli, folder):
+def test_wrong_words(run, cli):
     assert cli("export", "r").code == 2
     outcome = cli("export", "r", "--quantize", "int4")
     assert outcome.code == 2 and "--quantize 'int4' is not int8" in outcome.err
-    shutil.rmtree(folder / "red")
-    gone = cli("export", "r", "--quantize", "int8")
-    assert gone.code == 1 and "images are not there, the first: " in gone.err
     (run.folder / onnx_model.FILE).unlink()
     assert cli("export", "r", "--half").code == 1 and "has no model.onnx" in cli("export", "r", "--half", "--no-verify").err
+
+
+def test_images_that_are_gone(cli, folder):
+    assert cli("train", folder, *TINY, "--epochs", 1, "--name", "r", "--quiet").code == 0
+    shutil.rmtree(folder / "red")
+    gone = cli("export", "r", "--quantize", "int8")
+    assert gone.code == 1 and "images are missing, the first: " in gone.err

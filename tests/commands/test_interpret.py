@@ -11,19 +11,27 @@ from fastai.learner import Learner
 from PIL import Image
 
 from tests.helpers.command_line import TINY
-from tests.helpers.drawing import draw
+from tests.helpers.drawing import draw, draw_classes
+from tests.helpers.runs import copy_run, train_in
 from tlfast.commands import interpret, loaded_run
 from tlfast.core import runs
 from tlfast.evaluation import metrics, plots
 from tlfast.evaluation.types import Predictions
 
 
-@pytest.fixture
-def run(cli, folder):
+@pytest.fixture(scope="module")
+def mislabelled(tmp_path_factory):
+    """A run on images of which two have a wrong label."""
+    root = tmp_path_factory.mktemp("mislabelled")
+    images = draw_classes(root / "pictures")
     for i in range(2):
-        draw(folder / "blue" / f"wrong{i}.png", (230, 30, 30), 50 + i)  # a red disc among the blue
-    outcome = cli("train", folder, *TINY, "--epochs", 2, "--name", "r", "--quiet")
-    assert outcome.code == 0, outcome.err
+        draw(images / "blue" / f"wrong{i}.png", (230, 30, 30), 50 + i)  # a red disc among the blue
+    return train_in(root, images, "r", "--epochs", 2)
+
+
+@pytest.fixture
+def run(cli, mislabelled, tmp_path):
+    copy_run(mislabelled, tmp_path)
     return runs.find("pictures")
 
 
@@ -66,7 +74,8 @@ def test_a_part_that_is_not_there(run, cli):
     assert cli("interpret", "pictures", "--split", "all").code == 2
 
 
-def test_moved_and_changed_images(run, cli, folder, tmp_path):
+def test_moved_and_changed_images(cli, folder, tmp_path):
+    assert cli("train", folder, *TINY, "--epochs", 1, "--name", "r", "--no-onnx", "--quiet").code == 0
     moved = tmp_path / "elsewhere"
     shutil.move(folder, moved)
     gone = cli("interpret", "pictures")

@@ -1,38 +1,24 @@
 from __future__ import annotations
 
 import csv
-
 import io
-
 import json
-
 import shutil
-
 import subprocess
-
 import sys
-
 import zipfile
-
 from pathlib import Path
 
 import pytest
-
 from pyarrow import parquet
 
 import tlfast
-
-from tests.helpers.command_line import TINY
-
 from tlfast.commands import predict
-
 from tlfast.core.errors import UsageError
-
 from tlfast.data import discovery
-
 from tlfast.data.discovery import gather_sources
-
 from tlfast.inference import classifier, onnx_model
+
 
 @pytest.fixture
 def run(run):
@@ -43,10 +29,11 @@ def run(run):
 def test_many_files_keep_their_order_and_equal_one_by_one(run, folder):
     classifier = tlfast.load(run)
     paths = list(gather_sources([str(folder)])) * 3
-    rows = list(predict.predict(classifier, predict.Request(paths)))
+    rows = list(predict.predict_sources(classifier, predict.PredictRequest(paths)))
     assert [row.path for row in rows] == paths and len(paths) > onnx_model.BATCH
     for row in rows[:40:7]:
         assert row.prediction.probabilities == pytest.approx(classifier.predict(row.path).probabilities, abs=1e-5)
+
 
 def test_nothing_heavy_is_imported(run, folder):
     code = f"""
@@ -60,11 +47,13 @@ print(sorted({{name.partition(".")[0] for name in sys.modules}} & {{"torch", "fa
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
 
+
 def test_nothing_to_predict(run, cli, tmp_path):
     (tmp_path / "void").mkdir()
     outcome = cli("predict", run, "void", "*.gif")
     assert outcome.code == 2 and "no images in void, *.gif" in outcome.err
     assert cli("predict", run).code == 2 and cli("predict", run, "a.png", "--watch", ".").code == 2
+
 
 def test_command_names_a_bad_image_and_says_so_by_its_exit_code(run, cli, folder, tmp_path):
     bad = tmp_path / "bad.jpg"
@@ -76,6 +65,7 @@ def test_command_names_a_bad_image_and_says_so_by_its_exit_code(run, cli, folder
     assert failed == {"path": str(bad), "error": "not an image that can be read"}
     outcome = cli("predict", "pictures", folder / "red" / "1.png")
     assert outcome.code == 0 and "1.png" in outcome.out
+
 
 def test_csv_file(run, cli, folder, tmp_path):
     target = tmp_path / "answers.csv"
@@ -92,6 +82,7 @@ def test_csv_file(run, cli, folder, tmp_path):
     turned = cli("predict", folder / "red" / "1.png", "pictures")
     assert turned.code == 1 and "is not a run" in turned.err and "The run comes first" in turned.err
     assert len(list(csv.DictReader(target.read_text().splitlines()))) == 13
+
 
 def test_an_interrupted_command_goes_on_where_it_was(run, cli, folder, tmp_path, monkeypatch):
     whole = cli("predict", run, folder, folder / "none.png", "--csv", tmp_path / "whole.csv", "--parquet", tmp_path / "whole.parquet")
@@ -121,6 +112,7 @@ def test_an_interrupted_command_goes_on_where_it_was(run, cli, folder, tmp_path,
     assert parquet.read_table(tmp_path / "cut.parquet").equals(parquet.read_table(tmp_path / "whole.parquet"))
     assert not list(tmp_path.glob("*.partial"))
 
+
 def test_all_files_say_the_same(run, cli, folder, tmp_path):
     bad = folder / "bad\n name,ü.png"
     bad.write_text("no image")
@@ -140,10 +132,12 @@ def test_all_files_say_the_same(run, cli, folder, tmp_path):
         else:
             assert row["p(red)"] == pytest.approx(values["probabilities"]["red"]) == pytest.approx(float(cells["p(red)"]))
 
+
 def test_files_of_the_same_name_or_nowhere_are_refused(run, cli, folder, tmp_path):
     assert cli("predict", run, folder, "--csv", "a", "--jsonl", "a").code == 2
     outcome = cli("predict", run, folder, "--csv", tmp_path / "no" / "a.csv")
     assert outcome.code == 1 and "No such file or directory" in outcome.err
+
 
 def test_below_the_least_probability_it_is_unsure(run, cli, folder, tmp_path):
     outcome = cli("predict", run, folder / "red", "--min-prob", 1, "--json", "--csv", tmp_path / "a.csv")
@@ -151,11 +145,13 @@ def test_below_the_least_probability_it_is_unsure(run, cli, folder, tmp_path):
     assert {row["label"] for row in csv.DictReader((tmp_path / "a.csv").read_text().splitlines())} == {"unsure"}
     assert "unsure (" in cli("predict", run, folder / "red" / "1.png", "--min-prob", 1).out
 
+
 def test_many_images_are_counted_on_the_screen(run, cli, folder):
     outcome = cli("predict", run, *[folder] * 2, folder / "none.png")
     assert outcome.code == 1 and "1 images could not be read" in outcome.out and "none.png" in outcome.out and "0.png" not in outcome.out
     counts = [line.split() for line in outcome.out.splitlines() if line.split()[:1] and line.split()[0] in ("blue", "green", "red")]
     assert sum(int(count) for _, count, _ in counts) == 72
+
 
 def test_zip_csv_and_stdin(run, cli, folder, tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "some.zip", "w") as file:
@@ -167,7 +163,8 @@ def test_zip_csv_and_stdin(run, cli, folder, tmp_path, monkeypatch):
     wrong = cli("predict", run, "list.csv")
     assert wrong.code == 2 and "has no column 'path'; it has: photo, note" in wrong.err
     monkeypatch.setattr("sys.stdin", io.StringIO("pictures/red/1.png\n\npictures/red/2.png\n"))
-    assert len(list(predict.predict(tlfast.load(run), predict.Request(["-"])))) == 2
+    assert len(list(predict.predict_sources(tlfast.load(run), predict.PredictRequest(["-"])))) == 2
+
 
 def test_an_image_whose_writer_paused_is_looked_at_again(run, folder, tmp_path, monkeypatch):
     (tmp_path / "inbox").mkdir()
@@ -181,8 +178,9 @@ def test_an_image_whose_writer_paused_is_looked_at_again(run, folder, tmp_path, 
             raise KeyboardInterrupt
 
     monkeypatch.setattr(discovery.time, "sleep", sleeps)
-    rows = list(predict.predict(tlfast.load(run), predict.Request([], watch=str(tmp_path / "inbox"))))
+    rows = list(predict.predict_sources(tlfast.load(run), predict.PredictRequest([], watch=str(tmp_path / "inbox"))))
     assert [row.prediction is not None for row in rows] == [False, True]
+
 
 def test_a_watched_folder(run, folder, tmp_path, monkeypatch):
     inbox = tmp_path / "inbox"
@@ -197,9 +195,9 @@ def test_a_watched_folder(run, folder, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(discovery.time, "sleep", sleeps)
-    request = predict.Request([], watch=str(inbox), files={"csv": str(tmp_path / "seen.csv")})
-    rows = list(predict.predict(tlfast.load(run), request))
+    request = predict.PredictRequest([], watch=str(inbox), files={"csv": str(tmp_path / "seen.csv")})
+    rows = list(predict.predict_sources(tlfast.load(run), request))
     assert [Path(row.path).name for row in rows] == ["1.png", "4.png"]
     assert len(list(csv.DictReader((tmp_path / "seen.csv").read_text().splitlines()))) == 2
     with pytest.raises(UsageError, match="--watch nowhere: not a folder"):
-        list(predict.predict(tlfast.load(run), predict.Request([], watch="nowhere")))
+        list(predict.predict_sources(tlfast.load(run), predict.PredictRequest([], watch="nowhere")))

@@ -140,7 +140,7 @@ def test_other_images_than_it_began_with_are_refused(cli, folder, monkeypatch):
         assert cli("train", folder, *TINY, "--epochs", 3).code == 130
     (folder / "red" / "0.png").unlink()
     outcome = cli("train", folder, "--resume")
-    assert outcome.code == 1 and "the images are not those that the interrupted training began with" in outcome.err
+    assert outcome.code == 1 and "the images differ from those of the interrupted training" in outcome.err
     assert cli("train", folder, "--resume", "--json").code == 1  # and it is still there
     assert cli("train", folder, *TINY, "--epochs", 1, "--no-onnx").code == 0  # a training anew is none of its business
 
@@ -156,7 +156,7 @@ def test_what_was_interrupted_is_told_of_and_keeps_its_name(cli, pictures, stopp
     refused = cli("train", pictures, *TINY, "--epochs", 1, "--name", "mine")
     assert refused.code == 2 and "a training named 'mine' is unfinished" in refused.err and "--resume mine" in refused.err
     other = cli("train", pictures, *TINY, "--epochs", 1, "--no-onnx")
-    assert other.code == 0 and "mine was interrupted: --resume mine goes on with it" in other.err
+    assert other.code == 0 and "mine was interrupted: --resume mine continues it; this is a new training" in other.err
     assert [journal_module.run_id_of(folder) for folder in journal_module.list_interrupted("exports", "pictures")] == ["mine"]
     with journal_module._lock(journal_module.find("exports", "pictures", "mine")):
         assert journal_module.list_interrupted("exports", "pictures") == []

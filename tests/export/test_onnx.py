@@ -111,7 +111,7 @@ def test_a_failed_export_is_an_error_that_keeps_the_rest(cli, folder, tmp_path, 
     monkeypatch.setattr(onnx_module, "_export_network", fails)
     outcome = cli("train", folder, *TINY, "--epochs", 1, "--name", "r", "--quiet")
     assert outcome.code == 1
-    assert "test_resnet cannot be written as ONNX (no such operator); all else of the run is in exports/pictures/r" in " ".join(outcome.err.split())
+    assert "test_resnet cannot be written as ONNX (no such operator); the other files of the run are in exports/pictures/r" in " ".join(outcome.err.split())
     names = {path.name for path in (tmp_path / "exports/pictures/r").iterdir()}
     assert {"model.safetensors", "run.json", "metrics.json"} <= names and "model.onnx" not in names
     assert cli("interpret", "r", "--json").code == 0

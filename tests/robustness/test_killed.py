@@ -14,8 +14,8 @@ from tests.helpers.paths import ROOT
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_process_that_is_told_to_stop_says_how_to_go_on(number, pictures, tmp_path):
-    command = [sys.executable, "-m", "tlfast", "train", str(pictures), *TINY, "--epochs", "2000", "--train-bn", "--checkpoint-minutes", "0"]
+def test_a_process_that_is_told_to_stop_says_how_to_go_on(number, folder, tmp_path):
+    command = [sys.executable, "-m", "tlfast", "train", str(folder), *TINY, "--epochs", "2000", "--train-bn", "--checkpoint-minutes", "0"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         while not list(tmp_path.glob("exports/pictures/*.unfinished/*.at-*.pt")) and process.poll() is None:
             time.sleep(0.05)

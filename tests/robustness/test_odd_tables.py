@@ -62,7 +62,7 @@ def test_many_classes(cli, tmp_path):
             path = tmp_path / "many" / f"{c:04d}" / f"{n}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
-    done = cli("train", tmp_path / "many", *TINY, "--valid-pct", 0.5, "--epochs", 1, "--bs", 64, "--json")
+    done = cli("train", tmp_path / "many", *TINY, "--valid-pct", 0.5, "--epochs", 1, "--bs", 64, "--no-onnx", "--json")
     assert done.code == 0, done.err
     assert len(done.json["evaluation"]["per_class"]) == 1000
 

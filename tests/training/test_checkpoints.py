@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers.drawing import COLOURS, draw
 from tests.helpers.interruption import WAYS, Killed, stopping_at, train_way
 from tlfast.core import files, runs
 from tlfast.core import journal as journal_module
@@ -33,23 +31,6 @@ STOPS = {
     "full": [("backbone: statistics", 2), ("head", 4), ("all layers: finding the rate", 7), ("all layers", 1), ("all layers", 6), ("evaluating", 1)],
     "full with everything": [("all layers", 2), ("all layers", 4), ("all layers", 8)],
 }
-
-
-@pytest.fixture(autouse=True)
-def heard():
-    """Ctrl-C is heard as in a terminal: a shell lets what it puts into the background, such as a whole test run, ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    root = tmp_path_factory.mktemp("resume") / "pictures"
-    for label, colour in COLOURS.items():
-        for n in range(12):
-            draw(root / label / f"{n}.png", colour, n)
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +57,7 @@ def assert_equal(result, wanted):
 
 @pytest.mark.parametrize(("way", "stop"), [(way, stop) for way, stops in STOPS.items() for stop in stops])
 def test_stopped_once_it_ends_the_same(way, stop, pictures, undisturbed, tmp_path):
-    with pytest.raises(Interrupted, match="interrupted; what was learned is in") as caught:
+    with pytest.raises(Interrupted, match="interrupted; the checkpoints are in") as caught:
         train_way(way, pictures, tmp_path, stopping_at(*stop))
     folder = journal_module.find(str(tmp_path), "pictures", journal_module.NEWEST)
     assert f"--resume {folder.name.removesuffix('.unfinished')}" in caught.value.hint

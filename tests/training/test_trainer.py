@@ -28,11 +28,10 @@ def test_same_seed_same_metrics_other_seed_others(make, strategy):
     assert key(2) != first
 
 
-def test_exported_model_is_the_trained_one(make):
-    result = make("full")
-    model = load_model(runs.find(result.folder))
+def test_exported_model_is_the_trained_one(trained_run):
+    model = load_model(runs.read(trained_run.full))
     assert torch.isfinite(model(torch.zeros(1, 3, 32, 32))).all()
-    with trainer.prepare(*resolved(Path(result.data.source), "full"), lambda event: None) as session:
+    with trainer.prepare(*resolved(trained_run.images, "full"), lambda event: None) as session:
         assert model.state_dict().keys() == session.learn.model.state_dict().keys()
 
 

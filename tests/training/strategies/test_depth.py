@@ -11,10 +11,10 @@ import torch
 from timm.models.resnet import ResNet
 
 from tests.helpers.command_line import TINY
-from tests.helpers.training import train_depth, weights_before_and_after
+from tests.helpers.training import resolved, train_depth, weights_before_and_after
 from tlfast.core import runs
 from tlfast.models import build
-from tlfast.training import features, loaders
+from tlfast.training import features, loaders, trainer
 from tlfast.training.strategies import depth
 
 
@@ -67,14 +67,16 @@ def test_the_cache_changes_nothing_of_what_is_trained(folder, monkeypatch, arch)
         ("poolformer_s12", (1, 2, 4)),  # has no group_matcher, only feature_info
     ],
 )
-def test_known_backbones_at_three_depths(folder, arch, depths):
-    for count in depths:
-        _, phases = train_depth(folder, arch=arch, depth=str(count), epochs=1, views=2)
-        assert [phase.name for phase in phases] == ["head", "upper stages"] and len(phases[1].epochs) == 1
+def test_known_backbones_at_three_depths(pictures, arch, depths):
+    task, chosen = resolved(pictures, "depth", arch=arch, depth=str(depths[0]), epochs=1, freeze_epochs=1, views=2, limit=9)
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        for count in depths:  # on the same network, for its initialisation takes longer than its training
+            phases, _ = trainer.fit(session, replace(chosen, depth=str(count)))
+            assert [phase.name for phase in phases] == ["head", "upper stages"] and len(phases[1].epochs) == 1
 
 
 def test_a_run_says_how_deep_it_was_trained_and_can_be_repeated(cli, folder):
-    first = cli("train", folder, *TINY, "--depth", 2, "--epochs", 2, "--views", 3, "--json").json
+    first = cli("train", folder, *TINY, "--depth", 2, "--epochs", 2, "--views", 3, "--no-onnx", "--json").json
     assert first["run"].endswith("-depth-2-test_resnet") and first["settings"]["strategy"] == "depth"
     again = cli("train", "--config", f"{first['folder']}/run.json", "--json").json
     assert again["evaluation"] == first["evaluation"] and again["phases"][1]["features"]["images"] == 0
