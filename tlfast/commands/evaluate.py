@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""`tlfast evaluate`: metrics of a run on its valid or test split."""
 
 from __future__ import annotations
 
@@ -17,29 +17,36 @@ from . import loaded_run
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """What `tlfast evaluate` found, and the files that it wrote into the run (of the test part only; a training writes those of the valid part)."""
+    """Result of `tlfast evaluate`.
+
+    Attributes:
+        run: id of the run.
+        evaluation: metrics on the split.
+        files: files written into the run, for the test split only; those of the valid split are written by the training.
+    """
 
     run: str
     evaluation: Evaluation
     files: list[str]
 
     def to_dict(self) -> dict[str, Any]:
+        """Return all values as JSON types."""
         return {**asdict(self), "evaluation": self.evaluation.to_dict()}
 
 
 def evaluate_run(run: Run, split: str = "valid", data: str = "", on_event: OnEvent = ignore_event) -> EvaluateResult:
-    """Judge a run on its valid part, or on its test part, which is written into the run and recorded there.
+    """Evaluate a run on its valid or test split. For the test split, write the results into the run, and record that the split was used.
 
-    Raises RunError, or DataError where the part is empty or the run's classes are not the data's.
+    `data` names the images if they have moved. Raises RunError, or DataError if the split is empty or the classes of the data differ from the run's.
     """
     model = loaded_run.load_run(run, data, on_event)
     predictions = loaded_run.predict_split(model, split, on_event)
-    result = loaded_run.evaluate_split(model, predictions, split)
+    evaluation = loaded_run.evaluate_split(model, predictions, split)
     if split == "valid":
-        return EvaluateResult(run.id, result, [])
+        return EvaluateResult(run.id, evaluation, [])
     written = [save_predictions(run.folder, predictions, split, apply_temperature(predictions.log_probabilities, model.temperature))]
     written.append(run.folder / f"metrics_{split}.json")
-    write_json(written[-1], result.to_dict())
-    record_test_use(run, "evaluate", {"images": len(predictions.rows), "accuracy": result.accuracy}, *(path.name for path in written))
-    picture = plots.plot_calibration(result, run.folder / "plots" / f"calibration_{split}.png", f"{run.task}: {run.id}, {split} part")
-    return EvaluateResult(run.id, result, [str(path) for path in (*written, picture)])
+    write_json(written[-1], evaluation.to_dict())
+    record_test_use(run, "evaluate", {"images": len(predictions.rows), "accuracy": evaluation.accuracy}, *(path.name for path in written))
+    picture = plots.plot_calibration(evaluation, run.folder / "plots" / f"calibration_{split}.png", f"{run.task}: {run.id}, {split} split")
+    return EvaluateResult(run.id, evaluation, [str(path) for path in (*written, picture)])

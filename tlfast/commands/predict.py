@@ -1,4 +1,4 @@
-"""`tlfast predict`: classify files, folders, tables and addresses."""
+"""`tlfast predict`: classify files, folders, tables and URLs. Loads no torch."""
 
 from __future__ import annotations
 
@@ -19,61 +19,79 @@ from ..inference.writers import open_writer
 
 
 @dataclass(frozen=True)
-class Request:
-    """What one `predict` command asks for. `files` are the results to write: kind (csv, jsonl, parquet) -> path."""
+class PredictRequest:
+    """What to classify, and where to write the predictions.
+
+    Attributes:
+        sources: files, folders, zips, patterns, CSV files, URLs, or "-" for a list on stdin.
+        column: column of paths in CSV files.
+        files: format (csv, jsonl, parquet) -> path of a file to write; "" for none.
+        resume: continue the files of an interrupted command.
+        min_prob: probability below which the label is "unsure".
+        watch: folder to classify new images of, in place of `sources`.
+        network: allow downloads.
+        allow_private: allow downloads from private networks.
+    """
 
     sources: Sequence[str]
     column: str = "path"
     files: Mapping[str, str] = field(default_factory=dict)
     resume: bool = False
-    least: float = 0.0  # a probability below which the label is "unsure"
+    min_prob: float = 0.0
     watch: str = ""
     network: bool = True
     allow_private: bool = False
 
 
-def predict(classifier: Classifier, request: Request, on_event: OnEvent = ignore_event) -> Iterator[PredictRow]:
-    """Classify whatever the request's sources name, in that order, each row as soon as it is there; keep them in the files asked for.
+def predict_sources(classifier: Classifier, request: PredictRequest, on_event: OnEvent = ignore_event) -> Iterator[PredictRow]:
+    """Classify the images of the request and yield their rows in order, each as soon as it is ready; also write them to `request.files`.
 
-    An image that cannot be read gives a row with the reason. With `watch` it goes on for ever. Raises UsageError, DataError or, where a file
-    cannot be written, TlfastError.
+    The row of an unreadable image holds the reason. With `watch`, the iterator ends at Ctrl-C only. Raises UsageError, DataError, or TlfastError if
+    a file cannot be written.
     """
     opener = partial(open_pixels, network=request.network, allow_private=request.allow_private)
+    targets = _check_files(request)
     with ExitStack() as stack:
-        kinds = {kind: Path(path) for kind, path in request.files.items() if path}
-        if len(set(kinds.values())) < len(kinds):
-            raise UsageError("two of --csv, --jsonl and --parquet name the same file", "Give each a file of its own")
-        if request.resume and not kinds:
-            raise UsageError("--resume goes on with a file, and none is named", "Name it again with --csv, --jsonl or --parquet")
-        kept = [stack.enter_context(open_writer(kind, path, classifier.classes, request.least, request.resume)) for kind, path in kinds.items()]
-        finished = set.intersection(*(done for done, _ in kept)) if kept else set()
+        writers = [stack.enter_context(open_writer(kind, path, classifier.classes, request.min_prob, request.resume)) for kind, path in targets.items()]
+        finished = set.intersection(*(written for written, _ in writers)) if writers else set()
         if finished:
-            on_event(Note("predicting", f"{len(finished):,} images were done before"))
-        for row in _filter_finished(classifier, request, finished, opener, on_event):
-            for done, keep in kept:
-                if row.path not in done:
-                    keep(row)
+            on_event(Note("predicting", f"{len(finished):,} images are in the files already"))
+        for row in _predict_unfinished(classifier, request, finished, opener, on_event):
+            for written, write in writers:
+                if row.path not in written:
+                    write(row)
             yield row
 
 
-def _filter_finished(classifier: Classifier, request: Request, finished: set[str], opener: Opener, on_event: OnEvent) -> Iterator[PredictRow]:
+def _check_files(request: PredictRequest) -> dict[str, Path]:
+    """Return the files to write by their format. Raises UsageError."""
+    targets = {kind: Path(path) for kind, path in request.files.items() if path}
+    if len(set(targets.values())) < len(targets):
+        raise UsageError("two of --csv, --jsonl and --parquet name the same file", "Give each its own file")
+    if request.resume and not targets:
+        raise UsageError("--resume continues a file, but no file is given", "Repeat --csv, --jsonl or --parquet of the interrupted command")
+    return targets
+
+
+def _predict_unfinished(classifier: Classifier, request: PredictRequest, finished: set[str], opener: Opener, on_event: OnEvent) -> Iterator[PredictRow]:
     if request.watch:
-        with suppress(KeyboardInterrupt):  # its end, which is as good as any
+        with suppress(KeyboardInterrupt):  # the usual end of watching
             for path in watch_folder(request.watch):
                 if path not in finished:
                     yield from classifier.predict_iter([path], opener)
         return
     names, total = _list_names(request)
-    for done, row in enumerate(classifier.predict_iter((name for name in names if name not in finished), opener), start=1):
+    unfinished = (name for name in names if name not in finished)
+    for done, row in enumerate(classifier.predict_iter(unfinished, opener), start=1):
         on_event(Progress("predicting", done, total - len(finished)))
         yield row
 
 
-def _list_names(request: Request) -> tuple[Iterable[str], int]:
-    """Return the images' names, and how many: counted beforehand, but a list on stdin, which can be read only once, is held."""
+def _list_names(request: PredictRequest) -> tuple[Iterable[str], int]:
+    """Return the names of the images, and their number. Sources are walked twice instead of held in memory, except stdin."""
     if STDIN in request.sources:
-        held = list(gather_sources(request.sources, request.column, sys.stdin))
-        total, names = len(held), iter(held)
+        listed = list(gather_sources(request.sources, request.column, sys.stdin))
+        total, names = len(listed), iter(listed)
     else:
         total, names = sum(1 for _ in gather_sources(request.sources, request.column)), gather_sources(request.sources, request.column)
     if not total:

@@ -1,0 +1,67 @@
+"""`tlfast lr-find`: the learning-rate finder for each phase of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ..core import runs
+from ..core.events import OnEvent, ignore_event
+from ..core.settings import Settings
+from ..data.task import Task
+from ..training.phase import search_rate
+from ..training.plots import plot_rate_curve
+from ..training.session import Session
+from ..training.strategies import get_strategy
+from ..training.trainer import fit_within_memory, prepare
+from ..training.types import RateCurve
+
+
+@dataclass(frozen=True)
+class RatesResult:
+    """Result of `tlfast lr-find`.
+
+    Attributes:
+        curves: name of a phase -> its curve of losses, with the suggested learning rate.
+        pictures: name of a phase -> file with the plot of its curve.
+    """
+
+    curves: dict[str, RateCurve]
+    pictures: dict[str, Path]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the suggestion and the picture of each phase as JSON types."""
+        return {phase: {"suggestion": curve.suggestion, "picture": str(self.pictures[phase])} for phase, curve in self.curves.items()}
+
+
+def find_rates(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> RatesResult:
+    """Run the learning-rate finder for each phase and plot the curves into `<out>/<task>/`.
+
+    All phases but the last are trained, as `train` does it, because the search for a phase starts from the network of the phase before.
+    Raises TlfastError.
+    """
+    settings = replace(settings, lr="auto")  # with a fixed rate, phases skip the search
+    runs.check_writable(settings.out, settings.task, "")
+    stamp, curves, pictures = f"{datetime.now():%Y%m%d-%H%M%S}", {}, {}
+    with prepare(task, settings, on_event) as session:
+        settings, _ = get_strategy(settings.strategy).resolve(session, settings)
+        for phase, curve in list(_search_phases(session, settings)):  # no picture if a later phase fails
+            path = Path(settings.out) / settings.task / f"lr-find-{stamp}-{phase.replace(' ', '-')}.png"
+            curves[phase] = curve
+            pictures[phase] = plot_rate_curve(curve, path, f"{settings.task}: learning-rate finder, {phase}")
+    return RatesResult(curves, pictures)
+
+
+def _search_phases(session: Session, settings: Settings) -> Iterator[tuple[str, RateCurve]]:
+    """Yield the name and the curve of each phase that has one."""
+    *first_plans, last_plan = get_strategy(settings.strategy).phases(session, settings)
+    before = None
+    for plan in first_plans:
+        before, _ = fit_within_memory(session, plan, settings, before)
+        if before.curve:
+            yield plan.name, before.curve
+    with last_plan.open(settings) as opened:
+        yield last_plan.name, search_rate(session, last_plan, opened, settings)
