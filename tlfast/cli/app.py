@@ -69,10 +69,10 @@ def lr_find(task: TaskArgument, screen: Screen, flags: dict[str, Any], full: Ful
     arguments = parse_arguments(task, flags, config)
     settings = arguments.settings(full)
     with screen.progress() as on_event:
-        from ..commands import train
+        from ..commands.lr_find import find_rates
 
-        curves = train.find_rates(arguments.task, settings, on_event)
-    screen.rates({phase: {"suggestion": curve.suggestion, "picture": str(picture)} for phase, (curve, picture) in curves.items()})
+        result = find_rates(arguments.task, settings, on_event)
+    screen.rates(result.to_dict())
 
 
 @command(app, "interpret")
@@ -167,10 +167,10 @@ def predict(
     if bool(sources) == bool(watch):
         raise UsageError("--watch and images are both given" if watch else "no images are given", "Give either images or --watch FOLDER")
     files = {"csv": csv, "jsonl": jsonl, "parquet": parquet}
-    request = predict.Request(sources or [], column, files, resume, min_prob, watch, network, allow_private)
+    request = predict.PredictRequest(sources or [], column, files, resume, min_prob, watch, network, allow_private)
     with screen.progress() as on_event:
         classifier = load(run, out, verify)
-        tally = screen.predictions(predict.predict(classifier, request, on_event), top, min_prob, at_once=bool(watch))
+        tally = screen.predictions(predict.predict_sources(classifier, request, on_event), top, min_prob, at_once=bool(watch))
     raise typer.Exit(1 if tally.failed else 0)
 
 
@@ -270,7 +270,7 @@ def doctor(screen: Screen, out: OutOption = "exports") -> None:
     """Show versions, devices and sources of weights, and problems that make a training slow or fail."""
     from ..commands.doctor import inspect_machine
 
-    screen.facts("doctor", inspect_machine(out))
+    screen.facts("doctor", inspect_machine(out).to_dict())
 
 
 @command(data_app, "import")
