@@ -56,7 +56,7 @@ def test_loading_never_opens_the_pickle(saved, monkeypatch):
     for trust in (False, True):
         with pytest.raises(RunError, match=r"learner.pkl was changed after the export"):
             tlfast.load(folder, backend="fastai", trust=trust)
-    with pytest.raises(UsageError, match="learner.pkl is a pickle: to open it is to run whatever code is in it"):
+    with pytest.raises(UsageError, match="learner.pkl is a pickle: opening it executes the code in it"):
         tlfast.load(folder, backend="fastai", verify=False)
     assert not (folder / "opened").exists()
     pickle.loads(PICKLE)  # the test itself can fail

@@ -1,1 +1,47 @@
-"""TODO"""
+"""Files made from a trained network: ONNX, smaller ONNX files, safetensors weights, a fastai learner, and bundles.
+
+May import `inference`, `models`, `data` and `core`. Read `onnx`, then `onnx_preprocessing` and `weights`. Shapes in docstrings: b images of a
+batch, c classes, h and w pixels.
+"""
+
+from typing import TYPE_CHECKING
+
+from ..core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .bundle import write_bundle
+    from .fastai_learner import export_learner, open_learner
+    from .metadata import describe_model
+    from .onnx import build_onnx, check_onnx, export_onnx
+    from .quantize import convert_fp16, quantize_int8
+    from .types import Agreement, Export
+    from .weights import load_model, save_model
+
+__all__ = [
+    "Agreement",
+    "Export",
+    "build_onnx",
+    "check_onnx",
+    "convert_fp16",
+    "describe_model",
+    "export_learner",
+    "export_onnx",
+    "load_model",
+    "open_learner",
+    "quantize_int8",
+    "save_model",
+    "write_bundle",
+]
+
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "bundle": ["write_bundle"],
+        "fastai_learner": ["export_learner", "open_learner"],
+        "metadata": ["describe_model"],
+        "onnx": ["build_onnx", "check_onnx", "export_onnx"],
+        "quantize": ["convert_fp16", "quantize_int8"],
+        "types": ["Agreement", "Export"],
+        "weights": ["load_model", "save_model"],
+    },
+)

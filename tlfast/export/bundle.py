@@ -29,29 +29,30 @@ for probability, name in sorted(zip(probabilities[0].tolist(), classes), reverse
 """
 
 
-# The bundle
-
-
 def write_bundle(run: Run, target: Path) -> Path:
-    """Write `model.onnx`, the smaller forms that there are, a README, an example that needs no tlfast, and their SHA-256; return where."""
+    """Write a bundle of a run, a folder or a zip, atomically; return `target`.
+
+    It contains `model.onnx`, the smaller ONNX files of the run, a README, an example without tlfast, and SHA-256 sums. Raises ExportError.
+    """
     files = {name: (run.folder / name).read_bytes() for name in (FILE, *FORMS.values()) if (run.folder / name).is_file()}
-    files |= {"README.md": _write_readme(run).encode(), "example.py": EXAMPLE.encode()}
+    files |= {"README.md": _format_readme(run).encode(), "example.py": EXAMPLE.encode()}
     files["SHA256SUMS"] = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items()).encode()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
             filled = Path(scratch) / target.name
             (_write_zip if target.suffix.lower() == ".zip" else _write_folder)(filled, files)
-            os.replace(filled, target)  # whole or absent
+            os.replace(filled, target)
     except OSError as error:
-        raise ExportError(f"--to {target}: {error.strerror or error}", "Name a place that can be written and has room") from None
+        raise ExportError(f"--to {target}: {error.strerror or error}", "Give --to a path in a writable folder with free disk space") from None
     return target
 
 
 def check_free(target: Path) -> None:
+    """Raise UsageError if `target` exists. An empty folder counts as free, unless the name ends in .zip."""
     taken = target.exists() and (target.suffix.lower() == ".zip" or not target.is_dir() or any(target.iterdir()))
     if taken:
-        raise UsageError(f"--to {target}: it exists already", "Name a new folder or .zip; nothing is overwritten")
+        raise UsageError(f"--to {target}: it exists already", "Give --to a new folder or .zip file; nothing is overwritten")
 
 
 def _write_folder(path: Path, files: dict[str, bytes]) -> None:
@@ -66,7 +67,7 @@ def _write_zip(path: Path, files: dict[str, bytes]) -> None:
             archive.writestr(name, content)
 
 
-def _write_readme(run: Run) -> str:
+def _format_readme(run: Run) -> str:
     info = open_network(run.folder / FILE).info
     metrics = json.loads((run.folder / METRICS).read_text(encoding="utf-8"))
     classes = run.manifest["classes"]
@@ -74,14 +75,14 @@ def _write_readme(run: Run) -> str:
 
 `{FILE}` classifies images: {", ".join(classes)}.
 
-It takes a batch of RGB images, uint8 `[b, h, w, 3]` of any height and width, as input `images`, and gives `probabilities`, float32
-`[b, {len(classes)}]`, in the order of the classes. Resizing ({info["resize"]}, to {info["size"]} px) and normalisation are inside the graph.
+Input `images`: a batch of RGB images, uint8 `[b, h, w, 3]`, of any height and width. Output `probabilities`: float32 `[b, {len(classes)}]`, in the order of
+the classes. Resizing ({info["resize"]}, to {info["size"]} px) and normalization are part of the graph.
 
     pip install onnxruntime pillow
     python example.py photo.jpg
 
-Accuracy {metrics["accuracy"]:.4f}, macro F1 {metrics["macro"]["f1"]:.4f} on the {metrics["split"]} part of the data it was trained on
+Accuracy {metrics["accuracy"]:.4f}, macro F1 {metrics["macro"]["f1"]:.4f} on the {metrics["split"]} split of the data
 ({info["strategy"]} fine-tuning of {info["arch"]}, run {info["run"]}, tlfast {info["tlfast"]}).
 
-Pretrained weights: {info["weights"]}; licence: {info["licence"]}. `SHA256SUMS` proves the files whole: `sha256sum -c SHA256SUMS`.
+Pretrained weights: {info["weights"]}; licence: {info["licence"]}. Verify the files with `sha256sum -c SHA256SUMS`.
 """

@@ -15,6 +15,7 @@ from fastai.learner import Learner, load_learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.augment import PadMode, RandomCrop, Resize, ResizeMethod
 from fastai.vision.data import ImageBlock
+from fastcore.transform import Transform
 from PIL import Image
 from torch import nn
 
@@ -28,9 +29,9 @@ METHODS = {"squish": ResizeMethod.Squish, "crop": ResizeMethod.Crop, "pad": Resi
 
 
 def export_learner(path: Path, model: nn.Module, classes: Sequence[str], preprocessing: Preprocessing) -> None:
-    """Write a learner that fastai's `load_learner` opens where tlfast is not installed: it holds fastai's and timm's objects only."""
+    """Write a learner for fastai's `load_learner`. It holds objects of fastai and timm only, so tlfast need not be installed to open it. Raises OSError."""
     with tempfile.TemporaryDirectory() as scratch:
-        # A DataBlock opens one image when it is built; this one is thrown away again by `export`.
+        # building a DataBlock opens one image; `export` discards it
         sample = Path(scratch) / "sample.png"
         Image.new("RGB", (preprocessing.full_size, preprocessing.full_size)).save(sample)
         frame = pd.DataFrame({"path": [str(sample)] * 2, "label": [classes[0]] * 2, "is_valid": [False, True]})
@@ -45,21 +46,21 @@ def export_learner(path: Path, model: nn.Module, classes: Sequence[str], preproc
         dls = block.dataloaders(frame, bs=1, num_workers=0, device=torch.device("cpu"))
         learn = Learner(dls, model.cpu(), loss_func=CrossEntropyLossFlat(), path=Path(scratch))
         with warnings.catch_warnings(), convert_write_errors(path):
-            warnings.simplefilter("ignore")  # fastai warns that a learner is a pickle; the README says so
+            warnings.simplefilter("ignore")  # fastai warns that a learner is a pickle; so does the README
             learn.export(path.absolute())
 
 
-def build_resize(preprocessing: Preprocessing) -> list:
-    """Return fastai's own transforms that do what `images.prepare` does; its RandomCrop takes the centre outside training."""
+def build_resize(preprocessing: Preprocessing) -> list[Transform]:
+    """Return fastai's transforms equal to `images.prepare`. Outside training RandomCrop is a centre crop."""
     resize = Resize(preprocessing.full_size, method=METHODS[preprocessing.resize], pad_mode=PadMode.Zeros)
     return [resize] if preprocessing.full_size == preprocessing.size else [resize, RandomCrop(preprocessing.size)]
 
 
 def open_learner(run: Run, trust: bool) -> Learner:
-    """Open a run's fastai learner, which is a pickle: whatever code is in it runs. Raises UsageError unless it is trusted."""
+    """Open the fastai learner of a run. It is a pickle, which executes the code in it. Raises UsageError unless `trust` is true."""
     if not trust:
         raise UsageError(
-            f"{run.folder / LEARNER} is a pickle: to open it is to run whatever code is in it",
-            "Pass trust=True if the run comes from you or someone you trust; without backend= no pickle is opened",
+            f"{run.folder / LEARNER} is a pickle: opening it executes the code in it",
+            'Pass trust=True if you trust the source of the run; without backend="fastai" no pickle is opened',
         )
     return load_learner(run.folder / LEARNER)

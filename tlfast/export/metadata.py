@@ -10,10 +10,10 @@ from ..core.system import package_versions
 
 
 def describe_model(settings: Settings, classes: Sequence[str], run_id: str, weights: str, licence: str) -> dict[str, str]:
-    """Return what an exported file says of itself, so that it needs nothing beside it."""
-    chosen = {name: str(getattr(settings, name)) for name in ("task", "arch", "size", "crop_pct", "resize")}
+    """Return the metadata of an exported file: what a user of the file alone needs. `classes` is a JSON list in output order."""
+    names = ("task", "arch", "size", "crop_pct", "resize")
     return {
-        **chosen,
+        **{name: str(getattr(settings, name)) for name in names},
         "strategy": settings.tuning,
         "classes": json.dumps(list(classes)),
         "run": run_id,

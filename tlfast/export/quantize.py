@@ -1,4 +1,4 @@
-"""Smaller and faster forms of `model.onnx`: 8-bit integers by ONNX Runtime's static quantisation, 16-bit floats by its converter."""
+"""Smaller ONNX files: int8 by static quantization, fp16 by conversion, both with the tools of ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -19,93 +19,98 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from ..inference.onnx_model import INPUT
-from .onnx import OURS
+from .onnx import NODE_PREFIX
 
-# Measured on seedlings (mobilenetv2_100, 0.809 in float32): ranges from least to greatest 0.753, from percentiles 0.785, with the first
-# fifth of the convolutions left in float32 too 0.807; those are few weights, and what they give spreads widest.
-PERCENTILE, LEFT_ALONE = 99.99, 0.2
-AT_ONCE = 16  # images that the calibrator looks at together
-QUANTISED = ["Conv", "Gemm", "MatMul", "Add", "GlobalAveragePool"]
+# see docs/benchmarks.md, "Quantization"
+PERCENTILE = 99.99  # of the absolute activations, as their range
+FLOAT_SHARE = 0.2  # of the convolutions, the first ones, which stay in float32: they have few weights and the widest activations
+CALIBRATION_BATCH = 16  # images
+QUANTIZED_OPERATORS = ["Conv", "Gemm", "MatMul", "Add", "GlobalAveragePool"]
 
 
-class Calibration(CalibrationDataReader):
-    """Gives images, each uint8 `[h, w, 3]`, one at a time: they may be of any sizes."""
+class ImageReader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+    """Calibration images of any sizes for ONNX Runtime, uint8 `[h, w, 3]` each, one per call."""
 
     def __init__(self, pixels: Iterator[np.ndarray]) -> None:
         self.pixels = pixels
 
     def get_next(self) -> dict[str, np.ndarray] | None:
+        """Return the next image as network input `[1, h, w, 3]`, or None at the end."""
         image = next(self.pixels, None)
         return None if image is None else {INPUT: image[None]}
 
 
 def quantize_int8(source: Path, target: Path, pixels: Iterator[np.ndarray]) -> None:
-    """Write a network whose weights and activations are 8-bit integers, their ranges taken from images (weights: channel by channel)."""
-    with tempfile.TemporaryDirectory() as scratch, _silence(), _calibrate_in_parts():
-        ready = Path(scratch) / "ready.onnx"
-        quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)  # BatchNorm goes into the convolutions
+    """Write a copy of `source` with int8 weights (per channel) and uint8 activations.
+
+    Activation ranges come from calibration images `pixels`, uint8 `[h, w, 3]` each.
+    """
+    with tempfile.TemporaryDirectory() as scratch, _silence(), _calibrate_in_batches():
+        fused = Path(scratch) / "fused.onnx"
+        quant_pre_process(str(source), str(fused), skip_symbolic_shape=True)  # merges BatchNorm into convolutions
         quantize_static(
-            str(ready),
+            str(fused),
             str(target),
-            Calibration(pixels),
+            ImageReader(pixels),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=QUANTISED,
+            op_types_to_quantize=QUANTIZED_OPERATORS,
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.Percentile,
             extra_options={"CalibPercentile": PERCENTILE},
-            nodes_to_exclude=[*_preparation_nodes(ready), *_first_convolutions(ready)],
+            nodes_to_exclude=[*_surrounding_nodes(fused), *_first_convolutions(fused)],
         )
     _copy_metadata(source, target)
 
 
 @contextmanager
-def _calibrate_in_parts() -> Iterator[None]:
-    """Let the calibrator look at a few images at a time: it keeps what every layer gave for all it was shown, 6 GB for 256 of 128 px.
+def _calibrate_in_batches() -> Iterator[None]:
+    """Feed the calibrator of ONNX Runtime a few images at a time.
 
-    It adds each part to its histograms; there is no option for it (`CalibMaxIntermediateOutputs` is heard by another calibrator only).
+    It holds the output of every layer for all images of a call, which takes gigabytes; see docs/benchmarks.md, "Quantization". The
+    histograms of several calls add up. The option `CalibMaxIntermediateOutputs` has no effect on this calibrator.
     """
-    whole = HistogramCalibrater.collect_data
+    collect_data = HistogramCalibrater.collect_data
 
-    def collect(self: HistogramCalibrater, reader: Calibration) -> None:
-        while part := list(islice(iter(reader.get_next, None), AT_ONCE)):
-            whole(self, Calibration(each[INPUT][0] for each in part))
+    def collect_in_batches(self: HistogramCalibrater, reader: ImageReader) -> None:
+        while batch := list(islice(iter(reader.get_next, None), CALIBRATION_BATCH)):
+            collect_data(self, ImageReader(inputs[INPUT][0] for inputs in batch))
 
-    HistogramCalibrater.collect_data = collect
+    HistogramCalibrater.collect_data = collect_in_batches
     try:
         yield
     finally:
-        HistogramCalibrater.collect_data = whole
+        HistogramCalibrater.collect_data = collect_data
 
 
 def convert_fp16(source: Path, target: Path) -> None:
-    """Write a network that computes in 16-bit floats; what goes in and comes out stays as it is."""
+    """Write a copy of `source` that computes in float16. Types of input and output are unchanged."""
     with _silence():
-        graph = convert_float_to_float16(onnx.load(source), keep_io_types=True, node_block_list=_preparation_nodes(source))
-    onnx.save(graph, target)
+        exported = convert_float_to_float16(onnx.load(source), keep_io_types=True, node_block_list=_surrounding_nodes(source))
+    onnx.save(exported, target)
     _copy_metadata(source, target)
 
 
-def _preparation_nodes(path: Path) -> list[str]:
-    """Return the names of the nodes before and after the network: pixels and probabilities stay exact."""
-    return [node.name for node in onnx.load(path, load_external_data=False).graph.node if node.name.startswith(OURS)]
+def _surrounding_nodes(path: Path) -> list[str]:
+    """Return the names of the nodes before and after the network, which keep their precision."""
+    return [node.name for node in onnx.load(path, load_external_data=False).graph.node if node.name.startswith(NODE_PREFIX)]
 
 
 def _first_convolutions(path: Path) -> list[str]:
     names = [node.name for node in onnx.load(path, load_external_data=False).graph.node if node.op_type == "Conv"]
-    return names[: round(LEFT_ALONE * len(names))]
+    return names[: round(FLOAT_SHARE * len(names))]
 
 
 def _copy_metadata(source: Path, target: Path) -> None:
-    graph = onnx.load(target)
-    onnx.helper.set_model_props(graph, {entry.key: entry.value for entry in onnx.load(source).metadata_props})
-    onnx.save(graph, target)
+    exported = onnx.load(target)
+    onnx.helper.set_model_props(exported, {entry.key: entry.value for entry in onnx.load(source).metadata_props})
+    onnx.save(exported, target)
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep the quantiser's advice to preprocess, which was followed, off the screen."""
+    """Suppress warnings, logs and prints: the quantizer recommends preprocessing even after it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)

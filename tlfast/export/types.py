@@ -8,10 +8,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Agreement:
-    """How an exported file answers beside the network it was made from, each from image files to probabilities.
+    """Agreement of an exported file with its network, on the same image files.
 
-    `top1` is the share of images whose likeliest class is the same, `largest_difference` that of any probability; `disagreements` names
-    each image with another class, and by how much the network preferred its own.
+    `top1` is the share of images with the same label, `largest_difference` the largest difference of a probability. `disagreements` lists
+    each image with another label and its margin: the difference of the two largest probabilities of the network.
     """
 
     images: int
@@ -22,7 +22,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Export:
-    """A file made of a run's network: how large it is, how good and how fast, beside `model.onnx` in the same process on the same images."""
+    """Size, accuracy and speed of a smaller ONNX file, and of `model.onnx` (`*_before`) in the same process on the same images."""
 
     file: str
     megabytes: float
@@ -30,5 +30,5 @@ class Export:
     images: int
     accuracy: float
     accuracy_before: float
-    images_per_second: float  # of the network alone, from pixels in memory
+    images_per_second: float  # of the network alone, with decoded images in memory
     images_per_second_before: float

@@ -1,4 +1,4 @@
-"""From a trained model to a run folder: weights, a fastai learner, metrics, predictions and history; and back."""
+"""Save a trained model as `model.safetensors` and `learner.pkl` in a run folder, and load it again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ..core.errors import RunError
+from ..core.errors import RunError, first_line
 from ..core.files import convert_write_errors
 from ..core.runs import Run
 from ..core.settings import Settings
@@ -23,9 +23,10 @@ WEIGHTS = "model.safetensors"
 
 
 def save_model(folder: Path, model: nn.Module, classes: Sequence[str], arch: str, preprocessing: Preprocessing, temperature: float = 1.0) -> None:
-    """Write `model.safetensors`, with classes, normalisation and temperature in its header, and `learner.pkl`.
+    """Write `model.safetensors`, with classes, mean, std and temperature in its header, and `learner.pkl`.
 
-    The weights are as they were trained. A fastai learner has no place for a temperature: there the last layer is divided by it.
+    The weights are unchanged in `model.safetensors`. A fastai learner cannot store a temperature, so `learner.pkl` has it in the last layer.
+    Raises OSError.
     """
     header = {
         "format": "pt",
@@ -33,17 +34,17 @@ def save_model(folder: Path, model: nn.Module, classes: Sequence[str], arch: str
         "classes": json.dumps(list(classes)),
         "mean": _join_numbers(preprocessing.mean),
         "std": _join_numbers(preprocessing.std),
+        "temperature": repr(temperature),
     }
-    header["temperature"] = repr(temperature)
     with convert_write_errors(folder / WEIGHTS):
         save_file({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS, header)
         _sort_header(folder / WEIGHTS)
-    (folder / WEIGHTS).chmod(0o644)  # safetensors keeps the file to its owner
+    (folder / WEIGHTS).chmod(0o644)  # safetensors creates it with mode 600
     export_learner(folder / LEARNER, scale_logits(model, temperature), classes, preprocessing)
 
 
 def _sort_header(path: Path) -> None:
-    """Sort what the head of a safetensors file says, which its library writes in another order each time: the same training gives the same bytes."""
+    """Sort the metadata of a safetensors file, so that equal trainings write equal bytes; the library writes it in random order."""
     with path.open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
@@ -55,8 +56,10 @@ def _sort_header(path: Path) -> None:
 
 
 def scale_logits(model: nn.Module, temperature: float) -> nn.Module:
-    """Return a model that shares all layers but the last, which gives its logits divided by a temperature."""
+    """Return a model whose logits are divided by `temperature`. It shares all layers with `model` except the last."""
+    assert isinstance(model, nn.Sequential)
     body, head = model
+    assert isinstance(head, nn.Sequential)
     last = copy.deepcopy(head[-1])
     with torch.no_grad():
         for parameter in last.parameters():
@@ -65,15 +68,15 @@ def scale_logits(model: nn.Module, temperature: float) -> nn.Module:
 
 
 def load_model(run: Run) -> nn.Module:
-    """Rebuild a run's model on the CPU, in eval mode, from `model.safetensors`; no pickle is opened. Raises RunError."""
+    """Rebuild the model of a run from `model.safetensors`, on the CPU and in eval mode. No pickle is opened. Raises RunError."""
     settings = Settings.from_dict(run.manifest["settings"])
     path = run.folder / WEIGHTS
     try:
         state = load_file(path)
         model = build_model(settings.arch, len(run.manifest["classes"]), settings.size)
         model.load_state_dict(state)
-    except Exception as error:  # safetensors' and torch's own, on a missing, cut or foreign file
-        raise RunError(f"{path} cannot be loaded: {str(error).splitlines()[0]}", "Train again, or name another run; tlfast runs lists them") from error
+    except Exception as error:  # safetensors and torch have exceptions of their own for a missing, truncated or unrelated file
+        raise RunError(f"{path} cannot be loaded: {first_line(error)}", "Train again, or give another run; `tlfast runs` lists them") from error
     return model.eval()
 
 
