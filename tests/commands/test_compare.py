@@ -116,13 +116,13 @@ def test_archs_and_settings_files(cli, folder, tmp_path, trainings):
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (["--arms", "half"], "--arms 'half' is neither partial, full, a depth nor a TOML file"),
-    (["--arms", ","], "--arms names nothing"),
+    (["--arms", ","], "--arms is empty"),
     (["--arms", "partial"], "one arm (partial) and nothing to compare it with"),
     (["--arms", "partial,partial"], "two arms are the same"),
     (["--folds", "1"], "--folds 1 leaves nothing to train on"),
     (["--learning-curve", "5,x"], "is not a list of percentages"),
     (["--learning-curve", "0,50"], "is not a list of percentages"),
-    (["--fold", "1"], "--fold names one fold"),
+    (["--fold", "1"], "--fold selects a single fold"),
     (["--arms", "gone.toml,full"], "gone.toml"),
 ])  # fmt: skip
 def test_wrong_usage(cli, folder, arguments, words):
@@ -133,7 +133,7 @@ def test_wrong_usage(cli, folder, arguments, words):
 def test_arms_must_be_judged_on_the_same_images(cli, folder, tmp_path):
     (tmp_path / "other.toml").write_text("valid_pct = 0.4\n")
     outcome = cli("compare", folder, *QUICK, "--arms", "partial,other.toml")
-    assert outcome.code == 2 and "the arms were judged on different images" in outcome.err
+    assert outcome.code == 2 and "the arms were evaluated on different images" in outcome.err
 
 
 def test_comparing_depths(cli, folder):

@@ -108,5 +108,5 @@ def test_the_weights_stay_as_they_were_trained(run):
 def test_an_empty_part_and_a_wrong_one(cli, trained_run, tmp_path):
     copy_run(trained_run.partial, tmp_path)
     outcome = cli("evaluate", "pictures", "--split", "test")
-    assert outcome.code == 1 and "has no test part" in outcome.err and "--split valid" in outcome.err
+    assert outcome.code == 1 and "has no test split" in outcome.err and "--split valid" in outcome.err
     assert cli("evaluate", "pictures", "--split", "all").code == 2

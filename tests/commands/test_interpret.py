@@ -70,7 +70,7 @@ def test_one_pass_gives_what_fastai_gives(run, monkeypatch):
 
 def test_a_part_that_is_not_there(run, cli):
     outcome = cli("interpret", "pictures", "--split", "test")
-    assert outcome.code == 1 and "the data of r has no test part" in outcome.err
+    assert outcome.code == 1 and "the data of r has no test split" in outcome.err
     assert cli("interpret", "pictures", "--split", "all").code == 2
 
 
@@ -81,9 +81,9 @@ def test_moved_and_changed_images(cli, folder, tmp_path):
     gone = cli("interpret", "pictures")
     assert gone.code == 1 and "no such folder or file" in gone.err
     found = cli("interpret", "pictures", "--data", moved)
-    assert found.code == 0 and "are not those" not in found.err
+    assert found.code == 0 and "differ from those" not in found.err
     draw(moved / "red" / "0.png", (0, 0, 0), 3, size=(90, 90))
-    assert "are not those that r was trained on" in cli("interpret", "pictures", "--data", moved).err
+    assert "differ from those that r was trained on" in cli("interpret", "pictures", "--data", moved).err
 
 
 @pytest.mark.parametrize("count", [2, 12, 100])

@@ -1,13 +1,13 @@
-"""What a network says of a data set: labels that are probably wrong, and images that are unlike all others.
+"""`tlfast data check --labels`: label errors and outliers, found by a network.
 
-Labels by confident learning (Northcutt et al. 2021, doi 10.1613/jair.1.12125, by cleanlab) on out-of-fold answers; outliers by the distance to
-the nearest others in a frozen backbone's features (Kuan and Mueller 2022, arXiv 2207.03061).
+Label errors by confident learning (Northcutt et al. 2021, doi 10.1613/jair.1.12125, by cleanlab) on out-of-fold predictions; outliers by the mean
+distance to the nearest neighbours in the features of a frozen backbone (Kuan and Mueller 2022, arXiv 2207.03061).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from cleanlab.filter import find_label_issues
@@ -23,66 +23,91 @@ from ..training import experiments, trainer
 from ..training.features import extract
 
 FOLDS = 5
-SIZE, VIEWS = 192, 2  # at least: pixels, and views of an image to train on and to average over; who is right more often doubts more wisely
+# Lower limits of the settings: a more accurate classifier finds label errors better; see docs/benchmarks.md, "Label errors".
+SIZE, VIEWS = 192, 2
 NEIGHBOURS = 10
-FAR = 1.7  # quartile distances beyond the third quartile, from which on an image is an outlier; cleanlab's limit for features
+OUTLIER_FACTOR = 1.7  # interquartile ranges above the third quartile; cleanlab's threshold for features
+
+
+@dataclass(frozen=True)
+class _OutOfFoldPredictions:
+    """Predictions for n images, each by a classifier that was not trained on the image.
+
+    Attributes:
+        paths: paths of the images.
+        labels: class indices of the labels `[n]`.
+        probabilities: probabilities `[n, c]`.
+        classes: names of the c classes.
+    """
+
+    paths: list[str]
+    labels: np.ndarray
+    probabilities: np.ndarray
+    classes: list[str]
 
 
 def search_labels(task: Task, settings: Settings, rows: Sequence[Row], on_event: OnEvent) -> list[Finding]:
-    """Name doubtful labels and outliers among the images of train and valid. Raises DataError where a class has fewer images than there are folds."""
+    """Return label errors and outliers among the images `rows` of train and valid. Raises DataError if a class has fewer images than there are folds."""
     settings = replace(settings, size=max(SIZE, settings.size), views=max(VIEWS, settings.views))
 
-    def listen(event: Event) -> None:
-        if isinstance(event, Progress):  # the data check reports what a training would note
+    def pass_progress(event: Event) -> None:
+        if isinstance(event, Progress):  # notes of the trainings would repeat findings of the data check
             on_event(event)
 
-    return [*find_suspect_labels(task, settings, rows, listen), *find_outliers(task, settings, rows, listen)]
+    return [*find_label_errors(task, settings, rows, pass_progress), *find_outliers(task, settings, rows, pass_progress)]
 
 
-def find_suspect_labels(task: Task, settings: Settings, rows: Sequence[Row], on_event: OnEvent) -> list[Finding]:
-    """Name the images of train and valid whose label is probably wrong, the likeliest first, each with the label that it looks like.
-
-    The classifier is trained on five folds of a frozen backbone's features, so that each image is judged by one that has not seen it.
-    """
-    by_path = {row.path: row for row in rows}
-    paths, labels, probabilities, classes = _predict_out_of_fold(task, settings, on_event)
-    # Of 20 labels changed by chance among seedlings 18 and 18 (two draws) are in the first 60 so; 14 at 128 px instead of 192, 12 by the answers
-    # for the plain image alone; cleanlab's default filter, which keeps fewer images, found 12 and 10 of the last two.
+def find_label_errors(task: Task, settings: Settings, rows: Sequence[Row], on_event: OnEvent) -> list[Finding]:
+    """Return the images of train and valid whose label is probably wrong, the most probable first, each with the predicted class."""
+    predictions = _predict_out_of_fold(task, settings, on_event)
+    labels, probabilities = predictions.labels, predictions.probabilities
+    # This filter finds more label errors than cleanlab's default; see docs/benchmarks.md, "Label errors".
     ranked = find_label_issues(labels, probabilities, filter_by="predicted_neq_given", return_indices_ranked_by="self_confidence", n_jobs=1)
-    return [
-        make_finding("label issue", by_path[paths[i]], value=float(probabilities[i, labels[i]]), reason=f"looks like {classes[probabilities[i].argmax()]}")
-        for i in ranked
-        if paths[i] in by_path
-    ]
+    by_path = {row.path: row for row in rows}
+    findings = []
+    for i in ranked:
+        if row := by_path.get(predictions.paths[i]):
+            looks_like = predictions.classes[probabilities[i].argmax()]
+            findings.append(make_finding("label issue", row, value=float(probabilities[i, labels[i]]), reason=f"looks like {looks_like}"))
+    return findings
+
+
+def _predict_out_of_fold(task: Task, settings: Settings, on_event: OnEvent) -> _OutOfFoldPredictions:
+    """Train a classifier for each fold and merge the predictions."""
+    tables = []
+    for fold in range(FOLDS):
+        on_event(Progress("checking labels", fold, FOLDS))
+        tables.append(parquet.read_table(experiments.run_trial(task, experiments.place_on_fold(settings, FOLDS, fold), on_event).averaged))
+    on_event(Progress("checking labels", FOLDS, FOLDS))
+    classes = [name[2:-1] for name in tables[0].column_names if name.startswith("p(")]
+    index = {label: i for i, label in enumerate(classes)}
+    paths = [path for table in tables for path in table["path"].to_pylist()]
+    labels = np.array([index[label] for table in tables for label in table["label"].to_pylist()])
+    columns = [np.concatenate([table[f"p({label})"].to_numpy() for table in tables]) for label in classes]
+    return _OutOfFoldPredictions(paths, labels, np.stack(columns, axis=1).astype(np.float64), classes)
 
 
 def find_outliers(task: Task, settings: Settings, rows: Sequence[Row], on_event: OnEvent) -> list[Finding]:
-    """Name the images whose ten nearest others are far, the farthest first, by their plain view's features; those of the folds are found again."""
-    with trainer.prepare(task, experiments.place_on_fold(settings, FOLDS, 0), on_event) as session:
-        features = extract(session.learn.model[0], session, settings)
-        paths = [row.path for part in ("train", "valid") for row in session.table.part(part)]
-    vectors = np.concatenate([split.arrays[0][split.indices[0]] for split in (features.train, features.valid)]).astype(np.float32)
+    """Return the images of train and valid that are far from their nearest neighbours, the farthest first.
+
+    The value of a finding is the mean distance to the ten nearest neighbours, divided by the median over all images.
+    """
+    paths, vectors = _extract_vectors(task, settings, on_event)
     if len(vectors) <= NEIGHBOURS:
         return []
     on_event(Progress("comparing images", 0, 1))
     distance = NearestNeighbors(n_neighbors=NEIGHBOURS, metric="cosine").fit(vectors).kneighbors()[0].mean(axis=1)
     on_event(Progress("comparing images", 1, 1))
     low, high = np.quantile(distance, [0.25, 0.75])
-    by_path, usual = {row.path: row for row in rows}, max(float(np.median(distance)), 1e-12)
-    far = [i for i in np.argsort(-distance, kind="stable") if distance[i] > high + FAR * (high - low) and paths[i] in by_path]
-    return [make_finding("outlier", by_path[paths[i]], value=float(distance[i]) / usual) for i in far]
+    threshold, median = high + OUTLIER_FACTOR * (high - low), max(float(np.median(distance)), 1e-12)
+    by_path = {row.path: row for row in rows}
+    far = [i for i in np.argsort(-distance, kind="stable") if distance[i] > threshold and paths[i] in by_path]
+    return [make_finding("outlier", by_path[paths[i]], value=float(distance[i]) / median) for i in far]
 
 
-def _predict_out_of_fold(task: Task, settings: Settings, on_event: OnEvent) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:
-    """Return paths, class indices `[n]`, probabilities `[n, c]`, and the classes in the order of the latter."""
-    tables = []
-    for fold in range(FOLDS):
-        on_event(Progress("judging labels", fold, FOLDS))
-        tables.append(parquet.read_table(experiments.run_trial(task, experiments.place_on_fold(settings, FOLDS, fold), on_event).averaged))
-    on_event(Progress("judging labels", FOLDS, FOLDS))
-    classes = [name[2:-1] for name in tables[0].column_names if name.startswith("p(")]
-    index = {label: i for i, label in enumerate(classes)}
-    paths = [path for table in tables for path in table["path"].to_pylist()]
-    labels = np.array([index[label] for table in tables for label in table["label"].to_pylist()])
-    columns = [np.concatenate([table[f"p({label})"].to_numpy() for table in tables]) for label in classes]
-    return paths, labels, np.stack(columns, axis=1).astype(np.float64), classes
+def _extract_vectors(task: Task, settings: Settings, on_event: OnEvent) -> tuple[list[str], np.ndarray]:
+    """Return the paths of train and valid, and their features `[n, d]` in the plain view, which the search for label errors has cached."""
+    with trainer.prepare(task, experiments.place_on_fold(settings, FOLDS, 0), on_event) as session:
+        features = extract(session.learn.model[0], session, settings)
+        paths = [row.path for split in ("train", "valid") for row in session.table.part(split)]
+    return paths, np.concatenate([split.arrays[0][split.indices[0]] for split in (features.train, features.valid)]).astype(np.float32)

@@ -1,4 +1,8 @@
-"""`tlfast compare`: strategies, backbones or any settings, trained and judged on the same images; what can be said of their differences."""
+"""`tlfast compare`: strategies, backbones or settings, trained and evaluated on the same images.
+
+The steps, one section each: arms from the command line, the comparison, trainings, costs, files. The statistics are in `evaluation.comparison`, the
+cached trainings in `training.experiments`.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,19 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pyarrow import parquet
 
 from ..core import files, runs
 from ..core.config_files import read_config
 from ..core.errors import DataError, ImageError, Interrupted, UsageError
 from ..core.events import Event, Note, OnEvent, Progress, ignore_event
-from ..core.settings import DEPTH_ENDS, Settings
+from ..core.settings import DEPTH_ENDS, ModelSettings, Settings
 from ..data import ImageTable, images, load_table
 from ..data.sources import locate
 from ..data.task import Task
@@ -50,41 +56,52 @@ from ..training import experiments
 from ..training.types import EpochEnd
 
 FOLDER = "comparisons"
-KINDS = (*DEPTH_ENDS, *DEPTH_ENDS.values(), "auto")  # of arms, beside numbers of stages and TOML files
-BETWEEN = 4  # depths between partial and full, that --depths compares
+ARMS_FILE, DIFFERENCES_FILE, CURVE_FILE = "arms.csv", "differences.csv", "learning_curve.csv"
+KINDS = (*DEPTH_ENDS, *DEPTH_ENDS.values(), "auto")  # values of --arms, besides numbers of stages and TOML files
+MAX_DEPTHS = 4  # between partial and full, with --depths
 LATENCY_ROUNDS = 30
+
+# Arms
 
 
 def build_arms(task: Task, kinds: Sequence[str], archs: Sequence[str], flags: Mapping[str, Any], config: Mapping[str, Any]) -> list[Arm]:
-    """Return an arm for each kind (partial, full, a depth, or a TOML file of settings) with each backbone. Raises UsageError."""
+    """Return one arm for each combination of a kind (partial, full, a depth, or a TOML file of settings) and a backbone.
+
+    `flags` are the settings of the command line, `config` those of its file. Without `archs`, the backbone follows from the settings. Raises UsageError.
+    """
     if "depth" in flags or "minutes" in flags:
-        raise UsageError("--depth and --minutes name one training", "Name the depths to compare, such as: --arms partial,2,4,full; or use --depths")
-    found = []
+        raise UsageError("--depth and --minutes apply to one training", "Name the depths to compare, such as: --arms partial,2,4,full; or use --depths")
+    arms = []
     for kind in kinds:
-        if kind not in KINDS and not kind.isdigit() and not kind.endswith(".toml"):
+        is_file = kind.endswith(".toml")
+        if kind not in KINDS and not kind.isdigit() and not is_file:
             raise UsageError(f"--arms '{kind}' is neither partial, full, a depth nor a TOML file", "Such as: --arms partial,3,full or --arms partial,mine.toml")
-        values = {**config, **read_config(kind)} if kind.endswith(".toml") else config
-        strategy, depth = (kind, {}) if kind in DEPTH_ENDS.values() else (None, {} if kind.endswith(".toml") else {"depth": kind})
+        values = {**config, **read_config(kind)} if is_file else config
+        strategy = kind if kind in DEPTH_ENDS.values() else None
+        depth = {} if is_file or strategy else {"depth": kind}
         for arch in archs or [""]:
             settings = resolve_settings(task, strategy, {**flags, **depth, **({"arch": arch} if arch else {})}, values)
-            name = Path(kind).stem if kind.endswith(".toml") else settings.tuning
-            found.append(Arm(f"{name} {arch}" if len(archs) > 1 else name, settings))
-    return found
+            name = Path(kind).stem if is_file else settings.tuning
+            arms.append(Arm(f"{name} {arch}" if len(archs) > 1 else name, settings))
+    return arms
 
 
 def list_depths(task: Task, flags: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
-    """Return kinds of arms from partial to full, and up to four depths evenly between. Raises UsageError where the backbone does not say its stages."""
+    """Return kinds of arms for `build_arms`: partial, up to four evenly spaced depths, and full. Raises UsageError if the stages are unknown."""
     settings = resolve_settings(task, None, flags, config)
     build.check_arch(settings.arch)
     count = len(list_stages(build.build_body(Weights("none", settings.arch), settings.size), settings.arch))
-    between = {round(depth) for depth in np.linspace(1, count, min(count, BETWEEN))}
-    return ["partial", *map(str, sorted(between)), "full"]
+    depths = {round(depth) for depth in np.linspace(1, count, min(count, MAX_DEPTHS))}
+    return ["partial", *map(str, sorted(depths)), "full"]
+
+
+# The comparison
 
 
 def compare_arms(task: Task, arms: Sequence[Arm], design: Design | None = None, on_event: OnEvent = ignore_event) -> CompareResult:
-    """Train every arm on every fold, seed and share that was not trained before; compare them; write tables and pictures.
+    """Train every arm with every fold, seed and share of the design, compare the arms, and write tables, plots and a page.
 
-    What was trained stays in the cache, so that a comparison that was broken off goes on where it was. Raises TlfastError.
+    Trainings are cached, so that an interrupted comparison continues after the last finished one. Raises TlfastError.
     """
     design = design or Design()
     _check_design(arms, design)
@@ -93,46 +110,47 @@ def compare_arms(task: Task, arms: Sequence[Arm], design: Design | None = None, 
     runs.check_writable(first.out, first.task, "")
     table = load_table(task, experiments.place_on_fold(first, design.folds, 0), locate(task, first.data))
     try:
-        answers = _collect_answers(task, arms, design, table.classes, listen)
+        predictions = _train_arms(task, arms, design, table.classes, listen)
     except KeyboardInterrupt:
-        raise Interrupted("interrupted; the trainings that were done are kept", "The same command goes on after them") from None
-    whole = [answers[arm.name, 1.0] for arm in arms]
-    if any(own.paths != whole[0].paths for own in answers.values()):
-        raise UsageError("the arms were judged on different images", "Give all arms the same --data, --limit, --valid-pct and --seed")
-    latencies = _measure_costs(arms, table, listen)
-    f1 = [measure_macro_f1(own, len(table.classes)) for own in whole]
-    scores = [score_arm(arm, own, each, latencies[arm.name]) for arm, own, each in zip(arms, whole, f1, strict=True)]
-    differences = compare_pairs(arms, whole, f1)
-    curve = build_curve(arms, design, answers) if len(design.shares) > 1 else []
+        raise Interrupted("interrupted; the finished trainings are cached", "Repeat the command to continue after them") from None
+    on_all_images = [predictions[arm.name, 1.0] for arm in arms]
+    if any(of_arm.paths != on_all_images[0].paths for of_arm in predictions.values()):
+        raise UsageError("the arms were evaluated on different images", "Give all arms the same --data, --limit, --valid-pct and --seed")
+    costs = _measure_costs(arms, table, listen)
+    f1 = [measure_macro_f1(of_arm, len(table.classes)) for of_arm in on_all_images]
+    scores = [score_arm(arm, of_arm, arm_f1, costs[arm.name]) for arm, of_arm, arm_f1 in zip(arms, on_all_images, f1, strict=True)]
+    differences = compare_pairs(arms, on_all_images, f1)
+    curve = build_curve(arms, design, predictions) if len(design.shares) > 1 else []
     result = CompareResult(
         task=first.task,
         source=table.source,
-        judged_on=describe_design(design, whole[0]),
+        judged_on=describe_design(design, on_all_images[0]),
         arms=scores,
         differences=differences,
         verdict=write_verdict(scores, differences),
         curve=curve,
         crossings=find_crossings(curve),
-        reused=sum(outcome.reused for own in answers.values() for outcome in own.outcomes),
+        reused=sum(outcome.reused for of_arm in predictions.values() for outcome in of_arm.outcomes),
         seconds=time.perf_counter() - started,
     )
     return _write_comparison(result, first.out)
 
 
 def _check_design(arms: Sequence[Arm], design: Design) -> None:
+    """Raise UsageError if there is nothing to compare or two arms have the same name."""
     names = [arm.name for arm in arms]
     if not arms:
-        raise UsageError("--arms names nothing", "Such as: --arms partial,full")
+        raise UsageError("--arms is empty", "Such as: --arms partial,full")
     if len(set(names)) < len(names):
         raise UsageError(f"two arms are the same: {', '.join(names)}", "Name each strategy, backbone and file once")
     if len(arms) < 2 and design.folds < 2 and design.seeds < 2 and len(design.shares) < 2:
         raise UsageError(f"one arm ({names[0]}) and nothing to compare it with", "Give several --arms or --archs, or --folds, --seeds or --learning-curve")
     if any(arm.settings.fold is not None for arm in arms):
-        raise UsageError("--fold names one fold", "Use --folds K to compare on all of them")
+        raise UsageError("--fold selects a single fold", "Use --folds K to compare on all of them")
 
 
 def _filter_events(on_event: OnEvent) -> OnEvent:
-    """Pass on progress, and each remark once: the epochs of many trainings are no table."""
+    """Return a listener that passes on progress and each different note once, but no epochs, which would mix many trainings."""
     notes: set[Event] = set()
 
     def listen(event: Event) -> None:
@@ -145,102 +163,109 @@ def _filter_events(on_event: OnEvent) -> OnEvent:
     return listen
 
 
-# Training
+# Trainings
 
 
-def _collect_answers(task: Task, arms: Sequence[Arm], design: Design, classes: Sequence[str], on_event: OnEvent) -> dict[tuple[str, float], ArmPredictions]:
-    """Train all that is not trained yet; return each arm's answers by its name and share of the training part."""
-    total = len(arms) * len(design.shares) * design.seeds * max(1, design.folds)
-    done, found = 0, {}
-    for arm in arms:
-        for share in design.shares:
-            outcomes = []
-            for seed in range(design.seeds):
-                for fold in range(max(1, design.folds)):
-                    placed = experiments.place_on_fold(arm.settings, design.folds, fold)
-                    on_event(Progress("comparing", done, total))
-                    outcomes.append(_run_outcome(task, replace(placed, seed=arm.settings.seed + seed, train_pct=share), classes, on_event))
-                    done += 1
-            found[arm.name, share] = merge_folds(outcomes, design)
+def _train_arms(task: Task, arms: Sequence[Arm], design: Design, classes: Sequence[str], on_event: OnEvent) -> dict[tuple[str, float], ArmPredictions]:
+    """Run all trainings of the design that are not cached. Returns (name of an arm, share of the training split) -> its predictions."""
+    folds = range(max(1, design.folds))
+    done, total = 0, len(arms) * len(design.shares) * design.seeds * len(folds)
+    predictions = {}
+    for arm, share in product(arms, design.shares):
+        outcomes = []
+        for seed, fold in product(range(design.seeds), folds):
+            on_event(Progress("comparing", done, total))
+            settings = experiments.place_on_fold(arm.settings, design.folds, fold)
+            outcomes.append(_run_outcome(task, replace(settings, seed=arm.settings.seed + seed, train_pct=share), classes, on_event))
+            done += 1
+        predictions[arm.name, share] = merge_folds(outcomes, design)
     on_event(Progress("comparing", total, total))
-    return found
+    return predictions
 
 
 def _run_outcome(task: Task, settings: Settings, classes: Sequence[str], on_event: OnEvent) -> Outcome:
-    """Return what a training with these settings answers, from an earlier time where there was one with the same settings and images."""
+    """Return labels and predictions for the valid split by a training with these settings, which may be cached."""
     trial = experiments.run_trial(task, settings, on_event)
-    kept = _read_predictions(trial.predictions)
-    index = {label: i for i, label in enumerate(classes)}
-    labels, predicted = ({path: index[row[column]] for path, row in kept.items()} for column in ("label", "prediction"))
+    table = parquet.read_table(trial.predictions, columns=["path", "label", "prediction"])
+    index, paths = {label: i for i, label in enumerate(classes)}, table["path"].to_pylist()
+    labels, predicted = (dict(zip(paths, (index[name] for name in table[column].to_pylist()), strict=True)) for column in ("label", "prediction"))
     return Outcome(labels, predicted, trial.seconds, trial.trained_on, trial.reused)
-
-
-def _read_predictions(path: Path) -> dict[str, dict[str, str]]:
-    from pyarrow import parquet
-
-    return {row["path"]: row for row in parquet.read_table(path, columns=["path", "label", "prediction"]).to_pylist()}
-
-
-# Judging
 
 
 # Costs
 
 
+@dataclass(frozen=True)
+class _Architecture:
+    """The settings that determine the cost of inference."""
+
+    arch: str
+    size: int
+    full_size: int
+    resize: str
+
+    @classmethod
+    def of(cls, settings: ModelSettings) -> _Architecture:
+        return cls(settings.arch, settings.size, settings.full_size, settings.resize)
+
+
 def _measure_costs(arms: Sequence[Arm], table: ImageTable, on_event: OnEvent) -> dict[str, Cost]:
-    """Return what each arm's `model.onnx` costs, timed in turns on one image; what it has learned makes no difference, so it need not be trained."""
+    """Return name of an arm -> its cost of inference, from an untrained network: the weights have no influence on it.
+
+    Latency is the median over rounds, in which the networks take turns with one image.
+    """
     sample = _read_sample(table.rows)[None]
+    architectures = {arm.name: _Architecture.of(arm.settings) for arm in arms}
+    exported: dict[_Architecture, tuple[Cost, Network]] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        opened: dict[tuple, tuple[int, float, Network]] = {}
-        shape = {arm.name: (arm.settings.arch, arm.settings.size, arm.settings.full_size, arm.settings.resize) for arm in arms}
         for number, arm in enumerate(arms):
             on_event(Progress("timing predictions", number, len(arms)))
-            if shape[arm.name] not in opened:
-                opened[shape[arm.name]] = _export_untrained(Path(scratch) / f"{number}.onnx", arm.settings, table.classes)
-        seconds: dict[tuple, list[float]] = {key: [] for key in opened}
+            if architectures[arm.name] not in exported:
+                exported[architectures[arm.name]] = _export_untrained(Path(scratch) / f"{number}.onnx", arm.settings, table.classes)
+        seconds: dict[_Architecture, list[float]] = {architecture: [] for architecture in exported}
         for _ in range(LATENCY_ROUNDS):
-            for key, (_, _, network) in opened.items():
+            for architecture, (_, network) in exported.items():
                 started = time.perf_counter()
                 network.probabilities(sample)
-                seconds[key].append(time.perf_counter() - started)
-        costs = {key: Cost(*opened[key][:2], 1000 * statistics.median(own)) for key, own in seconds.items()}
+                seconds[architecture].append(time.perf_counter() - started)
     on_event(Progress("timing predictions", len(arms), len(arms)))
-    return {name: costs[key] for name, key in shape.items()}
+    latencies = {architecture: 1000 * statistics.median(of_network) for architecture, of_network in seconds.items()}
+    return {name: replace(exported[key][0], milliseconds=latencies[key]) for name, key in architectures.items()}
 
 
-def _export_untrained(path: Path, settings: Settings, classes: Sequence[str]) -> tuple[int, float, Network]:
-    """Return a model's number of parameters, its size in megabytes as ONNX, and the file opened."""
+def _export_untrained(path: Path, settings: Settings, classes: Sequence[str]) -> tuple[Cost, Network]:
+    """Export an untrained network as ONNX. Returns its cost, with a latency of 0, and the file opened for inference."""
     model = build.build_model(settings.arch, len(classes), settings.size)
     onnx.export_onnx(path, model, Preprocessing.from_settings(settings, weights.IMAGENET_STATS), metadata.describe_model(settings, classes, "", "", ""))
-    return sum(p.numel() for p in model.parameters()), path.stat().st_size / 1e6, open_network(path)
+    return Cost(sum(p.numel() for p in model.parameters()), path.stat().st_size / 1e6, 0.0), open_network(path)
 
 
 def _read_sample(rows: Sequence[Row]) -> np.ndarray:
-    """Return the pixels of the first image that can be read; trainings have read most of them."""
+    """Return the pixels `[h, w, 3]` of the first readable image."""
     for row in rows:
         with suppress(ImageError):
             return np.asarray(images.open_image(row.path))
-    raise DataError("no image can be read", "tlfast data check names the reasons")
+    raise DataError("no image can be read", "The reasons are listed by: tlfast data check")
 
 
 # Files
 
 
 def _write_comparison(result: CompareResult, out: str) -> CompareResult:
-    """Write the comparison's folder, whole or not at all; return the result with its place."""
+    """Write the folder of the comparison, complete or not at all. Returns the result with its folder and files."""
     with runs.create_run(out, f"{result.task}/{FOLDER}", time.strftime("%Y%m%d-%H%M%S"), latest=False) as (folder, published):
-        names = [runs.COMPARISON, "arms.csv", "pareto.png", "seconds.png"]
-        files.write_json(folder / names[0], result.to_dict())
-        files.write_csv(folder / names[1], [replace(score, settings={}) for score in result.arms])
+        names = [runs.COMPARISON, ARMS_FILE, "pareto.png", "seconds.png"]
+        files.write_json(folder / runs.COMPARISON, result.to_dict())
+        files.write_csv(folder / ARMS_FILE, [replace(score, settings={}) for score in result.arms])
+        plots.plot_pareto(result, folder / "pareto.png", "milliseconds")
+        plots.plot_pareto(result, folder / "seconds.png", "seconds")
         if result.differences:
-            names.append("differences.csv")
-            files.write_csv(folder / names[-1], result.differences)
-        plots.plot_pareto(result, folder / names[2], "milliseconds")
-        plots.plot_pareto(result, folder / names[3], "seconds")
+            names.append(DIFFERENCES_FILE)
+            files.write_csv(folder / DIFFERENCES_FILE, result.differences)
         if result.curve:
-            names += ["learning_curve.csv", "learning_curve.png"]
-            files.write_csv(folder / names[-2], result.curve)
-            plots.plot_learning_curve(result, folder / names[-1])
-        (folder / REPORT_FILE).write_text(render_comparison_page(result.to_dict()), encoding="utf-8")
+            names += [CURVE_FILE, "learning_curve.png"]
+            files.write_csv(folder / CURVE_FILE, result.curve)
+            plots.plot_learning_curve(result, folder / "learning_curve.png")
         names.append(REPORT_FILE)
+        (folder / REPORT_FILE).write_text(render_comparison_page(result.to_dict()), encoding="utf-8")
     return replace(result, folder=str(published[0]), files=[str(published[0] / name) for name in names])

@@ -76,7 +76,7 @@ def test_a_report_after_the_images_are_gone(reported, tmp_path):
     moved = shutil.move(run.folder.parents[2] / "images", tmp_path / "away")
     try:
         page = Path(report.report_run(run, on_event=lambda event: said.append(getattr(event, "note", ""))).files[0])
-        assert any("no pictures of where the network looked" in note for note in said)
+        assert any("no activation maps" in note for note in said)
         assert ">not available<" in page.read_text() and "data:image" not in page.read_text() and "have not been checked for copies" in page.read_text()
     finally:
         shutil.move(moved, run.folder.parents[2] / "images")
