@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -15,7 +16,6 @@ from fastai.learner import Learner, load_learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.augment import PadMode, RandomCrop, Resize, ResizeMethod
 from fastai.vision.data import ImageBlock
-from fastcore.transform import Transform
 from PIL import Image
 from torch import nn
 
@@ -50,7 +50,7 @@ def export_learner(path: Path, model: nn.Module, classes: Sequence[str], preproc
             learn.export(path.absolute())
 
 
-def build_resize(preprocessing: Preprocessing) -> list[Transform]:
+def build_resize(preprocessing: Preprocessing) -> list[Any]:
     """Return fastai's transforms equal to `images.prepare`. Outside training RandomCrop is a centre crop."""
     resize = Resize(preprocessing.full_size, method=METHODS[preprocessing.resize], pad_mode=PadMode.Zeros)
     return [resize] if preprocessing.full_size == preprocessing.size else [resize, RandomCrop(preprocessing.size)]
