@@ -3,3 +3,5 @@
 May import every package except `cli`. Read `train`, then `loaded_run`, which the commands for finished runs share.
 This file imports nothing, so that importing one command does not load the libraries of the others, such as torch for `predict`.
 """
+
+__all__: list[str] = []

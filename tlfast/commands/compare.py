@@ -206,6 +206,7 @@ class _Architecture:
 
     @classmethod
     def of(cls, settings: ModelSettings) -> _Architecture:
+        """Return the architecture of the settings."""
         return cls(settings.arch, settings.size, settings.full_size, settings.resize)
 
 

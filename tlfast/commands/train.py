@@ -107,7 +107,7 @@ def train_run(
     """Train, evaluate and export. The run folder is complete or absent.
 
     `resume` is the id of an interrupted training with these settings. `like` is the manifest of a run to repeat: a note tells if images or
-    weights differ from its own. Raises TlfastError; Interrupted, which is one, after Ctrl-C.
+    weights differ from its own. Raises TlfastError, for Ctrl-C its subclass Interrupted.
     """
     runs.check_writable(settings.out, settings.task, "" if resume else settings.name)
     if not resume:
