@@ -99,5 +99,5 @@ def test_a_depth_that_the_backbone_has_not(cli, folder, monkeypatch):
 
 def test_batchnorm_adapts_with_partial_only(cli, folder):
     outcome = cli("train", folder, *TINY, "--depth", 2, "--train-bn")
-    assert outcome.code == 2 and "--train-bn trains on images, of which --depth keeps what the lower stages made" in outcome.err
+    assert outcome.code == 2 and "--train-bn trains on images, but --depth trains on cached activations of the lower stages" in outcome.err
     assert not runs.list_folders("exports")
