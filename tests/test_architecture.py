@@ -120,9 +120,9 @@ def test_test_files_mirror_the_modules():
     strangers = []
     for path in (ROOT / "tests").rglob("test_*.py"):
         package = path.parent.relative_to(ROOT / "tests")
-        if (PACKAGE / package / "__init__.py").is_file() and package != Path():
-            if not list((PACKAGE / package).glob(f"{path.stem.removeprefix('test_')}.*")):  # .py, or page.html
-                strangers.append(relative(path))
+        modules = list((PACKAGE / package).glob(f"{path.stem.removeprefix('test_')}.*"))  # .py, or page.html
+        if package != Path() and (PACKAGE / package / "__init__.py").is_file() and not modules:
+            strangers.append(relative(path))
     assert strangers == []
 
 

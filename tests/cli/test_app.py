@@ -68,7 +68,7 @@ WRONG = {
     "unknown path": (["train", "no/such"], 2, "no/such: no such folder or file"),
     "unknown arch": (["train", "digits", "--arch", "mobilenet_v2"], 2, "--arch 'mobilenet_v2' is not a timm model\n  Did you mean"),
     "empty folder": (["train", empty], 1, "no images in"),
-    "one class": (["train", one_class], 1, "holds one class only, 'a'"),
+    "one class": (["train", one_class], 1, "has only one class, 'a'"),
     "class with one image": (["train", single_image], 1, "class 'b' has 1 image"),
     "text named .jpg": (["train", text_named_jpg, *TINY], 1, "2 of 4 images cannot be read, the first:"),
     "missing CSV column": (

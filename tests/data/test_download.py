@@ -44,7 +44,7 @@ def test_later_run_goes_on_with_what_an_earlier_one_left(tmp_path, web):
     host = web.url.removeprefix("http://")
     found = message(lambda: download(f"{web.url}/a.bin", tmp_path / "a.bin"))
     kept = (tmp_path / "a.bin.part").stat().st_size
-    assert found == f"{host}: the connection broke 4 times; {kept:,} bytes are kept to go on from"
+    assert found == f"{host}: the connection broke 4 times; {kept:,} bytes are saved for the next attempt"
     web.seen.clear()
     download(f"{web.url}/a.bin", tmp_path / "a.bin")
     assert web.seen == [("/a.bin", f"bytes={kept}-")]
@@ -140,14 +140,14 @@ def test_web_page_instead_of_the_archive(tmp_path, web, kept):
 def test_something_else_than_a_zip(tmp_path, web):
     web.files["/a.zip"] = b'{"error": "quota"}'
     found = message(lambda: download(f"{web.url}/a.zip", tmp_path / "a.zip"))
-    assert found == f"{web.url.removeprefix('http://')} sent something else than a zip as a.zip"
+    assert found == f"{web.url.removeprefix('http://')} sent a file that is not a zip as a.zip"
     assert tree(tmp_path) == []
 
 
 def test_size_that_cannot_be_right(tmp_path, web):
     web.files["/a.bin"] = BODY
     found = message(lambda: download(f"{web.url}/a.bin", tmp_path / "a.bin", 400_000))
-    assert found == "a.bin has 307,200 bytes where about 400,000 were expected"
+    assert found == "a.bin has 307,200 bytes, but about 400,000 were expected"
     assert tree(tmp_path) == []
     download(f"{web.url}/a.bin", tmp_path / "a.bin", 310_000)
 

@@ -100,8 +100,8 @@ def test_labels_as_words_and_images_as_bytes(tmp_path, hub):
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
-        ({"README.md": b""}, "some/faces has no parquet conversion"),
-        ({"default/partial-train/0000.parquet": b""}, "'partial-train' of some/faces is not a part: train, valid or test"),
+        ({"README.md": b""}, "some/faces has no Parquet conversion"),
+        ({"default/partial-train/0000.parquet": b""}, "'partial-train' of some/faces is not a split: train, valid or test"),
         (
             {"default/train/0000.parquet": parquet_bytes([row(image_bytes(), 0)], ["contempt"])},
             "label 'contempt' is not one of: angry, disgust, fear, happy, sad, surprise, neutral",
@@ -112,7 +112,7 @@ def test_labels_as_words_and_images_as_bytes(tmp_path, hub):
         ),
         (
             {"default/train/0000.parquet": parquet_bytes([row(image_bytes(), 3)], None)},
-            "0000.parquet has no column of images with a column of named classes; it has: image, label",
+            "0000.parquet has no image column with a label column; it has: image, label",
         ),
         ({"default/train/0000.parquet": b"PAR1 no parquet"}, "0000.parquet cannot be read ("),
     ],

@@ -42,7 +42,7 @@ def test_given_data_that_is_not_there(name):
     with pytest.raises(DataError) as caught:
         locate(FER, name)
     assert caught.value.message == f"{name}: no such folder or file"
-    assert caught.value.hint == "--data takes a folder of class folders, a zip of one, or a CSV file"
+    assert caught.value.hint == "Give --data a folder of class folders, a zip of one, or a CSV file"
 
 
 def test_the_task_s_own_folder(tmp_path):
@@ -59,14 +59,14 @@ def test_no_images_yet(tmp_path, monkeypatch, made):
         locate(FER, "")
     assert caught.value.message == "no images of task 'fer' in data/fer"
     assert caught.value.hint == (
-        "download them: tlfast data get fer; or import what you have: tlfast data import fer SRC; or use a folder, zip or CSV file where it lies: --data PATH"
+        "download them: tlfast data get fer; or import existing files: tlfast data import fer SRC; or use a folder, zip or CSV file in place: --data PATH"
     )
 
 
 def test_no_images_of_a_task_that_can_only_be_given_some(tmp_path):
     with pytest.raises(DataError) as caught:
         locate(Task("pets", "pets"), "", str(tmp_path))
-    assert caught.value.hint == "use a folder, zip or CSV file where it lies: --data PATH"
+    assert caught.value.hint == "use a folder, zip or CSV file in place: --data PATH"
 
 
 def test_digits_are_drawn_once(tmp_path):
@@ -102,7 +102,7 @@ def test_the_winner_of_a_race_is_used(tmp_path):
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "data").write_text("a file")
     found = message(lambda: locate(DIGITS, "", str(tmp_path / "data")))
-    assert found == f"{tmp_path}/data/digits cannot be filled: File exists ({tmp_path}/data)"
+    assert found == f"{tmp_path}/data/digits cannot be written: File exists ({tmp_path}/data)"
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_nothing_is_written_over(tmp_path, faces):
         with pytest.raises(DataError) as caught:
             call()
         assert caught.value.message == f"{tmp_path}/data/fer exists already"
-        assert caught.value.hint == "It is used as it is; to have it anew, rename or remove it first"
+        assert caught.value.hint == "Existing data is not changed; rename or remove the folder first"
     assert tree(tmp_path / "data") == ["fer/mine.txt"]
 
 
@@ -138,8 +138,8 @@ def test_import_of_what_is_not_there(tmp_path):
 def test_import_for_a_task_that_takes_none(tmp_path, faces):
     with pytest.raises(UsageError) as caught:
         import_data(DIGITS, str(faces), str(tmp_path))
-    assert caught.value.message == "task 'digits' takes no import"
-    assert caught.value.hint == "Train on images of your own where they lie: --data PATH"
+    assert caught.value.message == "task 'digits' has no import"
+    assert caught.value.hint == "Train on your images in place: --data PATH"
 
 
 def test_import_of_another_kind_of_file(tmp_path):
@@ -161,7 +161,7 @@ def test_a_full_disk(tmp_path, faces):
         raise OSError(28, "No space left on device", str(target / "2.png"))
 
     found = message(lambda: import_data(replace(FER, arrange=arrange), str(faces), str(tmp_path / "data")))
-    assert re.fullmatch(rf"{tmp_path}/data/fer cannot be filled: No space left on device \({tmp_path}/data/\.fer\.\w+\.partial/2\.png\)", found)
+    assert re.fullmatch(rf"{tmp_path}/data/fer cannot be written: No space left on device \({tmp_path}/data/\.fer\.\w+\.partial/2\.png\)", found)
     assert os.listdir(tmp_path / "data") == []
 
 
@@ -296,7 +296,7 @@ def test_get_files(tmp_path, web):
         "images/20170914-100337-3.jpg", "images/20170915-100337-3.jpg", "labels/labels.csv", "labels/train_subset0.csv", "labels/val_subset0.csv",
     ]  # fmt: skip
     assert sorted(os.listdir(tmp_path)) == [".downloads", "weeds"]
-    assert events[-1].note == f"what was downloaded is kept in {tmp_path}/.downloads/weeds; it may be deleted"
+    assert events[-1].note == f"the downloaded files are in {tmp_path}/.downloads/weeds and may be deleted"
 
 
 def test_get_goes_on_where_an_earlier_one_failed(tmp_path, web):
@@ -331,10 +331,10 @@ def test_next_source_is_tried_and_every_reason_named(tmp_path, web):
 def test_get_for_a_task_without_sources(tmp_path):
     with pytest.raises(UsageError) as caught:
         get_data(DIGITS, str(tmp_path))
-    assert (caught.value.message, caught.value.hint) == ("task 'digits' has nothing to download", "They are made on first use: tlfast train digits")
+    assert (caught.value.message, caught.value.hint) == ("task 'digits' has no download", "They are generated on first use: tlfast train digits")
     with pytest.raises(UsageError) as caught:
         get_data(Task("pets", "pets"), str(tmp_path))
-    assert caught.value.hint == "Train on images of your own: --data PATH"
+    assert caught.value.hint == "Train on your images: --data PATH"
 
 
 def test_nothing_heavy_is_imported():

@@ -27,7 +27,7 @@ def opened(root, events=None, **flags):
 @pytest.mark.parametrize("place", ["ram", "disk"])
 def test_pixels_are_those_of_the_images(folder, place):
     table, kept = opened(folder, store=place)
-    assert kept.pixels.dtype == np.uint8 and kept.pixels.shape == (36, 3, 24, 24) and kept.kept == (place == "disk")
+    assert kept.pixels.dtype == np.uint8 and kept.pixels.shape == (36, 3, 24, 24) and kept.cached == (place == "disk")
     for row in table.rows:
         expected = np.asarray(images.resize(images.open_image(row.path), 24, "squish"))
         assert np.array_equal(kept.pixels[kept.index[row.path]].transpose(1, 2, 0), expected)
@@ -108,7 +108,7 @@ def test_auto_takes_the_first_place_with_room(monkeypatch, cache_folder):
 def test_a_cache_that_cannot_be_written_is_an_error_or_another_place(folder, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("TLFAST_CACHE", str(tmp_path / "file"))
-    assert not opened(folder)[1].kept
+    assert not opened(folder)[1].cached
     with pytest.raises(DataError) as error:
         opened(folder, store="disk")
     assert "TLFAST_CACHE" in error.value.hint and "--store ram" in error.value.hint

@@ -105,7 +105,7 @@ def test_csv(tmp_path, folder):
         ("path,label\na.png,x\n", {"split_col": "part"}, UsageError, "mine.csv has no column 'part'"),
         ("path,label\na.png,\n", {}, DataError, "mine.csv line 2: no label for a.png"),
         ("path,label\n,x\n", {}, DataError, "mine.csv line 2: no path"),
-        ("path,label,split\na.png,x,holdout\n", {}, DataError, "mine.csv line 2: 'holdout' is not a part"),
+        ("path,label,split\na.png,x,holdout\n", {}, DataError, "mine.csv line 2: 'holdout' is not a split"),
         ("path,label\n", {}, DataError, "has a header but no rows"),
         ("", {}, DataError, "mine.csv is empty"),
     ],
@@ -124,19 +124,19 @@ def test_empty_folder(tmp_path):
 
 def test_images_without_class_folders(tmp_path):
     draw(tmp_path / "1.png", (0, 0, 0), 1)
-    with pytest.raises(DataError, match="the 1 images of .* lie in no class folder"):
+    with pytest.raises(DataError, match="the 1 images of .* are in no class folder"):
         load(tmp_path)
 
 
 def test_stray_images_are_counted(folder):
     draw(folder / "stray.png", (0, 0, 0), 1)
-    assert load(folder).notes == ("1 images outside any class folder are left out",)
+    assert load(folder).notes == ("1 images outside the class folders are skipped",)
 
 
 def test_one_class(tmp_path):
     for i in range(4):
         draw(tmp_path / "only" / f"{i}.png", (0, 0, 0), i)
-    with pytest.raises(DataError, match="holds one class only, 'only'"):
+    with pytest.raises(DataError, match="has only one class, 'only'"):
         load(tmp_path)
 
 
@@ -176,7 +176,7 @@ def test_fingerprint_notices_a_changed_image(folder):
 def test_the_datas_own_classes_win_with_a_note(folder):
     table = load(folder, task=FER)
     assert table.classes == ("blue", "green", "red")
-    assert table.notes == ("the data has 3 classes where the task fer has 7; the data's are used",)
+    assert table.notes == ("the data has 3 classes, the task fer has 7; the classes of the data are used",)
 
 
 def test_task_order_of_classes_is_kept(tmp_path):
@@ -207,7 +207,7 @@ def test_limit_below_the_number_of_classes_is_refused(folder):
 def test_folders_without_images_are_named(folder):
     (folder / "violet").mkdir()
     (folder / ".git").mkdir()
-    assert load(folder).notes == ("folders without images are no classes: violet",)
+    assert load(folder).notes == ("folders without images are not classes: violet",)
 
 
 def test_a_class_emptied_by_broken_images_names_the_first(tmp_path):

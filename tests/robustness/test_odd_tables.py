@@ -26,8 +26,8 @@ def test_windows_paths_in_a_table(tmp_path, folder):
 def test_an_image_that_is_named_again(tmp_path, folder):
     lines = [f"pictures/{label}/{n}.png,{label}" for label in COLOURS for n in range(12)]
     table = listed(tmp_path, "path,label\n" + "\n".join([*lines, lines[0], lines[0]]))
-    assert len(table.rows) == 36 and "2 rows name an image again and are left out" in table.notes
-    with pytest.raises(TlfastError, match="line 38: .*0.png was another row already, with another label"):
+    assert len(table.rows) == 36 and "2 rows repeat an image and are skipped" in table.notes
+    with pytest.raises(TlfastError, match="line 38: .*0.png is also in an earlier row, with another label"):
         listed(tmp_path, "path,label\n" + "\n".join([*lines, "pictures/blue/0.png,red"]))
 
 

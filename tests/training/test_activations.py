@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.helpers.command_line import TINY
+from tests.helpers.drawing import draw
 from tests.helpers.training import resolved, train_depth
 from tlfast.core import cache
 from tlfast.core.errors import UsageError
@@ -91,3 +92,23 @@ def test_the_head_of_a_depth_starts_from_some_of_the_images(folder, monkeypatch)
     nearest = torch.cdist(made.train[torch.arange(10)], every).min(dim=1)
     assert nearest.values.max() < 1e-2 and len(set(nearest.indices.tolist())) > 5, "they are the plain view of images all over"
     assert torch.equal(kept.train.labels[nearest.indices], made.train.labels)
+
+
+def test_the_choice_of_room_is_cached_by_all_that_it_depends_on(folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(activations, "_available_gigabytes", lambda settings, on_disk: asked.append(1) or 1.0)
+
+    def is_asked(session, **changes):
+        before = len(asked)
+        activations.fit_to_disk(session, replace(chosen, **changes))
+        return len(asked) > before
+
+    task, chosen = resolved(folder, "depth", depth="2", views=2)
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        assert is_asked(session) and not is_asked(session)
+        for changes in ({"views": 3}, {"depth": "3"}, {"cache_gb": 0.5}, {"cache_format": "int8"}, {"augment": "none"}):
+            assert is_asked(session, **changes) and not is_asked(session, **changes), changes
+        assert is_asked(replace(session, store=None)), "in memory there is another room"
+    draw(folder / "red" / "0.png", (0, 0, 0), 5, size=(90, 90))
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        assert is_asked(session)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tests.helpers.training import resolved, watched
+from tlfast import tasks
 from tlfast.core.errors import UsageError
+from tlfast.tasks import resolve
 from tlfast.training import amp, trainer
 
 
@@ -42,3 +46,23 @@ def test_timing_leaves_the_model_as_it_was(folder):
         assert all(seconds > 0 for seconds in amp._time_steps(session.learn, (chosen.bs, 3, chosen.size, chosen.size)).values())
         after = session.learn.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_choice_is_cached_by_all_that_it_depends_on(monkeypatch):
+    timed = []
+    monkeypatch.setattr(amp, "_time_steps", lambda learn, shape: timed.append(shape) or {"off": 1.0, "bf16": 2.0})
+    monkeypatch.setattr(amp, "count_cores", lambda: 2)
+    chosen = resolve.resolve_settings(tasks.get_task("fer"), None, {"amp": "auto", "bs": 8})
+
+    def is_timed(features=4, bs=8, shape=(3, 32, 32)):
+        before = len(timed)
+        learn = SimpleNamespace(dls=SimpleNamespace(device=torch.device("cpu")), model=torch.nn.Linear(features, 2))
+        assert amp.choose_precision(learn, replace(chosen, bs=bs), shape) == "off"
+        return len(timed) > before
+
+    assert is_timed() and not is_timed()
+    assert is_timed(features=5) and is_timed(bs=9) and is_timed(shape=(3, 40, 40))
+    monkeypatch.setattr(amp, "count_cores", lambda: 4)
+    assert is_timed()
+    monkeypatch.setattr(amp.torch, "__version__", "0")
+    assert is_timed() and not is_timed()
