@@ -53,7 +53,7 @@ class InterpretResult:
         return {**asdict(self), "evaluation": self.evaluation.to_dict()}
 
 
-class CachedInterpretation(ClassificationInterpretation):  # type: ignore[misc]  # fastai has no types
+class CachedInterpretation(ClassificationInterpretation):
     """fastai's interpretation of given predictions. The base class runs the network again for each matrix and each list of pairs."""
 
     def __init__(self, learn: Learner, dl: Any, probabilities: torch.Tensor, targets: torch.Tensor) -> None:

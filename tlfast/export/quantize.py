@@ -28,7 +28,7 @@ CALIBRATION_BATCH = 16  # images
 QUANTIZED_OPERATORS = ["Conv", "Gemm", "MatMul", "Add", "GlobalAveragePool"]
 
 
-class ImageReader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+class ImageReader(CalibrationDataReader):
     """Calibration images of any sizes for ONNX Runtime, uint8 `[h, w, 3]` each, one per call."""
 
     def __init__(self, pixels: Iterator[np.ndarray]) -> None:

@@ -25,14 +25,14 @@ GAIN = 1.2  # smallest speed-up of a pass that is worth the rounding; see docs/b
 ROUNDS = 4  # the first is slow, because memory is allocated
 
 
-class Autocast(Callback):  # type: ignore[misc]  # fastai is untyped
+class Autocast(Callback):
     """Run the forward pass in bf16 on any device; fastai's MixedPrecision supports CUDA only."""
 
     order = MixedPrecision.order
 
     def before_batch(self) -> None:
         self.context = torch.autocast(self.dls.device.type, torch.bfloat16)
-        self.context.__enter__()  # type: ignore[no-untyped-call]  # untyped in torch
+        self.context.__enter__()
 
     def after_pred(self) -> None:
         self.learn.pred = to_float(self.pred)
@@ -87,7 +87,7 @@ def _time_steps(learn: Learner, shape: Sequence[int]) -> dict[str, float]:
         started = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             logits = model(x)
-        torch.nn.functional.cross_entropy(logits.float(), y).backward()  # type: ignore[no-untyped-call]  # untyped in torch
+        torch.nn.functional.cross_entropy(logits.float(), y).backward()
         return time.perf_counter() - started
 
     rounds = [{precision: step(precision) for precision in ("off", "bf16")} for _ in range(ROUNDS)]

@@ -89,7 +89,7 @@ def _read_state(path: Path) -> dict[str, Any] | None:
     return state
 
 
-class SkipBatches(Callback):  # type: ignore[misc]  # fastai is untyped
+class SkipBatches(Callback):
     """Skip the batches of a resumed epoch that were trained on before the interruption; fastai skips whole epochs itself."""
 
     order = -50  # before callbacks that use the batch
@@ -103,7 +103,7 @@ class SkipBatches(Callback):  # type: ignore[misc]  # fastai is untyped
             raise CancelBatchException
 
 
-class Checkpoints(Callback):  # type: ignore[misc]  # fastai is untyped
+class Checkpoints(Callback):
     """Write checkpoints of a fit: after epochs, every `minutes` minutes, and before an interruption; restore the state `start`.
 
     `interrupted` returns whether Ctrl-C was pressed; the fit then stops with KeyboardInterrupt after its checkpoint is written.

@@ -145,7 +145,7 @@ def count_missing(body: nn.Module, session: Session, settings: Settings) -> list
 
 def _list_views(table: ImageTable, settings: Settings) -> list[_View]:
     trainable = table.part("train") + table.part(SPARE)
-    evaluated = table.part("valid") + (table.part("test") if table.own_folds else [])  # other folds need all of them
+    evaluated = table.part("valid") + (table.part("test") if table.official_folds else [])  # other folds need all of them
     both = sorted(trainable + evaluated, key=lambda row: row.path)
     augmented = both if settings.fold is not None else sorted(trainable, key=lambda row: row.path)  # most folds train on every image
     return [_View(0, both), *(_View(number, augmented) for number in range(1, settings.views if settings.augment != "none" else 1))]

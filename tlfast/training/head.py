@@ -124,7 +124,7 @@ def choose_head_batch(count: int, bs: int) -> int:
     return max(bs, min(HEAD_BATCH, count // LEAST_STEPS))
 
 
-class FeatureLoader(DataLoader):  # type: ignore[misc]  # fastai is untyped
+class FeatureLoader(DataLoader):
     """Batches of cached features, read by index one batch at a time: (`[b, d]` float32, `[b]` class index).
 
     An epoch has `count` items, by default all.

@@ -79,7 +79,7 @@ def count_workers(settings: DataSettings, device: torch.device) -> int:
     return 0 if device.type == "cpu" else min(8, count_cores())
 
 
-class Square(RandTransform):  # type: ignore[misc]  # fastai is untyped
+class Square(RandTransform):
     """Resize and crop an image as `data.images.prepare` does; in training, with a random crop from `full_size`."""
 
     split_idx, order = None, 1  # all splits, and the order of fastai's Resize
@@ -104,7 +104,7 @@ def _open_pil(path: str) -> PILImage:
     return PILImage(images.open_image(path))
 
 
-class StoreLoader(TfmdDL):  # type: ignore[misc]  # fastai is untyped
+class StoreLoader(TfmdDL):
     """fastai's TfmdDL over a store: a batch is one gather by index, where TfmdDL opens, resizes and collates image by image.
 
     Batch transforms, `show_batch` and `test_dl` work as in TfmdDL. Grey images keep one channel until Normalize expands them to three, which
@@ -134,7 +134,7 @@ class StoreLoader(TfmdDL):  # type: ignore[misc]  # fastai is untyped
 
 def split_batches(samples: torch.Tensor, bs: int) -> tuple[torch.Tensor, ...]:
     """Split samples `[n]` into batches of `bs`; the last one may be smaller."""
-    batches: tuple[torch.Tensor, ...] = samples.split(bs)  # type: ignore[no-untyped-call]  # untyped in torch
+    batches: tuple[torch.Tensor, ...] = samples.split(bs)
     return batches
 
 

@@ -21,7 +21,7 @@ def build_adam(params: Sequence[Any], lr: float, **defaults: float) -> Optimizer
     return fused if all(p.device.type in FUSED_ON for p, *_ in fused.all_params()) else Adam(params, lr, **defaults)
 
 
-class FusedAdam(Optimizer):  # type: ignore[misc]  # fastai is untyped
+class FusedAdam(Optimizer):
     """Adam with decoupled weight decay, by one call per parameter group (Loshchilov and Hutter 2019, arXiv 1711.05101).
 
     The update equals that of fastai's `Adam` to rounding, with fewer small operations; see docs/benchmarks.md, "Training".

@@ -135,7 +135,7 @@ def _run_steps(learn: Learner, model: nn.Module, shape: tuple[int, ...], bs: int
     return [(later - earlier) / bs for earlier, later in pairwise(clock.times)]
 
 
-class _StepClock(Callback):  # type: ignore[misc]  # fastai is untyped
+class _StepClock(Callback):
     """Record the time at the end of each step, and stop the fit after REPEATS + 1 steps."""
 
     def before_fit(self) -> None:

@@ -34,7 +34,7 @@ class Session:
     @property
     def on_disk(self) -> bool:
         """Whether features and activations are cached on disk for later runs."""
-        return bool(self.store and self.store.kept)
+        return bool(self.store and self.store.cached)
 
     def build_loaders(self, settings: Settings) -> DataLoaders:
         """Return new loaders of the same images for other settings."""

@@ -13,7 +13,7 @@ from fastai.callback.tracker import TrackerCallback
 from ...core.metrics import METRICS, VALID_LOSS
 
 
-class StopAtNan(Callback):  # type: ignore[misc]  # fastai is untyped
+class StopAtNan(Callback):
     """Stop the fit when the loss is NaN or infinite; `step` is the training step, 0 if it did not happen."""
 
     order = 63  # before a checkpoint is written
@@ -28,7 +28,7 @@ class StopAtNan(Callback):  # type: ignore[misc]  # fastai is untyped
             raise CancelFitException
 
 
-class KeepBest(TrackerCallback):  # type: ignore[misc]  # fastai is untyped
+class KeepBest(TrackerCallback):
     """Restore the weights of the best epoch after the fit, and stop after `patience` epochs without improvement.
 
     An epoch must improve on `to_beat` if it is given; `best_epoch` is 0 if none does. fastai's SaveModelCallback and EarlyStoppingCallback print to

@@ -11,7 +11,7 @@ from timm.utils.model_ema import ModelEmaV3
 DECAY = 0.998  # with warm-up, so that short trainings forget their start
 
 
-class MovingAverage(Callback):  # type: ignore[misc]  # fastai is untyped
+class MovingAverage(Callback):
     """Validate an exponential moving average of the weights (timm's ModelEmaV3), then continue with the weights themselves.
 
     `KeepBest` runs while the average is in place, so the best epoch is an average.

@@ -7,7 +7,7 @@ from fastai.callback.core import Callback
 from ...models.build import to_network_input
 
 
-class NetworkInput(Callback):  # type: ignore[misc]  # fastai is untyped
+class NetworkInput(Callback):
     """Convert each batch by `models.build.to_network_input`."""
 
     order = 90  # after callbacks that change the images, such as MixUp

@@ -25,7 +25,7 @@ def silence_fastai(learn: Learner) -> Iterator[None]:
         yield
 
 
-class ProgressCallback(Callback):  # type: ignore[misc]  # fastai is untyped
+class ProgressCallback(Callback):
     """Report each step and epoch to `on_event`; count images and the seconds of training on them.
 
     For a run of the learning-rate finder, `steps` is the number of its steps, and epochs are not reported.

@@ -9,7 +9,7 @@ from fastai.callback.core import Callback
 from torch.nn.functional import interpolate
 
 
-class GrowingSize(Callback):  # type: ignore[misc]  # fastai is untyped
+class GrowingSize(Callback):
     """Train on smaller images first, each size for an equal share of the epochs; validate at the full size (Howard, fast.ai 2018)."""
 
     run_valid = False
