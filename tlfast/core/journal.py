@@ -162,7 +162,7 @@ def find(out: str, task: str, which: str) -> Path:
     """Return the folder of an unfinished training: that of the run id `which`, or the newest of the task for "newest". Raises UsageError."""
     folders = {run_id_of(folder): folder for folder in list_folders(out, task)}
     if not folders:
-        raise UsageError(f"no interrupted training of {task} in {out}", "Start a new training: leave out --resume")
+        raise UsageError(f"no interrupted training of {task} in {out}", "Leave out --resume to start a new training")
     if which == NEWEST:
         return max(folders.values(), key=lambda folder: (folder / JOURNAL).stat().st_mtime_ns)
     if which not in folders:
@@ -175,7 +175,7 @@ def read(folder: Path) -> Facts:
     try:
         return Facts.from_dict(json.loads((folder / JOURNAL).read_text(encoding="utf-8")))
     except (OSError, ValueError, AttributeError) as error:
-        raise RunError(f"{folder / JOURNAL} is damaged ({error})", "Start a new training: leave out --resume") from None
+        raise RunError(f"{folder / JOURNAL} is damaged ({error})", "Leave out --resume to start a new training") from None
 
 
 def _write_facts(folder: Path, facts: Facts) -> None:
