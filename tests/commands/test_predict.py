@@ -78,7 +78,7 @@ def test_csv_file(run, cli, folder, tmp_path):
     assert again.code == 2 and "the file exists already" in again.err
     resumed = cli("predict", "pictures", folder / "red", "--csv", target, "--resume")
     assert resumed.code == 2 and "the file is complete, nothing is left to resume" in resumed.err
-    assert "none is named" in cli("predict", "pictures", folder / "red", "--resume").err
+    assert "no file is given" in cli("predict", "pictures", folder / "red", "--resume").err
     turned = cli("predict", folder / "red" / "1.png", "pictures")
     assert turned.code == 1 and "is not a run" in turned.err and "The run comes first" in turned.err
     assert len(list(csv.DictReader(target.read_text().splitlines()))) == 13
