@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 
 from tests.helpers.command_line import TINY
 from tests.helpers.drawing import draw
-from tlfast.commands import train
 from tlfast.core.errors import DataError
 from tlfast.models import build
 from tlfast.training import features, trainer
@@ -25,11 +24,11 @@ def trainings(monkeypatch):
     """What is trained, as it is begun: (strategy, arch, fold, seed, share)."""
     begun, fit = [], trainer.fit
 
-    def counted(session, chosen, on_event, journal):
+    def counted(session, chosen):
         begun.append((chosen.strategy, chosen.arch, chosen.fold, chosen.seed, chosen.train_pct))
-        return fit(session, chosen, on_event, journal)
+        return fit(session, chosen)
 
-    monkeypatch.setattr(train, "fit", counted)
+    monkeypatch.setattr(trainer, "fit", counted)
     return begun
 
 
@@ -73,12 +72,12 @@ def test_nothing_is_trained_twice(cli, folder, trainings):
 def test_one_that_was_broken_off_goes_on(cli, folder, monkeypatch, trainings):
     judge = trainer.predict_valid
 
-    def broken(session, chosen, on_event):
+    def broken(session, chosen):
         raise DataError("pulled the plug")
 
-    monkeypatch.setattr(train, "predict_valid", broken)
+    monkeypatch.setattr(trainer, "predict_valid", broken)
     assert cli("compare", folder, *QUICK).code == 1
-    monkeypatch.setattr(train, "predict_valid", judge)
+    monkeypatch.setattr(trainer, "predict_valid", judge)
     assert cli("compare", folder, *QUICK, "--json").json["reused"] == 1
     assert [strategy for strategy, *_ in trainings] == ["partial", "full", "full"]
 
