@@ -1,7 +1,7 @@
-"""Images as NumPy arrays: the table of images and splits, where images come from, decoded stores, and checks of the data.
+"""Images as NumPy arrays: the table of images and splits, sources of data sets, stores of decoded images, and data checks.
 
-May import `core`; no torch. Read `types`, then `table` and `store`. Shapes in docstrings: n images, b images of a batch, c classes, h and w pixels,
-d features, v views.
+May import `core`; no torch. Read `types` and `task`, then `table`, `split` and `store`. Shapes in docstrings: n images, b images of a batch, c classes,
+h and w pixels, d features, v views.
 """
 
 from typing import TYPE_CHECKING

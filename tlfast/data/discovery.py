@@ -1,4 +1,4 @@
-"""Names of images: below a folder, in a zip, in a column of a CSV file, by a pattern, on stdin."""
+"""Lists of image names: in folders, zips and CSV files, from glob patterns and stdin."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TABLES = (".csv", ".tsv")
 
 
 def walk_images(root: str | Path) -> Iterator[str]:
-    """Yield the image files below a folder, folder by folder and sorted in each; hidden folders and links to folders are left out."""
+    """Yield the image files below a folder, sorted in each folder. Hidden folders and links to folders are skipped."""
     for folder, inner, files in os.walk(root):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         for name in sorted(files):
@@ -29,7 +29,7 @@ def walk_images(root: str | Path) -> Iterator[str]:
 
 
 def list_members(archive: str | Path) -> list[str]:
-    """Return the image names in a zip, sorted. Raises DataError, also where one names a place outside of it."""
+    """Return the sorted image names in a zip. Raises DataError for a damaged zip and for members with a path outside of it."""
     try:
         with zipfile.ZipFile(archive) as file:
             names = [info.filename for info in file.infolist() if not info.is_dir()]
@@ -37,18 +37,22 @@ def list_members(archive: str | Path) -> list[str]:
         raise DataError(f"{archive} is not a zip that can be read ({error})", "Check it with: python -m zipfile -t FILE") from None
     for name in names:
         if problem := is_outside(name):
-            hint = "It was made by hand or with ill intent; if you trust it, unpack it yourself and name the folder"
+            hint = "Such archives can be malicious; if you trust it, unpack it yourself and give the folder"
             raise DataError(f"{archive}: '{name}' {problem}; nothing was read", hint)
-    return sorted({name for name in names if images.is_image_name(name) and not name.startswith("__MACOSX/")})  # of two that are called the same one is read
+    return sorted({name for name in names if images.is_image_name(name) and not name.startswith("__MACOSX/")})
 
 
 def inner_path(name: str) -> PurePosixPath:
-    """Return the path of a zip's member."""
-    return PurePosixPath(name.replace("\\", "/"))  # some Windows tools write "\"
+    """Return the path of a member of a zip, with forward slashes."""
+    return PurePosixPath(name.replace("\\", "/"))  # some Windows programs write backslashes
 
 
 def is_outside(name: str) -> str:
-    """Say how the name of a zip's member leads out of the zip; nothing where it does not."""
+    """Return why the name of a member is a path outside the zip, or "".
+
+    >>> is_outside("../a.jpg")
+    'points outside the archive'
+    """
     path = inner_path(name)
     if path.is_absolute() or re.match("[A-Za-z]:", path.as_posix()):
         return "has an absolute path"
@@ -56,10 +60,10 @@ def is_outside(name: str) -> str:
 
 
 def read_records(path: Path) -> tuple[list[str], Iterator[dict[str, str]]]:
-    """Return the columns of a CSV (or ;- or tab-separated) file and its records. Raises DataError."""
+    """Return the columns and records of a file of comma-, semicolon- or tab-separated values. Raises DataError."""
     text = _read_text(path)
     if not text.strip():
-        raise DataError(f"{path} is empty", "Give it a line of column names and a line for each image")
+        raise DataError(f"{path} is empty", "Add a line of column names and one line per image")
     try:
         delimiter = csv.Sniffer().sniff(text.partition("\n")[0], ",;\t").delimiter
     except csv.Error:  # a single column
@@ -69,9 +73,9 @@ def read_records(path: Path) -> tuple[list[str], Iterator[dict[str, str]]]:
 
 
 def gather_sources(sources: Sequence[str], column: str = "path", stdin: Iterable[str] = ()) -> Iterator[str]:
-    """Yield the name of each image that files, folders, zips, CSV files, patterns, addresses and `-` (a list on stdin) name, one by one.
+    """Yield the images of files, folders, zips, CSV files, glob patterns, URLs and `-` (a list on `stdin`).
 
-    A plain name is kept whether it exists or not: it will be a row that says so. Raises UsageError or DataError.
+    `column` is the path column of CSV files. Missing files are included; they become rows with an error. Raises UsageError or DataError.
     """
     for source in sources:
         yield from _expand(source, column, stdin)
@@ -95,20 +99,21 @@ def _expand(source: str, column: str, stdin: Iterable[str]) -> Iterator[str]:
 
 
 def is_address(source: str) -> bool:
+    """Return whether a source is an http(s) URL."""
     return source.lower().startswith(ADDRESSES)
 
 
 def resolve_beside(table: Path, name: str) -> str:
-    """Return the path of an image that a table names, relative to the table; Windows' backslashes are understood where no file is called so."""
+    """Return the path of an image in a CSV file, relative to that file. Backslashes are separators unless a file has such a name."""
     path = table.parent / name
     return str(path if "\\" not in name or path.exists() else table.parent / name.replace("\\", "/"))
 
 
 def _read_column(path: Path, column: str) -> Iterator[str]:
-    columns, found = read_records(path)
+    columns, records = read_records(path)
     if column not in columns:
         raise UsageError(f"{path.name} has no column '{column}'; it has: {', '.join(columns) or 'none'}", "Name the column of paths with --column")
-    for record in found:
+    for record in records:
         name = (record.get(column) or "").strip()
         if name:
             yield name if is_address(name) else resolve_beside(path, name)
@@ -118,32 +123,33 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})", "Save it as UTF-8") from None
+        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})", "Save the file as UTF-8") from None
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
 
 
 def watch_folder(folder: str, seconds: float = 1.0) -> Iterator[str]:
-    """Yield each image below a folder, and then each that is put there, for ever; a file that still grows waits until it does not.
+    """Yield each image below a folder, then each new image, without end. The folder is listed every `seconds`.
 
-    One whose size changes after that, because its writer had only paused, is given again. Raises UsageError where it is no folder.
+    A file is yielded when its size is the same in two listings, and again if its size changes later. Raises UsageError if `folder` is not a
+    folder.
     """
     if not os.path.isdir(folder):
-        raise UsageError(f"--watch {folder}: not a folder", "Name the folder into which images are put")
-    given: dict[str, int] = {}
-    before: dict[str, int] = {}
+        raise UsageError(f"--watch {folder}: not a folder", "Give --watch the folder that receives images")
+    yielded: dict[str, int] = {}
+    previous: dict[str, int] = {}
     while True:
         sizes = {path: _file_size(path) for path in walk_images(folder)}
         for path, size in sizes.items():
-            if size == before.get(path) and size != given.get(path):
-                given[path] = size
+            if size == previous.get(path) and size != yielded.get(path):
+                yielded[path] = size
                 yield path
-        before = sizes
+        previous = sizes
         time.sleep(seconds)
 
 
 def _file_size(path: str) -> int:
     try:
         return os.path.getsize(path)
-    except OSError:  # gone again
+    except OSError:  # deleted in the meantime
         return -1

@@ -1,4 +1,4 @@
-"""One image from an http(s) address, within limits of size and time, and not from inside the user's own network unless asked."""
+"""Download of one image from an http(s) URL, with limits on size and time. Private addresses are refused by default."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from urllib.parse import urljoin, urlsplit
 
-from ..core.errors import ImageError
+from ..core.errors import ImageError, first_line
 
 SECONDS, BYTES, REDIRECTS = 20.0, 64 << 20, 5
 BLOCK = 1 << 16
@@ -18,10 +18,9 @@ AGENT = "tlfast"
 
 
 def fetch(address: str, allow_private: bool = False, seconds: float = SECONDS, limit: int = BYTES) -> bytes:
-    """Return what lies at an address. Raises ImageError with the reason alone.
+    """Return the content of a URL, at most `limit` bytes, within `seconds`. Raises ImageError; its message is the reason without the URL.
 
-    The name is resolved once and the connection goes to the address that was judged, also after each redirect: a name that first points
-    outside and then inside (DNS rebinding) gains nothing.
+    Each host name, also of a redirect, is resolved once, and the connection uses the checked IP address. This prevents DNS rebinding.
     """
     deadline = time.monotonic() + seconds
     try:
@@ -40,33 +39,33 @@ def fetch(address: str, allow_private: bool = False, seconds: float = SECONDS, l
 
 
 def _get(address: str, allow_private: bool, deadline: float, limit: int) -> tuple[int, str, bytes]:
-    """Ask once; return the status, where it redirects to ("" for nowhere) and the body."""
+    """Send one request. Returns the status, the target of a redirect ("" for none) and the body."""
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ImageError(f"'{address}' is not an http(s) address")
+        raise ImageError(f"'{address}' is not an http(s) URL")
     connection: http.client.HTTPConnection
     if parts.scheme == "https":
         connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=_time_left(deadline), context=ssl.create_default_context())
     else:
         connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=_time_left(deadline))
-    connection._create_connection = _connector(allow_private)  # type: ignore[attr-defined]
+    connection._create_connection = _connector(allow_private)  # type: ignore[attr-defined]  # http.client has no public hook for the socket
     try:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("GET", target, headers={"User-Agent": AGENT, "Accept": "image/*"})
-        answer = connection.getresponse()
-        location = answer.getheader("Location", "") if answer.status in (301, 302, 303, 307, 308) else ""
-        return answer.status, location, b"" if location else _read_body(connection, answer, deadline, limit)
+        response = connection.getresponse()
+        location = response.getheader("Location", "") if response.status in (301, 302, 303, 307, 308) else ""
+        return response.status, location, b"" if location else _read_body(connection, response, deadline, limit)
     finally:
         connection.close()
 
 
-def _read_body(connection: http.client.HTTPConnection, answer: http.client.HTTPResponse, deadline: float, limit: int) -> bytes:
+def _read_body(connection: http.client.HTTPConnection, response: http.client.HTTPResponse, deadline: float, limit: int) -> bytes:
     blocks: list[bytes] = []
     size = 0
     while True:
-        if connection.sock is not None:  # http.client lets go of it where the server will close
+        if connection.sock is not None:  # None if the server closes the connection after the response
             connection.sock.settimeout(_time_left(deadline))
-        block = answer.read1(BLOCK)
+        block = response.read1(BLOCK)
         if not block:
             return b"".join(blocks)
         _time_left(deadline)
@@ -84,19 +83,19 @@ def _time_left(deadline: float) -> float:
 
 
 def _connector(allow_private: bool) -> Callable[..., socket.socket]:
-    """Return what `http.client` makes its connections with: to public addresses only, unless others are allowed."""
+    """Return a replacement for `socket.create_connection` that refuses private IP addresses, unless `allow_private`."""
 
     def connect(address: tuple[str, int], timeout: float, *ignored: object) -> socket.socket:
         host, port = address
-        found = [info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-        private = [ip for ip in found if not ipaddress.ip_address(str(ip).partition("%")[0]).is_global]
+        addresses = [info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        private = [ip for ip in addresses if not ipaddress.ip_address(str(ip).partition("%")[0]).is_global]
         if private and not allow_private:
-            named = host if host == private[0] else f"{host} ({private[0]})"
-            raise ImageError(f"{named} is inside a private network (--allow-private)")
-        return socket.create_connection((str(found[0]), port), timeout)
+            name = host if host == private[0] else f"{host} ({private[0]})"
+            raise ImageError(f"{name} is inside a private network (--allow-private)")
+        return socket.create_connection((str(addresses[0]), port), timeout)
 
     return connect
 
 
 def _reason(error: Exception) -> str:
-    return ((error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__)[:120]
+    return ((error.strerror if isinstance(error, OSError) else "") or first_line(error))[:120]

@@ -1,4 +1,4 @@
-"""A data set of the Hugging Face hub, read from the parquet files that the hub keeps of every public one."""
+"""Download of a Hugging Face data set from the Parquet conversion that the hub provides for each public data set."""
 
 from __future__ import annotations
 
@@ -15,60 +15,64 @@ from .download import TIMEOUT, describe_failure
 from .split import SPLIT_NAMES
 from .task import Task
 
-PARQUET = "refs/convert/parquet"  # the branch where the hub keeps its own conversion of a data set
-LABEL_COLUMNS = ("label", "labels", "class", "emotion")  # tried where no column declares its classes
+PARQUET = "refs/convert/parquet"  # branch with the Parquet conversion
+LABEL_COLUMNS = ("label", "labels", "class", "emotion")  # names of label columns, for data sets that do not declare their classes
 SIGNATURES = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"RIFF": ".webp", b"II*\0": ".tif", b"MM\0*": ".tif"}
 
 
-def download_hub_dataset(task: Task, dataset: str, kept: Path, staging: Path, on_event: OnEvent) -> None:
-    """Write a hub data set as `staging/<part>/<class>/<number>.<suffix>`. Raises DataError."""
+def download_hub_dataset(task: Task, dataset: str, downloads: Path, staging: Path, on_event: OnEvent) -> None:
+    """Write the images of a hub data set to `staging/<split>/<class>/<number>.<suffix>`.
+
+    The Parquet files are saved in `downloads` for a later attempt. Raises DataError for a failed download and for unknown columns or labels.
+    """
     from huggingface_hub import HfApi
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     api = HfApi()
-    _ask(check_reachable, TIMEOUT)
-    shards = _list_shards(_ask(api.list_repo_files, dataset, repo_type="dataset", revision=PARQUET), dataset)
+    _call_hub(check_reachable, TIMEOUT)
+    shards = _list_shards(_call_hub(api.list_repo_files, dataset, repo_type="dataset", revision=PARQUET), dataset)
     paths = []
     for done, (_, name) in enumerate(shards, start=1):
         on_event(Progress(f"downloading {dataset}", done - 1, len(shards)))
-        paths.append(_ask(api.hf_hub_download, dataset, name, repo_type="dataset", revision=PARQUET, local_dir=kept))
+        paths.append(_call_hub(api.hf_hub_download, dataset, name, repo_type="dataset", revision=PARQUET, local_dir=downloads))
     numbers = itertools.count()
-    for done, ((part, _), path) in enumerate(zip(shards, paths, strict=True), start=1):
-        _write_images(task, Path(path), staging / part, numbers)
+    for done, ((split, _), path) in enumerate(zip(shards, paths, strict=True), start=1):
+        _write_images(task, Path(path), staging / split, numbers)
         on_event(Progress(f"unpacking {dataset}", done, len(shards)))
 
 
 def check_reachable(timeout: float | tuple[float, float]) -> None:
-    """Ask the hub once, with a short limit, whether it answers: its own client would try for half a minute. Raises what requests raises."""
+    """Send one request to the hub; its client would retry for half a minute. `timeout` is in seconds. Raises the exceptions of requests."""
     import requests
     from huggingface_hub import constants
 
     requests.head(constants.ENDPOINT, timeout=timeout)
 
 
-def _ask(call: Any, *args: Any, **options: Any) -> Any:
+def _call_hub(call: Any, *args: Any, **options: Any) -> Any:
+    """Call a function of the hub's client. Raises DataError for any exception."""
     try:
         return call(*args, **options)
-    except Exception as error:  # by version of the client: those of requests, of httpx, or its own
+    except Exception as error:  # of requests, httpx or the client, depending on its version
         raise DataError(describe_failure(error)) from None
 
 
 def _list_shards(names: list[str], dataset: str) -> list[tuple[str, str]]:
-    """Return (part, file) of each `<configuration>/<split>/<number>.parquet` of one configuration. Raises DataError."""
+    """Return (split, file) for each `<configuration>/<split>/<number>.parquet` of one configuration. Raises DataError."""
     paths = [PurePosixPath(name).parts for name in sorted(names) if name.endswith(".parquet")]
     paths = [path for path in paths if len(path) == 3 and ".." not in path]
     if not paths:
-        raise DataError(f"{dataset} has no parquet conversion")
+        raise DataError(f"{dataset} has no Parquet conversion")
     chosen = "default" if any(path[0] == "default" for path in paths) else paths[0][0]
     for path in paths:
-        if path[0] == chosen and path[1] not in SPLIT_NAMES:  # such as partial-train, of a data set too large to be converted whole
-            raise DataError(f"'{path[1]}' of {dataset} is not a part: train, valid or test")
+        if path[0] == chosen and path[1] not in SPLIT_NAMES:  # such as partial-train, if a data set is too large for a full conversion
+            raise DataError(f"'{path[1]}' of {dataset} is not a split: train, valid or test")
     return [(SPLIT_NAMES[path[1]], "/".join(path)) for path in paths if path[0] == chosen]
 
 
 def _write_images(task: Task, path: Path, target: Path, numbers: Iterator[int]) -> None:
-    """Write the images of one parquet file. Raises DataError where its columns or labels are not understood."""
+    """Write the images of one Parquet file. Raises DataError for unknown columns or labels."""
     import pyarrow
     from pyarrow import parquet
 
@@ -80,31 +84,36 @@ def _write_images(task: Task, path: Path, target: Path, numbers: Iterator[int]) 
             for record in batch.to_pylist():
                 _write_image(record[image], _find_class(record[label], names, classes), target, next(numbers))
     except pyarrow.ArrowException as error:
-        raise DataError(f"{path} cannot be read ({error}); delete it to have it fetched again") from None
+        raise DataError(f"{path} cannot be read ({error}); delete it to download it again") from None
 
 
 def _find_columns(schema: Any, path: Path) -> tuple[str, str, list[str]]:
-    """Return the columns of images and of labels, and the classes by number where the labels are numbers."""
+    """Return the image column, the label column, and the class names if the labels are numbers, else []. Raises DataError."""
     import pyarrow
 
     features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     structs = [field.name for field in schema if pyarrow.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0]
     images = structs + [field.name for field in schema if field.type == pyarrow.binary()]
-    named = [name for name in schema.names if "names" in features.get(name, {})]
+    numbered = [name for name in schema.names if "names" in features.get(name, {})]
     spelled = [name for name in LABEL_COLUMNS if name in schema.names and schema.field(name).type in (pyarrow.string(), pyarrow.large_string())]
-    if not images or not named + spelled:
-        raise DataError(f"{path.name} has no column of images with a column of named classes; it has: {', '.join(schema.names)}")
-    label = (named + spelled)[0]
-    return images[0], label, features[label]["names"] if named else []
+    if not images or not numbered + spelled:
+        raise DataError(f"{path.name} has no image column with a label column; it has: {', '.join(schema.names)}")
+    label = (numbered + spelled)[0]
+    return images[0], label, features[label]["names"] if numbered else []
 
 
 def _spellings(task: Task) -> dict[str, str]:
-    """Return the task's classes by every spelling: without case, spaces, "-" and "_", and by their aliases."""
-    own = {_normalise_name(name): name for name in task.classes}
-    return {_normalise_name(alias): name for alias, name in task.aliases.items()} | own
+    """Return the class for each normalised class name and alias."""
+    classes = {_normalise_name(name): name for name in task.classes}
+    return {_normalise_name(alias): name for alias, name in task.aliases.items()} | classes
 
 
 def _normalise_name(label: str) -> str:
+    """Return a label in lower case, without spaces, "-" and "_".
+
+    >>> _normalise_name("Snake-Weed")
+    'snakeweed'
+    """
     return re.sub(r"[\s_-]", "", label).lower()
 
 
@@ -117,7 +126,7 @@ def _find_class(value: int | str | None, names: list[str], classes: dict[str, st
 
 def _write_image(value: bytes | dict[str, Any] | None, label: str, target: Path, number: int) -> None:
     data = (value.get("bytes") if isinstance(value, dict) else value) or b""
-    # What is no image is written too, to be named and skipped with the other unreadable ones.
+    # Data of unknown types is written too: it is reported with the other unreadable images.
     suffix = next((suffix for signature, suffix in SIGNATURES.items() if data.startswith(signature)), ".jpg")
     (target / label).mkdir(parents=True, exist_ok=True)
     (target / label / f"{number:05d}{suffix}").write_bytes(data)

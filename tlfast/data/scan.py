@@ -1,4 +1,4 @@
-"""What can be seen of images without a network: unreadable, empty, dark, pale, there twice. Kept, so that nobody looks twice."""
+"""Checks of images without a network: unreadable, constant, dark or pale images, and duplicates. The measured values are cached."""
 
 from __future__ import annotations
 
@@ -22,30 +22,34 @@ from .table import hash_files, map_images
 from .types import Finding, Row
 
 KIND = "checks"
-LAYOUT = 3  # to be raised when the same images would be looked at otherwise
+LAYOUT = 3  # part of the cache key: increase it if the same images would give other values
 STATS_FILE = "looks.npz"
-FAINT = 2.0  # grey levels of standard deviation, below which an image shows next to nothing
-# Grey levels: an image is dark whose 99th percentile is below, pale whose 5th is above; cleanvision's rules and limits.
+FAINT = 2.0  # standard deviation in grey levels, below which an image is nearly constant
+# In grey levels: the 99th percentile of a dark image is below DARK, the 5th of a pale image above PALE. Limits as in cleanvision.
 DARK, PALE = 0.32 * 255, 0.95 * 255
+EMPTY_KINDS = ("constant", "nearly constant", "dark", "pale")
 
 
 @dataclass(frozen=True)
 class _ImageStats:
-    """What was seen of one image that can be read."""
+    """Measured values of one readable image: mode and size of the file, a hash of its pixels, statistics in grey levels."""
 
     mode: str
     size: str
     digest: bytes
-    spread: float  # largest standard deviation of a channel, in grey levels
-    constant: bool
-    low: int  # grey level that a twentieth of the pixels do not pass
-    high: int  # grey level that a hundredth of the pixels pass
-    thumbnail: np.ndarray
+    spread: float  # largest standard deviation of a channel
+    constant: bool  # all pixels are equal
+    low: int  # 5th percentile
+    high: int  # 99th percentile
+    thumbnail: np.ndarray  # uint8 [THUMBNAIL**2]
 
 
 @dataclass(frozen=True)
 class ScanResult:
-    """What was seen of all images: arrays over `paths`, which can be read; reasons of those that cannot."""
+    """Measured values of all images: arrays over the readable images `paths`, and the reasons of the unreadable ones by path.
+
+    `modes` and `sizes` count the images by Pillow mode and by "width x height". The other fields are those of `_ImageStats`.
+    """
 
     paths: list[str]
     digests: list[str]
@@ -59,22 +63,22 @@ class ScanResult:
     sizes: dict[str, int]
 
 
-def collect_findings(rows: Sequence[Row], looks: ScanResult) -> list[Finding]:
-    """Return all that is wrong with images, kind by kind."""
+def collect_findings(rows: Sequence[Row], scanned: ScanResult) -> list[Finding]:
+    """Return the findings of all images, ordered by kind."""
     by_path = {row.path: row for row in rows}
-    seen = [by_path[path] for path in looks.paths]
+    readable = [by_path[path] for path in scanned.paths]
     return [
-        *(make_finding("unreadable", by_path[path], reason=reason) for path, reason in looks.unreadable.items()),
-        *sorted(_find_empty(seen, looks), key=lambda each: ("constant", "nearly constant", "dark", "pale").index(each.kind)),
-        *duplicates.find_exact(seen, looks.digests),
-        *duplicates.find_near(seen, looks.digests, looks.thumbnail),
+        *(make_finding("unreadable", by_path[path], reason=reason) for path, reason in scanned.unreadable.items()),
+        *sorted(_find_empty(readable, scanned), key=lambda finding: EMPTY_KINDS.index(finding.kind)),
+        *duplicates.find_exact(readable, scanned.digests),
+        *duplicates.find_near(readable, scanned.digests, scanned.thumbnail),
         *_find_straddling(rows),
     ]
 
 
-def _find_empty(seen: Sequence[Row], looks: ScanResult) -> Iterator[Finding]:
-    """Name images that show little or nothing, each by the worst that is true of it."""
-    for row, spread, constant, low, high in zip(seen, looks.spread, looks.constant, looks.low, looks.high, strict=True):
+def _find_empty(rows: Sequence[Row], scanned: ScanResult) -> Iterator[Finding]:
+    """Yield constant, nearly constant, dark and pale images. An image with several problems has the first kind of this list."""
+    for row, spread, constant, low, high in zip(rows, scanned.spread, scanned.constant, scanned.low, scanned.high, strict=True):
         if constant:
             yield make_finding("constant", row)
         elif spread < FAINT:
@@ -86,58 +90,58 @@ def _find_empty(seen: Sequence[Row], looks: ScanResult) -> Iterator[Finding]:
 
 
 def _find_straddling(rows: Sequence[Row]) -> list[Finding]:
-    """Name the images of valid and test whose group is in training too."""
-    trained = {row.group: row for row in reversed(rows) if row.group and row.split == "train"}
-    return [make_finding("straddling group", row, trained[row.group]) for row in rows if row.split in ("valid", "test") and row.group in trained]
+    """Return the valid and test images with a group that also has training images."""
+    train_rows = {row.group: row for row in reversed(rows) if row.group and row.split == "train"}
+    return [make_finding("straddling group", row, train_rows[row.group]) for row in rows if row.split in ("valid", "test") and row.group in train_rows]
 
 
 def is_scanned(paths: Sequence[str]) -> bool:
-    """Return whether these images, as they are, were looked at before."""
-    return cache.find(KIND, _cache_name(paths)) is not None
+    """Return whether the values of these files are in the cache."""
+    return cache.find(KIND, _cache_key(paths)) is not None
 
 
 def scan_images(paths: list[str], on_event: OnEvent) -> ScanResult:
-    """Return what was seen of images, from an earlier look if nothing has changed since."""
+    """Return the measured values of images, from the cache if no file has changed."""
     try:
-        folder, about = cache.get_or_create(KIND, _cache_name(paths), lambda folder: _compute_stats(folder, paths, on_event))
+        folder, about = cache.get_or_create(KIND, _cache_key(paths), lambda folder: _compute_stats(folder, paths, on_event))
         return _read(folder, about, paths)
-    except DataError:  # nothing can be kept here
+    except DataError:  # the cache is not writable
         with tempfile.TemporaryDirectory() as scratch:
             return _read(Path(scratch), _compute_stats(Path(scratch), paths, on_event), paths)
 
 
-def _cache_name(paths: Sequence[str]) -> str:
+def _cache_key(paths: Sequence[str]) -> str:
     return cache.make_key(layout=LAYOUT, images=hash_files(paths))
 
 
 def _read(folder: Path, about: dict[str, Any], paths: list[str]) -> ScanResult:
-    with np.load(folder / STATS_FILE) as kept:
-        arrays = {name: kept[name] for name in kept.files}
+    with np.load(folder / STATS_FILE) as file:
+        arrays = {name: file[name] for name in file.files}
     readable = [path for path in paths if path not in about["unreadable"]]
     digests = [digest.tobytes().hex() for digest in arrays.pop("digests")]
     return ScanResult(readable, digests, **arrays, **{name: about[name] for name in ("unreadable", "modes", "sizes")})
 
 
 def _compute_stats(folder: Path, paths: list[str], on_event: OnEvent) -> dict[str, Any]:
-    """Look at every image; write arrays of what was seen, and return what is said in words: reasons, modes and sizes."""
-    seen = list(map_images(paths, _measure_image, "checking images", on_event))
-    good = [each for each in seen if isinstance(each, _ImageStats)]
+    """Measure every image. Writes the arrays to `folder` and returns the rest: reasons of unreadable images, modes and sizes."""
+    results = list(map_images(paths, _measure_image, "checking images", on_event))
+    stats = [result for result in results if isinstance(result, _ImageStats)]
     np.savez(
         folder / STATS_FILE,
-        digests=np.frombuffer(b"".join(each.digest for each in good), np.uint8).reshape(len(good), -1) if good else np.zeros((0, 16), np.uint8),
-        spread=np.array([each.spread for each in good], np.float32),
-        constant=np.array([each.constant for each in good], bool),
-        low=np.array([each.low for each in good], np.uint8),
-        high=np.array([each.high for each in good], np.uint8),
-        thumbnail=np.stack([each.thumbnail for each in good]) if good else np.zeros((0, THUMBNAIL**2), np.uint8),
+        digests=np.frombuffer(b"".join(image.digest for image in stats), np.uint8).reshape(len(stats), -1) if stats else np.zeros((0, 16), np.uint8),
+        spread=np.array([image.spread for image in stats], np.float32),
+        constant=np.array([image.constant for image in stats], bool),
+        low=np.array([image.low for image in stats], np.uint8),
+        high=np.array([image.high for image in stats], np.uint8),
+        thumbnail=np.stack([image.thumbnail for image in stats]) if stats else np.zeros((0, THUMBNAIL**2), np.uint8),
     )
-    modes, sizes = (Counter(getattr(each, name) for each in good) for name in ("mode", "size"))
-    unreadable = {path: each for path, each in zip(paths, seen, strict=True) if isinstance(each, str)}
+    modes, sizes = (Counter(getattr(image, name) for image in stats) for name in ("mode", "size"))
+    unreadable = {path: result for path, result in zip(paths, results, strict=True) if isinstance(result, str)}
     return {"unreadable": unreadable, "modes": dict(modes.most_common()), "sizes": dict(sizes.most_common())}
 
 
 def _measure_image(path: str) -> _ImageStats | str:
-    """Return what is seen of an image, or why it cannot be read."""
+    """Return the measured values of an image, or why it cannot be read."""
     try:
         data = images.read_bytes(path)
         image = images.decode(data)

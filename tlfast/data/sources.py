@@ -1,6 +1,6 @@
-"""Where a run's images are: a path of the user's own, a folder of `data/`, or an import or download that becomes one.
+"""The folder of the images of a task: a path of the user, or `data/<task>`, which is filled by an import, a download or the task.
 
-A folder of `data/` is filled under a temporary name beside it and renamed: it is whole or absent, and never written over.
+`data/<task>` is written under a temporary name and renamed when complete. An existing folder is never overwritten.
 """
 
 from __future__ import annotations
@@ -22,66 +22,68 @@ from .hub import download_hub_dataset
 from .images import DAMAGED_ZIP, is_image_name
 from .task import Source, Task
 
-DOWNLOADS = ".downloads"  # below the data folder; kept there, so that a broken download goes on where it stopped
+DOWNLOADS = ".downloads"  # sub-folder of the data folder; files stay there, so that a download can be continued
+
+TRUST_HINT = "If you trust it, unpack it yourself and import the folder"
 
 MAX_UNPACKED = 200_000_000_000  # bytes
-MAX_RATIO = 1000  # of unpacked to packed size; photographs hardly shrink at all
-RATIO_COUNTS_FROM = 1_000_000_000  # bytes; below, a high ratio harms nobody
+MAX_RATIO = 1000  # largest ratio of unpacked to packed size; that of photographs is near 1
+RATIO_COUNTS_FROM = 1_000_000_000  # bytes; smaller archives may have any ratio
 
 
 def locate(task: Task, data: str, root: str = "data") -> Path:
-    """Return where the images are: `data` if given, else `root/<task>`, drawn now where the task can draw its images.
+    """Return the path of the images: `data` if given, else `root/<task>`, which is created if the task can generate its images.
 
-    Raises DataError where there is nothing.
+    Raises DataError if there are no images.
     """
     if data:
-        return _existing(data, DataError, "--data takes a folder of class folders, a zip of one, or a CSV file")
+        return _existing(data, DataError, "Give --data a folder of class folders, a zip of one, or a CSV file")
     target = _target(task, root)
     if _taken(target):
         return target
     if task.make is None:
-        raise DataError(f"no images of task '{task.name}' in {Path(root) / task.name}", _ways_in(task))
+        raise DataError(f"no images of task '{task.name}' in {Path(root) / task.name}", _describe_options(task))
     try:
-        with _filling(target) as staging:
+        with _new_folder(target) as staging:
             task.make(staging)
     except DataError:
-        if not _taken(target):  # else another process was faster, and its folder is as good as ours
+        if not _taken(target):  # else another process has created the same folder
             raise
     return target
 
 
 def import_data(task: Task, source: str, root: str = "data", on_event: OnEvent = ignore_event) -> Path:
-    """Bring a folder, zip or CSV file into `root/<task>` and return that; the source is only read.
+    """Convert a folder, zip or CSV file to the folder `root/<task>`. Returns that folder. The source does not change.
 
-    Raises UsageError where there is no such source or the task takes none, DataError where it cannot be used or `root/<task>` exists.
+    Raises UsageError if the source does not exist or the task has no import, DataError for unusable data or if `root/<task>` exists.
     """
     if task.arrange is None:
-        raise UsageError(f"task '{task.name}' takes no import", "Train on images of your own where they lie: --data PATH")
-    path = _existing(source, UsageError, "Give the folder, zip or CSV file that you have")
+        raise UsageError(f"task '{task.name}' has no import", "Train on your images in place: --data PATH")
+    path = _existing(source, UsageError, "Give the path of a folder, zip or CSV file")
     target = _target(task, root)
     _refuse_taken(target)
-    with _filling(target) as staging:
+    with _new_folder(target) as staging:
         _arrange(task, path, staging, target, on_event)
     return target
 
 
 def get_data(task: Task, root: str = "data", on_event: OnEvent = ignore_event) -> Path:
-    """Download the images into `root/<task>` from the first source that has them, and return that folder.
+    """Download the images to the folder `root/<task>` from the first source that works. Returns that folder.
 
-    Raises UsageError where the task has no source, DataError where `root/<task>` exists or every source fails; it names each reason.
+    Raises UsageError if the task has no source, DataError if `root/<task>` exists or all sources fail, with the reason of each.
     """
     if not task.sources:
-        hint = f"They are made on first use: tlfast train {task.name}" if task.make else "Train on images of your own: --data PATH"
-        raise UsageError(f"task '{task.name}' has nothing to download", hint)
+        hint = f"They are generated on first use: tlfast train {task.name}" if task.make else "Train on your images: --data PATH"
+        raise UsageError(f"task '{task.name}' has no download", hint)
     target = _target(task, root)
     _refuse_taken(target)
-    kept = target.parent / DOWNLOADS / task.name
+    downloads = target.parent / DOWNLOADS / task.name
     failures = []
     for source in task.sources:
         try:
-            with _filling(target) as staging:
-                _bring(task, source, kept, staging, target, on_event)
-            on_event(Note("done", f"what was downloaded is kept in {kept}; it may be deleted"))
+            with _new_folder(target) as staging:
+                _fill_from_source(task, source, downloads, staging, target, on_event)
+            on_event(Note("done", f"the downloaded files are in {downloads} and may be deleted"))
             return target
         except DataError as error:
             failures.append(f"{source.title}: {error.message}")
@@ -89,7 +91,7 @@ def get_data(task: Task, root: str = "data", on_event: OnEvent = ignore_event) -
     raise DataError(f"the images of task '{task.name}' cannot be downloaded: {'; '.join(failures)}", hint)
 
 
-# Folders that are whole or absent
+# Folders that are complete or absent
 
 
 def _target(task: Task, root: str) -> Path:
@@ -97,35 +99,37 @@ def _target(task: Task, root: str) -> Path:
 
 
 def _existing(name: str, kind: type[DataError] | type[UsageError], hint: str) -> Path:
+    """Return the absolute path of an existing file or folder. Raises `kind` with `hint` otherwise."""
     path = Path(os.path.expanduser(name))
-    if not os.path.exists(path):  # unlike Path.exists, false for names that no system can hold
+    if not os.path.exists(path):  # unlike Path.exists, false for names that are too long
         raise kind(f"{name}: no such folder or file", hint)
     return path.resolve()
 
 
 def _taken(target: Path) -> bool:
-    """Tell whether something is there; an empty folder is nothing."""
+    """Return whether the path exists and is not an empty folder."""
     return os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir()))
 
 
 def _refuse_taken(target: Path) -> None:
     if _taken(target):
-        raise DataError(f"{target} exists already", "It is used as it is; to have it anew, rename or remove it first")
+        raise DataError(f"{target} exists already", "Existing data is not changed; rename or remove the folder first")
 
 
-def _ways_in(task: Task) -> str:
-    ways = [f"download them: tlfast data get {task.name}"] if task.sources else []
-    ways += [f"import what you have: tlfast data import {task.name} SRC"] if task.arrange else []
-    return "; or ".join([*ways, "use a folder, zip or CSV file where it lies: --data PATH"])
+def _describe_options(task: Task) -> str:
+    """Return a hint with all ways to provide the images of a task."""
+    options = [f"download them: tlfast data get {task.name}"] if task.sources else []
+    options += [f"import existing files: tlfast data import {task.name} SRC"] if task.arrange else []
+    return "; or ".join([*options, "use a folder, zip or CSV file in place: --data PATH"])
 
 
 @contextmanager
-def _filling(target: Path) -> Iterator[Path]:
-    """Give an empty folder that becomes `target` when the block ends well, and is gone when not.
+def _new_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder that is renamed to `target` at the end of the block, or removed after an exception.
 
-    Raises DataError where that cannot be written, or where `target` has come to be meanwhile.
+    Raises DataError if the folder cannot be written, or if `target` exists at the end.
     """
-    with convert_errors(target), _scratch(target, "partial") as staging:
+    with convert_errors(target), _temporary_folder(target, "partial") as staging:
         yield staging
         staging.chmod(0o755)  # mkdtemp makes folders private
         try:
@@ -136,8 +140,8 @@ def _filling(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _scratch(target: Path, suffix: str) -> Iterator[Path]:
-    """Give an empty folder beside `target`, removed afterwards: the same disk, where /tmp may be small."""
+def _temporary_folder(target: Path, suffix: str) -> Iterator[Path]:
+    """Yield an empty folder next to `target` (on the same disk), and remove it at the end of the block."""
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=f".{suffix}", dir=target.parent))
     try:
@@ -150,23 +154,23 @@ def _scratch(target: Path, suffix: str) -> Iterator[Path]:
 
 
 def _arrange(task: Task, source: Path, staging: Path, target: Path, on_event: OnEvent) -> None:
-    """Have the task lay `source` out in `staging`. Raises DataError or UsageError."""
-    assert task.arrange  # import_data has seen to it; a source of files without is a mistake in the task
+    """Call the `arrange` of the task for a folder, CSV file or unpacked zip. Raises DataError or UsageError."""
+    assert task.arrange  # checked by import_data; a task with files to download must define it
     if source.is_dir() or source.suffix.lower() == ".csv":
         task.arrange(source, staging, source.parent)
     elif source.suffix.lower() == ".zip" or zipfile.is_zipfile(source):
-        with _scratch(target, "unpacked") as scratch:
-            unpacked = scratch / source.stem  # the name that the task's errors show
+        with _temporary_folder(target, "unpacked") as scratch:
+            unpacked = scratch / source.stem  # the name in error messages of the task
             _unpack(source, unpacked, on_event)
             task.arrange(unpacked, staging, source.parent)
     else:
-        raise UsageError(f"{source} is not a folder, a .zip or a .csv", "Unpack other archives yourself, and import the folder")
+        raise UsageError(f"{source} is not a folder, a .zip or a .csv", "Unpack other types of archives, and import the folder")
     if not any(is_image_name(name) for _, _, names in os.walk(staging) for name in names):
-        raise DataError(f"no images in {source}", _ways_in(task))
+        raise DataError(f"no images in {source}", _describe_options(task))
 
 
 def _unpack(archive: Path, target: Path, on_event: OnEvent) -> None:
-    """Unpack a zip into `target`. Raises DataError where it is damaged or a member is unsafe: the latter before anything is written."""
+    """Unpack a zip to `target`. Raises DataError for a damaged zip, and for unsafe members before anything is written."""
     target.mkdir()
     try:
         with zipfile.ZipFile(archive) as file:
@@ -181,17 +185,22 @@ def _unpack(archive: Path, target: Path, on_event: OnEvent) -> None:
 
 
 def _check_members(archive: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Raise DataError for paths outside the archive, links, encrypted members and zip bombs."""
     for member in members:
-        problem = _problem(member)
+        problem = _find_problem(member)
         if problem:
-            raise DataError(f"{archive.name}: '{member.filename}' {problem}; nothing was imported", "If you trust it, unpack it yourself and import the folder")
-    # The archive's own size: members that share their bytes, as in some bombs, would make the sum of packed sizes large.
+            raise DataError(f"{archive.name}: '{member.filename}' {problem}; nothing was imported", TRUST_HINT)
+    # Compare with the size of the file: in some bombs members share bytes, and the sum of packed sizes would be too large.
     unpacked, packed = sum(member.file_size for member in members), archive.stat().st_size
     if unpacked > MAX_UNPACKED or (unpacked > RATIO_COUNTS_FROM and unpacked > MAX_RATIO * packed):
-        raise DataError(f"{archive.name}: {packed:,} bytes would become {unpacked:,}; nothing was imported", "This is no archive of photographs")
+        raise DataError(
+            f"{archive.name}: {packed:,} bytes would become {unpacked:,}; nothing was imported",
+            TRUST_HINT,
+        )
 
 
-def _problem(member: zipfile.ZipInfo) -> str:
+def _find_problem(member: zipfile.ZipInfo) -> str:
+    """Return why a member is not unpacked, or ""."""
     if problem := is_outside(member.filename):
         return problem
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -209,11 +218,11 @@ def _extract(file: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> No
 # From the network
 
 
-def _bring(task: Task, source: Source, kept: Path, staging: Path, target: Path, on_event: OnEvent) -> None:
-    """Fill `staging` from one source. Raises DataError."""
+def _fill_from_source(task: Task, source: Source, downloads: Path, staging: Path, target: Path, on_event: OnEvent) -> None:
+    """Download one source to `downloads` and write its images to `staging`. Raises DataError."""
     if source.hub_dataset:
-        download_hub_dataset(task, source.hub_dataset, kept / source.hub_dataset.replace("/", "--"), staging, on_event)
+        download_hub_dataset(task, source.hub_dataset, downloads / source.hub_dataset.replace("/", "--"), staging, on_event)
         return
     for number, (url, name) in enumerate(source.files):
-        download(url, kept / name, source.size if number == 0 else None, on_event)
-    _arrange(task, kept / source.files[0][1], staging, target, on_event)
+        download(url, downloads / name, source.size if number == 0 else None, on_event)
+    _arrange(task, downloads / source.files[0][1], staging, target, on_event)

@@ -1,4 +1,4 @@
-"""The store: every image of a table decoded and resized once, kept as uint8, shared by runs, folds and commands."""
+"""The image store: all images of a table, decoded and resized once, as one uint8 array. Runs, folds and commands share it through the cache."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from PIL import Image
 
 from ..core import cache
 from ..core.errors import ImageError
 from ..core.events import OnEvent, ignore_event
-from ..core.settings import Settings
+from ..core.settings import ModelSettings, Settings
 from ..core.system import free_disk_gib, free_memory_gib, release_pages
 from . import images
 from .table import ImageTable, check_readable, drop_unreadable, hash_files, map_images
@@ -23,58 +24,65 @@ from .types import Unreadable
 
 KIND = "stores"
 PIXELS = "pixels.u8"
-LAYOUT = 2  # to be raised when the pixels of the same images would come out otherwise
-SPARE_GIB = 1.0  # of disk or memory, that are left to others
+LAYOUT = 2  # part of the cache key: increase it if the same images would give other pixels
+SPARE_GIB = 1.0  # disk space or memory left free for other programs
 
 
 @dataclass(frozen=True)
 class Store:
-    """Decoded images: `pixels` uint8 `[n, k, f, f]`, where k is 1 if all are grey and else 3, and f is the size before the crop."""
+    """Decoded images: `pixels` is uint8 `[n, k, f, f]`, with k = 1 if all images are grey, else 3, and f the side before the crop.
+
+    `index` gives the row of `pixels` for each path, `size` the side of the network input. `key` is the cache key; `cached` is true if the
+    store is on disk, for later runs too.
+    """
 
     pixels: np.ndarray
-    index: dict[str, int]  # path -> place in pixels
-    size: int  # side of the crop that the network sees
+    index: dict[str, int]
+    size: int
     key: str
-    kept: bool  # on disk, for later runs too
+    cached: bool
 
     @property
     def grey(self) -> bool:
-        return self.pixels.shape[1] == 1
+        """Whether all images are grey."""
+        return bool(self.pixels.shape[1] == 1)
 
 
 def open_store(table: ImageTable, settings: Settings, on_event: OnEvent = ignore_event) -> tuple[ImageTable, Store | None]:
-    """Return the table without the images that cannot be read, and the store of the others (None where `--store off`).
+    """Return the table without unreadable images, and the store of the others (None with `--store off`).
 
-    A store is made anew when a file's path, size or time of change differs, and found again otherwise. Raises DataError, as `readable` does.
+    The cache key depends on the image size, the resize policy, and the paths, sizes and times of the files: see `hash_files`. Raises DataError as
+    `drop_unreadable` does.
     """
     paths = sorted({row.path for row in table.rows})
     kind = choose_location(settings.store, len(paths) * 3 * settings.full_size**2)
     if kind == "off":
         return check_readable(table, on_event), None
-    name = cache.make_key(layout=LAYOUT, size=settings.full_size, resize=settings.resize, images=hash_files(paths))
+    key = cache.make_key(layout=LAYOUT, size=settings.full_size, resize=settings.resize, images=hash_files(paths))
     if kind == "ram":
         memory = mmap.mmap(-1, max(1, len(paths) * 3 * settings.full_size**2))
         about = fill_store(memory, paths, settings, on_event)
     else:
-        folder, about = cache.get_or_create(KIND, name, lambda folder: _make_file(folder, paths, settings, on_event))
+        folder, about = cache.get_or_create(KIND, key, lambda folder: _make_file(folder, paths, settings, on_event))
     table = drop_unreadable(table, tuple(Unreadable(path, reason) for path, reason in about["unreadable"].items()))
-    # Copy on write: torch wants writable memory, though nothing ever writes.
+    # Copy-on-write mode, because torch warns about read-only memory.
     pixels = np.frombuffer(memory, np.uint8) if kind == "ram" else np.memmap(folder / PIXELS, np.uint8, "c")
-    good = [path for path in paths if path not in about["unreadable"]]
-    shape = (len(good), about["channels"], settings.full_size, settings.full_size)
-    return table, Store(pixels[: math.prod(shape)].reshape(shape), {path: i for i, path in enumerate(good)}, settings.size, name, kind == "disk")
+    readable = [path for path in paths if path not in about["unreadable"]]
+    shape = (len(readable), about["channels"], settings.full_size, settings.full_size)
+    index = {path: i for i, path in enumerate(readable)}
+    return table, Store(pixels[: math.prod(shape)].reshape(shape), index, settings.size, key, cached=kind == "disk")
 
 
-def _make_file(folder: Path, paths: list[str], settings: Settings, on_event: OnEvent) -> dict[str, Any]:
+def _make_file(folder: Path, paths: list[str], settings: ModelSettings, on_event: OnEvent) -> dict[str, Any]:
     with open(folder / PIXELS, "w+b") as file:
         return fill_store(file, paths, settings, on_event)
 
 
-def choose_location(wanted: str, need: int) -> str:
-    """Return where a store of at most `need` bytes goes: disk, ram or off. `auto` takes the first with room to spare."""
-    if wanted != "auto":
-        return wanted
-    gib = need / 2**30
+def choose_location(requested: str, size: int) -> str:
+    """Return the location for a store of at most `size` bytes: disk, ram or off. "auto" is the first of them with enough free space."""
+    if requested != "auto":
+        return requested
+    gib = size / 2**30
     if free_disk_gib(str(cache.find_root())) > gib + SPARE_GIB and _writable(cache.find_root()):
         return "disk"
     return "ram" if (free_memory_gib() or 0) > 2 * gib + SPARE_GIB else "off"
@@ -91,34 +99,34 @@ def _writable(folder: Path) -> bool:
     return True
 
 
-def fill_store(sink: BinaryIO | mmap.mmap, paths: Sequence[str], settings: Settings, on_event: OnEvent) -> dict[str, Any]:
-    """Write each image's pixels to `sink`, one after another; return their number of channels and why some could not be read.
+def fill_store(sink: BinaryIO | mmap.mmap, paths: Sequence[str], settings: ModelSettings, on_event: OnEvent) -> dict[str, Any]:
+    """Write the pixels of all images to `sink`. Returns the number of channels and the reasons for unreadable images by path.
 
-    One channel is written until the first image with colour, which makes what is there already wider; memory stays flat.
+    Images are written with one channel until the first colour image; then the images in `sink` are widened to three. Memory use is constant.
     """
     plane, stored, channels = settings.full_size**2, 0, 1
     unreadable: dict[str, str] = {}
 
-    def decoded(path: str) -> np.ndarray | str:
+    def decode(path: str) -> np.ndarray | str:
         try:
-            return count_planes(images.resize(images.open_image(path), settings.full_size, settings.resize))
+            return to_planes(images.resize(images.open_image(path), settings.full_size, settings.resize))
         except ImageError as error:
             return error.message
 
-    for path, found in zip(paths, map_images(paths, decoded, "storing images", on_event), strict=True):
-        if isinstance(found, str):
-            unreadable[path] = found
+    for path, result in zip(paths, map_images(paths, decode, "storing images", on_event), strict=True):
+        if isinstance(result, str):
+            unreadable[path] = result
             continue
-        if len(found) > channels:
+        if len(result) > channels:
             _widen_channels(sink, stored, plane)
             channels = 3
-        sink.write(np.broadcast_to(found, (channels, *found.shape[1:])).tobytes())
+        sink.write(np.broadcast_to(result, (channels, *result.shape[1:])).tobytes())
         stored += 1
     return {"channels": channels, "unreadable": unreadable}
 
 
-def count_planes(image: Any) -> np.ndarray:
-    """Return an RGB image as `[1, h, w]` where its channels are equal, else as `[3, h, w]`."""
+def to_planes(image: Image.Image) -> np.ndarray:
+    """Return the pixels of an RGB image: `[1, h, w]` if its channels are equal, else `[3, h, w]`."""
     pixels = np.asarray(image)
     red, green, blue = np.moveaxis(pixels, 2, 0)
     grey = np.array_equal(red, green) and np.array_equal(green, blue)
@@ -126,18 +134,18 @@ def count_planes(image: Any) -> np.ndarray:
 
 
 def image_digests(store: Store) -> dict[str, str]:
-    """Return a digest of each image's stored pixels, by path: equal for images that are equal once they are resized."""
+    """Return a hash of the stored pixels of each image by path. Images that are equal after resizing have equal hashes."""
 
-    def read() -> dict[str, Any]:
+    def compute() -> dict[str, Any]:
         return {"digests": [hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest() for pixels in store.pixels]}
 
-    found = (cache.get_or_compute("digests", store.key, read) if store.kept else read())["digests"]
+    digests = (cache.get_or_compute("digests", store.key, compute) if store.cached else compute())["digests"]
     release_pages(store.pixels)
-    return dict(zip(store.index, found, strict=True))
+    return dict(zip(store.index, digests, strict=True))
 
 
 def _widen_channels(sink: BinaryIO | mmap.mmap, stored: int, plane: int) -> None:
-    """Repeat the single plane of each stored image three times, the last image first, so that none is overwritten before it is read."""
+    """Repeat the channel of each stored image three times, in place: from the last image to the first, so that none is overwritten unread."""
     for i in reversed(range(stored)):
         sink.seek(i * plane)
         grey = sink.read(plane)

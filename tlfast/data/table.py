@@ -1,6 +1,6 @@
-"""The image table: one row an image, with its label, part and group; from a folder, a zip, a CSV file or a task's own layout.
+"""The image table: one row per image, read from a folder, a zip, a CSV file or the layout of a task.
 
-Nothing below this module knows which it was.
+All other modules work on the table and do not depend on the layout. Read `load_table` first.
 """
 
 from __future__ import annotations
@@ -17,42 +17,47 @@ from typing import TypeVar
 
 from ..core.errors import DataError, ImageError, UsageError
 from ..core.events import OnEvent, Progress, ignore_event
-from ..core.settings import Settings, flag_name
+from ..core.settings import DataSettings, Settings, flag_name
 from . import images
 from .discovery import TABLES, list_members, read_records, resolve_beside, walk_images
 from .split import SPLIT_NAMES, SPLITS, assign_groups, assign_splits, limit_rows, subsample_train
 from .task import Task
 from .types import DataSummary, Row, Unreadable
 
-MAX_UNREADABLE = 0.05  # share of unreadable images above which something larger is wrong
-BLOCK = 256  # images decoded ahead of whoever takes them
+MAX_UNREADABLE = 0.05  # largest fraction of unreadable images; more suggest a wrong folder or a broken copy
+BLOCK = 256  # images processed ahead of the consumer
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class ImageTable:
-    """All images of a run. `classes` gives each label its index; every row has a part."""
+    """All images of a run. Every row has a split. The index of a label in `classes` is its class number.
+
+    `source` is the folder, zip or CSV file. `official_folds` is true if the splits are one of the official folds of the data: another
+    fold has the same images in other splits.
+    """
 
     rows: tuple[Row, ...]
     classes: tuple[str, ...]
     source: str
     unreadable: tuple[Unreadable, ...] = ()
     notes: tuple[str, ...] = ()
-    own_folds: bool = False  # the parts are one of the data's own folds: another has the same images in other parts
+    official_folds: bool = False
 
     def part(self, split: str) -> list[Row]:
+        """Return the rows of a split: train, valid or test."""
         return [row for row in self.rows if row.split == split]
 
     def summary(self) -> DataSummary:
-        """Count the images of each part and class."""
+        """Return the number of images per split and class, the skipped images and the notes."""
         counts = Counter((row.split, row.label) for row in self.rows)
-        by_part = {split: {label: counts[split, label] for label in self.classes} for split in SPLITS if self.part(split)}
+        by_split = {split: {label: counts[split, label] for label in self.classes} for split in SPLITS if self.part(split)}
         groups = len({row.group for row in self.rows if row.group})
-        return DataSummary(self.source, list(self.classes), by_part, groups, list(self.unreadable), list(self.notes))
+        return DataSummary(self.source, list(self.classes), by_split, groups, list(self.unreadable), list(self.notes))
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 of every image's name, size in bytes, label and part, in hex: two runs with the same saw the same data."""
+        """Return the SHA-256 (hex) of the name, file size, label and split of all images. Equal fingerprints mean equal data."""
         root = Path(self.source) if Path(self.source).is_dir() else Path(self.source).parent
         digest = hashlib.sha256()
         for row, size in zip(self.rows, _file_sizes(self.rows), strict=True):
@@ -61,54 +66,60 @@ class ImageTable:
 
 
 def load_table(task: Task, settings: Settings, root: Path) -> ImageTable:
-    """Read, split and limit the images of `root` (folder, zip or CSV file). Raises DataError or UsageError."""
-    rows, notes, own = _read_rows(task, settings, root)
+    """Read the images of `root` (folder, zip or CSV file), assign splits and classes, and apply `--limit` and `--train-pct`.
+
+    Raises UsageError for settings that do not fit the data, DataError for data that cannot be trained on.
+    """
+    rows, notes, official = _read_rows(task, settings, root)
     if settings.group_by:
         rows = assign_groups(rows, settings.group_by)
-    classes, note = _find_classes(task, rows, root)
-    rows = assign_splits(rows, settings, own)
+    classes, class_notes = _find_classes(task, rows, root)
+    rows = assign_splits(rows, settings, seed=settings.split_seed, folds=settings.internals.folds, official=official)
     if settings.limit:
         rows = limit_rows(rows, settings.limit, settings.split_seed)
     if settings.train_pct < 1:
-        rows = subsample_train(rows, settings)
-    table = ImageTable(tuple(rows), classes, str(root), notes=tuple(notes + note), own_folds=own and settings.fold is not None)
-    _check_parts(table)
+        rows = subsample_train(rows, settings.train_pct, settings.split_seed)
+    table = ImageTable(tuple(rows), classes, str(root), notes=tuple(notes + class_notes), official_folds=official and settings.fold is not None)
+    _check_splits(table)
     return table
 
 
 def check_readable(table: ImageTable, on_event: OnEvent = ignore_event) -> ImageTable:
-    """Open every image once; return the table of those that can be read, the others named in `unreadable`. Raises as `without` does."""
+    """Open every image once. Returns the table without unreadable images, which are listed in `unreadable`.
+
+    Raises DataError as `drop_unreadable` does.
+    """
     paths = [row.path for row in table.rows]
     reasons = map_images(paths, _find_problem, "checking images", on_event)
     return drop_unreadable(table, tuple(Unreadable(path, reason) for path, reason in zip(paths, reasons, strict=True) if reason))
 
 
 def drop_unreadable(table: ImageTable, unreadable: tuple[Unreadable, ...]) -> ImageTable:
-    """Return the table without the images that cannot be read; they are named in it.
+    """Return the table without the given images, which are listed in its `unreadable`.
 
-    Raises DataError where they are more than 5 % or a class is left empty.
+    Raises DataError if more than 5 % of the images are unreadable, or if a split or class has no image left.
     """
     if len(unreadable) > MAX_UNREADABLE * len(table.rows):
         raise DataError(
             f"{len(unreadable)} of {len(table.rows)} images cannot be read, the first: {unreadable[0].path}: {unreadable[0].reason}",
-            f"At most {MAX_UNREADABLE:.0%} may fail; tlfast data check names them all",
+            f"At most {MAX_UNREADABLE:.0%} may fail; tlfast data check lists them",
         )
     bad = {image.path: image.reason for image in unreadable}
     result = replace(table, rows=tuple(row for row in table.rows if row.path not in bad), unreadable=unreadable)
-    left = {row.label for row in result.part("train")}
+    readable = {row.label for row in result.part("train")}
     for row in table.part("train"):
-        if row.label not in left:
+        if row.label not in readable:
             raise DataError(
-                f"no training image of class '{row.label}' can be read, the first: {row.path}: {bad[row.path]}", "Mend its images, or remove the class"
+                f"no training image of class '{row.label}' can be read, the first: {row.path}: {bad[row.path]}", "Replace its images, or remove the class"
             )
-    _check_parts(result)
+    _check_splits(result)
     return result
 
 
 def map_images(paths: Sequence[str], work: Callable[[str], T], phase: str, on_event: OnEvent) -> Iterator[T]:
-    """Yield `work(path)` of each path in order; threads do the decoding, which releases Python's lock.
+    """Yield `work(path)` for each path in order, computed by threads (decoding releases the GIL).
 
-    They are given a block of paths at a time, so that results wait in memory for a block only, however many images there are.
+    Work is submitted in blocks of paths, which bounds the memory for results. `phase` is the text of the progress events.
     """
     with ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1)) as pool:
         for start in range(0, len(paths), BLOCK):
@@ -118,25 +129,29 @@ def map_images(paths: Sequence[str], work: Callable[[str], T], phase: str, on_ev
 
 
 def hash_files(paths: Sequence[str]) -> str:
-    """Return a SHA-256 of the files' absolute paths, sizes and times of change (an archive's own for its members), in hex."""
-    digest, last, facts = hashlib.sha256(), "", ""
+    """Return the SHA-256 (hex) of absolute paths, sizes, modification times and change times of files.
+
+    For an image in a zip, size and times are those of the zip. Cache keys are made from this value.
+    """
+    digest, last, signature = hashlib.sha256(), "", ""
     for path in paths:
         file, member = images.split_zip(path)
-        if file != last:  # an archive is looked at once for all its members, which follow one another
-            last, facts = file, f"{os.path.abspath(file)}\0{_stat(file)}"
-        digest.update(f"{facts}\0{member}\n".encode(errors="surrogateescape"))
+        if file != last:  # one system call per zip: its members are adjacent
+            last, signature = file, f"{os.path.abspath(file)}\0{_stat(file)}"
+        digest.update(f"{signature}\0{member}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
 def _stat(file: str) -> str:
     try:
         stat = os.stat(file)
-    except OSError:  # it will be named among the unreadable ones
+    except OSError:  # reported later as unreadable
         return "missing"
-    return f"{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"  # the last also tells of permissions
+    return f"{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"  # the change time (ctime) also reflects permissions
 
 
 def _find_problem(path: str) -> str:
+    """Return why an image cannot be read, or ""."""
     try:
         images.open_image(path)
     except ImageError as error:
@@ -147,13 +162,14 @@ def _find_problem(path: str) -> str:
 # Reading
 
 
-def _read_rows(task: Task, settings: Settings, root: Path) -> tuple[list[Row], list[str], bool]:
-    """Return the rows of whatever `root` is, remarks, and whether the layout was the task's own (its parts are the fold asked for)."""
+def _read_rows(task: Task, settings: DataSettings, root: Path) -> tuple[list[Row], list[str], bool]:
+    """Return the rows of `root`, notes, and whether its layout is that of the task (the splits are then the requested fold)."""
     if root.is_dir():
-        own = task.rows(root, settings.fold) if task.rows else None
-        if own is not None:
-            return own, [], True
-        rows, notes = read_members(str(root) + os.sep, sorted(Path(path).relative_to(root).as_posix() for path in walk_images(root)), str(root))
+        official = task.rows(root, settings.fold) if task.rows else None
+        if official is not None:
+            return official, [], True
+        names = sorted(Path(path).relative_to(root).as_posix() for path in walk_images(root))
+        rows, notes = read_members(str(root) + os.sep, names, str(root))
         return rows, notes + _find_empty_folders(root, rows), False
     if root.suffix.lower() == ".zip":
         return *read_members(f"{root}!/", list_members(root), str(root)), False
@@ -163,115 +179,121 @@ def _read_rows(task: Task, settings: Settings, root: Path) -> tuple[list[Row], l
 
 
 def read_members(prefix: str, names: list[str], source: str) -> tuple[list[Row], list[str]]:
-    """Make rows of image names such as `train/cat/1.jpg` or `cat/1.jpg`; folders wrapped around them all are ignored.
+    """Return the rows of image names such as `train/cat/1.jpg` or `cat/1.jpg`, and notes on skipped images.
 
-    Returns the rows and remarks on images that were left out. Raises DataError where there are no images in class folders.
+    Outer folders that contain all images are ignored. `prefix` is prepended to each name, `source` is for error messages. Raises DataError if no
+    image is in a class folder.
     """
     paths = [PurePosixPath(name).parts for name in names]
     if not paths:
         raise DataError(f"no images in {source}", f"Images end in one of: {', '.join(sorted(images.SUFFIXES))}")
     depth = _count_wrapping_folders(paths)
-    parted = _is_parted(paths, depth)
-    rows, stray = [], 0
+    has_splits = _has_split_folders(paths, depth)
+    rows, skipped = [], 0
     for name, path in zip(names, paths, strict=True):
         inner = path[depth:]
-        split = SPLIT_NAMES[inner[0].lower()] if parted else ""
-        inner = inner[1:] if parted else inner
+        split = SPLIT_NAMES[inner[0].lower()] if has_splits else ""
+        inner = inner[1:] if has_splits else inner
         if len(inner) < 2:
-            stray += 1
+            skipped += 1
             continue
         rows.append(Row(prefix + name, inner[0], split))
     if not rows:
-        raise DataError(f"the {stray} images of {source} lie in no class folder", "Make one sub-folder for each class, named after it")
-    return rows, [f"{stray} images outside any class folder are left out"] if stray else []
+        raise DataError(f"the {skipped} images of {source} are in no class folder", "Make one sub-folder per class, named like the class")
+    return rows, [f"{skipped} images outside the class folders are skipped"] if skipped else []
 
 
 def _find_empty_folders(root: Path, rows: list[Row]) -> list[str]:
-    """Name the folders beside the class folders that hold no image: classes that someone means to fill, perhaps."""
+    """Return a note on folders next to the class folders that contain no image: perhaps classes without images yet."""
     parents: set[Path] = set()
     for row in rows:
         parts = Path(row.path).relative_to(root).parts
         parents.add(root.joinpath(*parts[: parts.index(row.label)]))
     labels = {row.label for row in rows}
     empty = sorted({path.name for parent in parents for path in parent.iterdir() if path.is_dir() and path.name not in labels and path.name[0] != "."})
-    return [f"folders without images are no classes: {', '.join(empty)}"] if empty else []
+    return [f"folders without images are not classes: {', '.join(empty)}"] if empty else []
 
 
-def read_csv(path: Path, settings: Settings) -> tuple[list[Row], list[str]]:
-    """Read a CSV (or ;- or tab-separated) file of images; paths are relative to it. Returns the rows and remarks.
+def read_csv(path: Path, settings: DataSettings) -> tuple[list[Row], list[str]]:
+    """Read a file of comma-, semicolon- or tab-separated values with one row per image. Returns the rows and notes.
 
-    An image that is named again is left out. Raises UsageError or DataError, also where it has another label or part then.
+    Image paths are relative to the file. Repeated rows are skipped. Raises UsageError for a missing column, DataError for an invalid row and
+    for an image with two labels, splits or groups.
     """
-    columns, found = read_records(path)
+    columns, records = read_records(path)
     for column, name in ((settings.path_col, "path_col"), (settings.label_col, "label_col")):
         if column not in columns:
             raise UsageError(f"{path.name} has no column '{column}'; it has: {', '.join(columns) or 'none'}", f"Name the column with {flag_name(name)}")
-    for column, name, usual in ((settings.split_col, "split_col", "split"), (settings.group_col, "group_col", "group")):
-        if column not in columns and column != usual:
-            raise UsageError(f"{path.name} has no column '{column}'; it has: {', '.join(columns)}", f"Name the column with {flag_name(name)}, or leave it out")
+    for column, name, default in ((settings.split_col, "split_col", "split"), (settings.group_col, "group_col", "group")):
+        if column not in columns and column != default:
+            raise UsageError(
+                f"{path.name} has no column '{column}'; it has: {', '.join(columns)}", f"Name the column with {flag_name(name)}, or remove the flag"
+            )
     rows: dict[str, Row] = {}
-    again = 0
-    for line, record in enumerate(found, start=2):
+    repeated = 0
+    for line, record in enumerate(records, start=2):
         row = _parse_csv_row(record, line, path, settings)
         if rows.setdefault(row.path, row) != row:
-            raise DataError(f"{path.name} line {line}: {row.path} was another row already, with another label, part or group", "Give each image one row")
-        again += rows[row.path] is not row
+            raise DataError(f"{path.name} line {line}: {row.path} is also in an earlier row, with another label, split or group", "Keep one row per image")
+        repeated += rows[row.path] is not row
     if not rows:
-        raise DataError(f"{path} has a header but no rows", "Add a row for each image: its path and its label")
-    return list(rows.values()), [f"{again} rows name an image again and are left out"] if again else []
+        raise DataError(f"{path} has a header but no rows", "Add one row per image, with its path and label")
+    return list(rows.values()), [f"{repeated} rows repeat an image and are skipped"] if repeated else []
 
 
-def _parse_csv_row(record: dict[str, str], line: int, path: Path, settings: Settings) -> Row:
+def _parse_csv_row(record: dict[str, str], line: int, path: Path, settings: DataSettings) -> Row:
     name, label = ((record.get(column) or "").strip() for column in (settings.path_col, settings.label_col))
     if not name or not label:
-        raise DataError(f"{path.name} line {line}: no {'path' if not name else f'label for {name}'}", "Give every row both, or delete the row")
+        raise DataError(f"{path.name} line {line}: no {'path' if not name else f'label for {name}'}", "Fill in both columns, or delete the row")
     split = (record.get(settings.split_col) or "").strip()
     if split and split.lower() not in SPLIT_NAMES:
-        raise DataError(f"{path.name} line {line}: '{split}' is not a part", "Use train, valid and test")
+        raise DataError(f"{path.name} line {line}: '{split}' is not a split", "Use train, valid or test")
     return Row(resolve_beside(path, name), label, SPLIT_NAMES.get(split.lower(), ""), (record.get(settings.group_col) or "").strip())
 
 
 def _count_wrapping_folders(paths: list[tuple[str, ...]]) -> int:
-    """Count the leading folders that hold everything and are neither a part nor a class."""
+    """Return the number of outer folders that contain all images and are neither a split nor a class."""
     depth = 0
-    while all(len(path) > depth + 2 for path in paths) and len({path[depth] for path in paths}) == 1 and not _is_parted(paths, depth):
+    while all(len(path) > depth + 2 for path in paths) and len({path[depth] for path in paths}) == 1 and not _has_split_folders(paths, depth):
         depth += 1
     return depth
 
 
-def _is_parted(paths: list[tuple[str, ...]], depth: int) -> bool:
+def _has_split_folders(paths: list[tuple[str, ...]], depth: int) -> bool:
+    """Return whether the folders at `depth` are splits: all have names of splits, and one is the train split."""
     tops = {path[depth].lower() for path in paths if len(path) > depth + 1}
     return bool(tops) and tops <= SPLIT_NAMES.keys() and any(SPLIT_NAMES[top] == "train" for top in tops)
 
 
-# Classes, parts and subsets
+# Classes and checks
 
 
 def _find_classes(task: Task, rows: list[Row], root: Path) -> tuple[tuple[str, ...], list[str]]:
-    found = {row.label for row in rows}
-    if len(found) < 2:
-        raise DataError(f"{root} holds one class only, '{next(iter(found))}'", "A classifier needs at least two; make one sub-folder for each class")
-    if not task.classes or found == set(task.classes):
-        return task.classes or tuple(sorted(found)), []
-    known = tuple(label for label in task.classes if label in found)
-    classes = known if len(known) == len(found) else tuple(sorted(found))
-    return classes, [f"the data has {len(found)} classes where the task {task.name} has {len(task.classes)}; the data's are used"]
+    """Return the classes in the order of the task, else sorted, and notes."""
+    labels = {row.label for row in rows}
+    if len(labels) < 2:
+        raise DataError(f"{root} has only one class, '{next(iter(labels))}'", "A classifier needs at least two; make one sub-folder per class")
+    if not task.classes or labels == set(task.classes):
+        return task.classes or tuple(sorted(labels)), []
+    known = tuple(label for label in task.classes if label in labels)
+    classes = known if len(known) == len(labels) else tuple(sorted(labels))
+    return classes, [f"the data has {len(labels)} classes, the task {task.name} has {len(task.classes)}; the classes of the data are used"]
 
 
-def _check_parts(table: ImageTable) -> None:
-    """Refuse a table that cannot train or be judged: an empty part, or a class with nothing to learn from."""
+def _check_splits(table: ImageTable) -> None:
+    """Raise DataError if the train or valid split is empty, or a class has no training image."""
     for split in ("train", "valid"):
         if not table.part(split):
-            hint = "--valid-pct draws a valid part" if split == "valid" else "Move images to train/, or say so in the CSV's split column"
-            raise DataError(f"the {split} part of {table.source} is empty", hint)
+            hint = "Hold out images with --valid-pct" if split == "valid" else "Move images to train/, or set the split column of the CSV file to train"
+            raise DataError(f"the {split} split of {table.source} is empty", hint)
     counts = Counter(row.label for row in table.part("train"))
     empty = [label for label in table.classes if not counts[label]]
     if empty:
-        raise DataError(f"no training images of class '{empty[0]}'", "Add images of it to the train part, or remove the class")
+        raise DataError(f"no training images of class '{empty[0]}'", "Add images of it to the train split, or remove the class")
 
 
 def _file_sizes(rows: Sequence[Row]) -> Iterable[int]:
-    """Yield each image's size in bytes; one look at an archive serves all its members."""
+    """Yield the size of each image in bytes. Each zip is opened once."""
     archives: dict[str, dict[str, int]] = {}
     for row in rows:
         archive, member = images.split_zip(row.path)

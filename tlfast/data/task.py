@@ -1,4 +1,10 @@
-"""The description of a data set: classes, presets, and where its images come from."""
+"""The description of a data set: classes, default settings, and the sources of its images.
+
+To add a task, add a module to the package `tasks` that defines `TASK`. A minimal task has a name, a title and classes:
+
+>>> Task(name="cats", title="cats and dogs", classes=("cat", "dog"), partial={"epochs": 5}).presets("partial")
+{'epochs': 5}
+"""
 
 from __future__ import annotations
 
@@ -12,21 +18,43 @@ from .types import Row
 
 @dataclass(frozen=True)
 class Source:
-    """One public place of a task's data: files to download and what is known of them."""
+    """A public source of the images of a task: files to download, or a data set of the Hugging Face hub.
+
+    Attributes:
+        title: Name of the source in messages.
+        files: (URL, file name) of each file to download. The first is the archive with the images; `Task.arrange` finds the others beside it.
+        hub_dataset: Id of a hub data set, such as "owner/name". It is read from its Parquet conversion, and `files` is ignored.
+        size: Approximate size of the first file in bytes. A file that differs by more than 5 % is rejected. None: not checked.
+    """
 
     title: str
-    files: tuple[tuple[str, str], ...] = ()  # (address, file name to keep it under)
-    hub_dataset: str = ""  # a Hugging Face data set read from its parquet conversion
-    size: int | None = None  # bytes of the first file, roughly; a download more than 5 % off is refused
+    files: tuple[tuple[str, str], ...] = ()
+    hub_dataset: str = ""
+    size: int | None = None
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is known of a data set: its classes, its best settings and where its images come from.
+    """A data set: its classes, its default settings and the sources of its images.
 
-    `classes` empty means: the data's own. `rows` reads a layout of the task's own from a folder, or returns None where the
-    folder is not laid out so; `arrange(source, target, beside)` turns a download (folder or file) and what lies beside it into a folder that
-    can be read; `make` draws the images from something that is installed already.
+    Attributes:
+        name: Name on the command line, of `data/<name>` and of `exports/<name>`.
+        title: One line for lists of tasks and for reports.
+        classes: Class names in the order of the class numbers. Empty: the sorted labels of the data.
+        defaults: Settings for all strategies, by field name of `Settings`. They replace the declared defaults.
+        partial: Settings for `--partial`, in addition to `defaults`.
+        depth: Settings for `--depth`, in addition to `defaults` and `full`.
+        full: Settings for `--full`, in addition to `defaults`.
+        aliases: Other spellings of class names -> class name. Used for hub data sets; `arrange` handles those of other sources.
+        licence: Licence of the images.
+        homepage: URL of the data set.
+        sources: Sources for `tlfast data get`, tried in order.
+        by_hand: Hint if all sources fail: an instruction to download the data manually, without a final period.
+        rows: Reader of a special layout. `rows(root, fold)` returns the rows of folder `root`, with the splits of the official `fold` (or of the
+            default fold for None), or None if `root` does not have this layout. Class folders need no reader.
+        arrange: Converter of a download for `tlfast data import` and `get`. `arrange(source, target, beside)` fills the empty folder `target`
+            from `source` (an unpacked zip, a folder or a CSV file); `beside` is the folder of `source`, where further files such as label tables may be.
+        make: Generator of the images for tasks without download: `make(target)` fills the empty folder `target`.
     """
 
     name: str
@@ -34,9 +62,9 @@ class Task:
     classes: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     partial: Mapping[str, Any] = field(default_factory=dict)
-    depth: Mapping[str, Any] = field(default_factory=dict)  # in addition to `full`
+    depth: Mapping[str, Any] = field(default_factory=dict)
     full: Mapping[str, Any] = field(default_factory=dict)
-    aliases: Mapping[str, str] = field(default_factory=dict)  # other spellings of a class -> the class
+    aliases: Mapping[str, str] = field(default_factory=dict)
     licence: str = ""
     homepage: str = ""
     sources: tuple[Source, ...] = ()
@@ -46,5 +74,5 @@ class Task:
     make: Callable[[Path], None] | None = None
 
     def presets(self, strategy: str) -> dict[str, Any]:
-        """Return the task's settings for a strategy: partial, depth or full."""
+        """Return the settings of the task for a strategy: partial, depth or full."""
         return dict({"partial": self.partial, "depth": {**self.full, **self.depth}, "full": self.full}[strategy])

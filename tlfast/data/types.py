@@ -1,4 +1,4 @@
-"""Types of the image table and of the data check."""
+"""Types of the image table, of the data check and of the preprocessing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..core.settings import ModelSettings
 
 @dataclass(frozen=True)
 class Row:
-    """One image: where it lies, its label, its part (train, valid, test or "") and its group ("" for none).
+    """One image: path, label, split (train, valid, test, or "" if not assigned yet) and group ("" for none).
 
-    `path` is a file's path, or `archive.zip!/member` for an image inside a zip.
+    `path` is that of a file, or `archive.zip!/member` for an image in a zip. All images of a group stay in one split.
     """
 
     path: str
@@ -24,7 +24,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An image that was skipped, and why."""
+    """A skipped image and the reason."""
 
     path: str
     reason: str
@@ -32,49 +32,51 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class DataSummary:
-    """Images per class and part, and what was skipped or said about them."""
+    """Number of images per split and class, skipped images, and notes on the data."""
 
     source: str
     classes: list[str]
-    counts: dict[str, dict[str, int]]  # part -> class -> images
-    groups: int
+    counts: dict[str, dict[str, int]]  # split -> class -> number of images
+    groups: int  # number of distinct groups
     unreadable: list[Unreadable] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    sizes: dict[str, int] = field(default_factory=dict)  # "48x48" -> images
-    modes: dict[str, int] = field(default_factory=dict)  # "RGB" -> images
+    sizes: dict[str, int] = field(default_factory=dict)  # "48x48" (width x height) -> number of images
+    modes: dict[str, int] = field(default_factory=dict)  # Pillow mode -> number of images
 
     def total(self, split: str) -> int:
+        """Return the number of images of a split."""
         return sum(self.counts.get(split, {}).values())
 
     def to_dict(self) -> dict[str, Any]:
+        """Return all fields as JSON values."""
         return asdict(self)
 
 
-# What can be wrong with an image, and what that means.
+# The kinds of findings, each with its explanation in reports: "The image ...".
 FINDING_KINDS = {
-    "unreadable": "cannot be opened; a training skips it",
-    "constant": "has the same colour everywhere",
-    "nearly constant": "shows next to nothing",
-    "dark": "has hardly a pixel brighter than a third",
-    "pale": "is white nearly everywhere",
-    "conflict": "has a copy, equal to the pixel, under another label",
-    "near conflict": "is nearly another image that has another label",
-    "leak": "judges the network, and is in training too",
-    "near leak": "judges the network, and is in training too: compressed, resized or brightened anew",
-    "straddling group": "judges the network, and images of its group are in training",
-    "duplicate": "is a copy of another in the same part",
-    "near duplicate": "is nearly another in the same part",
-    "label issue": "looks like another class to a network that has not seen it",
+    "unreadable": "cannot be opened; training skips it",
+    "constant": "has the same colour in all pixels",
+    "nearly constant": "has almost no contrast",
+    "dark": "has almost no pixel brighter than a third of the range",
+    "pale": "is almost completely white",
+    "conflict": "has an exact copy with another label",
+    "near conflict": "is almost equal to an image with another label",
+    "leak": "is a validation or test image with a copy among the training images",
+    "near leak": "is a validation or test image, and almost equal to a training image: compressed, resized or brightened again",
+    "straddling group": "is a validation or test image of a group with training images",
+    "duplicate": "is a copy of another image of the same split",
+    "near duplicate": "is almost equal to another image of the same split",
+    "label issue": "belongs to another class according to a network that was not trained on it",
     "outlier": "is unlike all other images",
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with an image: its kind, one of KINDS, and the image that it is the copy of or disagrees with ("" for none).
+    """A possible problem of an image. `kind` is a key of FINDING_KINDS, `other` the path of the related image ("" for none).
 
-    `value` is the correlation of two that are nearly alike, the spread in grey levels of one that shows next to nothing, the level that makes one
-    dark or pale, the probability of a doubtful label, or how many times as far as usual an outlier is from the images nearest to it.
+    `value` depends on the kind: the correlation with a near duplicate; the standard deviation of a nearly constant image, or the percentile of a
+    dark or pale one, in grey levels; the probability of the label; for an outlier, the distance to its nearest neighbours relative to the usual one.
     """
 
     kind: str
@@ -88,12 +90,12 @@ class Finding:
     reason: str = ""
 
 
-Stats = tuple[Sequence[float], Sequence[float]]  # mean and standard deviation of each channel, of values in 0..1
+Stats = tuple[Sequence[float], Sequence[float]]  # mean and standard deviation of each channel, for pixel values in 0..1
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes network input `[3, size, size]`.
+    """The conversion of an image to network input `[3, size, size]`.
 
     The image is resized to a square of `full_size` pixels by the policy `resize` (squish, crop or pad), cropped to `size`, scaled to 0..1, and
     normalized by `mean` and `std` of each channel.
