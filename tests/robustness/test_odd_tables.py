@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 
@@ -62,9 +63,10 @@ def test_many_classes(cli, tmp_path):
             path = tmp_path / "many" / f"{c:04d}" / f"{n}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
-    done = cli("train", tmp_path / "many", *TINY, "--valid-pct", 0.5, "--epochs", 1, "--bs", 64, "--no-onnx", "--json")
+    done = cli("train", tmp_path / "many", *TINY, "--valid-pct", 0.5, "--epochs", 1, "--bs", 64, "--no-onnx", "--name", "r", "--quiet")
     assert done.code == 0, done.err
-    assert len(done.json["evaluation"]["per_class"]) == 1000
+    metrics = json.loads((tmp_path / "exports" / "many" / "r" / "metrics.json").read_text())  # --json would write it once more
+    assert len(metrics["per_class"]) == 1000
 
 
 def test_two_members_of_a_zip_that_are_called_the_same(tmp_path):
