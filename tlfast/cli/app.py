@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from .. import tasks as registry
-from ..core.errors import UsageError
+from ..core import UsageError
 from ..core.signals import raise_interrupt
 from .arguments import parse_arguments, parse_shares, split_list
 from .options import Commands, Config, Full, Moved, OptionalTask, OutOption, RunArgument, Split, TaskArgument, Verify, command, task_names
 
 if TYPE_CHECKING:
-    from ..core.runs import Run
+    from ..core import Run
     from .console import Screen
 else:
     Screen = Any  # typer evaluates annotations, and rich must not be imported for that
@@ -162,7 +162,7 @@ def predict(
 ) -> None:
     """Classify images with an exported classifier. Exit code 1 if an image could not be read."""
     from ..commands import predict
-    from ..inference.classifier import load
+    from ..inference import load
 
     if bool(sources) == bool(watch):
         raise UsageError("--watch and images are both given" if watch else "no images are given", "Give either images or --watch FOLDER")
@@ -240,8 +240,7 @@ def serve(
     out: OutOption = "exports",
 ) -> None:
     """Serve a classifier: a web page for images and a REST API."""
-    from ..inference import server
-    from ..inference.classifier import load
+    from ..inference import load, server
 
     classifier = load(run, out, verify)
     server.serve(classifier, host, port, token, lambda address: screen.message("serving at", address))

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import tasks as registry
-from ..core import config_files, journal
-from ..core.errors import UsageError
-from ..core.settings import Settings, flag_name
-from ..data.task import Task
+from ..core import Settings, UsageError, config_files, journal
+from ..core.settings import flag_name
+from ..data import Task
 from ..tasks import resolve
 
 

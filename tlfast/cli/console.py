@@ -19,13 +19,11 @@ from rich.progress import Task as Bar
 from rich.table import Table
 from rich.text import Text
 
+from ..core import Event, Note, OnEvent, Progress, TlfastError
 from ..core.cache import CacheEntry
-from ..core.errors import TlfastError
-from ..core.events import Event, Note, OnEvent, Progress
-from ..data.task import Task
-from ..data.types import DataSummary
-from ..evaluation.types import Evaluation
-from ..inference.types import PredictRow, Tally
+from ..data import DataSummary, Task
+from ..evaluation import Evaluation
+from ..inference import PredictRow, Tally
 from ..inference.writers import as_dict, label_of
 from . import formatting
 
@@ -36,8 +34,8 @@ if TYPE_CHECKING:  # not imported at run time: `predict` must start fast
     from ..commands.interpret import InterpretResult
     from ..commands.report import ReportResult
     from ..commands.train import Plan, TrainResult
-    from ..evaluation.comparison import CompareResult
-    from ..training.types import DepthPlan
+    from ..evaluation import CompareResult
+    from ..training import DepthPlan
 
 LISTED = 40  # maximum number of predictions in a table; for more, the counts are shown
 PLAIN_WIDTH = 200  # columns if the output is not a terminal
@@ -326,7 +324,7 @@ class _Lines:
             self.screen.note(event)
         if isinstance(event, (Note, Progress)):
             return
-        from ..training.types import DepthsPlanned, EpochEnd  # imported here: `predict` must start fast
+        from ..training import DepthsPlanned, EpochEnd
 
         if isinstance(event, DepthsPlanned) and not self.screen.quiet:
             self.screen.depths(event.plans)
@@ -361,7 +359,7 @@ class _Bars:
             self.bars.update(self.known[event.phase], completed=event.done, total=event.total, visible=event.done < event.total)
         if isinstance(event, (Note, Progress)):
             return
-        from ..training.types import DepthsPlanned, EpochEnd  # imported here: `predict` must start fast
+        from ..training import DepthsPlanned, EpochEnd
 
         if isinstance(event, DepthsPlanned):
             self.screen.depths(event.plans)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from ..core import Settings
 from ..core.metrics import EPOCH_METRICS, FIGURE_TITLES, METRICS
-from ..core.settings import Settings, declared_settings
-from ..data.types import DataSummary
-from ..evaluation.types import Evaluation
-from ..export.types import Export
-from ..inference.types import PredictRow
+from ..core.settings import declared_settings
+from ..data import DataSummary
+from ..evaluation import Evaluation
+from ..export import Export
+from ..inference import PredictRow
 from ..inference.writers import UNSURE, label_of
-from ..training.types import DepthPlan, EpochRow, FeaturePass, Phase
+from ..training import DepthPlan, EpochRow, FeaturePass, Phase
 
 if TYPE_CHECKING:
     from ..commands.train import TrainResult

@@ -12,8 +12,7 @@ import typer
 import typer.core
 
 from .. import tasks as registry
-from ..core import settings
-from ..core.errors import Interrupted, TlfastError
+from ..core import Interrupted, TlfastError, settings
 from ..core.journal import NEWEST
 
 

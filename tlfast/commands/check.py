@@ -10,15 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..core import files, runs
-from ..core.errors import DataError, UsageError
-from ..core.events import OnEvent, ignore_event
-from ..core.settings import Settings
-from ..data import scan
+from ..core import DataError, OnEvent, Settings, UsageError, files, ignore_event, runs
+from ..data import DataSummary, Finding, ImageTable, Row, Task, load_table, scan
 from ..data.sources import locate
-from ..data.table import ImageTable, load_table
-from ..data.task import Task
-from ..data.types import DataSummary, Finding, Row, Unreadable
+from ..data.types import Unreadable
 from ..evaluation.report import REPORT_FILE, render_check_page
 
 FOLDER = "checks"

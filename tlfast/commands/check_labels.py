@@ -14,11 +14,9 @@ from cleanlab.filter import find_label_issues
 from pyarrow import parquet
 from sklearn.neighbors import NearestNeighbors
 
-from ..core.events import Event, OnEvent, Progress
-from ..core.settings import Settings
+from ..core import Event, OnEvent, Progress, Settings
+from ..data import Finding, Row, Task
 from ..data.duplicates import make_finding
-from ..data.task import Task
-from ..data.types import Finding, Row
 from ..training import experiments, trainer
 from ..training.features import extract
 

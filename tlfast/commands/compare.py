@@ -19,22 +19,15 @@ from typing import Any
 import numpy as np
 from pyarrow import parquet
 
-from ..core import files, runs
+from ..core import DataError, Event, ImageError, Interrupted, ModelSettings, Note, OnEvent, Progress, Settings, UsageError, files, ignore_event, runs
 from ..core.config_files import read_config
-from ..core.errors import DataError, ImageError, Interrupted, UsageError
-from ..core.events import Event, Note, OnEvent, Progress, ignore_event
-from ..core.settings import DEPTH_ENDS, ModelSettings, Settings
-from ..data import ImageTable, images, load_table
+from ..core.settings import DEPTH_ENDS
+from ..data import ImageTable, Preprocessing, Row, Task, images, load_table
 from ..data.sources import locate
-from ..data.task import Task
-from ..data.types import Preprocessing, Row
-from ..evaluation import plots
+from ..evaluation import Arm, CompareResult, Design, plots
 from ..evaluation.comparison import (
-    Arm,
     ArmPredictions,
-    CompareResult,
     Cost,
-    Design,
     Outcome,
     build_curve,
     compare_pairs,
@@ -47,13 +40,10 @@ from ..evaluation.comparison import (
 )
 from ..evaluation.report import REPORT_FILE, render_comparison_page
 from ..export import metadata, onnx
-from ..inference.onnx_model import Network, open_network
-from ..models import build, weights
-from ..models.pretrained import Weights
-from ..models.stages import list_stages
-from ..tasks.resolve import resolve_settings
-from ..training import experiments
-from ..training.types import EpochEnd
+from ..inference import Network, open_network
+from ..models import Weights, build, list_stages, weights
+from ..tasks import resolve_settings
+from ..training import EpochEnd, experiments
 
 FOLDER = "comparisons"
 ARMS_FILE, DIFFERENCES_FILE, CURVE_FILE = "arms.csv", "differences.csv", "learning_curve.csv"

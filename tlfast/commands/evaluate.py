@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..core.events import OnEvent, ignore_event
+from ..core import OnEvent, Run, ignore_event
 from ..core.files import write_json
-from ..core.runs import Run, record_test_use
-from ..evaluation import plots
-from ..evaluation.calibration import apply_temperature
-from ..evaluation.predictions import save_predictions
-from ..evaluation.types import Evaluation
+from ..core.runs import record_test_use
+from ..evaluation import Evaluation, apply_temperature, plots, save_predictions
 from . import loaded_run
 
 

@@ -14,16 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from ..core import runs
-from ..core.errors import DataError, ExportError, ImageError, RunError, UsageError
-from ..core.events import OnEvent, Progress, ignore_event
-from ..core.runs import Run
-from ..data import images
+from ..core import DataError, ExportError, ImageError, OnEvent, Progress, Run, RunError, UsageError, ignore_event, runs
+from ..data import Row, images
 from ..data.discovery import read_records
-from ..data.types import Row
-from ..export.bundle import FORMS, check_free, write_bundle
-from ..export.types import Export
-from ..inference.onnx_model import BATCH, FILE, Network, open_network, predict_stream
+from ..export import Export, write_bundle
+from ..export.bundle import FORMS, check_free
+from ..inference import Network, open_network, predict_stream
+from ..inference.onnx_model import BATCH, FILE
 
 CALIBRATED_ON = 256  # training images
 MAX_LOSS = 0.01  # of accuracy; a form that loses more is refused

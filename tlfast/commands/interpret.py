@@ -13,16 +13,12 @@ from fastai.interpret import ClassificationInterpretation
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 
-from ..core.errors import RunError
-from ..core.events import Note, OnEvent, ignore_event
+from ..core import Note, OnEvent, Run, RunError, ignore_event
 from ..core.files import write_csv, write_json
-from ..core.runs import Run, record_test_use
-from ..data import images
-from ..data.types import Row
-from ..evaluation import metrics, plots
-from ..evaluation.calibration import apply_temperature
+from ..core.runs import record_test_use
+from ..data import Row, images
+from ..evaluation import ConfusedPair, Evaluation, Predictions, apply_temperature, metrics, plots
 from ..evaluation.report import read_evaluation, write_report
-from ..evaluation.types import ConfusedPair, Evaluation, Predictions
 from . import loaded_run
 
 PAIRS = 10  # most confused pairs in the result

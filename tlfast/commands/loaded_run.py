@@ -10,18 +10,13 @@ from fastai.data.core import DataLoaders, TfmdDL
 from torch import nn
 
 from .. import tasks
-from ..core.errors import DataError
-from ..core.events import Note, OnEvent
-from ..core.runs import Run
-from ..core.settings import ModelSettings, Settings
-from ..data import ImageTable, Store, load_table, open_store, scan
+from ..core import DataError, ModelSettings, Note, OnEvent, Run, Settings
+from ..data import ImageTable, Preprocessing, Row, Store, load_table, open_store, scan
 from ..data.sources import locate
-from ..data.types import Preprocessing, Row
-from ..evaluation import cam, metrics, predictions
+from ..evaluation import Evaluation, Predictions, cam, metrics, predictions
 from ..evaluation.report import Evidence
-from ..evaluation.types import Evaluation, Predictions
 from ..export import weights
-from ..models.device import pick_device
+from ..models import pick_device
 from ..training.loaders import build_loaders, plain_loader
 
 MAX_SCANNED = 50_000  # images; a report does not scan more, because that takes minutes

@@ -8,16 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..core import runs
-from ..core.events import OnEvent, ignore_event
-from ..core.settings import Settings
-from ..data.task import Task
+from ..core import OnEvent, Settings, ignore_event, runs
+from ..data import Task
+from ..training import RateCurve, Session, get_strategy, prepare
 from ..training.phase import search_rate
 from ..training.plots import plot_rate_curve
-from ..training.session import Session
-from ..training.strategies import get_strategy
-from ..training.trainer import fit_within_memory, prepare
-from ..training.types import RateCurve
+from ..training.trainer import fit_within_memory
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ..core.errors import UsageError
-from ..core.events import Note, OnEvent, Progress, ignore_event
+from ..core import Note, OnEvent, Progress, UsageError, ignore_event
 from ..data.discovery import STDIN, gather_sources, watch_folder
-from ..inference.classifier import Classifier, open_pixels
+from ..inference import Classifier, PredictRow, open_writer
+from ..inference.classifier import open_pixels
 from ..inference.onnx_model import Opener
-from ..inference.types import PredictRow
-from ..inference.writers import open_writer
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import DataError, RunError
-from ..core.events import Note, OnEvent, ignore_event
-from ..core.runs import COMPARISON, Run
+from ..core import DataError, Note, OnEvent, Run, RunError, ignore_event
+from ..core.runs import COMPARISON
 from ..evaluation.report import REPORT_FILE, Evidence, read_evaluation, render_comparison_page, write_report
 from . import loaded_run
 

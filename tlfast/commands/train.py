@@ -10,30 +10,18 @@ from types import MappingProxyType
 from typing import Any
 
 from .. import tasks
-from ..core import files, runs
-from ..core.errors import DataError, ExportError, Interrupted
-from ..core.events import Note, OnEvent, ignore_event
-from ..core.journal import Journal, check_free, list_interrupted, open_journal, run_id_of
-from ..core.settings import DEPTH_ENDS, Settings
-from ..data import ImageTable
+from ..core import DataError, ExportError, Interrupted, Journal, Note, OnEvent, Settings, files, ignore_event, runs
+from ..core.journal import check_free, list_interrupted, open_journal, run_id_of
+from ..core.settings import DEPTH_ENDS
+from ..data import DataSummary, ImageTable, Task
 from ..data.split import SPLITS
-from ..data.task import Task
-from ..data.types import DataSummary
-from ..evaluation import calibration, metrics
+from ..evaluation import Evaluation, Predictions, calibration, metrics, save_predictions
 from ..evaluation.plots import plot_calibration
-from ..evaluation.predictions import save_predictions
-from ..evaluation.types import Evaluation, Predictions
-from ..export import metadata, onnx
-from ..export.types import Agreement
-from ..export.weights import save_model
+from ..export import Agreement, metadata, onnx, save_model
 from ..inference import onnx_model
-from ..models.weights import hash_weights, read_licence
-from ..training import records
+from ..models import hash_weights, read_licence
+from ..training import DepthPlan, Phase, Session, fit, get_strategy, predict_valid, prepare, records
 from ..training.plots import plot_rate_curve
-from ..training.session import Session
-from ..training.strategies import get_strategy
-from ..training.trainer import fit, predict_valid, prepare
-from ..training.types import DepthPlan, Phase
 
 
 @dataclass(frozen=True)

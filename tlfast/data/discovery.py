@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from ..core.errors import DataError, UsageError
+from ..core import DataError, UsageError
 from . import images
 
 STDIN = "-"

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..core.errors import DataError, first_line
-from ..core.events import OnEvent, Progress, ignore_event
+from ..core import DataError, OnEvent, Progress, ignore_event
+from ..core.errors import first_line
 
 TIMEOUT = (5, 30)  # seconds to connect, and to wait for the next byte
 ATTEMPTS = 4

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from urllib.parse import urljoin, urlsplit
 
-from ..core.errors import ImageError, first_line
+from ..core import ImageError
+from ..core.errors import first_line
 
 SECONDS, BYTES, REDIRECTS = 20.0, 64 << 20, 5
 BLOCK = 1 << 16

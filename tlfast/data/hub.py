@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..core.errors import DataError
-from ..core.events import OnEvent, Progress
+from ..core import DataError, OnEvent, Progress
 from .download import TIMEOUT, describe_failure
 from .split import SPLIT_NAMES
 from .task import Task

@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..core import cache
-from ..core.errors import DataError, ImageError
-from ..core.events import OnEvent
+from ..core import DataError, ImageError, OnEvent, cache
 from . import duplicates, images
 from .duplicates import THUMBNAIL, make_finding
 from .table import hash_files, map_images

@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..core.errors import DataError, UsageError
-from ..core.events import Note, OnEvent, Progress, ignore_event
+from ..core import DataError, Note, OnEvent, Progress, UsageError, ignore_event
 from .discovery import inner_path, is_outside
 from .download import CHUNK, convert_errors, download
 from .hub import download_hub_dataset

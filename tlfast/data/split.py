@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from ..core.errors import DataError, UsageError
-from ..core.settings import DataSettings
+from ..core import DataError, DataSettings, UsageError
 from .types import Row
 
 SPLITS = ("train", "valid", "test")

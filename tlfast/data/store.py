@@ -13,10 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from ..core import cache
-from ..core.errors import ImageError
-from ..core.events import OnEvent, ignore_event
-from ..core.settings import ModelSettings, Settings
+from ..core import ImageError, ModelSettings, OnEvent, Settings, cache, ignore_event
 from ..core.system import free_disk_gib, free_memory_gib, release_pages
 from . import images
 from .table import ImageTable, check_readable, drop_unreadable, hash_files, map_images

@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from ..core.errors import DataError, ImageError, UsageError
-from ..core.events import OnEvent, Progress, ignore_event
-from ..core.settings import DataSettings, Settings, flag_name
+from ..core import DataError, DataSettings, ImageError, OnEvent, Progress, Settings, UsageError, ignore_event
+from ..core.settings import flag_name
 from . import images
 from .discovery import TABLES, list_members, read_records, resolve_beside, walk_images
 from .split import SPLIT_NAMES, SPLITS, assign_groups, assign_splits, limit_rows, subsample_train

@@ -10,11 +10,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..core.errors import ImageError
-from ..core.events import OnEvent, Progress
-from ..data import images
-from ..data.types import Preprocessing
-from ..models.build import to_network_input
+from ..core import ImageError, OnEvent, Progress
+from ..data import Preprocessing, images
+from ..models import to_network_input
 
 LEAST_SIDE = 6  # smallest side of a layer's output; the last layers have a coarser resolution for small images
 VIRIDIS = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], np.float32)  # five colours of the map

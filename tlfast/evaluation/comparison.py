@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ..core import Settings
 from ..core.metrics import compute_metrics, confusion_matrix
-from ..core.settings import Settings
 from . import bootstrap, significance
 
 ALPHA = 0.05  # level of significance

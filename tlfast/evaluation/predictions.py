@@ -11,9 +11,9 @@ import torch
 from pyarrow import parquet
 from torch import nn
 
-from ..core.events import OnEvent, Progress
-from ..data.types import Row
-from ..models.build import to_network_input
+from ..core import OnEvent, Progress
+from ..data import Row
+from ..models import to_network_input
 from .calibration import cross_entropy
 from .types import Predictions
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from ..data.types import Row
+from ..data import Row
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,9 +9,10 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from ..core.errors import ExportError, UsageError
-from ..core.runs import METRICS, Run
-from ..inference.onnx_model import FILE, open_network
+from ..core import ExportError, Run, UsageError
+from ..core.runs import METRICS
+from ..inference import open_network
+from ..inference.onnx_model import FILE
 
 FORMS = {"int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
 EXAMPLE = """import json, sys

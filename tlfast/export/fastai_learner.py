@@ -19,10 +19,9 @@ from fastai.vision.data import ImageBlock
 from PIL import Image
 from torch import nn
 
-from ..core.errors import UsageError
+from ..core import Run, UsageError
 from ..core.files import convert_write_errors
-from ..core.runs import Run
-from ..data.types import Preprocessing
+from ..data import Preprocessing
 
 LEARNER = "learner.pkl"
 METHODS = {"squish": ResizeMethod.Squish, "crop": ResizeMethod.Crop, "pad": ResizeMethod.Pad}

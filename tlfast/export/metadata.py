@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from ..core.settings import Settings
+from ..core import Settings
 from ..core.system import package_versions
 
 

@@ -14,12 +14,12 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
-from ..core.errors import ExportError, first_line
-from ..core.events import OnEvent, Progress
-from ..data import images
-from ..data.types import Preprocessing
-from ..inference.onnx_model import FILE, INPUT, OUTPUT, Network, open_network
-from ..models.build import to_network_input
+from ..core import ExportError, OnEvent, Progress
+from ..core.errors import first_line
+from ..data import Preprocessing, images
+from ..inference import Network, open_network
+from ..inference.onnx_model import FILE, INPUT, OUTPUT
+from ..models import to_network_input
 from .onnx_preprocessing import build_preprocessing, make_constant, make_node
 from .types import Agreement
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ..data.types import Preprocessing
+from ..data import Preprocessing
 from ..inference.onnx_model import INPUT
 
 PRECISION = 22  # bits after the binary point of a weight, as in Pillow's Resample.c

@@ -11,12 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ..core.errors import RunError, first_line
+from ..core import Run, RunError, Settings
+from ..core.errors import first_line
 from ..core.files import convert_write_errors
-from ..core.runs import Run
-from ..core.settings import Settings
-from ..data.types import Preprocessing
-from ..models.build import build_model
+from ..data import Preprocessing
+from ..models import build_model
 from .fastai_learner import LEARNER, export_learner
 
 WEIGHTS = "model.safetensors"

@@ -10,8 +10,7 @@ from typing import overload
 import numpy as np
 from PIL import Image
 
-from ..core import runs
-from ..core.errors import ImageError, RunError
+from ..core import ImageError, RunError, runs
 from ..data import images
 from ..data.discovery import is_address
 from .onnx_model import FILE, Network, Opener, open_network, predict_stream, rank_classes

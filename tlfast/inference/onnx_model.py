@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import numpy as np
 import onnxruntime
 
-from ..core.errors import ImageError, RunError, first_line
+from ..core import ImageError, RunError
+from ..core.errors import first_line
 from ..core.system import count_cores
 from .types import Prediction
 

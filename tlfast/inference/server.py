@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from ..core.errors import ImageError, UsageError
+from ..core import ImageError, UsageError
 from ..core.system import count_cores
 from ..data import images
 from .batching import BatchQueue

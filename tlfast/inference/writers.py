@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import TlfastError, UsageError
+from ..core import TlfastError, UsageError
 from ..core.files import move_file
 from .onnx_model import rank_classes
 from .types import PredictRow

@@ -9,7 +9,8 @@ import torch
 from fastai.vision.learner import create_head
 from torch import nn
 
-from ..core.errors import UsageError, WeightsError, first_line, suggest_name
+from ..core import UsageError, WeightsError
+from ..core.errors import first_line, suggest_name
 from ..data.download import TIMEOUT, describe_failure
 from ..data.hub import check_reachable
 from . import pretrained

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..core.errors import UsageError
+from ..core import UsageError
 from ..core.system import count_cores, tune_allocator
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..core.errors import UsageError
+from ..core import UsageError
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 ENVIRONMENT = "TLFAST_WEIGHTS"

@@ -12,7 +12,7 @@ from timm.models import group_parameters
 from timm.models._manipulate import MATCH_PREV_GROUP
 from torch import fx, nn
 
-from ..core.errors import UsageError
+from ..core import UsageError
 
 TOLERANCE = 1e-4  # largest difference by rounding between the two parts and the whole, relative to the largest feature
 

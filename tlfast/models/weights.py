@@ -15,7 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from ..core.errors import WeightsError, first_line
+from ..core import WeightsError
+from ..core.errors import first_line
 from ..data.types import Stats
 from . import pretrained
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..data.task import Task
+from ..data import Task
 
 CLASSES = tuple(str(digit) for digit in range(10))
 

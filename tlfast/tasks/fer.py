@@ -15,9 +15,9 @@ import csv
 import shutil
 from pathlib import Path
 
-from ..core.errors import DataError
+from ..core import DataError
+from ..data import Source, Task
 from ..data.images import is_image_name
-from ..data.task import Source, Task
 
 CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 CSV_EMOTIONS = dict(enumerate(("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")))  # by their number in fer2013.csv

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..data.task import Task
+from ..data import Task
 
 
 def folder_task(path: Path) -> Task:

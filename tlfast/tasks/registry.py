@@ -11,9 +11,10 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-from ..core.errors import UsageError, suggest_name
+from ..core import UsageError
+from ..core.errors import suggest_name
 from ..core.settings import DEPTH_ENDS, flag_name
-from ..data.task import Task
+from ..data import Task
 from .folder import folder_task
 
 

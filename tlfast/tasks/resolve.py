@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ..core.errors import UsageError
-from ..core.settings import DEPTH_ENDS, EPOCHS_FACTOR, FORMER_NAMES, STRATEGIES, Internals, Settings, build_settings
-from ..data.task import Task
+from ..core import Settings, UsageError
+from ..core.settings import DEPTH_ENDS, EPOCHS_FACTOR, FORMER_NAMES, STRATEGIES, Internals, build_settings
+from ..data import Task
 
 
 def resolve_settings(task: Task, strategy: str | None, flags: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Settings:

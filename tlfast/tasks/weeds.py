@@ -19,10 +19,9 @@ import re
 import shutil
 from pathlib import Path
 
-from ..core.errors import DataError
+from ..core import DataError
+from ..data import Row, Source, Task
 from ..data.images import is_image_name
-from ..data.task import Source, Task
-from ..data.types import Row
 
 # By their number in the label files.
 CLASSES = (

@@ -17,14 +17,10 @@ import torch
 from fastai.torch_core import TensorCategory
 from torch import nn
 
-from ..core import cache
-from ..core.errors import UsageError
-from ..core.events import OnEvent, Progress
-from ..core.settings import Settings, TrainingSettings
+from ..core import OnEvent, Progress, Settings, TrainingSettings, UsageError, cache
 from ..core.system import free_disk_gib, free_memory_gib
 from ..data.store import SPARE_GIB
-from ..models.build import to_network_input
-from ..models.stages import SplitBody, list_stages, split_at
+from ..models import SplitBody, list_stages, split_at, to_network_input
 from .feature_codec import decode, encode, row_type
 from .features import Features, SplitFeatures, count_images
 from .head import FeatureLoader

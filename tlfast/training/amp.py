@@ -14,11 +14,9 @@ from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.learner import Learner
 from fastai.torch_core import to_float
 
-from ..core import cache
-from ..core.errors import UsageError
-from ..core.settings import TrainingSettings
+from ..core import TrainingSettings, UsageError, cache
 from ..core.system import count_cores
-from ..models.build import to_network_input
+from ..models import to_network_input
 
 KIND = "timings"
 GAIN = 1.2  # smallest speed-up of a pass that is worth the rounding; see docs/benchmarks.md, "Precision"

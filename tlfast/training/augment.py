@@ -10,7 +10,7 @@ from typing import Any
 
 from fastai.vision.augment import Hue, RandomErasing, Saturation, aug_transforms
 
-from ..core.settings import AugmentationSettings
+from ..core import AugmentationSettings
 
 
 @dataclass(frozen=True)

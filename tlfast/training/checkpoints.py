@@ -21,10 +21,9 @@ from fastai.callback.training import GradientAccumulation
 from fastcore.foundation import L
 from torch import nn
 
-from ..core import files
-from ..core.events import Note, OnEvent
+from ..core import Journal, Note, OnEvent, files
 from ..core.files import convert_write_errors
-from ..core.journal import Journal, list_states
+from ..core.journal import list_states
 from .types import EpochRow, FeaturePass, Phase, RateCurve
 
 KEPT = 2  # newest checkpoints of a phase; the second serves if the first is damaged

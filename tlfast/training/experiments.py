@@ -8,15 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..core import cache
-from ..core.events import OnEvent
-from ..core.settings import ModelSettings, Settings
+from ..core import ModelSettings, OnEvent, Settings, cache
 from ..core.system import package_versions
-from ..data import load_table
+from ..data import Task, load_table
 from ..data.sources import locate
-from ..data.task import Task
-from ..evaluation.calibration import apply_temperature
-from ..evaluation.predictions import PREDICTIONS, save_predictions
+from ..evaluation import apply_temperature, save_predictions
+from ..evaluation.predictions import PREDICTIONS
 from ..models import pretrained
 from . import trainer
 from .head import predict_from_features

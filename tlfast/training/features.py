@@ -14,16 +14,12 @@ from fastai.data.core import DataLoaders, TfmdDL
 from fastai.torch_core import set_seed
 from torch import nn
 
-from ..core import cache
-from ..core.events import Progress
-from ..core.settings import Settings
+from ..core import Progress, Settings, cache
 from ..core.system import release_pages
-from ..data import ImageTable, Store
+from ..data import ImageTable, Row, Store
 from ..data.split import SPARE
-from ..data.types import Row
-from ..models.build import to_network_input
+from ..models import hash_weights, to_network_input
 from ..models.fuse_bn import fuse_bn
-from ..models.weights import hash_weights
 from .augment import resolve_augmentation
 from .feature_codec import Rows, decode, encode, row_shape, row_type
 from .loaders import augmented_loader, plain_loader

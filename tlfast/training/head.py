@@ -15,11 +15,10 @@ from fastai.learner import Learner
 from fastai.torch_core import TensorCategory, set_seed
 from torch import nn
 
-from ..core.events import OnEvent, Progress
-from ..core.settings import TrainingSettings
-from ..data.types import Row
-from ..evaluation.types import Predictions
-from ..models.build import to_network_input
+from ..core import OnEvent, Progress, TrainingSettings
+from ..data import Row
+from ..evaluation import Predictions
+from ..models import to_network_input
 from .features import Features, SplitFeatures
 from .learner import epoch_metrics
 from .loaders import split_batches

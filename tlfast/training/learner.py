@@ -12,10 +12,9 @@ from fastai.metrics import AccumMetric
 from fastai.vision.learner import model_meta, vision_learner
 from torch import nn
 
+from ..core import Settings
 from ..core.metrics import EPOCH_METRICS, METRICS, Counts, Metric, confusion_matrix
-from ..core.settings import Settings
-from ..models import pretrained, stages
-from ..models.build import build_body, build_head
+from ..models import build_body, build_head, pretrained, stages
 from .optim import build_adam
 
 

@@ -16,12 +16,9 @@ from fastai.vision.augment import RandTransform
 from fastai.vision.core import PILImage
 from PIL import Image
 
-from ..core.settings import DataSettings, Settings
+from ..core import DataSettings, Settings
 from ..core.system import count_cores, release_pages
-from ..data import images
-from ..data.store import Store
-from ..data.table import ImageTable
-from ..data.types import Preprocessing, Row
+from ..data import ImageTable, Preprocessing, Row, Store, images
 from .augment import build_augmentations
 
 RELEASED_AT = 128 << 20  # bytes read from a memory-mapped store, after which its pages are released

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fastai.callback.schedule import minimum
 from fastai.learner import Learner
 
-from ..core.events import Note, OnEvent, Progress
+from ..core import Note, OnEvent, Progress
 from .callbacks.progress import ProgressCallback, silence_fastai
 from .types import RateCurve
 

@@ -14,11 +14,7 @@ from fastai.callback.mixup import MixUp
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
 
-from ..core import signals
-from ..core.errors import TrainingError
-from ..core.events import Note, OnEvent
-from ..core.journal import Journal
-from ..core.settings import Settings, TrainingSettings
+from ..core import Journal, Note, OnEvent, Settings, TrainingError, TrainingSettings, signals
 from . import checkpoints
 from .callbacks.early_stopping import KeepBest, StopAtNan
 from .callbacks.progress import ProgressCallback, silence_fastai

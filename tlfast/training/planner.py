@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from ..core.events import Note, OnEvent
-from ..core.journal import Journal
-from ..core.settings import DEPTH_ENDS, Settings, TrainingSettings
+from ..core import Journal, Note, OnEvent, Settings, TrainingSettings
+from ..core.settings import DEPTH_ENDS
 from .activations import fit_to_disk
 from .head import choose_head_batch
 from .lr_finder import FINDER_STEPS

@@ -15,11 +15,9 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from torch import nn
 
-from ..core.events import OnEvent, Progress
-from ..core.settings import Settings
-from ..models.build import count_features, to_network_input
+from ..core import OnEvent, Progress, Settings
+from ..models import count_features, list_stages, split_at, to_network_input
 from ..models.fuse_bn import fuse_bn
-from ..models.stages import list_stages, split_at
 from .activations import ActivationLoader, activation_gigabytes, activation_shape
 from .callbacks.progress import silence_fastai
 from .features import SplitFeatures, count_images, count_missing

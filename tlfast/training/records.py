@@ -7,12 +7,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from ..core import Settings
 from ..core.files import write_csv, write_json
 from ..core.runs import METRICS, seal
-from ..core.settings import Settings
 from ..core.system import package_versions
-from ..data.types import Preprocessing, Row
-from ..evaluation.types import Evaluation
+from ..data import Preprocessing, Row
+from ..evaluation import Evaluation
 from .types import Phase
 
 

@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 
-from ..core.events import OnEvent
-from ..core.journal import Journal
-from ..core.settings import Settings
-from ..data import ImageTable, Store
-from ..data.types import Preprocessing
+from ..core import Journal, OnEvent, Settings
+from ..data import ImageTable, Preprocessing, Store
 from ..models import pretrained
 from .loaders import build_loaders
 

@@ -12,21 +12,13 @@ from pathlib import Path
 import torch
 from fastai.torch_core import set_seed
 
-from ..core.errors import TrainingError
-from ..core.events import Note, OnEvent
-from ..core.journal import Journal
-from ..core.settings import Settings, TrainingSettings
+from ..core import Journal, Note, OnEvent, Settings, TrainingError, TrainingSettings
 from ..core.system import release_memory
-from ..data import ImageTable, Store, duplicates, load_table, open_store
+from ..data import ImageTable, Preprocessing, Store, Task, duplicates, load_table, open_store
 from ..data.sources import locate
 from ..data.store import image_digests
-from ..data.task import Task
-from ..data.types import Preprocessing
-from ..evaluation import predictions
-from ..evaluation.types import Predictions
-from ..models import build, pretrained
-from ..models.device import pick_device
-from ..models.weights import normalization_stats
+from ..evaluation import Predictions, predictions
+from ..models import build, normalization_stats, pick_device, pretrained
 from . import checkpoints
 from .features import Features
 from .learner import balance_classes, build_learner

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
 from typing import TYPE_CHECKING
 
-from ..core.events import Event
+from ..core import Event
 from ..core.metrics import EPOCH_METRICS
 
 EPOCH_VALUES = ("train_loss", "valid_loss", *EPOCH_METRICS)  # in the order of fastai's recorder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...data.types import Finding
+from ...data import Finding
 from .templating import template_environment
 from .thumbnails import group_findings
 

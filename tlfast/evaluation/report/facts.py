@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ... import tasks
+from ...core import Run, Settings
 from ...core.metrics import FIGURE_TITLES, HEADLINES
-from ...core.runs import Run
-from ...core.settings import Settings, declared_settings
-from ...data.task import Task
-from ...tasks.resolve import resolve_settings
+from ...core.settings import declared_settings
+from ...data import Task
+from ...tasks import resolve_settings
 
 # Settings.tuning -> what was trained, with its verb; depths are described by `describe_trained_layers`.
 TRAINED_LAYERS = {"partial": "The classifier of `{arch}` was", "full": "All layers of `{arch}` were"}

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 from pyarrow import parquet
 
-from ...core.errors import RunError
-from ...core.runs import METRICS, Run
-from ...data.types import Finding
+from ...core import Run, RunError
+from ...core.runs import METRICS
+from ...data import Finding
 
 TOP_LOSSES = 24  # images with the largest losses in a report
 

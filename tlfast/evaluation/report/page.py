@@ -18,8 +18,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ...core.events import OnEvent, Progress, ignore_event
-from ...core.runs import Run
+from ...core import OnEvent, Progress, Run, ignore_event
 from .album import Album
 from .facts import collect_facts
 from .inputs import Evidence, StoredEvaluation

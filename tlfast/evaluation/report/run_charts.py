@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ...core.runs import Run
+from ...core import Run
 from .svg import Axis, Series, draw_chart
 
 

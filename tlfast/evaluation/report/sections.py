@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ...core.runs import Run
+from ...core import Run
 from .album import Album
 from .inputs import Evidence, StoredEvaluation
 from .run_charts import draw_run_charts

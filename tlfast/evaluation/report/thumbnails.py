@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from ...core.errors import ImageError
-from ...data import images
-from ...data.types import FINDING_KINDS, Finding
+from ...core import ImageError
+from ...data import Finding, images
+from ...data.types import FINDING_KINDS
 
 SIDE = 96  # pixels of a thumbnail
 RANKED = ("label issue", "outlier")  # kinds with the most important findings first; examples of other kinds are spread evenly

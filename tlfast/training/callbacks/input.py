@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastai.callback.core import Callback
 
-from ...models.build import to_network_input
+from ...models import to_network_input
 
 
 class NetworkInput(Callback):

@@ -14,7 +14,7 @@ import fastai.callback.progress  # noqa: F401 (adds no_bar to Learner)
 from fastai.callback.core import Callback
 from fastai.learner import Learner
 
-from ...core.events import OnEvent, Progress
+from ...core import OnEvent, Progress
 from ..types import EPOCH_VALUES, EpochEnd, EpochRow
 
 

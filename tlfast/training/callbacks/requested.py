@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastai.callback.core import Callback
 from fastai.callback.training import GradientAccumulation
 
-from ...core.settings import Settings
+from ...core import Settings
 from .ema import MovingAverage
 from .resize import GrowingSize
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
-from ...core.settings import Settings, TrainingSettings
+from ...core import Settings, TrainingSettings
 from ..phase import OpenPhase, PhasePlan
 from ..session import Session
 from ..types import DepthPlan, Timing, Work

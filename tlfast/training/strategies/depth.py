@@ -17,9 +17,9 @@ from fastai.learner import Learner
 from fastai.torch_core import set_seed
 from torch import nn
 
-from ...core.settings import Settings, TrainingSettings
+from ...core import Settings, TrainingSettings
 from ...core.system import release_memory
-from ...models.stages import SplitBody, split_at
+from ...models import SplitBody, split_at
 from ..activations import BATCH_FORWARD, HEAD_IMAGES, ActivationLoader, compute_features
 from ..amp import choose_precision, precision_callbacks
 from ..callbacks.requested import build_callbacks

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from ...core.settings import Settings, TrainingSettings
+from ...core import Settings, TrainingSettings
 from ...core.system import release_memory
 from ..amp import choose_precision, precision_callbacks
 from ..callbacks.input import NetworkInput

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from ...core.settings import Settings, TrainingSettings
+from ...core import Settings, TrainingSettings
 from ..callbacks.input import NetworkInput
 from ..features import extract
 from ..head import open_head
