@@ -4,3 +4,29 @@ To add a callback, write a `fastai.callback.core.Callback` in a module of its ow
 `phase.fit_phase`, to the phases that train the backbone in `requested.build_callbacks`. A callback with `state_dict` and `load_state_dict` is
 saved in checkpoints under its class name. Experiment trackers do not belong here: they will have a package of their own, `training/trackers/`.
 """
+
+from typing import TYPE_CHECKING
+
+from ...core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .early_stopping import KeepBest, StopAtNan
+    from .ema import MovingAverage
+    from .input import NetworkInput
+    from .progress import ProgressCallback
+    from .requested import build_callbacks
+    from .resize import GrowingSize
+
+__all__ = ["GrowingSize", "KeepBest", "MovingAverage", "NetworkInput", "ProgressCallback", "StopAtNan", "build_callbacks"]
+
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "early_stopping": ["KeepBest", "StopAtNan"],
+        "ema": ["MovingAverage"],
+        "input": ["NetworkInput"],
+        "progress": ["ProgressCallback"],
+        "requested": ["build_callbacks"],
+        "resize": ["GrowingSize"],
+    },
+)
