@@ -117,7 +117,7 @@ def test_help_lists_and_checks_import_nothing_heavy(folder):
 import sys
 from pathlib import Path
 from typer.testing import CliRunner
-from tlfast.cli import app
+from tlfast.cli.app import app
 for line in (["--help"], ["train", "--help"], ["tasks"], ["runs"], ["data", "check", {str(folder)!r}]):
     assert CliRunner().invoke(app, line).exit_code == 0, line
 print({heavy} & set(sys.modules))

@@ -39,7 +39,7 @@ def test_nothing_heavy_is_imported(run, folder):
     code = f"""
 import sys, tlfast
 tlfast.load({run!r}).predict({str(folder / "red" / "1.png")!r})
-from tlfast.cli import app
+from tlfast.cli.app import app
 app(["predict", {run!r}, {str(folder / "red")!r}, "--quiet"], standalone_mode=False)
 print(sorted({{name.partition(".")[0] for name in sys.modules}} & {{"torch", "fastai", "timm", "sklearn", "pandas", "matplotlib", "onnx", "scipy"}}))
 """

@@ -72,7 +72,7 @@ def test_fetched_and_redirected(server):
     [
         ("/missing", "the server answered 404"),
         ("/round", "more than 5 redirects"),
-        ("/file", "not an http(s) address"),
+        ("/file", "not an http(s) URL"),
         ("/large", "more than 0 MB"),
         ("/slow", "took too long"),
     ],

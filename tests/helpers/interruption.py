@@ -6,7 +6,7 @@ import signal
 
 from tlfast import tasks
 from tlfast.commands import train
-from tlfast.core.events import Progress
+from tlfast.core.events import Note
 from tlfast.tasks.resolve import resolve_settings
 
 # The number format is said, for which is the faster on so small a network is a matter of chance.
@@ -50,7 +50,7 @@ def stopping_at(phase, count):
     seen = []
 
     def listen(event):
-        if event.phase == phase and isinstance(event, Progress):
+        if event.phase == phase and not isinstance(event, Note):
             seen.append(event)
             if len(seen) == count:
                 signal.raise_signal(signal.SIGINT)
