@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers.files import message, tree
 from tlfast.core.events import Event
-from tlfast.data import download
+from tlfast.data.download import download
 
 BODY = bytes(range(256)) * 1200  # 307,200 bytes: several chunks
 
