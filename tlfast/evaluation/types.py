@@ -163,7 +163,8 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Return all values as JSON types, the metrics of `others` on the level of the fields."""
         values = asdict(self)
-        return {**values, **values.pop("others")}
+        others = values.pop("others")
+        return {**values, **others}
 
 
 # Names of the metrics with a field in an evaluation; `Evaluation.others` holds the rest.

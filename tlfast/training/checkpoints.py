@@ -28,6 +28,7 @@ from .types import EpochRow, FeaturePass, Phase, RateCurve
 
 KEPT = 2  # newest checkpoints of a phase; the second serves if the first is damaged
 LEAST_SECONDS = 5.0  # between checkpoints after epochs: an epoch of the head takes less
+FORMER_NAMES = {"ProgressCallback": "Watch"}  # of callbacks, in checkpoints of earlier versions
 
 
 def save_phase(journal: Journal, phase: Phase, model: nn.Module, on_event: OnEvent) -> None:
@@ -199,8 +200,10 @@ def _restore_state(learn: Any, state: dict[str, Any]) -> None:
     device = next(learn.model.parameters()).device
     optimizer = [{k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in values.items()} for values in state["optimizer"]["state"]]
     learn.opt.load_state_dict({"state": optimizer, "hypers": L(state["optimizer"]["hypers"])})
+    states = state["callbacks"]
     for callback in _stateful_callbacks(learn):
-        callback.load_state_dict(state["callbacks"][type(callback).__name__])
+        name = type(callback).__name__
+        callback.load_state_dict(states[name] if name in states else states[FORMER_NAMES[name]])
     smooth = learn.recorder.smooth_loss
     smooth.count, smooth.val = state["smooth_loss"][0], torch.tensor(state["smooth_loss"][1], device=device)
     learn.train_iter = state["train_iter"]
