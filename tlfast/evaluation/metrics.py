@@ -1,4 +1,4 @@
-"""Evaluation of predictions: all figures from one pass over the images."""
+"""Evaluation of predictions: all figures from one pass over the images. Metrics are declared in `core/metrics.py`."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..evaluation import apply_temperature, save_predictions
 from ..evaluation.predictions import PREDICTIONS
 from ..models import pretrained
 from . import trainer
+from .augment import resolve_augmentation
 from .head import predict_from_features
 from .strategies import get_strategy
 from .types import Phase
@@ -56,6 +57,8 @@ def run_trial(task: Task, settings: Settings, on_event: OnEvent) -> Trial:
     """Train and predict the valid split, or read the cached result for the same settings, images, weights and versions. Raises TlfastError."""
     table = load_table(task, settings, locate(task, settings.data))
     important = {name: value for name, value in settings.to_dict().items() if name not in UNIMPORTANT}
+    augmentation = resolve_augmentation(settings)
+    important["augment"] = asdict(augmentation) if augmentation else None  # its numbers, not the name of a preset
     sources = {"settings": important, "images": table.fingerprint(), "weights": _describe_weights(settings), "versions": package_versions()}
     name = cache.make_key(layout=LAYOUT, **sources)
     reused = cache.find(KIND, name) is not None

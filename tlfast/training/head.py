@@ -1,4 +1,7 @@
-"""Training and prediction of the head on cached features, and the adaptation of BatchNorm before other layers train."""
+"""Training and prediction of the head on cached features, and the adaptation of BatchNorm before other layers train.
+
+The head itself is built in `models/build.py`.
+"""
 
 from __future__ import annotations
 
