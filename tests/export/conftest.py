@@ -28,7 +28,7 @@ def saved(tmp_path):
             weights.save_model(folder, model, CLASSES, chosen.arch, Preprocessing.from_settings(chosen, STATS))
             about = metadata.describe_model(chosen, CLASSES, "r", "none", "none: not pretrained")
             onnx.export_onnx(folder / "model.onnx", model, Preprocessing.from_settings(chosen, STATS), about)
-            runs.seal(folder, records.build_manifest(chosen, CLASSES, STATS))
+            runs.seal(folder, records.build_manifest(chosen, CLASSES, Preprocessing.from_settings(chosen, STATS)))
         return published[0]
 
     return save
