@@ -18,7 +18,7 @@ class Augmentation:
     """All numbers of an augmentation; the cache key of augmented features contains them.
 
     `rotate` is in degrees and `zoom` is a factor, both the largest; `lighting`, `warp`, `saturation` and `hue` are the largest relative changes;
-    `erasing` is a probability.
+    `erasing` and `colour_probability` (of a change of saturation, and of a change of hue) are probabilities; `erased_areas` is a largest count.
     """
 
     rotate: float
@@ -30,6 +30,8 @@ class Augmentation:
     erasing: float = 0.0
     flip_horizontal: bool = True
     flip_vertical: bool = False
+    colour_probability: float = 0.5
+    erased_areas: int = 1
 
 
 PRESETS = {
@@ -37,7 +39,6 @@ PRESETS = {
     "standard": Augmentation(rotate=10.0, zoom=1.1, lighting=0.2, warp=0.1, saturation=0.2, hue=0.05),
     "strong": Augmentation(rotate=20.0, zoom=1.25, lighting=0.4, warp=0.2, saturation=0.4, hue=0.1, erasing=0.25),
 }
-COLOUR_PROBABILITY = 0.5  # of a change of saturation, and of a change of hue
 
 
 def resolve_augmentation(settings: AugmentationSettings, grey: bool = False) -> Augmentation | None:
@@ -64,5 +65,6 @@ def build_augmentations(settings: AugmentationSettings, grey: bool = False) -> l
         max_warp=numbers.warp,
     )
     if numbers.saturation:
-        transforms += [Saturation(max_lighting=numbers.saturation, p=COLOUR_PROBABILITY), Hue(max_hue=numbers.hue, p=COLOUR_PROBABILITY)]
-    return transforms + ([RandomErasing(p=numbers.erasing, max_count=1)] if numbers.erasing else [])
+        p = numbers.colour_probability
+        transforms += [Saturation(max_lighting=numbers.saturation, p=p), Hue(max_hue=numbers.hue, p=p)]
+    return transforms + ([RandomErasing(p=numbers.erasing, max_count=numbers.erased_areas)] if numbers.erasing else [])
