@@ -145,7 +145,7 @@ class TrainingSettings:
     cache_gb: float | None = setting(None, "With --depth: maximum size of the cached activations in GB. Default: the free disk space.", check=at_least(0))
     cache_format: Literal["fp16", "fp32", "int8"] = setting("fp16", "Number format of cached features and activations; int8 takes half the space of fp16.")
     bs: int = setting(64, "Batch size.", check=between(1, 65_536))
-    accumulate: int = setting(1, "Gradient accumulation: number of batches per optimizer step.", check=between(1, 4096))
+    accumulate: int = setting(1, "With --full or --depth: number of batches per optimizer step (gradient accumulation).", check=between(1, 4096))
     lr: str = setting("auto", "Learning rate; auto runs the learning-rate finder before each phase.", check=_check_rate)
     class_weights: Literal["none", "balanced"] = setting("none", "Class weights in the loss; balanced: inversely proportional to class frequency.")
     label_smoothing: float = setting(0.0, "Label smoothing: fraction of the target that is spread evenly over all classes.", check=between(0, 0.9))

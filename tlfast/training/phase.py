@@ -58,7 +58,7 @@ def fit_phase(session: Session, plan: PhasePlan, opened: OpenPhase, settings: Tr
     """Fit one phase, restore the weights of its best epoch by `settings.metric`, and save the session's model in the journal.
 
     `before` is the phase before: if no epoch improves on its best, its weights are restored.
-    Raises TrainingError if the loss is not finite before the first epoch is complete, KeyboardInterrupt after Ctrl-C.
+    Raises TrainingError if the loss is not finite and there are no weights to restore, KeyboardInterrupt after Ctrl-C.
     """
     learn, journal, on_event, started = opened.learn, session.journal, session.on_event, time.perf_counter()
     curve = search_rate(session, plan, opened, settings) if settings.rate is None else None
