@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from tests.helpers.command_line import TINY
@@ -15,3 +18,12 @@ def test_lr_find_draws_a_curve_for_each_phase(cli, folder, tmp_path, deep, last)
     assert list(outcome.json) == ["head", last]
     assert all((tmp_path / found["picture"]).stat().st_size > 5000 and found["suggestion"] > 0 for found in outcome.json.values())
     assert list(cli("lr-find", folder, *TINY, "--json").json) == ["head"]  # a rate that was typed does not stop the search
+
+
+@pytest.mark.parametrize("deep", [["--partial"], ["--full"], ["--depth", 2]], ids=str)
+def test_the_suggestions_are_the_rates_of_a_training_with_the_same_settings(cli, folder, tmp_path, deep):
+    tiny = [part for part in TINY if part not in ("--lr", "3e-3")]
+    suggested = cli("lr-find", folder, *tiny, *deep, "--epochs", 1, "--freeze-epochs", 1, "--json").json
+    run = Path(cli("train", folder, *tiny, *deep, "--epochs", 1, "--freeze-epochs", 1, "--json").json["folder"])
+    used = {phase["name"]: phase["lr"] for phase in json.loads((run / "run.json").read_text())["phases"]}
+    assert {phase: found["suggestion"] for phase, found in suggested.items()} == used

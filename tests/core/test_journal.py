@@ -45,6 +45,8 @@ def test_a_journal_says_a_thing_once(tmp_path):
     assert journal.once("a", lambda: [1]) == [1] and journal.once("a", lambda: [2]) == [1]
     assert json.loads((tmp_path / "journal.json").read_text())["a"] == [1]
     assert Journal().once("a", lambda: 3) == 3
+    for name, value in {"epochs": 0, "planned": {}, "b": 0}.items():
+        assert journal.once(name, lambda value=value: value) == value and journal.once(name, lambda: "other") == value
 
 
 def test_the_file_keeps_its_keys_and_others_are_read_again(tmp_path):

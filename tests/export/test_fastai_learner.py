@@ -58,6 +58,8 @@ def test_loading_never_opens_the_pickle(saved, monkeypatch):
             tlfast.load(folder, backend="fastai", trust=trust)
     with pytest.raises(UsageError, match="learner.pkl is a pickle: opening it executes the code in it"):
         tlfast.load(folder, backend="fastai", verify=False)
+    with pytest.raises(UsageError, match="unknown backend 'torch'"):
+        tlfast.load(folder, backend="torch", verify=False, trust=True)
     assert not (folder / "opened").exists()
     pickle.loads(PICKLE)  # the test itself can fail
     assert (folder / "opened").exists()

@@ -49,9 +49,10 @@ class Facts:
         return cls(**{name: value for name, value in values.items() if name in known}, others=others)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the facts that are set, in one flat dict."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "others"}
-        return {**{name: value for name, value in values.items() if value not in (None, 0, {})}, **self.others}
+        """Return the facts that differ from their defaults, in one flat dict."""
+        unset = Facts()
+        names = [f.name for f in dataclasses.fields(self) if f.name != "others"]
+        return {**{name: getattr(self, name) for name in names if getattr(self, name) != getattr(unset, name)}, **self.others}
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a fact by its key in the file, or `default` if it is not set."""

@@ -16,9 +16,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from .errors import UsageError, suggest_name
 from .metrics import CHOICES
 
-STRATEGIES = ("partial", "depth", "full")
 FORMER_NAMES = {"middle": "depth"}  # strategy names of earlier versions
-DEPTH_ENDS = {"0": "partial", "all": "full"}  # the two ends of --depth
+DEPTH_ENDS = {"0": "partial", "all": "full"}  # values of --depth that select a strategy; all others select "depth"
+STRATEGIES = (*DEPTH_ENDS.values(), "depth")
 EPOCHS_FACTOR = 2  # --minutes trains at most this many times the preset's epochs, unless --epochs is given
 FOLDS = 5  # number of random folds for data without official folds
 

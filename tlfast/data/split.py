@@ -88,6 +88,9 @@ def _draw_grouped_fold(rows: list[Row], number: int, folds: int, seed: int) -> l
     labels, groups = [row.label for row in rows], [row.group or row.path for row in rows]
     if len(set(groups)) < folds:
         raise DataError(f"{len(set(groups))} groups cannot be divided into {folds} folds", "Use a --group-by with more groups, or a larger --valid-pct")
+    label, count = max(Counter(labels).items(), key=lambda item: item[1])
+    if count < folds:
+        raise DataError(f"the largest class, '{label}', has {count} images, fewer than the {folds} folds", "Add images, or use a larger --valid-pct")
     splitter = StratifiedGroupKFold(max(2, folds), shuffle=True, random_state=seed)
     return [int(i) for i in list(splitter.split(labels, labels, groups))[number][1]]
 

@@ -74,5 +74,5 @@ class Task:
     make: Callable[[Path], None] | None = None
 
     def presets(self, strategy: str) -> dict[str, Any]:
-        """Return the settings of the task for a strategy: partial, depth or full."""
-        return dict({"partial": self.partial, "depth": {**self.full, **self.depth}, "full": self.full}[strategy])
+        """Return the settings of the task for a strategy; none for a strategy without presets."""
+        return dict({"partial": self.partial, "depth": {**self.full, **self.depth}, "full": self.full}.get(strategy, {}))

@@ -13,9 +13,11 @@ from typing import Any
 
 from ..core import UsageError
 from ..core.errors import suggest_name
-from ..core.settings import DEPTH_ENDS, flag_name
+from ..core.settings import flag_name
 from ..data import Task
 from .folder import folder_task
+
+DEPTH_FLAGS: dict[str, list[str]] = {"": [], "0": [], "all": ["--full"]}  # values of `depth` with a shorter form than --depth
 
 
 @lru_cache(maxsize=1)
@@ -38,8 +40,8 @@ def train_command(task: str, source: str, options: Mapping[str, Any]) -> str:
     words = ["tlfast", "train", *([task] if task in registered_tasks() else [source])]
     words += ["--data", source] if task in registered_tasks() and source else []
     for name, value in options.items():
-        if name == "depth" and value in ("", *DEPTH_ENDS):
-            words += [f"--{DEPTH_ENDS[value]}"] if value == "all" else []
+        if name == "depth" and value in DEPTH_FLAGS:
+            words += DEPTH_FLAGS[value]
         elif isinstance(value, bool):
             words.append(flag_name(name) if value else f"--no-{flag_name(name)[2:]}")
         elif value is not None:
