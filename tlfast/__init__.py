@@ -50,12 +50,14 @@ _import_export = lazy_exports(
 )
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
+if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any name
 
-        return version("tlfast")
-    return _import_export(name)
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("tlfast")
+        return _import_export(name)
 
 
 @overload
@@ -84,8 +86,11 @@ def load(
 
     if backend == "onnx":
         return load_classifier(reference, out, verify)
-    from .core import runs
+    from .core import UsageError, runs
     from .core.system import hide_known_warnings
+
+    if backend != "fastai":
+        raise UsageError(f"unknown backend '{backend}'", 'Use backend="onnx" or backend="fastai"')
 
     hide_known_warnings()
     from .export.fastai_learner import open_learner

@@ -1,4 +1,4 @@
-"""tlfast export: smaller forms are judged before they are kept, and a bundle needs no tlfast."""
+"""tlfast export: smaller formats are judged before they are kept, and a bundle needs no tlfast."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from tests.helpers.drawing import draw, draw_classes
 from tests.helpers.runs import copy_run, train_in
 from tlfast.commands import interpret, loaded_run
 from tlfast.core import runs
-from tlfast.evaluation import metrics, plots
+from tlfast.evaluation import evaluate, plots
 from tlfast.evaluation.types import Predictions
 
 
@@ -91,7 +91,7 @@ def test_matrix_of_any_size_fits_its_names(tmp_path, count):
     names = [f"A class of plants number {i}" for i in range(count)]
     labels = np.repeat(np.arange(count), 12)
     said = np.random.default_rng(0).normal(size=(len(labels), count)) + 4 * np.eye(count)[labels]
-    judged = metrics.evaluate(Predictions([], names, said, labels), "valid", 1.0)
+    judged = evaluate(Predictions([], names, said, labels), "valid", 1.0)
     picture = Image.open(plots.plot_confusion_matrix(judged, tmp_path / "m.png", "title"))
     assert picture.size[0] > picture.size[1] and max(picture.size) < 6000
     edges = np.asarray(picture.convert("L"))

@@ -12,7 +12,8 @@ from .. import tasks as registry
 from ..core import UsageError
 from ..core.signals import raise_interrupt
 from .arguments import parse_arguments, parse_shares, split_list
-from .options import Commands, Config, Full, Moved, OptionalTask, OutOption, RunArgument, Split, TaskArgument, Verify, command, task_names
+from .options import Config, Full, Moved, OptionalTask, OutOption, RunArgument, Split, TaskArgument, Verify, task_names
+from .registration import Commands, command
 
 if TYPE_CHECKING:
     from ..core import Run
@@ -217,15 +218,15 @@ def export(
     """Export a smaller network, which is evaluated before it is kept, or a bundle for other machines."""
     if quantize not in ("", "int8"):
         raise UsageError(f"--quantize '{quantize}' is not int8", "Use --quantize int8, or --half for 16-bit floats")
-    forms = [form for form, wanted in (("int8", quantize), ("fp16", half)) if wanted]
-    if not forms and not to:
+    formats = [name for name, wanted in (("int8", quantize), ("fp16", half)) if wanted]
+    if not formats and not to:
         raise UsageError("nothing to export", "Use --quantize int8, --half, --to FOLDER or --to FILE.zip")
     from ..commands import export
     from ..core.runs import find
 
     found_run = find(run, out, verify)
     with screen.progress() as on_event:
-        result = export.export_run(found_run, forms, to, allow_drop, on_event)
+        result = export.export_run(found_run, formats, to, allow_drop, on_event)
     screen.export_result(result)
 
 

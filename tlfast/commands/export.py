@@ -1,4 +1,4 @@
-"""`tlfast export`: smaller forms of a run's network, evaluated before they are kept, and a bundle that works without tlfast."""
+"""`tlfast export`: smaller formats of a run's network, evaluated before they are kept, and a bundle that works without tlfast."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import numpy as np
 from ..core import DataError, ExportError, ImageError, OnEvent, Progress, Run, RunError, UsageError, ignore_event, runs
 from ..data import Row, images
 from ..data.discovery import read_records
-from ..export import Export, write_bundle
-from ..export.bundle import FORMS, check_free
+from ..export import FORMATS, Export, Format, write_bundle
+from ..export.bundle import check_free
 from ..inference import Network, open_network, predict_stream
 from ..inference.onnx_model import BATCH, FILE
 
 CALIBRATED_ON = 256  # training images
-MAX_LOSS = 0.01  # of accuracy; a form that loses more is refused
+MAX_LOSS = 0.01  # of accuracy; a format that loses more is refused
 ROUNDS = 7  # of timing
 RESTORE_HINT = "Restore the images at the paths that the run was trained with"
 
@@ -34,7 +34,7 @@ class ExportResult:
 
     Attributes:
         run: id of the run.
-        exports: smaller forms that were written into the run.
+        exports: smaller files that were written into the run.
         bundle: path of the bundle, "" for none.
     """
 
@@ -47,53 +47,49 @@ class ExportResult:
         return asdict(self)
 
 
-def export_run(run: Run, forms: Sequence[str], to: str = "", allow_drop: bool = False, on_event: OnEvent = ignore_event) -> ExportResult:
-    """Write smaller forms ("int8", "fp16") of `model.onnx` into the run, then a bundle at `to`: a folder, or a file that ends in .zip.
+def export_run(run: Run, formats: Sequence[str], to: str = "", allow_drop: bool = False, on_event: OnEvent = ignore_event) -> ExportResult:
+    """Write `model.onnx` in smaller formats (names in `FORMATS`) into the run, then a bundle at `to`: a folder, or a file that ends in .zip.
 
-    Each form is evaluated on the run's valid split, beside `model.onnx`. Raises ExportError if it loses more than one percentage point of accuracy,
+    Each file is evaluated on the run's valid split, beside `model.onnx`. Raises ExportError if it loses more than one percentage point of accuracy,
     unless `allow_drop`; UsageError if a file exists; RunError or DataError if files of the run or its images are missing.
     """
     if not (run.folder / FILE).is_file():
         raise RunError(f"{run.folder} has no {FILE}", "It was trained with --no-onnx, or by an older version: train again")
     if to:
         check_free(Path(to))
-    for form in forms:
-        if (run.folder / FORMS[form]).exists():
-            raise UsageError(f"{run.folder / FORMS[form]} exists already", "Move it away first; files are never overwritten")
+    for name in formats:
+        if (run.folder / FORMATS[name].file).exists():
+            raise UsageError(f"{run.folder / FORMATS[name].file} exists already", "Move it away first; files are never overwritten")
     exports = []
-    for form in forms:
-        run, export = _make_form(run, form, allow_drop, on_event)
+    for name in formats:
+        run, export = _add_format(run, FORMATS[name], allow_drop, on_event)
         exports.append(export)
     return ExportResult(run.id, exports, str(write_bundle(run, Path(to))) if to else "")
 
 
-# Smaller forms
+# Smaller formats
 
 
-def _make_form(run: Run, form: str, allow_drop: bool, on_event: OnEvent) -> tuple[Run, Export]:
-    """Write one form, evaluate it, and add it to the run. Returns the run with its new manifest."""
-    from ..export import quantize  # loads onnx and the quantiser, which takes a second
-
+def _add_format(run: Run, chosen: Format, allow_drop: bool, on_event: OnEvent) -> tuple[Run, Export]:
+    """Write the network in one format, evaluate it, and add it to the run. Returns the run with its new manifest."""
     source, rows = run.folder / FILE, _read_rows(run)
     with tempfile.TemporaryDirectory(dir=run.folder, prefix=".export.") as scratch:
-        target = Path(scratch) / FORMS[form]
-        if form == "int8":
-            quantize.quantize_int8(source, target, _calibration_images(_select_split(rows, "train"), on_event))
-        else:
-            quantize.convert_fp16(source, target)
-        export = _evaluate_form(source, target, _select_split(rows, "valid"), on_event)
+        target = Path(scratch) / chosen.file
+        chosen.write(source, target, _calibration_images(rows, on_event))
+        export = _evaluate_file(source, target, _select_split(rows, "valid"), on_event)
         loss = export.accuracy_before - export.accuracy
         if loss > MAX_LOSS and not allow_drop:
             raise ExportError(
-                f"{FORMS[form]} would lose {100 * loss:.1f} points of accuracy ({export.accuracy_before:.4f} to {export.accuracy:.4f})",
+                f"{chosen.file} would lose {100 * loss:.1f} points of accuracy ({export.accuracy_before:.4f} to {export.accuracy:.4f})",
                 "Use model.onnx, or accept the loss with --allow-drop",
             )
-        return runs.add_file(run, FORMS[form], target, asdict(export)), export
+        return runs.add_file(run, chosen.file, target, asdict(export)), export
 
 
 def _calibration_images(rows: Sequence[Row], on_event: OnEvent) -> Iterator[np.ndarray]:
-    """Yield the pixels `[h, w, 3]` of training images, evenly spaced among `rows`."""
-    sample = rows[:: max(1, len(rows) // CALIBRATED_ON)]
+    """Yield the pixels `[h, w, 3]` of training images, evenly spaced. Raises DataError if files are missing."""
+    train = _select_split(rows, "train")
+    sample = train[:: max(1, len(train) // CALIBRATED_ON)]
     for done, row in enumerate(islice(sample, CALIBRATED_ON), start=1):
         on_event(Progress("calibrating", done, min(len(sample), CALIBRATED_ON)))
         try:
@@ -105,8 +101,8 @@ def _calibration_images(rows: Sequence[Row], on_event: OnEvent) -> Iterator[np.n
 # Evaluation
 
 
-def _evaluate_form(source: Path, target: Path, rows: Sequence[Row], on_event: OnEvent) -> Export:
-    """Compare accuracy, speed and size of the form `target` with those of `source`."""
+def _evaluate_file(source: Path, target: Path, rows: Sequence[Row], on_event: OnEvent) -> Export:
+    """Compare accuracy, speed and size of the file `target` with those of `source`."""
     paths = (source, target)
     networks = [open_network(path) for path in paths]
     accuracies = [_measure_accuracy(network, rows, f"evaluating {path.name}", on_event) for network, path in zip(networks, paths, strict=True)]

@@ -17,7 +17,7 @@ from ..core import Note, OnEvent, Run, RunError, ignore_event
 from ..core.files import write_csv, write_json
 from ..core.runs import record_test_use
 from ..data import Row, images
-from ..evaluation import ConfusedPair, Evaluation, Predictions, apply_temperature, metrics, plots
+from ..evaluation import ConfusedPair, Evaluation, Predictions, apply_temperature, most_confused, plots
 from ..evaluation.report import read_evaluation, write_report
 from . import loaded_run
 
@@ -76,7 +76,7 @@ def interpret_run(run: Run, split: str = "valid", k: int = 12, data: str = "", o
     evaluation = loaded_run.evaluate_split(model, predictions, split)
     top_losses = find_top_losses(build_interpretation(model, predictions), predictions.rows, k)
     pictures = _plot(model, evaluation, top_losses, split)
-    result = InterpretResult(run.id, evaluation, metrics.most_confused(evaluation)[:PAIRS], top_losses, [str(path) for path in pictures])
+    result = InterpretResult(run.id, evaluation, most_confused(evaluation)[:PAIRS], top_losses, [str(path) for path in pictures])
     folder, suffix = run.folder / "plots", _suffix(split)
     write_json(folder / f"interpretation{suffix}.json", result.to_dict())
     write_csv(folder / f"per_class{suffix}.csv", [*evaluation.per_class, evaluation.macro, evaluation.weighted])

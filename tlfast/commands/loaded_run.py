@@ -13,7 +13,7 @@ from .. import tasks
 from ..core import DataError, ModelSettings, Note, OnEvent, Run, Settings
 from ..data import ImageTable, Preprocessing, Row, Store, load_table, open_store, scan
 from ..data.sources import locate
-from ..evaluation import Evaluation, Predictions, cam, metrics, predictions
+from ..evaluation import Evaluation, Predictions, cam, evaluate, predictions
 from ..evaluation.report import Evidence
 from ..export import weights
 from ..models import pick_device
@@ -83,7 +83,7 @@ def evaluate_split(model: LoadedRun, split_predictions: Predictions, split: str)
 
     The run's temperature was fitted on the valid split. There, the calibration is therefore evaluated with cross-fitted temperatures.
     """
-    return metrics.evaluate(split_predictions, split, None if split == "valid" else model.temperature, model.settings.seed)
+    return evaluate(split_predictions, split, None if split == "valid" else model.temperature, model.settings.seed)
 
 
 def collect_evidence(model: LoadedRun, paths: Sequence[str], on_event: OnEvent) -> Evidence:

@@ -15,7 +15,7 @@ from ..core.journal import check_free, list_interrupted, open_journal, run_id_of
 from ..core.settings import DEPTH_ENDS
 from ..data import DataSummary, ImageTable, Task
 from ..data.split import SPLITS
-from ..evaluation import Evaluation, Predictions, calibration, metrics, save_predictions
+from ..evaluation import Evaluation, Predictions, calibration, evaluate, save_predictions
 from ..evaluation.plots import plot_calibration
 from ..export import Agreement, metadata, onnx, save_model
 from ..inference import onnx_model
@@ -118,7 +118,7 @@ def _train(session: Session, settings: Settings, like: Mapping[str, Any]) -> Tra
     phases, _ = fit(session, settings)
     settings = replace(settings, epochs=journal.facts.epochs or settings.epochs)
     predictions = predict_valid(session, settings)
-    evaluation = metrics.evaluate(predictions, "valid", seed=settings.seed)
+    evaluation = evaluate(predictions, "valid", seed=settings.seed)
     facts["phases"] = [{name: value for name, value in asdict(phase).items() if name not in ("epochs", "curve")} for phase in phases]
     facts["seconds"] = journal.seconds
     facts["plan"] = [asdict(depth) for depth in depths]

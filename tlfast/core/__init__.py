@@ -40,13 +40,14 @@ __all__ = [
     "ignore_event",
 ]
 
-__getattr__ = lazy_exports(
-    __name__,
-    {
-        "errors": ["DataError", "ExportError", "ImageError", "Interrupted", "RunError", "TlfastError", "TrainingError", "UsageError", "WeightsError"],
-        "events": ["Event", "Note", "OnEvent", "Progress", "ignore_event"],
-        "journal": ["Journal"],
-        "runs": ["Run"],
-        "settings": ["AugmentationSettings", "DataSettings", "Declaration", "ModelSettings", "RunSettings", "Settings", "TrainingSettings"],
-    },
-)
+if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any name
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "errors": ["DataError", "ExportError", "ImageError", "Interrupted", "RunError", "TlfastError", "TrainingError", "UsageError", "WeightsError"],
+            "events": ["Event", "Note", "OnEvent", "Progress", "ignore_event"],
+            "journal": ["Journal"],
+            "runs": ["Run"],
+            "settings": ["AugmentationSettings", "DataSettings", "Declaration", "ModelSettings", "RunSettings", "Settings", "TrainingSettings"],
+        },
+    )

@@ -30,13 +30,14 @@ __all__ = [
     "open_store",
 ]
 
-__getattr__ = lazy_exports(
-    __name__,
-    {
-        "images": ["open_image"],
-        "store": ["Store", "open_store"],
-        "table": ["ImageTable", "check_readable", "load_table"],
-        "task": ["Source", "Task"],
-        "types": ["DataSummary", "Finding", "Preprocessing", "Row"],
-    },
-)
+if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any name
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "images": ["open_image"],
+            "store": ["Store", "open_store"],
+            "table": ["ImageTable", "check_readable", "load_table"],
+            "task": ["Source", "Task"],
+            "types": ["DataSummary", "Finding", "Preprocessing", "Row"],
+        },
+    )

@@ -1,6 +1,6 @@
 """Evaluation of classifiers: metrics with bootstrap intervals, calibration, comparisons, activation maps, figures and reports.
 
-May import `models`, `tasks`, `data` and `core`, besides scikit-learn, SciPy and matplotlib. Read `types`, then `metrics` and `comparison`. Shapes in
+May import `models`, `tasks`, `data` and `core`, besides scikit-learn, SciPy and matplotlib. Read `types`, then `evaluator` and `comparison`. Shapes in
 docstrings: n images, b images of a batch, c classes, s trainings, h and w pixels.
 """
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .calibration import apply_temperature, fit_temperature
     from .cam import compute_maps, render_maps
     from .comparison import Arm, CompareResult, Design
-    from .metrics import evaluate, most_confused
+    from .evaluator import evaluate, most_confused
     from .predictions import predict_loader, save_predictions
     from .types import Calibration, ClassScore, ConfusedPair, Coverage, Evaluation, Predictions, ReliabilityBin
 
@@ -37,14 +37,15 @@ __all__ = [
     "save_predictions",
 ]
 
-__getattr__ = lazy_exports(
-    __name__,
-    {
-        "calibration": ["apply_temperature", "fit_temperature"],
-        "cam": ["compute_maps", "render_maps"],
-        "comparison": ["Arm", "CompareResult", "Design"],
-        "metrics": ["evaluate", "most_confused"],
-        "predictions": ["predict_loader", "save_predictions"],
-        "types": ["Calibration", "ClassScore", "ConfusedPair", "Coverage", "Evaluation", "Predictions", "ReliabilityBin"],
-    },
-)
+if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any name
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "calibration": ["apply_temperature", "fit_temperature"],
+            "cam": ["compute_maps", "render_maps"],
+            "comparison": ["Arm", "CompareResult", "Design"],
+            "evaluator": ["evaluate", "most_confused"],
+            "predictions": ["predict_loader", "save_predictions"],
+            "types": ["Calibration", "ClassScore", "ConfusedPair", "Coverage", "Evaluation", "Predictions", "ReliabilityBin"],
+        },
+    )

@@ -1,6 +1,6 @@
-"""Files made from a trained network: ONNX, smaller ONNX files, safetensors weights, a fastai learner, and bundles.
+"""Files made from a trained network: ONNX, smaller formats of it, safetensors weights, a fastai learner, and bundles.
 
-May import `inference`, `models`, `data` and `core`. Read `onnx`, then `onnx_preprocessing` and `weights`. Shapes in docstrings: b images of a
+May import `inference`, `models`, `data` and `core`. Read `onnx`, then `formats` and `weights`. Shapes in docstrings: b images of a
 batch, c classes, h and w pixels.
 """
 
@@ -11,6 +11,7 @@ from ..core.lazy import lazy_exports
 if TYPE_CHECKING:
     from .bundle import write_bundle
     from .fastai_learner import export_learner, open_learner
+    from .formats import FORMATS, Format
     from .metadata import describe_model
     from .onnx import build_onnx, check_onnx, export_onnx
     from .quantize import convert_fp16, quantize_int8
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from .weights import load_model, save_model
 
 __all__ = [
+    "FORMATS",
     "Agreement",
     "Export",
+    "Format",
     "build_onnx",
     "check_onnx",
     "convert_fp16",
@@ -33,15 +36,17 @@ __all__ = [
     "write_bundle",
 ]
 
-__getattr__ = lazy_exports(
-    __name__,
-    {
-        "bundle": ["write_bundle"],
-        "fastai_learner": ["export_learner", "open_learner"],
-        "metadata": ["describe_model"],
-        "onnx": ["build_onnx", "check_onnx", "export_onnx"],
-        "quantize": ["convert_fp16", "quantize_int8"],
-        "types": ["Agreement", "Export"],
-        "weights": ["load_model", "save_model"],
-    },
-)
+if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any name
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "bundle": ["write_bundle"],
+            "fastai_learner": ["export_learner", "open_learner"],
+            "formats": ["FORMATS", "Format"],
+            "metadata": ["describe_model"],
+            "onnx": ["build_onnx", "check_onnx", "export_onnx"],
+            "quantize": ["convert_fp16", "quantize_int8"],
+            "types": ["Agreement", "Export"],
+            "weights": ["load_model", "save_model"],
+        },
+    )

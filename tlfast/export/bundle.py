@@ -13,8 +13,8 @@ from ..core import ExportError, Run, UsageError
 from ..core.runs import METRICS
 from ..inference import open_network
 from ..inference.onnx_model import FILE
+from .formats import FORMATS
 
-FORMS = {"int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
 EXAMPLE = """import json, sys
 import numpy as np
 import onnxruntime
@@ -35,7 +35,7 @@ def write_bundle(run: Run, target: Path) -> Path:
 
     It contains `model.onnx`, the smaller ONNX files of the run, a README, an example without tlfast, and SHA-256 sums. Raises ExportError.
     """
-    files = {name: (run.folder / name).read_bytes() for name in (FILE, *FORMS.values()) if (run.folder / name).is_file()}
+    files = {name: (run.folder / name).read_bytes() for name in (FILE, *(each.file for each in FORMATS.values())) if (run.folder / name).is_file()}
     files |= {"README.md": _format_readme(run).encode(), "example.py": EXAMPLE.encode()}
     files["SHA256SUMS"] = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items()).encode()
     try:

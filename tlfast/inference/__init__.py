@@ -32,14 +32,15 @@ __all__ = [
     "serve",
 ]
 
-__getattr__ = lazy_exports(
-    __name__,
-    {
-        "classifier": ["Classifier", "load"],
-        "onnx_model": ["Network", "open_network", "predict_stream"],
-        "server": ["Service", "build_app", "serve"],
-        "types": ["Prediction", "PredictRow", "Tally"],
-        "uploads": ["Limits"],
-        "writers": ["open_writer"],
-    },
-)
+if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any name
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "classifier": ["Classifier", "load"],
+            "onnx_model": ["Network", "open_network", "predict_stream"],
+            "server": ["Service", "build_app", "serve"],
+            "types": ["Prediction", "PredictRow", "Tally"],
+            "uploads": ["Limits"],
+            "writers": ["open_writer"],
+        },
+    )

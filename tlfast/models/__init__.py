@@ -1,6 +1,6 @@
 """Backbones as PyTorch modules: pretrained weights, classifiers built from timm networks, their stages, and the choice of a device.
 
-May import `tasks`, `data` and `core`, besides torch and timm. Read `build`, then `weights` and `stages`. Shapes in docstrings: b images of a batch,
+May import `tasks`, `data` and `core`, besides torch and timm. Read `build` and `head`, then `weights` and `stages`. Shapes in docstrings: b images of a batch,
 c classes, h and w pixels, d features.
 """
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from ..core.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .build import build_body, build_head, build_model, check_arch, count_features, to_network_input
+    from .build import build_body, build_model, check_arch, to_network_input
     from .device import pick_device
+    from .head import build_head, count_features
     from .pretrained import Weights, find_weights
     from .stages import SplitBody, list_stages, split_at
     from .weights import hash_weights, load_weights, normalization_stats, read_licence, read_weights
@@ -35,13 +36,15 @@ __all__ = [
     "to_network_input",
 ]
 
-__getattr__ = lazy_exports(
-    __name__,
-    {
-        "build": ["build_body", "build_head", "build_model", "check_arch", "count_features", "to_network_input"],
-        "device": ["pick_device"],
-        "pretrained": ["Weights", "find_weights"],
-        "stages": ["SplitBody", "list_stages", "split_at"],
-        "weights": ["hash_weights", "load_weights", "normalization_stats", "read_licence", "read_weights"],
-    },
-)
+if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any name
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "build": ["build_body", "build_model", "check_arch", "to_network_input"],
+            "device": ["pick_device"],
+            "head": ["build_head", "count_features"],
+            "pretrained": ["Weights", "find_weights"],
+            "stages": ["SplitBody", "list_stages", "split_at"],
+            "weights": ["hash_weights", "load_weights", "normalization_stats", "read_licence", "read_weights"],
+        },
+    )

@@ -1,4 +1,4 @@
-"""Classifiers built from timm networks: body with pretrained weights, head, and input format."""
+"""Classifiers built from timm networks: body with pretrained weights, and input format."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Any
 
 import timm
 import torch
-from fastai.vision.learner import create_head
 from torch import nn
 
 from ..core import UsageError, WeightsError
@@ -14,6 +13,7 @@ from ..core.errors import first_line, suggest_name
 from ..data.download import TIMEOUT, describe_failure
 from ..data.hub import check_reachable
 from . import pretrained
+from .head import build_head
 from .weights import load_weights, read_weights
 
 
@@ -51,24 +51,6 @@ def build_model(arch: str, classes: int, size: int) -> nn.Module:
     """
     body = build_body(pretrained.Weights("none", arch), size)
     return nn.Sequential(body, build_head(body, classes, size))
-
-
-def build_head(body: nn.Module, classes: int, size: int) -> nn.Module:
-    """Return fastai's head for the features of a body: BatchNorm, dropout and two linear layers, `[b, d]` -> logits `[b, c]`."""
-    head: nn.Module = create_head(count_features(body, size), classes, pool=False)
-    return head
-
-
-@torch.inference_mode()
-def count_features(body: nn.Module, size: int) -> int:
-    """Return d, the number of features of a body, measured by a forward pass at `size` pixels.
-
-    timm's `num_features` differs from it in networks with hidden layers before the classifier.
-    """
-    training = body.training
-    features: torch.Tensor = body.eval()(torch.zeros(1, 3, size, size))
-    body.train(training)
-    return features.shape[1]
 
 
 def to_network_input(x: torch.Tensor) -> torch.Tensor:

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 __all__ = ["find_task", "folder_task", "get_task", "registered_tasks", "resolve_settings", "train_command"]
 
-__getattr__ = lazy_exports(
-    __name__,
-    {
-        "folder": ["folder_task"],
-        "registry": ["find_task", "get_task", "registered_tasks", "train_command"],
-        "resolve": ["resolve_settings"],
-    },
-)
+if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any name
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "folder": ["folder_task"],
+            "registry": ["find_task", "get_task", "registered_tasks", "train_command"],
+            "resolve": ["resolve_settings"],
+        },
+    )

@@ -34,13 +34,14 @@ __all__ = [
     "registered_strategies",
 ]
 
-__getattr__ = lazy_exports(
-    __name__,
-    {
-        "phase": ["OpenPhase", "PhasePlan"],
-        "session": ["Session"],
-        "strategies": ["Strategy", "get_strategy", "registered_strategies"],
-        "trainer": ["fit", "predict_valid", "prepare"],
-        "types": ["DepthPlan", "DepthsPlanned", "EpochEnd", "EpochRow", "FeaturePass", "Phase", "RateCurve"],
-    },
-)
+if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any name
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "phase": ["OpenPhase", "PhasePlan"],
+            "session": ["Session"],
+            "strategies": ["Strategy", "get_strategy", "registered_strategies"],
+            "trainer": ["fit", "predict_valid", "prepare"],
+            "types": ["DepthPlan", "DepthsPlanned", "EpochEnd", "EpochRow", "FeaturePass", "Phase", "RateCurve"],
+        },
+    )

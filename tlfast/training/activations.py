@@ -22,8 +22,8 @@ from ..core.system import free_disk_gib, free_memory_gib
 from ..data.store import SPARE_GIB
 from ..models import SplitBody, list_stages, split_at, to_network_input
 from .feature_codec import decode, encode, row_type
+from .feature_learner import FeatureLoader
 from .features import Features, SplitFeatures, count_images
-from .head import FeatureLoader
 from .loaders import split_batches
 from .session import Session
 from .types import FeaturePass

@@ -17,7 +17,7 @@ from ..evaluation.predictions import PREDICTIONS
 from ..models import pretrained
 from . import trainer
 from .augment import resolve_augmentation
-from .head import predict_from_features
+from .feature_learner import predict_from_features
 from .strategies import get_strategy
 from .types import Phase
 

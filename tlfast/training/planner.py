@@ -12,7 +12,7 @@ from typing import Any
 from ..core import Journal, Note, OnEvent, Settings, TrainingSettings
 from ..core.settings import DEPTH_ENDS
 from .activations import fit_to_disk
-from .head import choose_head_batch
+from .feature_learner import choose_head_batch
 from .lr_finder import FINDER_STEPS
 from .profiler import time_depths
 from .session import Session

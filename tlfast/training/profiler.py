@@ -20,8 +20,8 @@ from ..models import count_features, list_stages, split_at, to_network_input
 from ..models.fuse_bn import fuse_bn
 from .activations import ActivationLoader, activation_gigabytes, activation_shape
 from .callbacks.progress import silence_fastai
+from .feature_learner import choose_head_batch
 from .features import SplitFeatures, count_images, count_missing
-from .head import choose_head_batch
 from .optim import build_adam
 from .session import Session
 from .types import Timing, Timings

@@ -19,8 +19,7 @@ from tests.helpers.drawing import COLOURS, draw
 from tlfast.core import errors, runs
 from tlfast.data import images
 from tlfast.data.types import FINDING_KINDS, Finding
-from tlfast.evaluation import metrics as metrics_module
-from tlfast.evaluation import predictions
+from tlfast.evaluation import evaluate, predictions
 from tlfast.evaluation import report as report_pages
 from tlfast.evaluation.types import Predictions
 
@@ -97,7 +96,7 @@ def test_a_hundred_classes_and_many_images_stay_small(reported, tmp_path, monkey
     labels, logits = rng.integers(0, 100, n), rng.normal(size=(n, 100)).astype(np.float32)
     logits[np.arange(n), labels] += 2
     said = Predictions([], classes, logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), labels)
-    metrics = metrics_module.evaluate(said, "valid", 1.0)
+    metrics = evaluate(said, "valid", 1.0)
     folder = tmp_path / "run"
     shutil.copytree(run.folder, folder)
     (folder / "metrics.json").write_text(json.dumps(metrics.to_dict()))

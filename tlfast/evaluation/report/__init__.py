@@ -23,12 +23,13 @@ __all__ = [
     "write_report",
 ]
 
-__getattr__ = lazy_exports(
-    __name__,
-    {
-        "check_page": ["render_check_page"],
-        "comparison_page": ["render_comparison_page"],
-        "inputs": ["Evidence", "StoredEvaluation", "read_evaluation"],
-        "page": ["REPORT_FILE", "write_report"],
-    },
-)
+if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any name
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "check_page": ["render_check_page"],
+            "comparison_page": ["render_comparison_page"],
+            "inputs": ["Evidence", "StoredEvaluation", "read_evaluation"],
+            "page": ["REPORT_FILE", "write_report"],
+        },
+    )

@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 
 __all__ = ["GrowingSize", "KeepBest", "MovingAverage", "NetworkInput", "ProgressCallback", "StopAtNan", "build_callbacks"]
 
-__getattr__ = lazy_exports(
-    __name__,
-    {
-        "early_stopping": ["KeepBest", "StopAtNan"],
-        "ema": ["MovingAverage"],
-        "input": ["NetworkInput"],
-        "progress": ["ProgressCallback"],
-        "requested": ["build_callbacks"],
-        "resize": ["GrowingSize"],
-    },
-)
+if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any name
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "early_stopping": ["KeepBest", "StopAtNan"],
+            "ema": ["MovingAverage"],
+            "input": ["NetworkInput"],
+            "progress": ["ProgressCallback"],
+            "requested": ["build_callbacks"],
+            "resize": ["GrowingSize"],
+        },
+    )

@@ -14,4 +14,5 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenPhase", "PhasePlan", "Strategy", "get_strategy", "registered_strategies"]
 
-__getattr__ = lazy_exports(__name__, {"base": ["OpenPhase", "PhasePlan", "Strategy", "get_strategy", "registered_strategies"]})
+if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any name
+    __getattr__ = lazy_exports(__name__, {"base": ["OpenPhase", "PhasePlan", "Strategy", "get_strategy", "registered_strategies"]})

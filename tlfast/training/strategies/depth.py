@@ -22,9 +22,10 @@ from ...core.system import release_memory
 from ...models import SplitBody, split_at
 from ..activations import BATCH_FORWARD, HEAD_IMAGES, ActivationLoader, compute_features
 from ..amp import choose_precision, precision_callbacks
+from ..batchnorm import ADAPTING_BATCHES, adapt_batchnorm
 from ..callbacks.requested import build_callbacks
+from ..feature_learner import open_head
 from ..features import Features, extract
-from ..head import ADAPTING_BATCHES, adapt_batchnorm, open_head
 from ..learner import epoch_metrics, split_parameters
 from ..lr_finder import CUSTOMARY_RATE, RateRule
 from ..optim import build_adam

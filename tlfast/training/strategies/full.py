@@ -14,10 +14,11 @@ from torch import nn
 from ...core import Settings, TrainingSettings
 from ...core.system import release_memory
 from ..amp import choose_precision, precision_callbacks
+from ..batchnorm import ADAPTING_BATCHES, adapt_batchnorm
 from ..callbacks.input import NetworkInput
 from ..callbacks.requested import build_callbacks
+from ..feature_learner import open_head
 from ..features import extract
-from ..head import ADAPTING_BATCHES, adapt_batchnorm, open_head
 from ..lr_finder import CUSTOMARY_RATE, RateRule
 from ..phase import OpenPhase, PhasePlan
 from ..planner import closing_seconds, feature_seconds, finder_batches, head_seconds, make_epoch_budget

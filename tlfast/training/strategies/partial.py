@@ -14,8 +14,8 @@ from torch import nn
 
 from ...core import Settings, TrainingSettings
 from ..callbacks.input import NetworkInput
+from ..feature_learner import open_head
 from ..features import extract
-from ..head import open_head
 from ..phase import OpenPhase, PhasePlan
 from ..planner import closing_seconds, feature_seconds, head_seconds
 from ..session import Session

@@ -7,13 +7,13 @@ import pytest
 from scipy.special import softmax
 from sklearn import metrics as skm
 
-from tlfast.evaluation import calibration, metrics
-from tlfast.evaluation.metrics import most_confused
+from tlfast.evaluation import calibration, evaluate
+from tlfast.evaluation.evaluator import most_confused
 from tlfast.evaluation.types import Predictions
 
 
-def evaluate(probabilities, labels, classes, split, temperature=1.0):
-    return metrics.evaluate(Predictions([], classes, np.log(probabilities), labels), split, temperature)
+def evaluate_probabilities(probabilities, labels, classes, split, temperature=1.0):
+    return evaluate(Predictions([], classes, np.log(probabilities), labels), split, temperature)
 
 
 def one_hot(predicted, classes, sure=0.8):
@@ -23,7 +23,7 @@ def one_hot(predicted, classes, sure=0.8):
 
 def test_a_case_worked_by_hand():
     #        labels   0 0 0 1 1 2      predicted 0 0 1 1 1 0
-    result = evaluate(one_hot([0, 0, 1, 1, 1, 0], 3), np.array([0, 0, 0, 1, 1, 2]), ["a", "b", "c"], "valid")
+    result = evaluate_probabilities(one_hot([0, 0, 1, 1, 1, 0], 3), np.array([0, 0, 0, 1, 1, 2]), ["a", "b", "c"], "valid")
     assert result.confusion == [[2, 1, 0], [0, 2, 0], [1, 0, 0]]
     assert result.accuracy == pytest.approx(4 / 6)
     assert result.balanced_accuracy == pytest.approx((2 / 3 + 1 + 0) / 3)
@@ -37,14 +37,14 @@ def test_a_case_worked_by_hand():
 
 
 def test_most_confused_by_count_then_share():
-    result = evaluate(one_hot([0, 0, 1, 1, 1, 0], 3), np.array([0, 0, 0, 1, 1, 2]), ["a", "b", "c"], "valid")
+    result = evaluate_probabilities(one_hot([0, 0, 1, 1, 1, 0], 3), np.array([0, 0, 0, 1, 1, 2]), ["a", "b", "c"], "valid")
     pairs = [(p.actual, p.predicted, p.count) for p in most_confused(result)]
     assert pairs == [("c", "a", 1), ("a", "b", 1)]
     assert most_confused(result, least=2) == []
 
 
 def test_a_class_that_does_not_occur_counts_in_no_average():
-    result = evaluate(one_hot([0, 1], 3), np.array([0, 1]), ["a", "b", "c"], "valid")
+    result = evaluate_probabilities(one_hot([0, 1], 3), np.array([0, 1]), ["a", "b", "c"], "valid")
     assert result.macro.f1 == 1.0 and result.balanced_accuracy == 1.0 and result.per_class[2].support == 0
 
 
@@ -60,7 +60,7 @@ def test_every_figure_beside_scikit_learn():
     said = random_case(500, 7)
     p = softmax(said.log_probabilities.astype(float), axis=1)
     guess = p.argmax(axis=1)
-    found = metrics.evaluate(said, "test", 1.0)
+    found = evaluate(said, "test", 1.0)
     assert found.roc_auc == pytest.approx(skm.roc_auc_score(said.labels, p, multi_class="ovr", average="macro"))
     assert found.average_precision == pytest.approx(skm.average_precision_score(np.eye(7)[said.labels], p, average="macro"))
     assert found.kappa == pytest.approx(skm.cohen_kappa_score(said.labels, guess))
@@ -75,7 +75,7 @@ def test_every_figure_beside_scikit_learn():
 
 def test_a_given_temperature_is_used_and_a_fitted_one_said():
     said = random_case(600, 4)
-    given, fitted = metrics.evaluate(said, "test", 2.0), metrics.evaluate(said, "valid")
+    given, fitted = evaluate(said, "test", 2.0), evaluate(said, "valid")
     assert given.calibration.temperature == 2.0
     assert given.log_loss == pytest.approx(skm.log_loss(said.labels, softmax(said.log_probabilities / 2.0, axis=1)), rel=1e-5)
     assert fitted.calibration.temperature == pytest.approx(calibration.fit_temperature(said.log_probabilities, said.labels))
@@ -83,9 +83,9 @@ def test_a_given_temperature_is_used_and_a_fitted_one_said():
 
 
 def test_two_classes_and_a_single_one():
-    two = evaluate(one_hot([0, 1, 1], 2), np.array([0, 1, 0]), ["a", "b"], "valid")
+    two = evaluate_probabilities(one_hot([0, 1, 1], 2), np.array([0, 1, 0]), ["a", "b"], "valid")
     assert two.top == {} and 0 <= two.roc_auc <= 1
-    one = evaluate(one_hot([0, 0], 2), np.array([0, 0]), ["a", "b"], "valid")
+    one = evaluate_probabilities(one_hot([0, 0], 2), np.array([0, 0]), ["a", "b"], "valid")
     assert one.roc_auc is None and one.average_precision is None and one.kappa == 0.0
 
 
@@ -93,7 +93,7 @@ def test_two_classes_and_a_single_one():
 def test_many_classes_and_predictions_take_no_more_memory_than_they_must():
     said = random_case(50_000, 100)
     tracemalloc.start()
-    found = metrics.evaluate(said, "valid")
+    found = evaluate(said, "valid")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found.top["5"] > found.accuracy and peak < 1.5e9

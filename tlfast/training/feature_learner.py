@@ -1,13 +1,9 @@
-"""Training and prediction of the head on cached features, and the adaptation of BatchNorm before other layers train.
-
-The head itself is built in `models/build.py`.
-"""
+"""Learner and predictions of a head on cached features. The layers of the head are defined in `models/head.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,10 +14,9 @@ from fastai.learner import Learner
 from fastai.torch_core import TensorCategory, set_seed
 from torch import nn
 
-from ..core import OnEvent, Progress, TrainingSettings
+from ..core import TrainingSettings
 from ..data import Row
 from ..evaluation import Predictions
-from ..models import to_network_input
 from .features import Features, SplitFeatures
 from .learner import epoch_metrics
 from .loaders import split_batches
@@ -30,32 +25,6 @@ from .phase import OpenPhase
 
 HEAD_BATCH_VALID = 4096  # features in a batch of validation
 HEAD_BATCH, LEAST_STEPS = 512, 50  # features in a batch, steps per epoch; see docs/benchmarks.md, "Head"
-ADAPTING_BATCHES = 40  # more batches change the BatchNorm statistics little
-
-
-@torch.no_grad()
-def adapt_batchnorm(body: nn.Module, loader: DataLoader, settings: TrainingSettings, on_event: OnEvent) -> None:
-    """Re-estimate a network's BatchNorm statistics on training batches, before its layers train (Li et al. 2016, arXiv 1603.04779).
-
-    Trained layers use the statistics of the batch. A head that was fitted to features with ImageNet statistics would fall to chance at the first
-    step; see docs/benchmarks.md, "BatchNorm". Weights do not change; a network without BatchNorm is left unchanged.
-    """
-    norms = [module for module in body.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    if not norms:
-        return
-    set_seed(settings.seed, reproducible=True)
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the cumulative average over all batches
-    body.train()
-    total = min(ADAPTING_BATCHES, len(loader))
-    for done, (x, _) in enumerate(islice(loader, total), start=1):
-        body(to_network_input(x))
-        on_event(Progress("backbone: statistics", done, total))
-    body.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
 
 
 @contextmanager

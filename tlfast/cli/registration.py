@@ -1,0 +1,123 @@
+"""Registration of commands: common options, one option for each declared setting, error handling and exit codes."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Optional, get_args
+
+import typer
+import typer.core
+
+from ..core import Interrupted, TlfastError, settings
+from ..core.journal import NEWEST
+
+Command = Callable[..., None]
+
+NO_ROOM = (errno.EROFS, errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # read-only or full disks
+NO_ACCESS = (errno.EACCES, errno.EPERM)
+
+COMMON = {
+    "quiet": (bool, typer.Option("--quiet", "-q", help="Hide progress and notes.", rich_help_panel="Output"), False),
+    "json": (bool, typer.Option("--json", help="Print results as JSON.", rich_help_panel="Output"), False),
+    "debug": (bool, typer.Option("--debug", help="Show the traceback of errors.", rich_help_panel="Output"), False),
+}
+
+
+class Commands(typer.core.TyperGroup):
+    """Command group in which `train --resume` works with and without a run id, which typer does not support."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args[:1] == ["train"] and "--resume" in args:
+            place = args.index("--resume") + 1
+            if place == len(args) or args[place].startswith("-"):
+                args = [*args[:place], NEWEST, *args[place:]]
+        return super().parse_args(ctx, args)
+
+
+def command(group: typer.Typer, name: str) -> Callable[[Command], Command]:
+    """Register a function as a command, with the options --quiet, --json and --debug.
+
+    The parameter `screen` of the function is built from these. If it has a parameter `flags`, the command gets an option for each declared
+    setting, and `flags` is a dict of the given ones.
+    """
+
+    def register(function: Command) -> Command:
+        declared = inspect.signature(function, eval_str=True).parameters
+        arguments = [p for p in declared.values() if p.name not in ("screen", "flags")]
+        options = _setting_parameters() if "flags" in declared else []
+        common = [_make_parameter(key, *declaration) for key, declaration in COMMON.items()]
+
+        @functools.wraps(function)
+        def run(**values: Any) -> None:
+            quiet, as_json, debug = (values.pop(key) for key in COMMON)
+            if options:
+                flags = {p.name: values.pop(p.name) for p in options}
+                values["flags"] = {key: value for key, value in flags.items() if value is not None}
+            _run(function, values, quiet, as_json, debug)
+
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in arguments] + options + common
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        del run.__wrapped__
+        group.command(name)(run)
+        return function
+
+    return register
+
+
+def _run(function: Command, values: dict[str, Any], quiet: bool, as_json: bool, debug: bool) -> None:
+    """Call a command and convert its exceptions to error messages and exit codes."""
+    from ..core.system import hide_known_warnings
+    from .console import Screen
+
+    hide_known_warnings()
+    screen = Screen(quiet, as_json)
+    try:
+        function(screen=screen, **values)
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt:
+        screen.error(Interrupted("interrupted"))
+        raise typer.Exit(Interrupted.exit_code) from None
+    except Exception as error:
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        converted = _convert_error(error)
+        screen.error(converted)
+        raise typer.Exit(converted.exit_code) from None
+
+
+def _convert_error(error: Exception) -> TlfastError:
+    """Convert an exception to a TlfastError: disk errors with the file name, all others as unexpected."""
+    if isinstance(error, TlfastError):
+        return error
+    if isinstance(error, OSError) and error.filename and error.errno in (*NO_ROOM, *NO_ACCESS):
+        problem = "cannot write" if error.errno in NO_ROOM else "no access to"
+        hint = "Free some space or change the permissions; a run folder can also be copied to another place and given by its path"
+        return TlfastError(f"{problem} {error.filename}: {error.strerror}", hint)
+    return TlfastError(f"{type(error).__name__}: {error}", "This error is unexpected; use --debug to show its traceback")
+
+
+def _make_parameter(name: str, annotation: Any, option: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, option])
+
+
+def _setting_parameters() -> list[inspect.Parameter]:
+    """Return an option for each declared setting. None: the option was not given."""
+    parameters = []
+    for declaration in settings.declared_settings().values():
+        inner = [t for t in get_args(declaration.type) if isinstance(t, type) and t is not type(None)]
+        kind = inner[0] if inner else declaration.type
+        names = (f"{declaration.flag}/--no-{declaration.flag[2:]}",) if kind is bool else (declaration.flag,)
+        shown = str(declaration.default) if declaration.default not in ("", None) else False
+        # The default metavar of a choice lists all words, in a column so wide that option names are truncated at 80 characters.
+        words = f" One of: {', '.join(declaration.choices)}." if declaration.choices else ""
+        metavar = "<word>" if words else None
+        option = typer.Option(*names, help=declaration.help + words, metavar=metavar, rich_help_panel=declaration.group, show_default=shown)
+        parameters.append(_make_parameter(declaration.name, Optional[kind], option, None))  # noqa: UP045 (Literal does not support | in Python 3.10)
+    return parameters
