@@ -95,7 +95,7 @@ def test_predictions_are_what_the_exports_answer(run, parted, cli):
 
 
 def test_the_weights_stay_as_they_were_trained(run):
-    model = loaded_run.load_run(run, "", lambda event: None)
+    model = loaded_run.load_run(run, "", "auto", lambda event: None)
     said = loaded_run.predict_split(model, "valid", lambda event: None)
     kept = table(run.folder / "predictions.parquet")
     raw = np.exp(said.log_probabilities)

@@ -53,7 +53,7 @@ def test_pictures_and_tables(run, cli):
 
 
 def test_one_pass_gives_what_fastai_gives(run, monkeypatch):
-    model = loaded_run.load_run(run, "", lambda event: None)
+    model = loaded_run.load_run(run, "", "auto", lambda event: None)
     ours = interpret.build_interpretation(model, loaded_run.predict_split(model, "valid", lambda event: None))
     with ours.learn.no_bar():
         theirs = ClassificationInterpretation.from_learner(ours.learn, dl=ours.dl)

@@ -66,3 +66,35 @@ def test_a_choice_is_cached_by_all_that_it_depends_on(monkeypatch):
     assert is_timed()
     monkeypatch.setattr(amp.torch, "__version__", "0")
     assert is_timed() and not is_timed()
+
+
+def raise_once(learn, at, error):
+    """Make the first convolution raise `error` in its call number `at`, once; return the list of the calls' formats."""
+    formats = []
+
+    def hook(module, given, output):
+        formats.append(output.dtype)
+        if len(formats) == at:
+            raise error
+
+    next(module for module in learn.model.modules() if isinstance(module, torch.nn.Conv2d)).register_forward_hook(hook)
+    return formats
+
+
+def test_an_error_in_the_forward_pass_leaves_no_autocast_behind(folder):
+    task, chosen = resolved(folder, "full", amp="bf16", freeze_epochs=0, epochs=1)
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        formats = raise_once(session.learn, 2, torch.OutOfMemoryError("CUDA out of memory"))
+        trainer.fit(session, chosen)
+        assert not torch.is_autocast_enabled("cpu")
+        formats.clear()
+        trainer.predict_valid(session, chosen)
+    assert set(formats) == {torch.float32}
+
+
+def test_emulated_bf16_is_not_chosen(monkeypatch):
+    chosen = resolve.resolve_settings(tasks.get_task("fer"), None, {"amp": "auto"})
+    learn = SimpleNamespace(dls=SimpleNamespace(device=torch.device("cuda", 0)))
+    for native, format in ((False, "fp16"), (True, "bf16")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, native=native: native or including_emulation)
+        assert amp.choose_precision(learn, chosen, (3, 32, 32)) == format

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from fastai.learner import AvgSmoothLoss
 from safetensors.torch import load_file
 
+from tests.helpers.fake_gpu import fake_gpu
 from tests.helpers.interruption import WAYS, Killed, stopping_at, train_way
 from tlfast.core import files, runs
 from tlfast.core import journal as journal_module
@@ -128,3 +131,26 @@ def test_no_room_for_a_checkpoint_is_said_and_no_end(pictures, tmp_path, monkeyp
     said = []
     train_way("full", pictures, tmp_path, lambda event: said.append(getattr(event, "note", "")), lr="3e-3", checkpoint_minutes=0.0)
     assert any("cannot write a checkpoint to" in note and "; training continues without it" in note and "No space left on device" in note for note in said)
+
+
+def test_the_smoothed_loss_is_restored_on_the_cpu_where_fastai_computes_it():
+    with fake_gpu() as gpu:
+        with torch.device(gpu):
+            model = torch.nn.Linear(2, 2)
+        learn = SimpleNamespace(model=model, opt=SimpleNamespace(load_state_dict=lambda state: None), cbs=[])
+        learn.recorder = SimpleNamespace(smooth_loss=AvgSmoothLoss())
+        state = {"model": model.state_dict(), "optimizer": {"state": [], "hypers": []}, "callbacks": {}, "smooth_loss": [3, 0.5]}
+        checkpoints._restore_state(learn, {**state, "train_iter": 3, "pending": 0, "scaler": {}})
+        assert learn.recorder.smooth_loss.count == 3 and learn.recorder.smooth_loss.val.device.type == "cpu"
+
+
+def test_the_random_generator_of_mps_is_saved_and_restored(monkeypatch):
+    restored = []
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: torch.arange(4, dtype=torch.uint8))
+    monkeypatch.setattr(torch.mps, "set_rng_state", restored.append)
+    state = checkpoints._get_random_state()
+    checkpoints._set_random_state(state)
+    assert len(restored) == 1 and torch.equal(restored[0], torch.arange(4, dtype=torch.uint8))
+    checkpoints._set_random_state({name: value for name, value in state.items() if name != "mps"})  # of an earlier version
+    assert len(restored) == 1

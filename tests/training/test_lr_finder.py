@@ -9,7 +9,8 @@ import torch
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 
-from tlfast.training import lr_finder
+from tests.helpers.training import resolved
+from tlfast.training import lr_finder, trainer
 
 
 def test_a_flat_curve_gives_no_rate_by_chance():
@@ -36,3 +37,41 @@ def test_the_finders_suggestion_has_a_lower_bound_well_below_where_the_loss_clim
 
 def test_the_finder_takes_no_more_steps_than_the_phase():
     assert [lr_finder.count_finder_steps(n) for n in (1, 20, 40, 5000)] == [20, 20, 40, 60]
+
+
+def fail_in_search(monkeypatch, error, step):
+    """Make step number `step` of each search raise `error`, once; return the learning rates of all searches."""
+    from fastai.callback.schedule import LRFinder
+
+    seen, before = [], LRFinder.before_batch
+
+    def count(self):
+        before(self)
+        seen.append(self.train_iter)
+        if len(seen) == step:
+            raise error
+
+    monkeypatch.setattr(LRFinder, "before_batch", count)
+    return seen
+
+
+def test_out_of_memory_is_no_failed_search(folder, monkeypatch):
+    notes = []
+    searched = fail_in_search(monkeypatch, torch.OutOfMemoryError("CUDA out of memory"), 5)
+    task, chosen = resolved(folder, "full", lr="auto", freeze_epochs=0, epochs=1)
+    with trainer.prepare(task, chosen, lambda event: notes.append(getattr(event, "note", ""))) as session:
+        phases, _ = trainer.fit(session, chosen)
+    assert any(note.startswith("out of memory with 8 images") for note in notes) and not any("finder failed" in note for note in notes)
+    assert len(phases[0].curve.rates) == len(searched) - 5 > 10
+
+
+def test_a_failed_search_restores_the_weights(folder, monkeypatch):
+    notes = []
+    fail_in_search(monkeypatch, RuntimeError("not a matter of memory"), 5)
+    task, chosen = resolved(folder, "full", lr="auto", freeze_epochs=0, epochs=1)
+    with trainer.prepare(task, chosen, lambda event: notes.append(getattr(event, "note", ""))) as session:
+        before = {name: value.clone() for name, value in session.learn.model.state_dict().items()}
+        curve = lr_finder.find_rate(session.learn, "all layers", 1, lr_finder.RateRule(), session.on_event)
+        after = session.learn.model.state_dict()
+    assert curve.suggestion == lr_finder.FALLBACK_RATE and any("finder failed" in note and "not a matter of memory" in note for note in notes)
+    assert all(torch.equal(before[name], after[name]) for name in before)

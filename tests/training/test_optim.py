@@ -1,6 +1,7 @@
 """The fused optimizer: what fastai's own Adam does, whatever the weights' order in memory, also after its state was kept in a file."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -81,3 +82,13 @@ def test_a_parameter_without_gradient_stays():
 def test_devices_without_such_kernels_get_fastais_own():
     assert type(build_adam([nn.Parameter(torch.zeros(2))], 1e-3)) is FusedAdam
     assert type(build_adam([[nn.Parameter(torch.zeros(2, device="meta"))]], 1e-3)) is type(Adam([nn.Parameter(torch.zeros(2))], 1e-3))
+
+
+@pytest.mark.parametrize(("device", "is_fused"), [("cpu", True), ("cuda", True), ("mps", True), ("xla", False)])
+def test_the_fused_kernels_are_used_where_torch_has_them(device, is_fused):
+    class Weight:
+        def __init__(self):
+            self.device = SimpleNamespace(type=device)
+
+    p = Weight()
+    assert isinstance(build_adam([[p]], 1e-3), FusedAdam) == is_fused

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import weakref
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from tlfast.core.errors import TrainingError
 from tlfast.core.events import Note
 from tlfast.export.weights import load_model
 from tlfast.training import trainer
-from tlfast.training.strategies import get_strategy
+from tlfast.training.strategies import full, get_strategy
 
 
 @pytest.mark.parametrize("strategy", ["partial", "full"])
@@ -69,3 +71,31 @@ def test_out_of_memory_halves_the_batch(pictures, tmp_path, monkeypatch):
     with pytest.raises(TrainingError, match="out of memory on .* at --bs 8") as caught:
         train_way("full", pictures, tmp_path, lr="3e-3", freeze_epochs=0, auto_bs=False)
     assert "smaller --bs or --size" in caught.value.hint
+
+
+def test_a_halved_batch_starts_with_the_memory_of_the_failed_one_free(pictures, tmp_path, monkeypatch):
+    from fastai.learner import Learner
+
+    backward, graphs, alive, stores = Learner._backward, [], [], []
+
+    def short(self):
+        if self.training and len(self.model) == 2 and not graphs:
+            backward(self)
+            graphs.extend(weakref.ref(tensor) for tensor in (self.pred, self.loss, self.loss_grad, *(p.grad for p in self.model.parameters())))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        backward(self)
+
+    open_all = full._open_all_layers
+
+    @contextmanager
+    def opened(session, settings, attempt):
+        alive.append([ref() for ref in graphs if ref() is not None])
+        with open_all(session, settings, attempt) as phase:
+            stores.append(session.learn.dls.train.pixels)
+            yield phase
+
+    monkeypatch.setattr(Learner, "_backward", short)
+    monkeypatch.setattr(full, "_open_all_layers", opened)
+    train_way("full", pictures, tmp_path, lr="3e-3", freeze_epochs=0)
+    assert len(graphs) > 3 and alive == [[], []]
+    assert stores[0].data_ptr() == stores[1].data_ptr()

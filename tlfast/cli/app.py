@@ -12,7 +12,7 @@ from .. import tasks as registry
 from ..core import UsageError
 from ..core.signals import raise_interrupt
 from .arguments import parse_arguments, parse_shares, split_list
-from .options import Config, Full, Moved, OptionalTask, OutOption, RunArgument, Split, TaskArgument, Verify, task_names
+from .options import Config, Device, Full, Moved, OptionalTask, OutOption, RunArgument, Split, TaskArgument, Verify, task_names
 from .registration import Commands, command
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def interpret(
     split: Split = "valid",
     k: Annotated[int, typer.Option(help="Number of top losses to show.", min=1, max=100)] = 12,
     data: Moved = "",
+    device: Device = "auto",
     open: Annotated[bool, typer.Option("--open", help="Open the plots.")] = False,
     verify: Verify = True,
     out: OutOption = "exports",
@@ -92,7 +93,7 @@ def interpret(
     with screen.progress() as on_event:
         from ..commands import interpret
 
-        result = interpret.interpret_run(found_run, split, k, data, on_event)
+        result = interpret.interpret_run(found_run, split, k, data, device, on_event)
     screen.interpret_result(result)
     for picture in result.pictures if open else ():
         typer.launch(picture)
@@ -104,6 +105,7 @@ def evaluate(
     screen: Screen,
     split: Split = "valid",
     data: Moved = "",
+    device: Device = "auto",
     verify: Verify = True,
     out: OutOption = "exports",
 ) -> None:
@@ -112,7 +114,7 @@ def evaluate(
     with screen.progress() as on_event:
         from ..commands import evaluate
 
-        result = evaluate.evaluate_run(found_run, split, data, on_event)
+        result = evaluate.evaluate_run(found_run, split, data, device, on_event)
     screen.evaluate_result(result)
 
 
@@ -122,6 +124,7 @@ def report(
     screen: Screen,
     split: Split = "valid",
     data: Moved = "",
+    device: Device = "auto",
     open: Annotated[bool, typer.Option("--open", help="Open the page.")] = False,
     verify: Verify = True,
     out: OutOption = "exports",
@@ -134,7 +137,7 @@ def report(
     with screen.progress() as on_event:
         from ..commands import report
 
-        result = report.report_run(found_run, split, data, on_event) if found_run else report.report_comparison(Path(run))
+        result = report.report_run(found_run, split, data, device, on_event) if found_run else report.report_comparison(Path(run))
     screen.report_result(result)
     if open:
         typer.launch(result.files[0])

@@ -21,8 +21,6 @@ from rich.text import Text
 
 from ..core import Event, Note, OnEvent, Progress, TlfastError
 from ..core.cache import CacheEntry
-from ..data import DataSummary, Task
-from ..evaluation import Evaluation
 from ..inference import PredictRow, Tally
 from ..inference.writers import as_dict, label_of
 from . import formatting
@@ -34,7 +32,8 @@ if TYPE_CHECKING:  # not imported at run time: `predict` must start fast
     from ..commands.interpret import InterpretResult
     from ..commands.report import ReportResult
     from ..commands.train import Plan, TrainResult
-    from ..evaluation import CompareResult
+    from ..data import DataSummary, Task
+    from ..evaluation import CompareResult, Evaluation
     from ..training import DepthPlan
 
 LISTED = 40  # maximum number of predictions in a table; for more, the counts are shown

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 from ..core import Settings
 from ..core.metrics import EPOCH_METRICS, FIGURE_TITLES, METRICS
 from ..core.settings import declared_settings
-from ..data import DataSummary
-from ..evaluation import Evaluation
-from ..export import Export
 from ..inference import PredictRow
 from ..inference.writers import UNSURE, label_of
-from ..training import DepthPlan, EpochRow, FeaturePass, Phase
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # not imported at run time: `predict` must start fast
     from ..commands.train import TrainResult
+    from ..data import DataSummary
+    from ..evaluation import Evaluation
     from ..evaluation.comparison import ArmDifference, ArmScore
+    from ..export import Export
+    from ..training import DepthPlan, EpochRow, FeaturePass, Phase
 
 EPOCH_COLUMNS = ("phase", "epoch", "train loss", "valid loss", *(METRICS[name].title for name in EPOCH_METRICS), "seconds")
 

@@ -59,7 +59,7 @@ def command(group: typer.Typer, name: str) -> Callable[[Command], Command]:
             _run(function, values, quiet, as_json, debug)
 
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in arguments] + options + common
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         del run.__wrapped__
         group.command(name)(run)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core import cache, journal, system
+from ..core.errors import first_line
 from ..data.download import describe_failure
 from ..data.hub import check_reachable
 from ..models import pretrained
@@ -55,6 +56,7 @@ def _inspect_processors() -> dict[str, Any]:
 
     return {
         "devices": _list_devices(),
+        "unusable GPUs": _describe_unusable_gpus(),
         "cores": system.count_cores(),
         "torch threads": torch.get_num_threads(),
         "threads by environment": {name: os.environ[name] for name in THREADS if name in os.environ},
@@ -67,8 +69,22 @@ def _inspect_processors() -> dict[str, Any]:
 def _list_devices() -> list[str]:
     import torch
 
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     return [*gpus, *(["Apple MPS"] if torch.backends.mps.is_available() else []), "cpu"]
+
+
+def _describe_unusable_gpus() -> str:
+    """Return how many NVIDIA GPUs there are that torch cannot use, and why; "" for none. They are counted without their driver's CUDA library."""
+    import torch
+
+    count = 0 if torch.cuda.is_available() else torch.cuda.device_count()
+    if not count:
+        return ""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
+        return f"{count} NVIDIA GPU{'s' * (count > 1)}: {first_line(error)}"
+    return f"{count} NVIDIA GPU{'s' * (count > 1)}"
 
 
 def _inspect_cache() -> dict[str, Any]:
@@ -95,7 +111,14 @@ def _check_hub() -> str:
 def _find_problems(facts: dict[str, Any]) -> list[str]:
     limits = facts["threads by environment"]
     checks = (
-        (facts["devices"] == ["cpu"], "no GPU: full fine-tuning is slow; try --limit, a smaller --size, or partial fine-tuning first"),
+        (
+            bool(facts["unusable GPUs"]),
+            f"torch cannot use {facts['unusable GPUs']}; update the NVIDIA driver, or install a torch built for its CUDA version",
+        ),
+        (
+            facts["devices"] == ["cpu"] and not facts["unusable GPUs"],
+            "no GPU: full fine-tuning is slow; try --limit, a smaller --size, or partial fine-tuning first",
+        ),
         (
             facts["load of a minute"] > facts["cores"] / 2,
             "other programs use the cores: trainings may take many times as long; stop them, or set OMP_WAIT_POLICY=PASSIVE",

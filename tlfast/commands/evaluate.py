@@ -31,12 +31,12 @@ class EvaluateResult:
         return {**asdict(self), "evaluation": self.evaluation.to_dict()}
 
 
-def evaluate_run(run: Run, split: str = "valid", data: str = "", on_event: OnEvent = ignore_event) -> EvaluateResult:
+def evaluate_run(run: Run, split: str = "valid", data: str = "", device: str = "auto", on_event: OnEvent = ignore_event) -> EvaluateResult:
     """Evaluate a run on its valid or test split. For the test split, write the results into the run, and record that the split was used.
 
     `data` names the images if they have moved. Raises RunError, or DataError if the split is empty or the classes of the data differ from the run's.
     """
-    model = loaded_run.load_run(run, data, on_event)
+    model = loaded_run.load_run(run, data, device, on_event)
     predictions = loaded_run.predict_split(model, split, on_event)
     evaluation = loaded_run.evaluate_split(model, predictions, split)
     if split == "valid":

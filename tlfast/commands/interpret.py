@@ -65,13 +65,13 @@ class CachedInterpretation(ClassificationInterpretation):
         return torch.bincount(cells, minlength=size * size).reshape(size, size).numpy()
 
 
-def interpret_run(run: Run, split: str = "valid", k: int = 12, data: str = "", on_event: OnEvent = ignore_event) -> InterpretResult:
+def interpret_run(run: Run, split: str = "valid", k: int = 12, data: str = "", device: str = "auto", on_event: OnEvent = ignore_event) -> InterpretResult:
     """Predict a split; plot the confusion matrix and the `k` top losses; list the most confused pairs; write the report.
 
     Plots and tables go to `<run>/plots/`. `data` names the images if they have moved. Raises RunError, or DataError if the split is empty or the
     classes of the data differ from the run's.
     """
-    model = loaded_run.load_run(run, data, on_event)
+    model = loaded_run.load_run(run, data, device, on_event)
     predictions = loaded_run.predict_split(model, split, on_event)
     evaluation = loaded_run.evaluate_split(model, predictions, split)
     top_losses = find_top_losses(build_interpretation(model, predictions), predictions.rows, k)

@@ -57,14 +57,17 @@ class LoadedRun:
         return plain_loader(self.dls, rows, self.settings.bs)
 
 
-def load_run(run: Run, data: str, on_event: OnEvent) -> LoadedRun:
-    """Load the network and the images of a run. `data` names the images if they have moved, else "". Raises RunError or DataError."""
+def load_run(run: Run, data: str, device: str, on_event: OnEvent) -> LoadedRun:
+    """Load the network and the images of a run, on any device. `data` names the images if they have moved, else "".
+
+    Raises UsageError if torch has no such device, RunError or DataError.
+    """
+    chosen_device = pick_device(device)
     settings = Settings.from_dict(run.manifest["settings"])
     listed = _rebuild_table(run, settings, data)
     table, store = _open_images(run, listed, settings, on_event)
-    device = pick_device(settings.device)
-    dls = build_loaders(table, _read_preprocessing(run, settings), settings, device, store)
-    network = weights.load_model(run).to(device)
+    dls = build_loaders(table, _read_preprocessing(run, settings), settings, chosen_device, store)
+    network = weights.load_model(run).to(chosen_device)
     assert isinstance(network, nn.Sequential)  # body and head
     return LoadedRun(run, settings, listed.rows, table, dls, network)
 

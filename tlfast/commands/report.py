@@ -30,14 +30,14 @@ class ReportResult:
         return asdict(self)
 
 
-def report_run(run: Run, split: str = "valid", data: str = "", on_event: OnEvent = ignore_event) -> ReportResult:
+def report_run(run: Run, split: str = "valid", data: str = "", device: str = "auto", on_event: OnEvent = ignore_event) -> ReportResult:
     """Write `report.html` and `MODEL_CARD.md` into a run. If its images are missing, the page has no images, and a note is sent.
 
     `data` names the images if they have moved. Raises RunError if the run has no predictions for the split.
     """
     stored = read_evaluation(run, split)
     try:
-        evidence = loaded_run.collect_evidence(loaded_run.load_run(run, data, on_event), stored.top_losses, on_event)
+        evidence = loaded_run.collect_evidence(loaded_run.load_run(run, data, device, on_event), stored.top_losses, on_event)
     except DataError as error:
         on_event(Note("report", f"no activation maps: {error.message}"))
         evidence = Evidence({}, None)

@@ -137,7 +137,7 @@ EPOCH_METRICS = tuple(name for name in dict.fromkeys(("accuracy", "macro_f1", *M
 VALID_LOSS = "valid_loss"
 CHOICES = (*EPOCH_METRICS, VALID_LOSS)  # of --metric
 
-# Metrics of predicted probabilities, computed in evaluation/metrics.py.
+# Metrics of predicted probabilities, computed in evaluation/evaluator.py.
 PROBABILITY_FIGURES = {"log_loss": "log loss", "brier": "Brier score", "roc_auc": "ROC AUC", "average_precision": "average precision"}
 FIGURE_TITLES = {**{name: metric.title for name, metric in METRICS.items()}, **PROBABILITY_FIGURES}
 HEADLINES = tuple(name for name in FIGURE_TITLES if name in PROBABILITY_FIGURES or METRICS[name].headline)

@@ -10,7 +10,7 @@ from ..core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .build import build_body, build_model, check_arch, to_network_input
-    from .device import pick_device
+    from .device import copy_state, is_out_of_memory, pick_device, release_device_memory, synchronize
     from .head import build_head, count_features
     from .pretrained import Weights, find_weights
     from .stages import SplitBody, list_stages, split_at
@@ -23,16 +23,20 @@ __all__ = [
     "build_head",
     "build_model",
     "check_arch",
+    "copy_state",
     "count_features",
     "find_weights",
     "hash_weights",
+    "is_out_of_memory",
     "list_stages",
     "load_weights",
     "normalization_stats",
     "pick_device",
     "read_licence",
     "read_weights",
+    "release_device_memory",
     "split_at",
+    "synchronize",
     "to_network_input",
 ]
 
@@ -41,7 +45,7 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
         __name__,
         {
             "build": ["build_body", "build_model", "check_arch", "to_network_input"],
-            "device": ["pick_device"],
+            "device": ["copy_state", "is_out_of_memory", "pick_device", "release_device_memory", "synchronize"],
             "head": ["build_head", "count_features"],
             "pretrained": ["Weights", "find_weights"],
             "stages": ["SplitBody", "list_stages", "split_at"],

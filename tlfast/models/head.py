@@ -20,6 +20,6 @@ def count_features(body: nn.Module, size: int) -> int:
     timm's `num_features` differs from it in networks with hidden layers before the classifier.
     """
     training = body.training
-    features: torch.Tensor = body.eval()(torch.zeros(1, 3, size, size))
+    features: torch.Tensor = body.eval()(torch.zeros(1, 3, size, size, device=next(body.parameters()).device))
     body.train(training)
     return features.shape[1]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from fastai.callback.core import Callback
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.learner import Learner
-from fastai.torch_core import to_float
+from fastcore.foundation import L
+from torch.amp.grad_scaler import GradScaler
 
 from ..core import TrainingSettings, UsageError, cache
 from ..core.system import count_cores
@@ -23,20 +24,34 @@ GAIN = 1.2  # smallest speed-up of a pass that is worth the rounding; see docs/b
 ROUNDS = 4  # the first is slow, because memory is allocated
 
 
-class Autocast(Callback):
-    """Run the forward pass in bf16 on any device; fastai's MixedPrecision supports CUDA only."""
+class PrecisionCallback(MixedPrecision):
+    """fastai's MixedPrecision for any device. It leaves autocast also if a forward pass raises.
 
-    order = MixedPrecision.order
+    fastai enters autocast before a batch and leaves it after the loss. An exception in between, such as an out-of-memory error, would leave autocast
+    and its cache of 16-bit weights in force for everything that follows.
+    """
+
+    entered = False
+
+    def before_fit(self) -> None:
+        if self.dls.device.type == "cuda":
+            super().before_fit()
+        else:
+            self.learn.scaler, self.scales = GradScaler(self.dls.device.type, enabled=False), L()
+            self.autocast = torch.autocast(self.dls.device.type, torch.bfloat16)
 
     def before_batch(self) -> None:
-        self.context = torch.autocast(self.dls.device.type, torch.bfloat16)
-        self.context.__enter__()
-
-    def after_pred(self) -> None:
-        self.learn.pred = to_float(self.pred)
+        super().before_batch()
+        self.entered = True
 
     def after_loss(self) -> None:
-        self.context.__exit__(None, None, None)
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave autocast, if it was entered."""
+        if self.entered:
+            self.entered = False
+            self.autocast.__exit__(None, None, None)
 
 
 def choose_precision(learn: Learner, settings: TrainingSettings, shape: Sequence[int]) -> str:
@@ -51,15 +66,22 @@ def choose_precision(learn: Learner, settings: TrainingSettings, shape: Sequence
     if settings.amp != "auto":
         return settings.amp
     if device == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return _time_on_cpu(learn, settings, shape) if device == "cpu" else "off"
 
 
-def precision_callbacks(precision: str, device: torch.device) -> list[Callback]:
-    """Return the callbacks that train in a precision: none for "off"."""
+@contextmanager
+def use_precision(learn: Learner, precision: str) -> Iterator[None]:
+    """Train `learn` in a precision within the block. Autocast ends with the block, also after an exception."""
     if precision == "off":
-        return []
-    return [MixedPrecision(AMPMode(precision))] if device.type == "cuda" else [Autocast()]
+        yield
+        return
+    callback = PrecisionCallback(AMPMode(precision))
+    with learn.added_cbs(callback):
+        try:
+            yield
+        finally:
+            callback.leave()
 
 
 def _time_on_cpu(learn: Learner, settings: TrainingSettings, shape: Sequence[int]) -> str:

@@ -24,7 +24,7 @@ from torch import nn
 from ..core import Journal, Note, OnEvent, files
 from ..core.files import convert_write_errors
 from ..core.journal import list_states
-from .types import EpochRow, FeaturePass, Phase, RateCurve
+from .types import FeaturePass, Phase, RateCurve, restore_row
 
 KEPT = 2  # newest checkpoints of a phase; the second serves if the first is damaged
 LEAST_SECONDS = 5.0  # between checkpoints after epochs: an epoch of the head takes less
@@ -46,7 +46,7 @@ def load_phase(journal: Journal, name: str, model: nn.Module) -> Phase | None:
     values = state["phase"]
     types: dict[str, type[RateCurve | FeaturePass]] = {"curve": RateCurve, "features": FeaturePass}
     nested = {key: kind(**values[key]) if values[key] else None for key, kind in types.items()}
-    return Phase(**{**values, **nested, "epochs": [EpochRow(**row) for row in values["epochs"]]})
+    return Phase(**{**values, **nested, "epochs": [restore_row(row) for row in values["epochs"]]})
 
 
 def load_newest(journal: Journal, phase: str) -> dict[str, Any] | None:
@@ -205,7 +205,7 @@ def _restore_state(learn: Any, state: dict[str, Any]) -> None:
         name = type(callback).__name__
         callback.load_state_dict(states[name] if name in states else states[FORMER_NAMES[name]])
     smooth = learn.recorder.smooth_loss
-    smooth.count, smooth.val = state["smooth_loss"][0], torch.tensor(state["smooth_loss"][1], device=device)
+    smooth.count, smooth.val = state["smooth_loss"][0], torch.tensor(state["smooth_loss"][1])  # fastai smooths on the CPU
     learn.train_iter = state["train_iter"]
     if state["pending"]:
         _find_callback(learn, GradientAccumulation).count = state["pending"]
@@ -238,6 +238,7 @@ def _get_random_state() -> dict[str, Any]:
         "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
     }
 
 
@@ -248,6 +249,8 @@ def _set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
+    if state.get("mps") is not None:  # earlier versions did not save it
+        torch.mps.set_rng_state(state["mps"])
 
 
 def _to_tuples(state: Any) -> tuple[int, tuple[int, ...], float | None]:

@@ -26,13 +26,23 @@ MAPPED_AT_ONCE = 64 << 10  # bytes that the system maps per access, at least
 SHARE_OF_GPU = 0.25  # of a GPU's free memory that a store may occupy; training needs the rest
 
 
-def build_loaders(table: ImageTable, preprocessing: Preprocessing, settings: Settings, device: torch.device, store: Store | None = None) -> DataLoaders:
+def build_loaders(
+    table: ImageTable,
+    preprocessing: Preprocessing,
+    settings: Settings,
+    device: torch.device,
+    store: Store | None = None,
+    pixels: torch.Tensor | None = None,
+) -> DataLoaders:
     """Return the loaders of the train and valid splits, from the decoded images of a store if one is given, else from the image files.
 
-    A batch is (`[b, 3, size, size]` float, normalized; `[b]` class index). Training batches are shuffled, augmented and all of full size.
+    `pixels` are those of the store if other loaders have placed them on the device already. A batch is (`[b, 3, size, size]` float, normalized;
+    `[b]` class index). Training batches are shuffled, augmented and all of full size.
     """
     rows = table.part("train") + table.part("valid")
-    stored = {"store": store, "pixels": place_pixels(store, device), "num_workers": 0} if store else {"num_workers": count_workers(settings, device)}
+    stored: dict[str, Any] = {"num_workers": count_workers(settings, device)}
+    if store:
+        stored = {"store": store, "pixels": place_pixels(store, device) if pixels is None else pixels, "num_workers": 0}
     block = DataBlock(
         blocks=(TransformBlock(type_tfms=_open_pil, batch_tfms=IntToFloatTensor), CategoryBlock(vocab=list(table.classes), sort=False)),
         get_x=ColReader("path"),

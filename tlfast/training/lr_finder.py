@@ -9,6 +9,7 @@ from fastai.callback.schedule import minimum
 from fastai.learner import Learner
 
 from ..core import Note, OnEvent, Progress
+from ..models import copy_state, is_out_of_memory
 from .callbacks.progress import ProgressCallback, silence_fastai
 from .types import RateCurve
 
@@ -42,12 +43,16 @@ def find_rate(learn: Learner, phase: str, epochs: int, rule: RateRule, on_event:
     """
     name, steps = f"{phase}: finding the rate", count_finder_steps(epochs * len(learn.dls.train))
     progress = ProgressCallback(phase, epochs, on_event, name, steps)
+    initial = copy_state(learn.model)
     with silence_fastai(learn), learn.added_cbs(progress):
         try:
             suggested = learn.lr_find(**FINDER_RANGE, num_it=steps, show_plot=False, suggest_funcs=minimum).minimum
             least = min(rule.customary, find_divergence(learn.recorder.lrs, learn.recorder.losses) / BELOW_EDGE)
             rate = min(max(suggested * rule.scale, least), HIGHEST_RATE)
         except (IndexError, ValueError, RuntimeError) as error:
+            if is_out_of_memory(error):  # the phase starts again with a smaller batch
+                raise
+            learn.model.load_state_dict(initial)  # fastai restores the weights only after a complete search
             on_event(Note(name, f"the learning-rate finder failed ({error}): using {FALLBACK_RATE:g}"))
             rate = FALLBACK_RATE
     losses = [float(loss) for loss in learn.recorder.losses]

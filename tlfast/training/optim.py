@@ -9,7 +9,7 @@ import torch
 from fastai.optimizer import Adam, Optimizer
 from torch.optim.adamw import adamw
 
-FUSED_ON = ("cpu", "cuda")  # device types with fused kernels in torch >= 2.6
+FUSED_ON = ("cpu", "cuda", "mps")  # device types with fused kernels in torch >= 2.6
 
 
 def build_adam(params: Sequence[Any], lr: float, **defaults: float) -> Optimizer:

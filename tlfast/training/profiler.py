@@ -16,7 +16,7 @@ from fastai.learner import Learner
 from torch import nn
 
 from ..core import OnEvent, Progress, Settings
-from ..models import count_features, list_stages, split_at, to_network_input
+from ..models import count_features, list_stages, split_at, synchronize, to_network_input
 from ..models.fuse_bn import fuse_bn
 from .activations import ActivationLoader, activation_gigabytes, activation_shape
 from .callbacks.progress import silence_fastai
@@ -99,7 +99,7 @@ def _time_passes(network: nn.Module, shape: tuple[int, ...], bs: int, device: to
         for _ in range(REPEATS + 1):
             started = time.perf_counter()
             network(x)
-            _synchronize(device)
+            synchronize(device)
             seconds.append((time.perf_counter() - started) / count)
         return seconds[1:]  # the first pass allocates memory
 
@@ -140,7 +140,7 @@ class _StepClock(Callback):
         self.times: list[float] = []
 
     def after_batch(self) -> None:
-        _synchronize(self.dls.device)
+        synchronize(self.dls.device)
         self.times.append(time.perf_counter())
         if len(self.times) > REPEATS:
             raise CancelFitException
@@ -157,9 +157,3 @@ def _time_augmentation(learn: Learner) -> list[float]:
         seconds.append((time.perf_counter() - started) / loader.bs)
     loader.rng.setstate(state)  # so that a training without timing draws the same numbers
     return seconds[1:] or seconds
-
-
-def _synchronize(device: torch.device) -> None:
-    """Wait for the operations of a GPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

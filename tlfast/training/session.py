@@ -34,5 +34,6 @@ class Session:
         return bool(self.store and self.store.cached)
 
     def build_loaders(self, settings: Settings) -> DataLoaders:
-        """Return new loaders of the same images for other settings."""
-        return build_loaders(self.table, self.preprocessing, settings, self.learn.dls.device, self.store)
+        """Return new loaders of the same images for other settings. The pixels of the store stay where they are, such as on a GPU."""
+        pixels = getattr(self.learn.dls.train, "pixels", None)
+        return build_loaders(self.table, self.preprocessing, settings, self.learn.dls.device, self.store, pixels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import gc
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from fastai.learner import Learner
 from fastai.torch_core import set_seed
 
 from ..core import Journal, Note, OnEvent, Settings, TrainingError, TrainingSettings
@@ -18,7 +19,7 @@ from ..data import ImageTable, Preprocessing, Store, Task, duplicates, load_tabl
 from ..data.sources import locate
 from ..data.store import image_digests
 from ..evaluation import Predictions, predictions
-from ..models import build, normalization_stats, pick_device, pretrained
+from ..models import build, copy_state, is_out_of_memory, normalization_stats, pick_device, pretrained, release_device_memory
 from . import checkpoints
 from .features import Features
 from .learner import balance_classes, build_learner
@@ -73,26 +74,37 @@ def fit(session: Session, settings: Settings) -> tuple[list[Phase], Features | N
 
 
 def fit_within_memory(session: Session, plan: PhasePlan, settings: Settings, before: Phase | None) -> tuple[Phase, Features | None]:
-    """Fit a phase. After a GPU's out-of-memory error, restart it with half the batch and twice the accumulated batches.
+    """Fit a phase. After an out-of-memory error, restart it with half the batch and twice the accumulated batches.
 
     `before` is the phase before, if any. Raises TrainingError if memory does not suffice for one image, or with `--no-auto-bs`.
     """
-    initial, journal = copy.deepcopy(session.learn.model.state_dict()), session.journal
+    initial, journal = copy_state(session.learn.model), session.journal
     while True:
         attempt = _halve_batch(settings, journal.facts.halvings)
         try:
             with plan.open(attempt) as opened:
                 return fit_phase(session, plan, opened, attempt, before), opened.features
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             if attempt.bs == 1 or not settings.auto_bs:
                 raise TrainingError(f"out of memory on {session.learn.dls.device} at --bs {attempt.bs}", "Use a smaller --bs or --size") from None
         journal.facts.halvings += 1
         journal.write()
         checkpoints.remove_checkpoints(journal, plan.name)
-        session.learn.opt = None
+        _release_failed_fit(session.learn)
         session.learn.model.load_state_dict(initial)
-        torch.cuda.empty_cache()
         session.on_event(Note(plan.name, f"out of memory with {attempt.bs} images in a batch: using half as many, and twice as many batches per step"))
+
+
+def _release_failed_fit(learn: Learner) -> None:
+    """Free what an interrupted fit holds: the batch, the graph of the loss, gradients and optimizer."""
+    learn.xb, learn.yb, learn.pred, learn.loss, learn.loss_grad = (None,), (None,), None, None, None
+    learn.opt = None
+    for parameter in learn.model.parameters():
+        parameter.grad = None
+    gc.collect()  # learners, loaders and callbacks refer to each other
+    release_device_memory(learn.dls.device)
 
 
 def _halve_batch(settings: Settings, times: int) -> Settings:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, make_dataclass
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import TYPE_CHECKING, Any
 
 from ..core import Event
 from ..core.metrics import EPOCH_METRICS
@@ -45,8 +46,15 @@ if TYPE_CHECKING:
         macro_f1: float
         balanced_accuracy: float
         seconds: float
-else:  # the fields follow the declared metrics
-    EpochRow = make_dataclass("EpochRow", [("phase", str), ("epoch", int), *((name, float) for name in (*EPOCH_VALUES, "seconds"))], frozen=True)
+else:  # the fields follow the declared metrics; one that an earlier version did not compute is NaN
+    _values = [(name, float, field(default=math.nan)) for name in (*EPOCH_VALUES, "seconds")]
+    EpochRow = make_dataclass("EpochRow", [("phase", str), ("epoch", int), *_values], frozen=True)
+
+
+def restore_row(values: Mapping[str, Any]) -> EpochRow:
+    """Return the row of a checkpoint, also of a version with other metrics."""
+    known = {each.name for each in fields(EpochRow)}
+    return EpochRow(**{name: value for name, value in values.items() if name in known})
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from fastai.callback.core import Callback
 from fastai.learner import Learner
 
 from ...core import OnEvent, Progress
-from ..types import EPOCH_VALUES, EpochEnd, EpochRow
+from ..types import EPOCH_VALUES, EpochEnd, EpochRow, restore_row
 
 
 @contextmanager
@@ -76,5 +76,5 @@ class ProgressCallback(Callback):
         return {"rows": [asdict(row) for row in self.rows], "images": self.images, "seconds": self.seconds, "step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rows = [EpochRow(**row) for row in state["rows"]]
+        self.rows = [restore_row(row) for row in state["rows"]]
         self.images, self.seconds, self.step = state["images"], state["seconds"], state["step"]

@@ -21,7 +21,7 @@ from ...core import Settings, TrainingSettings
 from ...core.system import release_memory
 from ...models import SplitBody, split_at
 from ..activations import BATCH_FORWARD, HEAD_IMAGES, ActivationLoader, compute_features
-from ..amp import choose_precision, precision_callbacks
+from ..amp import choose_precision, use_precision
 from ..batchnorm import ADAPTING_BATCHES, adapt_batchnorm
 from ..callbacks.requested import build_callbacks
 from ..feature_learner import open_head
@@ -110,7 +110,7 @@ def _open_upper(session: Session, lower: _LowerStages, settings: Settings) -> It
     precision = session.journal.once("precision", lambda: choose_precision(upper, settings, activations.train[torch.tensor([0])].shape[1:]))
     if settings.compile:
         upper.model.compile()
-    with upper.added_cbs([*precision_callbacks(precision, device), *build_callbacks(settings)]):
+    with use_precision(upper, precision), upper.added_cbs(build_callbacks(settings)):
         yield OpenPhase(upper, precision, activations.cost)
 
 

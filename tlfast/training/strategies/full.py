@@ -13,7 +13,7 @@ from torch import nn
 
 from ...core import Settings, TrainingSettings
 from ...core.system import release_memory
-from ..amp import choose_precision, precision_callbacks
+from ..amp import choose_precision, use_precision
 from ..batchnorm import ADAPTING_BATCHES, adapt_batchnorm
 from ..callbacks.input import NetworkInput
 from ..callbacks.requested import build_callbacks
@@ -74,7 +74,7 @@ def _open_all_layers(session: Session, settings: Settings, attempt: Settings) ->
     precision = session.journal.once("precision", lambda: choose_precision(learn, attempt, (3, attempt.size, attempt.size)))
     if attempt.compile:
         learn.model.compile()
-    with learn.added_cbs([NetworkInput(), *precision_callbacks(precision, learn.dls.device), *build_callbacks(attempt)]):
+    with use_precision(learn, precision), learn.added_cbs([NetworkInput(), *build_callbacks(attempt)]):
         yield OpenPhase(learn, precision)
 
 

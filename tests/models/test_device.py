@@ -1,0 +1,40 @@
+"""Devices: out-of-memory errors, and waiting for a GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tlfast.models import device
+
+OUT_OF_MEMORY = {
+    "CUDA": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "cuDNN": RuntimeError("CUDA error: out of memory"),
+    "MPS": RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB, other allocations: 1.00 GB, max allowed: 9.07 GB)."),
+    "CPU": RuntimeError("[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+}
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
+def test_errors_of_missing_memory_are_known(error):
+    assert device.is_out_of_memory(error)
+
+
+def test_other_errors_are_not_out_of_memory():
+    assert not device.is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not device.is_out_of_memory(ValueError("out of memory"))
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_a_gpu_is_waited_for_and_its_cache_is_emptied(kind, monkeypatch):
+    done = []
+    for module in (torch.cuda, torch.mps):
+        monkeypatch.setattr(module, "synchronize", lambda *device, module=module: done.append((module, "synchronize")))
+        monkeypatch.setattr(module, "empty_cache", lambda module=module: done.append((module, "empty_cache")))
+    device.synchronize(torch.device(kind))
+    device.release_device_memory(torch.device(kind))
+    module = getattr(torch, kind)
+    assert done == [(module, "synchronize"), (module, "empty_cache")]
+    device.synchronize(torch.device("cpu"))
+    device.release_device_memory(torch.device("cpu"))
+    assert len(done) == 2
