@@ -250,6 +250,20 @@ def compare_startup(bench: Bench) -> list[Line]:
     return list(lines.values())
 
 
+def compare_busy(bench: Bench) -> list[Line]:
+    """Images per second of training steps beside none, one and two processes that each use a core, in turns."""
+    seconds = 3 if bench.quick else 10
+    lines = [Line("busy", f"training steps beside {count} competing processes; the same without tlfast's care for busy cores") for count in range(3)]
+    for _ in range(bench.rounds):
+        for competitors, line in enumerate(lines):
+            line.add_rates(*(bench.measure("shared_loop", competitors=competitors, shared=shared, seconds=seconds)["rate"] for shared in (True, False)))
+    quiet = statistics.median(lines[0].ours)
+    lines[0].remark = "wanted: at least 0.97"
+    for line, wanted in ((lines[1], "; wanted: 0.5"), (lines[2], "")):
+        line.remark = f"{statistics.median(line.ours) / quiet:.2f} of the speed without competitors{wanted}"
+    return lines
+
+
 def measure_scaling(bench: Bench) -> list[Line]:
     """Seconds and peak memory of a partial training by number of images. --limit takes that many of each split."""
     lines = []
@@ -268,5 +282,6 @@ GROUPS: dict[str, Callable[[Bench], list[Line]]] = {
     "accuracy": compare_accuracy,
     "predict": compare_predict,
     "startup": compare_startup,
+    "busy": compare_busy,
     "scaling": measure_scaling,
 }

@@ -113,6 +113,16 @@ def measure_plain_full(inputs: Inputs, epochs: int, steps: int | None = None) ->
 
 def measure_bare_loop(inputs: Inputs, steps: int) -> dict[str, float]:
     """Return images per second of forward, backward and optimizer step with a batch in memory, the upper limit for this machine."""
+    step = _build_step()
+    for number in range(steps + WARM_UP):
+        if number == WARM_UP:
+            started = time.perf_counter()
+        step()
+    return {"rate": steps * BATCH / (time.perf_counter() - started)}
+
+
+def _build_step() -> Callable[[], None]:
+    """Return a function that trains on a batch in memory, once for each call."""
     import torch
 
     from tlfast.models.build import build_model
@@ -122,13 +132,42 @@ def measure_bare_loop(inputs: Inputs, steps: int) -> dict[str, float]:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     x = torch.randn(BATCH, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     y = torch.randint(CLASSES, (BATCH,))
-    for step in range(steps + WARM_UP):
-        if step == WARM_UP:
-            started = time.perf_counter()
+
+    def step() -> None:
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
-    return {"rate": steps * BATCH / (time.perf_counter() - started)}
+
+    return step
+
+
+def measure_shared_loop(inputs: Inputs, competitors: int, shared: bool, seconds: float) -> dict[str, float]:
+    """Return images per second of the bare loop beside processes that each use a core; `shared`: as tlfast trains, else as torch does by itself."""
+    import subprocess
+    from contextlib import nullcontext
+
+    from tlfast.models.device import pick_device
+    from tlfast.models.threads import INTERVAL, share_cores
+
+    step = _build_step()
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(competitors)]
+    try:
+        with share_cores(pick_device("cpu")) if shared else nullcontext():
+            _run_for(step, WARM_UP + 3 * INTERVAL)  # until the use of the cores is known
+            return {"rate": BATCH * _run_for(step, seconds)}
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def _run_for(step: Callable[[], None], seconds: float) -> float:
+    """Run steps for some seconds. Returns steps per second."""
+    started, count = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        step()
+        count += 1
+    return count / (time.perf_counter() - started)
 
 
 # Prediction

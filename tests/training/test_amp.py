@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -31,11 +30,13 @@ def test_fp16_is_refused_without_a_gpu(folder):
 def test_the_faster_format_is_chosen_once(folder, monkeypatch):
     timed = []
 
-    def seconds(learn, shape):
+    def seconds(model, shape):
         timed.append(shape[0])
         return {"off": 2.0, "bf16": 1.0 if shape[0] == 8 else 1.9}
 
     monkeypatch.setattr(amp, "_time_steps", seconds)
+    monkeypatch.setattr(amp, "_time_passes", lambda network, shape: {"off": 1.0, "bf16": 1.0})
+    monkeypatch.setattr(amp, "has_bf16_kernels", lambda: True)
     assert [watched(folder, device="cpu", bs=bs)[1].precision for bs in (8, 8, 6)] == ["bf16", "bf16", "off"] and timed == [8, 6]
 
 
@@ -43,21 +44,21 @@ def test_timing_leaves_the_model_as_it_was(folder):
     task, chosen = resolved(folder, "full")
     with trainer.prepare(task, chosen, lambda event: None) as session:
         before = copy.deepcopy(session.learn.model.state_dict())
-        assert all(seconds > 0 for seconds in amp._time_steps(session.learn, (chosen.bs, 3, chosen.size, chosen.size)).values())
+        assert all(seconds > 0 for seconds in amp._time_steps(session.learn.model, (chosen.bs, 3, chosen.size, chosen.size)).values())
         after = session.learn.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_a_choice_is_cached_by_all_that_it_depends_on(monkeypatch):
     timed = []
-    monkeypatch.setattr(amp, "_time_steps", lambda learn, shape: timed.append(shape) or {"off": 1.0, "bf16": 2.0})
+    monkeypatch.setattr(amp, "_time_steps", lambda model, shape: timed.append(shape) or {"off": 1.0, "bf16": 2.0})
+    monkeypatch.setattr(amp, "has_bf16_kernels", lambda: True)
     monkeypatch.setattr(amp, "count_cores", lambda: 2)
     chosen = resolve.resolve_settings(tasks.get_task("fer"), None, {"amp": "auto", "bs": 8})
 
     def is_timed(features=4, bs=8, shape=(3, 32, 32)):
         before = len(timed)
-        learn = SimpleNamespace(dls=SimpleNamespace(device=torch.device("cpu")), model=torch.nn.Linear(features, 2))
-        assert amp.choose_precision(learn, replace(chosen, bs=bs), shape) == "off"
+        assert amp.choose_step_precision(torch.nn.Linear(features, 2), torch.device("cpu"), replace(chosen, bs=bs), shape) == "off"
         return len(timed) > before
 
     assert is_timed() and not is_timed()
@@ -94,7 +95,49 @@ def test_an_error_in_the_forward_pass_leaves_no_autocast_behind(folder):
 
 def test_emulated_bf16_is_not_chosen(monkeypatch):
     chosen = resolve.resolve_settings(tasks.get_task("fer"), None, {"amp": "auto"})
-    learn = SimpleNamespace(dls=SimpleNamespace(device=torch.device("cuda", 0)))
     for native, format in ((False, "fp16"), (True, "bf16")):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, native=native: native or including_emulation)
-        assert amp.choose_precision(learn, chosen, (3, 32, 32)) == format
+        for choose in (amp.choose_step_precision, amp.choose_pass_precision):
+            assert choose(torch.nn.Linear(2, 2), torch.device("cuda", 0), chosen, (3, 32, 32)) == format
+
+
+@pytest.mark.parametrize(("seconds", "wanted"), [({"off": 1.29, "bf16": 1.0}, "off"), ({"off": 1.31, "bf16": 1.0}, "bf16")])
+def test_frozen_passes_are_in_bf16_if_that_is_clearly_faster(monkeypatch, seconds, wanted):
+    chosen = resolve.resolve_settings(tasks.get_task("fer"), None, {"amp": "auto"})
+    monkeypatch.setattr(amp, "has_bf16_kernels", lambda: True)
+    monkeypatch.setattr(amp, "_time_passes", lambda network, shape: seconds)
+    assert amp.choose_pass_precision(torch.nn.Linear(2, 2), torch.device("cpu"), chosen, (3, 32, 32)) == wanted
+
+
+def test_emulated_bf16_is_not_timed_on_a_cpu(monkeypatch):
+    def fail(model, shape):
+        raise AssertionError("timed")
+
+    chosen = resolve.resolve_settings(tasks.get_task("fer"), None, {"amp": "auto"})
+    monkeypatch.setattr(amp, "_time_steps", fail)
+    monkeypatch.setattr(amp, "_time_passes", fail)
+    monkeypatch.setattr(amp, "has_bf16_kernels", lambda: False)
+    for choose in (amp.choose_step_precision, amp.choose_pass_precision):
+        assert choose(torch.nn.Linear(2, 2), torch.device("cpu"), chosen, (3, 32, 32)) == "off"
+
+
+def test_timing_passes_leaves_the_mode_of_the_network():
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).train()
+    before = copy.deepcopy(network.state_dict())
+    seconds = amp._time_passes(network, (2, 3, 8, 8))
+    assert set(seconds) == {"off", "bf16"} and network.training
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("strategy", ["partial", "depth", "full"])
+def test_frozen_layers_run_in_the_chosen_precision_and_their_cache_depends_on_it(folder, strategy):
+    computed = []
+    for precision in ("off", "bf16", "off"):
+        depth = {"depth": "1"} if strategy == "depth" else {}
+        task, chosen = resolved(folder, strategy, amp=precision, epochs=1, **depth)
+        with trainer.prepare(task, chosen, lambda event: None) as session:
+            phases, _ = trainer.fit(session, chosen)
+        features = [phase.features for phase in phases if phase.features][-1]
+        assert features.precision == precision
+        computed.append(features.images)
+    assert computed[0] == computed[1] > 0 and computed[2] == 0

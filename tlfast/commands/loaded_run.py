@@ -16,7 +16,7 @@ from ..data.sources import locate
 from ..evaluation import Evaluation, Predictions, cam, evaluate, predictions
 from ..evaluation.report import Evidence
 from ..export import weights
-from ..models import pick_device
+from ..models import pick_device, share_cores
 from ..training.loaders import build_loaders, plain_loader
 
 MAX_SCANNED = 50_000  # images; a report does not scan more, because that takes minutes
@@ -78,7 +78,8 @@ def predict_split(model: LoadedRun, split: str, on_event: OnEvent) -> Prediction
     if not rows:
         available = [name for name in ("valid", "test") if model.table.part(name)]
         raise DataError(f"the data of {model.run.id} has no {split} split", "Use --split " + " or ".join(available))
-    return predictions.predict_loader(model.network, model.loader(rows), rows, model.table.classes, on_event)
+    with share_cores(model.dls.device):
+        return predictions.predict_loader(model.network, model.loader(rows), rows, model.table.classes, on_event)
 
 
 def evaluate_split(model: LoadedRun, split_predictions: Predictions, split: str) -> Evaluation:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .head import build_head, count_features
     from .pretrained import Weights, find_weights
     from .stages import SplitBody, list_stages, split_at
+    from .threads import share_cores
     from .weights import hash_weights, load_weights, normalization_stats, read_licence, read_weights
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "read_licence",
     "read_weights",
     "release_device_memory",
+    "share_cores",
     "split_at",
     "synchronize",
     "to_network_input",
@@ -49,6 +51,7 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
             "head": ["build_head", "count_features"],
             "pretrained": ["Weights", "find_weights"],
             "stages": ["SplitBody", "list_stages", "split_at"],
+            "threads": ["share_cores"],
             "weights": ["hash_weights", "load_weights", "normalization_stats", "read_licence", "read_weights"],
         },
     )

@@ -21,6 +21,7 @@ from ..core import OnEvent, Progress, Settings, TrainingSettings, UsageError, ca
 from ..core.system import free_disk_gib, free_memory_gib
 from ..data.store import SPARE_GIB
 from ..models import SplitBody, list_stages, split_at, to_network_input
+from .amp import autocast_passes
 from .feature_codec import decode, encode, row_type
 from .feature_learner import FeatureLoader
 from .features import Features, SplitFeatures, count_images
@@ -45,23 +46,28 @@ def activation_shape(parts: SplitBody, size: int) -> tuple[int, ...]:
 def compute_features(activations: Features, parts: SplitBody, on_event: OnEvent) -> Features:
     """Return features of the whole backbone, from cached activations in the plain view: input for the head's phase.
 
+    The upper stages run in the precision in which the lower ones ran.
+
     At most HEAD_IMAGES training images are used, drawn by torch's generator.
     """
     parts.upper.eval()
     started = time.perf_counter()
     sample = torch.randperm(activations.train.images)[:HEAD_IMAGES].sort().values
-    train = _forward_upper(parts.upper, activations.train, sample, on_event)
-    valid = _forward_upper(parts.upper, activations.valid, torch.arange(activations.valid.images), on_event)
-    return Features(train, valid, valid, FeaturePass(len(train) + len(valid), time.perf_counter() - started))
+    precision = activations.cost.precision
+    train = _forward_upper(parts.upper, activations.train, sample, precision, on_event)
+    valid = _forward_upper(parts.upper, activations.valid, torch.arange(activations.valid.images), precision, on_event)
+    return Features(train, valid, valid, FeaturePass(len(train) + len(valid), time.perf_counter() - started, precision=precision))
 
 
 @torch.inference_mode()
-def _forward_upper(upper: nn.Module, activations: SplitFeatures, images: torch.Tensor, on_event: OnEvent) -> SplitFeatures:
+def _forward_upper(upper: nn.Module, activations: SplitFeatures, images: torch.Tensor, precision: str, on_event: OnEvent) -> SplitFeatures:
     """Return the features of some images `[m]` in the plain view. It is the first view, so image index equals item index."""
     device, count = next(upper.parameters()).device, len(images)
     rows: list[np.ndarray[Any, Any]] = []
     for batch in split_batches(images, BATCH_FORWARD):
-        rows.append(encode(upper(to_network_input(activations[batch].to(device))), "fp16"))
+        with autocast_passes(device, precision):
+            values = upper(to_network_input(activations[batch].to(device)))
+        rows.append(encode(values.float(), "fp16"))
         on_event(Progress("upper stages: features", min(len(rows) * BATCH_FORWARD, count), count))
     return SplitFeatures([np.concatenate(rows)], [np.arange(count)], activations.labels[images])
 

@@ -1,11 +1,11 @@
-"""Precision of a training: float32, or autocast to bf16 or fp16 where it is faster."""
+"""Precision of training steps and of frozen forward passes: float32, or autocast to bf16 or fp16 where it is faster."""
 
 from __future__ import annotations
 
 import copy
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.learner import Learner
 from fastcore.foundation import L
+from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from ..core import TrainingSettings, UsageError, cache
@@ -20,7 +21,9 @@ from ..core.system import count_cores
 from ..models import to_network_input
 
 KIND = "timings"
-GAIN = 1.2  # smallest speed-up of a pass that is worth the rounding; see docs/benchmarks.md, "Precision"
+# Smallest speed-ups that are worth the rounding, of training steps and of forward passes; see docs/benchmarks.md, "Precision".
+STEP_GAIN, PASS_GAIN = 1.2, 1.3
+PASS_BATCH = 32  # most images of a timed forward pass
 ROUNDS = 4  # the first is slow, because memory is allocated
 
 
@@ -54,20 +57,42 @@ class PrecisionCallback(MixedPrecision):
             self.autocast.__exit__(None, None, None)
 
 
-def choose_precision(learn: Learner, settings: TrainingSettings, shape: Sequence[int]) -> str:
-    """Return "off", "bf16" or "fp16" for input of `shape` (without the batch).
+def choose_step_precision(model: nn.Module, device: torch.device, settings: TrainingSettings, shape: Sequence[int]) -> str:
+    """Return the precision of training steps, "off", "bf16" or "fp16", for input of `shape` (without the batch).
 
     With `--amp auto`: the 16-bit format that a GPU supports, and on a CPU the format that is faster by measurement. Raises UsageError for fp16
     without CUDA.
     """
-    device = learn.dls.device.type
-    if settings.amp == "fp16" and device != "cuda":
+    return _choose(device, settings, lambda: _time_on_cpu(model, settings.bs, shape, STEP_GAIN, _time_steps))
+
+
+def choose_pass_precision(network: nn.Module, device: torch.device, settings: TrainingSettings, shape: Sequence[int]) -> str:
+    """Return the precision of forward passes of a frozen network, as `choose_step_precision` does."""
+    return _choose(device, settings, lambda: _time_on_cpu(network, min(settings.bs, PASS_BATCH), shape, PASS_GAIN, _time_passes))
+
+
+def _choose(device: torch.device, settings: TrainingSettings, time_on_cpu: Callable[[], str]) -> str:
+    if settings.amp == "fp16" and device.type != "cuda":
         raise UsageError("--amp fp16 needs a CUDA device", "Use --amp bf16, off or auto")
     if settings.amp != "auto":
         return settings.amp
-    if device == "cuda":
+    if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return _time_on_cpu(learn, settings, shape) if device == "cpu" else "off"
+    return time_on_cpu() if device.type == "cpu" and has_bf16_kernels() else "off"
+
+
+def has_bf16_kernels() -> bool:
+    """Return whether oneDNN has bf16 kernels for this CPU. Without them bf16 is emulated, many times slower than float32, and is not timed."""
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):  # a torch without oneDNN, or with another name of this query
+        return True
+
+
+def autocast_passes(device: torch.device, precision: str) -> torch.autocast:
+    """Return a context for forward passes in a precision."""
+    formats = {"off": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return torch.autocast(device.type, formats[precision], enabled=precision != "off")
 
 
 @contextmanager
@@ -84,31 +109,52 @@ def use_precision(learn: Learner, precision: str) -> Iterator[None]:
             callback.leave()
 
 
-def _time_on_cpu(learn: Learner, settings: TrainingSettings, shape: Sequence[int]) -> str:
+def _time_on_cpu(model: nn.Module, bs: int, shape: Sequence[int], gain: float, time_formats: Callable[[nn.Module, Sequence[int]], dict[str, float]]) -> str:
     """Time both formats and cache the choice, because another choice in the next run would change its metrics."""
     machine = [platform.machine(), platform.processor(), count_cores(), torch.__version__]
-    parameters = [[name, list(p.shape)] for name, p in learn.model.named_parameters()]
-    name = cache.make_key(layout=3, parameters=parameters, shape=list(shape), bs=settings.bs, machine=machine)
+    parameters = [[name, list(p.shape)] for name, p in model.named_parameters()]
+    passes = {"passes": True} if time_formats is _time_passes else {}
+    name = cache.make_key(layout=3, parameters=parameters, shape=list(shape), bs=bs, machine=machine, **passes)
 
     def choose() -> dict[str, Any]:
-        seconds = _time_steps(learn, (settings.bs, *shape))
-        return {"chosen": "bf16" if seconds["off"] > GAIN * seconds["bf16"] else "off", "seconds": seconds}
+        seconds = time_formats(model, (bs, *shape))
+        return {"chosen": "bf16" if seconds["off"] > gain * seconds["bf16"] else "off", "seconds": seconds}
 
     return str(cache.get_or_compute(KIND, name, choose)["chosen"])
 
 
-def _time_steps(learn: Learner, shape: Sequence[int]) -> dict[str, float]:
-    """Return the seconds of a forward and backward pass on noise `shape` in each format: the minimum of alternating rounds, on a copy of the model."""
-    model = copy.deepcopy(learn.model).train()
+def _time_steps(model: nn.Module, shape: Sequence[int]) -> dict[str, float]:
+    """Return the seconds of a forward and backward pass on noise `shape` in each format, on a copy of the model."""
+    model = copy.deepcopy(model).train()
     x = to_network_input(torch.randn(*shape))
     y = torch.zeros(len(x), dtype=torch.long)
 
-    def step(precision: str) -> float:
-        started = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            logits = model(x)
+    def step() -> None:
+        logits = model(x)
         torch.nn.functional.cross_entropy(logits.float(), y).backward()
-        return time.perf_counter() - started
 
-    rounds = [{precision: step(precision) for precision in ("off", "bf16")} for _ in range(ROUNDS)]
+    return _time_formats(step)
+
+
+@torch.inference_mode()
+def _time_passes(network: nn.Module, shape: Sequence[int]) -> dict[str, float]:
+    """Return the seconds of a forward pass on noise `shape` in each format."""
+    training, x = network.training, to_network_input(torch.randn(*shape))
+    network.eval()
+    seconds = _time_formats(lambda: network(x))
+    network.train(training)
+    return seconds
+
+
+def _time_formats(run: Callable[[], object]) -> dict[str, float]:
+    """Return the seconds of a function in each format: the minimum of alternating rounds."""
+    rounds = []
+    for _ in range(ROUNDS):
+        seconds = {}
+        for precision in ("off", "bf16"):
+            started = time.perf_counter()
+            with autocast_passes(torch.device("cpu"), precision):
+                run()
+            seconds[precision] = time.perf_counter() - started
+        rounds.append(seconds)
     return {precision: min(seconds[precision] for seconds in rounds) for precision in rounds[0]}

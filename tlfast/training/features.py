@@ -20,6 +20,7 @@ from ..data import ImageTable, Row, Store
 from ..data.split import SPARE
 from ..models import hash_weights, to_network_input
 from ..models.fuse_bn import fuse_bn
+from .amp import autocast_passes, choose_pass_precision
 from .augment import resolve_augmentation
 from .feature_codec import Rows, decode, encode, row_shape, row_type
 from .loaders import augmented_loader, plain_loader
@@ -108,8 +109,8 @@ def extract(body: nn.Module, session: Session, settings: Settings) -> Features:
 
 def _extract_views(body: nn.Module, session: Session, views: Sequence[_View], settings: Settings) -> tuple[list[Rows], FeaturePass]:
     """Return the features of each view, and what they cost."""
-    network = fuse_bn(body)
-    names = _cache_names(body, session, views, settings)
+    network, precision = fuse_bn(body), pass_precision(body, session, settings)
+    names = _cache_names(body, session, views, settings, precision)
     cached = [cache.find(KIND, name) if name else None for name in names]
     total = sum(len(view.rows) for view, entry in zip(views, cached, strict=True) if entry is None)
     started, done, arrays = time.perf_counter(), 0, []
@@ -121,11 +122,17 @@ def _extract_views(body: nn.Module, session: Session, views: Sequence[_View], se
         def report(images: int, before: int = done) -> None:
             session.on_event(Progress("backbone: features", before + images, total))
 
-        batches = _forward_batches(network, _build_loader(session.learn.dls, view, settings), settings.cache_format, report)
+        batches = _forward_batches(network, _build_loader(session.learn.dls, view, settings), settings.cache_format, precision, report)
         arrays.append(_collect(batches, name, settings.cache_format))
         done += len(view.rows)
     cached_seconds = sum(about["seconds"] for _, about in filter(None, cached))
-    return arrays, FeaturePass(total, time.perf_counter() - started, sum(len(view.rows) for view in views) - total, cached_seconds)
+    kept = sum(len(view.rows) for view in views) - total
+    return arrays, FeaturePass(total, time.perf_counter() - started, kept, cached_seconds, precision)
+
+
+def pass_precision(network: nn.Module, session: Session, settings: Settings) -> str:
+    """Return the precision of the forward passes of a frozen network on the images of a session."""
+    return choose_pass_precision(network, session.learn.dls.device, settings, (3, settings.size, settings.size))
 
 
 def count_images(table: ImageTable, settings: Settings) -> list[int]:
@@ -136,7 +143,8 @@ def count_images(table: ImageTable, settings: Settings) -> list[int]:
 def count_missing(body: nn.Module, session: Session, settings: Settings) -> list[int]:
     """Return the number of images of each view whose features are not in the cache."""
     views = _list_views(session.table, settings)
-    return [0 if name and cache.find(KIND, name) else len(view.rows) for name, view in zip(_cache_names(body, session, views, settings), views, strict=True)]
+    names = _cache_names(body, session, views, settings, pass_precision(body, session, settings))
+    return [0 if name and cache.find(KIND, name) else len(view.rows) for name, view in zip(names, views, strict=True)]
 
 
 def _list_views(table: ImageTable, settings: Settings) -> list[_View]:
@@ -147,11 +155,13 @@ def _list_views(table: ImageTable, settings: Settings) -> list[_View]:
     return [_View(0, both), *(_View(number, augmented) for number in range(1, settings.views if settings.augment != "none" else 1))]
 
 
-def _cache_names(body: nn.Module, session: Session, views: Sequence[_View], settings: Settings) -> list[str]:
+def _cache_names(body: nn.Module, session: Session, views: Sequence[_View], settings: Settings, precision: str) -> list[str]:
     """Return the cache name of each view, made from everything that its features depend on; "" without a cache."""
     if not session.store or not session.on_disk:
         return [""] * len(views)
     network = {"arch": settings.arch, "weights": hash_weights(body), "format": settings.cache_format, "device": session.learn.dls.device.type}
+    if precision != "off":  # earlier versions computed in float32 only
+        network["precision"] = precision
     common = {"layout": LAYOUT, **network, "preprocessing": asdict(session.preprocessing)}
     return [cache.make_key(**common, **_view_key(view, settings, session.store)) for view in views]
 
@@ -189,11 +199,13 @@ def _open_file(folder: Path, about: dict[str, Any], number_format: str) -> Rows:
     return np.memmap(folder / FILE, row_type(about["shape"], number_format), "r", shape=(about["images"],))
 
 
-def _forward_batches(network: nn.Module, loader: TfmdDL, number_format: str, report: Callable[[int], None]) -> Iterator[Rows]:
+def _forward_batches(network: nn.Module, loader: TfmdDL, number_format: str, precision: str, report: Callable[[int], None]) -> Iterator[Rows]:
     """Yield the rows of each batch; `report` receives the number of images done."""
     done = 0
     for x, *_ in loader:
-        yield _forward(network, x, number_format)
+        with autocast_passes(x.device, precision):
+            rows = _forward(network, x, number_format)
+        yield rows
         done += len(x)
         report(done)
 
@@ -201,7 +213,7 @@ def _forward_batches(network: nn.Module, loader: TfmdDL, number_format: str, rep
 @torch.inference_mode()
 def _forward(network: nn.Module, x: torch.Tensor, number_format: str) -> Rows:
     """Map images `[b, 3, h, w]` to b rows."""
-    return encode(network(to_network_input(x)), number_format)
+    return encode(network(to_network_input(x)).float(), number_format)
 
 
 def _build_split(rows: Sequence[Row], views: Sequence[_View], arrays: Sequence[Rows], classes: Mapping[str, int]) -> SplitFeatures:

@@ -19,6 +19,7 @@ from ..core import OnEvent, Progress, Settings
 from ..models import count_features, list_stages, split_at, synchronize, to_network_input
 from ..models.fuse_bn import fuse_bn
 from .activations import ActivationLoader, activation_gigabytes, activation_shape
+from .amp import autocast_passes, choose_pass_precision, choose_step_precision, use_precision
 from .callbacks.progress import silence_fastai
 from .feature_learner import choose_head_batch
 from .features import SplitFeatures, count_images, count_missing
@@ -50,14 +51,14 @@ def time_depths(session: Session, settings: Settings, time_limit: float) -> Timi
     image, width = (3, settings.size, settings.size), count_features(body, settings.size)
     watches: dict[str, Stopwatch] = {
         "plain": _time_passes(body, image, settings.bs, device),
-        "fused": _time_passes(fuse_bn(body), image, settings.bs, device),
+        "fused": _time_passes(fuse_bn(body), image, settings.bs, device, choose_pass_precision(body, device, settings, image)),
         "augment": lambda: _time_augmentation(learn),
         "head": lambda: _run_steps(learn, head, (width,), choose_head_batch(FEATURES, settings.bs)),
-        "step": _time_steps(learn, nn.Sequential(body, head), image, settings.bs),
+        "step": _time_steps(learn, nn.Sequential(body, head), image, settings),
     }
     for depth, shape in shapes.items():
         watches[f"lower {depth}"] = _time_passes(parts[depth].lower, image, settings.bs, device)
-        watches[f"step {depth}"] = _time_steps(learn, nn.Sequential(parts[depth].upper, head), shape, settings.bs)
+        watches[f"step {depth}"] = _time_steps(learn, nn.Sequential(parts[depth].upper, head), shape, settings)
     seconds = _run_in_turns(watches, started + time_limit, session.on_event)
     plain, fused_share = seconds["plain"], seconds["fused"] / seconds["plain"]
 
@@ -89,8 +90,8 @@ def _run_in_turns(watches: Mapping[str, Stopwatch], until: float, on_event: OnEv
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def _time_passes(network: nn.Module, shape: tuple[int, ...], bs: int, device: torch.device) -> Stopwatch:
-    """Return a stopwatch of forward passes, for input `[b, *shape]`."""
+def _time_passes(network: nn.Module, shape: tuple[int, ...], bs: int, device: torch.device, precision: str = "off") -> Stopwatch:
+    """Return a stopwatch of forward passes in a precision, for input `[b, *shape]`."""
 
     @torch.inference_mode()
     def run_passes(count: int) -> list[float]:
@@ -98,7 +99,8 @@ def _time_passes(network: nn.Module, shape: tuple[int, ...], bs: int, device: to
         x, seconds = to_network_input(torch.rand(count, *shape, device=device)), []
         for _ in range(REPEATS + 1):
             started = time.perf_counter()
-            network(x)
+            with autocast_passes(device, precision):
+                network(x)
             synchronize(device)
             seconds.append((time.perf_counter() - started) / count)
         return seconds[1:]  # the first pass allocates memory
@@ -107,10 +109,11 @@ def _time_passes(network: nn.Module, shape: tuple[int, ...], bs: int, device: to
     return lambda: run_passes(count)
 
 
-def _time_steps(learn: Learner, model: nn.Module, shape: tuple[int, ...], bs: int) -> Stopwatch:
-    """Return a stopwatch of training steps, for input `[b, *shape]`."""
-    count = _choose_batch(lambda count: _run_steps(learn, model, shape, count), bs)
-    return lambda: _run_steps(learn, model, shape, count)
+def _time_steps(learn: Learner, model: nn.Module, shape: tuple[int, ...], settings: Settings) -> Stopwatch:
+    """Return a stopwatch of training steps in the precision of a training, for input `[b, *shape]`."""
+    precision = choose_step_precision(model, learn.dls.device, settings, shape)
+    count = _choose_batch(lambda count: _run_steps(learn, model, shape, count, precision), settings.bs)
+    return lambda: _run_steps(learn, model, shape, count, precision)
 
 
 def _choose_batch(run: Callable[[int], list[float]], bs: int) -> int:
@@ -119,7 +122,7 @@ def _choose_batch(run: Callable[[int], list[float]], bs: int) -> int:
     return min(bs, max(small, int(LONGEST / statistics.median(run(small)))))
 
 
-def _run_steps(learn: Learner, model: nn.Module, shape: tuple[int, ...], bs: int) -> list[float]:
+def _run_steps(learn: Learner, model: nn.Module, shape: tuple[int, ...], bs: int, precision: str = "off") -> list[float]:
     """Return the seconds per image of some training steps on noise, with the loader, loop and optimizer of a training."""
     device, count = learn.dls.device, bs * (REPEATS + 1)
     values = np.random.default_rng(0).random((count, *shape), np.float32).astype(np.float16)
@@ -128,7 +131,7 @@ def _run_steps(learn: Learner, model: nn.Module, shape: tuple[int, ...], bs: int
     clock = _StepClock()
     options = {"splitter": lambda model: [list(model.parameters())], "path": learn.path, "model_dir": learn.model_dir}
     timed = Learner(loaders, model, learn.loss_func, build_adam, cbs=clock, **options)
-    with silence_fastai(timed):
+    with silence_fastai(timed), use_precision(timed, precision):
         timed.fit(1, lr=0.0)
     return [(later - earlier) / bs for earlier, later in pairwise(clock.times)]
 

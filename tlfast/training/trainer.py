@@ -19,7 +19,7 @@ from ..data import ImageTable, Preprocessing, Store, Task, duplicates, load_tabl
 from ..data.sources import locate
 from ..data.store import image_digests
 from ..evaluation import Predictions, predictions
-from ..models import build, copy_state, is_out_of_memory, normalization_stats, pick_device, pretrained, release_device_memory
+from ..models import build, copy_state, is_out_of_memory, normalization_stats, pick_device, pretrained, release_device_memory, share_cores
 from . import checkpoints
 from .features import Features
 from .learner import balance_classes, build_learner
@@ -48,7 +48,7 @@ def prepare(task: Task, settings: Settings, on_event: OnEvent, journal: Journal 
     set_seed(settings.seed, reproducible=True)
     dls = build_loaders(table, preprocessing, settings, device, store)
     learn = build_learner(dls, settings, weights, _class_weights(table, settings, device))
-    with tempfile.TemporaryDirectory() as scratch:  # fastai's lr_find saves a copy of the model below learn.path
+    with share_cores(device), tempfile.TemporaryDirectory() as scratch:  # fastai's lr_find saves a copy of the model below learn.path
         learn.path = Path(scratch)
         yield Session(table, store, weights, preprocessing, learn, journal or Journal(), on_event)
 

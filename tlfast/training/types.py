@@ -79,6 +79,7 @@ class FeaturePass:
     seconds: float
     kept: int = 0
     kept_seconds: float = 0.0
+    precision: str = "off"  # autocast: off, bf16 or fp16
 
 
 @dataclass(frozen=True)

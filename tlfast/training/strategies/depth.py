@@ -21,7 +21,7 @@ from ...core import Settings, TrainingSettings
 from ...core.system import release_memory
 from ...models import SplitBody, split_at
 from ..activations import BATCH_FORWARD, HEAD_IMAGES, ActivationLoader, compute_features
-from ..amp import choose_precision, use_precision
+from ..amp import choose_step_precision, use_precision
 from ..batchnorm import ADAPTING_BATCHES, adapt_batchnorm
 from ..callbacks.requested import build_callbacks
 from ..feature_learner import open_head
@@ -107,7 +107,8 @@ def _open_upper(session: Session, lower: _LowerStages, settings: Settings) -> It
         model_dir=learn.model_dir,
     )
     upper.unfreeze()
-    precision = session.journal.once("precision", lambda: choose_precision(upper, settings, activations.train[torch.tensor([0])].shape[1:]))
+    shape = activations.train[torch.tensor([0])].shape[1:]
+    precision = session.journal.once("precision", lambda: choose_step_precision(upper.model, device, settings, shape))
     if settings.compile:
         upper.model.compile()
     with use_precision(upper, precision), upper.added_cbs(build_callbacks(settings)):

@@ -13,7 +13,7 @@ from torch import nn
 
 from ...core import Settings, TrainingSettings
 from ...core.system import release_memory
-from ..amp import choose_precision, use_precision
+from ..amp import choose_step_precision, use_precision
 from ..batchnorm import ADAPTING_BATCHES, adapt_batchnorm
 from ..callbacks.input import NetworkInput
 from ..callbacks.requested import build_callbacks
@@ -71,7 +71,7 @@ def _open_all_layers(session: Session, settings: Settings, attempt: Settings) ->
         learn.dls = session.build_loaders(attempt)
     learn.unfreeze()
     release_memory()  # the phase of the head used blocks of other sizes
-    precision = session.journal.once("precision", lambda: choose_precision(learn, attempt, (3, attempt.size, attempt.size)))
+    precision = session.journal.once("precision", lambda: choose_step_precision(learn.model, learn.dls.device, attempt, (3, attempt.size, attempt.size)))
     if attempt.compile:
         learn.model.compile()
     with use_precision(learn, precision), learn.added_cbs([NetworkInput(), *build_callbacks(attempt)]):

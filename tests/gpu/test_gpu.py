@@ -1,0 +1,98 @@
+"""Trainings on a GPU: `scripts/test -m gpu` on a machine that has one. Skipped elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.helpers.command_line import TINY
+from tests.helpers.interruption import stopping_at, train_way
+from tlfast.commands import loaded_run
+from tlfast.core import journal, runs
+from tlfast.core.errors import Interrupted
+
+KIND = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else ""
+ON_GPU = [*TINY, "--device", KIND, "--epochs", "2"]
+STRATEGIES = [["--partial"], ["--partial", "--train-bn"], ["--depth", "1"], ["--depth", "auto"], ["--minutes", "0.5"], ["--full"], ["--full", "--ema"]]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not KIND, reason="torch finds no GPU")]
+
+
+def read_manifest(outcome):
+    return json.loads((Path(outcome.json["folder"]) / "run.json").read_text())
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=" ".join)
+def test_each_strategy_trains_and_its_onnx_file_agrees(strategy, folder, cli):
+    outcome = cli("train", folder, *ON_GPU, *strategy, "--json", "--quiet")
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["device"].startswith(KIND) and outcome.json["onnx"]["top1"] == 1
+
+
+@pytest.mark.parametrize("amp", ["auto", "bf16", pytest.param("fp16", marks=pytest.mark.skipif(KIND != "cuda", reason="fp16 needs CUDA"))])
+@pytest.mark.parametrize("strategy", [["--full"], ["--depth", "1"]], ids=" ".join)
+def test_mixed_precision_gives_finite_losses(amp, strategy, folder, cli):
+    outcome = cli("train", folder, *ON_GPU, *strategy, "--amp", amp, "--json", "--quiet")
+    assert outcome.code == 0, outcome.err
+    losses = [row["train_loss"] for phase in outcome.json["phases"] for row in phase["epochs"]]
+    assert len(losses) >= 2 and np.isfinite(losses).all()
+    if amp != "auto":
+        assert outcome.json["phases"][-1]["precision"] == amp
+
+
+def test_the_automatic_precision_is_native(folder, cli):
+    outcome = cli("train", folder, *ON_GPU, "--full", "--json", "--quiet")
+    native = KIND == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    assert outcome.json["phases"][-1]["precision"] == ("bf16" if native else "fp16" if KIND == "cuda" else "off")
+
+
+@pytest.mark.parametrize("way", ["depth", "full"])
+def test_an_interrupted_training_is_resumed(way, pictures, tmp_path):
+    last = "upper stages" if way == "depth" else "all layers"
+    with pytest.raises(Interrupted):
+        train_way(way, pictures, tmp_path, stopping_at(last, 4), device=KIND)
+    result = train_way(way, pictures, tmp_path, resume=journal.NEWEST, device=KIND)
+    assert [len(phase.epochs) for phase in result.phases] == [2, 3]
+    assert all(np.isfinite([row.train_loss for row in phase.epochs]).all() for phase in result.phases)
+
+
+@pytest.mark.skipif(KIND != "cuda", reason="the memory of other devices cannot be limited")
+def test_too_little_memory_halves_the_batch(pictures, tmp_path):
+    total = torch.cuda.get_device_properties(0).total_memory
+    used = torch.cuda.memory_reserved()
+    notes = []
+    torch.cuda.set_per_process_memory_fraction((used + 300e6) / total)
+    try:
+        result = train_way(
+            "full", pictures, tmp_path, lambda event: notes.append(getattr(event, "note", "")), device=KIND, arch="resnet18", size=512, bs=32, freeze_epochs=0
+        )
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.empty_cache()
+    assert any(note.startswith("out of memory with") for note in notes) and len(result.phases[-1].epochs) == 3
+
+
+def test_the_learning_rate_finder(folder, cli):
+    outcome = cli("lr-find", folder, *ON_GPU, "--full", "--json", "--quiet")
+    assert outcome.code == 0 and list(outcome.json) == ["head", "all layers"], outcome.err
+
+
+def test_a_run_is_interpreted_with_the_same_result_on_any_device(folder, cli):
+    run_folder = cli("train", folder, *ON_GPU, "--json", "--quiet").json["folder"]
+    for command in ("interpret", "evaluate", "report"):
+        for device in ("cpu", KIND):
+            outcome = cli(command, run_folder, "--device", device, "--json", "--quiet")
+            assert outcome.code == 0, outcome.err
+    log_probabilities = []
+    for device in ("cpu", KIND):
+        model = loaded_run.load_run(runs.find(run_folder), "", device, lambda event: None)
+        log_probabilities.append(loaded_run.predict_split(model, "valid", lambda event: None).log_probabilities)
+    assert np.abs(np.exp(log_probabilities[0]) - np.exp(log_probabilities[1])).max() < 1e-2
+
+
+def test_compiled_layers_train(folder, cli):
+    outcome = cli("train", folder, *ON_GPU, "--full", "--compile", "--json", "--quiet")
+    assert outcome.code == 0, outcome.err

@@ -1,0 +1,114 @@
+"""Threads of torch on a CPU whose cores other processes use too.
+
+GNU OpenMP, the thread pool of torch on Linux, waits at the end of each parallel region by spinning for milliseconds. That is the fastest on an idle
+machine. Where another process takes one of the cores, the thread that was descheduled arrives late, and the others spin until it does: a training
+becomes up to ten times slower; see docs/benchmarks.md, "Busy machine". OpenMP spins hardly at all while there are more threads in its teams than
+cores. `share_cores` watches the use of the cores and opens one more team while others use them, so that the waiting threads sleep. The number of
+threads that compute stays the same, and so do the results.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+INTERVAL = 1.0  # seconds between two looks at the use of the cores
+TAKEN, FREE = 0.35, 0.15  # cores used by others, above which threads sleep, and below which they spin again
+STAT = Path("/proc/stat")
+TEAM_ELEMENTS = 1 << 20  # of a tensor whose addition is spread over all threads
+
+
+@contextmanager
+def share_cores(device: torch.device) -> Iterator[None]:
+    """Within the block, let waiting threads sleep while other processes use the cores. Does nothing on a GPU, with one core, and without Linux."""
+    if device.type != "cpu" or torch.get_num_threads() < 2 or not STAT.exists() or os.environ.get("OMP_WAIT_POLICY"):
+        yield
+        return
+    watcher = _Watcher()
+    watcher.start()
+    try:
+        yield
+    finally:
+        watcher.stop()
+
+
+class CoreUse:
+    """Use of this process's cores by other processes."""
+
+    def __init__(self) -> None:
+        self.cores = sorted(os.sched_getaffinity(0))
+        self.last = self._read()
+
+    def taken(self) -> float:
+        """Return how many cores others have used since the last call, on average. Time taken by other virtual machines counts too."""
+        before, self.last = self.last, self._read()
+        seconds = self.last[0] - before[0]
+        return max(0.0, (self.last[1] - before[1]) / seconds) if seconds > 0 else 0.0
+
+    def _read(self) -> tuple[float, float]:
+        """Return the time, and the seconds of all cores that this process has not used."""
+        return time.perf_counter(), read_busy_seconds(STAT.read_text(encoding="ascii"), self.cores) - time.process_time()
+
+
+def read_busy_seconds(stat: str, cores: list[int]) -> float:
+    """Return the busy seconds of cores since the start of the machine, from the text of `/proc/stat`.
+
+    >>> read_busy_seconds("cpu  9 9 9 9\\ncpu0 100 0 50 900 7 0 0 50 0 0\\n", [0]) * os.sysconf("SC_CLK_TCK")
+    200.0
+    """
+    names = {f"cpu{core}" for core in cores}
+    ticks = 0
+    for line in stat.splitlines():
+        name, *values = line.split()
+        if name in names:
+            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, values[:8])
+            ticks += user + nice + system + irq + softirq + steal
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+class _Watcher(threading.Thread):
+    """Look at the use of the cores every INTERVAL seconds, and open or close the additional team."""
+
+    def __init__(self) -> None:
+        super().__init__(name="tlfast-core-use", daemon=True)
+        self.stopped, self.use = threading.Event(), CoreUse()
+        self.team: _Team | None = None
+
+    def run(self) -> None:
+        while not self.stopped.wait(INTERVAL):
+            taken = self.use.taken()
+            if self.team is None and taken > TAKEN:
+                self.team = _Team()
+                self.team.start()
+            elif self.team is not None and taken < FREE:
+                self._close()
+        self._close()
+
+    def _close(self) -> None:
+        if self.team:
+            self.team.closed.set()
+            self.team.join()
+            self.team = None
+
+    def stop(self) -> None:
+        """Close the team and end the thread."""
+        self.stopped.set()
+        self.join()
+
+
+class _Team(threading.Thread):
+    """A thread with an OpenMP team of its own that does nothing. The threads of the team sleep; they end with this thread."""
+
+    def __init__(self) -> None:
+        super().__init__(name="tlfast-idle-team", daemon=True)
+        self.closed = threading.Event()
+
+    def run(self) -> None:
+        torch.zeros(TEAM_ELEMENTS).add_(1)
+        self.closed.wait()
