@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..core import OnEvent, Run, ignore_event
@@ -28,7 +28,7 @@ class EvaluateResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values as JSON types."""
-        return {**asdict(self), "evaluation": self.evaluation.to_dict()}
+        return {**asdict(replace(self, evaluation=self.evaluation.without_confusion())), "evaluation": self.evaluation.to_dict()}
 
 
 def evaluate_run(run: Run, split: str = "valid", data: str = "", device: str = "auto", on_event: OnEvent = ignore_event) -> EvaluateResult:

@@ -46,7 +46,7 @@ class InterpretResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values as JSON types."""
-        return {**asdict(self), "evaluation": self.evaluation.to_dict()}
+        return {**asdict(replace(self, evaluation=self.evaluation.without_confusion())), "evaluation": self.evaluation.to_dict()}
 
 
 class CachedInterpretation(ClassificationInterpretation):

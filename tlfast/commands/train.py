@@ -56,7 +56,7 @@ class TrainResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values as JSON types."""
-        return {**asdict(self), "evaluation": self.evaluation.to_dict()}
+        return {**asdict(replace(self, evaluation=self.evaluation.without_confusion())), "evaluation": self.evaluation.to_dict()}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ..data import Row
@@ -162,9 +162,13 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values as JSON types, the metrics of `others` on the level of the fields."""
-        values = asdict(self)
+        values = asdict(self.without_confusion())
         others = values.pop("others")
-        return {**values, **others}
+        return {**values, "confusion": self.confusion, **others}
+
+    def without_confusion(self) -> Evaluation:
+        """Return a copy with an empty confusion matrix. With 1000 classes `dataclasses.asdict` takes seconds to copy the matrix."""
+        return replace(self, confusion=[])
 
 
 # Names of the metrics with a field in an evaluation; `Evaluation.others` holds the rest.
