@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..core import ExportError, OnEvent, Progress
 from ..core.errors import first_line
 from ..data import Preprocessing, images
 from ..inference import Network, open_network
-from ..inference.onnx_model import FILE, INPUT, OUTPUT
+from ..inference.onnx_model import FILE, INPUT, OUTPUT, batch_size
 from ..models import to_network_input
 from .onnx_preprocessing import build_preprocessing, make_constant, make_node
 from .types import Agreement
@@ -98,8 +99,18 @@ def _compare_batch(
     opened = [images.open_image(source) for source in sources]
     prepared = np.stack([images.prepare(image, preprocessing.size, preprocessing.full_size, preprocessing.resize) for image in opened])
     expected = _predict_torch(model, prepared, preprocessing, temperature)  # [b, c]
-    actual = [network.probabilities(np.asarray(image)[None])[0] for image in opened]  # one by one, because sizes differ
-    return list(zip(sources, expected, actual, strict=True))
+    return list(zip(sources, expected, _predict_onnx(network, [np.asarray(image) for image in opened]), strict=True))
+
+
+def _predict_onnx(network: Network, pixels: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Map images, uint8 `[h, w, 3]`, to probabilities `[c]`. Consecutive images of one size form a batch."""
+    probabilities: list[np.ndarray] = []
+    for _, same in groupby(pixels, key=lambda image: image.shape):
+        images_of_size = list(same)
+        step = batch_size(images_of_size[0])
+        for start in range(0, len(images_of_size), step):
+            probabilities += list(network.probabilities(np.stack(images_of_size[start : start + step])))
+    return probabilities
 
 
 @torch.inference_mode()

@@ -42,7 +42,7 @@ def find_rate(learn: Learner, phase: str, epochs: int, rule: RateRule, on_event:
     (Smith 2017, arXiv 1506.01186). If the finder fails, the suggestion is FALLBACK_RATE and a note is reported.
     """
     name, steps = f"{phase}: finding the rate", count_finder_steps(epochs * len(learn.dls.train))
-    progress = ProgressCallback(phase, epochs, on_event, name, steps)
+    progress = ProgressCallback(phase, on_event, name, steps)
     initial = copy_state(learn.model)
     with silence_fastai(learn), learn.added_cbs(progress):
         try:

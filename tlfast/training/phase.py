@@ -16,8 +16,10 @@ from fastai.torch_core import set_seed
 
 from ..core import Journal, Note, OnEvent, Settings, TrainingError, TrainingSettings, signals
 from . import checkpoints
+from .budget import Budget
 from .callbacks.early_stopping import KeepBest, StopAtNan
 from .callbacks.progress import ProgressCallback, silence_fastai
+from .callbacks.time_budget import KeepToBudget
 from .features import Features
 from .lr_finder import RateRule, find_rate
 from .session import Session
@@ -43,15 +45,15 @@ class OpenPhase:
 class PhasePlan:
     """One phase to be fitted: its name, epochs and rates, and how to open its Learner.
 
-    `open` takes the settings of an attempt: after an out-of-memory error, with half the batch. `epochs_in_time` maps the seconds per image of a
-    training step to the number of epochs that fit the time budget; None without `--minutes`.
+    `open` takes the settings of an attempt: after an out-of-memory error, with half the batch. `budget` is the time budget, None without
+    `--minutes`.
     """
 
     name: str
     epochs: int
     open: Callable[[Settings], AbstractContextManager[OpenPhase]]
     rates: RateRule = DEFAULT_RULE
-    epochs_in_time: Callable[[float], int] | None = None
+    budget: Budget | None = None
 
 
 def fit_phase(session: Session, plan: PhasePlan, opened: OpenPhase, settings: TrainingSettings, before: Phase | None = None) -> Phase:
@@ -67,7 +69,7 @@ def fit_phase(session: Session, plan: PhasePlan, opened: OpenPhase, settings: Tr
     lr = settings.rate or (curve.suggestion if curve else 0.0)
     reseed(learn, settings.seed)  # the finder drew random numbers
     progress, best, finite = (
-        ProgressCallback(plan.name, epochs, on_event),
+        ProgressCallback(plan.name, on_event),
         KeepBest(settings.metric, settings.patience, _best_value(before, settings)),
         StopAtNan(),
     )
@@ -77,8 +79,10 @@ def fit_phase(session: Session, plan: PhasePlan, opened: OpenPhase, settings: Tr
         callbacks: list[Callback] = [progress, best, finite, saver]
         callbacks += [checkpoints.SkipBatches(start)] if start else []
         callbacks += [MixUp(settings.mixup)] if settings.mixup else []
+        callbacks += [KeepToBudget(plan.budget, plan.name, epochs, journal, on_event)] if plan.budget else []
+        most = plan.budget.most if plan.budget else epochs
         lowest = lr / plan.rates.spread
-        learn.fit_one_cycle(epochs, slice(lowest, lr) if plan.rates.spread > 1 else lr, cbs=callbacks, start_epoch=start["epoch"] if start else 0)
+        learn.fit_one_cycle(most, slice(lowest, lr) if plan.rates.spread > 1 else lr, cbs=callbacks, start_epoch=start["epoch"] if start else 0)
         _check_outcome(best, finite, plan.name, before, lr, on_event)
         per_second = progress.images / progress.seconds if progress.seconds else 0.0
         seconds = search_seconds + saver.seconds
@@ -103,12 +107,17 @@ def search_rate(session: Session, plan: PhasePlan, opened: OpenPhase, settings: 
 
 
 def _adjust_epochs(plan: PhasePlan, curve: RateCurve | None, on_event: OnEvent, journal: Journal) -> int:
-    """Return the plan's epochs; with a time budget, the number that fits it at the speed of the finder's steps."""
-    fit_budget = plan.epochs_in_time
-    if not (fit_budget and curve and curve.step):
+    """Return the plan's epochs; with a time budget, the number that fits it at the speed of the finder's steps.
+
+    The plan was made earlier, from a few steps on noise. A resumed phase has the epochs of its last count.
+    """
+    budget = plan.budget
+    if not budget:
         return plan.epochs
+    if not (curve and curve.step):
+        return journal.facts.epochs or plan.epochs
     step = curve.step
-    epochs = int(journal.once("epochs", lambda: fit_budget(step)))
+    epochs = int(journal.once("epochs", lambda: budget.count_epochs(journal.seconds, step)))
     if epochs != plan.epochs:
         on_event(Note(plan.name, f"{epochs} epochs instead of {plan.epochs} fit the time budget, at {1 / step:,.0f} images/s"))
     return epochs

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any
 
-from ..core import Journal, Note, OnEvent, Settings, TrainingSettings
+from ..core import Note, OnEvent, Settings, TrainingSettings
 from ..core.settings import DEPTH_ENDS
 from .activations import fit_to_disk
+from .budget import Budget
 from .feature_learner import choose_head_batch
 from .lr_finder import FINDER_STEPS
 from .profiler import time_depths
@@ -23,23 +24,7 @@ AUTO_SHARE = 0.45  # of the predicted time of full fine-tuning, the limit of `--
 NEARLY_ALL, LEAST = 7 / 8, 3 / 8  # shares of the wanted epochs: preferred, and accepted
 NOISE = 1.3  # speed ratio of two depths in the wrong order that only other load explains; see docs/benchmarks.md, "Planner"
 TIMING = 0.1  # share of `--minutes` after which no other round of timing begins
-LATE = 0.05  # share of `--minutes` by which a training may exceed it, if that is nearer than one epoch less
 CLOSING = 10.0  # seconds of export, plots and files at the end of a training
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Time budget of the last phase under `--minutes`, as the journal holds it.
-
-    `ends` is the limit, `judging` the validation after each epoch, `closing` the work after the last epoch, all in seconds. An epoch trains on
-    `images` images; there are at most `most` epochs.
-    """
-
-    ends: float
-    judging: float
-    closing: float
-    images: int
-    most: int
 
 
 def settle_depth(session: Session, settings: Settings) -> tuple[Settings, list[DepthPlan]]:
@@ -67,25 +52,6 @@ def settle_depth(session: Session, settings: Settings) -> tuple[Settings, list[D
             problem = f"the activations of --depth {wanted.depth} with {wanted.views} views need more room than there is"
             session.on_event(Note("depth", f"{problem}: using --depth {depth} and {views} views"))
     return settings, plans
-
-
-def make_epoch_budget(journal: Journal) -> Callable[[float], int] | None:
-    """Return a function from seconds per image to the number of epochs that fit the time budget; None without `--minutes`.
-
-    The plan was made earlier, from a few steps on noise. The steps of the learning-rate finder are steps of the training itself.
-    """
-    values = (journal.facts.planned or {}).get("budget")
-    if not values:
-        return None
-    budget = Budget(**values)
-
-    def count_epochs(step: float) -> int:
-        left, epoch = budget.ends - journal.seconds - budget.closing, budget.images * step + budget.judging
-        epochs = round(left / epoch)
-        late = epochs * epoch - left > LATE * budget.ends
-        return min(max(1, epochs - late), budget.most)
-
-    return count_epochs
 
 
 def plan_depths(session: Session, settings: Settings) -> tuple[list[DepthPlan], Budget | None]:

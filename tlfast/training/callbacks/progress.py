@@ -33,8 +33,8 @@ class ProgressCallback(Callback):
 
     order = 60  # after Recorder, whose values it reads
 
-    def __init__(self, phase: str, epochs: int, on_event: OnEvent, label: str = "", steps: int = 0) -> None:
-        self.phase, self.epochs, self.on_event, self.label, self.steps = phase, epochs, on_event, label or phase, steps
+    def __init__(self, phase: str, on_event: OnEvent, label: str = "", steps: int = 0) -> None:
+        self.phase, self.on_event, self.label, self.steps = phase, on_event, label or phase, steps
         self.rows: list[EpochRow] = []
         self.step_ends: list[float] = []
         self.images, self.seconds, self.step, self.total = 0, 0.0, 0, 0
@@ -60,7 +60,7 @@ class ProgressCallback(Callback):
         if self.steps:
             self.step_ends.append(time.perf_counter())
         self.images += len(self.learn.yb[0])
-        self.total = self.steps or self.epochs * self.n_iter
+        self.total = self.steps or self.n_epoch * self.n_iter
         self.on_event(Progress(self.label, self.step, self.total))
 
     def after_epoch(self) -> None:

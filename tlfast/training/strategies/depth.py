@@ -23,6 +23,7 @@ from ...models import SplitBody, split_at
 from ..activations import BATCH_FORWARD, HEAD_IMAGES, ActivationLoader, compute_features
 from ..amp import choose_step_precision, use_precision
 from ..batchnorm import ADAPTING_BATCHES, adapt_batchnorm
+from ..budget import read_budget
 from ..callbacks.requested import build_callbacks
 from ..feature_learner import open_head
 from ..features import Features, extract
@@ -30,7 +31,7 @@ from ..learner import epoch_metrics, split_parameters
 from ..lr_finder import CUSTOMARY_RATE, RateRule
 from ..optim import build_adam
 from ..phase import OpenPhase, PhasePlan
-from ..planner import closing_seconds, feature_seconds, finder_batches, head_seconds, make_epoch_budget, settle_depth
+from ..planner import closing_seconds, feature_seconds, finder_batches, head_seconds, settle_depth
 from ..session import Session
 from ..types import DepthPlan, Timing, Work
 
@@ -50,7 +51,7 @@ class Depth:
         lower = _LowerStages(session, settings)
         if settings.freeze_epochs:
             yield PhasePlan("head", settings.freeze_epochs, lambda attempt: _open_head(session, lower, attempt))
-        yield PhasePlan("upper stages", settings.epochs, lambda attempt: _open_upper(session, lower, attempt), RATES, make_epoch_budget(session.journal))
+        yield PhasePlan("upper stages", settings.epochs, lambda attempt: _open_upper(session, lower, attempt), RATES, read_budget(session.journal))
 
     def trainable(self, model: nn.Sequential, settings: Settings) -> list[nn.Module]:
         return [model[1], split_at(model[0], settings.arch, int(settings.depth), settings.size).upper]

@@ -15,13 +15,14 @@ from ...core import Settings, TrainingSettings
 from ...core.system import release_memory
 from ..amp import choose_step_precision, use_precision
 from ..batchnorm import ADAPTING_BATCHES, adapt_batchnorm
+from ..budget import read_budget
 from ..callbacks.input import NetworkInput
 from ..callbacks.requested import build_callbacks
 from ..feature_learner import open_head
 from ..features import extract
 from ..lr_finder import CUSTOMARY_RATE, RateRule
 from ..phase import OpenPhase, PhasePlan
-from ..planner import closing_seconds, feature_seconds, finder_batches, head_seconds, make_epoch_budget
+from ..planner import closing_seconds, feature_seconds, finder_batches, head_seconds
 from ..session import Session
 from ..types import DepthPlan, Timing, Work
 
@@ -40,7 +41,7 @@ class Full:
     def phases(self, session: Session, settings: Settings) -> Iterator[PhasePlan]:
         if settings.freeze_epochs:
             yield PhasePlan("head", settings.freeze_epochs, lambda attempt: _open_head(session, attempt))
-        yield PhasePlan("all layers", settings.epochs, lambda attempt: _open_all_layers(session, settings, attempt), RATES, make_epoch_budget(session.journal))
+        yield PhasePlan("all layers", settings.epochs, lambda attempt: _open_all_layers(session, settings, attempt), RATES, read_budget(session.journal))
 
     def trainable(self, model: nn.Sequential, settings: Settings) -> list[nn.Module]:
         return [model[1], model[0]]
