@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -13,6 +15,7 @@ from tests.helpers.browser import CHROMIUM
 from tests.helpers.command_line import invoke
 from tests.helpers.drawing import draw_classes
 from tests.helpers.paths import SHARED
+from tests.helpers.web import Web
 from tlfast.core.system import hide_known_warnings
 
 hide_known_warnings()
@@ -132,3 +135,29 @@ def browser():
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    """A local web server; downloads from it do not wait between attempts."""
+    from tlfast.data import download
+
+    site = Web()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            site.answer(self)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    site.url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    yield site
+    server.shutdown()
+    server.server_close()

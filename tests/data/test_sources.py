@@ -22,7 +22,7 @@ from tests.helpers.web import Web
 from tlfast import tasks
 from tlfast.core.errors import DataError, UsageError
 from tlfast.core.events import Event, Progress
-from tlfast.data import sources
+from tlfast.data import archives
 from tlfast.data.sources import get_data, import_data, locate
 from tlfast.data.task import Source, Task
 
@@ -143,9 +143,9 @@ def test_import_for_a_task_that_takes_none(tmp_path, faces):
 
 
 def test_import_of_another_kind_of_file(tmp_path):
-    (tmp_path / "fer2013.tar.gz").write_bytes(b"\x1f\x8b")
-    found = message(lambda: import_data(FER, str(tmp_path / "fer2013.tar.gz"), str(tmp_path / "data")), UsageError)
-    assert found == f"{tmp_path}/fer2013.tar.gz is not a folder, a .zip or a .csv"
+    (tmp_path / "fer2013.7z").write_bytes(b"7z")
+    found = message(lambda: import_data(FER, str(tmp_path / "fer2013.7z"), str(tmp_path / "data")), UsageError)
+    assert found == f"{tmp_path}/fer2013.7z is not a folder, a .zip, a .tar.gz or a .csv"
     assert os.listdir(tmp_path / "data") == []
 
 
@@ -242,12 +242,12 @@ def test_zip_that_would_fill_the_disk(tmp_path, monkeypatch):
     archive = tmp_path / "faces.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("train/happy/1.png", bytes(2_000_000))
-    monkeypatch.setattr(sources, "RATIO_COUNTS_FROM", 1_000_000)
-    monkeypatch.setattr(sources, "MAX_RATIO", 100)
+    monkeypatch.setattr(archives, "RATIO_COUNTS_FROM", 1_000_000)
+    monkeypatch.setattr(archives, "MAX_RATIO", 100)
     found = message(lambda: import_data(FER, str(archive), str(tmp_path / "data")))
     assert found == f"faces.zip: {archive.stat().st_size:,} bytes would become 2,000,000; nothing was imported"
-    monkeypatch.setattr(sources, "MAX_RATIO", 1_000_000)
-    monkeypatch.setattr(sources, "MAX_UNPACKED", 1_999_999)
+    monkeypatch.setattr(archives, "MAX_RATIO", 1_000_000)
+    monkeypatch.setattr(archives, "MAX_UNPACKED", 1_999_999)
     assert message(lambda: import_data(FER, str(archive), str(tmp_path / "data"))) == found
     assert os.listdir(tmp_path / "data") == []
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import os
+import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tlfast.core.errors import DataError
+from tlfast.core.errors import DataError, UsageError
 from tlfast.data import load_table
-from tlfast.data.sources import import_data
+from tlfast.data.sources import get_data, import_data
+from tlfast.data.task import Source
 from tlfast.tasks.resolve import resolve_settings
 from tlfast.tasks.weeds import CLASSES, TASK, rows
 
@@ -97,6 +100,50 @@ def test_import_of_the_folder(tmp_path, deepweeds):
     assert sorted(os.listdir(target / "images")) == sorted(names())
     assert sorted(os.listdir(target / "labels")) == sorted(["labels.csv", *(f"{p}_subset{f}.csv" for p in PREFIXES.values() for f in range(5))])
     assert by_name(target, 2) == by_name(deepweeds, 2)
+
+
+def test_the_layout_of_the_github_mirror_is_read_in_place(deepweeds):
+    wanted = by_name(deepweeds, 2)
+    (deepweeds / "images").rename(deepweeds / "data")
+    assert by_name(deepweeds, 2) == wanted
+    assert all(Path(row.path).is_file() for row in rows(deepweeds, 2) or [])
+
+
+@pytest.fixture
+def tarball(tmp_path, deepweeds) -> Path:
+    """The tarball of the GitHub mirror in small."""
+    (deepweeds / "images").rename(deepweeds / "data")
+    (deepweeds / "README.md").write_text("DeepWeeds")
+    with tarfile.open(tmp_path / "mirror.tar.gz", "w:gz") as file:
+        file.add(deepweeds, "deep_weeds-cb85c564")
+    return tmp_path / "mirror.tar.gz"
+
+
+def test_import_of_the_tarball(tmp_path, tarball):
+    target = import_data(TASK, str(tarball), str(tmp_path / "root"))
+    assert by_name(target, 2) == {name: (part_of(name, 2), CLASSES[label]) for name, label in names().items()}
+
+
+def test_the_tarball_is_downloaded_and_its_images_are_counted(tmp_path, tarball, web):
+    web.files["/mirror.tar.gz"] = tarball.read_bytes()
+    source = Source("mirror", files=((f"{web.url}/mirror.tar.gz", "mirror.tar.gz"),), images=54)
+    web.break_after = [1000]  # the download is tried again
+    target = get_data(replace(TASK, sources=(source,)), str(tmp_path / "root"))
+    assert len(web.seen) == 2
+    assert len(by_name(target, 0)) == 54
+    with pytest.raises(DataError, match="mirror.tar.gz has 54 images, not 55"):
+        get_data(replace(TASK, sources=(replace(source, images=55),)), str(tmp_path / "other"))
+    assert not (tmp_path / "other" / "weeds").exists()
+
+
+def test_the_images_are_downloaded_from_a_given_address(tmp_path, tarball, web):
+    web.files["/copies/mirror.tar.gz"] = tarball.read_bytes()
+    target = get_data(TASK, str(tmp_path / "root"), address=f"{web.url}/copies/mirror.tar.gz")
+    assert len(by_name(target, 0)) == 54
+    with pytest.raises(UsageError, match="--from ftp://a/b.zip: not an http"):
+        get_data(TASK, str(tmp_path / "other"), address="ftp://a/b.zip")
+    with pytest.raises(DataError, match="cannot be downloaded: "):
+        get_data(TASK, str(tmp_path / "other"), address=f"{web.url}/nothing.tar.gz")
 
 
 @pytest.mark.parametrize("beside", ["", "labels"])

@@ -291,13 +291,17 @@ def data_import(
 
 
 @command(data_app, "get")
-def data_get(task: Annotated[str, typer.Argument(help="Name of a task.", autocompletion=task_names)], screen: Screen) -> None:
+def data_get(
+    task: Annotated[str, typer.Argument(help="Name of a task.", autocompletion=task_names)],
+    screen: Screen,
+    address: Annotated[str, typer.Option("--from", help="Download from this address of a zip or tarball, such as a mirror.", show_default=False)] = "",
+) -> None:
     """Download the images of a task from their public source into data/<task>/."""
     from ..data.sources import get_data
 
     found_task = registry.get_task(task)
     with screen.progress() as on_event:
-        folder = get_data(found_task, on_event=on_event)
+        folder = get_data(found_task, on_event=on_event, address=address)
     screen.message("downloaded to", f"{folder} (licence: {found_task.licence}; {found_task.homepage})")
 
 

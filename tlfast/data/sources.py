@@ -7,27 +7,21 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
-from ..core import DataError, Note, OnEvent, Progress, UsageError, ignore_event
-from .discovery import inner_path, is_outside
-from .download import CHUNK, convert_errors, download
+from ..core import DataError, Note, OnEvent, UsageError, ignore_event
+from .archives import is_archive, is_archive_name, unpack
+from .discovery import is_address
+from .download import convert_errors, download
 from .hub import download_hub_dataset
-from .images import DAMAGED_ZIP, is_image_name
+from .images import is_image_name
 from .task import Source, Task
 
 DOWNLOADS = ".downloads"  # sub-folder of the data folder; files stay there, so that a download can be continued
-
-TRUST_HINT = "If you trust it, unpack it yourself and import the folder"
-
-MAX_UNPACKED = 200_000_000_000  # bytes
-MAX_RATIO = 1000  # largest ratio of unpacked to packed size; that of photographs is near 1
-RATIO_COUNTS_FROM = 1_000_000_000  # bytes; smaller archives may have any ratio
 
 
 def locate(task: Task, data: str, root: str = "data") -> Path:
@@ -52,7 +46,7 @@ def locate(task: Task, data: str, root: str = "data") -> Path:
 
 
 def import_data(task: Task, source: str, root: str = "data", on_event: OnEvent = ignore_event) -> Path:
-    """Convert a folder, zip or CSV file to the folder `root/<task>`. Returns that folder. The source does not change.
+    """Convert a folder, zip, tarball or CSV file to the folder `root/<task>`. Returns that folder. The source does not change.
 
     Raises UsageError if the source does not exist or the task has no import, DataError for unusable data or if `root/<task>` exists.
     """
@@ -66,8 +60,8 @@ def import_data(task: Task, source: str, root: str = "data", on_event: OnEvent =
     return target
 
 
-def get_data(task: Task, root: str = "data", on_event: OnEvent = ignore_event) -> Path:
-    """Download the images to the folder `root/<task>` from the first source that works. Returns that folder.
+def get_data(task: Task, root: str = "data", on_event: OnEvent = ignore_event, address: str = "") -> Path:
+    """Download the images to the folder `root/<task>` from the first source that works, or from the given address of a copy. Returns that folder.
 
     Raises UsageError if the task has no source, DataError if `root/<task>` exists or all sources fail, with the reason of each.
     """
@@ -78,7 +72,7 @@ def get_data(task: Task, root: str = "data", on_event: OnEvent = ignore_event) -
     _refuse_taken(target)
     downloads = target.parent / DOWNLOADS / task.name
     failures = []
-    for source in task.sources:
+    for source in [_source_at(address)] if address else task.sources:
         try:
             with _new_folder(target) as staging:
                 _fill_from_source(task, source, downloads, staging, target, on_event)
@@ -88,6 +82,14 @@ def get_data(task: Task, root: str = "data", on_event: OnEvent = ignore_event) -
             failures.append(f"{source.title}: {error.message}")
     hint = f"{task.by_hand}, then: tlfast data import {task.name} PATH"
     raise DataError(f"the images of task '{task.name}' cannot be downloaded: {'; '.join(failures)}", hint)
+
+
+def _source_at(address: str) -> Source:
+    """Return the source for the address of an archive. Raises UsageError."""
+    name = PurePosixPath(unquote(urlsplit(address).path)).name
+    if not is_address(address) or not is_archive_name(name):
+        raise UsageError(f"--from {address}: not an http(s) address of a zip or tarball", "For a file: tlfast data import TASK FILE")
+    return Source(address, files=((address, name),))
 
 
 # Folders that are complete or absent
@@ -149,69 +151,23 @@ def _temporary_folder(target: Path, suffix: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-# From a folder, zip or CSV file
+# From a folder, archive or CSV file
 
 
 def _arrange(task: Task, source: Path, staging: Path, target: Path, on_event: OnEvent) -> None:
-    """Call the `arrange` of the task for a folder, CSV file or unpacked zip. Raises DataError or UsageError."""
+    """Call the `arrange` of the task for a folder, CSV file or unpacked archive. Raises DataError or UsageError."""
     assert task.arrange  # checked by import_data; a task with files to download must define it
     if source.is_dir() or source.suffix.lower() == ".csv":
         task.arrange(source, staging, source.parent)
-    elif source.suffix.lower() == ".zip" or zipfile.is_zipfile(source):
+    elif is_archive(source):
         with _temporary_folder(target, "unpacked") as scratch:
-            unpacked = scratch / source.stem  # the name in error messages of the task
-            _unpack(source, unpacked, on_event)
+            unpacked = scratch / source.name.split(".")[0]  # the name in error messages of the task
+            unpack(source, unpacked, on_event)
             task.arrange(unpacked, staging, source.parent)
     else:
-        raise UsageError(f"{source} is not a folder, a .zip or a .csv", "Unpack other types of archives, and import the folder")
+        raise UsageError(f"{source} is not a folder, a .zip, a .tar.gz or a .csv", "Unpack other types of archives, and import the folder")
     if not any(is_image_name(name) for _, _, names in os.walk(staging) for name in names):
         raise DataError(f"no images in {source}", _describe_options(task))
-
-
-def _unpack(archive: Path, target: Path, on_event: OnEvent) -> None:
-    """Unpack a zip to `target`. Raises DataError for a damaged zip, and for unsafe members before anything is written."""
-    target.mkdir()
-    try:
-        with zipfile.ZipFile(archive) as file:
-            _check_members(archive, file.infolist())
-            members = [member for member in file.infolist() if not member.is_dir() and not member.filename.startswith("__MACOSX/")]
-            for done, member in enumerate(members, start=1):
-                _extract(file, member, target)
-                if done % 64 == 0 or done == len(members):
-                    on_event(Progress(f"unpacking {archive.name}", done, len(members)))
-    except DAMAGED_ZIP as error:
-        raise DataError(f"{archive} is not a zip that can be unpacked ({error})", "Check it with: python -m zipfile -t FILE") from None
-
-
-def _check_members(archive: Path, members: list[zipfile.ZipInfo]) -> None:
-    """Raise DataError for paths outside the archive, links, encrypted members and zip bombs."""
-    for member in members:
-        problem = _find_problem(member)
-        if problem:
-            raise DataError(f"{archive.name}: '{member.filename}' {problem}; nothing was imported", TRUST_HINT)
-    # Compare with the size of the file: in some bombs members share bytes, and the sum of packed sizes would be too large.
-    unpacked, packed = sum(member.file_size for member in members), archive.stat().st_size
-    if unpacked > MAX_UNPACKED or (unpacked > RATIO_COUNTS_FROM and unpacked > MAX_RATIO * packed):
-        raise DataError(
-            f"{archive.name}: {packed:,} bytes would become {unpacked:,}; nothing was imported",
-            TRUST_HINT,
-        )
-
-
-def _find_problem(member: zipfile.ZipInfo) -> str:
-    """Return why a member is not unpacked, or ""."""
-    if problem := is_outside(member.filename):
-        return problem
-    if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "is a link or a special file"
-    return "is encrypted" if member.flag_bits & 1 else ""
-
-
-def _extract(file: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    path = target / inner_path(member.filename)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with file.open(member) as inner, path.open("wb") as outer:
-        shutil.copyfileobj(inner, outer, CHUNK)
 
 
 # From the network
@@ -224,4 +180,8 @@ def _fill_from_source(task: Task, source: Source, downloads: Path, staging: Path
         return
     for number, (url, name) in enumerate(source.files):
         download(url, downloads / name, source.size if number == 0 else None, on_event)
-    _arrange(task, downloads / source.files[0][1], staging, target, on_event)
+    archive = downloads / source.files[0][1]
+    _arrange(task, archive, staging, target, on_event)
+    count = sum(is_image_name(name) for _, _, names in os.walk(staging) for name in names)
+    if source.images not in (None, count):
+        raise DataError(f"{archive.name} has {count:,} images, not {source.images:,}; delete {archive} to download it again")

@@ -25,12 +25,14 @@ class Source:
         files: (URL, file name) of each file to download. The first is the archive with the images; `Task.arrange` finds the others beside it.
         hub_dataset: Id of a hub data set, such as "owner/name". It is read from its Parquet conversion, and `files` is ignored.
         size: Approximate size of the first file in bytes. A file that differs by more than 5 % is rejected. None: not checked.
+        images: Number of images in the archive. Another number is rejected. None: not checked.
     """
 
     title: str
     files: tuple[tuple[str, str], ...] = ()
     hub_dataset: str = ""
     size: int | None = None
+    images: int | None = None
 
 
 @dataclass(frozen=True)

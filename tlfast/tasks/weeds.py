@@ -27,7 +27,10 @@ from ..data.images import is_image_name
 CLASSES = (
     "Chinee apple", "Lantana", "Parkinsonia", "Parthenium", "Prickly acacia", "Rubber vine", "Siam weed", "Snake weed", "Negative",
 )  # fmt: skip
+IMAGES = 17_509
 SPLIT_PREFIXES = {"train": "train", "val": "valid", "test": "test"}
+MIRROR = "ai-agriculture-circuits-and-systems/deep_weeds"
+COMMIT = "cb85c5648d43b2645c423f81d81816a7cb4233f4"
 GITHUB = "https://raw.githubusercontent.com/AlexOlsen/DeepWeeds/master/labels/"
 FOLD_FILES = tuple(f"{prefix}_subset{fold}.csv" for fold in range(5) for prefix in SPLIT_PREFIXES)
 LABEL_FILE = re.compile(r"labels\.csv|(train|val|test)_subset[0-4]\.csv")
@@ -36,7 +39,7 @@ CSV_HINT = "The label files of DeepWeeds have the columns Filename and Label"
 
 
 def rows(root: Path, fold: int | None) -> list[Row] | None:
-    """Read DeepWeeds as published: images, and `labels/{train,val,test}_subset{fold}.csv` or only `labels.csv`.
+    """Read DeepWeeds as published: `images/` or `data/`, and `labels/{train,val,test}_subset{fold}.csv` or only `labels.csv`.
 
     Without `fold`, the official fold 0 is read. Without the fold files, rows have no split and are grouped by the day of the photograph.
     Returns None if `root` has no such label files. Raises DataError.
@@ -44,7 +47,7 @@ def rows(root: Path, fold: int | None) -> list[Row] | None:
     labels = next((folder for folder in (root / "labels", root) if _label_files(folder)), None)
     if labels is None:
         return None
-    images = root / "images" if (root / "images").is_dir() else root
+    images = next((folder for folder in (root / "images", root / "data") if folder.is_dir()), root)
     names = _species(labels / "labels.csv")
     number = fold or 0
     folds = {split: labels / f"{prefix}_subset{number}.csv" for prefix, split in SPLIT_PREFIXES.items()}
@@ -146,6 +149,13 @@ TASK = Task(
                 *((GITHUB + name, name) for name in FOLD_FILES),
             ),
             size=468_000_000,
+            images=IMAGES,
+        ),
+        Source(
+            f"GitHub {MIRROR}",
+            files=((f"https://codeload.github.com/{MIRROR}/tar.gz/{COMMIT}", f"deep_weeds-{COMMIT[:8]}.tar.gz"),),
+            size=491_000_000,
+            images=IMAGES,
         ),
         Source("Hugging Face Project-AgML/DeepWeeds_classification", hub_dataset="Project-AgML/DeepWeeds_classification"),
     ),
