@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from tests.helpers.command_line import TINY
 from tlfast.commands import export as export_module
 from tlfast.core import runs
 from tlfast.core.errors import RunError
+from tlfast.data import Row
 from tlfast.inference import onnx_model
 
 
@@ -61,3 +64,23 @@ def test_images_that_are_gone(cli, folder):
     shutil.rmtree(folder / "red")
     gone = cli("export", "r", "--quantize", "int8")
     assert gone.code == 1 and "images are missing, the first: " in gone.err
+
+
+def test_calibration_images_are_of_all_classes(tmp_path, monkeypatch):
+    rows = [Row(str(tmp_path / f"{label}-{i}.png"), label, "train") for label in "abcde" for i in range(100)]
+    for row in rows:
+        Path(row.path).touch()
+    monkeypatch.setattr(export_module, "_read_pixels", lambda row: row.label)
+    counts = Counter(export_module._calibration_images(rows, lambda event: None))
+    assert sum(counts.values()) == export_module.CALIBRATED_ON and set(counts) == set("abcde") and max(counts.values()) - min(counts.values()) <= 2
+
+
+def test_an_unreadable_first_image_does_not_stop_an_export(run, cli):
+    first = next(row for row in export_module._read_rows(run) if row.split == "valid")
+    before = Path(first.path).read_bytes()
+    Path(first.path).write_bytes(b"damaged")
+    try:
+        outcome = cli("export", "r", "--half", "--allow-drop", "--json")
+    finally:
+        Path(first.path).write_bytes(before)
+    assert outcome.code == 0, outcome.err

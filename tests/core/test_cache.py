@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from tests.helpers.command_line import TINY
 from tlfast.core import cache
@@ -78,3 +79,16 @@ def test_facts_are_asked_for_once(cache_folder):
         return {"answer": 42}
 
     assert [cache.get_or_compute("facts", "x", make)["answer"] for _ in range(3)] == [42] * 3 and len(asked) == 1
+
+
+def test_reading_an_entry_is_a_use():
+    folder = kept(age=10 * 86_400)
+    assert cache.list_entries()[0].used < time.time() - 9 * 86_400
+    assert cache.find("stores", "a" * 24)
+    assert cache.list_entries()[0].used > time.time() - 60 and not cache.clear(days=5) and folder.is_dir()
+
+
+def test_only_what_is_gone_is_called_removed(monkeypatch):
+    kept()
+    monkeypatch.setattr(cache.shutil, "rmtree", lambda folder, ignore_errors: None)
+    assert cache.clear() == []

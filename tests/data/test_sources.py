@@ -320,6 +320,8 @@ def test_next_source_is_tried_and_every_reason_named(tmp_path, web):
     good = weeds_at(web).sources[0]
     gone = Source("the lost server", ((f"{web.url}/gone.zip", "images.zip"),))
     assert get_data(replace(WEEDS, sources=(gone, good)), str(tmp_path)) == tmp_path / "weeds"
+    page = Source("a server with a page", ((f"{web.url}/labels.csv", "page.html"),))  # not an archive
+    assert get_data(replace(WEEDS, sources=(page, good)), str(tmp_path / "c")) == tmp_path / "c" / "weeds"
     closed = Source("the closed server", (("http://127.0.0.1:9/images.zip", "images.zip"),))
     found = message(lambda: get_data(replace(WEEDS, sources=(gone, closed)), str(tmp_path / "b")))
     assert found == (

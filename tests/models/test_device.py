@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tlfast.core.errors import UsageError
 from tlfast.models import device
 
 OUT_OF_MEMORY = {
@@ -38,3 +39,8 @@ def test_a_gpu_is_waited_for_and_its_cache_is_emptied(kind, monkeypatch):
     device.synchronize(torch.device("cpu"))
     device.release_device_memory(torch.device("cpu"))
     assert len(done) == 2
+
+
+def test_another_word_is_refused():
+    with pytest.raises(UsageError, match="--device 'cuda:0' is not one of: auto, cpu, cuda, mps"):
+        device.pick_device("cuda:0")

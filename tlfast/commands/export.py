@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,10 @@ from ..data.discovery import read_records
 from ..export import FORMATS, Export, Format, write_bundle
 from ..export.bundle import check_free
 from ..inference import Network, open_network, predict_stream
-from ..inference.onnx_model import BATCH, FILE
+from ..inference.onnx_model import FILE, batch_size
 
 CALIBRATED_ON = 256  # training images
-MAX_LOSS = 0.01  # of accuracy; a format that loses more is refused
+MAX_DROP = 0.01  # of accuracy; a format with a larger drop is refused
 ROUNDS = 7  # of timing
 RESTORE_HINT = "Restore the images at the paths that the run was trained with"
 
@@ -77,10 +76,10 @@ def _add_format(run: Run, chosen: Format, allow_drop: bool, on_event: OnEvent) -
         target = Path(scratch) / chosen.file
         chosen.write(source, target, _calibration_images(rows, on_event))
         export = _evaluate_file(source, target, _select_split(rows, "valid"), on_event)
-        loss = export.accuracy_before - export.accuracy
-        if loss > MAX_LOSS and not allow_drop:
+        drop = export.accuracy_before - export.accuracy
+        if drop > MAX_DROP and not allow_drop:
             raise ExportError(
-                f"{chosen.file} would lose {100 * loss:.1f} points of accuracy ({export.accuracy_before:.4f} to {export.accuracy:.4f})",
+                f"{chosen.file} would lose {100 * drop:.1f} points of accuracy ({export.accuracy_before:.4f} to {export.accuracy:.4f})",
                 "Use model.onnx, or accept the loss with --allow-drop",
             )
         return runs.add_file(run, chosen.file, target, asdict(export)), export
@@ -88,14 +87,13 @@ def _add_format(run: Run, chosen: Format, allow_drop: bool, on_event: OnEvent) -
 
 def _calibration_images(rows: Sequence[Row], on_event: OnEvent) -> Iterator[np.ndarray]:
     """Yield the pixels `[h, w, 3]` of training images, evenly spaced. Raises DataError if files are missing."""
-    train = _select_split(rows, "train")
-    sample = train[:: max(1, len(train) // CALIBRATED_ON)]
-    for done, row in enumerate(islice(sample, CALIBRATED_ON), start=1):
-        on_event(Progress("calibrating", done, min(len(sample), CALIBRATED_ON)))
-        try:
-            yield _read_pixels(row)
-        except ImageError:  # damaged since the training; the other images suffice
-            continue
+    train = _select_split(rows, "train")  # sorted by class
+    sample = [train[round(i)] for i in np.linspace(0, len(train) - 1, min(len(train), CALIBRATED_ON))]
+    for done, row in enumerate(sample, start=1):
+        on_event(Progress("calibrating", done, len(sample)))
+        pixels = _try_read(row)
+        if pixels is not None:  # else damaged since the training; the other images suffice
+            yield pixels
 
 
 # Evaluation
@@ -130,15 +128,16 @@ def _measure_accuracy(network: Network, rows: Sequence[Row], phase: str, on_even
 
 
 def _measure_rates(networks: Sequence[Network], rows: Sequence[Row]) -> list[float]:
-    """Return images per second of each network: median over rounds, in which the networks take turns with one batch."""
-    batch = np.repeat(_read_pixels(rows[0])[None], BATCH, axis=0)
+    """Return images per second of each network: median over rounds, in which the networks take turns with a batch of the first readable image."""
+    pixels = next(pixels for row in rows if (pixels := _try_read(row)) is not None)
+    batch = np.repeat(pixels[None], batch_size(pixels), axis=0)
     seconds: list[list[float]] = [[] for _ in networks]
     for _ in range(ROUNDS + 1):  # the first round allocates memory and is left out
         for network, of_network in zip(networks, seconds, strict=True):
             started = time.perf_counter()
             network.probabilities(batch)
             of_network.append(time.perf_counter() - started)
-    return [BATCH / statistics.median(of_network[1:]) for of_network in seconds]
+    return [len(batch) / statistics.median(of_network[1:]) for of_network in seconds]
 
 
 # Images of the run
@@ -163,3 +162,11 @@ def _select_split(rows: Sequence[Row], split: str) -> list[Row]:
 
 def _read_pixels(row: Row) -> np.ndarray:
     return np.asarray(images.open_image(row.path))
+
+
+def _try_read(row: Row) -> np.ndarray | None:
+    """Return the pixels `[h, w, 3]` of an image, None if it is unreadable."""
+    try:
+        return _read_pixels(row)
+    except ImageError:
+        return None

@@ -49,8 +49,9 @@ def predict_sources(classifier: Classifier, request: PredictRequest, on_event: O
     """
     opener = partial(open_pixels, network=request.network, allow_private=request.allow_private)
     targets = _check_files(request)
+    open_one = partial(open_writer, run=classifier.run, classes=classifier.classes, min_probability=request.min_prob, resume=request.resume)
     with ExitStack() as stack:
-        writers = [stack.enter_context(open_writer(kind, path, classifier.classes, request.min_prob, request.resume)) for kind, path in targets.items()]
+        writers = [stack.enter_context(open_one(kind, path)) for kind, path in targets.items()]
         finished = set.intersection(*(written for written, _ in writers)) if writers else set()
         if finished:
             on_event(Note("predicting", f"{len(finished):,} images are in the files already"))

@@ -19,7 +19,8 @@ from .errors import DataError
 
 ENVIRONMENT = "TLFAST_CACHE"
 ABOUT = "about.json"  # description of an entry, with the names and sizes of its files
-NAME, UNFINISHED = re.compile(r"[0-9a-f]{24}"), re.compile(r"\.[0-9a-f]{24}\..+")  # folders of complete entries; of those being written
+NAME = re.compile(r"[0-9a-f]{24}")  # folder of a complete entry
+UNFINISHED = re.compile(r"\.[0-9a-f]{24}\..+")  # folder of an entry that is being written, or whose writer was killed
 UNFINISHED_DAYS = 1.0  # an unfinished entry that is older belongs to a killed process
 NO_ROOM_HINT = f"Free some space, name another folder in {ENVIRONMENT}, or use --store ram or --store off"
 
@@ -44,7 +45,11 @@ def find(kind: str, name: str) -> tuple[Path, dict[str, Any]] | None:
         complete = all((folder / file).stat().st_size == size for file, size in about["files"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return (folder, about) if complete else None
+    if not complete:
+        return None
+    with suppress(OSError):
+        os.utime(folder / ABOUT)  # the time of the last use; many file systems do not record it
+    return folder, about
 
 
 @contextmanager
@@ -121,8 +126,11 @@ def _read_entry(folder: Path) -> CacheEntry | None:
     complete, unfinished = NAME.fullmatch(folder.name), UNFINISHED.fullmatch(folder.name)
     if not folder.is_dir() or folder.is_symlink() or not ((complete and (folder / ABOUT).is_file()) or unfinished):
         return None
-    files = [path.stat() for path in folder.rglob("*") if path.is_file()]
-    used = max((max(stat.st_mtime, stat.st_atime) for stat in files), default=folder.stat().st_mtime)
+    try:
+        files = [path.stat() for path in folder.rglob("*") if path.is_file()]
+        used = max((max(stat.st_mtime, stat.st_atime) for stat in files), default=folder.stat().st_mtime)
+    except FileNotFoundError:  # another process has completed or removed it
+        return None
     return CacheEntry("unfinished" if unfinished else folder.parent.name, folder, sum(stat.st_size for stat in files), used)
 
 
@@ -136,5 +144,5 @@ def clear(kind: str = "", days: float = 0.0) -> list[CacheEntry]:
         least = max(days, UNFINISHED_DAYS) if entry.kind == "unfinished" else days
         if kind in ("", entry.kind) and now - entry.used >= least * 86_400:
             shutil.rmtree(entry.folder, ignore_errors=True)
-            removed.append(entry)
+            removed += [] if entry.folder.exists() else [entry]
     return removed

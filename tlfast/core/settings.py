@@ -159,7 +159,7 @@ class TrainingSettings:
     )
     ema: bool = setting(False, "With --full or --depth: evaluate and save an exponential moving average of the weights.")
     amp: Literal["auto", "off", "bf16", "fp16"] = setting(
-        "auto", "Mixed precision, also of frozen layers; auto: whatever is clearly faster on a CPU, bf16 or fp16 on a GPU."
+        "auto", "Mixed precision, also of frozen layers; auto: whatever is clearly faster on a CPU, bf16 or fp16 on CUDA."
     )
     compile: bool = setting(False, "With --full or --depth: compile the trained layers with torch.compile.")
     metric: str = setting("accuracy", "Metric that chooses the best epoch, whose weights are saved.", choices=CHOICES)

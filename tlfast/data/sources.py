@@ -78,7 +78,7 @@ def get_data(task: Task, root: str = "data", on_event: OnEvent = ignore_event, a
                 _fill_from_source(task, source, downloads, staging, target, on_event)
             on_event(Note("done", f"the downloaded files are in {downloads} and may be deleted"))
             return target
-        except DataError as error:
+        except (DataError, UsageError) as error:  # UsageError: the file is not an archive
             failures.append(f"{source.title}: {error.message}")
     hint = f"{task.by_hand}, then: tlfast data import {task.name} PATH"
     raise DataError(f"the images of task '{task.name}' cannot be downloaded: {'; '.join(failures)}", hint)

@@ -1,4 +1,4 @@
-"""Smaller network files that `tlfast export` writes into a run. A new format is one entry in FORMATS."""
+"""Formats of smaller network files that `tlfast export` writes into a run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Pixels = Iterator[np.ndarray]
 
 @dataclass(frozen=True)
 class Format:
-    """A smaller ONNX file.
+    """A format of smaller ONNX files.
 
-    `write(source, target, pixels)` writes the file `target` from the `model.onnx` at `source`. `pixels` yields training images for calibration, uint8
-    `[h, w, 3]` each; they are decoded only when the writer asks for them.
+    `write(source, target, pixels)` writes the file `target` from the `model.onnx` at `source`. The new file must have the same input, output and
+    metadata. `pixels` yields training images for calibration, uint8 `[h, w, 3]` each; they are decoded only when the writer asks for them.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Format:
 
 
 def _write_int8(source: Path, target: Path, pixels: Pixels) -> None:
-    from .quantize import quantize_int8  # loads onnx and the quantiser, which takes a second
+    from .quantize import quantize_int8  # loads onnx and the quantizer, which takes a second
 
     quantize_int8(source, target, pixels)
 

@@ -1,7 +1,7 @@
 """Write predictions to CSV, JSON Lines or parquet, with resume.
 
-Rows are appended to a log, `<target>.partial`, and converted to the target at the end. A killed command leaves its log; `--resume` continues
-after its last complete line.
+Rows are appended to a log, `<target>.partial`, and converted to the target at the end. The first line of the log names the run and its classes. A
+killed command leaves its log; `--resume` continues after its last complete line.
 """
 
 from __future__ import annotations
@@ -28,19 +28,22 @@ PARQUET_ROWS = 10_000  # rows per row group
 
 @contextmanager
 def open_writer(
-    kind: str, target: Path, classes: Sequence[str], min_probability: float, resume: bool
+    kind: str, target: Path, run: str, classes: Sequence[str], min_probability: float, resume: bool
 ) -> Iterator[tuple[set[str], Callable[[PredictRow], None]]]:
     """Open a file of predictions for writing: a context manager of (finished, write).
 
     `finished` is the set of paths already in the log of an interrupted command; `write` appends a row. `target` is written when the block ends
     without an error. `kind` is csv, jsonl or parquet. Predictions below `min_probability` are labelled "unsure". Raises UsageError if a file
-    would be overwritten, TlfastError if it cannot be written.
+    would be overwritten, or if the log is that of another run; TlfastError if the file cannot be written.
     """
     log = target.with_name(target.name + PARTIAL)
     _check_path(kind, target, log, resume)
     with _convert_os_errors(kind, target):
         finished = _read_finished(log)
+        _check_origin(kind, log, run, classes)
         file = open(log, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 (closed below)
+        if not log.stat().st_size:
+            file.write(json.dumps({"run": run, "classes": list(classes)}) + "\n")
 
     def write(row: PredictRow) -> None:
         with _convert_os_errors(kind, target):
@@ -107,6 +110,17 @@ def _format_log_line(row: PredictRow, classes: Sequence[str]) -> str:
     return json.dumps(values) + "\n"  # ASCII, whatever bytes a file name has
 
 
+def _check_origin(kind: str, log: Path, run: str, classes: Sequence[str]) -> None:
+    """Raise UsageError if the first line of a log names another run or other classes. Logs of earlier versions have no such line."""
+    if not log.is_file():
+        return
+    with open(log, encoding="utf-8") as file:
+        first = json.loads(file.readline() or "{}")
+    if "classes" in first and (first["run"], first["classes"]) != (run, list(classes)):
+        hint = f"Continue it with that run, tlfast predict {first['run']}, or give another file name"
+        raise UsageError(f"--{kind}: {log} was begun with another run, {first['run']}", hint)
+
+
 def _read_finished(log: Path) -> set[str]:
     """Return the paths in a log. An incomplete last line is removed from the file."""
     with suppress(FileNotFoundError), open(log, "r+b") as file:
@@ -114,7 +128,8 @@ def _read_finished(log: Path) -> set[str]:
         for line in file:
             if not line.endswith(b"\n"):
                 break
-            finished.add(json.loads(line)["path"])
+            values = json.loads(line)
+            finished.update([values["path"]] if "path" in values else [])
             size += len(line)
         file.truncate(size)
         return finished
@@ -125,6 +140,8 @@ def _read_log(log: Path, classes: Sequence[str]) -> Iterator[PredictRow]:
     with open(log, encoding="utf-8") as file:
         for line in file:
             values = json.loads(line)
+            if "path" not in values:  # the first line
+                continue
             prediction = rank_classes(np.array(values["p"]), classes) if "p" in values else None
             yield PredictRow(values["path"], prediction, values.get("error", ""))
 

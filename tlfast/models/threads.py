@@ -1,10 +1,12 @@
 """Threads of torch on a CPU whose cores other processes use too.
 
-GNU OpenMP, the thread pool of torch on Linux, waits at the end of each parallel region by spinning for milliseconds. That is the fastest on an idle
-machine. Where another process takes one of the cores, the thread that was descheduled arrives late, and the others spin until it does: a training
-becomes up to ten times slower; see docs/benchmarks.md, "Busy machine". OpenMP spins hardly at all while there are more threads in its teams than
-cores. `share_cores` watches the use of the cores and opens one more team while others use them, so that the waiting threads sleep. The number of
-threads that compute stays the same, and so do the results.
+GNU OpenMP (libgomp), the thread pool of torch on Linux, waits at the end of each parallel region by spinning for milliseconds. That is the fastest on an
+idle machine. Where another process takes one of the cores, the thread that was descheduled arrives late, and the others spin until it does: a
+training becomes up to ten times slower; see docs/benchmarks.md, "Busy machine".
+
+libgomp shortens the spinning a thousandfold while its teams of threads have more threads than there are cores (`gomp_throttled_spin_count_var` in its
+sources). While other processes use the cores, `share_cores` starts an additional, idle team. The number of threads that compute stays the same, and so
+do the results.
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ TEAM_ELEMENTS = 1 << 20  # of a tensor whose addition is spread over all threads
 
 @contextmanager
 def share_cores(device: torch.device) -> Iterator[None]:
-    """Within the block, let waiting threads sleep while other processes use the cores. Does nothing on a GPU, with one core, and without Linux."""
+    """Within the block, let waiting threads sleep while other processes use the cores.
+
+    Does nothing on a GPU, with one thread, on other systems than Linux, and if OMP_WAIT_POLICY is set.
+    """
     if device.type != "cpu" or torch.get_num_threads() < 2 or not STAT.exists() or os.environ.get("OMP_WAIT_POLICY"):
         yield
         return

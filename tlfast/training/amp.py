@@ -23,12 +23,12 @@ from ..models import to_network_input
 KIND = "timings"
 # Smallest speed-ups that are worth the rounding, of training steps and of forward passes; see docs/benchmarks.md, "Precision".
 STEP_GAIN, PASS_GAIN = 1.2, 1.3
-PASS_BATCH = 32  # most images of a timed forward pass
+PASS_BATCH = 32  # maximum number of images of a timed forward pass
 ROUNDS = 4  # the first is slow, because memory is allocated
 
 
 class PrecisionCallback(MixedPrecision):
-    """fastai's MixedPrecision for any device. It leaves autocast also if a forward pass raises.
+    """fastai's MixedPrecision for any device, with a method to leave autocast after an exception; see `use_precision`.
 
     fastai enters autocast before a batch and leaves it after the loss. An exception in between, such as an out-of-memory error, would leave autocast
     and its cache of 16-bit weights in force for everything that follows.
@@ -60,8 +60,8 @@ class PrecisionCallback(MixedPrecision):
 def choose_step_precision(model: nn.Module, device: torch.device, settings: TrainingSettings, shape: Sequence[int]) -> str:
     """Return the precision of training steps, "off", "bf16" or "fp16", for input of `shape` (without the batch).
 
-    With `--amp auto`: the 16-bit format that a GPU supports, and on a CPU the format that is faster by measurement. Raises UsageError for fp16
-    without CUDA.
+    With `--amp auto`: the 16-bit format that a CUDA device supports, on a CPU the format that is faster by measurement, and off elsewhere. Raises
+    UsageError for fp16 without CUDA.
     """
     return _choose(device, settings, lambda: _time_on_cpu(model, settings.bs, shape, STEP_GAIN, _time_steps))
 
@@ -110,7 +110,7 @@ def use_precision(learn: Learner, precision: str) -> Iterator[None]:
 
 
 def _time_on_cpu(model: nn.Module, bs: int, shape: Sequence[int], gain: float, time_formats: Callable[[nn.Module, Sequence[int]], dict[str, float]]) -> str:
-    """Time both formats and cache the choice, because another choice in the next run would change its metrics."""
+    """Time float32 and bf16, and return the choice, "off" or "bf16". It is cached, because another choice in the next run would change its metrics."""
     machine = [platform.machine(), platform.processor(), count_cores(), torch.__version__]
     parameters = [[name, list(p.shape)] for name, p in model.named_parameters()]
     passes = {"passes": True} if time_formats is _time_passes else {}

@@ -1,6 +1,7 @@
 """Augmentation: presets, their resolution to numbers, and fastai's batch transforms.
 
-To add an augmentation, add its numbers to `Augmentation` and to each preset, and its transform to `build_augmentations`.
+To add an augmentation, add its numbers to `Augmentation` with a default that switches it off, set them in `PRESETS` where it applies, and add its
+transform to `build_augmentations`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,45 @@
+"""Logs of files of predictions."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tlfast.core.errors import UsageError
+from tlfast.inference import open_writer
+from tlfast.inference.types import Prediction, PredictRow
+
+CLASSES = ("cat", "dog")
+
+
+def row(name: str) -> PredictRow:
+    return PredictRow(name, Prediction("cat", 0.9, {"cat": 0.9, "dog": 0.1}))
+
+
+def interrupt(target):
+    with pytest.raises(KeyboardInterrupt), open_writer("jsonl", target, "one", CLASSES, 0.0, resume=True) as (_, write):
+        write(row("a.png"))
+        raise KeyboardInterrupt
+
+
+def test_a_log_is_continued_only_with_the_run_that_began_it(tmp_path):
+    target = tmp_path / "answers.jsonl"
+    interrupt(target)
+    for run, classes in (("two", CLASSES), ("one", ("rose", "tulip"))):
+        with pytest.raises(UsageError, match="was begun with another run, one") as caught, open_writer("jsonl", target, run, classes, 0.0, resume=True):
+            pass
+        assert "tlfast predict one" in caught.value.hint
+    with open_writer("jsonl", target, "one", CLASSES, 0.0, resume=True) as (finished, write):
+        assert finished == {"a.png"}
+        write(row("b.png"))
+    assert [json.loads(line)["path"] for line in target.read_text().splitlines()] == ["a.png", "b.png"]
+
+
+def test_a_log_of_an_earlier_version_is_continued(tmp_path):
+    target = tmp_path / "answers.jsonl"
+    (tmp_path / "answers.jsonl.partial").write_text('{"path": "a.png", "p": [0.9, 0.1]}\n{"path": "b.p')
+    with open_writer("jsonl", target, "one", CLASSES, 0.0, resume=True) as (finished, write):
+        assert finished == {"a.png"}
+        write(row("b.png"))
+    assert [json.loads(line)["label"] for line in target.read_text().splitlines()] == ["cat", "cat"]
