@@ -26,7 +26,7 @@ from .types import Agreement
 
 OPSET = 18
 CHECKED = 512  # most validation images to compare; at least half as many where there are more
-BATCH = 64  # images per forward pass of the comparison
+BATCH = 32  # images per forward pass of the comparison
 NODE_PREFIX = "tlfast/"  # of the names of the nodes before and after the network
 MIN_AGREEMENT = 0.995  # share of images with equal labels
 

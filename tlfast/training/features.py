@@ -29,8 +29,8 @@ from .types import FeaturePass
 
 KIND = "features"
 FILE = "features.bin"
-LAYOUT = 6  # increase it when the features of the same images change
-BATCH = 128  # images in a forward pass
+LAYOUT = 7  # increase it when the features of the same images change
+BATCH = 128  # maximum number of images in a forward pass
 
 
 @dataclass(frozen=True)

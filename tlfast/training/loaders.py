@@ -23,6 +23,7 @@ from .augment import build_augmentations
 
 RELEASED_AT = 128 << 20  # bytes read from a memory-mapped store, after which its pages are released
 MAPPED_AT_ONCE = 64 << 10  # bytes that the system maps per access, at least
+CPU_BATCH = 32  # without training, larger batches take more memory on a CPU and no less time; see docs/benchmarks.md, "Memory"
 SHARE_OF_GPU = 0.25  # of a GPU's free memory that a store may occupy; training needs the rest
 
 
@@ -67,7 +68,8 @@ def to_frame(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def plain_loader(dls: DataLoaders, rows: Sequence[Row], bs: int) -> TfmdDL:
-    """Return a loader over labelled rows in order, without augmentation."""
+    """Return a loader over labelled rows in order, without augmentation. On a CPU a batch has at most CPU_BATCH images."""
+    bs = min(bs, CPU_BATCH) if dls.device.type == "cpu" else bs
     return dls.test_dl(to_frame(rows), with_labels=True, bs=bs, shuffle=False, drop_last=False)
 
 
