@@ -253,7 +253,7 @@ def compare_startup(bench: Bench) -> list[Line]:
 def compare_busy(bench: Bench) -> list[Line]:
     """Images per second of training steps beside none, one and two processes that each use a core, in turns."""
     seconds = 3 if bench.quick else 10
-    lines = [Line("busy", f"training steps beside {count} competing processes; the same without tlfast's care for busy cores") for count in range(3)]
+    lines = [Line("busy", f"training steps, competing processes: {count}; the same without share_cores") for count in range(3)]
     for _ in range(bench.rounds):
         for competitors, line in enumerate(lines):
             line.add_rates(*(bench.measure("shared_loop", competitors=competitors, shared=shared, seconds=seconds)["rate"] for shared in (True, False)))

@@ -19,6 +19,7 @@ from typing import Any
 ARCH, SIZE, BATCH = "mobilenetv2_100", 96, 64
 CLASSES = 7  # of FER2013, for the bare loop
 WARM_UP = 2  # steps of the bare loop that are not timed
+SETTLING = 5  # intervals of share_cores that are not timed
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def measure_shared_loop(inputs: Inputs, competitors: int, shared: bool, seconds:
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(competitors)]
     try:
         with share_cores(pick_device("cpu")) if shared else nullcontext():
-            _run_for(step, WARM_UP + 3 * INTERVAL)  # until the use of the cores is known
+            _run_for(step, SETTLING * INTERVAL)
             return {"rate": BATCH * _run_for(step, seconds)}
     finally:
         for other in others:

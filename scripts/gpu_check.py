@@ -51,7 +51,8 @@ def run_tests(folder: Path) -> tuple[list[str], bool]:
     lines = []
     for case in ElementTree.parse(report).iter("testcase"):
         problem = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
-        state = "passed" if problem is None else f"{problem.tag}: {(problem.get('message') or '').splitlines()[0][:200] if problem.get('message') else ''}"
+        message = "" if problem is None else (problem.get("message") or "").partition("\n")[0][:200]
+        state = "passed" if problem is None else f"{problem.tag}: {message}"
         lines.append(f"{case.get('name')}: {state}")
     return lines, code == 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import tarfile
 import zipfile
 from dataclasses import replace
@@ -140,6 +141,14 @@ def test_the_images_are_downloaded_from_a_given_address(tmp_path, tarball, web):
     web.files["/copies/mirror.tar.gz"] = tarball.read_bytes()
     target = get_data(TASK, str(tmp_path / "root"), address=f"{web.url}/copies/mirror.tar.gz")
     assert len(by_name(target, 0)) == 54
+    web.files["/other/mirror.tar.gz"] = b"<html>Sign in</html>"  # another file of the same name
+    with pytest.raises(DataError, match="sent a file that is not a tarball as mirror.tar.gz"):
+        get_data(replace(TASK, name="copy"), str(tmp_path / "root"), address=f"{web.url}/other/mirror.tar.gz")
+    web.files["/other/mirror.tar.gz"] = web.files["/copies/mirror.tar.gz"]
+    shutil.rmtree(target)
+    web.seen.clear()
+    get_data(TASK, str(tmp_path / "root"), address=f"{web.url}/other/mirror.tar.gz")
+    assert [path for path, _ in web.seen] == ["/other/mirror.tar.gz"], "the file of the first address was taken for that of the second"
     with pytest.raises(UsageError, match="--from ftp://a/b.zip: not an http"):
         get_data(TASK, str(tmp_path / "other"), address="ftp://a/b.zip")
     with pytest.raises(DataError, match="cannot be downloaded: "):

@@ -1,6 +1,6 @@
 """The command line: Typer commands that parse arguments, call a function of `commands` and render the result.
 
-May import every other package; the only one that imports rich. Read `app`, then `options` and `console`.
+May import every other package; the only one that imports rich. Read `app`, then `registration`, `options` and `console`.
 """
 
 from __future__ import annotations

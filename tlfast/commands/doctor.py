@@ -121,7 +121,7 @@ def _find_problems(facts: dict[str, Any]) -> list[str]:
         ),
         (
             facts["load of a minute"] > facts["cores"] / 2,
-            "other programs use the cores: trainings take about twice as long for each core that is taken; stop them for full speed",
+            "other programs use the cores: trainings take longer; stop them for full speed",
         ),
         (facts["free disk (GiB)"] < 2, "less than 2 GiB of free disk space: runs may fail; choose another folder with --out"),
         ((facts["memory (GiB)"] or 99) < 4, "less than 4 GiB of memory: use a smaller --bs"),

@@ -164,7 +164,7 @@ class TrainingSettings:
     compile: bool = setting(False, "With --full or --depth: compile the trained layers with torch.compile.")
     metric: str = setting("accuracy", "Metric that chooses the best epoch, whose weights are saved.", choices=CHOICES)
     seed: int = setting(0, "Random seed.", check=between(0, 2**32 - 1))
-    auto_bs: bool = setting(True, "With --full or --depth: if GPU memory runs out, halve the batch size and double the gradient accumulation.")
+    auto_bs: bool = setting(True, "With --full or --depth: if memory runs out, halve the batch size and double the gradient accumulation.")
     checkpoint_minutes: float = setting(
         10.0, "Minutes between checkpoints for --resume. Checkpoints are also written after epochs, at least five seconds apart.", check=at_least(0)
     )

@@ -35,6 +35,16 @@ def is_archive(path: Path) -> bool:
     return is_archive_name(path.name) or zipfile.is_zipfile(path)
 
 
+def archive_stem(path: Path) -> str:
+    """Return the file name of an archive without the ending of its format.
+
+    >>> archive_stem(Path("deep_weeds-1.0.tar.gz"))
+    'deep_weeds-1.0'
+    """
+    ending = max((ending for ending in (".zip", *TARBALLS) if path.name.lower().endswith(ending)), key=len, default="")
+    return path.name[: len(path.name) - len(ending)] or path.name
+
+
 def unpack(archive: Path, target: Path, on_event: OnEvent) -> None:
     """Unpack an archive to the new folder `target`. Raises DataError for a damaged archive, and for unsafe members before anything is written."""
     target.mkdir()

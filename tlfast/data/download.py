@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tarfile
 import time
 import zipfile
 from collections.abc import Iterator
@@ -47,9 +48,10 @@ def download(url: str, path: Path, size: int | None = None, on_event: OnEvent = 
                     raise DataError(f"{host}: the connection broke {ATTEMPTS} times; {part.stat().st_size:,} bytes are saved for the next attempt") from None
                 time.sleep(PAUSE * attempt)
         _progress_path(part).unlink(missing_ok=True)
-        if path.suffix == ".zip" and not zipfile.is_zipfile(part):
+        kind = "zip" if path.suffix == ".zip" else "tarball" if ".tar" in path.suffixes or path.suffix == ".tgz" else ""
+        if kind and not {"zip": zipfile.is_zipfile, "tarball": tarfile.is_tarfile}[kind](part):
             part.unlink()
-            raise DataError(f"{host} sent a file that is not a zip as {path.name}")
+            raise DataError(f"{host} sent a file that is not a {kind} as {path.name}")
         os.replace(part, path)
 
 

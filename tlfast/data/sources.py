@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -14,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from ..core import DataError, Note, OnEvent, UsageError, ignore_event
-from .archives import is_archive, is_archive_name, unpack
+from .archives import archive_stem, is_archive, is_archive_name, unpack
 from .discovery import is_address
 from .download import convert_errors, download
 from .hub import download_hub_dataset
@@ -63,7 +64,8 @@ def import_data(task: Task, source: str, root: str = "data", on_event: OnEvent =
 def get_data(task: Task, root: str = "data", on_event: OnEvent = ignore_event, address: str = "") -> Path:
     """Download the images to the folder `root/<task>` from the first source that works, or from the given address of a copy. Returns that folder.
 
-    Raises UsageError if the task has no source, DataError if `root/<task>` exists or all sources fail, with the reason of each.
+    Raises UsageError if the task has no source or the address is not that of an archive, DataError if `root/<task>` exists or all sources fail, with
+    the reason of each.
     """
     if not task.sources:
         hint = f"They are generated on first use: tlfast train {task.name}" if task.make else "Train on your images: --data PATH"
@@ -89,7 +91,8 @@ def _source_at(address: str) -> Source:
     name = PurePosixPath(unquote(urlsplit(address).path)).name
     if not is_address(address) or not is_archive_name(name):
         raise UsageError(f"--from {address}: not an http(s) address of a zip or tarball", "For a file: tlfast data import TASK FILE")
-    return Source(address, files=((address, name),))
+    folder = hashlib.sha256(address.encode()).hexdigest()[:8]  # a download of the same name from another address is another file
+    return Source(address, files=((address, f"{folder}/{name}"),))
 
 
 # Folders that are complete or absent
@@ -154,20 +157,22 @@ def _temporary_folder(target: Path, suffix: str) -> Iterator[Path]:
 # From a folder, archive or CSV file
 
 
-def _arrange(task: Task, source: Path, staging: Path, target: Path, on_event: OnEvent) -> None:
-    """Call the `arrange` of the task for a folder, CSV file or unpacked archive. Raises DataError or UsageError."""
+def _arrange(task: Task, source: Path, staging: Path, target: Path, on_event: OnEvent) -> int:
+    """Call the `arrange` of the task for a folder, CSV file or unpacked archive; return the number of images. Raises DataError or UsageError."""
     assert task.arrange  # checked by import_data; a task with files to download must define it
     if source.is_dir() or source.suffix.lower() == ".csv":
         task.arrange(source, staging, source.parent)
     elif is_archive(source):
         with _temporary_folder(target, "unpacked") as scratch:
-            unpacked = scratch / source.name.split(".")[0]  # the name in error messages of the task
+            unpacked = scratch / archive_stem(source)  # the name in error messages of the task
             unpack(source, unpacked, on_event)
             task.arrange(unpacked, staging, source.parent)
     else:
         raise UsageError(f"{source} is not a folder, a .zip, a .tar.gz or a .csv", "Unpack other types of archives, and import the folder")
-    if not any(is_image_name(name) for _, _, names in os.walk(staging) for name in names):
+    count = sum(is_image_name(name) for _, _, names in os.walk(staging) for name in names)
+    if not count:
         raise DataError(f"no images in {source}", _describe_options(task))
+    return count
 
 
 # From the network
@@ -181,7 +186,6 @@ def _fill_from_source(task: Task, source: Source, downloads: Path, staging: Path
     for number, (url, name) in enumerate(source.files):
         download(url, downloads / name, source.size if number == 0 else None, on_event)
     archive = downloads / source.files[0][1]
-    _arrange(task, archive, staging, target, on_event)
-    count = sum(is_image_name(name) for _, _, names in os.walk(staging) for name in names)
+    count = _arrange(task, archive, staging, target, on_event)
     if source.images not in (None, count):
         raise DataError(f"{archive.name} has {count:,} images, not {source.images:,}; delete {archive} to download it again")

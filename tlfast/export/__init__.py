@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from .formats import FORMATS, Format
     from .metadata import describe_model
     from .onnx import build_onnx, check_onnx, export_onnx
-    from .quantize import convert_fp16, quantize_int8
     from .types import Agreement, Export
     from .weights import load_model, save_model
 
@@ -25,13 +24,11 @@ __all__ = [
     "Format",
     "build_onnx",
     "check_onnx",
-    "convert_fp16",
     "describe_model",
     "export_learner",
     "export_onnx",
     "load_model",
     "open_learner",
-    "quantize_int8",
     "save_model",
     "write_bundle",
 ]
@@ -45,7 +42,6 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
             "formats": ["FORMATS", "Format"],
             "metadata": ["describe_model"],
             "onnx": ["build_onnx", "check_onnx", "export_onnx"],
-            "quantize": ["convert_fp16", "quantize_int8"],
             "types": ["Agreement", "Export"],
             "weights": ["load_model", "save_model"],
         },

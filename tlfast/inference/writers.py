@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -39,8 +39,8 @@ def open_writer(
     log = target.with_name(target.name + PARTIAL)
     _check_path(kind, target, log, resume)
     with _convert_os_errors(kind, target):
-        finished = _read_finished(log)
-        _check_origin(kind, log, run, classes)
+        origin, finished = _read_start(log)
+        _check_origin(kind, log, origin, run, classes)
         file = open(log, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 (closed below)
         if not log.stat().st_size:
             file.write(json.dumps({"run": run, "classes": list(classes)}) + "\n")
@@ -110,30 +110,30 @@ def _format_log_line(row: PredictRow, classes: Sequence[str]) -> str:
     return json.dumps(values) + "\n"  # ASCII, whatever bytes a file name has
 
 
-def _check_origin(kind: str, log: Path, run: str, classes: Sequence[str]) -> None:
-    """Raise UsageError if the first line of a log names another run or other classes. Logs of earlier versions have no such line."""
-    if not log.is_file():
-        return
-    with open(log, encoding="utf-8") as file:
-        first = json.loads(file.readline() or "{}")
-    if "classes" in first and (first["run"], first["classes"]) != (run, list(classes)):
-        hint = f"Continue it with that run, tlfast predict {first['run']}, or give another file name"
-        raise UsageError(f"--{kind}: {log} was begun with another run, {first['run']}", hint)
+def _check_origin(kind: str, log: Path, origin: Mapping[str, Any], run: str, classes: Sequence[str]) -> None:
+    """Raise UsageError if a log is that of another run or of other classes. `origin` is its first line, empty for a log of an earlier version."""
+    if origin and (origin["run"], origin["classes"]) != (run, list(classes)):
+        name = origin["run"] or "of a model.onnx file"
+        raise UsageError(f"--{kind}: {log} was begun with another run, {name}", f"Continue it with that run, tlfast predict {name}, or give another file name")
 
 
-def _read_finished(log: Path) -> set[str]:
-    """Return the paths in a log. An incomplete last line is removed from the file."""
+def _read_start(log: Path) -> tuple[dict[str, Any], set[str]]:
+    """Return the first line of a log, if it names a run, and the paths of all images in it. An incomplete last line is removed from the file."""
     with suppress(FileNotFoundError), open(log, "r+b") as file:
+        origin: dict[str, Any] = {}
         finished, size = set(), 0
         for line in file:
             if not line.endswith(b"\n"):
                 break
             values = json.loads(line)
-            finished.update([values["path"]] if "path" in values else [])
+            if "path" in values:
+                finished.add(values["path"])
+            else:
+                origin = values
             size += len(line)
         file.truncate(size)
-        return finished
-    return set()
+        return origin, finished
+    return {}, set()
 
 
 def _read_log(log: Path, classes: Sequence[str]) -> Iterator[PredictRow]:

@@ -4,9 +4,9 @@ GNU OpenMP (libgomp), the thread pool of torch on Linux, waits at the end of eac
 idle machine. Where another process takes one of the cores, the thread that was descheduled arrives late, and the others spin until it does: a
 training becomes up to ten times slower; see docs/benchmarks.md, "Busy machine".
 
-libgomp shortens the spinning a thousandfold while its teams of threads have more threads than there are cores (`gomp_throttled_spin_count_var` in its
-sources). While other processes use the cores, `share_cores` starts an additional, idle team. The number of threads that compute stays the same, and so
-do the results.
+libgomp spins only briefly while its teams of threads have more threads than there are cores (`gomp_throttled_spin_count_var` in its sources). While
+other processes use the cores, `share_cores` starts an additional, idle team. The number of threads that compute stays the same, and so do the
+results.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import copy
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -63,12 +63,12 @@ def choose_step_precision(model: nn.Module, device: torch.device, settings: Trai
     With `--amp auto`: the 16-bit format that a CUDA device supports, on a CPU the format that is faster by measurement, and off elsewhere. Raises
     UsageError for fp16 without CUDA.
     """
-    return _choose(device, settings, lambda: _time_on_cpu(model, settings.bs, shape, STEP_GAIN, _time_steps))
+    return _choose(device, settings, lambda: _time_on_cpu(model, settings.bs, shape, passes=False))
 
 
 def choose_pass_precision(network: nn.Module, device: torch.device, settings: TrainingSettings, shape: Sequence[int]) -> str:
     """Return the precision of forward passes of a frozen network, as `choose_step_precision` does."""
-    return _choose(device, settings, lambda: _time_on_cpu(network, min(settings.bs, PASS_BATCH), shape, PASS_GAIN, _time_passes))
+    return _choose(device, settings, lambda: _time_on_cpu(network, min(settings.bs, PASS_BATCH), shape, passes=True))
 
 
 def _choose(device: torch.device, settings: TrainingSettings, time_on_cpu: Callable[[], str]) -> str:
@@ -89,10 +89,11 @@ def has_bf16_kernels() -> bool:
         return True
 
 
-def autocast_passes(device: torch.device, precision: str) -> torch.autocast:
+def autocast_passes(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """Return a context for forward passes in a precision."""
-    formats = {"off": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
-    return torch.autocast(device.type, formats[precision], enabled=precision != "off")
+    if precision == "off":
+        return nullcontext()
+    return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
 
 
 @contextmanager
@@ -109,12 +110,15 @@ def use_precision(learn: Learner, precision: str) -> Iterator[None]:
             callback.leave()
 
 
-def _time_on_cpu(model: nn.Module, bs: int, shape: Sequence[int], gain: float, time_formats: Callable[[nn.Module, Sequence[int]], dict[str, float]]) -> str:
-    """Time float32 and bf16, and return the choice, "off" or "bf16". It is cached, because another choice in the next run would change its metrics."""
+def _time_on_cpu(model: nn.Module, bs: int, shape: Sequence[int], passes: bool) -> str:
+    """Time float32 and bf16, in training steps or in forward passes, and return the choice, "off" or "bf16".
+
+    It is cached, because another choice in the next run would change its metrics.
+    """
     machine = [platform.machine(), platform.processor(), count_cores(), torch.__version__]
     parameters = [[name, list(p.shape)] for name, p in model.named_parameters()]
-    passes = {"passes": True} if time_formats is _time_passes else {}
-    name = cache.make_key(layout=3, parameters=parameters, shape=list(shape), bs=bs, machine=machine, **passes)
+    gain, time_formats, kind = (PASS_GAIN, _time_passes, {"passes": True}) if passes else (STEP_GAIN, _time_steps, {})
+    name = cache.make_key(layout=3, parameters=parameters, shape=list(shape), bs=bs, machine=machine, **kind)
 
     def choose() -> dict[str, Any]:
         seconds = time_formats(model, (bs, *shape))

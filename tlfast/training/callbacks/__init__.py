@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from .progress import ProgressCallback
     from .requested import build_callbacks
     from .resize import GrowingSize
+    from .time_budget import KeepToBudget
 
-__all__ = ["GrowingSize", "KeepBest", "MovingAverage", "NetworkInput", "ProgressCallback", "StopAtNan", "build_callbacks"]
+__all__ = ["GrowingSize", "KeepBest", "KeepToBudget", "MovingAverage", "NetworkInput", "ProgressCallback", "StopAtNan", "build_callbacks"]
 
 if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any name
     __getattr__ = lazy_exports(
@@ -29,5 +30,6 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
             "progress": ["ProgressCallback"],
             "requested": ["build_callbacks"],
             "resize": ["GrowingSize"],
+            "time_budget": ["KeepToBudget"],
         },
     )
