@@ -61,14 +61,6 @@ def test_less_room_is_said_before_training(cli, folder):
     assert "depth: the activations of --depth 3 with 4 views need more room than there is: using --depth" in outcome.err
 
 
-def test_what_is_read_ahead_keeps_its_order_and_its_errors():
-    assert list(activations.read_ahead(lambda i: i * i, range(7))) == [i * i for i in range(7)]
-    assert list(activations.read_ahead(lambda i: i, [])) == []
-    reader = activations.read_ahead(lambda i: 1 // (3 - i), range(7))
-    with pytest.raises(ZeroDivisionError):
-        list(reader)
-
-
 def test_an_epoch_takes_each_image_once_in_one_of_its_views():
     part = features.SplitFeatures([np.arange(40, dtype=np.float16)[:, None] + 100 * view for view in range(3)], [np.arange(40)] * 3, torch.arange(40).repeat(3))
     loader = activations.ActivationLoader(part, 8, True, torch.device("cpu"))

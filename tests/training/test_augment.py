@@ -13,7 +13,7 @@ from tlfast import tasks
 from tlfast.data.types import Preprocessing
 from tlfast.tasks import resolve
 from tlfast.training import features, trainer
-from tlfast.training.augment import PRESETS, Augmentation, build_augmentations
+from tlfast.training.augment import PRESETS, Augmentation, build_augmentations, build_transforms, resolve_augmentation
 
 
 def test_presets_grow_and_follow_the_flags():
@@ -22,12 +22,14 @@ def test_presets_grow_and_follow_the_flags():
     def made(**flags):
         return build_augmentations(resolve.resolve_settings(task, None, flags))
 
+    def kinds(grey=False, **flags):
+        return {type(t) for t in build_transforms(resolve_augmentation(resolve.resolve_settings(task, None, flags), grey))}
+
     assert made(augment="none") == []
     assert len(made(augment="strong")) > len(made(augment="standard"))
-    kinds = {type(t) for t in made(augment="standard")}
-    assert {Saturation, Hue} <= kinds
-    assert not {Saturation, Hue} & {type(t) for t in made(augment="standard", colour=False)}
-    assert not {Saturation, Hue} & {type(t) for t in build_augmentations(resolve.resolve_settings(task, None, {"augment": "standard"}), grey=True)}
+    assert {Saturation, Hue} <= kinds(augment="standard")
+    assert not {Saturation, Hue} & kinds(augment="standard", colour=False)
+    assert not {Saturation, Hue} & kinds(augment="standard", grey=True)
 
 
 @pytest.fixture

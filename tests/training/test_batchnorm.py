@@ -13,7 +13,7 @@ def test_batchnorm_is_adapted_to_the_training_images_and_nothing_else_changes(fo
     with trainer.prepare(task, chosen, lambda event: None) as session:
         body = session.learn.model[0]
         before = {name: value.clone() for name, value in body.state_dict().items()}
-        batchnorm.adapt_batchnorm(body, session.learn.dls.train, chosen, lambda event: None)
+        batchnorm.adapt_batchnorm(body, session.learn.dls.train, chosen, "off", lambda event: None)
         after = body.state_dict()
         changed = {name.rsplit(".", 1)[1] for name in before if not torch.equal(before[name], after[name])}
         assert changed == {"running_mean", "running_var", "num_batches_tracked"}

@@ -10,7 +10,7 @@ from ..core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .build import build_body, build_model, check_arch, to_network_input
-    from .device import copy_state, is_out_of_memory, pick_device, release_device_memory, synchronize
+    from .device import choose_algorithms, copy_state, copy_to_device, fits_on_gpu, is_out_of_memory, pick_device, release_device_memory, synchronize
     from .head import build_head, count_features
     from .pretrained import Weights, find_weights
     from .stages import SplitBody, list_stages, split_at
@@ -24,9 +24,12 @@ __all__ = [
     "build_head",
     "build_model",
     "check_arch",
+    "choose_algorithms",
     "copy_state",
+    "copy_to_device",
     "count_features",
     "find_weights",
+    "fits_on_gpu",
     "hash_weights",
     "is_out_of_memory",
     "list_stages",
@@ -47,7 +50,16 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
         __name__,
         {
             "build": ["build_body", "build_model", "check_arch", "to_network_input"],
-            "device": ["copy_state", "is_out_of_memory", "pick_device", "release_device_memory", "synchronize"],
+            "device": [
+                "choose_algorithms",
+                "copy_state",
+                "copy_to_device",
+                "fits_on_gpu",
+                "is_out_of_memory",
+                "pick_device",
+                "release_device_memory",
+                "synchronize",
+            ],
             "head": ["build_head", "count_features"],
             "pretrained": ["Weights", "find_weights"],
             "stages": ["SplitBody", "list_stages", "split_at"],

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
 from ..core import UsageError
 from ..core.system import count_cores, tune_allocator
+
+SHARE_OF_GPU = 0.25  # of a GPU's free memory that decoded images, or cached features, may occupy; training needs the rest
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -27,11 +33,41 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device(wanted, 0) if wanted == "cuda" else torch.device(wanted)
 
 
+@contextmanager
+def choose_algorithms(device: torch.device, deterministic: bool) -> Iterator[None]:
+    """Within the block, let a GPU use the fastest algorithms for the shapes of a network, or those that give the same result each time.
+
+    cuDNN times its algorithms for each new shape. Where torch has no deterministic algorithm, it warns. A CPU is always deterministic.
+    """
+    if device.type == "cpu":
+        yield
+        return
+    before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first use
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    try:
+        with torch.backends.cudnn.flags(benchmark=not deterministic, deterministic=deterministic):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warned)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether torch raised an error because memory is short: OutOfMemoryError on CUDA, a plain RuntimeError on other devices."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in ("out of memory", "can't allocate memory", "not enough memory"))
+
+
+def copy_to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a copy of a tensor on a device. On CUDA the copy is made from pinned memory, and the host does not wait for it."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+
+
+def fits_on_gpu(nbytes: int, device: torch.device) -> bool:
+    """Return whether data of `nbytes` bytes takes at most SHARE_OF_GPU of the free memory of a CUDA device; False for other devices."""
+    return device.type == "cuda" and nbytes <= SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]
 
 
 def synchronize(device: torch.device) -> None:

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
-from fastai.torch_core import TensorCategory
 from torch import nn
 
 from ..core import OnEvent, Progress, Settings, TrainingSettings, UsageError, cache
@@ -22,7 +18,7 @@ from ..core.system import free_disk_gib, free_memory_gib
 from ..data.store import SPARE_GIB
 from ..models import SplitBody, list_stages, split_at, to_network_input
 from .amp import autocast_passes
-from .feature_codec import decode, encode, row_type
+from .feature_codec import encode, row_type
 from .feature_learner import FeatureLoader
 from .features import Features, SplitFeatures, count_images
 from .loaders import split_batches
@@ -31,8 +27,6 @@ from .types import FeaturePass
 
 BATCH_FORWARD = 256  # activations in a forward pass of the upper stages
 HEAD_IMAGES = 8192  # most training images of the head's phase; see docs/benchmarks.md, "Head"
-READ_AHEAD = 2  # batches
-T = TypeVar("T")
 
 
 def activation_shape(parts: SplitBody, size: int) -> tuple[int, ...]:
@@ -75,35 +69,13 @@ def _forward_upper(upper: nn.Module, activations: SplitFeatures, images: torch.T
 class ActivationLoader(FeatureLoader):
     """Batches of cached activations: (`[b, ...]` float32, `[b]` class index). An epoch has each image once, in a random view."""
 
+    ahead = True
+
     def __init__(self, features: SplitFeatures, bs: int, shuffle: bool, device: torch.device) -> None:
         super().__init__(features, bs, shuffle, device, count=features.images)
 
-    def create_batches(self, samps: Iterable[Any]) -> Iterator[tuple[torch.Tensor, TensorCategory]]:
-        samples = torch.tensor(list(samps))
-        # Drawn for the whole epoch at once, so that reading ahead draws no random numbers.
-        views = torch.randint(len(self.features.arrays), (len(samples),))
-        batches = split_batches(samples + views * self.features.images, self.bs)
-        batches = tuple(batch for batch in batches if len(batch) == self.bs or not self.drop_last)
-        for batch, rows in zip(batches, read_ahead(self.features.read, batches), strict=True):
-            yield to_network_input(decode(rows)), TensorCategory(self.features.labels[batch])
-
-
-def read_ahead(read: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
-    """Yield `read(item)` for each item, in order; a second thread reads the next READ_AHEAD items.
-
-    `read` must not compute with torch: the threads of torch wait actively, and would compete with the training.
-
-    >>> list(read_ahead(abs, [-1, 2]))
-    [1, 2]
-    """
-    with ThreadPoolExecutor(1) as pool:
-        waiting: deque[Future[T]] = deque()
-        for item in items:
-            waiting.append(pool.submit(read, item))
-            if len(waiting) > READ_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    def choose_items(self, samples: torch.Tensor) -> torch.Tensor:
+        return samples + torch.randint(len(self.features.arrays), (len(samples),)) * self.features.images
 
 
 def fit_to_disk(session: Session, settings: Settings) -> tuple[str, int]:

@@ -1,7 +1,7 @@
 """Augmentation: presets, their resolution to numbers, and fastai's batch transforms.
 
 To add an augmentation, add its numbers to `Augmentation` with a default that switches it off, set them in `PRESETS` where it applies, and add its
-transform to `build_augmentations`.
+transform to `build_transforms` (geometry and colours) or to `build_augmentations`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 from fastai.vision.augment import Hue, RandomErasing, Saturation, aug_transforms
 
 from ..core import AugmentationSettings
+from .batch_augment import BatchAugmentation
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,16 @@ def resolve_augmentation(settings: AugmentationSettings, grey: bool = False) -> 
 
 
 def build_augmentations(settings: AugmentationSettings, grey: bool = False) -> list[Any]:
-    """Return fastai's batch transforms: geometry and lighting in one pass, then colour, then erasing."""
+    """Return the batch transforms of the train split: geometry and colours in one, then erasing."""
     numbers = resolve_augmentation(settings, grey)
     if not numbers:
         return []
+    erasing = [RandomErasing(p=numbers.erasing, max_count=numbers.erased_areas)] if numbers.erasing else []
+    return [BatchAugmentation(build_transforms(numbers)), *erasing]
+
+
+def build_transforms(numbers: Augmentation) -> list[Any]:
+    """Return fastai's transforms for geometry, lighting, saturation and hue. They define the augmentation; `BatchAugmentation` applies them."""
     transforms: list[Any] = aug_transforms(
         do_flip=numbers.flip_horizontal,
         flip_vert=numbers.flip_vertical,
@@ -65,7 +72,6 @@ def build_augmentations(settings: AugmentationSettings, grey: bool = False) -> l
         max_lighting=numbers.lighting,
         max_warp=numbers.warp,
     )
-    if numbers.saturation:
-        p = numbers.colour_probability
-        transforms += [Saturation(max_lighting=numbers.saturation, p=p), Hue(max_hue=numbers.hue, p=p)]
-    return transforms + ([RandomErasing(p=numbers.erasing, max_count=numbers.erased_areas)] if numbers.erasing else [])
+    p = numbers.colour_probability
+    transforms += [Saturation(max_lighting=numbers.saturation, p=p)] if numbers.saturation else []
+    return transforms + ([Hue(max_hue=numbers.hue, p=p)] if numbers.hue else [])

@@ -6,6 +6,7 @@ the interrupted epoch again, skips those that were trained on, and then restores
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -147,13 +148,14 @@ class Checkpoints(Callback):
             self._write(self.epoch + 1, 0)
 
     def _write(self, epoch: int, batch: int) -> None:
-        """Save the state before `batch` of `epoch`, then stop if the user interrupted."""
+        """Save the state before `batch` of `epoch`, unless a loss was not finite, then stop if the user interrupted."""
         if batch:
             loader, random_of_epoch = self.loader, self.random_of_epoch
         else:
             loader, random_of_epoch = self.dls.train.rng.getstate(), _get_random_state()
         state = {"epoch": epoch, "batch": batch, "loader": loader, "random_of_epoch": random_of_epoch, "random": _get_random_state(), "seconds": self.seconds}
-        self._save_checkpoint(state | _collect_state(self.learn))
+        if math.isfinite(self.recorder.smooth_loss.val):  # StopAtNan may not have seen it yet
+            self._save_checkpoint(state | _collect_state(self.learn))
         self.last_saved = time.perf_counter()
         if self.interrupted():
             raise KeyboardInterrupt
@@ -205,7 +207,7 @@ def _restore_state(learn: Any, state: dict[str, Any]) -> None:
         name = type(callback).__name__
         callback.load_state_dict(states[name] if name in states else states[FORMER_NAMES[name]])
     smooth = learn.recorder.smooth_loss
-    smooth.count, smooth.val = state["smooth_loss"][0], torch.tensor(state["smooth_loss"][1])  # fastai smooths on the CPU
+    smooth.count, smooth.val = state["smooth_loss"][0], torch.tensor(state["smooth_loss"][1])
     learn.train_iter = state["train_iter"]
     if state["pending"]:
         _find_callback(learn, GradientAccumulation).count = state["pending"]

@@ -50,13 +50,21 @@ def encode(values: torch.Tensor, number_format: str) -> Rows:
     return rows
 
 
+def to_tensors(rows: Rows) -> tuple[torch.Tensor, ...]:
+    """Return b rows as tensors that share their memory: values `[b, ...]`, or int8 steps `[b, ...]` and scales `[b, c]`."""
+    return tuple(map(torch.from_numpy, (rows["steps"], rows["scale"]) if rows.dtype.names else (rows,)))
+
+
+def decode_tensors(values: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
+    """Decode the result of `to_tensors`, on any device, to `[b, ...]` float32."""
+    if scale is None:
+        return values.float()
+    return values.float() * (scale[:, :, None, None] if values.dim() == 4 else scale[:, None]).float()
+
+
 def decode(rows: Rows) -> torch.Tensor:
     """Decode b rows to `[b, ...]` float32."""
-    if not rows.dtype.names:
-        return torch.from_numpy(rows).float()
-    steps = torch.from_numpy(rows["steps"]).float()
-    scale = torch.from_numpy(rows["scale"]).float()
-    return steps * (scale[:, :, None, None] if steps.dim() == 4 else scale[:, None])
+    return decode_tensors(*to_tensors(rows))
 
 
 def _position_dims(values: torch.Tensor) -> tuple[int, ...]:

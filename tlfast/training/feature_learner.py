@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,11 +17,14 @@ from torch import nn
 from ..core import TrainingSettings
 from ..data import Row
 from ..evaluation import Predictions
+from ..models import copy_to_device, to_network_input
+from .feature_codec import decode_tensors, to_tensors
 from .features import Features, SplitFeatures
-from .learner import epoch_metrics
 from .loaders import split_batches
 from .optim import build_adam
 from .phase import OpenPhase
+from .read_ahead import read_ahead
+from .recording import epoch_metrics, record_on_device
 
 HEAD_BATCH_VALID = 4096  # features in a batch of validation
 HEAD_BATCH, LEAST_STEPS = 512, 50  # features in a batch, steps per epoch; see docs/benchmarks.md, "Head"
@@ -30,7 +33,7 @@ HEAD_BATCH, LEAST_STEPS = 512, 50  # features in a batch, steps per epoch; see d
 @contextmanager
 def open_head(learn: Learner, features: Features, settings: TrainingSettings) -> Iterator[OpenPhase]:
     """Open a Learner of the head on cached features; it shares the head with the model of `learn`."""
-    set_seed(settings.seed, reproducible=True)  # loaders draw their seeds; computing features draws numbers, reading them does not
+    set_seed(settings.seed)  # loaders draw their seeds; computing features draws numbers, reading them does not
     head, device = learn.model[1], learn.dls.device
     loaders = DataLoaders(
         FeatureLoader(features.train, choose_head_batch(len(features.train), settings.bs), True, device),
@@ -39,7 +42,7 @@ def open_head(learn: Learner, features: Features, settings: TrainingSettings) ->
     )
     head_learner = Learner(loaders, head, learn.loss_func, build_adam, metrics=epoch_metrics(), path=learn.path, model_dir=learn.model_dir)
     with use_byte_dropout(head, device):
-        yield OpenPhase(head_learner, cost=features.cost, features=features)
+        yield OpenPhase(record_on_device(head_learner), cost=features.cost, features=features)
 
 
 @contextmanager
@@ -96,16 +99,40 @@ def choose_head_batch(count: int, bs: int) -> int:
 
 
 class FeatureLoader(DataLoader):
-    """Batches of cached features, read by index one batch at a time: (`[b, d]` float32, `[b]` class index).
+    """Batches of cached features: (`[b, ...]` float32, `[b]` class index). An epoch has `count` items, by default all.
 
-    An epoch has `count` items, by default all.
+    Features are kept on a GPU if there is room for them. Otherwise they are read by index one batch at a time; for a GPU, and if `ahead` is true also
+    for a CPU, by a second thread.
     """
+
+    ahead: ClassVar[bool] = False
 
     def __init__(self, features: SplitFeatures, bs: int, shuffle: bool, device: torch.device, count: int | None = None) -> None:
         self.features, count = features, count or len(features)
+        self.placed = features.place(device)
         super().__init__(range(count), bs=min(bs, count), shuffle=shuffle, drop_last=shuffle, num_workers=0, device=device)
 
+    def choose_items(self, samples: torch.Tensor) -> torch.Tensor:
+        """Return the items of an epoch `[n]` for its shuffled indices."""
+        return samples
+
     def create_batches(self, samps: Iterable[Any]) -> Iterator[tuple[torch.Tensor, TensorCategory]]:
-        for batch in split_batches(torch.tensor(list(samps)), self.bs):
-            if len(batch) == self.bs or not self.drop_last:
-                yield self.features[batch], TensorCategory(self.features.labels[batch])
+        items = self.choose_items(torch.tensor(list(samps)))
+        labels = self.features.labels[items]
+        if self.placed:
+            items, labels = copy_to_device(items, self.device), copy_to_device(labels, self.device)
+        pairs = zip(split_batches(items, self.bs), split_batches(labels, self.bs), strict=True)
+        for *encoded, targets in self._read_batches([batch for batch in pairs if len(batch[0]) == self.bs or not self.drop_last]):
+            yield to_network_input(decode_tensors(*encoded)), TensorCategory(targets)
+
+    def _read_batches(self, batches: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Yield the encoded features and the labels of each batch, on the loader's device."""
+        if placed := self.placed:
+            return ((*(part[items] for part in placed), labels) for items, labels in batches)
+        if self.ahead or self.device.type != "cpu":
+            return read_ahead(self._read_batch, batches, self.device)
+        return map(self._read_batch, batches)
+
+    def _read_batch(self, batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        items, labels = batch
+        return *to_tensors(self.features.read(items)), labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,19 +19,20 @@ from ..core import Progress, Settings, cache
 from ..core.system import release_pages
 from ..data import ImageTable, Row, Store
 from ..data.split import SPARE
-from ..models import hash_weights, to_network_input
+from ..models import fits_on_gpu, hash_weights, to_network_input
 from ..models.fuse_bn import fuse_bn
 from .amp import autocast_passes, choose_pass_precision
 from .augment import resolve_augmentation
-from .feature_codec import Rows, decode, encode, row_shape, row_type
+from .feature_codec import Rows, decode, encode, row_shape, row_type, to_tensors
 from .loaders import augmented_loader, plain_loader
 from .session import Session
 from .types import FeaturePass
 
 KIND = "features"
 FILE = "features.bin"
-LAYOUT = 7  # increase it when the features of the same images change
+LAYOUT = 8  # increase it when the features of the same images change
 BATCH = 128  # maximum number of images in a forward pass
+PLACED_AT_ONCE = 4096  # items that are read at once when they are copied to a GPU
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,18 @@ class SplitFeatures:
     def __getitem__(self, chosen: torch.Tensor) -> torch.Tensor:
         """Return the features of the items `[b]`: `[b, ...]` float32."""
         return decode(self.read(chosen))
+
+    def place(self, device: torch.device) -> tuple[torch.Tensor, ...] | None:
+        """Return all items on a GPU, as `feature_codec.to_tensors` gives them, if there is room for them; else None."""
+        if not fits_on_gpu(len(self) * self.arrays[0].dtype.itemsize * math.prod(self.arrays[0].shape[1:]), device):
+            return None
+        placed: tuple[torch.Tensor, ...] = ()
+        for chosen in torch.arange(len(self)).split(PLACED_AT_ONCE):
+            parts = to_tensors(self.read(chosen))
+            placed = placed or tuple(torch.empty((len(self), *part.shape[1:]), dtype=part.dtype, device=device) for part in parts)
+            for whole, part in zip(placed, parts, strict=True):
+                whole[chosen[0] : chosen[-1] + 1] = part.to(device)
+        return placed
 
     def read(self, chosen: torch.Tensor) -> Rows:
         """Return the rows of the items `[b]` as stored."""
@@ -175,7 +189,7 @@ def _view_key(view: _View, settings: Settings, store: Store) -> dict[str, Any]:
 
 
 def _build_loader(dls: DataLoaders, view: _View, settings: Settings) -> TfmdDL:
-    set_seed(settings.split_seed + view.number, reproducible=True)  # per view, because other views may be cached
+    set_seed(settings.split_seed + view.number)  # per view, because other views may be cached
     return augmented_loader(dls, view.rows, BATCH) if view.number else plain_loader(dls, view.rows, BATCH)
 
 

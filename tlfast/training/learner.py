@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
-from fastai.metrics import AccumMetric
 from fastai.vision.learner import model_meta, vision_learner
 from torch import nn
 
 from ..core import Settings
-from ..core.metrics import EPOCH_METRICS, METRICS, Counts, Metric, confusion_matrix
 from ..models import build_body, build_head, pretrained, stages
 from .optim import build_adam
+from .recording import epoch_metrics, record_on_device
 
 
 def build_learner(dls: DataLoaders, settings: Settings, weights: pretrained.Weights, class_weights: torch.Tensor | None = None) -> Learner:
@@ -47,20 +46,7 @@ def build_learner(dls: DataLoaders, settings: Settings, weights: pretrained.Weig
     finally:
         del model_meta[arch]
     learn.model.to(dls.device)
-    return learn
-
-
-def epoch_metrics() -> list[AccumMetric]:
-    """Return a fastai metric for every metric of `EPOCH_METRICS`, in order."""
-    return [AccumMetric(_epoch_metric(METRICS[name]), dim_argmax=-1, name=name) for name in EPOCH_METRICS]
-
-
-def _epoch_metric(metric: Metric) -> Callable[[torch.Tensor, torch.Tensor], float]:
-    def compute(predicted: torch.Tensor, labels: torch.Tensor) -> float:
-        predictions, truth = predicted.numpy(), labels.numpy()
-        return float(metric.function(Counts(confusion_matrix(truth, predictions, int(max(predictions.max(), truth.max())) + 1))))
-
-    return compute
+    return record_on_device(learn)
 
 
 def split_parameters(model: nn.Sequential, whole: nn.Module | None = None) -> list[list[nn.Parameter]]:

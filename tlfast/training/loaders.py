@@ -19,12 +19,13 @@ from PIL import Image
 from ..core import DataSettings, Settings
 from ..core.system import count_cores, release_pages
 from ..data import ImageTable, Preprocessing, Row, Store, images
+from ..models import copy_to_device, fits_on_gpu
 from .augment import build_augmentations
+from .read_ahead import read_ahead
 
 RELEASED_AT = 128 << 20  # bytes read from a memory-mapped store, after which its pages are released
 MAPPED_AT_ONCE = 64 << 10  # bytes that the system maps per access, at least
 CPU_BATCH = 32  # without training, larger batches take more memory on a CPU and no less time; see docs/benchmarks.md, "Memory"
-SHARE_OF_GPU = 0.25  # of a GPU's free memory that a store may occupy; training needs the rest
 
 
 def build_loaders(
@@ -117,12 +118,13 @@ class StoreLoader(TfmdDL):
     """fastai's TfmdDL over a store: a batch is one gather by index, where TfmdDL opens, resizes and collates image by image.
 
     Batch transforms, `show_batch` and `test_dl` work as in TfmdDL. Grey images keep one channel until Normalize expands them to three, which
-    saves two thirds of the work of augmentation.
+    saves two thirds of the work of augmentation. If the pixels are on the loader's GPU, indices are copied there once per epoch. If they are in main
+    memory, batches are gathered and copied while the GPU trains.
     """
 
     def __init__(self, dataset: Any, *, store: Store, pixels: torch.Tensor, **kwargs: Any) -> None:
         self.store, self.pixels = store, pixels
-        self.indices = torch.tensor([store.index[path] for path in dataset.items["path"]], device=pixels.device)
+        self.indices = torch.tensor([store.index[path] for path in dataset.items["path"]])
         self.targets = _class_indices(dataset)
         super().__init__(dataset, **{**kwargs, "pin_memory": kwargs.get("pin_memory") and not pixels.is_cuda})
 
@@ -131,14 +133,30 @@ class StoreLoader(TfmdDL):
 
     def create_batches(self, samps: Iterator[int]) -> Iterator[tuple[torch.Tensor, ...]]:
         samples = torch.tensor(list(samps))
+        chosen = [self.indices[samples]] + ([] if self.targets is None else [self.targets[samples]])
         random_crop = getattr(self.dataset, "split_idx", None) == 0
+        margin = self.pixels.shape[-1] - self.store.size if random_crop else 0
+        chosen += [torch.randint(margin + 1, (len(samples), 2))] if margin else []
+        local = self.pixels.device == self.device
+        chosen = [copy_to_device(values, self.device) for values in chosen] if local else chosen
+        batches = [
+            batch for batch in zip(*(split_batches(values, self.bs) for values in chosen), strict=True) if len(batch[0]) == self.bs or not self.drop_last
+        ]
+
+        def read(batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            corners = batch[-1] if margin else None
+            return gather_crops(self.pixels, batch[0], self.store.size, corners), *batch[1 : 1 + (self.targets is not None)]
+
+        for x, *y in self._release_pages(map(read, batches) if local else read_ahead(read, batches, self.device)):
+            yield TensorImage(x), *map(TensorCategory, y)
+
+    def _release_pages(self, batches: Iterator[tuple[torch.Tensor, ...]]) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Yield the batches; release the pages of a memory-mapped store from time to time."""
         images_mapped = max(self.bs, RELEASED_AT // max(MAPPED_AT_ONCE, self.store.pixels[0].nbytes))
-        for number, batch in enumerate(split_batches(samples, self.bs)):
+        for number, batch in enumerate(batches):
             if number % (images_mapped // self.bs) == 0:
                 release_pages(self.store.pixels)
-            if len(batch) == self.bs or not self.drop_last:
-                x = TensorImage(gather_crops(self.pixels, self.indices[batch.to(self.indices.device)], self.store.size, random_crop))
-                yield (x,) if self.targets is None else (x, TensorCategory(self.targets[batch]))
+            yield batch
 
 
 def split_batches(samples: torch.Tensor, bs: int) -> tuple[torch.Tensor, ...]:
@@ -156,20 +174,20 @@ def _class_indices(dataset: Any) -> torch.Tensor | None:
 
 
 def place_pixels(store: Store, device: torch.device) -> torch.Tensor:
-    """Return the store's pixels `[n, k, f, f]`: on the GPU if they take at most SHARE_OF_GPU of its free memory, else in main memory."""
+    """Return the store's pixels `[n, k, f, f]`: on the GPU if there is room for them, else in main memory."""
     pixels = torch.from_numpy(store.pixels)
-    if device.type == "cuda" and pixels.nbytes <= SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]:
-        return pixels.to(device)
-    return pixels
+    return pixels.to(device) if fits_on_gpu(pixels.nbytes, device) else pixels
 
 
-def gather_crops(pixels: torch.Tensor, indices: torch.Tensor, size: int, random_crop: bool) -> torch.Tensor:
-    """Return crops `[b, k, size, size]` of the images `indices` `[b]` in `[n, k, f, f]`: at random positions, or central."""
+def gather_crops(pixels: torch.Tensor, indices: torch.Tensor, size: int, corners: torch.Tensor | None) -> torch.Tensor:
+    """Return crops `[b, k, size, size]` of the images `indices` `[b]` in `[n, k, f, f]`.
+
+    `corners` `[b, 2]` are their upper left corners, as row and column; None for central crops.
+    """
     margin = pixels.shape[-1] - size
     if not margin:
         return pixels[indices]
-    if not random_crop:
+    if corners is None:
         start = margin // 2
         return pixels[:, :, start : start + size, start : start + size][indices]
-    top, left = torch.randint(margin + 1, (2, len(indices))).to(pixels.device)
-    return pixels.unfold(2, size, 1).unfold(3, size, 1)[indices, :, top, left]
+    return pixels.unfold(2, size, 1).unfold(3, size, 1)[indices, :, corners[:, 0], corners[:, 1]]

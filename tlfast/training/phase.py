@@ -125,7 +125,7 @@ def _adjust_epochs(plan: PhasePlan, curve: RateCurve | None, on_event: OnEvent, 
 
 def reseed(learn: Learner, seed: int) -> None:
     """Seed all generators and that of the training loader, so that a fit does not depend on numbers drawn before."""
-    set_seed(seed, reproducible=True)
+    set_seed(seed)
     learn.dls.train.rng = random.Random(seed)
 
 

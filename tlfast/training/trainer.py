@@ -19,7 +19,7 @@ from ..data import ImageTable, Preprocessing, Store, Task, duplicates, load_tabl
 from ..data.sources import locate
 from ..data.store import image_digests
 from ..evaluation import Predictions, predictions
-from ..models import build, copy_state, is_out_of_memory, normalization_stats, pick_device, pretrained, release_device_memory, share_cores
+from ..models import build, choose_algorithms, copy_state, is_out_of_memory, normalization_stats, pick_device, pretrained, release_device_memory, share_cores
 from . import checkpoints
 from .features import Features
 from .learner import balance_classes, build_learner
@@ -28,6 +28,8 @@ from .phase import fit_phase
 from .session import Session
 from .strategies import PhasePlan, get_strategy
 from .types import Phase
+
+SMALLEST_BATCH = 2  # BatchNorm in the head cannot train on one image
 
 
 @contextmanager
@@ -45,10 +47,14 @@ def prepare(task: Task, settings: Settings, on_event: OnEvent, journal: Journal 
         on_event(Note("data", note))
     for image in table.unreadable:
         on_event(Note("data", f"skipped {image.path}: {image.reason}"))
-    set_seed(settings.seed, reproducible=True)
+    set_seed(settings.seed)
     dls = build_loaders(table, preprocessing, settings, device, store)
     learn = build_learner(dls, settings, weights, _class_weights(table, settings, device))
-    with share_cores(device), tempfile.TemporaryDirectory() as scratch:  # fastai's lr_find saves a copy of the model below learn.path
+    with (
+        share_cores(device),
+        choose_algorithms(device, settings.deterministic),
+        tempfile.TemporaryDirectory() as scratch,
+    ):  # fastai's lr_find saves a copy of the model below learn.path
         learn.path = Path(scratch)
         yield Session(table, store, weights, preprocessing, learn, journal or Journal(), on_event)
 
@@ -76,7 +82,7 @@ def fit(session: Session, settings: Settings) -> tuple[list[Phase], Features | N
 def fit_within_memory(session: Session, plan: PhasePlan, settings: Settings, before: Phase | None) -> tuple[Phase, Features | None]:
     """Fit a phase. After an out-of-memory error, restart it with half the batch and twice the accumulated batches.
 
-    `before` is the phase before, if any. Raises TrainingError if memory does not suffice for one image, or with `--no-auto-bs`.
+    `before` is the phase before, if any. Raises TrainingError if memory does not suffice for SMALLEST_BATCH images, or with `--no-auto-bs`.
     """
     initial, journal = copy_state(session.learn.model), session.journal
     while True:
@@ -87,7 +93,7 @@ def fit_within_memory(session: Session, plan: PhasePlan, settings: Settings, bef
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            if attempt.bs == 1 or not settings.auto_bs:
+            if attempt.bs <= SMALLEST_BATCH or not settings.auto_bs:
                 raise TrainingError(f"out of memory on {session.learn.dls.device} at --bs {attempt.bs}", "Use a smaller --bs or --size") from None
         journal.facts.halvings += 1
         journal.write()

@@ -12,19 +12,35 @@ from fastai.callback.tracker import TrackerCallback
 
 from ...core.metrics import METRICS, VALID_LOSS
 
+CHECKED_EVERY = 50  # steps on a GPU: reading the loss makes the host wait
+
 
 class StopAtNan(Callback):
-    """Stop the fit when the loss is NaN or infinite; `step` is the training step, 0 if it did not happen."""
+    """Stop the fit when the loss is NaN or infinite; `step` is the first such training step, 0 if it did not happen.
+
+    On a CPU the fit stops at this step, on other devices within CHECKED_EVERY steps.
+    """
 
     order = 63  # before a checkpoint is written
     run_valid = False
 
     def before_fit(self) -> None:
         self.step = 0
+        self.found = torch.zeros((), dtype=torch.long, device=self.dls.device)
 
     def after_batch(self) -> None:
-        if not torch.isfinite(self.loss):
-            self.step = self.train_iter
+        finite = torch.isfinite(self.loss.detach().as_subclass(torch.Tensor))
+        self.found = torch.where(finite | (self.found > 0), self.found, self.train_iter)
+        if self.found.device.type == "cpu" or self.train_iter % CHECKED_EVERY == 0:
+            self.check()
+
+    def after_train(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Stop if a loss was not finite."""
+        self.step = int(self.found)
+        if self.step:
             raise CancelFitException
 
 

@@ -25,13 +25,15 @@ from ..amp import choose_step_precision, use_precision
 from ..batchnorm import ADAPTING_BATCHES, adapt_batchnorm
 from ..budget import read_budget
 from ..callbacks.requested import build_callbacks
+from ..compilation import use_compilation
 from ..feature_learner import open_head
 from ..features import Features, extract
-from ..learner import epoch_metrics, split_parameters
+from ..learner import split_parameters
 from ..lr_finder import CUSTOMARY_RATE, RateRule
 from ..optim import build_adam
 from ..phase import OpenPhase, PhasePlan
 from ..planner import closing_seconds, feature_seconds, finder_batches, head_seconds, settle_depth
+from ..recording import epoch_metrics, record_on_device
 from ..session import Session
 from ..types import DepthPlan, Timing, Work
 
@@ -83,8 +85,9 @@ class _LowerStages:
 @contextmanager
 def _open_head(session: Session, lower: _LowerStages, settings: Settings) -> Iterator[OpenPhase]:
     activations, upper = lower.activations, lower.parts.upper
-    set_seed(settings.seed, reproducible=True)  # the loader draws its seed
-    adapt_batchnorm(upper, ActivationLoader(activations.train, settings.bs, True, session.learn.dls.device), settings, session.on_event)
+    set_seed(settings.seed)  # the loader draws its seed
+    loader = ActivationLoader(activations.train, settings.bs, True, session.learn.dls.device)
+    adapt_batchnorm(upper, loader, settings, activations.cost.precision, session.on_event)
     with open_head(session.learn, compute_features(activations, lower.parts, session.on_event), settings) as phase:
         yield phase
 
@@ -107,12 +110,10 @@ def _open_upper(session: Session, lower: _LowerStages, settings: Settings) -> It
         path=learn.path,
         model_dir=learn.model_dir,
     )
-    upper.unfreeze()
+    record_on_device(upper).unfreeze()
     shape = activations.train[torch.tensor([0])].shape[1:]
     precision = session.journal.once("precision", lambda: choose_step_precision(upper.model, device, settings, shape))
-    if settings.compile:
-        upper.model.compile()
-    with use_precision(upper, precision), upper.added_cbs(build_callbacks(settings)):
+    with use_compilation(upper.model, settings.compile), use_precision(upper, precision), upper.added_cbs(build_callbacks(settings)):
         yield OpenPhase(upper, precision, activations.cost)
 
 

@@ -18,8 +18,9 @@ from ..batchnorm import ADAPTING_BATCHES, adapt_batchnorm
 from ..budget import read_budget
 from ..callbacks.input import NetworkInput
 from ..callbacks.requested import build_callbacks
+from ..compilation import use_compilation
 from ..feature_learner import open_head
-from ..features import extract
+from ..features import extract, pass_precision
 from ..lr_finder import CUSTOMARY_RATE, RateRule
 from ..phase import OpenPhase, PhasePlan
 from ..planner import closing_seconds, feature_seconds, finder_batches, head_seconds
@@ -59,7 +60,7 @@ class Full:
 @contextmanager
 def _open_head(session: Session, settings: Settings) -> Iterator[OpenPhase]:
     body = session.learn.model[0]
-    adapt_batchnorm(body, session.learn.dls.train, settings, session.on_event)
+    adapt_batchnorm(body, session.learn.dls.train, settings, pass_precision(body, session, settings), session.on_event)
     with open_head(session.learn, extract(body, session, settings), settings) as phase:
         yield phase
 
@@ -73,9 +74,7 @@ def _open_all_layers(session: Session, settings: Settings, attempt: Settings) ->
     learn.unfreeze()
     release_memory()  # the phase of the head used blocks of other sizes
     precision = session.journal.once("precision", lambda: choose_step_precision(learn.model, learn.dls.device, attempt, (3, attempt.size, attempt.size)))
-    if attempt.compile:
-        learn.model.compile()
-    with use_precision(learn, precision), learn.added_cbs([NetworkInput(), *build_callbacks(attempt)]):
+    with use_compilation(learn.model, attempt.compile), use_precision(learn, precision), learn.added_cbs([NetworkInput(), *build_callbacks(attempt)]):
         yield OpenPhase(learn, precision)
 
 

@@ -1,0 +1,19 @@
+"""Compilation of a model for the duration of a phase."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+
+@contextmanager
+def use_compilation(model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Within the block, run `model` compiled by torch.compile if `wanted`. Exports trace the model itself, and cannot trace a compiled one."""
+    if wanted:
+        model.compile()
+    try:
+        yield
+    finally:
+        model._compiled_call_impl = None  # torch has no function for this

@@ -1,0 +1,58 @@
+"""Reading of the next batches while the current one trains, and their copies to a device."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+from ..models import copy_to_device
+
+READ_AHEAD = 2  # batches
+Batch = tuple[torch.Tensor, ...]
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def read_ahead(read: Callable[[T], Batch], items: Iterable[T], device: torch.device) -> Iterator[Batch]:
+    """Yield `read(item)` on a device for each item, in order; a second thread reads and copies the next READ_AHEAD items.
+
+    Copies to CUDA are made on a stream of their own, so that they overlap with the training. For a CPU, `read` must not compute with torch: the
+    threads of torch wait actively, and would compete with the training.
+
+    >>> list(read_ahead(lambda item: (torch.tensor(item),), [1, 2], torch.device("cpu")))
+    [(tensor(1),), (tensor(2),)]
+    """
+    if device.type == "cuda":
+        yield from _copy_on_stream(read, items, device)
+    else:
+        yield from _run_ahead(lambda item: tuple(x.to(device) for x in read(item)), items)
+
+
+def _copy_on_stream(read: Callable[[T], Batch], items: Iterable[T], device: torch.device) -> Iterator[Batch]:
+    stream = torch.cuda.Stream(device)
+
+    def read_and_copy(item: T) -> tuple[Batch, torch.cuda.Event]:
+        with torch.cuda.stream(stream):
+            return tuple(copy_to_device(x, device) for x in read(item)), stream.record_event()
+
+    for batch, copied in _run_ahead(read_and_copy, items):
+        current = torch.cuda.current_stream(device)
+        current.wait_event(copied)
+        for x in batch:
+            x.record_stream(current)  # so that its memory is not used again before the training step has read it
+        yield batch
+
+
+def _run_ahead(run: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[Future[R]] = deque()
+        for item in items:
+            waiting.append(pool.submit(run, item))
+            if len(waiting) > READ_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
