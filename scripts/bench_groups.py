@@ -264,6 +264,27 @@ def compare_busy(bench: Bench) -> list[Line]:
     return lines
 
 
+STEPS_COUNTED = {
+    "full": ("full", {}),
+    "full, strong augmentation, crops, accumulation, EMA": ("full", {"augment": "strong", "crop_pct": 0.8, "accumulate": 2, "ema": True, "colour": True}),
+    "full, mixup": ("full", {"mixup": 0.4}),
+    "depth 1": ("depth", {"depth": "1"}),
+    "depth 1, int8": ("depth", {"depth": "1", "cache_format": "int8"}),
+    "partial": ("partial", {}),
+}
+
+
+def count_syncs(bench: Bench) -> list[Line]:
+    """Calls per training step for which the host waits for the GPU; without one, those that would wait."""
+    lines = []
+    for what, (strategy, settings) in STEPS_COUNTED.items():
+        found = bench.measure("syncs", strategy=strategy, settings=settings)
+        measured = "by CUDA" if found["device"] == "cuda" else "with a stand-in for the GPU"
+        remark = f"counted {measured}; wanted: 0" + "".join(f"; {place}: {count}" for place, count in found["places"].items())
+        lines.append(Line("syncs", f"waiting calls in a step: {what}", ours=[found["count"]], unit="/step", remark=remark))
+    return lines
+
+
 def measure_scaling(bench: Bench) -> list[Line]:
     """Seconds and peak memory of a partial training by number of images. --limit takes that many of each split."""
     lines = []
@@ -284,4 +305,5 @@ GROUPS: dict[str, Callable[[Bench], list[Line]]] = {
     "startup": compare_startup,
     "busy": compare_busy,
     "scaling": measure_scaling,
+    "syncs": count_syncs,
 }

@@ -174,6 +174,39 @@ def _run_for(step: Callable[[], None], seconds: float) -> float:
 # Prediction
 
 
+def measure_syncs(inputs: Inputs, strategy: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the calls per training step of the last phase for which the host waits for the device, and their places."""
+    from sync_counter import COUNTED, SyncCounter, count_waiting, use_stand_in
+
+    from tlfast import tasks
+    from tlfast.tasks.resolve import resolve_settings
+    from tlfast.training import phase, trainer
+    from tlfast.training.strategies import get_strategy
+
+    task = tasks.get_task("fer")
+    fixed = {
+        "data": inputs.images,
+        "arch": "test_resnet",
+        "weights": "none",
+        "size": 32,
+        "bs": 16,
+        "lr": "1e-3",
+        "epochs": 9,
+        "freeze_epochs": 0,
+        "limit": 1000,
+    }
+    chosen = resolve_settings(task, strategy, {**fixed, **settings})
+    counter = SyncCounter()
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        device = session.learn.dls.device
+        if device.type == "cpu":
+            use_stand_in(session.learn.dls)
+        *_, plan = get_strategy(strategy).phases(session, chosen)
+        with count_waiting(counter, device), plan.open(chosen) as opened, opened.learn.added_cbs(counter):
+            phase.fit_phase(session, plan, opened, chosen)
+    return {"count": sum(counter.places.values()) / COUNTED, "places": dict(counter.places), "device": device.type}
+
+
 def measure_plain_predict(inputs: Inputs, run: str, folder: str) -> dict[str, float]:
     """Return images per second of an exported fastai learner, without the time to load it."""
     from fastai.vision.all import get_image_files, load_learner

@@ -8,12 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fastai.torch_core import TensorImage, set_seed
+from fasttransform import Pipeline
+from safetensors.torch import load_file
 
 from tests.helpers.command_line import TINY
 from tests.helpers.interruption import stopping_at, train_way
+from tests.training.test_syncs import STEPS, count_waiting_calls
 from tlfast.commands import loaded_run
 from tlfast.core import journal, runs
 from tlfast.core.errors import Interrupted
+from tlfast.training.activations import ActivationLoader
+from tlfast.training.augment import PRESETS, build_transforms
+from tlfast.training.batch_augment import BatchAugmentation
+from tlfast.training.feature_codec import decode_tensors, encode
+from tlfast.training.features import SplitFeatures
 
 KIND = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else ""
 ON_GPU = [*TINY, "--device", KIND, "--epochs", "2"]
@@ -64,7 +73,7 @@ def test_too_little_memory_halves_the_batch(pictures, tmp_path):
     total = torch.cuda.get_device_properties(0).total_memory
     used = torch.cuda.memory_reserved()
     notes = []
-    torch.cuda.set_per_process_memory_fraction((used + 300e6) / total)
+    torch.cuda.set_per_process_memory_fraction((used + 600e6) / total)
     try:
         result = train_way(
             "full", pictures, tmp_path, lambda event: notes.append(getattr(event, "note", "")), device=KIND, arch="resnet18", size=512, bs=32, freeze_epochs=0
@@ -96,3 +105,36 @@ def test_a_run_is_interpreted_with_the_same_result_on_any_device(folder, cli):
 def test_compiled_layers_train(folder, cli):
     outcome = cli("train", folder, *ON_GPU, "--full", "--compile", "--json", "--quiet")
     assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.skipif(KIND != "cuda", reason="only CUDA reports waiting calls")
+@pytest.mark.parametrize("name", STEPS)
+def test_no_call_of_a_step_waits_by_the_count_of_cuda(name, pictures):
+    assert count_waiting_calls(name, pictures) == {"count": 0.0, "places": {}, "device": "cuda"}
+
+
+def test_a_seed_gives_the_augmentation_of_the_cpu():
+    x, results = torch.rand(16, 3, 40, 40), []
+    for device in ("cpu", KIND):
+        set_seed(1)
+        results.append(Pipeline([BatchAugmentation(build_transforms(PRESETS["strong"]))], split_idx=0)(TensorImage(x.to(device))).cpu())
+    assert (results[0] - results[1]).abs().max() < 1e-3
+
+
+@pytest.mark.skipif(KIND != "cuda", reason="deterministic algorithms are those of CUDA")
+@pytest.mark.parametrize("way", ["partial", "depth", "full"])
+def test_deterministic_algorithms_give_the_same_weights_twice(way, pictures, tmp_path):
+    folders = [train_way(way, pictures, tmp_path / name, device=KIND, amp="bf16", deterministic=True).folder for name in ("first", "second")]
+    first, second = (load_file(Path(folder) / "model.safetensors") for folder in folders)
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.skipif(KIND != "cuda", reason="features are placed on CUDA devices only")
+@pytest.mark.parametrize("number_format", ["fp16", "int8"])
+def test_placed_features_are_those_that_are_read(number_format):
+    rows = encode(torch.randn(50, 4, 3, 3), number_format)
+    part = SplitFeatures([rows, rows[::-1]], [np.arange(50)] * 2, torch.arange(50).repeat(2))
+    placed, items = part.place(torch.device(KIND)), torch.tensor([0, 70, 99])
+    assert torch.equal(decode_tensors(*(whole[items.to(KIND)] for whole in placed)).cpu(), part[items])
+    loaded = [(x.cpu(), y.cpu()) for x, y in ActivationLoader(part, 8, False, torch.device(KIND))]
+    assert torch.equal(torch.cat([y for _, y in loaded]).as_subclass(torch.Tensor), torch.arange(50))

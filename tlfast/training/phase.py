@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fastai.callback.core import Callback
-from fastai.callback.mixup import MixUp
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
 
@@ -18,6 +17,7 @@ from ..core import Journal, Note, OnEvent, Settings, TrainingError, TrainingSett
 from . import checkpoints
 from .budget import Budget
 from .callbacks.early_stopping import KeepBest, StopAtNan
+from .callbacks.mixup import MixUp
 from .callbacks.progress import ProgressCallback, silence_fastai
 from .callbacks.time_budget import KeepToBudget
 from .features import Features

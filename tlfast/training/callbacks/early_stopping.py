@@ -27,11 +27,12 @@ class StopAtNan(Callback):
     def before_fit(self) -> None:
         self.step = 0
         self.found = torch.zeros((), dtype=torch.long, device=self.dls.device)
+        self.every = 1 if self.dls.device.type == "cpu" else CHECKED_EVERY
 
     def after_batch(self) -> None:
         finite = torch.isfinite(self.loss.detach().as_subclass(torch.Tensor))
         self.found = torch.where(finite | (self.found > 0), self.found, self.train_iter)
-        if self.found.device.type == "cpu" or self.train_iter % CHECKED_EVERY == 0:
+        if self.train_iter % self.every == 0:
             self.check()
 
     def after_train(self) -> None:
