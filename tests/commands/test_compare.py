@@ -72,8 +72,10 @@ def test_nothing_is_trained_twice(cli, folder, trainings):
 def test_one_that_was_broken_off_goes_on(cli, folder, monkeypatch, trainings):
     judge = trainer.predict_valid
 
-    def broken(session, chosen):
-        raise DataError("pulled the plug")
+    def broken(session, chosen, features):
+        if not features:  # the second arm
+            raise DataError("pulled the plug")
+        return judge(session, chosen, features)
 
     monkeypatch.setattr(trainer, "predict_valid", broken)
     assert cli("compare", folder, *QUICK).code == 1

@@ -115,9 +115,9 @@ def _train(session: Session, settings: Settings, like: Mapping[str, Any]) -> Tra
     journal, device = session.journal, str(session.learn.dls.device)
     facts: dict[str, Any] = {**_check_origin(session, like), "device": device, "asked": {"depth": settings.to_dict()["depth"], "minutes": settings.minutes}}
     settings, depths = get_strategy(settings.strategy).resolve(session, settings)
-    phases, _ = fit(session, settings)
+    phases, features = fit(session, settings)
     settings = replace(settings, epochs=journal.facts.epochs or settings.epochs)
-    predictions = predict_valid(session, settings)
+    predictions = predict_valid(session, settings, features)
     evaluation = evaluate(predictions, "valid", seed=settings.seed)
     facts["phases"] = [{name: value for name, value in asdict(phase).items() if name not in ("epochs", "curve")} for phase in phases]
     facts["seconds"] = journal.seconds

@@ -81,7 +81,7 @@ def _train_trial(folder: Path, task: Task, settings: Settings, on_event: OnEvent
         seconds = time.perf_counter() - started + _cached_seconds(phases)
         rows, classes, head = session.table.part("valid"), session.table.classes, session.learn.model[1]
         # Features of a frozen backbone give the same predictions as the images, without another pass.
-        plain = predict_from_features(features.valid, head, rows, classes) if features else trainer.predict_valid(session, settings)
+        plain = trainer.predict_valid(session, settings, features)
         save_predictions(folder, plain, "valid", apply_temperature(plain.log_probabilities, 1.0))
         averaged = predict_from_features(features.valid_views, head, rows, classes) if features else plain
         save_predictions(folder, averaged, AVERAGED, apply_temperature(averaged.log_probabilities, 1.0))

@@ -46,7 +46,7 @@ class PhasePlan:
     """One phase to be fitted: its name, epochs and rates, and how to open its Learner.
 
     `open` takes the settings of an attempt: after an out-of-memory error, with half the batch. `budget` is the time budget, None without
-    `--minutes`.
+    `--minutes`. `features` reads the features from which the fitted head can predict; None if it cannot.
     """
 
     name: str
@@ -54,6 +54,7 @@ class PhasePlan:
     open: Callable[[Settings], AbstractContextManager[OpenPhase]]
     rates: RateRule = DEFAULT_RULE
     budget: Budget | None = None
+    features: Callable[[], Features] | None = None
 
 
 def fit_phase(session: Session, plan: PhasePlan, opened: OpenPhase, settings: TrainingSettings, before: Phase | None = None) -> Phase:

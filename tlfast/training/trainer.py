@@ -21,6 +21,7 @@ from ..data.store import image_digests
 from ..evaluation import Predictions, predictions
 from ..models import build, choose_algorithms, copy_state, is_out_of_memory, normalization_stats, pick_device, pretrained, release_device_memory, share_cores
 from . import checkpoints
+from .feature_learner import predict_from_features
 from .features import Features
 from .learner import balance_classes, build_learner
 from .loaders import build_loaders, plain_loader
@@ -71,9 +72,10 @@ def fit(session: Session, settings: Settings) -> tuple[list[Phase], Features | N
     phases: list[Phase] = []
     features = None
     for plan in get_strategy(settings.strategy).phases(session, settings):
-        features = None
         phase = checkpoints.load_phase(session.journal, plan.name, session.learn.model)
-        if not phase:
+        if phase:
+            features = plan.features() if plan.features else None
+        else:
             phase, features = fit_within_memory(session, plan, settings, phases[-1] if phases else None)
         phases.append(phase)
     return phases, features
@@ -118,10 +120,12 @@ def _halve_batch(settings: Settings, times: int) -> Settings:
     return replace(settings, bs=bs, accumulate=settings.accumulate * (settings.bs // bs))
 
 
-def predict_valid(session: Session, settings: TrainingSettings) -> Predictions:
-    """Run the whole model on the images of the valid split."""
-    release_memory()
+def predict_valid(session: Session, settings: TrainingSettings, features: Features | None = None) -> Predictions:
+    """Predict the valid split: by the head from `features` if they are given, else by the whole model from the images."""
     rows = session.table.part("valid")
+    if features:
+        return predict_from_features(features.valid, session.learn.model[1], rows, session.table.classes)
+    release_memory()
     loader = plain_loader(session.learn.dls, rows, settings.bs)
     return predictions.predict_loader(session.learn.model, loader, rows, session.table.classes, session.on_event)
 

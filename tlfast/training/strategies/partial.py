@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import ClassVar
 
 from torch import nn
@@ -17,7 +18,7 @@ from ..callbacks.input import NetworkInput
 from ..feature_learner import open_head
 from ..features import extract
 from ..phase import OpenPhase, PhasePlan
-from ..planner import closing_seconds, feature_seconds, head_seconds
+from ..planner import CLOSING, feature_seconds, head_seconds
 from ..session import Session
 from ..types import DepthPlan, Timing, Work
 
@@ -34,7 +35,8 @@ class Partial:
         if settings.train_bn:
             yield PhasePlan("head and BatchNorm", settings.epochs, lambda attempt: _open_images(session))
         else:
-            yield PhasePlan("head", settings.epochs, lambda attempt: _open_features(session, attempt))
+            features = partial(extract, session.learn.model[0], session, settings)
+            yield PhasePlan("head", settings.epochs, lambda attempt: open_head(session.learn, features(), attempt), features=features)
 
     def trainable(self, model: nn.Sequential, settings: Settings) -> list[nn.Module]:
         return [model[1]]
@@ -42,7 +44,7 @@ class Partial:
     def estimate(self, timing: Timing, work: Work, settings: TrainingSettings) -> DepthPlan:
         epochs = max(settings.epochs, TrainingSettings.epochs)  # an epoch of the head costs little
         seconds = work.elapsed + feature_seconds(timing, timing.lower, work, settings.views)
-        seconds += head_seconds(work, settings, work.train * settings.views, epochs) + closing_seconds(work)
+        seconds += head_seconds(work, settings, work.train * settings.views, epochs) + CLOSING  # the valid split is predicted from its features
         return timing.plan(settings.views, epochs, seconds)
 
 
@@ -51,13 +53,6 @@ def _open_images(session: Session) -> Iterator[OpenPhase]:
     session.learn.freeze()  # in fastai, BatchNorm layers keep training
     with session.learn.added_cbs(NetworkInput()):
         yield OpenPhase(session.learn)
-
-
-@contextmanager
-def _open_features(session: Session, settings: Settings) -> Iterator[OpenPhase]:
-    features = extract(session.learn.model[0], session, settings)
-    with open_head(session.learn, features, settings) as phase:
-        yield phase
 
 
 STRATEGY = Partial()
