@@ -55,6 +55,17 @@ def test_minutes_beside_a_depth_choose_views_and_epochs_only(folder, monkeypatch
     assert len(notes) == (minutes < 1)
 
 
+@pytest.mark.parametrize(("full_step", "faster"), [(0.05, True), (0.5, False)])
+def test_full_fine_tuning_that_is_faster_is_reported(folder, monkeypatch, full_step, faster):
+    steps = [timing("0", 1e-5), timing("2", 0.1, 0.05), timing("all", full_step)]
+    monkeypatch.setattr(planner, "time_depths", lambda *given: types.Timings(steps, 1e-4, 1e-5))
+    task, chosen = resolved(folder, "depth", depth="2", minutes=500, epochs=2)
+    said = []
+    with trainer.prepare(task, chosen, said.append) as session:
+        planner.settle_depth(session, chosen)
+    assert any(isinstance(event, Note) and event.note.startswith("--full trains all layers in") for event in said) == faster
+
+
 def test_a_plan_without_training_shows_the_depths_once(cli, folder):
     for more in ([], ["--quiet"]):
         assert cli("train", folder, *TINY, "--depth", "auto", "--dry-run", *more).err.count("predicted cost of each depth") == 1

@@ -77,6 +77,8 @@ def plan_depths(session: Session, settings: Settings) -> tuple[list[DepthPlan], 
     best = _choose_depth(plans, fitting, settings.epochs) if fitting else allowed[0]
     if not fitting:
         plans[best] = _plan_minimum(costs.depths[best], work, settings, limit, on_event)
+    if plans[best].seconds > plans[-1].seconds and plans[-1].epochs >= plans[best].epochs:
+        _say_full_is_faster(plans[best], plans[-1], on_event)
     budget = Budget(limit, valid * costs.depths[best].upper, closing_seconds(work), train, _most_epochs(settings)) if settings.minutes else None
     return [replace(plan, chosen=i == best) for i, plan in enumerate(plans)], budget
 
@@ -90,6 +92,12 @@ def _plan_minimum(timing: Timing, work: Work, settings: Settings, limit: float, 
     )
     on_event(Note("depth", f"{none} into {limit / 60:.1f} minutes; {smallest} takes {plan.seconds / 60:.1f}"))
     return plan
+
+
+def _say_full_is_faster(plan: DepthPlan, full: DepthPlan, on_event: OnEvent) -> None:
+    """Report that training all layers takes less time, as on a GPU that computes the lower stages faster than it reads their activations."""
+    advice = f"--full trains all layers in {full.seconds / 60:.1f} minutes, --depth {plan.depth} takes {plan.seconds / 60:.1f}"
+    on_event(Note("depth", f"{advice}: on this device all layers train as fast as the upper stages from cached activations"))
 
 
 def _warn_of_noise(plans: Sequence[DepthPlan], on_event: OnEvent) -> None:

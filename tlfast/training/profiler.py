@@ -49,15 +49,16 @@ def time_depths(session: Session, settings: Settings, time_limit: float) -> Timi
     parts = {depth: split_at(body, settings.arch, depth, settings.size) for depth in ([int(settings.depth)] if settings.depth.isdigit() else depths)}
     shapes = {depth: activation_shape(parts[depth], settings.size) for depth in parts}
     image, width = (3, settings.size, settings.size), count_features(body, settings.size)
+    precision = choose_pass_precision(body, device, settings, image)
     watches: dict[str, Stopwatch] = {
-        "plain": _time_passes(body, image, settings.bs, device),
-        "fused": _time_passes(fuse_bn(body), image, settings.bs, device, choose_pass_precision(body, device, settings, image)),
+        "plain": _time_passes(body, image, settings.bs, device, precision),
+        "fused": _time_passes(fuse_bn(body), image, settings.bs, device, precision),
         "augment": lambda: _time_augmentation(learn),
         "head": lambda: _run_steps(learn, head, (width,), choose_head_batch(FEATURES, settings.bs)),
         "step": _time_steps(learn, nn.Sequential(body, head), image, settings),
     }
     for depth, shape in shapes.items():
-        watches[f"lower {depth}"] = _time_passes(parts[depth].lower, image, settings.bs, device)
+        watches[f"lower {depth}"] = _time_passes(parts[depth].lower, image, settings.bs, device, precision)
         watches[f"step {depth}"] = _time_steps(learn, nn.Sequential(parts[depth].upper, head), shape, settings)
     seconds = _run_in_turns(watches, started + time_limit, session.on_event)
     plain, fused_share = seconds["plain"], seconds["fused"] / seconds["plain"]
@@ -90,7 +91,7 @@ def _run_in_turns(watches: Mapping[str, Stopwatch], until: float, on_event: OnEv
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def _time_passes(network: nn.Module, shape: tuple[int, ...], bs: int, device: torch.device, precision: str = "off") -> Stopwatch:
+def _time_passes(network: nn.Module, shape: tuple[int, ...], bs: int, device: torch.device, precision: str) -> Stopwatch:
     """Return a stopwatch of forward passes in a precision, for input `[b, *shape]`."""
 
     @torch.inference_mode()
