@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 
 from tests.helpers.command_line import TINY
 from tests.helpers.interruption import stopping_at, train_way
-from tests.training.test_syncs import STEPS, count_waiting_calls
+from tests.helpers.syncs import STEPS, count_waiting_calls
 from tlfast.commands import loaded_run
 from tlfast.core import journal, runs
 from tlfast.core.errors import Interrupted
+from tlfast.training import features, loaders
 from tlfast.training.activations import ActivationLoader
 from tlfast.training.augment import PRESETS, build_transforms
 from tlfast.training.batch_augment import BatchAugmentation
@@ -138,3 +139,14 @@ def test_placed_features_are_those_that_are_read(number_format):
     assert torch.equal(decode_tensors(*(whole[items.to(KIND)] for whole in placed)).cpu(), part[items])
     loaded = [(x.cpu(), y.cpu()) for x, y in ActivationLoader(part, 8, False, torch.device(KIND))]
     assert torch.equal(torch.cat([y for _, y in loaded]).as_subclass(torch.Tensor), torch.arange(50))
+
+
+@pytest.mark.parametrize("strategy", [["--partial"], ["--depth", "1"], ["--full"]], ids=" ".join)
+def test_what_does_not_fit_on_the_gpu_is_copied_batch_by_batch(strategy, folder, cli, monkeypatch):
+    outcomes = [cli("train", folder, *ON_GPU, *strategy, "--amp", "off", "--deterministic", "--json", "--quiet")]
+    for module in (loaders, features):
+        monkeypatch.setattr(module, "fits_on_gpu", lambda nbytes, device: False)
+    outcomes.append(cli("train", folder, *ON_GPU, *strategy, "--amp", "off", "--deterministic", "--json", "--quiet"))
+    first, second = (outcome.json["phases"][-1]["epochs"] for outcome in outcomes)
+    for placed, copied in zip(first, second, strict=True):
+        assert placed["train_loss"] == pytest.approx(copied["train_loss"], rel=1e-4)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime
+import pytest
 
 from tlfast.inference import onnx_model
 
@@ -18,3 +20,12 @@ def test_only_as_much_is_decoded_ahead_as_memory_allows():
         taken.append(name)
         assert len(opened) - len(taken) <= onnx_model.AHEAD // 3_000_000
     assert len(taken) == len(opened) == 200
+
+
+@pytest.mark.parametrize(("load", "spins"), [(0.0, True), (0.4, True), (0.5, False), (8.0, False)])
+def test_threads_wait_actively_only_on_a_quiet_machine(trained_run, monkeypatch, load, spins):
+    monkeypatch.setattr(onnx_model, "load_average", lambda: load)
+    entries = []
+    monkeypatch.setattr(onnxruntime.SessionOptions, "add_session_config_entry", lambda self, name, value: entries.append((name, value)))
+    onnx_model.open_network(trained_run.partial / onnx_model.FILE)
+    assert entries == ([] if spins else [("session.intra_op.allow_spinning", "0")])

@@ -55,7 +55,7 @@ def test_minutes_beside_a_depth_choose_views_and_epochs_only(folder, monkeypatch
     assert len(notes) == (minutes < 1)
 
 
-@pytest.mark.parametrize(("full_step", "faster"), [(0.05, True), (0.5, False)])
+@pytest.mark.parametrize(("full_step", "faster"), [(0.05, True), (50.0, False)])
 def test_full_fine_tuning_that_is_faster_is_reported(folder, monkeypatch, full_step, faster):
     steps = [timing("0", 1e-5), timing("2", 0.1, 0.05), timing("all", full_step)]
     monkeypatch.setattr(planner, "time_depths", lambda *given: types.Timings(steps, 1e-4, 1e-5))

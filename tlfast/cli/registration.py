@@ -113,11 +113,12 @@ def _setting_parameters() -> list[inspect.Parameter]:
     for declaration in settings.declared_settings().values():
         inner = [t for t in get_args(declaration.type) if isinstance(t, type) and t is not type(None)]
         kind = inner[0] if inner else declaration.type
+        kind = str if declaration.words else kind
         names = (f"{declaration.flag}/--no-{declaration.flag[2:]}",) if kind is bool else (declaration.flag,)
         shown = str(declaration.default) if declaration.default not in ("", None) else False
         # The default metavar of a choice lists all words, in a column so wide that option names are truncated at 80 characters.
         words = f" One of: {', '.join(declaration.choices)}." if declaration.choices else ""
-        metavar = "<word>" if words else None
+        metavar = "<word>" if words else "INTEGER" if declaration.words else None
         option = typer.Option(*names, help=declaration.help + words, metavar=metavar, rich_help_panel=declaration.group, show_default=shown)
         parameters.append(_make_parameter(declaration.name, Optional[kind], option, None))  # noqa: UP045 (Literal does not support | in Python 3.10)
     return parameters

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import UsageError, suggest_name
@@ -19,15 +20,16 @@ from .metrics import CHOICES
 FORMER_NAMES = {"middle": "depth"}  # strategy names of earlier versions
 DEPTH_ENDS = {"0": "partial", "all": "full"}  # values of --depth that select a strategy; all others select "depth"
 STRATEGIES = (*DEPTH_ENDS.values(), "depth")
+AUTO_BATCH = 0  # `--bs auto`
 EPOCHS_FACTOR = 2  # --minutes trains at most this many times the preset's epochs, unless --epochs is given
 FOLDS = 5  # number of random folds for data without official folds
 
 Check = Callable[[Any], str]  # returns the error of a value, or ""
 
 
-def setting(default: Any, help: str, *, check: Check | None = None, choices: tuple[str, ...] = ()) -> Any:
-    """Declare a setting: a dataclass field with a help text, and a check or a choice of words."""
-    return field(default=default, metadata={"help": help, "check": check, "choices": choices})
+def setting(default: Any, help: str, *, check: Check | None = None, choices: tuple[str, ...] = (), words: Mapping[str, int] = MappingProxyType({})) -> Any:
+    """Declare a setting: a dataclass field with a help text, and a check or a choice of words. `words` can be given in place of numbers."""
+    return field(default=default, metadata={"help": help, "check": check, "choices": choices, "words": words})
 
 
 def at_least(low: float) -> Check:
@@ -144,7 +146,12 @@ class TrainingSettings:
     views: int = setting(2, "Number of views of each training image for a frozen backbone; the first view is not augmented.", check=between(1, 64))
     cache_gb: float | None = setting(None, "With --depth: maximum size of the cached activations in GB. Default: the free disk space.", check=at_least(0))
     cache_format: Literal["fp16", "fp32", "int8"] = setting("fp16", "Number format of cached features and activations; int8 takes half the space of fp16.")
-    bs: int = setting(64, "Batch size.", check=between(1, 65_536))
+    bs: int = setting(
+        64,
+        "Batch size; auto: the largest that fits and still makes training of the backbone faster, with --lr scaled by the square root.",
+        check=between(1, 65_536),
+        words={"auto": AUTO_BATCH},
+    )
     accumulate: int = setting(1, "With --full or --depth: number of batches per optimizer step (gradient accumulation).", check=between(1, 4096))
     lr: str = setting("auto", "Learning rate; auto runs the learning-rate finder before each phase.", check=_check_rate)
     class_weights: Literal["none", "balanced"] = setting("none", "Class weights in the loss; balanced: inversely proportional to class frequency.")
@@ -230,6 +237,8 @@ class Settings(ModelSettings, DataSettings, AugmentationSettings, TrainingSettin
         """Return all values in one flat dict, as in `run.json`; with the name of the strategy."""
         values = dataclasses.asdict(self)
         internals, depth = values.pop("internals"), "" if self.strategy in DEPTH_ENDS.values() else self.depth
+        for name, declaration in declared_settings().items():
+            values[name] = next((word for word, number in declaration.words.items() if number == values[name]), values[name])
         return {"task": values.pop("task"), "strategy": self.strategy, **internals, **values, "depth": depth}
 
     @classmethod
@@ -253,6 +262,7 @@ class Declaration:
     help: str
     group: str
     check: Check | None
+    words: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def flag(self) -> str:
@@ -273,7 +283,7 @@ def declared_settings() -> dict[str, Declaration]:
         for f in dataclasses.fields(kind):
             choices = f.metadata["choices"]
             annotation = Literal[choices] if choices else types[f.name]
-            declared[f.name] = Declaration(f.name, annotation, f.default, f.metadata["help"], group, f.metadata["check"])
+            declared[f.name] = Declaration(f.name, annotation, f.default, f.metadata["help"], group, f.metadata["check"], f.metadata["words"])
     return declared
 
 
@@ -320,12 +330,25 @@ def _check_value(name: str, value: Any, declared: Mapping[str, Declaration]) -> 
     if name not in declared:
         raise UsageError(f"unknown setting '{name}'", suggest_name(name, sorted(declared)) or "See tlfast train --help")
     declaration = declared[name]
+    if declaration.words and isinstance(value, str):
+        if value in declaration.words:
+            return declaration.words[value]
+        value = _parse_number(value, declaration)
     value = _convert(name, value, declaration.type)
     problem = declaration.check(value) if declaration.check and value is not None else ""
     if problem:
         default = f"; the default is {declaration.default!r}" if declaration.default not in ("", None) else ", or leave it out"
         raise UsageError(f"{declaration.flag} {value!s} {problem}", f"Give another value{default}")
     return value
+
+
+def _parse_number(value: str, declaration: Declaration) -> int:
+    """Convert the text of an option that takes numbers and words. Raises UsageError."""
+    try:
+        return int(value)
+    except ValueError:
+        words = list(declaration.words)
+        raise UsageError(f"{declaration.flag} '{value}' is neither a whole number nor {' or '.join(words)}", suggest_name(value, words)) from None
 
 
 def _convert(name: str, value: Any, hint: Any) -> Any:

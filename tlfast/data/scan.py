@@ -15,6 +15,7 @@ from PIL import Image
 
 from ..core import DataError, ImageError, OnEvent, cache
 from . import duplicates, images
+from .capture_time import find_near_in_time
 from .duplicates import THUMBNAIL, make_finding
 from .table import hash_files, map_images
 from .types import Finding, Row
@@ -71,6 +72,7 @@ def collect_findings(rows: Sequence[Row], scanned: ScanResult) -> list[Finding]:
         *duplicates.find_exact(readable, scanned.digests),
         *duplicates.find_near(readable, scanned.digests, scanned.thumbnail),
         *_find_straddling(rows),
+        *find_near_in_time(rows),
     ]
 
 

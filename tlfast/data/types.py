@@ -64,6 +64,7 @@ FINDING_KINDS = {
     "leak": "is a validation or test image with a copy among the training images",
     "near leak": "is a validation or test image, and almost equal to a training image: compressed, resized or brightened again",
     "straddling group": "is a validation or test image of a group with training images",
+    "near in time": "is a validation or test image, taken within five seconds of a training image according to the file names",
     "duplicate": "is a copy of another image of the same split",
     "near duplicate": "is almost equal to another image of the same split",
     "label issue": "belongs to another class according to a network that was not trained on it",
@@ -75,8 +76,9 @@ FINDING_KINDS = {
 class Finding:
     """A possible problem of an image. `kind` is a key of FINDING_KINDS, `other` the path of the related image ("" for none).
 
-    `value` depends on the kind: the correlation with a near duplicate; the standard deviation of a nearly constant image, or the percentile of a
-    dark or pale one, in grey levels; the probability of the label; for an outlier, the distance to its nearest neighbours relative to the usual one.
+    `value` depends on the kind: the correlation with a near duplicate; the seconds between two images near in time; the standard deviation of a
+    nearly constant image, or the percentile of a dark or pale one, in grey levels; the probability of the label; for an outlier, the distance to its
+    nearest neighbours relative to the usual one.
     """
 
     kind: str

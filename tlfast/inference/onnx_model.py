@@ -16,13 +16,15 @@ import onnxruntime
 
 from ..core import ImageError, RunError
 from ..core.errors import first_line
-from ..core.system import count_cores
+from ..core.system import count_cores, load_average
 from .types import Prediction
 
 ERRORS_ONLY = 3  # log level of onnxruntime; its warnings concern its own optimizations
 FILE = "model.onnx"
 INPUT, OUTPUT = "images", "probabilities"
 BATCH = 32  # largest batch
+BUSY = 0.5  # load average of the last minute from which other programs are taken to use the cores
+SPINNING = "session.intra_op.allow_spinning"  # whether threads wait actively; see docs/benchmarks.md, "Busy machine"
 AHEAD = 64 << 20  # limit in bytes, of the decoded images in the queue and of one batch
 
 T = TypeVar("T")
@@ -44,10 +46,15 @@ class Network:
 
 
 def open_network(path: Path) -> Network:
-    """Open a `model.onnx` on the CPU, with one thread per core. Raises RunError."""
+    """Open a `model.onnx` on the CPU, with one thread per core. Raises RunError.
+
+    If other programs use the cores, the threads do not wait actively for each other.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
     options.intra_op_num_threads = count_cores()
+    if load_average() >= BUSY:
+        options.add_session_config_entry(SPINNING, "0")
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         info = dict(session.get_modelmeta().custom_metadata_map)

@@ -16,7 +16,7 @@ from fastai.vision.augment import RandTransform
 from fastai.vision.core import PILImage
 from PIL import Image
 
-from ..core import DataSettings, Settings
+from ..core import DataSettings, Settings, TrainingSettings
 from ..core.system import count_cores, release_pages
 from ..data import ImageTable, Preprocessing, Row, Store, images
 from ..models import copy_to_device, fits_on_gpu
@@ -39,7 +39,8 @@ def build_loaders(
     """Return the loaders of the train and valid splits, from the decoded images of a store if one is given, else from the image files.
 
     `pixels` are those of the store if other loaders have placed them on the device already. A batch is (`[b, 3, size, size]` float, normalized;
-    `[b]` class index). Training batches are shuffled, augmented and all of full size.
+    `[b]` class index). Training batches are shuffled, augmented and all of full size. Until
+    `--bs auto` is settled, they have the default size.
     """
     rows = table.part("train") + table.part("valid")
     stored: dict[str, Any] = {"num_workers": count_workers(settings, device)}
@@ -58,7 +59,7 @@ def build_loaders(
         dl_type=StoreLoader if store else TfmdDL,
     )
     # The incomplete last batch is dropped, because BatchNorm fails on one image: a batch larger than the split would leave none.
-    bs = min(settings.bs, len(table.part("train")))
+    bs = min(settings.bs or TrainingSettings.bs, len(table.part("train")))
     dls = block.dataloaders(to_frame(rows), bs=bs, val_bs=bs, device=device, pin_memory=device.type == "cuda", **stored)
     return dls.to(device)
 
@@ -126,7 +127,7 @@ class StoreLoader(TfmdDL):
         self.store, self.pixels = store, pixels
         self.indices = torch.tensor([store.index[path] for path in dataset.items["path"]])
         self.targets = _class_indices(dataset)
-        super().__init__(dataset, **{**kwargs, "pin_memory": kwargs.get("pin_memory") and not pixels.is_cuda})
+        super().__init__(dataset, **{**kwargs, "pin_memory": False})  # `copy_to_device` pins
 
     def new(self, dataset: Any = None, cls: type[TfmdDL] | None = None, **kwargs: Any) -> TfmdDL:
         return super().new(dataset, cls, **{"store": self.store, "pixels": self.pixels, **kwargs})

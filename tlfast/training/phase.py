@@ -17,6 +17,7 @@ from ..core import Journal, Note, OnEvent, Settings, TrainingError, TrainingSett
 from . import checkpoints
 from .budget import Budget
 from .callbacks.early_stopping import KeepBest, StopAtNan
+from .callbacks.memory import ReleaseMemory
 from .callbacks.mixup import MixUp
 from .callbacks.progress import ProgressCallback, silence_fastai
 from .callbacks.time_budget import KeepToBudget
@@ -80,6 +81,7 @@ def fit_phase(session: Session, plan: PhasePlan, opened: OpenPhase, settings: Tr
         callbacks: list[Callback] = [progress, best, finite, saver]
         callbacks += [checkpoints.SkipBatches(start)] if start else []
         callbacks += [MixUp(settings.mixup)] if settings.mixup else []
+        callbacks += [ReleaseMemory()] if learn.dls.device.type == "cpu" else []
         callbacks += [KeepToBudget(plan.budget, plan.name, epochs, journal, on_event)] if plan.budget else []
         most = plan.budget.most if plan.budget else epochs
         lowest = lr / plan.rates.spread

@@ -54,7 +54,7 @@ def time_depths(session: Session, settings: Settings, time_limit: float) -> Timi
         "plain": _time_passes(body, image, settings.bs, device, precision),
         "fused": _time_passes(fuse_bn(body), image, settings.bs, device, precision),
         "augment": lambda: _time_augmentation(learn),
-        "head": lambda: _run_steps(learn, head, (width,), choose_head_batch(FEATURES, settings.bs)),
+        "head": lambda: run_steps(learn, head, (width,), choose_head_batch(FEATURES, settings.bs)),
         "step": _time_steps(learn, nn.Sequential(body, head), image, settings),
     }
     for depth, shape in shapes.items():
@@ -113,8 +113,8 @@ def _time_passes(network: nn.Module, shape: tuple[int, ...], bs: int, device: to
 def _time_steps(learn: Learner, model: nn.Module, shape: tuple[int, ...], settings: Settings) -> Stopwatch:
     """Return a stopwatch of training steps in the precision of a training, for input `[b, *shape]`."""
     precision = choose_step_precision(model, learn.dls.device, settings, shape)
-    count = _choose_batch(lambda count: _run_steps(learn, model, shape, count, precision), settings.bs)
-    return lambda: _run_steps(learn, model, shape, count, precision)
+    count = _choose_batch(lambda count: run_steps(learn, model, shape, count, precision), settings.bs)
+    return lambda: run_steps(learn, model, shape, count, precision)
 
 
 def _choose_batch(run: Callable[[int], list[float]], bs: int) -> int:
@@ -123,7 +123,7 @@ def _choose_batch(run: Callable[[int], list[float]], bs: int) -> int:
     return min(bs, max(small, int(LONGEST / statistics.median(run(small)))))
 
 
-def _run_steps(learn: Learner, model: nn.Module, shape: tuple[int, ...], bs: int, precision: str = "off") -> list[float]:
+def run_steps(learn: Learner, model: nn.Module, shape: tuple[int, ...], bs: int, precision: str = "off") -> list[float]:
     """Return the seconds per image of some training steps on noise, with the loader, loop and optimizer of a training."""
     device, count = learn.dls.device, bs * (REPEATS + 1)
     values = np.random.default_rng(0).random((count, *shape), np.float32).astype(np.float16)

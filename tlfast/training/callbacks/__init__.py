@@ -13,13 +13,25 @@ if TYPE_CHECKING:
     from .early_stopping import KeepBest, StopAtNan
     from .ema import MovingAverage
     from .input import NetworkInput
+    from .memory import ReleaseMemory
     from .mixup import MixUp
     from .progress import ProgressCallback
     from .requested import build_callbacks
     from .resize import GrowingSize
     from .time_budget import KeepToBudget
 
-__all__ = ["GrowingSize", "KeepBest", "KeepToBudget", "MixUp", "MovingAverage", "NetworkInput", "ProgressCallback", "StopAtNan", "build_callbacks"]
+__all__ = [
+    "GrowingSize",
+    "KeepBest",
+    "KeepToBudget",
+    "MixUp",
+    "MovingAverage",
+    "NetworkInput",
+    "ProgressCallback",
+    "ReleaseMemory",
+    "StopAtNan",
+    "build_callbacks",
+]
 
 if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any name
     __getattr__ = lazy_exports(
@@ -28,6 +40,7 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
             "early_stopping": ["KeepBest", "StopAtNan"],
             "ema": ["MovingAverage"],
             "input": ["NetworkInput"],
+            "memory": ["ReleaseMemory"],
             "mixup": ["MixUp"],
             "progress": ["ProgressCallback"],
             "requested": ["build_callbacks"],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -18,10 +19,12 @@ from fastai.torch_core import set_seed
 from torch import nn
 
 from ...core import Settings, TrainingSettings
+from ...core.settings import AUTO_BATCH
 from ...core.system import release_memory
 from ...models import SplitBody, split_at
-from ..activations import BATCH_FORWARD, HEAD_IMAGES, ActivationLoader, compute_features
+from ..activations import BATCH_FORWARD, HEAD_IMAGES, ActivationLoader, activation_shape, compute_features
 from ..amp import choose_step_precision, use_precision
+from ..batch_size import settle_batch
 from ..batchnorm import ADAPTING_BATCHES, adapt_batchnorm
 from ..budget import read_budget
 from ..callbacks.requested import build_callbacks
@@ -36,6 +39,7 @@ from ..planner import closing_seconds, feature_seconds, finder_batches, head_sec
 from ..recording import epoch_metrics, record_on_device
 from ..session import Session
 from ..types import DepthPlan, Timing, Work
+from .base import get_strategy
 
 # Twice the finder's scale of full fine-tuning, and a smaller spread; see docs/benchmarks.md, "Learning rates".
 RATES = RateRule(spread=2.0, scale=20.0, customary=CUSTOMARY_RATE)
@@ -47,7 +51,15 @@ class Depth:
     name: ClassVar[str] = "depth"
 
     def resolve(self, session: Session, settings: Settings) -> tuple[Settings, list[DepthPlan]]:
-        return settle_depth(session, settings)
+        settled, plans = settle_depth(session, replace(settings, bs=settings.bs or TrainingSettings.bs))
+        if settings.bs:
+            return settled, plans
+        settled = replace(settled, bs=AUTO_BATCH)
+        if settled.strategy != self.name:  # chosen by `--minutes`
+            return get_strategy(settled.strategy).resolve(session, settled)[0], plans
+        body, head = session.learn.model
+        parts = split_at(body, settled.arch, int(settled.depth), settled.size)
+        return settle_batch(session, settled, nn.Sequential(parts.upper, head), activation_shape(parts, settled.size)), plans
 
     def phases(self, session: Session, settings: Settings) -> Iterator[PhasePlan]:
         lower = _LowerStages(session, settings)

@@ -14,6 +14,7 @@ from torch import nn
 from ...core import Settings, TrainingSettings
 from ...core.system import release_memory
 from ..amp import choose_step_precision, use_precision
+from ..batch_size import settle_batch
 from ..batchnorm import ADAPTING_BATCHES, adapt_batchnorm
 from ..budget import read_budget
 from ..callbacks.input import NetworkInput
@@ -37,7 +38,7 @@ class Full:
     name: ClassVar[str] = "full"
 
     def resolve(self, session: Session, settings: Settings) -> tuple[Settings, list[DepthPlan]]:
-        return settings, []
+        return settle_batch(session, settings, session.learn.model, (3, settings.size, settings.size)), []
 
     def phases(self, session: Session, settings: Settings) -> Iterator[PhasePlan]:
         if settings.freeze_epochs:
@@ -69,7 +70,7 @@ def _open_head(session: Session, settings: Settings) -> Iterator[OpenPhase]:
 def _open_all_layers(session: Session, settings: Settings, attempt: Settings) -> Iterator[OpenPhase]:
     """Prepare the session's Learner for all layers. `attempt` are the settings with half the batch after an out-of-memory error."""
     learn = session.learn
-    if attempt != settings:
+    if learn.dls.train.bs != min(attempt.bs, len(session.table.part("train"))):  # `--bs auto`, or half the batch after an out-of-memory error
         learn.dls = session.build_loaders(attempt)
     learn.unfreeze()
     release_memory()  # the phase of the head used blocks of other sizes

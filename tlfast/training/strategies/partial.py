@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
@@ -29,7 +30,7 @@ class Partial:
     name: ClassVar[str] = "partial"
 
     def resolve(self, session: Session, settings: Settings) -> tuple[Settings, list[DepthPlan]]:
-        return settings, []
+        return replace(settings, bs=settings.bs or TrainingSettings.bs), []  # the batches of features grow with the data
 
     def phases(self, session: Session, settings: Settings) -> Iterator[PhasePlan]:
         if settings.train_bn:
