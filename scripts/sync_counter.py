@@ -24,12 +24,12 @@ from tlfast.training import batch_augment, feature_learner, features, loaders
 from tlfast.training.callbacks import mixup
 from tlfast.training.callbacks.early_stopping import CHECKED_EVERY
 
-FIRST, COUNTED = 3, 20  # steps before those that are counted; counted steps, fewer than CHECKED_EVERY
-PASSED = ("torch/", "fasttransform/", "fastcore/", "scripts/sync_counter", "warnings.py")  # frames that do not name a place
+FIRST, COUNTED = 3, 20  # steps before the counted ones, and counted steps; together fewer than CHECKED_EVERY
+SKIPPED = ("torch/", "fasttransform/", "fastcore/", "scripts/sync_counter", "warnings.py", "torch_core")  # parts of files whose lines say little
 
 DEVICE = torch.device("cpu", 0)  # of the stand-in: differs from torch.device("cpu")
 
-# Calls that read values of their tensor, or need them to know the shape of their result.
+# Functions that read values of a tensor, or whose result has a shape that depends on them.
 WAITING = {
     *("item", "tolist", "numpy", "cpu", "__float__", "__int__", "__bool__", "__index__", "__array__", "__contains__", "is_nonzero", "equal", "allclose"),
     *("nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "bincount", "repeat_interleave"),
@@ -79,9 +79,8 @@ class SyncCounter(Callback):
 
 def _find_place() -> str:
     """Return the line that called, as "module.py:line function"."""
-    frames = [frame for frame in traceback.extract_stack() if not any(part in frame.filename for part in PASSED)]
-    named = next(frame for frame in reversed(frames) if "torch_core" not in frame.filename)
-    return f"{'/'.join(named.filename.split('/')[-2:])}:{named.lineno} {named.name}"
+    frame = next(frame for frame in reversed(traceback.extract_stack()) if not any(part in frame.filename for part in SKIPPED))
+    return f"{'/'.join(frame.filename.split('/')[-2:])}:{frame.lineno} {frame.name}"
 
 
 @contextmanager

@@ -105,7 +105,7 @@ def stopped(cli, pictures, monkeypatch):
     return outcome
 
 
-@pytest.mark.parametrize("words", [["--resume"], ["--resume", "mine"], ["--resume", "--partial", "--epochs", 3, "--quiet"]])
+@pytest.mark.parametrize("words", [["--resume"], ["--resume", "mine"], ["--resume", "--partial", "--epochs", 3, "--bs", 8, "--quiet"]])
 def test_the_command_that_goes_on(cli, pictures, stopped, words):
     outcome = cli("train", pictures, *words, "--json")
     assert outcome.code == 0, outcome.err
@@ -120,6 +120,8 @@ def test_other_settings_than_it_began_with_are_refused(cli, pictures, stopped):
     outcome = cli("train", pictures, "--epochs", 4, "--resume")
     assert outcome.code == 2 and "--epochs 4: the interrupted training began with 3" in outcome.err
     assert cli("train", pictures, "--full", "--resume").code == 2
+    outcome = cli("train", pictures, "--bs", "auto", "--resume")
+    assert outcome.code == 2 and "--bs auto: the interrupted training began with 8" in outcome.err
     outcome = cli("train", pictures, "--resume", "other")
     assert outcome.code == 2 and "--resume other: no interrupted training of that name" in outcome.err and "Interrupted trainings: mine" in outcome.err
 

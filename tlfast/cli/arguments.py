@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import tasks as registry
 from ..core import Settings, UsageError, config_files, journal
-from ..core.settings import flag_name
+from ..core.settings import check_value, declared_settings, flag_name
 from ..data import Task
 from ..tasks import resolve
 
@@ -35,11 +35,12 @@ class Arguments:
         settings = Settings.from_dict(journal.read(folder).settings)
         if full is not None:
             requested["depth"] = "all" if full else "0"
-        for name, value in requested.items():
-            saved = getattr(settings, name, value)
+        declared = declared_settings()
+        for name, given in requested.items():
+            saved, value = getattr(settings, name, given), check_value(name, given, declared) if name in declared else given
             if saved != value and not (name == "data" and Path(saved).resolve() == Path(value).resolve()):
                 hint = f"Leave out {flag_name(name)}, or leave out --resume to start a new training"
-                raise UsageError(f"{flag_name(name)} {value}: the interrupted training began with {saved}", hint)
+                raise UsageError(f"{flag_name(name)} {given}: the interrupted training began with {settings.to_dict().get(name, saved)}", hint)
         return settings
 
 

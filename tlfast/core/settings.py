@@ -304,7 +304,7 @@ def describe_strategy(values: Mapping[str, Any]) -> str:
 def build_settings(values: Mapping[str, Any], internals: Internals | None = None) -> Settings:
     """Convert and check every value and its conflicts with others. Raises UsageError with the name of the flag."""
     internals, declared = internals or Internals(), declared_settings()
-    converted = {name: value if name == "task" else _check_value(name, value, declared) for name, value in values.items()}
+    converted = {name: value if name == "task" else check_value(name, value, declared) for name, value in values.items()}
     settings = Settings(**converted, internals=internals)
     if settings.fold is not None and settings.fold >= internals.folds:
         raise UsageError(f"--fold {settings.fold} must lie between 0 and {internals.folds - 1}")
@@ -325,7 +325,7 @@ CONFLICTS = {
 }
 
 
-def _check_value(name: str, value: Any, declared: Mapping[str, Declaration]) -> Any:
+def check_value(name: str, value: Any, declared: Mapping[str, Declaration]) -> Any:
     """Convert a value to its declared type and check it. Raises UsageError."""
     if name not in declared:
         raise UsageError(f"unknown setting '{name}'", suggest_name(name, sorted(declared)) or "See tlfast train --help")

@@ -126,8 +126,8 @@ def _choose_batch(run: Callable[[int], list[float]], bs: int) -> int:
 def run_steps(learn: Learner, model: nn.Module, shape: tuple[int, ...], bs: int, precision: str = "off") -> list[float]:
     """Return the seconds per image of some training steps on noise, with the loader, loop and optimizer of a training."""
     device, count = learn.dls.device, bs * (REPEATS + 1)
-    values = np.random.default_rng(0).random((count, *shape), np.float32).astype(np.float16)
-    noise = SplitFeatures([values], [np.arange(count)], torch.arange(count) % learn.dls.c)
+    values = np.random.default_rng(0).random((bs, *shape), np.float32).astype(np.float16)
+    noise = SplitFeatures([values], [np.arange(count) % bs], torch.arange(count) % learn.dls.c)
     loaders = DataLoaders(ActivationLoader(noise, bs, True, device), ActivationLoader(noise, bs, False, device), device=device)
     clock = _StepClock()
     options = {"splitter": lambda model: [list(model.parameters())], "path": learn.path, "model_dir": learn.model_dir}
