@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from fastai.torch_core import TensorImage, set_seed
-from fastai.vision.augment import Brightness, Contrast, Dihedral, Flip, Hue, Rotate, Saturation, Warp, Zoom, setup_aug_tfms
+from fastai.vision.augment import Brightness, Contrast, Dihedral, Flip, Hue, RandomErasing, Rotate, Saturation, Warp, Zoom, setup_aug_tfms
 from fasttransform import Pipeline
 
 from tlfast.training.augment import PRESETS, build_transforms
@@ -94,6 +94,12 @@ def test_turned_hue_of_red_is_green():
 def test_other_splits_are_left_alone():
     x = TensorImage(noise(4))
     assert torch.equal(Pipeline([BatchAugmentation(build_transforms(PRESETS["strong"]))], split_idx=1)(x), x)
+
+
+@pytest.mark.parametrize("transforms", [[RandomErasing()], [Flip(), Rotate()], [Hue(), Hue()]], ids=str)
+def test_transforms_that_it_would_not_apply_are_refused(transforms):
+    with pytest.raises(TypeError, match="cannot be applied as one"):
+        BatchAugmentation(transforms)
 
 
 def test_the_distribution_of_flips():

@@ -24,6 +24,7 @@ from tlfast.training.strategies import get_strategy
         ({64: 100, 128: 105}, 10_000, 64),
         ({64: 100, 128: 200}, 128, 128),  # larger batches would leave too few steps
         ({64: 100}, 20, 64),
+        ({64: torch.OutOfMemoryError("CUDA out of memory")}, 10_000, 64),  # training halves it
         ({64: 100, 128: 200, 256: torch.OutOfMemoryError("CUDA out of memory")}, 10_000, 128),
     ],
 )

@@ -133,7 +133,7 @@ def test_no_room_for_a_checkpoint_is_said_and_no_end(pictures, tmp_path, monkeyp
     assert any("cannot write a checkpoint to" in note and "; training continues without it" in note and "No space left on device" in note for note in said)
 
 
-def test_the_smoothed_loss_is_restored_on_the_cpu_where_fastai_computes_it():
+def test_the_smoothed_loss_is_restored_in_main_memory():
     with fake_gpu() as gpu:
         with torch.device(gpu):
             model = torch.nn.Linear(2, 2)

@@ -68,6 +68,7 @@ def test_out_of_memory_halves_the_batch(pictures, tmp_path, monkeypatch):
     result = train_way("full", pictures, tmp_path, lambda event: said.append(getattr(event, "note", "")), lr="3e-3", freeze_epochs=0)
     halved = [note for note in said if note.startswith("out of memory with")]
     assert [note.split()[4] for note in halved] == ["8", "4"] and len(result.phases[0].epochs) == 3
+    assert [trainer._halve_batch(replace(resolved(pictures, "full")[1], bs=bs), 1).bs for bs in (1, 2, 3, 5)] == [1, 2, 2, 2]
     with pytest.raises(TrainingError, match="out of memory on .* at --bs 8") as caught:
         train_way("full", pictures, tmp_path, lr="3e-3", freeze_epochs=0, auto_bs=False)
     assert "smaller --bs or --size" in caught.value.hint

@@ -169,7 +169,9 @@ class TrainingSettings:
         "auto", "Mixed precision, also of frozen layers; auto: whatever is clearly faster on a CPU, bf16 or fp16 on CUDA."
     )
     compile: bool = setting(False, "With --full or --depth: compile the trained layers with torch.compile.")
-    deterministic: bool = setting(False, "On a GPU: use deterministic algorithms, so that the same seed gives the same metrics. Slower; a CPU always does.")
+    deterministic: bool = setting(
+        False, "On a GPU: use deterministic algorithms, so that the same seed gives the same metrics. They can be slower. A CPU always does."
+    )
     metric: str = setting("accuracy", "Metric that chooses the best epoch, whose weights are saved.", choices=CHOICES)
     seed: int = setting(0, "Random seed.", check=between(0, 2**32 - 1))
     auto_bs: bool = setting(True, "With --full or --depth: if memory runs out, halve the batch size and double the gradient accumulation.")

@@ -23,7 +23,7 @@ ERRORS_ONLY = 3  # log level of onnxruntime; its warnings concern its own optimi
 FILE = "model.onnx"
 INPUT, OUTPUT = "images", "probabilities"
 BATCH = 32  # largest batch
-BUSY = 0.5  # load average of the last minute from which other programs are taken to use the cores
+BUSY = 0.5  # least load average of the last minute on a machine in use
 SPINNING = "session.intra_op.allow_spinning"  # whether threads wait actively; see docs/benchmarks.md, "Busy machine"
 AHEAD = 64 << 20  # limit in bytes, of the decoded images in the queue and of one batch
 
@@ -48,7 +48,7 @@ class Network:
 def open_network(path: Path) -> Network:
     """Open a `model.onnx` on the CPU, with one thread per core. Raises RunError.
 
-    If other programs use the cores, the threads do not wait actively for each other.
+    If the cores were in use during the last minute, the threads do not wait actively for each other.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY

@@ -45,7 +45,7 @@ def choose_algorithms(device: torch.device, deterministic: bool) -> Iterator[Non
     before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first use
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+        torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         with torch.backends.cudnn.flags(benchmark=not deterministic, deterministic=deterministic):
             yield

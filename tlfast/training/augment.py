@@ -1,7 +1,7 @@
 """Augmentation: presets, their resolution to numbers, and fastai's batch transforms.
 
 To add an augmentation, add its numbers to `Augmentation` with a default that switches it off, set them in `PRESETS` where it applies, and add its
-transform to `build_transforms` (geometry and colours) or to `build_augmentations`.
+transform to `build_transforms` (geometry, lighting) or to `build_augmentations` (others).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """fastai's augmentation of a batch as one map of coordinates and one map of colours per image.
 
-fastai applies its transforms one after the other. That takes some 150 small operations, and seven of them make the host wait for a GPU.
+fastai applies its transforms one after the other, in many small operations. Some of them make the host wait for a GPU; see docs/gpu.md.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class BatchAugmentation(RandTransform):
     """Apply fastai's `AffineCoordTfm`, `LightingTfm` and `Hue` transforms to training images `[b, k, h, w]` in [0, 1].
 
     The transforms draw their random numbers themselves, on the CPU, so that a seed gives the same numbers on every device. The result equals that
-    of the transforms to rounding, for images that keep their size.
+    of the transforms to rounding, for images that keep their size. There may be one transform of geometry and one of hue: `setup_aug_tfms` combines
+    those of geometry. Raises TypeError for other transforms.
     """
 
     split_idx, order = 0, 30  # the train split; the order of fastai's geometric transforms
@@ -46,6 +47,8 @@ class BatchAugmentation(RandTransform):
         self.geometry = [t for t in transforms if isinstance(t, AffineCoordTfm)]
         self.lighting = [t for t in transforms if isinstance(t, LightingTfm)]
         self.hues = [t for t in transforms if isinstance(t, Hue)]
+        if len(self.geometry) > 1 or len(self.hues) > 1 or len(self.geometry + self.lighting + self.hues) < len(transforms):
+            raise TypeError(f"these transforms cannot be applied as one: {list(transforms)}")
 
     def before_call(self, b: Any, split_idx: int) -> None:
         x = b[0] if isinstance(b, tuple) else b
@@ -133,5 +136,5 @@ def _shift_hues(x: torch.Tensor, hues: torch.Tensor) -> torch.Tensor:
 
 
 def _plain(x: torch.Tensor) -> torch.Tensor:
-    """Return a tensor without fastai's subclass, with which every operation takes several times as long."""
+    """Return a tensor without fastai's subclass, whose operations all call Python functions."""
     return x.as_subclass(torch.Tensor)

@@ -18,7 +18,7 @@ from .profiler import run_steps
 from .session import Session
 
 SMALLEST = TrainingSettings.bs
-LEAST_STEPS = 20  # per epoch: fewer train less
+LEAST_STEPS = 20  # per epoch
 LEAST_GAIN = 1.1  # in images/s, of twice the batch
 
 
@@ -66,15 +66,12 @@ def grow_batch(measure: Callable[[int], float], largest: int) -> int:
     >>> grow_batch(lambda bs: min(bs, 300), largest=10_000)
     256
     """
-    bs, speed = SMALLEST, measure(SMALLEST)
-    while 2 * bs <= largest:
-        try:
-            faster = measure(2 * bs)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            break
-        if faster < LEAST_GAIN * speed:
-            break
-        bs, speed = 2 * bs, faster
+    bs = SMALLEST
+    try:
+        speed = measure(bs)
+        while 2 * bs <= largest and (faster := measure(2 * bs)) >= LEAST_GAIN * speed:
+            bs, speed = 2 * bs, faster
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
     return bs

@@ -39,8 +39,7 @@ def build_loaders(
     """Return the loaders of the train and valid splits, from the decoded images of a store if one is given, else from the image files.
 
     `pixels` are those of the store if other loaders have placed them on the device already. A batch is (`[b, 3, size, size]` float, normalized;
-    `[b]` class index). Training batches are shuffled, augmented and all of full size. Until
-    `--bs auto` is settled, they have the default size.
+    `[b]` class index). Training batches are shuffled, augmented and all of full size; the default size until `--bs auto` is settled.
     """
     rows = table.part("train") + table.part("valid")
     stored: dict[str, Any] = {"num_workers": count_workers(settings, device)}

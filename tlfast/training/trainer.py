@@ -116,7 +116,7 @@ def _release_failed_fit(learn: Learner) -> None:
 
 
 def _halve_batch(settings: Settings, times: int) -> Settings:
-    bs = max(1, settings.bs >> times)
+    bs = max(min(settings.bs, SMALLEST_BATCH), settings.bs >> times)
     return replace(settings, bs=bs, accumulate=settings.accumulate * (settings.bs // bs))
 
 
