@@ -13,10 +13,10 @@ import pytest
 
 from tests.helpers.browser import CHROMIUM
 from tests.helpers.command_line import invoke
-from tests.helpers.drawing import draw_classes
 from tests.helpers.paths import SHARED
 from tests.helpers.web import Web
 from tlfast.core.system import hide_known_warnings
+from tlfast.testing import draw_classes
 
 hide_known_warnings()
 

@@ -1,7 +1,8 @@
 """Rapid prototyping of transfer learning in image classification, on fastai and timm.
 
-from tlfast import load
-load("exports/fer").predict("face.jpg").label
+>>> run = tlfast.train("photos/", depth="auto", minutes=10)  # doctest: +SKIP
+>>> run.predict("new.jpg").label  # doctest: +SKIP
+'Lantana'
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ if TYPE_CHECKING:
 
     from fastai.learner import Learner
 
+    from .api.cleaner import Cleaner
+    from .api.comparison import Comparison, compare
+    from .api.dataset import Dataset, dataset
+    from .api.run import Run, runs
+    from .api.training import TrainingPlan, learner, lr_find, plan, train
     from .core.errors import DataError, ExportError, ImageError, Interrupted, RunError, TlfastError, TrainingError, UsageError, WeightsError
+    from .data.task import Source, Task
+    from .data.types import Row
     from .inference.classifier import Classifier
     from .inference.types import Prediction
 
@@ -24,18 +32,33 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Classifier",
+    "Cleaner",
+    "Comparison",
     "DataError",
+    "Dataset",
     "ExportError",
     "ImageError",
     "Interrupted",
     "Prediction",
+    "Row",
+    "Run",
     "RunError",
+    "Source",
+    "Task",
     "TlfastError",
     "TrainingError",
+    "TrainingPlan",
     "UsageError",
     "WeightsError",
     "__version__",
+    "compare",
+    "dataset",
+    "learner",
     "load",
+    "lr_find",
+    "plan",
+    "runs",
+    "train",
 ]
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # must be set before onnxruntime is imported
@@ -43,7 +66,14 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # must be set before onnxru
 _import_export = lazy_exports(
     __name__,
     {
+        "api.cleaner": ["Cleaner"],
+        "api.comparison": ["Comparison", "compare"],
+        "api.dataset": ["Dataset", "dataset"],
+        "api.run": ["Run", "runs"],
+        "api.training": ["TrainingPlan", "learner", "lr_find", "plan", "train"],
         "core.errors": ["DataError", "ExportError", "ImageError", "Interrupted", "RunError", "TlfastError", "TrainingError", "UsageError", "WeightsError"],
+        "data.task": ["Source", "Task"],
+        "data.types": ["Row"],
         "inference.classifier": ["Classifier"],
         "inference.types": ["Prediction"],
     },

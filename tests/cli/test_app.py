@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.command_line import TINY, python
-from tests.helpers.drawing import draw
 from tests.helpers.paths import ROOT
 from tlfast.cli import app
 from tlfast.cli.app import main
 from tlfast.core import settings, system
+from tlfast.testing import draw_image
 
 GROUPS = {"": app.app, "data": app.data_app}
 
@@ -40,20 +40,20 @@ def no_label(folder):
 
 def text_named_jpg(folder):
     for label in "ab":
-        draw(folder / "texts" / label / "1.jpg", (0, 0, 0), 1)
+        draw_image(folder / "texts" / label / "1.jpg", (0, 0, 0), 1)
         (folder / "texts" / label / "2.jpg").write_text("a text")
     return folder / "texts"
 
 
 def single_image(folder):
     for i in range(3):
-        draw(folder / "few" / "a" / f"{i}.png", (0, 0, 0), i)
-    draw(folder / "few" / "b" / "1.png", (0, 0, 0), 1)
+        draw_image(folder / "few" / "a" / f"{i}.png", (0, 0, 0), i)
+    draw_image(folder / "few" / "b" / "1.png", (0, 0, 0), 1)
     return folder / "few"
 
 
 def one_class(folder):
-    draw(folder / "single" / "a" / "1.png", (0, 0, 0), 1)
+    draw_image(folder / "single" / "a" / "1.png", (0, 0, 0), 1)
     return folder / "single"
 
 

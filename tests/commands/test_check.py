@@ -14,8 +14,8 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from tests.helpers.command_line import TINY
-from tests.helpers.drawing import COLOURS, draw
 from tlfast.data.types import FINDING_KINDS
+from tlfast.testing import COLOURS, draw_image
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def faulty(tmp_path):
     for k, part in enumerate(("train", "valid", "test")):
         for m, (label, colour) in enumerate(COLOURS.items()):
             for n in range(10):
-                draw(root / part / label / f"{n}.png", colour, 100 * k + 10 * m + n)
+                draw_image(root / part / label / f"{n}.png", colour, 100 * k + 10 * m + n)
     shutil.copy(root / "train/red/0.png", root / "train/red/copy.png")
     Image.open(root / "train/red/1.png").save(root / "valid/red/leak.bmp")  # other bytes, the same pixels
     shutil.copy(root / "train/red/1.png", root / "train/red/leaked too.png")
@@ -185,7 +185,7 @@ def test_counts_of_fer_are_those_of_an_independent_count(cli, shared):
 def test_data_check_names_what_cannot_be_read(cli, folder):
     assert cli("data", "check", folder).code == 0
     (folder / "red" / "0.png").write_text("no image")
-    draw(folder / "red" / "grey.png", (0, 0, 0), 5, size=(20, 20))
+    draw_image(folder / "red" / "grey.png", (0, 0, 0), 5, size=(20, 20))
     outcome = cli("data", "check", folder, "--json")
     assert outcome.code == 1
     summary = outcome.json

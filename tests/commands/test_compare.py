@@ -11,9 +11,9 @@ import pytest
 from safetensors.torch import save_file
 
 from tests.helpers.command_line import TINY
-from tests.helpers.drawing import draw
 from tlfast.core.errors import DataError
 from tlfast.models import build
+from tlfast.testing import draw_image
 from tlfast.training import features, trainer
 
 QUICK = [*TINY, "--epochs", 2, "--freeze-epochs", 1]
@@ -64,7 +64,7 @@ def test_nothing_is_trained_twice(cli, folder, trainings):
     assert {a["name"]: a["accuracy"] for a in first["arms"]} == {a["name"]: a["accuracy"] for a in again["arms"]}
     cli("compare", folder, *QUICK, "--arms", "partial", "--seeds", 2, "--json")
     assert len(trainings) == 3
-    draw(folder / "red" / "0.png", (0, 0, 0), 3, size=(90, 90))  # other images: other trainings
+    draw_image(folder / "red" / "0.png", (0, 0, 0), 3, size=(90, 90))  # other images: other trainings
     cli("compare", folder, *QUICK, "--json")
     assert len(trainings) == 5
 

@@ -10,12 +10,12 @@ from fastai.learner import load_learner
 from pyarrow import parquet
 from safetensors import safe_open
 
-from tests.helpers.drawing import COLOURS, draw
 from tests.helpers.runs import copy_run, train_in
 from tlfast import load
 from tlfast.commands import loaded_run
 from tlfast.core import runs
 from tlfast.export import weights
+from tlfast.testing import COLOURS, draw_image
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def parted(tmp_path_factory):
     for part, count in (("train", 16), ("valid", 20), ("test", 9)):
         for n, label in enumerate(list(COLOURS) * count):
             shown = list(COLOURS)[(list(COLOURS).index(label) + (n % 5 == 0)) % 3]
-            draw(root / part / label / f"{n}.png", COLOURS[shown], n)
+            draw_image(root / part / label / f"{n}.png", COLOURS[shown], n)
     return root
 
 

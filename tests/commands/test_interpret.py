@@ -11,12 +11,12 @@ from fastai.learner import Learner
 from PIL import Image
 
 from tests.helpers.command_line import TINY
-from tests.helpers.drawing import draw, draw_classes
 from tests.helpers.runs import copy_run, train_in
 from tlfast.commands import interpret, loaded_run
 from tlfast.core import runs
 from tlfast.evaluation import evaluate, plots
 from tlfast.evaluation.types import Predictions
+from tlfast.testing import draw_classes, draw_image
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def mislabelled(tmp_path_factory):
     root = tmp_path_factory.mktemp("mislabelled")
     images = draw_classes(root / "pictures")
     for i in range(2):
-        draw(images / "blue" / f"wrong{i}.png", (230, 30, 30), 50 + i)  # a red disc among the blue
+        draw_image(images / "blue" / f"wrong{i}.png", (230, 30, 30), 50 + i)  # a red disc among the blue
     return train_in(root, images, "r", "--epochs", 2)
 
 
@@ -84,7 +84,7 @@ def test_moved_and_changed_images(cli, folder, tmp_path):
     assert gone.code == 1 and "no such folder or file" in gone.err
     found = cli("interpret", "pictures", "--data", moved)
     assert found.code == 0 and "differ from those" not in found.err
-    draw(moved / "red" / "0.png", (0, 0, 0), 3, size=(90, 90))
+    draw_image(moved / "red" / "0.png", (0, 0, 0), 3, size=(90, 90))
     assert "differ from those that r was trained on" in cli("interpret", "pictures", "--data", moved).err
 
 

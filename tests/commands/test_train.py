@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.command_line import TINY
-from tests.helpers.drawing import draw
 from tests.helpers.training import resolved
 from tlfast import tasks
 from tlfast.commands import train
@@ -19,6 +18,7 @@ from tlfast.core import runs, settings
 from tlfast.core.errors import UsageError, WeightsError
 from tlfast.core.events import Progress
 from tlfast.models import build
+from tlfast.testing import draw_image
 from tlfast.training.callbacks import progress
 
 
@@ -62,7 +62,7 @@ def test_deepweeds_shaped_folder_trains_a_resnet50_on_the_official_fold(cli, tmp
     for label in range(9):
         for n in range(5):
             names[label, n] = f"201709{10 + n}-10{label:02d}00-{n}.jpg"
-            draw(root / "images" / names[label, n], (25 * label, 200, 255 - 25 * label), n)
+            draw_image(root / "images" / names[label, n], (25 * label, 200, 255 - 25 * label), n)
     for fold in range(5):
         for part, numbers in parts.items():
             lines = [f"{names[label, (n + fold) % 5]},{label}" for label in range(9) for n in numbers]

@@ -6,15 +6,15 @@ import zipfile
 
 import pytest
 
-from tests.helpers.drawing import draw
 from tlfast.core.errors import DataError, UsageError
 from tlfast.data import discovery
+from tlfast.testing import draw_image
 
 
 def test_folders_patterns_and_plain_names(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    draw(tmp_path / "[odd] name.png", (0, 0, 0), 1)
-    draw(folder / ".hidden" / "1.png", (0, 0, 0), 1)
+    draw_image(tmp_path / "[odd] name.png", (0, 0, 0), 1)
+    draw_image(folder / ".hidden" / "1.png", (0, 0, 0), 1)
     assert len(list(discovery.gather_sources(["pictures"]))) == 36
     assert list(discovery.gather_sources(["pictures/red/1*.png"])) == ["pictures/red/1.png", "pictures/red/10.png", "pictures/red/11.png"]
     assert list(discovery.gather_sources(["[odd] name.png", "missing.png", "http://a/b.jpg"])) == ["[odd] name.png", "missing.png", "http://a/b.jpg"]

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers.drawing import draw
 from tlfast import tasks
 from tlfast.core import cache
 from tlfast.core.errors import DataError
 from tlfast.core.system import release_pages
 from tlfast.data import images, load_table, open_store, store
 from tlfast.tasks import resolve
+from tlfast.testing import draw_image
 
 
 def opened(root, events=None, **flags):
@@ -47,7 +47,7 @@ def test_other_images_make_another_store(folder, change):
     if change == "removed":
         (folder / "red" / "0.png").unlink()
     else:
-        draw(folder / "red" / ("0.png" if change == "changed" else "new.png"), (0, 0, 0), 99)
+        draw_image(folder / "red" / ("0.png" if change == "changed" else "new.png"), (0, 0, 0), 99)
     events = []
     _, kept = opened(folder, events)
     assert events and kept.key != key
@@ -71,7 +71,7 @@ def test_other_geometry_makes_another_store(folder):
 def test_grey_is_kept_in_one_channel_until_a_colour_comes(tmp_path, place, coloured):
     """The images are stored in the order of their paths: the first, a middle and the last one has colour."""
     for i in range(6):
-        path = draw(tmp_path / "ab"[i // 3] / f"{i}.png", (250, 0, 0), i)
+        path = draw_image(tmp_path / "ab"[i // 3] / f"{i}.png", (250, 0, 0), i)
         if i != coloured:
             Image.open(path).convert("L").save(path)
     table, kept = opened(tmp_path, store=place)
@@ -83,7 +83,7 @@ def test_grey_is_kept_in_one_channel_until_a_colour_comes(tmp_path, place, colou
 
 def test_unreadable_images_are_named_the_second_time_too(tmp_path):
     for i in range(30):
-        draw(tmp_path / "ab"[i % 2] / f"{i:02}.png", (250, 0, 0), i)
+        draw_image(tmp_path / "ab"[i % 2] / f"{i:02}.png", (250, 0, 0), i)
     (tmp_path / "a" / "00.png").write_bytes(b"no image")
     for _ in range(2):
         table, kept = opened(tmp_path)
@@ -141,7 +141,7 @@ def test_nothing_half_made_is_found(cache_folder):
 
 def test_missing_files_are_named_like_other_unreadable_ones(tmp_path):
     for i in range(40):
-        draw(tmp_path / "ab"[i % 2] / f"{i:02}.png", (250, 0, 0), i)
+        draw_image(tmp_path / "ab"[i % 2] / f"{i:02}.png", (250, 0, 0), i)
     lines = [f"{'ab'[i % 2]}/{i:02}.png,{'ab'[i % 2]}" for i in range(40)]
     (tmp_path / "images.csv").write_text("\n".join(["path,label", *lines, "a/none.png,a"]))
     table, kept = opened(tmp_path / "images.csv")

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from tests.helpers.drawing import draw
 from tlfast import tasks
 from tlfast.core.errors import DataError, UsageError
 from tlfast.data import check_readable, load_table
 from tlfast.tasks import resolve
+from tlfast.testing import draw_image
 
 FER = tasks.get_task("fer")
 
@@ -39,7 +39,7 @@ def test_parts_of_the_folder_are_kept(tmp_path):
     for part, n in (("Train", 4), ("val", 2), ("test", 3)):
         for label in ("a", "b"):
             for i in range(n):
-                draw(tmp_path / part / label / f"{i}.jpg", (200, 0, 0), i)
+                draw_image(tmp_path / part / label / f"{i}.jpg", (200, 0, 0), i)
     table = load(tmp_path)
     assert counts(table) == {"train": 8, "valid": 4, "test": 6}
     refolded = load(tmp_path, fold=1)
@@ -50,7 +50,7 @@ def test_parts_of_the_folder_are_kept(tmp_path):
 def test_a_class_may_be_called_test(tmp_path):
     for label in ("test", "other"):
         for i in range(4):
-            draw(tmp_path / label / f"{i}.png", (0, 0, 0), i)
+            draw_image(tmp_path / label / f"{i}.png", (0, 0, 0), i)
     assert load(tmp_path).classes == ("other", "test")
 
 
@@ -123,32 +123,32 @@ def test_empty_folder(tmp_path):
 
 
 def test_images_without_class_folders(tmp_path):
-    draw(tmp_path / "1.png", (0, 0, 0), 1)
+    draw_image(tmp_path / "1.png", (0, 0, 0), 1)
     with pytest.raises(DataError, match="the 1 images of .* are in no class folder"):
         load(tmp_path)
 
 
 def test_stray_images_are_counted(folder):
-    draw(folder / "stray.png", (0, 0, 0), 1)
+    draw_image(folder / "stray.png", (0, 0, 0), 1)
     assert load(folder).notes == ("1 images outside the class folders are skipped",)
 
 
 def test_one_class(tmp_path):
     for i in range(4):
-        draw(tmp_path / "only" / f"{i}.png", (0, 0, 0), i)
+        draw_image(tmp_path / "only" / f"{i}.png", (0, 0, 0), i)
     with pytest.raises(DataError, match="has only one class, 'only'"):
         load(tmp_path)
 
 
 def test_class_with_one_image(folder):
-    draw(folder / "rare" / "1.png", (0, 0, 0), 1)
+    draw_image(folder / "rare" / "1.png", (0, 0, 0), 1)
     with pytest.raises(DataError, match="class 'rare' has 1 image"):
         load(folder)
 
 
 def test_class_only_in_valid(tmp_path):
     for part, label in (("train", "a"), ("train", "b"), ("valid", "a"), ("valid", "c")):
-        draw(tmp_path / part / label / "1.png", (0, 0, 0), 1)
+        draw_image(tmp_path / part / label / "1.png", (0, 0, 0), 1)
     with pytest.raises(DataError, match="no training images of class 'c'"):
         load(tmp_path)
 
@@ -169,7 +169,7 @@ def test_too_many_unreadable_images(folder):
 
 def test_fingerprint_notices_a_changed_image(folder):
     before = load(folder).fingerprint()
-    draw(folder / "red" / "0.png", (0, 0, 0), 99, size=(80, 80))
+    draw_image(folder / "red" / "0.png", (0, 0, 0), 99, size=(80, 80))
     assert load(folder).fingerprint() != before
 
 
@@ -183,7 +183,7 @@ def test_task_order_of_classes_is_kept(tmp_path):
     task = replace(FER, classes=("zebra", "ant"))
     for label in task.classes:
         for i in range(3):
-            draw(tmp_path / label / f"{i}.png", (0, 0, 0), i)
+            draw_image(tmp_path / label / f"{i}.png", (0, 0, 0), i)
     assert load(tmp_path, task=task).classes == ("zebra", "ant")
 
 
@@ -212,7 +212,7 @@ def test_folders_without_images_are_named(folder):
 
 def test_a_class_emptied_by_broken_images_names_the_first(tmp_path):
     for i in range(60):
-        draw(tmp_path / "ab"[i % 2] / f"{i}.png", (0, 0, 0), i)
+        draw_image(tmp_path / "ab"[i % 2] / f"{i}.png", (0, 0, 0), i)
     (tmp_path / "c").mkdir()
     for i in range(2):
         (tmp_path / "c" / f"{i}.png").write_text("no image")

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import tlfast
-from tests.helpers.drawing import draw
 from tests.helpers.models import CLASSES
 from tlfast.core import runs
 from tlfast.core.errors import RunError, UsageError
 from tlfast.export import weights
 from tlfast.inference import classifier as classifier_module
+from tlfast.testing import draw_image
 
 # Runs where tlfast cannot be imported; prints the probabilities of each learner for each picture.
 PLAIN_FASTAI = r"""
@@ -36,7 +36,7 @@ print("\n" + json.dumps([[[str(label), probabilities.tolist()] for label, _, pro
 def test_learner_opens_in_plain_fastai_and_says_the_same(saved, tmp_path):
     folders = [saved(**flags) for flags in ({}, {"resize": "crop"}, {"resize": "pad"}, {"crop_pct": 0.8}, {"resize": "crop", "crop_pct": 0.8})]
     assert len(set(folders)) == len(folders)
-    pictures = [str(draw(tmp_path / f"{i}.png", (200, 90, 30), i, size)) for i, size in enumerate([(50, 40), (37, 61), (32, 32)])]
+    pictures = [str(draw_image(tmp_path / f"{i}.png", (200, 90, 30), i, size)) for i, size in enumerate([(50, 40), (37, 61), (32, 32)])]
     arguments = json.dumps([[str(folder / "learner.pkl") for folder in folders], pictures])
     done = subprocess.run([sys.executable, "-c", PLAIN_FASTAI, arguments], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

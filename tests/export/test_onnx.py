@@ -11,7 +11,6 @@ from PIL import Image
 
 import tlfast
 from tests.helpers.command_line import TINY
-from tests.helpers.drawing import draw
 from tests.helpers.models import STATS
 from tlfast import tasks
 from tlfast.core.errors import ExportError
@@ -21,6 +20,7 @@ from tlfast.export import onnx as onnx_module
 from tlfast.inference import onnx_model
 from tlfast.models import build
 from tlfast.tasks import resolve
+from tlfast.testing import draw_image
 
 POLICIES = [{}, {"resize": "crop"}, {"resize": "pad"}, {"crop_pct": 0.8}, {"resize": "crop", "crop_pct": 0.8}, {"resize": "pad", "crop_pct": 0.7}]
 
@@ -59,7 +59,7 @@ def test_pixels_are_prepared_in_the_graph_exactly_as_in_training(tiny, tmp_path,
 def test_it_answers_as_the_network(tiny, tmp_path, flags):
     settled = chosen(tmp_path, **flags)
     onnx_module.export_onnx(tmp_path / "model.onnx", tiny, Preprocessing.from_settings(settled, STATS), {"classes": '["ant", "bee", "cat"]'})
-    pictures = [str(draw(tmp_path / f"{i}.png", (200, 90, 30), i, size)) for i, size in enumerate([(41, 200), (640, 480), (32, 32), (33, 32), (44, 90)])]
+    pictures = [str(draw_image(tmp_path / f"{i}.png", (200, 90, 30), i, size)) for i, size in enumerate([(41, 200), (640, 480), (32, 32), (33, 32), (44, 90)])]
     agreement = onnx_module.check_onnx(tmp_path / "model.onnx", tiny, Preprocessing.from_settings(settled, STATS), pictures, lambda event: None)
     assert (agreement.images, agreement.top1, agreement.disagreements) == (5, 1.0, []) and agreement.largest_difference < 1e-4
 
@@ -81,7 +81,7 @@ def test_one_that_answers_otherwise_is_refused(tiny, tmp_path):
         if constant.name == "temperature":  # the likeliest becomes the least likely
             constant.CopyFrom(numpy_helper.from_array(np.array(-1, np.float32), "temperature"))
     onnx.save(graph, path)
-    pictures = [str(draw(tmp_path / f"{i}.png", colour, i)) for i, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)] * 3)]
+    pictures = [str(draw_image(tmp_path / f"{i}.png", colour, i)) for i, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)] * 3)]
     with pytest.raises(ExportError, match=r"model.onnx disagrees with the network on \d+ of 12 images"):
         onnx_module.check_onnx(path, tiny, Preprocessing.from_settings(chosen(tmp_path), STATS), pictures, lambda event: None)
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import torch
 from fastai.callback.core import Callback
 
-from tlfast import tasks
+from tlfast import tasks, testing
 from tlfast.tasks import resolve
 from tlfast.training import planner, trainer
 
-# The smallest network that trains: settings.
-TINY = {"arch": "test_resnet", "weights": "none", "size": 32, "bs": 8, "epochs": 2, "freeze_epochs": 1, "lr": "3e-3"}
+TINY = {**testing.TINY, "epochs": 2, "freeze_epochs": 1}
 
 
 def resolved(folder, strategy, **flags):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.helpers.browser import SIZES, accessibility_faults, needs_browser, opened_page
-from tests.helpers.drawing import draw
 from tests.helpers.serving import serving_at
+from tlfast.testing import draw_image
 
 pytestmark = needs_browser
 
@@ -21,7 +21,7 @@ def opened(browser, classifier, request):
 
 def test_images_are_chosen_and_answered(opened, classifier, tmp_path):
     page, complaints, asked = opened
-    image = draw(tmp_path / "<b>red.png", (230, 30, 30), 1)
+    image = draw_image(tmp_path / "<b>red.png", (230, 30, 30), 1)
     page.set_input_files("#files", [str(image)])
     page.wait_for_selector(".result ol li")
     answer = classifier.predict(image)
@@ -37,7 +37,7 @@ def test_images_are_chosen_and_answered(opened, classifier, tmp_path):
 
 def test_it_fits_and_everyone_can_use_it(opened, tmp_path):
     page, _, _ = opened
-    page.set_input_files("#files", [str(draw(tmp_path / ("a very long name " * 9 + ".png"), (20, 40, 230), 2))])
+    page.set_input_files("#files", [str(draw_image(tmp_path / ("a very long name " * 9 + ".png"), (20, 40, 230), 2))])
     page.wait_for_selector(".result ol li")
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert accessibility_faults(page) == []

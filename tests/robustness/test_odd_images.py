@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from tests.helpers.command_line import TINY
-from tests.helpers.drawing import COLOURS, draw
 from tests.helpers.odd import CORPUS, picture, saved
 from tests.helpers.serving import IMAGE, ask, serving_at
 from tlfast.core.errors import ImageError
 from tlfast.data import images
+from tlfast.testing import COLOURS, draw_image
 
 BAD = {name: odd.reason for name, odd in CORPUS.items() if odd.reason}
 
@@ -60,7 +60,7 @@ def corpus(tmp_path_factory):
     root = tmp_path_factory.mktemp("corpus")
     for label, colour in COLOURS.items():
         for n in range(80):
-            draw(root / "odd" / label / f"{n}.png", colour, n)
+            draw_image(root / "odd" / label / f"{n}.png", colour, n)
     red = root / "odd" / "red"
     for name, odd in CORPUS.items():
         (red / name).write_bytes(odd.make())

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from tests.helpers.command_line import TINY
-from tests.helpers.drawing import COLOURS, draw
 from tests.helpers.odd import picture, saved
 from tests.helpers.tables import listed
 from tlfast.core.errors import TlfastError
 from tlfast.data.discovery import list_members
+from tlfast.testing import COLOURS, draw_image
 
 
 def test_windows_paths_in_a_table(tmp_path, folder):
@@ -43,8 +43,8 @@ def test_labels_that_are_numbers_and_a_class_that_only_judges(cli, tmp_path, fol
 
 
 def test_two_images_in_all(cli, tmp_path):
-    draw(tmp_path / "two" / "a" / "1.png", COLOURS["red"], 1)
-    draw(tmp_path / "two" / "b" / "1.png", COLOURS["blue"], 1)
+    draw_image(tmp_path / "two" / "a" / "1.png", COLOURS["red"], 1)
+    draw_image(tmp_path / "two" / "b" / "1.png", COLOURS["blue"], 1)
     refused = cli("train", tmp_path / "two", *TINY, "--epochs", 1)
     assert refused.code == 1 and "error:" in refused.err and "Traceback" not in refused.err
 

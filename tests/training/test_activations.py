@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from tests.helpers.command_line import TINY
-from tests.helpers.drawing import draw
 from tests.helpers.training import resolved, train_depth
 from tlfast.core import cache
 from tlfast.core.errors import UsageError
 from tlfast.models import build, stages
+from tlfast.testing import draw_image
 from tlfast.training import activations, features, trainer
 
 
@@ -101,6 +101,6 @@ def test_the_choice_of_room_is_cached_by_all_that_it_depends_on(folder, monkeypa
         for changes in ({"views": 3}, {"depth": "3"}, {"cache_gb": 0.5}, {"cache_format": "int8"}, {"augment": "none"}):
             assert is_asked(session, **changes) and not is_asked(session, **changes), changes
         assert is_asked(replace(session, store=None)), "in memory there is another room"
-    draw(folder / "red" / "0.png", (0, 0, 0), 5, size=(90, 90))
+    draw_image(folder / "red" / "0.png", (0, 0, 0), 5, size=(90, 90))
     with trainer.prepare(task, chosen, lambda event: None) as session:
         assert is_asked(session)

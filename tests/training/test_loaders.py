@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.helpers.drawing import draw
 from tlfast import tasks
 from tlfast.data import images, load_table, open_store
 from tlfast.data.types import Preprocessing
 from tlfast.tasks import resolve
+from tlfast.testing import draw_image
 from tlfast.training.loaders import augmented_loader, build_loaders, plain_loader, to_frame
 
 CPU = torch.device("cpu")
@@ -77,7 +77,7 @@ def test_a_batch_larger_than_the_set(folder, loaders):
 def test_random_crop_only_in_training(tmp_path, loaders):
     for label in "ab":
         for i in range(6):
-            draw(tmp_path / label / f"{i}.png", (250, 0, 0), i, size=(64, 64))
+            draw_image(tmp_path / label / f"{i}.png", (250, 0, 0), i, size=(64, 64))
     dls, _, _ = loaders(tmp_path, crop_pct=0.5, augment="none", bs=4)
     assert torch.equal(next(iter(dls.valid))[0], next(iter(dls.valid))[0])
     crops = [next(iter(dls.train.new(shuffle=False)))[0] for _ in range(4)]
@@ -108,7 +108,7 @@ def test_flips_are_those_asked_for(tmp_path, loaders, flip, allowed):
 def test_the_store_gives_what_a_plain_data_block_gives(tmp_path, grey, resize, crop_pct):
     for label in "ab":
         for i in range(4):
-            path = draw(tmp_path / label / f"{i}.png", (250, 0, 0), i, size=(64, 50))
+            path = draw_image(tmp_path / label / f"{i}.png", (250, 0, 0), i, size=(64, 50))
             if grey:
                 Image.open(path).convert("L").save(path)
     task, batches = tasks.folder_task(tmp_path), []

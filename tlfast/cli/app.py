@@ -149,11 +149,11 @@ def predict(
     screen: Screen,
     sources: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Argument(help="Image files, folders, zips, patterns, CSV files, http(s) URLs, or - for a list on stdin.", show_default=False),
+        typer.Argument(help="Image files, folders, zips, patterns, CSV or parquet files, http(s) URLs, or - for a list on stdin.", show_default=False),
     ] = None,
     top: Annotated[int | None, typer.Option(help="Number of classes to show. Default: 1, with --json all.", min=1)] = None,
     min_prob: Annotated[float, typer.Option(help='Below this probability the label is "unsure".', min=0, max=1)] = 0.0,
-    column: Annotated[str, typer.Option(help="Column with image paths in CSV files, relative to the file.")] = "path",
+    column: Annotated[str, typer.Option(help="Column with image paths in CSV and parquet files, relative to the file.")] = "path",
     csv: Annotated[str, typer.Option(help="Also write the predictions to this CSV file.", show_default=False)] = "",
     jsonl: Annotated[str, typer.Option(help="Also write the predictions to this file, one line of JSON per image.", show_default=False)] = "",
     parquet: Annotated[str, typer.Option(help="Also write the predictions to this parquet file.", show_default=False)] = "",

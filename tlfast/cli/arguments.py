@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,10 @@ class Arguments:
     flags: Mapping[str, Any]
     values: Mapping[str, Any]
     like: Mapping[str, Any]
+
+    def with_flags(self, flags: Mapping[str, Any]) -> Arguments:
+        """Return the arguments with further flags."""
+        return replace(self, flags={**self.flags, **flags})
 
     def settings(self, full: bool | None) -> Settings:
         """Return the merged settings. `full` is None without `--full` or `--partial`. Raises UsageError."""
@@ -46,15 +50,22 @@ class Arguments:
 
 def parse_arguments(task: str, flags: Mapping[str, Any], config: str = "") -> Arguments:
     """Find the task and read the config file. `task` is a name or a path of images; "" takes the task of the config file. Raises UsageError."""
-    like = config_files.read_manifest(config) if config.endswith(".json") else {}
-    values = config_files.settings_to_repeat(like) if like else config_files.read_config(config) if config else {}
-    named = task or (values.get("task", "") if values.get("task", "") in registry.registered_tasks() else values.get("data", ""))
+    values, like = read_values(config)
+    named = task or like.get("task_file") or (values.get("task", "") if values.get("task", "") in registry.registered_tasks() else values.get("data", ""))
     if not named:
         raise UsageError("no task is given", "Give a task or the path of a folder of images, such as: tlfast train fer; list the tasks with: tlfast tasks")
     found, path = registry.find_task(named)
     if task and path and "data" in flags:
         raise UsageError(f"both the path {task} and --data {flags['data']} are given", "Give a task's name with --data, or the path alone")
     return Arguments(found, {**({"data": path} if path else {}), **flags}, values, like)
+
+
+def read_values(config: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of a TOML file, or of the `run.json` of a run and its whole content. Raises UsageError."""
+    if not config.endswith(".json"):
+        return config_files.read_config(config) if config else {}, {}
+    like = config_files.read_manifest(config)
+    return config_files.settings_to_repeat(like), like
 
 
 def split_list(text: str) -> list[str]:

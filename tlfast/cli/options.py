@@ -14,11 +14,18 @@ def task_names(incomplete: str) -> list[str]:
     return [name for name in registry.registered_tasks() if name.startswith(incomplete)]
 
 
-TaskArgument = Annotated[str, typer.Argument(help="Name of a task, or path of a folder, zip or CSV of labelled images.", autocompletion=task_names)]
+TaskArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Name of a task, or path of a folder, zip, CSV or parquet file of labelled images, or of a .py file with a task.", autocompletion=task_names
+    ),
+]
 OptionalTask = Annotated[
     str,
     typer.Argument(
-        help="Name of a task, or path of a folder, zip or CSV of images. Optional with --config run.json.", autocompletion=task_names, show_default=False
+        help="Name of a task, or path of a folder, zip, CSV or parquet file of images, or of a .py file with a task. Optional with --config run.json.",
+        autocompletion=task_names,
+        show_default=False,
     ),
 ]
 RunArgument = Annotated[str, typer.Argument(help="Name of a task (its latest run), run id, or run folder.", autocompletion=task_names)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Annotated, Any, Optional, get_args
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, get_args
 
 import typer
 import typer.core
@@ -107,18 +107,29 @@ def _make_parameter(name: str, annotation: Any, option: Any, default: Any) -> in
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, option])
 
 
+def _complete(words: Sequence[str]) -> Callable[[str], list[str]] | None:
+    """Return a shell completion for the words of a choice; None without words."""
+    return (lambda incomplete: [word for word in words if word.startswith(incomplete)]) if words else None
+
+
 def _setting_parameters() -> list[inspect.Parameter]:
     """Return an option for each declared setting. None: the option was not given."""
     parameters = []
     for declaration in settings.declared_settings().values():
         inner = [t for t in get_args(declaration.type) if isinstance(t, type) and t is not type(None)]
-        kind = inner[0] if inner else declaration.type
-        kind = str if declaration.words else kind
+        is_text = declaration.words or declaration.choices  # checked with the other settings, so that all errors have one form
+        kind = str if is_text else inner[0] if inner else declaration.type
         names = (f"{declaration.flag}/--no-{declaration.flag[2:]}",) if kind is bool else (declaration.flag,)
         shown = str(declaration.default) if declaration.default not in ("", None) else False
-        # The default metavar of a choice lists all words, in a column so wide that option names are truncated at 80 characters.
         words = f" One of: {', '.join(declaration.choices)}." if declaration.choices else ""
         metavar = "<word>" if words else "INTEGER" if declaration.words else None
-        option = typer.Option(*names, help=declaration.help + words, metavar=metavar, rich_help_panel=declaration.group, show_default=shown)
-        parameters.append(_make_parameter(declaration.name, Optional[kind], option, None))  # noqa: UP045 (Literal does not support | in Python 3.10)
+        option = typer.Option(
+            *names,
+            help=declaration.help + words,
+            metavar=metavar,
+            rich_help_panel=declaration.group,
+            show_default=shown,
+            autocompletion=_complete(declaration.choices),
+        )
+        parameters.append(_make_parameter(declaration.name, kind | None, option, None))
     return parameters

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from fastai.data.core import DataLoaders, TfmdDL
 from torch import nn
@@ -105,7 +104,7 @@ def collect_evidence(model: LoadedRun, paths: Sequence[str], on_event: OnEvent) 
 def _rebuild_table(run: Run, settings: Settings, data: str) -> ImageTable:
     """Return the image table of the run's data. Raises DataError if its classes differ from the run's."""
     source = data or run.manifest["data"]["source"]
-    task = tasks.registered_tasks().get(settings.task) or tasks.folder_task(Path(source))
+    task = tasks.find_run_task(run.manifest, source)
     table = load_table(task, replace(settings, data=source), locate(task, source))
     if list(table.classes) != run.manifest["classes"]:
         raise DataError(f"the classes of {source} differ from those of the run {run.id}", f"The run has: {', '.join(run.manifest['classes'])}")

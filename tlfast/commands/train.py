@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from fastai.callback.core import Callback
+
 from .. import tasks
 from ..core import DataError, ExportError, Interrupted, Journal, Note, OnEvent, Settings, files, ignore_event, runs
 from ..core.journal import check_free, list_interrupted, open_journal, run_id_of
 from ..core.settings import DEPTH_ENDS
-from ..data import DataSummary, ImageTable, Task
+from ..data import DataSummary, Task
 from ..data.split import SPLITS
 from ..evaluation import Evaluation, Predictions, calibration, evaluate, save_predictions
 from ..evaluation.plots import plot_calibration
@@ -90,12 +92,17 @@ class Plan:
 
 
 def train_run(
-    task: Task, settings: Settings, on_event: OnEvent = ignore_event, resume: str = "", like: Mapping[str, Any] = MappingProxyType({})
+    task: Task,
+    settings: Settings,
+    on_event: OnEvent = ignore_event,
+    resume: str = "",
+    like: Mapping[str, Any] = MappingProxyType({}),
+    callbacks: Sequence[Callback] = (),
 ) -> TrainResult:
     """Train, evaluate and export. The run folder is complete or absent.
 
     `resume` is the id of an interrupted training with these settings. `like` is the manifest of a run to repeat: a note tells if images or
-    weights differ from its own. Raises TlfastError, for Ctrl-C its subclass Interrupted.
+    weights differ from its own. `callbacks` are fastai callbacks for every phase. Raises TlfastError, for Ctrl-C its subclass Interrupted.
     """
     runs.check_writable(settings.out, settings.task, "" if resume else settings.name)
     if not resume:
@@ -105,21 +112,21 @@ def train_run(
     run_id = settings.name or runs.new_id(settings.tuning, settings.arch)
     with open_journal(settings.out, settings.task, run_id, settings.to_dict(), resume) as journal:
         try:
-            with prepare(task, settings, on_event, journal) as session:
-                return _train(session, settings, like)
+            with prepare(task, settings, on_event, journal, callbacks) as session:
+                return _train(session, settings, like, {"task_file": task.file} if task.file else {})
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; the checkpoints are in {journal.folder}", f"To resume: {_resume_command(settings, journal)}") from None
 
 
-def _train(session: Session, settings: Settings, like: Mapping[str, Any]) -> TrainResult:
+def _train(session: Session, settings: Settings, like: Mapping[str, Any], facts: dict[str, Any]) -> TrainResult:
     journal, device = session.journal, str(session.learn.dls.device)
-    facts: dict[str, Any] = {**_check_origin(session, like), "device": device, "asked": {"depth": settings.to_dict()["depth"], "minutes": settings.minutes}}
+    facts = {**facts, **_check_origin(session, like), "device": device, "asked": {"depth": settings.to_dict()["depth"], "minutes": settings.minutes}}
     settings, depths = get_strategy(settings.strategy).resolve(session, settings)
     phases, features = fit(session, settings)
     settings = replace(settings, epochs=journal.facts.epochs or settings.epochs)
     predictions = predict_valid(session, settings, features)
     evaluation = evaluate(predictions, "valid", seed=settings.seed)
-    facts["phases"] = [{name: value for name, value in asdict(phase).items() if name not in ("epochs", "curve")} for phase in phases]
+    facts["phases"] = list(map(describe_phase, phases))
     facts["seconds"] = journal.seconds
     facts["plan"] = [asdict(depth) for depth in depths]
     folder, agreement = publish(session, settings, phases, evaluation, predictions, facts)
@@ -138,18 +145,32 @@ def _train(session: Session, settings: Settings, like: Mapping[str, Any]) -> Tra
     )
 
 
+def describe_phase(phase: Phase) -> dict[str, Any]:
+    """Return the facts about a phase for the manifest. Its epochs and its curve have files of their own."""
+    return {name: value for name, value in asdict(phase).items() if name not in ("epochs", "curve")}
+
+
+def describe_origin(session: Session) -> dict[str, Any]:
+    """Return the facts about images and initial weights for the manifest."""
+    table = session.table
+    summary = table.summary()
+    counts = {"counts": summary.counts, "unreadable": [asdict(image) for image in summary.unreadable], "notes": summary.notes}
+    return {
+        "data": {"source": table.source, "fingerprint": table.fingerprint(), **counts},
+        "weights": {"source": str(session.weights), "sha256": hash_weights(session.learn.model[0])},
+    }
+
+
 def _check_origin(session: Session, like: Mapping[str, Any]) -> dict[str, Any]:
     """Return the facts about images and weights for the manifest.
 
     Raises DataError if they differ from those of the interrupted training. Sends a note if they differ from those of the run `like`.
     """
-    images, weights = session.table.fingerprint(), hash_weights(session.learn.model[0])
+    origin = describe_origin(session)
+    images, weights = origin["data"]["fingerprint"], origin["weights"]["sha256"]
     _check_unchanged(session, "images", images, like["data"]["fingerprint"] if like else images)
     _check_unchanged(session, "weights", weights, like["weights"]["sha256"] if like else weights)
-    return {
-        "data": {"source": session.table.source, "fingerprint": images, **_count_images(session.table)},
-        "weights": {"source": str(session.weights), "sha256": weights},
-    }
+    return origin
 
 
 def _check_unchanged(session: Session, name: str, checksum: str, expected: str) -> None:
@@ -158,11 +179,6 @@ def _check_unchanged(session: Session, name: str, checksum: str, expected: str) 
         session.on_event(Note("data", f"the {name} differ from those of the repeated run, so its results will differ too"))
     if session.journal.once(name, lambda: checksum) != checksum:
         raise DataError(f"the {name} differ from those of the interrupted training", "Restore them, or start a new training: leave out --resume")
-
-
-def _count_images(table: ImageTable) -> dict[str, Any]:
-    summary = table.summary()
-    return {"counts": summary.counts, "unreadable": [asdict(image) for image in summary.unreadable], "notes": summary.notes}
 
 
 def _resume_command(settings: Settings, journal: Journal) -> str:

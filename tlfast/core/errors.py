@@ -20,6 +20,12 @@ class TlfastError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint and hasattr(self, "add_note"):  # Python 3.11
+            self.add_note(hint)
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython and Jupyter show in place of a traceback."""
+        return [f"{type(self).__name__}: {self.message}", *([f"  {self.hint}"] if self.hint else [])]
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The default rebuilds from `args` alone and loses the hint of an error raised in a worker process.

@@ -16,10 +16,10 @@ from .errors import RunError
 MOST_NAMES = 999  # variants of a run id: r, r-2, ... r-999
 
 
-def write_csv(path: Path, rows: Sequence[Any]) -> None:
-    """Write a non-empty list of dataclasses of one type, one column per field. A tuple becomes two columns, a dict none."""
+def write_csv(path: Path, rows: Sequence[Any], columns: Sequence[str] = ()) -> None:
+    """Write dataclasses of one type, one column per field. A tuple becomes two columns, a dict none. Without rows, `columns` is the header."""
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.DictWriter(file, list(_csv_cells(rows[0])))
+        writer = csv.DictWriter(file, list(_csv_cells(rows[0]) if rows else columns))
         writer.writeheader()
         writer.writerows(map(_csv_cells, rows))
 

@@ -99,11 +99,11 @@ class ModelSettings:
 class DataSettings:
     """The images: source, split, and cache of decoded images."""
 
-    data: str = setting("", "Use these images: a folder, zip or CSV file. Nothing is copied.")
-    path_col: str = setting("path", "CSV column with image paths, relative to the CSV file.")
-    label_col: str = setting("label", "CSV column with labels.")
-    split_col: str = setting("split", "CSV column with the split: train, valid or test (optional).")
-    group_col: str = setting("group", "CSV column with groups of images that must stay in one split (optional).")
+    data: str = setting("", "Use these images: a folder, zip, CSV or parquet file. Nothing is copied.")
+    path_col: str = setting("path", "Column of a CSV or parquet file with image paths, relative to that file.")
+    label_col: str = setting("label", "Column with labels.")
+    split_col: str = setting("split", "Column with the split: train, valid or test (optional).")
+    group_col: str = setting("group", "Column with groups of images that must stay in one split (optional).")
     group_by: str = setting(
         "", "Regular expression for file names; its match is the group of the image. Images of a group stay in one split.", check=_check_regex
     )

@@ -54,6 +54,7 @@ def hide_known_warnings() -> None:
     """Hide warnings that a user cannot act on, such as those of `torch.jit.script`, which fastai and timm call on import."""
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message=".*__array__ implementation doesn't accept a copy keyword.*", category=DeprecationWarning)  # fastai's plots
     warnings.filterwarnings("ignore", module=r"PIL\.")  # on unusual EXIF or truncated pages; unreadable images are reported anyway
 
 

@@ -1,4 +1,4 @@
-"""Lists of image names: in folders, zips and CSV files, from glob patterns and stdin."""
+"""Lists of image names: in folders, zips, CSV and parquet files, from glob patterns and stdin."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from ..core import DataError, UsageError
+from ..core.errors import first_line
 from . import images
 
 STDIN = "-"
 ADDRESSES = ("http://", "https://")
-TABLES = (".csv", ".tsv")
+PARQUET = ".parquet"
+TABLES = (".csv", ".tsv", PARQUET)
 
 
 def walk_images(root: str | Path) -> Iterator[str]:
@@ -60,7 +62,9 @@ def is_outside(name: str) -> str:
 
 
 def read_records(path: Path) -> tuple[list[str], Iterator[dict[str, str]]]:
-    """Return the columns and records of a file of comma-, semicolon- or tab-separated values. Raises DataError."""
+    """Return the columns and records of a file of comma-, semicolon- or tab-separated values, or of a parquet file. Raises DataError."""
+    if path.suffix.lower() == PARQUET:
+        return _read_parquet(path)
     text = _read_text(path)
     if not text.strip():
         raise DataError(f"{path} is empty", "Add a line of column names and one line per image")
@@ -72,10 +76,24 @@ def read_records(path: Path) -> tuple[list[str], Iterator[dict[str, str]]]:
     return list(reader.fieldnames or []), reader
 
 
-def gather_sources(sources: Sequence[str], column: str = "path", stdin: Iterable[str] = ()) -> Iterator[str]:
-    """Yield the images of files, folders, zips, CSV files, glob patterns, URLs and `-` (a list on `stdin`).
+def _read_parquet(path: Path) -> tuple[list[str], Iterator[dict[str, str]]]:
+    """Return the columns of text and numbers of a parquet file, and its records as text; missing values are "". Raises DataError."""
+    import pyarrow as pa  # imported here, because most commands read no parquet file
+    from pyarrow import parquet
 
-    `column` is the path column of CSV files. Missing files are included; they become rows with an error. Raises UsageError or DataError.
+    try:
+        schema = parquet.read_schema(path)
+        columns = [field.name for field in schema if not (pa.types.is_nested(field.type) or pa.types.is_binary(field.type))]
+        table = parquet.read_table(path, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} is not a parquet file that can be read ({first_line(error)})", "Write it again, or give a CSV file") from None
+    return columns, ({name: "" if value is None else str(value) for name, value in record.items()} for record in table.to_pylist())
+
+
+def gather_sources(sources: Sequence[str], column: str = "path", stdin: Iterable[str] = ()) -> Iterator[str]:
+    """Yield the images of files, folders, zips, CSV and parquet files, glob patterns, URLs and `-` (a list on `stdin`).
+
+    `column` is the path column of tables. Missing files are included; they become rows with an error. Raises UsageError or DataError.
     """
     for source in sources:
         yield from _expand(source, column, stdin)

@@ -31,7 +31,7 @@ def locate(task: Task, data: str, root: str = "data") -> Path:
     Raises DataError if there are no images.
     """
     if data:
-        return _existing(data, DataError, "Give --data a folder of class folders, a zip of one, or a CSV file")
+        return _existing(data, DataError, "Give --data a folder of class folders, a zip of one, or a CSV or parquet file")
     target = _target(task, root)
     if _taken(target):
         return target
@@ -124,7 +124,7 @@ def _describe_options(task: Task) -> str:
     """Return a hint with all ways to provide the images of a task."""
     options = [f"download them: tlfast data get {task.name}"] if task.sources else []
     options += [f"import existing files: tlfast data import {task.name} SRC"] if task.arrange else []
-    return "; or ".join([*options, "use a folder, zip or CSV file in place: --data PATH"])
+    return "; or ".join([*options, "use a folder, zip, CSV or parquet file in place: --data PATH"])
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The image table: one row per image, read from a folder, a zip, a CSV file or the layout of a task.
+"""The image table: one row per image, read from a folder, a zip, a CSV or parquet file, or the layout of a task.
 
 All other modules work on the table and do not depend on the layout. Read `load_table` first.
 """
@@ -65,7 +65,7 @@ class ImageTable:
 
 
 def load_table(task: Task, settings: Settings, root: Path) -> ImageTable:
-    """Read the images of `root` (folder, zip or CSV file), assign splits and classes, and apply `--limit` and `--train-pct`.
+    """Read the images of `root` (folder, zip, CSV or parquet file), assign splits and classes, and apply `--limit` and `--train-pct`.
 
     Raises UsageError for settings that do not fit the data, DataError for data that cannot be trained on.
     """
@@ -173,8 +173,10 @@ def _read_rows(task: Task, settings: DataSettings, root: Path) -> tuple[list[Row
     if root.suffix.lower() == ".zip":
         return *read_members(f"{root}!/", list_members(root), str(root)), False
     if root.suffix.lower() in TABLES:
-        return *read_csv(root, settings), False
-    raise UsageError(f"{root} is not a folder, a .zip or a .csv", "Give --data a folder of class folders, a zip of one, or a CSV file")
+        return *read_table(root, settings), False
+    raise UsageError(
+        f"{root} is not a folder, a .zip, a .csv or a .parquet", "Give --data a folder of class folders, a zip of one, or a table of paths and labels"
+    )
 
 
 def read_members(prefix: str, names: list[str], source: str) -> tuple[list[Row], list[str]]:
@@ -213,8 +215,8 @@ def _find_empty_folders(root: Path, rows: list[Row]) -> list[str]:
     return [f"folders without images are not classes: {', '.join(empty)}"] if empty else []
 
 
-def read_csv(path: Path, settings: DataSettings) -> tuple[list[Row], list[str]]:
-    """Read a file of comma-, semicolon- or tab-separated values with one row per image. Returns the rows and notes.
+def read_table(path: Path, settings: DataSettings) -> tuple[list[Row], list[str]]:
+    """Read a CSV, TSV or parquet file with one row per image. Returns the rows and notes.
 
     Image paths are relative to the file. Repeated rows are skipped. Raises UsageError for a missing column, DataError for an invalid row and
     for an image with two labels, splits or groups.

@@ -1,6 +1,7 @@
 """The description of a data set: classes, default settings, and the sources of its images.
 
-To add a task, add a module to the package `tasks` that defines `TASK`. A minimal task has a name, a title and classes:
+To add a task, define `TASK` in a module of the package `tasks`, in a file of your own (`tlfast train mytask.py`), or in an installed package with
+an entry point of the group `tlfast.tasks`. A minimal task has a name and a title:
 
 >>> Task(name="cats", title="cats and dogs", classes=("cat", "dog"), partial={"epochs": 5}).presets("partial")
 {'epochs': 5}
@@ -57,6 +58,7 @@ class Task:
         arrange: Converter of a download for `tlfast data import` and `get`. `arrange(source, target, beside)` fills the empty folder `target`
             from `source` (an unpacked zip, a folder or a CSV file); `beside` is the folder of `source`, where further files such as label tables may be.
         make: Generator of the images for tasks without download: `make(target)` fills the empty folder `target`.
+        file: Path of the .py file that defines the task; "" for registered tasks. It is set when the file is loaded.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Task:
     rows: Callable[[Path, int | None], list[Row] | None] | None = None
     arrange: Callable[[Path, Path, Path], None] | None = None
     make: Callable[[Path], None] | None = None
+    file: str = ""
 
     def presets(self, strategy: str) -> dict[str, Any]:
         """Return the settings of the task for a strategy; none for a strategy without presets."""

@@ -37,18 +37,25 @@ def save_figure(figure: Figure, path: Path) -> Path:
 
 
 def plot_confusion_matrix(evaluation: Evaluation, path: Path, title: str) -> Path:
-    """Plot the confusion matrix twice, side by side: counts, and shares of each actual class."""
-    counts = np.array(evaluation.confusion)
+    """Plot the confusion matrix of an evaluation as `draw_confusion_matrix` does."""
+    figure = draw_confusion_matrix(np.array(evaluation.confusion), evaluation.classes, "")
+    return _save_titled(figure, path, title)
+
+
+def draw_confusion_matrix(counts: np.ndarray, names: Sequence[str], title: str = "") -> Figure:
+    """Draw a confusion matrix `[c, c]` twice, side by side: counts, and shares of each actual class."""
     support = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, support, out=np.zeros(counts.shape), where=support > 0)
-    classes = [textwrap.shorten(name, 28, placeholder="…") if " " in name else name[:28] for name in evaluation.classes]
+    classes = [textwrap.shorten(name, 28, placeholder="…") if " " in name else name[:28] for name in names]
     side = float(np.clip(0.55 * len(classes), 4.0, 16.0))
     margin = max(map(len, classes)) * 0.085  # inches for the longest name
     figure = Figure(figsize=(2 * (side + margin) + 1.2, side + margin + 1.3), layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw_matrix(left, counts, classes, "images")
     _draw_matrix(right, shares, classes, "share of each actual class")
-    return _save_titled(figure, path, title)
+    if title:
+        figure.suptitle(title)
+    return figure
 
 
 def _draw_matrix(axes: Axes, values: np.ndarray, classes: Sequence[str], title: str) -> None:

@@ -1,4 +1,4 @@
-"""`tlfast train path/to/images`: any folder, zip or CSV file of labelled images, with the defaults of `Settings`."""
+"""`tlfast train path/to/images`: any folder, zip, CSV or parquet file of labelled images, with the defaults of `Settings`."""
 
 from __future__ import annotations
 

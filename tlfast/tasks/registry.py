@@ -1,12 +1,16 @@
-"""The registered tasks, which are discovered in this package, and tasks for any path of labelled images."""
+"""The registered tasks: those of this package, of entry points and of loaded files; and tasks for any path of labelled images."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
@@ -20,13 +24,69 @@ from .folder import folder_task
 DEPTH_FLAGS: dict[str, list[str]] = {"": [], "0": [], "all": ["--full"]}  # values of `depth` with a shorter form than --depth
 
 
-@lru_cache(maxsize=1)
+ENTRY_POINTS = "tlfast.tasks"  # group; an entry point refers to a Task, such as "mypackage.birds:TASK"
+
+_loaded: dict[str, Task] = {}  # tasks of files that were loaded in this process
+
+
 def registered_tasks() -> dict[str, Task]:
-    """Return all tasks by name. A task is a module of this package that defines `TASK`."""
+    """Return all tasks by name."""
+    return {**_installed_tasks(), **_loaded}
+
+
+@lru_cache(maxsize=1)
+def _installed_tasks() -> dict[str, Task]:
+    """Return the `TASK` of each module of this package that defines it, and the tasks of entry points. A broken entry point gives a warning."""
     package = __package__ or ""
     modules = [import_module(f"{package}.{info.name}") for info in iter_modules(import_module(package).__path__)]
     tasks = [module.TASK for module in modules if hasattr(module, "TASK")]
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            tasks.append(_check_task(entry.load(), entry.value))
+        except Exception as error:  # of any package
+            warnings.warn(f"the entry point {entry.name} of {ENTRY_POINTS} cannot be loaded: {error}", stacklevel=2)
     return {task.name: task for task in sorted(tasks, key=lambda task: task.name)}
+
+
+def load_task_file(path: Path) -> Task:
+    """Execute a .py file and register the `TASK` that it defines. Raises UsageError."""
+    spec = importlib.util.spec_from_file_location(f"tlfast_task_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # of the user's code
+        raise UsageError(f"{path} cannot be executed: {type(error).__name__}: {error}", "Correct the file; python FILE shows the traceback") from error
+    return register_task(replace(_check_task(getattr(module, "TASK", None), str(path)), file=str(path.resolve())))
+
+
+def register_task(task: Task) -> Task:
+    """Register a task for this process, and return it. Raises UsageError if an installed task has its name."""
+    if _installed_tasks().get(task.name, task) is not task:
+        raise UsageError(f"a task named '{task.name}' exists already", "Give the new task another name")
+    if task.name not in _installed_tasks():
+        _loaded[task.name] = task
+    return task
+
+
+def _check_task(task: Any, source: str) -> Task:
+    if not isinstance(task, Task):
+        raise UsageError(f"{source} defines no task", 'Define one: TASK = tlfast.Task(name="birds", title="birds in gardens")')
+    return task
+
+
+def find_run_task(manifest: Mapping[str, Any], source: str = "") -> Task:
+    """Return the task of a finished run: registered, from its file, or that of the path of its images, which is `source` if they have moved."""
+    name, file = manifest["settings"]["task"], Path(manifest.get("task_file") or "-")
+    if name not in registered_tasks() and file.is_file():
+        load_task_file(file)
+    return find_named_task(name, source or manifest["data"]["source"])
+
+
+def find_named_task(name: str, source: str) -> Task:
+    """Return a registered task, or a task of this name for the path of images `source`."""
+    return registered_tasks().get(name) or replace(folder_task(Path(source)), name=name)
 
 
 def train_command(task: str, source: str, options: Mapping[str, Any]) -> str:
@@ -37,8 +97,9 @@ def train_command(task: str, source: str, options: Mapping[str, Any]) -> str:
     >>> train_command("fer", "", {"depth": "all", "lr": None, "epochs": 3})
     'tlfast train fer --full --epochs 3'
     """
-    words = ["tlfast", "train", *([task] if task in registered_tasks() else [source])]
-    words += ["--data", source] if task in registered_tasks() and source else []
+    registered = registered_tasks().get(task)
+    words = ["tlfast", "train", (registered.file or task) if registered else source]
+    words += ["--data", source] if registered and source else []
     for name, value in options.items():
         if name == "depth" and value in DEPTH_FLAGS:
             words += DEPTH_FLAGS[value]
@@ -57,12 +118,20 @@ def get_task(name: str) -> Task:
 
 
 def find_task(name: str) -> tuple[Task, str]:
-    """Return (task, "") for the name of a task, or (task, absolute path) for a path of images. Raises UsageError for anything else."""
+    """Return (task, "") for the name of a task or a .py file that defines one, or (task, absolute path) for a path of images.
+
+    Raises UsageError for anything else.
+    """
     if name in registered_tasks():
         return registered_tasks()[name], ""
+    if name.endswith(".py") and Path(name).is_file():
+        return load_task_file(Path(name)), ""
     if Path(name).expanduser().exists():
         path = Path(name).expanduser().resolve()
         return folder_task(path), str(path)
-    hint = suggest_name(name, list(registered_tasks())) or "Tasks: " + ", ".join(registered_tasks()) + "; or the path of a folder, zip or CSV of images"
-    looks_like_path = bool(re.search(r"[/\\]|\.(zip|csv)$", name))
+    hint = (
+        suggest_name(name, list(registered_tasks()))
+        or "Tasks: " + ", ".join(registered_tasks()) + "; or the path of a folder, zip, CSV or parquet file of images"
+    )
+    looks_like_path = bool(re.search(r"[/\\]|\.(zip|csv|tsv|parquet|py)$", name))
     raise UsageError(f"{name}: no such folder or file" if looks_like_path else f"unknown task '{name}'", hint)

@@ -117,9 +117,9 @@ def _open_pil(path: str) -> PILImage:
 class StoreLoader(TfmdDL):
     """fastai's TfmdDL over a store: a batch is one gather by index, where TfmdDL opens, resizes and collates image by image.
 
-    Batch transforms, `show_batch` and `test_dl` work as in TfmdDL. Grey images keep one channel until Normalize expands them to three, which
-    saves two thirds of the work of augmentation. If the pixels are on the loader's GPU, indices are copied there once per epoch. If they are in main
-    memory, batches are gathered and copied while the GPU trains.
+    Batch transforms, `show_batch` and `test_dl` work as in TfmdDL; new images are read from their files. Grey images keep one channel until Normalize
+    expands them to three, which saves two thirds of the work of augmentation. If the pixels are on the loader's GPU, indices are copied there once
+    per epoch. If they are in main memory, batches are gathered and copied while the GPU trains.
     """
 
     def __init__(self, dataset: Any, *, store: Store, pixels: torch.Tensor, **kwargs: Any) -> None:
@@ -129,7 +129,14 @@ class StoreLoader(TfmdDL):
         super().__init__(dataset, **{**kwargs, "pin_memory": False})  # `copy_to_device` pins
 
     def new(self, dataset: Any = None, cls: type[TfmdDL] | None = None, **kwargs: Any) -> TfmdDL:
+        if dataset is not None and not self._holds(dataset):
+            return super().new(dataset, TfmdDL, **kwargs)
         return super().new(dataset, cls, **{"store": self.store, "pixels": self.pixels, **kwargs})
+
+    def _holds(self, dataset: Any) -> bool:
+        """Return whether all images of a dataset are in the store. Those of `learn.predict` need not be; an exported Learner has none."""
+        items = dataset.items
+        return isinstance(items, pd.DataFrame) and len(items) > 0 and all(path in self.store.index for path in items["path"])
 
     def create_batches(self, samps: Iterator[int]) -> Iterator[tuple[torch.Tensor, ...]]:
         samples = torch.tensor(list(samps))

@@ -78,7 +78,7 @@ def fit_phase(session: Session, plan: PhasePlan, opened: OpenPhase, settings: Tr
     start = checkpoints.load_newest(journal, plan.name)
     with signals.defer_interrupts() as interrupted, silence_fastai(learn):
         saver = checkpoints.Checkpoints(journal, plan.name, settings.checkpoint_minutes, interrupted, on_event, start)
-        callbacks: list[Callback] = [progress, best, finite, saver]
+        callbacks: list[Callback] = [progress, best, finite, saver, *session.callbacks]
         callbacks += [checkpoints.SkipBatches(start)] if start else []
         callbacks += [MixUp(settings.mixup)] if settings.mixup else []
         callbacks += [ReleaseMemory()] if learn.dls.device.type == "cpu" else []

@@ -55,8 +55,9 @@ class EpochMetric(Metric):
             self.counts.add(learn.pred, learn.yb[0])
 
     @property
-    def value(self) -> float:
-        return float(self.metric.function(self.counts.read()))
+    def value(self) -> float | None:
+        counts = self.counts.read()
+        return None if counts is None else float(self.metric.function(counts))
 
 
 class EpochCounts:
@@ -77,9 +78,10 @@ class EpochCounts:
             self.confusion = torch.zeros(classes * classes, dtype=torch.long, device=cells.device)
         self.confusion.index_add_(0, cells, torch.ones_like(cells))
 
-    def read(self) -> metrics.Counts:
-        """Return the counts so far."""
-        assert self.confusion is not None
+    def read(self) -> metrics.Counts | None:
+        """Return the counts so far; None without any, as for images without labels."""
+        if self.confusion is None:
+            return None
         classes = round(len(self.confusion) ** 0.5)
         return metrics.Counts(self.confusion.view(classes, classes).cpu().numpy())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ from ..core.runs import METRICS, seal
 from ..core.system import package_versions
 from ..data import Preprocessing, Row
 from ..evaluation import Evaluation
-from .types import Phase
+from .types import EpochRow, Phase
 
 
 def save_records(folder: Path, manifest: dict[str, Any], rows: Sequence[Row], phases: Sequence[Phase], evaluation: Evaluation) -> None:
     """Write `images.csv` (an input for `--data`), `history.csv`, `metrics.json` and, last, `run.json` with the SHA-256 of all files."""
     write_csv(folder / "images.csv", rows)
-    write_csv(folder / "history.csv", [row for phase in phases for row in phase.epochs])
+    write_csv(folder / "history.csv", [row for phase in phases for row in phase.epochs], [f.name for f in fields(EpochRow)])
     write_json(folder / METRICS, evaluation.to_dict())
     seal(folder, manifest)
 

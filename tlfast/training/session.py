@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 
@@ -27,6 +29,7 @@ class Session:
     learn: Learner
     journal: Journal
     on_event: OnEvent
+    callbacks: Sequence[Callback] = ()  # of the user, for every phase
 
     @property
     def on_disk(self) -> bool:

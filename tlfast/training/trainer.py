@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
 
@@ -34,10 +35,10 @@ SMALLEST_BATCH = 2  # BatchNorm in the head cannot train on one image
 
 
 @contextmanager
-def prepare(task: Task, settings: Settings, on_event: OnEvent, journal: Journal | None = None) -> Iterator[Session]:
+def prepare(task: Task, settings: Settings, on_event: OnEvent, journal: Journal | None = None, callbacks: Sequence[Callback] = ()) -> Iterator[Session]:
     """Check the settings, the images and the weights, then build loaders and Learner. Raises TlfastError.
 
-    Without a journal nothing is saved for resuming.
+    Without a journal nothing is saved for resuming. `callbacks` are used in every phase, but not by the learning-rate finder.
     """
     build.check_arch(settings.arch)
     device = pick_device(settings.device)
@@ -57,7 +58,7 @@ def prepare(task: Task, settings: Settings, on_event: OnEvent, journal: Journal 
         tempfile.TemporaryDirectory() as scratch,
     ):  # fastai's lr_find saves a copy of the model below learn.path
         learn.path = Path(scratch)
-        yield Session(table, store, weights, preprocessing, learn, journal or Journal(), on_event)
+        yield Session(table, store, weights, preprocessing, learn, journal or Journal(), on_event, callbacks)
 
 
 def fit(session: Session, settings: Settings) -> tuple[list[Phase], Features | None]:

@@ -15,13 +15,13 @@ from pyarrow import parquet
 
 from tests.helpers.browser import SIZES, accessibility_faults, needs_browser, opened_page
 from tests.helpers.command_line import TINY
-from tests.helpers.drawing import COLOURS, draw
 from tlfast.core import errors, runs
 from tlfast.data import images
 from tlfast.data.types import FINDING_KINDS, Finding
 from tlfast.evaluation import evaluate, predictions
 from tlfast.evaluation import report as report_pages
 from tlfast.evaluation.types import Predictions
+from tlfast.testing import COLOURS, draw_image
 
 NASTY = "<b>bad & 'worse'"
 
@@ -36,7 +36,7 @@ def reported(tmp_path_factory):
     root = tmp_path_factory.mktemp("reported")
     for n, label in enumerate([NASTY, "green", "red"] * 20):
         shown = list(COLOURS)[(n + (n % 4 == 0)) % 3]
-        draw(root / "images" / label / f"<img src=x onerror=alert(1)>{n}.png", COLOURS[shown], n)
+        draw_image(root / "images" / label / f"<img src=x onerror=alert(1)>{n}.png", COLOURS[shown], n)
     shutil.copy(root / "images" / "red" / "<img src=x onerror=alert(1)>2.png", root / "images" / "red" / "copy.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TLFAST_CACHE", str(root / "cache"))

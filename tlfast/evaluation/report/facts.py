@@ -10,7 +10,6 @@ from ... import tasks
 from ...core import Run, Settings
 from ...core.metrics import FIGURE_TITLES, HEADLINES
 from ...core.settings import declared_settings
-from ...data import Task
 from ...tasks import resolve_settings
 
 # Settings.tuning -> what was trained, with its verb; depths are described by `describe_trained_layers`.
@@ -72,18 +71,16 @@ def _list_headlines(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _find_task(run: Run) -> Task:
-    return tasks.registered_tasks().get(run.task) or tasks.folder_task(Path(run.manifest["data"]["source"]))
-
-
 def _changed_settings(run: Run, settings: Settings) -> dict[str, Any]:
     """Return the settings that differ from the defaults of the task and strategy."""
-    defaults = resolve_settings(_find_task(run), settings.strategy, {})
+    defaults = resolve_settings(tasks.find_run_task(run.manifest), settings.strategy, {})
     values = {name: getattr(settings, name) for name in declared_settings() if name not in ("name", "out")}
     return {name: value for name, value in values.items() if value != getattr(defaults, name)}
 
 
 def _repeat_command(run: Run, settings: Settings, changed: Mapping[str, Any]) -> str:
     """Return the command that repeats the training."""
+    if run.manifest.get("by_hand"):
+        return "# fitted by hand in Python: no command repeats this run"
     source = changed.get("data") or ("" if run.task in tasks.registered_tasks() else run.manifest["data"]["source"])
     return tasks.train_command(run.task, source, {"depth": settings.depth, **{name: value for name, value in changed.items() if name != "data"}})

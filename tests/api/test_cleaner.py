@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+
+import tlfast
+from tests.helpers.files import tree
+from tests.helpers.runs import copy_run
+
+
+@pytest.fixture
+def run(trained_run, tmp_path, monkeypatch) -> tlfast.Run:
+    copy_run(trained_run.partial, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tlfast.Run("pictures")
+
+
+def test_candidates_are_the_top_losses(run):
+    cleaner = run.cleaner(5)
+    assert cleaner.candidates["path"].tolist() == run.top_losses(5)["path"].tolist()
+    assert (cleaner.candidates["reason"] == "top loss").all()
+
+
+def test_decisions_give_a_new_dataset(run, pictures):
+    before = tree(pictures)
+    cleaner = run.cleaner(5)
+    first, second, third = cleaner.candidates["path"][:3]
+    cleaner.drop(first)
+    cleaner.relabel([second], "red" if "/red/" not in second else "blue")
+    cleaner.drop(third)
+    cleaner.keep(third)
+    assert repr(cleaner) == f"Cleaner of r: 5 candidates, 1 dropped, {len(cleaner.decisions) - 1} relabelled"
+    cleaned = cleaner.apply().table.set_index("path")
+    original = run.dataset.table.set_index("path")
+    assert set(original.index) - set(cleaned.index) == {first}
+    changed = original.loc[cleaned.index]["label"] != cleaned["label"]
+    assert changed[changed].index.tolist() == [second]
+    assert (original.loc[cleaned.index]["split"] == cleaned["split"]).all()
+    assert tree(pictures) == before
+
+
+def test_the_same_label_is_no_decision(run):
+    cleaner = run.cleaner(2)
+    path, label = cleaner.candidates.loc[0, ["path", "label"]]
+    cleaner.relabel(path, label)
+    assert cleaner.decisions == {}
+
+
+def test_unknown_images_and_classes(run):
+    cleaner = run.cleaner(2)
+    with pytest.raises(tlfast.UsageError, match="nix.png is not an image of r"):
+        cleaner.drop("nix.png")
+    with pytest.raises(tlfast.UsageError, match="unknown class 'rde'") as error:
+        cleaner.relabel(cleaner.candidates["path"][0], "rde")
+    assert error.value.hint == "Did you mean 'red'?"
+
+
+def test_suspected_labels_come_first(run, monkeypatch):
+    path = run.dataset.table["path"][0]
+    suspected = tlfast.api.dataset.Findings([{"kind": "label issue", "path": path, "label": "blue", "reason": "looks like red"}])
+    monkeypatch.setattr(tlfast.Dataset, "check", lambda self, labels, quiet: suspected)
+    first = run.cleaner(2, labels=True).candidates.iloc[0]
+    assert (first["path"], first["suggestion"], first["reason"]) == (path, "red", "label issue")
+
+
+def test_the_widget_records_decisions(run):
+    pytest.importorskip("ipywidgets")
+    cleaner = run.cleaner(3)
+    status, form = cleaner.widget().children
+    choice = form.children[1].children[1]
+    assert choice.options == ("keep", "drop", "blue", "green", "red")
+    choice.value = "drop"
+    assert cleaner.decisions == {cleaner.candidates["path"][1]: "drop"}
+    assert "1 dropped" in status.value
+    choice.value = "keep"
+    assert cleaner.decisions == {}

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+
+import tlfast
+from tlfast.testing import TINY
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def small() -> dict:
+    return {**TINY, "epochs": 2, "freeze_epochs": 1}
+
+
+def test_arms_of_all_kinds(pictures, small):
+    result = tlfast.compare(pictures, arms=["partial", 1, "full"], seeds=2, **small)
+    assert result.table["name"].tolist() == ["partial", "depth 1", "full"]
+    assert (result.table["accuracy_low"] <= result.table["accuracy"]).all()
+    assert len(result.differences) == 3
+    assert result.learning_curve.empty
+    assert result.report().path.is_file()
+    assert result.verdict in repr(result)
+    assert "depth 1" in result._repr_html_()
+
+
+def test_best_is_trained_once_with_the_settings_of_its_arm(pictures, small):
+    result = tlfast.compare(pictures, arms={"slow": {"lr": 1e-6}, "fast": {"lr": 3e-3, "epochs": 8}}, **small)
+    best = max(result.table.to_dict("records"), key=lambda row: row["accuracy"])
+    assert result.best.settings.epochs == {"slow": 2, "fast": 8}[best["name"]]
+    assert result.best.metrics["accuracy"].value == pytest.approx(best["accuracy"])
+    assert result.best is result.best
+    assert len(tlfast.runs()) == 1
+
+
+def test_shares_give_a_learning_curve(pictures, small):
+    result = tlfast.compare(pictures, arms=["partial"], shares=(0.5,), **small)
+    assert result.learning_curve["share"].tolist() == [0.5, 1.0]
+
+
+@pytest.mark.parametrize("wrong", [{"folds": 1}, {"arms": []}, {"shares": (0.0,)}, {"shares": (2.0,)}])
+def test_designs_that_cannot_be_compared(pictures, small, wrong):
+    with pytest.raises(tlfast.UsageError, match="cannot be compared"):
+        tlfast.compare(pictures, **small, **wrong)
+
+
+def test_an_unknown_arm(pictures, small):
+    with pytest.raises(tlfast.UsageError, match="'halb' is neither partial, full, a depth nor a TOML file"):
+        tlfast.compare(pictures, arms=["halb"], **small)

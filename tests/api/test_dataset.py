@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+import tlfast
+from tlfast.testing import draw_image
+
+
+@pytest.fixture
+def frame(pictures) -> pd.DataFrame:
+    paths = sorted(map(str, pictures.rglob("*.png")))
+    return pd.DataFrame({"path": paths, "label": [path.split("/")[-2] for path in paths]})
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_of_a_folder(pictures):
+    data = tlfast.dataset(pictures, valid_pct=0.25)
+    assert repr(data) == "Dataset pictures: 36 images of 3 classes (train 27, valid 9)"
+    assert len(data) == 36
+    assert data.classes == ["blue", "green", "red"]
+    assert list(data.table.columns) == ["path", "label", "split", "group"]
+    assert data.table["split"].value_counts().to_dict() == {"train": 27, "valid": 9}
+    assert "<td>9</td>" in data._repr_html_()
+
+
+def test_of_a_task():
+    data = tlfast.dataset("digits", limit=20)
+    assert (data.task.name, len(data)) == ("digits", 40)
+
+
+def test_of_a_frame_is_written_to_a_file_once(frame, tmp_path):
+    first, again = tlfast.dataset(frame), tlfast.dataset(frame)
+    assert first.settings == again.settings
+    assert [path.name for path in tmp_path.glob("exports/table/tables/*")] == [first.settings["data"].rsplit("/", 1)[1]]
+    assert first.table[["path", "label"]].sort_values("path").to_numpy().tolist() == frame.to_numpy().tolist()
+
+
+def test_columns_of_a_frame_can_have_other_names(frame):
+    renamed = frame.rename(columns={"path": "file", "label": "species"}).assign(part=["valid", "train"] * 18)
+    data = tlfast.dataset(renamed, name="plants", path_col="file", label_col="species", split_col="part")
+    assert data.task.name == "plants"
+    assert data.table["split"].value_counts().to_dict() == {"train": 18, "valid": 18}
+
+
+def test_of_a_parquet_file(frame, tmp_path):
+    frame.assign(bytes=b"123", number=1.5).to_parquet(tmp_path / "listed.parquet")
+    assert repr(tlfast.dataset("listed.parquet")).startswith("Dataset listed: 36 images of 3 classes")
+
+
+def test_of_a_file_that_is_no_parquet(tmp_path):
+    (tmp_path / "listed.parquet").write_text("path,label\n")
+    with pytest.raises(tlfast.DataError, match="is not a parquet file that can be read"):
+        len(tlfast.dataset("listed.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message", "hint"),
+    [
+        (lambda f: f.rename(columns={"label": "class"}), "the DataFrame has no column 'label'; it has: path, class", "Name the column with label_col=..."),
+        (lambda f: f.assign(label=[None, *f["label"][1:]]), "row 0 of the DataFrame has no label", "Drop such rows first: frame.dropna(...)"),
+        (lambda f: f[:0], "the DataFrame has no rows", "Give one row per image, with its path and label"),
+    ],
+)
+def test_frames_that_cannot_be_used(frame, change, message, hint):
+    with pytest.raises(tlfast.UsageError) as error:
+        tlfast.dataset(change(frame))
+    assert (error.value.message, error.value.hint) == (message, hint)
+
+
+def test_settings_of_a_training_are_refused(pictures):
+    with pytest.raises(tlfast.UsageError, match="'epochs' is not a setting of the data") as error:
+        tlfast.dataset(pictures, epochs=3)
+    assert error.value.hint.startswith("Give it to tlfast.train; a dataset takes: data, fold, group_by")
+
+
+def test_a_name_is_for_images_without_a_task(pictures):
+    assert tlfast.dataset(pictures, name="mine").task.name == "mine"
+    with pytest.raises(tlfast.UsageError, match="name='mine' is given for the task 'digits'"):
+        tlfast.dataset("digits", name="mine")
+
+
+def test_show_batch_draws_as_many_images_as_asked_for(pictures):
+    figure = tlfast.dataset(pictures).show_batch(4, size=32, bs=64)
+    titles = [axes.get_title() for axes in figure.axes if axes.images]
+    assert len(titles) == 4
+    assert set(titles) <= {"blue", "green", "red"}
+
+
+def test_check_returns_findings_with_thumbnails(folder):
+    draw_image(folder / "red" / "copy.png", (20, 40, 230), 0)  # a copy of blue/0.png
+    found = tlfast.dataset(folder).check()
+    assert found["kind"].tolist().count("conflict") == 2
+    assert found.page.endswith("report.html")
+    assert found.summary.classes == ["blue", "green", "red"]
+    assert found._repr_html_().count("data:image/jpeg;base64,") >= 2
+
+
+def test_check_without_findings_has_columns(folder):
+    found = tlfast.dataset(folder).check()
+    assert len(found) == 0
+    assert "kind" in found.columns
+    assert found.page == ""
+
+
+def test_without_leaves_the_folder_as_it_is(folder):
+    draw_image(folder / "red" / "copy.png", (20, 40, 230), 0)
+    data = tlfast.dataset(folder)
+    fewer = data.without("conflicts")
+    assert (len(data), len(fewer)) == (37, 35)
+    assert (folder / "red" / "copy.png").is_file()

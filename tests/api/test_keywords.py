@@ -1,0 +1,111 @@
+"""Every setting of the command line is a keyword of the same name, with the same check and the same error."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any, get_args, get_type_hints
+
+import pytest
+
+import tlfast
+from tests.helpers.command_line import invoke
+from tlfast.api.keywords import Keywords
+from tlfast.commands import train as train_command
+from tlfast.core.settings import declared_settings
+
+DECLARED = {name: declaration for name, declaration in declared_settings().items() if name != "data"}  # data is the first argument
+# Values that differ from the default, for settings whose type allows no guess.
+SAMPLES: dict[str, Any] = {"lr": 0.01, "depth": 2, "sizes": "16,24", "group_by": "^(.)", "name": "mine", "crop_pct": 0.5, "fold": 1, "minutes": 2.0}
+WRONG: dict[str, Any] = {"lr": "fast", "depth": "deep", "sizes": "9,8", "group_by": "(", "name": "../x"}
+UNCHECKED = {"weights", "arch", "out", "path_col", "label_col", "split_col", "group_col"}  # any text is valid until it is used
+
+
+class Captured(Exception):
+    """Raised in place of a training."""
+
+
+@pytest.fixture
+def seen(monkeypatch, tmp_path):
+    """Return the settings with which a training would start, from the command line and from Python."""
+    settings = []
+
+    def capture(task, resolved, *arguments, **more):
+        settings.append(resolved)
+        raise Captured
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train_command, "train_run", capture)
+    return settings
+
+
+def sample(name: str) -> Any:
+    """Return a valid value of a setting that is not its default."""
+    declaration = DECLARED[name]
+    if name in SAMPLES:
+        return SAMPLES[name]
+    if declaration.choices:
+        return next(word for word in declaration.choices if word != declaration.default)
+    kinds = get_args(declaration.type) or (declaration.type,)
+    if bool in kinds:
+        return not declaration.default
+    if int in kinds:
+        return (declaration.default or 2) + 8
+    if float in kinds:
+        return 0.25
+    return "other"
+
+
+def as_flags(name: str, value: Any) -> list[Any]:
+    flag = DECLARED[name].flag
+    if isinstance(value, bool):
+        return [flag if value else f"--no-{flag[2:]}"]
+    return [flag, value]
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_keyword_and_option_give_the_same_settings(name, seen, pictures):
+    value = sample(name)
+    more = {"full": True} if name in ("sizes", "ema") else {}
+    invoke("train", pictures, *as_flags(name, value), *(["--full"] if more else []))
+    with pytest.raises(Captured):
+        tlfast.train(pictures, **{name: value}, **more)
+    by_option, by_keyword = seen
+    assert by_option == by_keyword
+    assert getattr(by_keyword, name) in (value, str(value))
+    assert getattr(by_keyword, name) != DECLARED[name].default
+
+
+@pytest.mark.parametrize("name", [name for name in DECLARED if name not in UNCHECKED and bool not in (DECLARED[name].type,)])
+def test_keyword_and_option_give_the_same_error(name, seen, pictures):
+    value = WRONG.get(name, "nonsense" if DECLARED[name].choices else -1)
+    printed = invoke("train", pictures, *as_flags(name, value))
+    with pytest.raises(tlfast.UsageError) as error:
+        tlfast.train(pictures, **{name: value})
+    assert printed.code == 2
+    assert " ".join(error.value.message.split()) in " ".join(printed.err.split())
+
+
+def test_an_unknown_keyword_names_the_nearest_one(pictures):
+    with pytest.raises(tlfast.UsageError, match="unknown keyword 'epoch'") as error:
+        tlfast.train(pictures, epoch=3)
+    assert error.value.hint == "Did you mean 'epochs'?"
+
+
+def test_type_hints_of_keywords_are_those_of_the_declarations():
+    """The dict is written out for type checkers; `declared_settings` is what counts."""
+    hints = get_type_hints(Keywords)
+    assert list(hints) == list(DECLARED)
+    for name, declaration in DECLARED.items():
+        words = set(re.findall(r"'(\w+)'", str(hints[name])))
+        assert words >= set(declaration.choices) | set(declaration.words)
+        for kind in get_args(declaration.type) or (declaration.type,):
+            if isinstance(kind, type):
+                assert kind in (get_args(hints[name]) or (hints[name],)), name
+
+
+@pytest.mark.parametrize("function", [tlfast.train, tlfast.plan, tlfast.lr_find, tlfast.learner, tlfast.compare])
+def test_signature_lists_all_settings(function):
+    parameters = inspect.signature(function).parameters
+    assert set(DECLARED) <= set(parameters)
+    assert parameters["epochs"].default == DECLARED["epochs"].default

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tlfast
+from tests.helpers.runs import copy_run
+
+
+@pytest.fixture
+def run(trained_run, tmp_path, monkeypatch) -> tlfast.Run:
+    copy_run(trained_run.partial, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tlfast.Run("pictures")
+
+
+@pytest.fixture
+def paths(pictures) -> list[str]:
+    return sorted(map(str, pictures.rglob("*.png")))
+
+
+def test_opens_by_task_id_and_folder(run):
+    assert run.id == "r"
+    assert tlfast.Run("r").folder == tlfast.Run(run.folder).folder
+    assert repr(run).startswith("Run r: partial test_resnet, accuracy ")
+
+
+def test_metrics_are_those_of_the_files(run):
+    accuracy = run.metrics["accuracy"]
+    right = (run.predictions["label"] == run.predictions["prediction"]).mean()
+    assert accuracy.value == pytest.approx(right)
+    assert accuracy.low <= accuracy.value <= accuracy.high
+    assert np.trace(run.confusion_matrix().to_numpy()) == round(right * len(run.predictions))
+    assert run.metrics.per_class.index.tolist() == run.classes
+    with pytest.raises(KeyError, match="precison; there are: accuracy"):
+        run.metrics["precison"]
+
+
+def test_history_has_a_row_for_each_epoch(run):
+    assert run.history["epoch"].tolist() == [1, 2]
+
+
+def test_top_losses_are_sorted(run):
+    top = run.top_losses(4)
+    assert top["loss"].is_monotonic_decreasing
+    assert len(top) == 4
+    assert "data:image/jpeg" in top._repr_html_()
+
+
+def test_predict_one_image(run, paths):
+    by_path = run.predict(paths[0])
+    assert by_path.label in run.classes
+    assert run.predict(Image.open(paths[0])).probabilities == by_path.probabilities
+    assert run.predict(np.asarray(Image.open(paths[0]))).probabilities == by_path.probabilities
+
+
+def test_predict_many_images_gives_a_frame(run, paths, pictures):
+    listed = run.predict(paths)
+    assert listed["path"].tolist() == paths
+    probabilities = listed[[f"p({name})" for name in run.classes]].to_numpy()
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert run.predict(pictures)["path"].tolist() == paths
+    assert run.predict(str(pictures / "red" / "*.png"))["label"].notna().sum() == 12
+    assert run.predict(listed)["label"].tolist() == listed["label"].tolist()
+
+
+def test_probabilities_are_those_of_the_evaluation(run):
+    stored = run.predictions
+    again = run.predict(stored)
+    names = [f"p({name})" for name in run.classes]
+    assert np.allclose(again[names].to_numpy(), stored[names].to_numpy(), atol=2e-3)
+
+
+def test_an_unreadable_image_has_a_reason(run, paths):
+    frame = run.predict([paths[0], "missing.png"])
+    assert frame["error"].tolist()[0] == ""
+    assert "No such file" in frame["error"].tolist()[1]
+
+
+def test_evaluate_and_report(run):
+    assert run.evaluate()["accuracy"] == run.metrics["accuracy"]
+    page = run.report()
+    assert page.path.name == "report.html"
+    assert "&lt;html" in page._repr_html_()
+
+
+def test_a_split_without_images(run):
+    with pytest.raises(tlfast.DataError, match="has no test split"):
+        run.evaluate(split="test")
+    with pytest.raises(tlfast.RunError, match=r"has no metrics_test\.json"):
+        run.confusion_matrix("test")
+    with pytest.raises(tlfast.UsageError, match="split='tset' is not one of"):
+        run.top_losses(split="tset")
+
+
+def test_export_of_a_bundle(run, tmp_path):
+    result = run.export(tmp_path / "bundle.zip", quantize="int8", allow_drop=True)
+    assert (tmp_path / "bundle.zip").is_file()
+    assert [export.file for export in result.exports] == ["model.int8.onnx"]
+    assert "model.int8.onnx" in run.manifest["exports"]
+    with pytest.raises(tlfast.UsageError, match="nothing to export"):
+        run.export()
+    with pytest.raises(tlfast.UsageError, match="quantize='int4' is not 'int8'"):
+        run.export(quantize="int4")
+
+
+def test_the_html_escapes_names(run):
+    run.manifest["classes"][0] = "<b>blue"
+    assert "<b>blue" not in run._repr_html_()
+    assert "&lt;b&gt;blue" in run._repr_html_()
+
+
+def test_runs_is_a_frame(run):
+    assert tlfast.runs()["run"].tolist() == ["r"]
+    assert tlfast.runs(out="nowhere").empty
+
+
+def test_dataset_of_a_run_is_what_it_was_trained_on(run):
+    table = run.dataset.table
+    assert sorted(table[table["split"] == "valid"]["path"]) == sorted(run.predictions["path"])

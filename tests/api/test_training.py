@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+from fastai.callback.core import Callback
+
+import tlfast
+from tests.helpers.command_line import invoke
+from tlfast.testing import TINY
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+class CountBatches(Callback):
+    """Counts training batches by phase, and interrupts a training at one of them."""
+
+    def __init__(self, stop_at: int = 0) -> None:
+        self.batches, self.fits, self.stop_at = 0, 0, stop_at
+
+    def before_fit(self) -> None:
+        self.fits += 1
+
+    def after_batch(self) -> None:
+        self.batches += self.training
+        if self.batches == self.stop_at:
+            raise KeyboardInterrupt
+
+
+def test_train_equals_the_command(pictures):
+    run = tlfast.train(pictures, epochs=2, name="python", **TINY)
+    outcome = invoke("train", pictures, "--epochs", 2, "--name", "shell", *(f"--{name}={value}" for name, value in TINY.items()))
+    assert outcome.code == 0
+    assert tlfast.Run("shell").predictions.equals(run.predictions)
+
+
+def test_a_run_can_be_repeated_on_other_images(pictures, folder):
+    run = tlfast.train(pictures, epochs=2, mixup=0.1, **TINY)
+    again = tlfast.train(tlfast.dataset(folder, name="other", valid_pct=0.5), like=run, epochs=1)
+    assert (again.settings.mixup, again.settings.arch, again.settings.epochs) == (0.1, "test_resnet", 1)
+    assert (again.settings.task, again.settings.valid_pct) == ("other", 0.5)
+    with pytest.raises(tlfast.UsageError, match="like and config are both given"):
+        tlfast.train(folder, like=run, config=run.folder / "run.json")
+
+
+def test_config_files_are_those_of_the_command(pictures, tmp_path):
+    (tmp_path / "mine.toml").write_text('arch = "test_resnet"\nweights = "none"\nsize = 32\nepochs = 1\nlr = 1e-3\n')
+    run = tlfast.train(pictures, config="mine.toml", bs=8)
+    assert (run.settings.arch, run.settings.epochs, run.settings.bs) == ("test_resnet", 1, 8)
+
+
+def test_callbacks_see_every_phase(pictures):
+    counter = CountBatches()
+    tlfast.train(pictures, full=True, epochs=2, freeze_epochs=1, cbs=[counter], **TINY)
+    assert counter.fits == 2
+    assert counter.batches >= 3
+
+
+def test_an_interrupted_training_is_resumed(pictures):
+    settings = {"epochs": 3, "checkpoint_minutes": 0, **TINY}
+    whole = tlfast.train(pictures, name="whole", **settings)
+    with pytest.raises(tlfast.Interrupted) as error:
+        tlfast.train(pictures, name="stopped", cbs=[CountBatches(stop_at=8)], **settings)
+    assert error.value.hint == "Continue with: tlfast.train(..., resume=True)"
+    resumed = tlfast.train(pictures, resume=True)
+    assert resumed.id == "stopped"
+    assert resumed.predictions.equals(whole.predictions)
+
+
+def test_plan_lists_depths(pictures):
+    plan = tlfast.plan(pictures, **{**TINY, "lr": "auto"})
+    assert plan.depths["depth"].tolist()[0] == "0"
+    assert plan.depths["chosen"].sum() == 1
+    assert plan.trained_parameters <= plan.parameters
+    assert "images_per_second" in plan._repr_html_()
+    assert tlfast.plan(pictures, full=True, **TINY).depths.empty
+
+
+def test_lr_find_returns_the_curve_of_each_phase(pictures, tmp_path):
+    curves = tlfast.lr_find(pictures, full=True, freeze_epochs=1, epochs=1, **TINY)
+    assert list(curves) == ["head", "all layers"]
+    assert curves["head"].suggestion > 0
+    assert len(list(tmp_path.glob("exports/pictures/lr-find-*.png"))) == 2
+
+
+def test_an_error_is_shown_with_its_hint(pictures):
+    with pytest.raises(tlfast.UsageError) as error:
+        tlfast.train(pictures, resize="stretch")
+    assert error.value._render_traceback_()[0].startswith("UsageError: --resize 'stretch' is not one of")
+    assert len(error.value._render_traceback_()) == 2 - (not error.value.hint)

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from fastai.interpret import ClassificationInterpretation
+from fastai.learner import Learner, load_learner
+from fastai.vision.learner import vision_learner
+from torch import nn
+
+import tlfast
+from tests.helpers.runs import copy_run
+from tlfast.testing import TINY, draw_classes
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run(trained_run, tmp_path) -> tlfast.Run:
+    copy_run(trained_run.partial, tmp_path)
+    return tlfast.Run("pictures")
+
+
+@pytest.fixture
+def learn(run) -> Learner:
+    return run.learner()
+
+
+def test_a_learner_of_a_run_predicts_as_the_run(run, learn):
+    probabilities, _ = learn.get_preds(dl=learn.dls.valid)
+    raw = torch.tensor(run.predictions[[f"p({name})" for name in run.classes]].to_numpy())
+    temperature = run.manifest["temperature"]
+    assert torch.allclose((probabilities.log() / temperature).softmax(1), raw, atol=1e-3)
+
+
+def test_methods_of_fastai_work(learn, pictures):
+    path = str(pictures / "red" / "0.png")
+    label, _, probabilities = learn.predict(path)
+    assert label in learn.dls.vocab
+    assert len(probabilities) == 3
+    new = learn.get_preds(dl=learn.dls.test_dl([path, path]))[0]
+    assert torch.allclose(new[0], probabilities, atol=1e-5)
+    assert learn.tta(n=2)[0].shape == (len(learn.dls.valid_ds), 3)
+    interpretation = ClassificationInterpretation.from_learner(learn)
+    assert interpretation.confusion_matrix().sum() == len(learn.dls.valid_ds)
+    learn.dls.show_batch(max_n=2)
+    learn.show_results(max_n=2)
+    assert 0 < learn.lr_find(num_it=12, show_plot=False).valley < 10
+
+
+def test_an_exported_learner_is_small_and_opens(learn, pictures, tmp_path):
+    before = learn.predict(str(pictures / "red" / "0.png"))
+    learn.export(tmp_path / "mine.pkl")
+    opened = load_learner(tmp_path / "mine.pkl")
+    assert torch.allclose(opened.predict(str(pictures / "red" / "0.png"))[2], before[2], atol=1e-5)
+    weights = sum(p.numel() * p.element_size() for p in learn.model.parameters())
+    assert (tmp_path / "mine.pkl").stat().st_size < 2 * weights + 200_000  # without the decoded images
+
+
+def test_a_run_from_a_learner_is_evaluated_and_exported(run, learn, pictures):
+    learn.unfreeze()
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(2, 1e-3)
+    made = tlfast.Run.from_learner(learn)
+    accuracy = float(learn.validate()[1])
+    assert made.metrics["accuracy"].value == pytest.approx(accuracy)
+    assert made.history["epoch"].tolist() == [1, 2]
+    assert made.history["accuracy"].tolist()[1] == pytest.approx(accuracy)
+    assert made.predict(str(pictures / "red" / "0.png")).label in run.classes
+    assert made.manifest["by_hand"] is True
+    assert "no command repeats this run" in made.report().path.read_text()
+    assert made.evaluate()["accuracy"] == made.metrics["accuracy"]
+    assert not torch.equal(next(learn.model.parameters()), next(run.learner().model.parameters()))
+
+
+def test_a_run_from_a_learner_on_other_images(learn, tmp_path):
+    other = tlfast.dataset(draw_classes(tmp_path / "others", 6), valid_pct=0.5)
+    made = tlfast.Run.from_learner(learn, other)
+    assert len(made.predictions) == 9
+    assert made.settings.task == "others"
+
+
+def test_an_untrained_learner_has_the_layers_of_the_strategy(pictures):
+    partial, full = (tlfast.learner(pictures, full=full, **TINY) for full in (False, True))
+    trained = [sum(p.numel() for p in learn.model.parameters() if p.requires_grad) for learn in (partial, full)]
+    assert trained[0] < trained[1] == sum(p.numel() for p in full.model.parameters())
+    assert full.metrics[0].name == "accuracy"
+
+
+def test_the_training_of_an_untrained_learner_improves_it(pictures):
+    learn = tlfast.learner(pictures, full=True, **TINY)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(6, 1e-2)
+    losses = np.array(learn.recorder.values)[:, 0]
+    assert losses[-1] < losses[0]
+
+
+def test_other_learners_are_refused(learn):
+    stranger = vision_learner(learn.dls, "test_resnet", pretrained=False, normalize=False)
+    with pytest.raises(tlfast.UsageError, match="this Learner was not built by tlfast"):
+        tlfast.Run.from_learner(stranger)
+    learn.model[1] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(3))
+    with pytest.raises(tlfast.UsageError, match="the layers of the Learner differ"):
+        tlfast.Run.from_learner(learn)

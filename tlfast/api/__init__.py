@@ -1,0 +1,52 @@
+"""The Python API: functions and objects for notebooks and scripts, over the functions of `commands`.
+
+May import every package. Read `training`, then `run` and `dataset`. `tlfast/__init__.py` lists the public names.
+"""
+
+from typing import TYPE_CHECKING
+
+from ..core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .cleaner import Cleaner
+    from .comparison import Comparison, compare
+    from .dataset import Dataset, Findings, dataset
+    from .display import ConfusionMatrix, ImageFrame, Page
+    from .run import Run, runs
+    from .scores import Score, Scores
+    from .training import TrainingPlan, learner, lr_find, plan, train
+
+__all__ = [
+    "Cleaner",
+    "Comparison",
+    "ConfusionMatrix",
+    "Dataset",
+    "Findings",
+    "ImageFrame",
+    "Page",
+    "Run",
+    "Score",
+    "Scores",
+    "TrainingPlan",
+    "compare",
+    "dataset",
+    "learner",
+    "lr_find",
+    "plan",
+    "runs",
+    "train",
+]
+
+if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any name
+    __getattr__ = lazy_exports(
+        __name__,
+        {
+            "cleaner": ["Cleaner"],
+            "comparison": ["Comparison", "compare"],
+            "dataset": ["Dataset", "Findings", "dataset"],
+            "display": ["ConfusionMatrix", "ImageFrame", "Page"],
+            "run": ["Run", "runs"],
+            "scores": ["Score", "Scores"],
+            "training": ["TrainingPlan", "learner", "lr_find", "plan", "train"],
+        },
+    )

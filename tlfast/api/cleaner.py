@@ -1,0 +1,129 @@
+"""Correct labels: relabel or drop images, and get a new table. Images and their folder are not changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ..core import UsageError
+from ..core.errors import suggest_name
+from ..data import Row
+from ..evaluation.report.thumbnails import make_thumbnail
+from .dataset import Dataset, write_table
+from .display import ImageFrame, format_table, wrap_html
+
+if TYPE_CHECKING:
+    from .dataset import Findings
+    from .run import Run
+
+KEEP, DROP = "keep", "drop"
+SIDE = 120  # pixels of an image in the widget
+
+
+class Cleaner:
+    """Decisions about images of a run. `run.cleaner()` builds it.
+
+    In a notebook it shows the candidates, each with a choice: keep, drop, or another class; this needs `pip install "tlfast[notebook]"`. In a script
+    use `relabel` and `drop`.
+
+    Attributes:
+        candidates: images with large losses or suspected wrong labels: path, label, suggestion, loss, reason.
+        decisions: path -> "drop" or the new class.
+    """
+
+    def __init__(self, run: Run, top_losses: pd.DataFrame, suspected: Findings | None = None) -> None:
+        self._run, self.decisions = run, dict[str, str]()
+        dataset = run.dataset
+        self._dataset, self._rows = dataset, {row.path: row for row in dataset.rows}
+        self.candidates = _merge_candidates(top_losses, suspected)
+
+    def relabel(self, path: str | Iterable[str], label: str) -> None:
+        """Give one image or several another class. Raises UsageError for an unknown image or class."""
+        if label not in self._run.classes:
+            raise UsageError(f"unknown class '{label}'", suggest_name(label, self._run.classes) or f"Classes: {', '.join(self._run.classes)}")
+        self._decide(path, label)
+
+    def drop(self, path: str | Iterable[str]) -> None:
+        """Leave out one image or several. Raises UsageError for an unknown image."""
+        self._decide(path, DROP)
+
+    def keep(self, path: str | Iterable[str]) -> None:
+        """Take back a decision. Raises UsageError for an unknown image."""
+        self._decide(path, KEEP)
+
+    def _decide(self, path: str | Iterable[str], decision: str) -> None:
+        for each in [path] if isinstance(path, str) else list(path):
+            if each not in self._rows:
+                raise UsageError(f"{each} is not an image of {self._run.id}", "Use the paths of cleaner.candidates or run.dataset.table")
+            if decision in (KEEP, self._rows[each].label):
+                self.decisions.pop(each, None)
+            else:
+                self.decisions[each] = decision
+
+    def apply(self) -> Dataset:
+        """Write a table with all images of the run and the decisions, to `exports/<task>/tables`, and return it as a dataset.
+
+        All images keep their split, so that results remain comparable. `tlfast.train(cleaner.apply(), like=run)` trains on it. Raises RunError.
+        """
+        rows = [changed for row in self._rows.values() if (changed := self._change(row))]
+        path = write_table(rows, self._run.settings.out, self._run.settings.task)
+        return Dataset(self._dataset.task, {"data": path, "out": self._run.settings.out})
+
+    def _change(self, row: Row) -> Row | None:
+        decision = self.decisions.get(row.path, KEEP)
+        return row if decision == KEEP else None if decision == DROP else replace(row, label=decision)
+
+    def __repr__(self) -> str:
+        dropped = sum(decision == DROP for decision in self.decisions.values())
+        return f"Cleaner of {self._run.id}: {len(self.candidates)} candidates, {dropped} dropped, {len(self.decisions) - dropped} relabelled"
+
+    # The widget
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import HTML, display  # type: ignore[import-not-found, unused-ignore]
+
+        try:
+            display(self.widget())
+        except ImportError:
+            display(HTML(wrap_html('<p>Install the widget with: pip install "tlfast[notebook]"</p>', self.candidates._repr_html_())))
+
+    def widget(self) -> Any:
+        """Return the ipywidgets form of the candidates. Raises ImportError without ipywidgets."""
+        from ipywidgets import Box, Label, Layout  # type: ignore[import-not-found, unused-ignore]
+
+        status = Label(repr(self))
+        cells = [self._build_cell(record, status) for record in self.candidates.to_dict("records")]
+        form = Box(cells, layout=Layout(display="flex", flex_flow="row wrap", align_items="flex-start"))
+        return Box([status, form], layout=Layout(display="flex", flex_flow="column"))
+
+    def _build_cell(self, record: dict[str, Any], status: Any) -> Any:
+        """Return the widget of one image: picture, label, choice."""
+        from ipywidgets import HTML, Dropdown, Layout, VBox
+
+        path = record["path"]
+        picture = f'<img src="{make_thumbnail(path)}" style="width: {SIDE}px; height: {SIDE}px; object-fit: contain" alt="">'
+        facts = format_table(("label", "suggestion"), [(record["label"], record["suggestion"])], 2)
+        choice = Dropdown(options=[KEEP, DROP, *self._run.classes], value=self.decisions.get(path, KEEP), layout=Layout(width="9rem"))
+
+        def decide(change: dict[str, Any]) -> None:
+            self._decide(path, change["new"])
+            status.value = repr(self)
+
+        choice.observe(decide, names="value")
+        return VBox([HTML(wrap_html(picture, facts)), choice], layout=Layout(width="12rem", margin="0 .5rem 1rem 0"))
+
+
+def _merge_candidates(top_losses: pd.DataFrame, suspected: Findings | None) -> ImageFrame:
+    """Return the suspected labels, then the top losses: path, label, suggestion, loss, reason."""
+    records = []
+    if suspected is not None and len(suspected):
+        for finding in suspected[suspected["kind"] == "label issue"].to_dict("records"):
+            suggestion = finding["reason"].removeprefix("looks like ")
+            records.append({"path": finding["path"], "label": finding["label"], "suggestion": suggestion, "loss": None, "reason": "label issue"})
+    for row in top_losses.to_dict("records"):
+        records.append({"path": row["path"], "label": row["label"], "suggestion": row["prediction"], "loss": row["loss"], "reason": "top loss"})
+    frame = pd.DataFrame(records, columns=["path", "label", "suggestion", "loss", "reason"])
+    return ImageFrame(frame.drop_duplicates("path").reset_index(drop=True))

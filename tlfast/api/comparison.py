@@ -1,0 +1,137 @@
+"""Compare strategies, backbones or settings on the same images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ..core import Interrupted, UsageError
+from ..evaluation import CompareResult
+from .dataset import Dataset, to_dataset
+from .display import Page, format_table, wrap_html
+from .keywords import Keywords, check_names, with_settings
+from .progress import show_progress
+from .run import Run
+from .training import merge_settings, train_resolved
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..evaluation import Arm
+    from .dataset import DataSource
+
+SHOWN = ("name", "accuracy", "accuracy_low", "accuracy_high", "accuracy_sd", "macro_f1", "seconds", "parameters", "milliseconds")
+
+
+class Comparison:
+    """Result of `tlfast.compare`.
+
+    Attributes:
+        table: DataFrame with one row for each arm: accuracy and macro F1 with intervals, seconds, parameters, latency.
+        differences: DataFrame with one row for each pair of arms: difference, interval, p-value.
+        learning_curve: DataFrame of accuracies by share of the training images; empty without shares.
+        verdict: one sentence on the most accurate arm.
+        folder: folder with tables, plots and a page.
+    """
+
+    def __init__(self, dataset: Dataset, arms: Sequence[Arm], result: CompareResult) -> None:
+        self._dataset, self._arms, self._result = dataset, arms, result
+        self.table = pd.DataFrame([_flatten(asdict(score)) for score in result.arms])
+        self.differences = pd.DataFrame([_flatten(asdict(difference)) for difference in result.differences])
+        self.learning_curve = pd.DataFrame([_flatten(asdict(point)) for point in result.curve])
+        self.verdict, self.folder = result.verdict, result.folder
+
+    @cached_property
+    def best(self) -> Run:
+        """The run of the most accurate arm. A comparison keeps predictions only, so the first access trains it, with the first seed."""
+        accuracies = {score.name: score.accuracy for score in self._result.arms}
+        best = max(self._arms, key=lambda arm: accuracies[arm.name])
+        return train_resolved(self._dataset.task, best.settings)
+
+    def report(self) -> Page:
+        """Return the HTML page of the comparison."""
+        return Page(next(path for path in self._result.files if path.endswith(".html")))
+
+    def __repr__(self) -> str:
+        shown = [name for name in SHOWN if name in self.table.columns]
+        return f"Comparison on {self._result.judged_on}\n{self.table[shown].to_string(index=False)}\n{self.verdict}"
+
+    def _repr_html_(self) -> str:
+        shown = [name for name in SHOWN if name in self.table.columns]
+        parts = [
+            f"<b>{escape(self.verdict)}</b>",
+            f'<p class="note">{escape(self._result.judged_on)}</p>',
+            format_table(shown, self.table[shown].to_numpy().tolist()),
+        ]
+        if len(self.differences):
+            parts.append(format_table(list(self.differences.columns), self.differences.to_numpy().tolist(), 2))
+        return wrap_html(*parts)
+
+
+def _flatten(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record without its settings, and each interval as two values."""
+    cells: dict[str, Any] = {}
+    for name, value in record.items():
+        if isinstance(value, tuple | list):
+            stem = name.removesuffix("_interval")
+            cells |= {f"{stem}_low": value[0], f"{stem}_high": value[1]}
+        elif not isinstance(value, dict):
+            cells[name] = value
+    return cells
+
+
+@with_settings
+def compare(
+    data: Dataset | DataSource,
+    *,
+    arms: Sequence[str | int] | Mapping[str, Mapping[str, Any]] = ("partial", "full"),
+    archs: Sequence[str] = (),
+    folds: int = 0,
+    seeds: int = 1,
+    shares: Sequence[float] = (1.0,),
+    config: str | os.PathLike[str] = "",
+    quiet: bool = False,
+    **settings: Unpack[Keywords],
+) -> Comparison:
+    """Train several configurations on the same images and compare them, with statistical tests of their differences.
+
+    Args:
+        data: a dataset, or what `tlfast.dataset` accepts.
+        arms: strategies: "partial", "full", depths such as 3, or TOML files of settings; or a dict of names and settings.
+        archs: backbones; each is combined with each arm.
+        folds: number of folds for cross-validation; 0 evaluates on the valid split.
+        seeds: number of seeds for each arm.
+        shares: shares of the training images for a learning curve, such as (0.1, 0.3, 1.0).
+        config: a TOML file of settings for all arms.
+        quiet: hide progress.
+        settings: settings of `train` for all arms.
+
+    Finished trainings are cached, so that an interrupted comparison continues after them. Raises TlfastError.
+
+    >>> tlfast.compare("digits", arms=["partial", 2], seeds=3).best  # doctest: +SKIP
+    """
+    from ..commands.compare import build_arms, compare_arms
+    from ..evaluation import Arm, Design
+
+    dataset = to_dataset(data)
+    arguments = merge_settings(dataset, settings, config=config)
+    if isinstance(arms, Mapping):
+        built = [Arm(name, arguments.with_flags(check_names(values)).settings(None)) for name, values in arms.items()]
+    else:
+        built = build_arms(dataset.task, list(map(str, arms)), archs, arguments.flags, arguments.values)
+    if not built or folds == 1 or not all(0 < share <= 1 for share in shares):
+        raise UsageError(
+            f"arms={arms!r}, folds={folds} or shares={tuple(shares)} cannot be compared", "Give at least one arm, 0 or at least 2 folds, and shares up to 1.0"
+        )
+    try:
+        with show_progress(quiet) as on_event:
+            result = compare_arms(dataset.task, built, Design(folds, seeds, tuple(sorted({*shares, 1.0}))), on_event)
+    except Interrupted as error:
+        raise Interrupted(error.message, "Call tlfast.compare again to continue after them") from None
+    return Comparison(dataset, built, result)

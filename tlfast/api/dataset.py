@@ -1,0 +1,224 @@
+"""Labelled images for training: from a folder, zip, CSV or parquet file, a DataFrame, or a task."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from .. import tasks
+from ..core import DataSettings, Settings, UsageError
+from ..core.errors import suggest_name
+from ..core.files import convert_os_errors, write_csv
+from ..core.settings import declared_settings
+from ..core.system import hide_known_warnings
+from ..data import Finding, ImageTable, Preprocessing, Row, Task, load_table
+from ..data.sources import locate
+from ..tasks import resolve_settings
+from .display import ImageFrame, format_table, prepare_figures, wrap_html
+from .keywords import check_names
+from .progress import show_progress
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from matplotlib.figure import Figure
+
+    from ..data import DataSummary
+
+    DataSource: TypeAlias = str | os.PathLike[str] | pd.DataFrame | Task
+
+TABLES = "tables"  # folder of the tables that were made from DataFrames, in exports/<name>
+COLUMNS = ("path", "label", "split", "group")
+KEPT_ELSEWHERE = ("out",)  # settings of a dataset besides those of DataSettings
+
+
+class Findings(ImageFrame):
+    """Findings of the data check, one row for each: kind, path, label, split, and the related image.
+
+    Attributes:
+        page: HTML page of all findings, "" without findings.
+        summary: numbers of images, their sizes and modes, and unreadable images.
+    """
+
+    _metadata = ("page", "summary")
+    page: str
+    summary: DataSummary
+
+
+class Dataset:
+    """Labelled images with a split. `tlfast.dataset` builds it.
+
+    Attributes:
+        task: the task, with its classes and default settings.
+        settings: given settings of the data, such as `fold`.
+    """
+
+    def __init__(self, task: Task, settings: Mapping[str, Any]) -> None:
+        self.task, self.settings = task, dict(settings)
+        self._loaded: ImageTable | None = None
+
+    @property
+    def _images(self) -> ImageTable:
+        if self._loaded is None:
+            resolved = self.resolve({})
+            self._loaded = load_table(self.task, resolved, locate(self.task, resolved.data))
+        return self._loaded
+
+    def resolve(self, keywords: Mapping[str, Any], strategy: str | None = None, config: Mapping[str, Any] | None = None) -> Settings:
+        """Return all settings for the given keywords. Raises UsageError."""
+        return resolve_settings(self.task, strategy, {**self.settings, **check_names(keywords)}, config)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of the class indices."""
+        return list(self._images.classes)
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The images as records with path, label, split and group."""
+        return self._images.rows
+
+    @property
+    def table(self) -> ImageFrame:
+        """The images: path, label, split (train, valid or test) and group ("" without groups)."""
+        return ImageFrame([asdict(row) for row in self._images.rows], columns=list(COLUMNS))
+
+    def __len__(self) -> int:
+        return len(self._images.rows)
+
+    def show_batch(self, n: int = 9, **settings: Any) -> Figure:
+        """Draw `n` training images as the network receives them, with random augmentation. Returns a matplotlib figure.
+
+        Keywords are settings, such as `augment="strong"` or `size=224`.
+        """
+        hide_known_warnings()  # before torch is imported
+        import torch
+        from matplotlib import pyplot
+
+        from ..models.weights import IMAGENET_STATS
+        from ..training.loaders import build_loaders
+
+        prepare_figures()
+        resolved = replace(self.resolve(settings), bs=n, workers=0)
+        dls = build_loaders(self._images, Preprocessing.from_settings(resolved, IMAGENET_STATS), resolved, torch.device("cpu"))
+        dls.train.show_batch(max_n=n)
+        figure = pyplot.gcf()
+        pyplot.close(figure)  # else a notebook shows it twice
+        return figure
+
+    def check(self, *, labels: bool = False, quiet: bool = False, **settings: Any) -> Findings:
+        """Check every image: unreadable, duplicate, leaking or conflicting ones, as `tlfast data check` does.
+
+        `labels` also searches for wrong labels and outliers, by training on five folds, which takes minutes. Findings are written to
+        `exports/<task>/checks`. The data is not changed. Raises TlfastError.
+        """
+        from ..commands.check import check_data
+
+        with show_progress(quiet) as on_event:
+            report = check_data(self.task, self.resolve(settings), on_event=on_event, search=_label_search() if labels else None)
+        found = Findings([asdict(finding) for finding in report.findings], columns=[f.name for f in fields(Finding)])
+        found.page, found.summary = report.page, report.summary
+        return found
+
+    def without(self, *kinds: str, quiet: bool = False, **settings: Any) -> Dataset:
+        """Return a dataset without images of these kinds: duplicates, conflicts, unreadable, leaks. No file is changed. Raises TlfastError."""
+        from ..commands.check import check_data
+
+        with show_progress(quiet) as on_event:
+            report = check_data(self.task, self.resolve(settings), list(kinds), on_event)
+        return Dataset(self.task, {**self.settings, "data": report.table})
+
+    def __repr__(self) -> str:
+        counts = self._images.summary().counts
+        splits = ", ".join(f"{split} {sum(labels.values()):,}" for split, labels in counts.items())
+        return f"Dataset {self.task.name}: {len(self):,} images of {len(self.classes)} classes ({splits})"
+
+    def _repr_html_(self) -> str:
+        counts = self._images.summary().counts
+        rows = [(label, *(counts[split][label] for split in counts)) for label in self.classes]
+        rows.append(("all", *(sum(labels.values()) for labels in counts.values())))
+        return wrap_html(format_table((self.task.name, *counts), rows))
+
+
+def _label_search() -> Any:
+    from ..commands.check_labels import search_labels  # imports cleanlab
+
+    return search_labels
+
+
+def dataset(source: DataSource, name: str = "", **settings: Any) -> Dataset:
+    """Open labelled images.
+
+    `source` is a folder of class folders, a zip of one, a CSV or parquet file, the name of a task, a .py file with a task, a Task, or a DataFrame
+    with the columns path and label, and optionally split and group. `name` is the folder of its runs in `exports`; by default that of the file or folder,
+    "table" for a DataFrame. Keywords are the settings of the data: `fold`, `valid_pct`, `group_by`, `limit`, `path_col`, ... A DataFrame is written
+    to `exports/<name>/tables`, so that its runs can be evaluated later. Raises UsageError or DataError.
+
+    >>> tlfast.dataset("digits")  # doctest: +SKIP
+    Dataset digits: 1,797 images of 10 classes (train 1,437, valid 360)
+    """
+    given = _check_data_settings(settings)
+    if isinstance(source, pd.DataFrame):
+        name = name or "table"
+        task = tasks.registered_tasks().get(name) or Task(name=name, title="images of a DataFrame")
+        file = write_table(_read_frame(source, given), str(given.get("out", Settings.out)), name)
+        kept = {key: value for key, value in given.items() if not key.endswith("_col")}  # the file has the usual names of columns
+        return Dataset(task, {**kept, "data": file})
+    task, path = (tasks.register_task(source), "") if isinstance(source, Task) else tasks.find_task(os.fspath(source))
+    if name and not path:
+        raise UsageError(f"name='{name}' is given for the task '{task.name}'", "Leave out name: a task has its own")
+    return Dataset(replace(task, name=name) if name else task, {**given, **({"data": path} if path else {})})
+
+
+def to_dataset(data: Dataset | DataSource) -> Dataset:
+    """Return a dataset for any source that `dataset` accepts."""
+    return data if isinstance(data, Dataset) else dataset(data)
+
+
+def _check_data_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a dataset. Raises UsageError for those of a training."""
+    declared = declared_settings()
+    allowed = [name for name, declaration in declared.items() if hasattr(DataSettings, name) or name in KEPT_ELSEWHERE]
+    allowed += ["seed"]  # of the split
+    given = check_names(settings)
+    for name in given:
+        if name not in allowed:
+            hint = suggest_name(name, allowed) or f"Give it to tlfast.train; a dataset takes: {', '.join(sorted(allowed))}"
+            raise UsageError(f"'{name}' is not a setting of the data", hint)
+    return given
+
+
+# Tables from Python
+
+
+def write_table(rows: Sequence[Row], out: str, name: str) -> str:
+    """Write rows as CSV to `<out>/<name>/tables`, under a name made from the content. Returns the absolute path. Raises RunError."""
+    rows = [replace(row, path=os.path.abspath(row.path)) for row in rows]
+    digest = hashlib.sha256(repr([tuple(asdict(row).values()) for row in rows]).encode(errors="surrogateescape")).hexdigest()[:16]
+    path = Path(out).resolve() / name / TABLES / f"{digest}.csv"
+    with convert_os_errors(out):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            write_csv(path, rows)
+    return str(path)
+
+
+def _read_frame(frame: pd.DataFrame, settings: Mapping[str, Any]) -> list[Row]:
+    """Return the rows of a DataFrame. Raises UsageError if it is empty, or a path or label is missing."""
+    if frame.empty:
+        raise UsageError("the DataFrame has no rows", "Give one row per image, with its path and label")
+    names = {column: str(settings.get(f"{column}_col", column)) for column in COLUMNS}
+    for column in ("path", "label"):
+        if names[column] not in frame.columns:
+            found = ", ".join(map(str, frame.columns)) or "none"
+            raise UsageError(f"the DataFrame has no column '{names[column]}'; it has: {found}", f"Name the column with {column}_col=...")
+        if (missing := frame[names[column]].isna()).any():
+            raise UsageError(f"row {frame.index[missing.argmax()]} of the DataFrame has no {column}", "Drop such rows first: frame.dropna(...)")
+    values = {column: frame[name].fillna("").astype(str) for column, name in names.items() if name in frame.columns}
+    return [Row(**dict(zip(values, cells, strict=True))) for cells in zip(*values.values(), strict=True)]

@@ -1,0 +1,89 @@
+"""Settings as keywords: the same names, types, checks and errors as the options of the command line."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypedDict, TypeVar
+
+from ..core.errors import UsageError, suggest_name
+from ..core.settings import declared_settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Keywords(TypedDict, total=False):
+    """Keywords of the settings, for type checkers and editors. `declared_settings` has their help texts and checks."""
+
+    arch: str
+    weights: str | os.PathLike[str]
+    size: int
+    crop_pct: float
+    resize: Literal["squish", "crop", "pad"]
+    path_col: str
+    label_col: str
+    split_col: str
+    group_col: str
+    group_by: str
+    fold: int | None
+    valid_pct: float
+    limit: int | None
+    train_pct: float
+    store: Literal["auto", "ram", "disk", "off"]
+    workers: int | None
+    augment: Literal["none", "light", "standard", "strong"]
+    flip: Literal["none", "horizontal", "both"]
+    rotate: float | None
+    colour: bool
+    epochs: int
+    freeze_epochs: int
+    depth: int | str
+    minutes: float | None
+    views: int
+    cache_gb: float | None
+    cache_format: Literal["fp16", "fp32", "int8"]
+    bs: int | Literal["auto"]
+    accumulate: int
+    lr: float | str
+    class_weights: Literal["none", "balanced"]
+    label_smoothing: float
+    mixup: float
+    patience: int | None
+    train_bn: bool
+    sizes: str
+    ema: bool
+    amp: Literal["auto", "off", "bf16", "fp16"]
+    compile: bool
+    deterministic: bool
+    metric: Literal["accuracy", "macro_f1", "balanced_accuracy", "valid_loss"]
+    seed: int
+    auto_bs: bool
+    checkpoint_minutes: float
+    onnx: bool
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    out: str | os.PathLike[str]
+    name: str
+
+
+def check_names(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keywords with paths as text. Raises UsageError for an unknown keyword, with the nearest one as hint."""
+    declared = declared_settings()
+    for name in keywords:
+        if name not in declared:
+            raise UsageError(f"unknown keyword '{name}'", suggest_name(name, sorted(declared)) or "help(tlfast.train) lists the keywords")
+    return {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in keywords.items()}
+
+
+def with_settings(function: F) -> F:
+    """Replace `**settings` in the signature of a function by all declared settings, for `help` and completion in notebooks."""
+    signature = inspect.signature(function)
+    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    taken = {parameter.name for parameter in own}
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=declaration.default, annotation=declaration.type)
+        for name, declaration in declared_settings().items()
+        if name not in taken
+    ]
+    function.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+    return function

@@ -1,0 +1,80 @@
+"""Progress of long calls: bars in a terminal, a bar with a table of epochs in a notebook, nothing if the output is piped."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from html import escape
+from typing import Any
+
+from ..core import Event, Note, OnEvent, Progress, ignore_event
+from ..core.system import hide_known_warnings
+from .display import format_table, in_notebook, wrap_html
+
+REDRAWN = 0.2  # seconds between drawings in a notebook, at least
+
+
+@contextmanager
+def show_progress(quiet: bool = False) -> Iterator[OnEvent]:
+    """Yield a listener for events. Long calls show progress, notes and epochs; `quiet` hides them."""
+    hide_known_warnings()
+    if quiet:
+        yield ignore_event
+    elif in_notebook():
+        board = _Notebook()
+        yield board
+        board.finish()
+    elif sys.stderr.isatty():
+        from ..cli.console import Screen
+
+        with Screen().progress() as on_event:
+            yield on_event
+    else:
+        yield ignore_event
+
+
+class _Notebook:
+    """Listener that draws into one output of a cell: the current step, notes, and a table of epochs that remains."""
+
+    def __init__(self) -> None:
+        from IPython.display import HTML, display  # type: ignore[import-not-found, unused-ignore]
+
+        self.html, self.handle = HTML, display(HTML(""), display_id=True)
+        self.step: Progress | None = None
+        self.notes: list[str] = []
+        self.epochs: list[dict[str, Any]] = []
+        self.drawn = 0.0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self.step = event if event.done < event.total else None
+        elif isinstance(event, Note):
+            self.notes.append(f"{event.phase}: {event.note}")
+        elif hasattr(event, "row"):  # the end of an epoch
+            self.epochs.append(asdict(event.row))
+        if not isinstance(event, Progress) or time.monotonic() - self.drawn > REDRAWN:
+            self.draw()
+
+    def finish(self) -> None:
+        """Remove the bar; notes and epochs remain."""
+        self.step = None
+        self.draw()
+
+    def draw(self) -> None:
+        """Update the output of the cell."""
+        self.drawn = time.monotonic()
+        self.handle.update(self.html(self.render()))
+
+    def render(self) -> str:
+        """Return the output of the cell as HTML."""
+        notes = "".join(f'<p class="note">{escape(note)}</p>' for note in self.notes)
+        columns = list(self.epochs[0]) if self.epochs else []
+        table = format_table(columns, [list(epoch.values()) for epoch in self.epochs]) if self.epochs else ""
+        bar = ""
+        if self.step:
+            bar = f'<label>{escape(self.step.phase)} <progress value="{self.step.done}" max="{self.step.total}"></progress> '
+            bar += f"{self.step.done:,} of {self.step.total:,}</label>"
+        return wrap_html(notes, table, bar)

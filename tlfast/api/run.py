@@ -1,0 +1,287 @@
+"""A finished run as an object: its scores, tables, figures, predictions, and the Learner to go on from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from .. import tasks
+from ..core import RunError, Settings, UsageError
+from ..core import runs as records
+from ..core.runs import METRICS
+from ..core.settings import describe_strategy
+from ..data.discovery import gather_sources
+from ..evaluation.predictions import PREDICTIONS
+from ..inference import Classifier, Prediction, PredictRow, load
+from .display import ConfusionMatrix, ImageFrame, Page, wrap_html
+from .progress import show_progress
+from .scores import Scores
+
+if TYPE_CHECKING:
+    from fastai.learner import Learner
+
+    from ..commands.export import ExportResult
+    from ..inference.classifier import ImageSource
+    from .cleaner import Cleaner
+    from .dataset import Dataset
+
+LISTS = (".csv", ".tsv", ".parquet", ".zip")  # sources of `predict` with several images, besides folders and patterns
+
+
+class Run:
+    """A finished run. `tlfast.train` returns one; `Run("fer")` opens the latest of a task, or one by its run id or folder.
+
+    Attributes:
+        folder: folder of the run, with the files that the reference describes.
+        manifest: content of `run.json`: settings, classes, versions, facts about images and weights.
+
+    >>> run = tlfast.Run("digits")  # doctest: +SKIP
+    >>> run.metrics["accuracy"].value  # doctest: +SKIP
+    0.9611
+    """
+
+    def __init__(self, reference: str | os.PathLike[str], *, out: str = "exports", verify: bool = True) -> None:
+        self._record = records.find(os.fspath(reference), out, verify)
+
+    @property
+    def folder(self) -> Path:
+        return self._record.folder
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return self._record.manifest
+
+    @property
+    def id(self) -> str:
+        """Name of the run: time, strategy and backbone, or the given name."""
+        return self._record.id
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of the class indices."""
+        return list(self.manifest["classes"])
+
+    @property
+    def settings(self) -> Settings:
+        """All settings of the training, such as `run.settings.epochs`."""
+        return Settings.from_dict(self.manifest["settings"])
+
+    @property
+    def dataset(self) -> Dataset:
+        """The images that the run was trained on, with the settings of their split."""
+        from .dataset import Dataset
+
+        settings = self.settings
+        given = {name: getattr(settings, name) for name in ("fold", "valid_pct", "limit", "train_pct", "group_by", "seed", "out")}
+        return Dataset(tasks.find_run_task(self.manifest), {**given, "data": settings.data})
+
+    # Results on the valid split
+
+    @cached_property
+    def metrics(self) -> Scores:
+        """Scores on the valid split, with 95 % intervals."""
+        return Scores(self._read_json(METRICS))
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """One row for each epoch: phase, losses, metrics, seconds."""
+        return pd.read_csv(self.folder / "history.csv")
+
+    @property
+    def predictions(self) -> ImageFrame:
+        """Predictions for the valid split: path, label, prediction, loss, and the calibrated probability `p(class)` of each class."""
+        return self._read_predictions("valid")
+
+    def confusion_matrix(self, split: str = "valid") -> ConfusionMatrix:
+        """Return the counts of actual (rows) and predicted (columns) classes. `run.confusion_matrix().plot()` draws them.
+
+        For `split="test"`, call `evaluate(split="test")` before.
+        """
+        return ConfusionMatrix.from_counts(self._read_json(_name_file(METRICS, split))["confusion"], self.classes)
+
+    def top_losses(self, k: int = 9, split: str = "valid") -> ImageFrame:
+        """Return the `k` images with the largest losses: path, label, prediction, probability, loss. In a notebook with thumbnails."""
+        frame = self._read_predictions(split).nlargest(k, "loss")
+        columns = [f"p({name})" for name in self.classes]
+        return ImageFrame(
+            {
+                "path": frame["path"],
+                "label": frame["label"],
+                "prediction": frame["prediction"],
+                "probability": frame[columns].max(axis=1),
+                "loss": frame["loss"],
+            }
+        ).reset_index(drop=True)
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except OSError:
+            raise RunError(f"{self.folder} has no {name}", 'Call run.evaluate(split="test") first, for the test split') from None
+        return content
+
+    def _read_predictions(self, split: str) -> ImageFrame:
+        path = self.folder / _name_file(PREDICTIONS, split)
+        if not path.is_file():
+            raise RunError(f"{self.folder} has no {path.name}", 'Call run.evaluate(split="test") first, for the test split')
+        return ImageFrame(pd.read_parquet(path))
+
+    # Commands
+
+    def evaluate(self, split: str = "valid", *, data: str = "", device: str = "auto", quiet: bool = False) -> Scores:
+        """Run the network on the valid or test split and return its scores. Each use of the test split is recorded in the run.
+
+        `data` names the images if they have moved. Raises TlfastError.
+        """
+        from ..commands.evaluate import evaluate_run
+
+        _check_split(split)
+        with show_progress(quiet) as on_event:
+            result = evaluate_run(self._record, split, data, device, on_event)
+        self._record = records.read(self.folder)
+        return Scores(result.evaluation.to_dict())
+
+    def report(self, split: str = "valid", *, data: str = "", device: str = "auto", quiet: bool = False) -> Page:
+        """Write the HTML report of the run: metrics, confusion matrix, misclassified images, command to repeat it. Raises TlfastError."""
+        from ..commands.report import report_run
+
+        _check_split(split)
+        with show_progress(quiet) as on_event:
+            return Page(report_run(self._record, split, data, device, on_event).files[0])
+
+    def export(self, to: str | os.PathLike[str] = "", *, quantize: str = "", half: bool = False, allow_drop: bool = False, quiet: bool = False) -> ExportResult:
+        """Write a smaller network into the run, and a bundle that works without tlfast: a new folder, or a file that ends in .zip.
+
+        `quantize="int8"` and `half=True` write networks with 8-bit weights and 16-bit floats, which are evaluated first: one that loses more than one
+        percentage point of accuracy is refused unless `allow_drop`. Raises TlfastError.
+        """
+        from ..commands.export import export_run
+
+        if quantize not in ("", "int8"):
+            raise UsageError(f"quantize='{quantize}' is not 'int8'", 'Use quantize="int8", or half=True for 16-bit floats')
+        formats = [name for name, wanted in (("int8", quantize), ("fp16", half)) if wanted]
+        if not formats and not to:
+            raise UsageError("nothing to export", 'Give the path of a bundle, quantize="int8" or half=True')
+        with show_progress(quiet) as on_event:
+            result = export_run(self._record, formats, os.fspath(to), allow_drop, on_event)
+        self._record = records.read(self.folder)
+        return result
+
+    # Use
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """The exported classifier, as `tlfast.load` opens it."""
+        return load(self.folder, verify=False)  # verified when the run was opened
+
+    def predict(self, images: ImageSource | Iterable[ImageSource] | pd.DataFrame, *, quiet: bool = False) -> Prediction | pd.DataFrame:
+        """Classify images with calibrated probabilities.
+
+        One image (a path, URL, bytes, PIL image or array) gives a `Prediction`. A list, a DataFrame with a column `path`, a folder, zip, CSV or parquet file,
+        or a pattern such as `photos/*.jpg` gives a DataFrame: path, label, probability, `p(class)` for each class, error. Raises TlfastError.
+        """
+        if isinstance(images, pd.DataFrame):
+            return self._predict_all(images["path"].tolist(), quiet)
+        if isinstance(images, str | os.PathLike) and _is_list(os.fspath(images)):
+            return self._predict_all(list(gather_sources([os.fspath(images)])), quiet)
+        if isinstance(images, str | bytes | os.PathLike) or hasattr(images, "__array_interface__"):
+            return self.classifier.predict(images)  # type: ignore[arg-type]  # a DataFrame has no __array_interface__
+        return self._predict_all(list(images), quiet)
+
+    def _predict_all(self, images: list[ImageSource], quiet: bool) -> pd.DataFrame:
+        from ..core import Progress
+
+        records_ = []
+        with show_progress(quiet) as on_event:
+            for done, row in enumerate(self.classifier.predict_iter(images), start=1):
+                records_.append(_to_record(row, self.classes))
+                on_event(Progress("predicting", done, len(images)))
+        return ImageFrame(records_, columns=["path", "label", "probability", *(f"p({name})" for name in self.classes), "error"])
+
+    def learner(self, *, data: str = "", device: str = "auto", quiet: bool = False) -> Learner:
+        """Return a fastai Learner with the run's weights and images, to go on from: `fine_tune`, `lr_find`, `show_results`, callbacks.
+
+        All layers are trainable; `learn.freeze()` freezes the backbone. `Run.from_learner` makes a run of it again. Raises TlfastError.
+        """
+        from ..commands.learner import open_run_learner
+
+        with show_progress(quiet) as on_event:
+            return open_run_learner(self._record, data, device, on_event)
+
+    @classmethod
+    def from_learner(cls, learn: Learner, data: Dataset | None = None, *, quiet: bool = False) -> Run:
+        """Evaluate a Learner of `tlfast.learner` or `run.learner` on the valid split, and export it as a run with its present weights.
+
+        `data` are the images; by default those of the Learner. Raises UsageError for other Learners, or TlfastError.
+        """
+        from ..commands.learner import publish_learner
+
+        with show_progress(quiet) as on_event:
+            result = publish_learner(learn, data.task if data else None, data.resolve({}) if data else None, on_event)
+        return cls(result.folder)
+
+    def cleaner(self, k: int = 48, *, split: str = "valid", labels: bool = False, quiet: bool = False) -> Cleaner:
+        """Return a tool to relabel or drop images: the `k` largest losses, and with `labels` suspected wrong labels of all images.
+
+        Images and their folder are not changed; `apply()` returns a new dataset. Raises TlfastError.
+        """
+        from .cleaner import Cleaner
+
+        suspected = self.dataset.check(labels=True, quiet=quiet) if labels else None
+        return Cleaner(self, self.top_losses(k, split), suspected)
+
+    # Display
+
+    def __repr__(self) -> str:
+        accuracy = self.metrics["accuracy"]
+        return f"Run {self.id}: {describe_strategy(self.manifest['settings'])} {self.settings.arch}, accuracy {accuracy:.4f}, in {self.folder}"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        from ..evaluation.report.run_charts import draw_run_charts
+
+        charts = "".join(map(str, draw_run_charts(self._record, self.metrics.details)))
+        title = f"<b>{escape(self.id)}</b><p class='note'>{escape(str(self.folder))}</p>"
+        return wrap_html(
+            title, f'<div class="row">{self.metrics._repr_html_()}{self.confusion_matrix()._repr_html_()}</div>', f'<div class="row">{charts}</div>'
+        )
+
+
+def runs(task: str = "", *, out: str = "exports") -> pd.DataFrame:
+    """Return the finished runs, oldest first: run, task, strategy, arch, accuracy, macro F1, time, folder.
+
+    >>> tlfast.runs("digits")[["run", "accuracy"]]  # doctest: +SKIP
+    """
+    columns = ["run", "task", "strategy", "arch", "accuracy", "macro_f1", "created", "folder"]
+    return pd.DataFrame(records.list_runs(out, task), columns=columns)
+
+
+def _name_file(name: str, split: str) -> str:
+    """Return the name of a file of results for a split; those of the valid split have no suffix."""
+    _check_split(split)
+    return name if split == "valid" else name.replace(".", f"_{split}.")
+
+
+def _check_split(split: str) -> None:
+    if split not in ("valid", "test"):
+        raise UsageError(f"split='{split}' is not one of: valid, test")
+
+
+def _is_list(source: str) -> bool:
+    """Return whether a source of `predict` can hold several images."""
+    is_pattern = not os.path.exists(source) and any(sign in source for sign in "*?[") and "://" not in source
+    return os.path.isdir(source) or source.lower().endswith(LISTS) or is_pattern
+
+
+def _to_record(row: PredictRow, classes: Iterable[str]) -> dict[str, Any]:
+    if row.prediction is None:
+        return {"path": row.path, "label": None, "probability": None, "error": row.error}
+    probabilities = {f"p({name})": row.prediction.probabilities[name] for name in classes}
+    return {"path": row.path, "label": row.prediction.label, "probability": row.prediction.probability, **probabilities, "error": ""}

@@ -1,0 +1,203 @@
+"""Train, plan, find learning rates, and build a Learner: the calls that take images and settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ..cli.arguments import Arguments, read_values
+from ..core import DataSettings, Interrupted, UsageError, config_files
+from ..core.journal import NEWEST
+from .dataset import Dataset, to_dataset
+from .display import format_table, wrap_html
+from .keywords import Keywords, check_names, with_settings
+from .progress import show_progress
+from .run import Run
+
+if TYPE_CHECKING:
+    from fastai.callback.core import Callback
+    from fastai.learner import Learner
+    from typing_extensions import Unpack
+
+    from ..commands.train import Plan
+    from ..core import Settings
+    from ..data import Task
+    from ..training import RateCurve
+    from .dataset import DataSource
+
+HEAD_ONLY = "0"  # value of `depth`
+INTERRUPTED_HINT = "Continue with: tlfast.train(..., resume=True)"
+
+
+@with_settings
+def train(
+    data: Dataset | DataSource,
+    *,
+    full: bool | None = None,
+    like: Run | None = None,
+    config: str | os.PathLike[str] = "",
+    resume: bool | str = False,
+    cbs: Sequence[Callback] = (),
+    quiet: bool = False,
+    **settings: Unpack[Keywords],
+) -> Run:
+    """Train a pretrained network on labelled images, evaluate it and export it. Returns the finished run.
+
+    Args:
+        data: a dataset, or what `tlfast.dataset` accepts.
+        full: True trains all layers, False only the head; the same as `depth="all"` and `depth=0`.
+        like: a run whose settings are used, except those of its images; keywords have priority.
+        config: a TOML file of settings, or the `run.json` of a run to repeat.
+        resume: True continues the newest interrupted training of these images, a run id a certain one.
+        cbs: fastai callbacks for every phase. With a frozen backbone they see batches of features instead of images.
+        quiet: hide progress.
+        settings: all settings of `tlfast train --help`, such as `depth=3`, `epochs=8`, `minutes=10`, `seed=0`.
+
+    An interrupted cell leaves a training that `resume=True` continues. Raises TlfastError.
+
+    >>> run = tlfast.train("digits", depth=2, epochs=3)  # doctest: +SKIP
+    """
+    dataset = to_dataset(data)
+    arguments = merge_settings(dataset, settings, like, config)
+    which = NEWEST if resume is True else resume or ""
+    resolved = arguments.resumed(which, full) if which else arguments.settings(full)
+    return train_resolved(dataset.task, resolved, which, arguments.like, cbs, quiet)
+
+
+def train_resolved(
+    task: Task, settings: Settings, resume: str = "", like: Mapping[str, Any] = MappingProxyType({}), cbs: Sequence[Callback] = (), quiet: bool = False
+) -> Run:
+    """Train with resolved settings. The other arguments are those of `commands.train.train_run`. Raises TlfastError."""
+    from ..commands.train import train_run
+
+    try:
+        with show_progress(quiet) as on_event:
+            result = train_run(task, settings, on_event, resume, like, cbs)
+    except Interrupted as error:
+        raise Interrupted(error.message, INTERRUPTED_HINT) from None
+    return Run(result.folder, verify=False)
+
+
+def merge_settings(dataset: Dataset, settings: Mapping[str, Any], like: Run | None = None, config: str | os.PathLike[str] = "") -> Arguments:
+    """Return the arguments of a command: keywords before the settings of the dataset, these before those of `like` and of a config file."""
+    if like is not None and config:
+        raise UsageError("like and config are both given", "Give only one of them")
+    flags = {**dataset.settings, **check_names(settings)}
+    if like is not None:
+        return Arguments(dataset.task, flags, _settings_like(like), {})
+    return Arguments(dataset.task, flags, *read_values(os.fspath(config)))
+
+
+def _settings_like(run: Run) -> dict[str, Any]:
+    """Return the settings of a run without those of its images and of its name."""
+    left_out = {*(f.name for f in fields(DataSettings)), "task", "name", "out"}
+    values = config_files.settings_to_repeat(run.manifest)
+    return {name: value for name, value in values.items() if name not in left_out}
+
+
+class TrainingPlan:
+    """What a training would do: `tlfast.plan` returns it.
+
+    Attributes:
+        settings: the settings of the training.
+        parameters: number of parameters of the network.
+        trained_parameters: number of parameters that would be trained.
+        weights: description of the pretrained weights.
+        device: name of the device.
+        depths: DataFrame of the depths to choose from, with predicted seconds; empty if the depth is given.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.settings, self.weights, self.device = plan.settings, plan.weights, plan.device
+        self.parameters, self.trained_parameters = plan.parameters, plan.trained_parameters
+        self.depths = pd.DataFrame([asdict(depth) for depth in plan.depths])
+
+    def __repr__(self) -> str:
+        depths = f"\n{self.depths.to_string(index=False)}" if len(self.depths) else ""
+        return f"TrainingPlan: {self.trained_parameters:,} of {self.parameters:,} parameters of {self.settings['arch']} on {self.device}{depths}"
+
+    def _repr_html_(self) -> str:
+        facts = [("backbone", self.settings["arch"]), ("weights", self.weights), ("device", self.device)]
+        facts += [("parameters", f"{self.parameters:,}"), ("trained", f"{self.trained_parameters:,}")]
+        depths = format_table(list(self.depths.columns), self.depths.to_numpy().tolist(), 2) if len(self.depths) else ""
+        return wrap_html(format_table(("plan", ""), facts), depths)
+
+
+@with_settings
+def plan(
+    data: Dataset | DataSource,
+    *,
+    full: bool | None = None,
+    config: str | os.PathLike[str] = "",
+    quiet: bool = False,
+    **settings: Unpack[Keywords],
+) -> TrainingPlan:
+    """Predict the cost of a training without training. Without a depth, of all depths: as with `depth="auto"`. Writes no run.
+
+    Keywords are those of `train`. Raises TlfastError.
+
+    >>> tlfast.plan("digits", minutes=1).depths  # doctest: +SKIP
+    """
+    from ..commands.train import plan_run
+
+    dataset = to_dataset(data)
+    given: dict[str, Any] = {**({} if full is not None or "depth" in settings or "minutes" in settings else {"depth": "auto"}), **settings}
+    resolved = merge_settings(dataset, given, config=config).settings(full)
+    with show_progress(quiet) as on_event:
+        return TrainingPlan(plan_run(dataset.task, resolved, on_event))
+
+
+@with_settings
+def lr_find(
+    data: Dataset | DataSource,
+    *,
+    full: bool | None = None,
+    config: str | os.PathLike[str] = "",
+    quiet: bool = False,
+    **settings: Unpack[Keywords],
+) -> dict[str, RateCurve]:
+    """Run the learning-rate finder for each phase of a training. Returns the curve of each phase, with the suggested rate.
+
+    Plots are written to `exports/<task>`. Keywords are those of `train`. Raises TlfastError.
+
+    >>> tlfast.lr_find("digits")["head"].suggestion  # doctest: +SKIP
+    """
+    from ..commands.lr_find import find_rates
+
+    dataset = to_dataset(data)
+    resolved = merge_settings(dataset, settings, config=config).settings(full)
+    with show_progress(quiet) as on_event:
+        return find_rates(dataset.task, resolved, on_event).curves
+
+
+@with_settings
+def learner(
+    data: Dataset | DataSource,
+    *,
+    full: bool | None = None,
+    config: str | os.PathLike[str] = "",
+    quiet: bool = False,
+    **settings: Unpack[Keywords],
+) -> Learner:
+    """Return the fastai Learner that `train` starts from, untrained: images, augmentation, pretrained backbone, head, metrics.
+
+    All its methods work: `fine_tune`, `lr_find`, `freeze`, `show_results`, `get_preds`, callbacks. `full=False` and `depth=0` freeze the backbone.
+    `Run.from_learner` evaluates and exports the result. Keywords are those of `train`. Raises TlfastError.
+
+    >>> learn = tlfast.learner("digits")  # doctest: +SKIP
+    >>> learn.fine_tune(1); run = tlfast.Run.from_learner(learn)  # doctest: +SKIP
+    """
+    from ..commands.learner import open_learner
+
+    dataset = to_dataset(data)
+    resolved = merge_settings(dataset, settings, config=config).settings(full)
+    with show_progress(quiet) as on_event:
+        learn = open_learner(dataset.task, resolved, on_event)
+    if resolved.depth == HEAD_ONLY:
+        learn.freeze()
+    return learn
