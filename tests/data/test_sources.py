@@ -42,7 +42,7 @@ def test_given_data_that_is_not_there(name):
     with pytest.raises(DataError) as caught:
         locate(FER, name)
     assert caught.value.message == f"{name}: no such folder or file"
-    assert caught.value.hint == "Give --data a folder of class folders, a zip of one, or a CSV file"
+    assert caught.value.hint == "Give --data a folder of class folders, a zip of one, or a CSV or parquet file"
 
 
 def test_the_task_s_own_folder(tmp_path):
@@ -59,14 +59,15 @@ def test_no_images_yet(tmp_path, monkeypatch, made):
         locate(FER, "")
     assert caught.value.message == "no images of task 'fer' in data/fer"
     assert caught.value.hint == (
-        "download them: tlfast data get fer; or import existing files: tlfast data import fer SRC; or use a folder, zip or CSV file in place: --data PATH"
+        "download them: tlfast data get fer; or import existing files: tlfast data import fer SRC; "
+        "or use a folder, zip, CSV or parquet file in place: --data PATH"
     )
 
 
 def test_no_images_of_a_task_that_can_only_be_given_some(tmp_path):
     with pytest.raises(DataError) as caught:
         locate(Task("pets", "pets"), "", str(tmp_path))
-    assert caught.value.hint == "use a folder, zip or CSV file in place: --data PATH"
+    assert caught.value.hint == "use a folder, zip, CSV or parquet file in place: --data PATH"
 
 
 def test_digits_are_drawn_once(tmp_path):

@@ -112,7 +112,7 @@ def test_csv_row_that_is_cut_short(tmp_path):
 
 def test_csv_without_its_columns(tmp_path):
     source = write_csv(tmp_path / "fer2013.csv", [(0, face(0), "Training")], header="emotion,image,part")
-    with pytest.raises(DataError, match=r"^fer2013.csv: no column Usage, pixels$") as caught:
+    with pytest.raises(DataError, match=r"(?m)^fer2013.csv: no column Usage, pixels$") as caught:
         import_data(TASK, str(source), str(tmp_path / "data"))
     assert caught.value.hint == "The original fer2013.csv has the columns emotion, pixels and Usage"
 
@@ -171,7 +171,7 @@ def test_unknown_expression(tmp_path, kaggle):
 
 def test_folder_of_something_else(tmp_path):
     draw(tmp_path / "photos" / "cat" / "1.jpg")
-    with pytest.raises(DataError, match=r"^photos has neither fer2013.csv nor a folder train$"):
+    with pytest.raises(DataError, match=r"(?m)^photos has neither fer2013.csv nor a folder train$"):
         import_data(TASK, str(tmp_path / "photos"), str(tmp_path / "data"))
 
 

@@ -171,7 +171,7 @@ def test_import_of_images_zip_with_the_labels_beside_it(tmp_path, beside):
 
 def test_import_without_label_files(tmp_path):
     write_images(tmp_path / "photos" / "images")
-    with pytest.raises(DataError, match=r"^no label files for photos: neither labels.csv nor train_subset0.csv$") as caught:
+    with pytest.raises(DataError, match=r"(?m)^no label files for photos: neither labels.csv nor train_subset0.csv$") as caught:
         import_data(TASK, str(tmp_path / "photos"), str(tmp_path / "data"))
     assert caught.value.hint == "Put the CSV files of github.com/AlexOlsen/DeepWeeds/tree/master/labels into the same folder"
     assert os.listdir(tmp_path / "data") == []
@@ -179,7 +179,7 @@ def test_import_without_label_files(tmp_path):
 
 def test_import_of_labels_without_images(tmp_path):
     write_labels(tmp_path / "DeepWeeds" / "labels")
-    with pytest.raises(DataError, match=f"^no images in {tmp_path}/DeepWeeds$"):
+    with pytest.raises(DataError, match=f"(?m)^no images in {tmp_path}/DeepWeeds$"):
         import_data(TASK, str(tmp_path / "DeepWeeds"), str(tmp_path / "data"))
 
 
@@ -225,20 +225,20 @@ def test_label_out_of_range(deepweeds):
 
 def test_row_without_a_file_name(deepweeds):
     write_csv(deepweeds / "labels" / "val_subset2.csv", ["Filename", "Label"], [("", 0)])
-    with pytest.raises(DataError, match=r"val_subset2.csv line 2: no file name$"):
+    with pytest.raises(DataError, match=r"(?m)val_subset2.csv line 2: no file name$"):
         rows(deepweeds, 2)
 
 
 def test_missing_column(deepweeds):
     write_csv(deepweeds / "labels" / "train_subset2.csv", ["Filename", "Species"], [("20170910-100300-0.jpg", "Lantana")])
-    with pytest.raises(DataError, match=r"train_subset2.csv: no column Label$") as caught:
+    with pytest.raises(DataError, match=r"(?m)train_subset2.csv: no column Label$") as caught:
         rows(deepweeds, 2)
     assert caught.value.hint == "The label files of DeepWeeds have the columns Filename and Label"
 
 
 def test_label_file_that_is_not_text(deepweeds):
     (deepweeds / "labels" / "train_subset2.csv").write_bytes(b"Filename,Label\n\xff\xfe,1\n")
-    with pytest.raises(DataError, match=r"train_subset2.csv is not a CSV file"):
+    with pytest.raises(DataError, match=r"(?m)train_subset2.csv is not a CSV file"):
         rows(deepweeds, 2)
 
 

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import sys
+from importlib.metadata import EntryPoint
+from types import SimpleNamespace
+
+import pytest
+
+from tlfast.core import UsageError
+from tlfast.data import Task
+from tlfast.tasks import registry
+from tlfast.testing import TINY
+
+BIRDS = """
+import tlfast
+
+def rows(root, fold):
+    return [tlfast.Row(str(path), path.parent.name, "valid" if path.stem in "012" else "train") for path in sorted(root.rglob("*.png"))]
+
+TASK = tlfast.Task(name="birds", title="birds in gardens", classes=("red", "green", "blue"), defaults={defaults}, rows=rows)
+"""
+
+
+@pytest.fixture
+def birds(tmp_path, monkeypatch):
+    """A file with a task; the tasks that a test loads are forgotten after it."""
+    monkeypatch.setattr(registry, "_loaded", {})
+    path = tmp_path / "mytask.py"
+    path.write_text(BIRDS.replace("{defaults}", repr({**TINY, "epochs": 1})))
+    return path
+
+
+def test_a_task_of_a_file_is_trained_evaluated_and_repeated(cli, birds, folder, monkeypatch):
+    assert cli("train", birds, "--data", folder, "--name", "first", "--quiet").code == 0
+    monkeypatch.setattr(registry, "_loaded", {})  # as in another process
+    evaluated = cli("evaluate", "first", "--json").json
+    assert evaluated["evaluation"]["classes"] == ["red", "green", "blue"]
+    assert sum(sum(row) for row in evaluated["evaluation"]["confusion"]) == 9
+    monkeypatch.setattr(registry, "_loaded", {})
+    again = cli("train", "--config", "exports/birds/first/run.json", "--json", "--quiet").json
+    assert again["settings"]["task"] == "birds"
+    assert again["evaluation"]["confusion"] == evaluated["evaluation"]["confusion"]
+    assert registry.train_command("birds", str(folder), {"epochs": 1}) == f"tlfast train {birds} --data {folder} --epochs 1"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1", "mytask.py defines no task"),
+        ("TASK = 'birds'", "mytask.py defines no task"),
+        ("1 / 0", "mytask.py cannot be executed: ZeroDivisionError: division by zero"),
+        ("import tlfast\nTASK = tlfast.Task(name='fer', title='mine')", "a task named 'fer' exists already"),
+    ],
+)
+def test_files_without_a_task(birds, text, message):
+    birds.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        registry.find_task(str(birds))
+
+
+def test_tasks_of_entry_points(monkeypatch):
+    moths = Task(name="moths", title="moths at night")
+    points = [EntryPoint("moths", "mothpack:TASK", registry.ENTRY_POINTS), EntryPoint("lost", "no_such_package:TASK", registry.ENTRY_POINTS)]
+    monkeypatch.setitem(sys.modules, "mothpack", SimpleNamespace(TASK=moths))
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point for point in points if point.group == group])
+    monkeypatch.setattr(registry, "_installed_tasks", registry._installed_tasks.__wrapped__)
+    with pytest.warns(UserWarning, match="the entry point lost of tlfast.tasks cannot be loaded: No module named 'no_such_package'"):
+        assert registry.registered_tasks()["moths"] is moths
