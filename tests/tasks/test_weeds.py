@@ -245,3 +245,29 @@ def test_label_file_that_is_not_text(deepweeds):
 def test_image_without_a_date_in_its_name_has_no_group(tmp_path):
     write_csv(tmp_path / "labels.csv", ["Filename", "Label"], [("IMG_1.jpg", 1), ("20170914-100337-3.jpg", 8)])
     assert [(row.label, row.group) for row in rows(tmp_path, None) or []] == [("Lantana", ""), ("Negative", "20170914")]
+
+
+@pytest.mark.parametrize("fold", range(3))
+def test_folds_of_days_replace_the_official_ones(deepweeds, fold):
+    settings = resolve_settings(TASK, None, {"group_by": "day", "fold": fold})
+    settings = replace(settings, internals=replace(settings.internals, folds=3))
+    table = load_table(TASK, settings, deepweeds)
+    days = {split: {Path(row.path).name[:8] for row in table.part(split)} for split in ("train", "valid", "test")}
+    assert len(table.rows) == len(names())
+    assert (len(days["train"]), len(days["valid"]), days["test"]) == (4, 2, set())
+    assert not days["train"] & days["valid"]
+    assert table.official_folds is False
+    assert {row.group for row in table.part("valid")} == days["valid"]
+    others = [load_table(TASK, replace(settings, fold=other), deepweeds).part("valid") for other in range(3) if other != fold]
+    assert not {row.path for row in table.part("valid")} & {row.path for part in others for row in part}
+
+
+def test_classes_that_a_fold_of_days_lacks_are_named(deepweeds):
+    for path in (deepweeds / "labels").glob("*.csv"):  # Parkinsonia on two of the six days
+        path.write_text("\n".join(line for line in path.read_text().splitlines() if not (",2" in line and line[:8] not in ("20170910", "20170911"))) + "\n")
+    settings = resolve_settings(TASK, None, {"group_by": "day"})
+    tables = [load_table(TASK, replace(settings, fold=fold), deepweeds) for fold in range(5)]
+    lacking = [not any(row.label == "Parkinsonia" for row in table.part("valid")) for table in tables]
+    noted = ["the valid split has no image of: Parkinsonia; fewer folds or other groups can change that" in table.notes for table in tables]
+    assert noted == lacking
+    assert 3 <= sum(lacking) < 5

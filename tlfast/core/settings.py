@@ -105,7 +105,9 @@ class DataSettings:
     split_col: str = setting("split", "Column with the split: train, valid or test (optional).")
     group_col: str = setting("group", "Column with groups of images that must stay in one split (optional).")
     group_by: str = setting(
-        "", "Regular expression for file names; its match is the group of the image. Images of a group stay in one split.", check=_check_regex
+        "",
+        "Regular expression for file names, whose match is the group of the image, or a grouping of the task, such as day. Groups stay in one split.",
+        check=_check_regex,
     )
     fold: int | None = setting(
         None, "Fold to hold out for validation: one of the official folds if the data has them, else one of 5 random folds.", check=at_least(0)

@@ -70,15 +70,18 @@ def load_table(task: Task, settings: Settings, root: Path) -> ImageTable:
     Raises UsageError for settings that do not fit the data, DataError for data that cannot be trained on.
     """
     rows, notes, official = _read_rows(task, settings, root)
+    if settings.group_by in task.groupings:
+        rows, official = [replace(row, split="") for row in rows], False
     if settings.group_by:
-        rows = assign_groups(rows, settings.group_by)
+        rows = assign_groups(rows, task.groupings.get(settings.group_by, settings.group_by))
     classes, class_notes = _find_classes(task, rows, root)
     rows = assign_splits(rows, settings, seed=settings.split_seed, folds=settings.internals.folds, official=official)
     if settings.limit:
         rows = limit_rows(rows, settings.limit, settings.split_seed)
     if settings.train_pct < 1:
         rows = subsample_train(rows, settings.train_pct, settings.split_seed)
-    table = ImageTable(tuple(rows), classes, str(root), notes=tuple(notes + class_notes), official_folds=official and settings.fold is not None)
+    notes += class_notes + _find_missing_classes(rows, classes)
+    table = ImageTable(tuple(rows), classes, str(root), notes=tuple(notes), official_folds=official and settings.fold is not None)
     _check_splits(table)
     return table
 
@@ -279,6 +282,13 @@ def _find_classes(task: Task, rows: list[Row], root: Path) -> tuple[tuple[str, .
     known = tuple(label for label in task.classes if label in labels)
     classes = known if len(known) == len(labels) else tuple(sorted(labels))
     return classes, [f"the data has {len(labels)} classes, the task {task.name} has {len(task.classes)}; the classes of the data are used"]
+
+
+def _find_missing_classes(rows: Sequence[Row], classes: Sequence[str]) -> list[str]:
+    """Return a note on classes without images in the valid split, which groups can cause."""
+    present = {row.label for row in rows if row.split == "valid"}
+    missing = [label for label in classes if present and label not in present]
+    return [f"the valid split has no image of: {', '.join(missing)}; fewer folds or other groups can change that"] if missing else []
 
 
 def _check_splits(table: ImageTable) -> None:

@@ -53,6 +53,7 @@ class Task:
         homepage: URL of the data set.
         sources: Sources for `tlfast data get`, tried in order.
         by_hand: Hint if all sources fail: an instruction to download the data manually, without a final period.
+        groupings: Values of `--group-by` -> regular expression for file names. With them, official splits are not used: new ones keep groups undivided.
         rows: Reader of a special layout. `rows(root, fold)` returns the rows of folder `root`, with the splits of the official `fold` (or of the
             default fold for None), or None if `root` does not have this layout. Class folders need no reader.
         arrange: Converter of a download for `tlfast data import` and `get`. `arrange(source, target, beside)` fills the empty folder `target`
@@ -73,6 +74,7 @@ class Task:
     homepage: str = ""
     sources: tuple[Source, ...] = ()
     by_hand: str = ""
+    groupings: Mapping[str, str] = field(default_factory=dict)
     rows: Callable[[Path, int | None], list[Row] | None] | None = None
     arrange: Callable[[Path, Path, Path], None] | None = None
     make: Callable[[Path], None] | None = None

@@ -1,6 +1,8 @@
 """`tlfast train weeds [--full]`: eight weeds and "Negative" in Australian rangeland, DeepWeeds (256x256 colour), ResNet50.
 
-DeepWeeds has not been measured yet. Expected on a substitute, the 12 species of Plant Seedlings (`--data`, `--size 128`), with ImageNet
+`--group-by day` draws folds of shooting days instead of the official ones, which have images of the same day and place in all parts.
+
+Expected on a substitute, the 12 species of Plant Seedlings (`--data`, `--size 128`), with ImageNet
 weights and seed 0 (two CPU cores, November 2026):
 
     partial, 10 epochs   mobilenetv2_100         accuracy 0.799   macro F1 0.795    59 s
@@ -160,6 +162,7 @@ TASK = Task(
         Source("Hugging Face Project-AgML/DeepWeeds_classification", hub_dataset="Project-AgML/DeepWeeds_classification"),
     ),
     by_hand="Download images.zip and the folder labels by the links on https://github.com/AlexOlsen/DeepWeeds",
+    groupings={"day": r"^(\d{8})-\d{6}"},
     rows=rows,
     arrange=arrange,
 )
