@@ -6,6 +6,7 @@ May import every package. Read `training`, then `run` and `dataset`. `tlfast/__i
 from typing import TYPE_CHECKING
 
 from ..core.lazy import lazy_exports
+from ..core.system import hide_known_warnings
 
 if TYPE_CHECKING:
     from .cleaner import Cleaner
@@ -50,3 +51,5 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
             "training": ["TrainingPlan", "learner", "lr_find", "plan", "train"],
         },
     )
+
+hide_known_warnings()  # before a module of this package imports torch

@@ -16,7 +16,6 @@ from ..core import DataSettings, Settings, UsageError
 from ..core.errors import suggest_name
 from ..core.files import convert_os_errors, write_csv
 from ..core.settings import declared_settings
-from ..core.system import hide_known_warnings
 from ..data import Finding, ImageTable, Preprocessing, Row, Task, load_table
 from ..data.sources import locate
 from ..tasks import resolve_settings
@@ -97,7 +96,6 @@ class Dataset:
 
         Keywords are settings, such as `augment="strong"` or `size=224`.
         """
-        hide_known_warnings()  # before torch is imported
         import torch
         from matplotlib import pyplot
 

@@ -11,7 +11,6 @@ from html import escape
 from typing import Any
 
 from ..core import Event, Note, OnEvent, Progress, ignore_event
-from ..core.system import hide_known_warnings
 from .display import format_table, in_notebook, wrap_html
 
 REDRAWN = 0.2  # seconds between drawings in a notebook, at least
@@ -20,7 +19,6 @@ REDRAWN = 0.2  # seconds between drawings in a notebook, at least
 @contextmanager
 def show_progress(quiet: bool = False) -> Iterator[OnEvent]:
     """Yield a listener for events. Long calls show progress, notes and epochs; `quiet` hides them."""
-    hide_known_warnings()
     if quiet:
         yield ignore_event
     elif in_notebook():
