@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .api.dataset import Dataset, dataset
     from .api.run import Run, runs
     from .api.training import TrainingPlan, learner, lr_find, plan, train
+    from .api.upkeep import cache_entries, clear_cache, doctor, get_data, import_data, list_tasks
     from .core.errors import DataError, ExportError, ImageError, Interrupted, RunError, TlfastError, TrainingError, UsageError, WeightsError
     from .data.task import Source, Task
     from .data.types import Row
@@ -51,9 +52,15 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "__version__",
+    "cache_entries",
+    "clear_cache",
     "compare",
     "dataset",
+    "doctor",
+    "get_data",
+    "import_data",
     "learner",
+    "list_tasks",
     "load",
     "lr_find",
     "plan",
@@ -71,6 +78,7 @@ _import_export = lazy_exports(
         "api.dataset": ["Dataset", "dataset"],
         "api.run": ["Run", "runs"],
         "api.training": ["TrainingPlan", "learner", "lr_find", "plan", "train"],
+        "api.upkeep": ["cache_entries", "clear_cache", "doctor", "get_data", "import_data", "list_tasks"],
         "core.errors": ["DataError", "ExportError", "ImageError", "Interrupted", "RunError", "TlfastError", "TrainingError", "UsageError", "WeightsError"],
         "data.task": ["Source", "Task"],
         "data.types": ["Row"],

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .run import Run, runs
     from .scores import Score, Scores
     from .training import TrainingPlan, learner, lr_find, plan, train
+    from .upkeep import cache_entries, clear_cache, doctor, get_data, import_data, list_tasks
 
 __all__ = [
     "Cleaner",
@@ -29,9 +30,15 @@ __all__ = [
     "Score",
     "Scores",
     "TrainingPlan",
+    "cache_entries",
+    "clear_cache",
     "compare",
     "dataset",
+    "doctor",
+    "get_data",
+    "import_data",
     "learner",
+    "list_tasks",
     "lr_find",
     "plan",
     "runs",
@@ -49,6 +56,7 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
             "run": ["Run", "runs"],
             "scores": ["Score", "Scores"],
             "training": ["TrainingPlan", "learner", "lr_find", "plan", "train"],
+            "upkeep": ["cache_entries", "clear_cache", "doctor", "get_data", "import_data", "list_tasks"],
         },
     )
 

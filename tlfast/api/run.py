@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import fields
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from .. import tasks
-from ..core import RunError, Settings, UsageError
+from ..core import DataSettings, RunError, Settings, UsageError
 from ..core import runs as records
 from ..core.runs import METRICS
 from ..core.settings import describe_strategy
@@ -78,8 +80,9 @@ class Run:
         from .dataset import Dataset
 
         settings = self.settings
-        given = {name: getattr(settings, name) for name in ("fold", "valid_pct", "limit", "train_pct", "group_by", "seed", "out")}
-        return Dataset(tasks.find_run_task(self.manifest), {**given, "data": settings.data})
+        given = {name: getattr(settings, name) for name in (*(f.name for f in fields(DataSettings)), "seed", "out")}
+        source = self.manifest["data"]["source"] if settings.data else ""
+        return Dataset(tasks.find_run_task(self.manifest), {**given, "data": source})
 
     # Results on the valid split
 
@@ -204,6 +207,12 @@ class Run:
                 on_event(Progress("predicting", done, len(images)))
         return ImageFrame(records_, columns=["path", "label", "probability", *(f"p({name})" for name in self.classes), "error"])
 
+    def serve(self, port: int = 8000, *, host: str = "127.0.0.1", token: str = "") -> None:
+        """Serve the classifier, a web page and a REST API, until Ctrl-C or an interruption of the cell. `token` is a required bearer token."""
+        from ..inference.server import serve
+
+        serve(self.classifier, host, port, token)
+
     def learner(self, *, data: str = "", device: str = "auto", quiet: bool = False) -> Learner:
         """Return a fastai Learner with the run's weights and images, to go on from: `fine_tune`, `lr_find`, `show_results`, callbacks.
 
@@ -243,8 +252,6 @@ class Run:
         return f"Run {self.id}: {describe_strategy(self.manifest['settings'])} {self.settings.arch}, accuracy {accuracy:.4f}, in {self.folder}"
 
     def _repr_html_(self) -> str:
-        from html import escape
-
         from ..evaluation.report.run_charts import draw_run_charts
 
         charts = "".join(map(str, draw_run_charts(self._record, self.metrics.details)))

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+
+import tlfast
+from tlfast.core import cache
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_tasks_are_those_of_the_registry():
+    tasks = tlfast.list_tasks().set_index("name")
+    assert tasks.loc["weeds", "classes"] == 9
+    assert tasks.loc["weeds", "licence"] == "CC BY 4.0"
+
+
+def test_import_of_a_csv(tmp_path):
+    pixels = " ".join(["7"] * 48 * 48)
+    (tmp_path / "fer2013.csv").write_text(f"emotion,pixels,Usage\n3,{pixels},Training\n0,{pixels},PublicTest\n")
+    folder = tlfast.import_data("fer", tmp_path / "fer2013.csv")
+    assert sorted(path.parent.name for path in folder.rglob("*.png")) == ["angry", "happy"]
+
+
+def test_downloads_from_an_address(web, tmp_path):
+    with pytest.raises(tlfast.TlfastError):
+        tlfast.get_data("fer", "http://127.0.0.1:9/nothing.zip", quiet=True)
+    with pytest.raises(tlfast.UsageError, match="unknown task 'ferr'") as error:
+        tlfast.get_data("ferr")
+    assert error.value.hint == "Did you mean 'fer'?"
+
+
+def test_doctor_names_versions():
+    assert tlfast.doctor()["versions"]["tlfast"] == tlfast.__version__
+
+
+def test_cache_is_listed_and_cleared():
+    cache.get_or_compute("timings", "x", lambda: {"seconds": 1})
+    assert tlfast.cache_entries()["kind"].tolist() == ["timings"]
+    assert len(tlfast.clear_cache("features")) == 0
+    assert len(tlfast.clear_cache(days=1)) == 0
+    assert len(tlfast.clear_cache()) == 1
+    assert tlfast.cache_entries().empty

@@ -1,0 +1,78 @@
+"""Tasks, downloads, the machine and the cache, as `tlfast tasks`, `data get`, `data import`, `doctor` and `cache`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .. import tasks
+from ..core import cache
+from ..data import sources
+from .progress import show_progress
+
+
+def list_tasks() -> pd.DataFrame:
+    """Return the known tasks: name, title, number of classes, licence, homepage.
+
+    >>> tlfast.list_tasks()["name"].tolist()  # doctest: +SKIP
+    ['digits', 'fer', 'weeds']
+    """
+    registered = tasks.registered_tasks().values()
+    return pd.DataFrame([{"name": t.name, "title": t.title, "classes": len(t.classes), "licence": t.licence, "homepage": t.homepage} for t in registered])
+
+
+def get_data(task: str, address: str = "", *, quiet: bool = False) -> Path:
+    """Download the images of a task from their public source, or from the address of a copy, to `data/<task>`. Returns that folder.
+
+    Raises TlfastError.
+
+    >>> tlfast.get_data("weeds")  # doctest: +SKIP
+    """
+    found = tasks.get_task(task)
+    with show_progress(quiet) as on_event:
+        return sources.get_data(found, on_event=on_event, address=address)
+
+
+def import_data(task: str, source: str | os.PathLike[str], *, quiet: bool = False) -> Path:
+    """Import downloaded images of a task, a file, zip or folder, to `data/<task>`. The source is not changed. Returns that folder. Raises TlfastError.
+
+    >>> tlfast.import_data("fer", "fer2013.csv")  # doctest: +SKIP
+    """
+    found = tasks.get_task(task)
+    with show_progress(quiet) as on_event:
+        return sources.import_data(found, os.fspath(source), on_event=on_event)
+
+
+def doctor(out: str = "exports") -> dict[str, Any]:
+    """Return versions, devices and sources of weights, and problems that make a training slow or fail.
+
+    >>> tlfast.doctor()["versions"]  # doctest: +SKIP
+    """
+    from ..commands.doctor import inspect_machine
+
+    return inspect_machine(out).to_dict()
+
+
+def cache_entries() -> pd.DataFrame:
+    """Return the entries of the cache, the longest unused first: kind, folder, size in bytes, time of the last use in seconds since 1970.
+
+    >>> tlfast.cache_entries().groupby("kind")["size"].sum()  # doctest: +SKIP
+    """
+    return _to_frame(cache.list_entries())
+
+
+def clear_cache(kind: str = "", days: float = 0.0) -> pd.DataFrame:
+    """Remove entries of the cache: all, or those of one kind, or those that were not used for some days. Returns them. They can be computed again.
+
+    >>> tlfast.clear_cache(days=30)  # doctest: +SKIP
+    """
+    return _to_frame(cache.clear(kind, days))
+
+
+def _to_frame(entries: Sequence[cache.CacheEntry]) -> pd.DataFrame:
+    return pd.DataFrame([asdict(entry) for entry in entries], columns=[f.name for f in fields(cache.CacheEntry)])
