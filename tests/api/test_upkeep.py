@@ -37,7 +37,7 @@ def test_doctor_names_versions():
 
 
 def test_cache_is_listed_and_cleared():
-    cache.get_or_compute("timings", "x", lambda: {"seconds": 1})
+    cache.get_or_compute("timings", cache.make_key(x=1), lambda: {"seconds": 1})
     assert tlfast.cache_entries()["kind"].tolist() == ["timings"]
     assert len(tlfast.clear_cache("features")) == 0
     assert len(tlfast.clear_cache(days=1)) == 0
