@@ -23,8 +23,10 @@ def show_progress(quiet: bool = False) -> Iterator[OnEvent]:
         yield ignore_event
     elif in_notebook():
         board = _Notebook()
-        yield board
-        board.finish()
+        try:
+            yield board
+        finally:
+            board.finish()
     elif sys.stderr.isatty():
         from ..cli.console import Screen
 

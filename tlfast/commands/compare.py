@@ -166,7 +166,7 @@ def _train_arms(task: Task, arms: Sequence[Arm], design: Design, classes: Sequen
         for seed, fold in product(range(design.seeds), folds):
             on_event(Progress("comparing", done, total))
             settings = experiments.place_on_fold(arm.settings, design.folds, fold)
-            outcomes.append(_run_outcome(task, replace(settings, seed=arm.settings.seed + seed, train_pct=share), classes, on_event))
+            outcomes.append(_run_outcome(task, replace(settings, seed=arm.settings.seed + seed, train_pct=share * settings.train_pct), classes, on_event))
             done += 1
         predictions[arm.name, share] = merge_folds(outcomes, design)
     on_event(Progress("comparing", total, total))
