@@ -85,6 +85,25 @@ def run(cli, trained_run, tmp_path: Path):
     return runs.find("r")
 
 
+@pytest.fixture(scope="session")
+def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the images of the task `digits`, and a small run on them, made once for each test process. Read only."""
+    from tests.helpers.documented import train_digits
+
+    return train_digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_root: Path, pictures: Path) -> Path:
+    """The current folder of documented commands: images, downloads and a run of `digits`. Downloads and servers are replaced."""
+    from tests.helpers.documented import fill_workspace, replace_endless
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TLFAST_WEIGHTS", raising=False)
+    replace_endless(monkeypatch)
+    return fill_workspace(tmp_path, digits_root, pictures)
+
+
 @pytest.fixture
 def make(folder: Path, tmp_path: Path):
     """Train a tiny network on the drawn folder, without ONNX unless asked for: `make("full", seed=1)`."""
