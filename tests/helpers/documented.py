@@ -34,13 +34,16 @@ def train_digits(root: Path) -> Path:
 
 
 def fill_workspace(folder: Path, digits_root: Path, pictures: Path) -> Path:
-    """Copy a run of digits and images to a folder: `exports/digits`, `data/digits`, `photos/<class>/`, `photo.png`, `inbox/` and downloads of `fer`."""
+    """Copy a run of digits and images to a folder: `exports/digits`, `data/digits`, `photos/<class>/`, `photos.csv`, `photo.png`, `inbox/` and more."""
     copy_run(digits_root / "exports" / "digits" / "first", folder)
     (folder / "data").mkdir()
     (folder / "data" / "digits").symlink_to(digits_root / "data" / "digits")
     shutil.copytree(pictures, folder / "photos")
     shutil.copytree(pictures / "red", folder / "inbox")
     shutil.copyfile(pictures / "red" / "0.png", folder / "photo.png")
+    (folder / "mine.toml").write_text('depth = "2"\n')
+    lines = [f"{path.relative_to(folder)},{path.parent.name},{'valid' if n % 4 == 0 else 'train'}" for n, path in enumerate(sorted(folder.glob("photos/*/*")))]
+    (folder / "photos.csv").write_text("\n".join(["path,label,split", *lines, ""]))
     (folder / "fer2013.csv").write_text(FER_CSV)
     with zipfile.ZipFile(folder / "fer2013.zip", "w") as file:
         file.write(folder / "fer2013.csv", "fer2013.csv")
@@ -70,5 +73,5 @@ def split_command(line: str) -> list[str]:
 def run_command(line: str) -> Outcome:
     """Run a line `tlfast ...` in this process, with a small network where it trains."""
     arguments = split_command(line)
-    small = [] if {"--resume", "--help", "--config"} & set(arguments) else TRAINING.get(arguments[0] if arguments else "", [])
+    small = [] if {"--resume", "--help"} & set(arguments) else TRAINING.get(arguments[0] if arguments else "", [])
     return invoke(*arguments, *small)
