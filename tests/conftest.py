@@ -85,6 +85,45 @@ def run(cli, trained_run, tmp_path: Path):
     return runs.find("r")
 
 
+@pytest.fixture(scope="session")
+def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the images of the task `digits`, and a small run on them, made once for each test process. Read only."""
+    from tests.helpers.documented import train_digits
+
+    return train_digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_root: Path, pictures: Path) -> Path:
+    """The current folder of documented commands: images, downloads and a run of `digits`. Downloads and servers are replaced."""
+    from tests.helpers.documented import fill_workspace, replace_endless
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TLFAST_WEIGHTS", raising=False)
+    replace_endless(monkeypatch)
+    return fill_workspace(tmp_path, digits_root, pictures)
+
+
+@pytest.fixture(scope="session")
+def documented_folder(tmp_path_factory: pytest.TempPathFactory, digits_root: Path, pictures: Path) -> Path:
+    """The folder of `shared_workspace`, one for each test process."""
+    from tests.helpers.documented import fill_workspace
+
+    return fill_workspace(tmp_path_factory.mktemp("documented"), digits_root, pictures)
+
+
+@pytest.fixture
+def shared_workspace(documented_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As `workspace`, but the same folder and cache for all tests of a process."""
+    from tests.helpers.documented import replace_endless
+
+    monkeypatch.chdir(documented_folder)
+    monkeypatch.setenv("TLFAST_CACHE", str(documented_folder / "cache"))
+    monkeypatch.delenv("TLFAST_WEIGHTS", raising=False)
+    replace_endless(monkeypatch)
+    return documented_folder
+
+
 @pytest.fixture
 def make(folder: Path, tmp_path: Path):
     """Train a tiny network on the drawn folder, without ONNX unless asked for: `make("full", seed=1)`."""

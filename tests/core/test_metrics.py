@@ -99,7 +99,7 @@ def test_one_declaration_adds_a_metric_everywhere(pictures, tmp_path):
     rates = [float(row["error_rate"]) for row in rows]
     assert rates[shown["phase"]["best_epoch"] - 1] == min(rates), "the lower the better"
     assert "'errors' is not one of" in shown["wrong"] and "'error_rate'" in shown["wrong"]
-    assert "error_rate" in shown["settings"]["--metric"], "the table of settings in the README"
+    assert "error_rate" in shown["settings"]["--metric"], "the table of settings in the documentation"
     assert "error rate" in shown["evaluate"]
     assert shown["evaluation"]["error_rate"] == pytest.approx(1 - shown["evaluation"]["accuracy"])
     low, high = shown["evaluation"]["intervals"]["error_rate"]

@@ -13,7 +13,7 @@ from ..core import UsageError
 from ..core.signals import raise_interrupt
 from .arguments import parse_arguments, parse_shares, split_list
 from .options import Config, Device, Full, Moved, OptionalTask, OutOption, RunArgument, Split, TaskArgument, Verify, task_names
-from .registration import Commands, command
+from .registration import DATA, TRAIN, UNDERSTAND, UPKEEP, USE, Commands, command
 
 if TYPE_CHECKING:
     from ..core import Run
@@ -23,9 +23,9 @@ else:
 
 app = typer.Typer(name="tlfast", cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
 data_app = typer.Typer(no_args_is_help=True, help="Get, import and check a task's images.")
-app.add_typer(data_app, name="data")
+app.add_typer(data_app, name="data", rich_help_panel=DATA)
 cache_app = typer.Typer(no_args_is_help=True, help="Show and clear the cache.")
-app.add_typer(cache_app, name="cache")
+app.add_typer(cache_app, name="cache", rich_help_panel=UPKEEP)
 
 
 def _find_run(run: str, split: str, out: str, verify: bool) -> Run:
@@ -37,7 +37,7 @@ def _find_run(run: str, split: str, out: str, verify: bool) -> Run:
     return find(run, out, verify)
 
 
-@command(app, "train")
+@command(app, "train", TRAIN)
 def train(
     task: OptionalTask = "",
     *,
@@ -64,7 +64,7 @@ def train(
         screen.train_result(result)
 
 
-@command(app, "lr-find")
+@command(app, "lr-find", TRAIN)
 def lr_find(task: TaskArgument, screen: Screen, flags: dict[str, Any], full: Full = None, config: Config = "") -> None:
     """Run the learning-rate finder and plot its curve, without training."""
     arguments = parse_arguments(task, flags, config)
@@ -76,7 +76,7 @@ def lr_find(task: TaskArgument, screen: Screen, flags: dict[str, Any], full: Ful
     screen.rates(result.to_dict())
 
 
-@command(app, "interpret")
+@command(app, "interpret", UNDERSTAND)
 def interpret(
     run: RunArgument,
     screen: Screen,
@@ -99,7 +99,7 @@ def interpret(
         typer.launch(picture)
 
 
-@command(app, "evaluate")
+@command(app, "evaluate", UNDERSTAND)
 def evaluate(
     run: RunArgument,
     screen: Screen,
@@ -118,7 +118,7 @@ def evaluate(
     screen.evaluate_result(result)
 
 
-@command(app, "report")
+@command(app, "report", UNDERSTAND)
 def report(
     run: Annotated[str, typer.Argument(help="Name of a task (its latest run), run id, run folder, or folder of a comparison.", autocompletion=task_names)],
     screen: Screen,
@@ -143,7 +143,7 @@ def report(
         typer.launch(result.files[0])
 
 
-@command(app, "predict")
+@command(app, "predict", USE)
 def predict(
     run: Annotated[str, typer.Argument(help="Name of a task (its latest run), run id, run folder, or model.onnx file.", autocompletion=task_names)],
     screen: Screen,
@@ -178,7 +178,7 @@ def predict(
     raise typer.Exit(1 if tally.failed else 0)
 
 
-@command(app, "compare")
+@command(app, "compare", TRAIN)
 def compare(
     task: TaskArgument,
     screen: Screen,
@@ -207,7 +207,7 @@ def compare(
     screen.compare_result(result)
 
 
-@command(app, "export")
+@command(app, "export", USE)
 def export(
     run: RunArgument,
     screen: Screen,
@@ -233,7 +233,7 @@ def export(
     screen.export_result(result)
 
 
-@command(app, "serve")
+@command(app, "serve", USE)
 def serve(
     run: RunArgument,
     screen: Screen,
@@ -250,13 +250,13 @@ def serve(
     server.serve(classifier, host, port, token, lambda address: screen.message("serving at", address))
 
 
-@command(app, "tasks")
+@command(app, "tasks", DATA)
 def tasks(screen: Screen) -> None:
     """List the known tasks."""
     screen.tasks(list(registry.registered_tasks().values()))
 
 
-@command(app, "runs")
+@command(app, "runs", UPKEEP)
 def runs(
     screen: Screen,
     task: Annotated[str, typer.Argument(help="Name of a task: list only its runs.", show_default=False, autocompletion=task_names)] = "",
@@ -268,7 +268,7 @@ def runs(
     screen.runs(list_runs(out, task))
 
 
-@command(app, "doctor")
+@command(app, "doctor", UPKEEP)
 def doctor(screen: Screen, out: OutOption = "exports") -> None:
     """Show versions, devices and sources of weights, and problems that make a training slow or fail."""
     from ..commands.doctor import inspect_machine
@@ -276,7 +276,7 @@ def doctor(screen: Screen, out: OutOption = "exports") -> None:
     screen.facts("doctor", inspect_machine(out).to_dict())
 
 
-@command(data_app, "import")
+@command(data_app, "data import")
 def data_import(
     task: Annotated[str, typer.Argument(help="Name of a task.", autocompletion=task_names)],
     source: Annotated[str, typer.Argument(help="The downloaded file, zip or folder.")],
@@ -290,7 +290,7 @@ def data_import(
     screen.message("imported to", str(folder))
 
 
-@command(data_app, "get")
+@command(data_app, "data get")
 def data_get(
     task: Annotated[str, typer.Argument(help="Name of a task.", autocompletion=task_names)],
     screen: Screen,
@@ -305,7 +305,7 @@ def data_get(
     screen.message("downloaded to", f"{folder} (licence: {found_task.licence}; {found_task.homepage})")
 
 
-@command(data_app, "check")
+@command(data_app, "data check")
 def data_check(
     task: TaskArgument,
     screen: Screen,
@@ -333,7 +333,7 @@ def _import_label_search() -> Any:
     return search_labels
 
 
-@command(cache_app, "list")
+@command(cache_app, "cache list")
 def cache_list(screen: Screen) -> None:
     """List the cache entries, the longest unused first."""
     from ..core import cache
@@ -341,7 +341,7 @@ def cache_list(screen: Screen) -> None:
     screen.cache_entries(cache.list_entries())
 
 
-@command(cache_app, "clear")
+@command(cache_app, "cache clear")
 def cache_clear(
     screen: Screen,
     kind: Annotated[str, typer.Option(help="Only entries of this kind.", show_default=False)] = "",

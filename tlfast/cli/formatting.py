@@ -23,7 +23,7 @@ EPOCH_COLUMNS = ("phase", "epoch", "train loss", "valid loss", *(METRICS[name].t
 
 
 def list_setting_rows() -> list[tuple[str, str, str]]:
-    """Return (flag, default, help text) of every setting, for the table in the README."""
+    """Return (flag, default, help text) of every setting, for the table of the documentation."""
     rows = []
     for declaration in declared_settings().values():
         flag = f"--[no-]{declaration.flag[2:]}" if declaration.type is bool else declaration.flag

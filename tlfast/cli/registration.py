@@ -13,8 +13,11 @@ import typer.core
 
 from ..core import Interrupted, TlfastError, settings
 from ..core.journal import NEWEST
+from .examples import format_examples
 
 Command = Callable[..., None]
+
+PANELS = TRAIN, UNDERSTAND, USE, DATA, UPKEEP = "Train", "Understand", "Use", "Data", "Upkeep"  # of `tlfast --help`, in order
 
 NO_ROOM = (errno.EROFS, errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # read-only or full disks
 NO_ACCESS = (errno.EACCES, errno.EPERM)
@@ -27,7 +30,10 @@ COMMON = {
 
 
 class Commands(typer.core.TyperGroup):
-    """Command group in which `train --resume` works with and without a run id, which typer does not support."""
+    """Command group that lists its commands by panel, and in which `train --resume` works with and without a run id; Typer supports neither."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=lambda name: PANELS.index(self.commands[name].rich_help_panel))  # type: ignore[attr-defined]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args[:1] == ["train"] and "--resume" in args:
@@ -37,8 +43,10 @@ class Commands(typer.core.TyperGroup):
         return super().parse_args(ctx, args)
 
 
-def command(group: typer.Typer, name: str) -> Callable[[Command], Command]:
-    """Register a function as a command, with the options --quiet, --json and --debug.
+def command(group: typer.Typer, name: str, panel: str | None = None) -> Callable[[Command], Command]:
+    """Register a function as a command, with the options --quiet, --json and --debug, and the examples of `examples.EXAMPLES[name]`.
+
+    `name` begins with the name of the group, as in "data check". `panel` is one of `PANELS`, for commands that are not in a group.
 
     The parameter `screen` of the function is built from these. If it has a parameter `flags`, the command gets an option for each declared
     setting, and `flags` is a dict of the given ones.
@@ -62,7 +70,7 @@ def command(group: typer.Typer, name: str) -> Callable[[Command], Command]:
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         del run.__wrapped__
-        group.command(name)(run)
+        group.command(name.split()[-1], epilog=format_examples(name), rich_help_panel=panel)(run)
         return function
 
     return register

@@ -1,6 +1,6 @@
 """Classification metrics, declared once: name, title, function and direction.
 
-The table of epochs, `--metric`, evaluations, reports and the README follow from `METRICS`. To add a metric, add it there.
+The table of epochs, `--metric`, evaluations, reports and the documentation follow from `METRICS`. To add a metric, add it there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The settings of a run, each declared once with its default, help text and check.
 
-`Settings` combines five groups, and a function takes the group that it reads. The options of the command line, the table in the README and
-`run.json` follow from the declarations. To add a setting, add a field to its group.
+`Settings` combines five groups, and a function takes the group that it reads. The options of the command line, the table in the documentation
+and `run.json` follow from the declarations. To add a setting, add a field to its group.
 """
 
 from __future__ import annotations

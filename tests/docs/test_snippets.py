@@ -1,0 +1,111 @@
+"""The commands and the Python of the documentation: all are parsed, and all run but those that say what they need."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import typer.main
+from sybil import Example, Sybil
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers.markdown import CodeBlockParser
+
+from tests.helpers.documented import run_command, split_command
+from tests.helpers.pages import NOT_TESTED, PAGES, Block, blocks, inline_commands, name
+from tlfast.cli.app import app
+from tlfast.core import UsageError
+from tlfast.core.settings import check_value, declared_settings
+
+LANGUAGES = {"console", "sh", "python", "toml", "text", "json", ""}
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+COMMANDS = sorted({(name(block.page), line) for block in BLOCKS for line in block.commands})
+INLINE = sorted({(name(page), line) for page in PAGES for line in inline_commands(page)})
+# Words of the text that stand for a value, such as `--depth N`.
+PLACEHOLDERS = {"N": "2", "M": "2"}
+
+
+FINISHED: set[str] = set()
+
+
+def parse(line: str) -> tuple[Any, dict[str, Any]]:
+    """Parse a line `tlfast ...` without running it; return the command and the values. Raises an error of the parser for an unknown option."""
+    command: Any = typer.main.get_command(app)
+    arguments = split_command(line)
+    context = command.make_context("tlfast", [PLACEHOLDERS.get(word, word) for word in arguments] or ["--help"], resilient_parsing=not arguments)
+    while hasattr(command, "commands"):
+        words = [*context._protected_args, *context.args]
+        found, command, rest = command.resolve_command(context, words)
+        context = command.make_context(found, rest, parent=context)
+    return command, context.params
+
+
+def check_command(line: str) -> None:
+    _, values = parse(line)
+    declared = declared_settings()
+    for key, value in values.items():
+        if key in declared and value is not None and set(declared) <= set(values):
+            check_value(key, value, declared)
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS)
+def test_command_in_a_block_parses(page, line):
+    check_command(line)
+
+
+@pytest.mark.parametrize(("page", "line"), INLINE)
+def test_command_in_the_text_names_a_command_and_its_options(page, line):
+    words = split_command(re.sub(r"\.\.\.", "", line))
+    command: Any = typer.main.get_command(app)
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
+        command = command.commands[words.pop(0)]
+    options = {option for param in command.params for option in (*param.opts, *param.secondary_opts)} | {"--help", "--install-completion"}
+    assert {word for word in words if re.match(r"--?[a-z]", word)} <= options
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{name(block.page)}:{block.line}")
+def test_block_is_of_a_known_kind(block: Block):
+    assert block.language in LANGUAGES
+    if block.language in ("console", "sh") and block.tested:
+        commands = [line for line in block.text.splitlines() if line and not line.startswith("#")] if block.language == "sh" else block.commands
+        assert commands == block.commands, f"mark the block as '{NOT_TESTED}...'"
+
+
+def test_the_parser_of_this_test_refuses_what_the_program_refuses():
+    for line in ("tlfast train digits --epoch 3", "tlfast trian digits", "tlfast train digits --depth deep", "tlfast predict digits a.png --top none"):
+        with pytest.raises((typer.BadParameter.__base__, UsageError)):
+            check_command(line)
+
+
+def run_commands(example: Example) -> str | None:
+    """Evaluate a block of commands: each must end with exit code 0, or with that of an error whose text the page shows.
+
+    A command that several pages show runs once in a test process: they share a folder.
+    """
+    block = Block(Path(example.path), example.line, str(example.region.lexemes["arguments"]), str(example.parsed))
+    for line in block.commands if block.tested else ():
+        outcome = None if line in FINISHED else run_command(line)
+        if outcome and outcome.code and '{"error"' not in block.text:
+            return f"{line}\n{outcome.err}"
+        FINISHED.add(line)
+    return None
+
+
+def run_python(example: Example) -> str | None:
+    if str(example.parsed).startswith(NOT_TESTED):
+        compile(str(example.parsed), str(example.path), "exec")
+        return None
+    return PythonEvaluator()(example)
+
+
+SYBIL = Sybil(parsers=[CodeBlockParser("python", run_python), CodeBlockParser("sh", run_commands), CodeBlockParser("console", run_commands)])
+RUNNABLE = [page for page in PAGES if any(block.tested and block.language in ("python", "sh", "console") for block in blocks(page))]
+SKIPPED = {"docs/reference/commands.md"}  # its commands are the examples that tests/cli runs
+
+
+@pytest.mark.parametrize("page", [page for page in RUNNABLE if name(page) not in SKIPPED], ids=name)
+def test_blocks_of_a_page_run_in_order(page, shared_workspace):
+    for example in SYBIL.parse(page).examples():
+        example.evaluate()
