@@ -41,8 +41,8 @@ def test_a_notebook_runs_without_warnings(path, tmp_path, monkeypatch):
 @pytest.mark.real
 def test_the_notebook_runs_on_plants(shared, tmp_path, monkeypatch):
     changes = {
-        'tlfast.dataset("digits", limit=300)': f'tlfast.dataset("{shared}/data/seedlings.zip", limit=150)',
-        'tlfast.learner("digits", full=True)': f'tlfast.learner("{shared}/data/seedlings.zip", full=True, limit=150, **settings)',
+        'tlfast.dataset("digits", limit=150)': f'tlfast.dataset("{shared}/data/seedlings.zip", limit=100)',
+        'tlfast.learner("digits", full=True)': f'tlfast.learner("{shared}/data/seedlings.zip", full=True, limit=100, **settings)',
         '"tf_efficientnet_lite0", "size": 48': f'"mobilenetv2_100", "weights": "{shared}/weights/mobilenetv2_100.safetensors", "size": 48',
     }
     notebook = execute(ROOT / "docs" / "notebooks" / "first_classifier.ipynb", tmp_path, monkeypatch, changes)
