@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -70,6 +73,19 @@ def test_probabilities_are_those_of_the_evaluation(run):
     again = run.predict(stored)
     names = [f"p({name})" for name in run.classes]
     assert np.allclose(again[names].to_numpy(), stored[names].to_numpy(), atol=2e-3)
+
+
+def test_a_frame_without_paths(run):
+    with pytest.raises(tlfast.UsageError, match="the DataFrame has no column 'path'; it has: file"):
+        run.predict(pd.DataFrame({"file": ["a.png"]}))
+
+
+def test_runs_of_early_versions_have_fewer_figures(run):
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    early = {name: metrics[name] for name in ("accuracy", "macro", "confusion")}
+    (run.folder / "metrics.json").write_text(json.dumps(early))
+    assert run.metrics["accuracy"].low is None
+    assert "accuracy" in run._repr_html_()
 
 
 def test_an_unreadable_image_has_a_reason(run, paths):

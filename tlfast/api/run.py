@@ -190,6 +190,9 @@ class Run:
         or a pattern such as `photos/*.jpg` gives a DataFrame: path, label, probability, `p(class)` for each class, error. Raises TlfastError.
         """
         if isinstance(images, pd.DataFrame):
+            if "path" not in images.columns:
+                found = ", ".join(map(str, images.columns)) or "none"
+                raise UsageError(f"the DataFrame has no column 'path'; it has: {found}", 'Give the column itself: run.predict(frame["file"])')
             return self._predict_all(images["path"].tolist(), quiet)
         if isinstance(images, str | os.PathLike) and _is_list(os.fspath(images)):
             return self._predict_all(list(gather_sources([os.fspath(images)])), quiet)
@@ -254,7 +257,8 @@ class Run:
     def _repr_html_(self) -> str:
         from ..evaluation.report.run_charts import draw_run_charts
 
-        charts = "".join(map(str, draw_run_charts(self._record, self.metrics.details)))
+        has_charts = "calibration" in self.metrics.details  # runs of early versions have none
+        charts = "".join(map(str, draw_run_charts(self._record, self.metrics.details))) if has_charts else ""
         title = f"<b>{escape(self.id)}</b><p class='note'>{escape(str(self.folder))}</p>"
         return wrap_html(
             title, f'<div class="row">{self.metrics._repr_html_()}{self.confusion_matrix()._repr_html_()}</div>', f'<div class="row">{charts}</div>'

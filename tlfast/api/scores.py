@@ -29,8 +29,8 @@ class Scores(Mapping[str, Score]):
     """
 
     def __init__(self, details: Mapping[str, Any]) -> None:
-        self.split, self.details = str(details["split"]), dict(details)
-        intervals = details["intervals"]
+        self.split, self.details = str(details.get("split", "valid")), dict(details)
+        intervals = details.get("intervals", {})  # runs of early versions have none
         values = {**details, **{f"macro_{name}": details["macro"][name] for name in ("precision", "recall", "f1")}}
         known = [name for name in FIGURE_TITLES if values.get(name) is not None]
         self._scores = {name: Score(values[name], *(intervals.get(name) or (None, None))) for name in known}
