@@ -111,7 +111,7 @@ def load(
 ) -> Classifier | Learner:
     """Load a trained classifier.
 
-    `reference` is a run folder, `exports/<task>` or the name of a task (its latest run), a run id, or a `model.onnx` file. `out` is the folder
+    `reference` is a run folder, `exports/<task>` or the name of a task (its latest run), a run id, a bundle folder, or a `model.onnx` file. `out` is the folder
     with the runs. Files that were changed after the export are refused, unless `verify=False`.
 
     Returns a `Classifier`, which needs no torch; with `backend="fastai"` the fastai Learner. The Learner is a pickle file, and loading it

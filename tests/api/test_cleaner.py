@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 import tlfast
@@ -54,10 +56,24 @@ def test_unknown_images_and_classes(run):
     assert error.value.hint == "Did you mean 'red'?"
 
 
+def test_relative_paths_are_those_of_the_current_folder(run):
+    cleaner = run.cleaner(1)
+    path = cleaner.candidates["path"][0]
+    cleaner.drop(os.path.relpath(path))
+    assert cleaner.decisions == {path: "drop"}
+
+
+def test_suspected_labels_come_from_the_network_of_the_run(run, monkeypatch):
+    given = {}
+    monkeypatch.setattr(tlfast.Dataset, "check", lambda self, **settings: given.update(settings))
+    run.cleaner(1, labels=True)
+    assert given == {"labels": True, "quiet": False, "arch": "test_resnet", "weights": "none", "size": 32, "crop_pct": 1.0, "resize": "squish"}
+
+
 def test_suspected_labels_come_first(run, monkeypatch):
     path = run.dataset.table["path"][0]
     suspected = tlfast.api.dataset.Findings([{"kind": "label issue", "path": path, "label": "blue", "reason": "looks like red"}])
-    monkeypatch.setattr(tlfast.Dataset, "check", lambda self, labels, quiet: suspected)
+    monkeypatch.setattr(tlfast.Dataset, "check", lambda self, **settings: suspected)
     first = run.cleaner(2, labels=True).candidates.iloc[0]
     assert (first["path"], first["suggestion"], first["reason"]) == (path, "red", "label issue")
 

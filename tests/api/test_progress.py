@@ -49,11 +49,18 @@ def test_a_notebook_is_drawn_a_few_times_a_second_only(handle):
     assert len(handle.shown) < 50
 
 
-def test_quiet_and_piped_output_show_nothing(handle, monkeypatch, capfd):
+def test_quiet_hides_everything_and_piped_output_has_notes_only(handle, monkeypatch, caplog):
     with progress.show_progress(quiet=True) as on_event:
         assert on_event is ignore_event
     monkeypatch.delitem(sys.modules, "IPython")
     with progress.show_progress() as on_event:
-        on_event(Note("data", "a note"))
+        on_event(Progress("training", 1, 2))
+        on_event(Note("data", "skipped x.png"))
     assert handle.shown == []
-    assert capfd.readouterr() == ("", "")
+    assert caplog.messages == ["data: skipped x.png"]
+
+
+def test_a_finished_step_leaves_no_empty_output(handle):
+    with progress.show_progress() as on_event:
+        on_event(Progress("exporting", 1, 2))
+    assert handle.shown[-1] == ""

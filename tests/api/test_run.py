@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -65,7 +66,8 @@ def test_predict_many_images_gives_a_frame(run, paths, pictures):
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
     assert run.predict(pictures)["path"].tolist() == paths
     assert run.predict(str(pictures / "red" / "*.png"))["label"].notna().sum() == 12
-    assert run.predict(listed)["label"].tolist() == listed["label"].tolist()
+    again = run.predict(listed.sample(frac=1, random_state=0))
+    assert again["label"].sort_index().tolist() == listed["label"].tolist()
 
 
 def test_probabilities_are_those_of_the_evaluation(run):
@@ -92,6 +94,8 @@ def test_an_unreadable_image_has_a_reason(run, paths):
     frame = run.predict([paths[0], "missing.png"])
     assert frame["error"].tolist()[0] == ""
     assert "No such file" in frame["error"].tolist()[1]
+    with pytest.raises(tlfast.ImageError, match=r"missing\.png: cannot be read \(No such file"):
+        run.predict("missing.png")
 
 
 def test_evaluate_and_report(run):
@@ -115,6 +119,11 @@ def test_export_of_a_bundle(run, tmp_path):
     assert (tmp_path / "bundle.zip").is_file()
     assert [export.file for export in result.exports] == ["model.int8.onnx"]
     assert "model.int8.onnx" in run.manifest["exports"]
+    with pytest.raises(tlfast.RunError, match=r"bundle\.zip is a zip"):
+        tlfast.load(tmp_path / "bundle.zip")
+    shutil.unpack_archive(tmp_path / "bundle.zip", tmp_path / "unpacked")
+    folder = next(path.parent for path in (tmp_path / "unpacked").rglob("model.onnx"))
+    assert tlfast.load(folder).classes == tuple(run.classes)
     with pytest.raises(tlfast.UsageError, match="nothing to export"):
         run.export()
     with pytest.raises(tlfast.UsageError, match="quantize='int4' is not 'int8'"):

@@ -70,7 +70,8 @@ def test_a_run_from_a_learner_is_evaluated_and_exported(run, learn, pictures):
     assert made.history["epoch"].tolist() == [1, 2]
     assert made.history["accuracy"].tolist()[1] == pytest.approx(accuracy)
     assert made.predict(str(pictures / "red" / "0.png")).label in run.classes
-    assert made.manifest["by_hand"] is True
+    assert "fitted by hand" in repr(made)
+    assert set(tlfast.runs()["strategy"]) == {"partial", "by hand"}
     assert "no command repeats this run" in made.report().path.read_text()
     assert made.evaluate()["accuracy"] == made.metrics["accuracy"]
     assert not torch.equal(next(learn.model.parameters()), next(run.learner().model.parameters()))

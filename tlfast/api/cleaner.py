@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -56,9 +57,10 @@ class Cleaner:
         self._decide(path, KEEP)
 
     def _decide(self, path: str | Iterable[str], decision: str) -> None:
-        for each in [path] if isinstance(path, str) else list(path):
+        for given in [path] if isinstance(path, str) else list(path):
+            each = given if given in self._rows else os.path.abspath(given)  # tables of DataFrames have absolute paths
             if each not in self._rows:
-                raise UsageError(f"{each} is not an image of {self._run.id}", "Use the paths of cleaner.candidates or run.dataset.table")
+                raise UsageError(f"{given} is not an image of {self._run.id}", "Use the paths of cleaner.candidates or run.dataset.table")
             if decision in (KEEP, self._rows[each].label):
                 self.decisions.pop(each, None)
             else:

@@ -1,7 +1,8 @@
-"""Progress of long calls: bars in a terminal, a bar with a table of epochs in a notebook, nothing if the output is piped."""
+"""Progress of long calls: bars in a terminal, a bar with a table of epochs in a notebook, only notes, by logging, if the output is piped."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -33,7 +34,13 @@ def show_progress(quiet: bool = False) -> Iterator[OnEvent]:
         with Screen().progress() as on_event:
             yield on_event
     else:
-        yield ignore_event
+        yield _log_notes
+
+
+def _log_notes(event: Event) -> None:
+    """Log notes, such as on skipped images. Without a configuration, Python's logging writes them to stderr."""
+    if isinstance(event, Note):
+        logging.getLogger("tlfast").warning("%s: %s", event.phase, event.note)
 
 
 class _Notebook:
@@ -77,4 +84,4 @@ class _Notebook:
         if self.step:
             bar = f'<label>{escape(self.step.phase)} <progress value="{self.step.done}" max="{self.step.total}"></progress> '
             bar += f"{self.step.done:,} of {self.step.total:,}</label>"
-        return wrap_html(notes, table, bar)
+        return wrap_html(notes, table, bar) if notes or table or bar else ""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .. import tasks
-from ..core import DataSettings, RunError, Settings, UsageError
+from ..core import DataSettings, ModelSettings, RunError, Settings, UsageError
 from ..core import runs as records
 from ..core.runs import METRICS
 from ..core.settings import describe_strategy
@@ -193,7 +193,7 @@ class Run:
             if "path" not in images.columns:
                 found = ", ".join(map(str, images.columns)) or "none"
                 raise UsageError(f"the DataFrame has no column 'path'; it has: {found}", 'Give the column itself: run.predict(frame["file"])')
-            return self._predict_all(images["path"].tolist(), quiet)
+            return self._predict_all(images["path"].tolist(), quiet).set_axis(images.index)
         if isinstance(images, str | os.PathLike) and _is_list(os.fspath(images)):
             return self._predict_all(list(gather_sources([os.fspath(images)])), quiet)
         if isinstance(images, str | bytes | os.PathLike) or hasattr(images, "__array_interface__"):
@@ -239,27 +239,32 @@ class Run:
         return cls(result.folder)
 
     def cleaner(self, k: int = 48, *, split: str = "valid", labels: bool = False, quiet: bool = False) -> Cleaner:
-        """Return a tool to relabel or drop images: the `k` largest losses, and with `labels` suspected wrong labels of all images.
+        """Return a tool to relabel or drop images: the `k` largest losses, after all suspected wrong labels with `labels`.
 
-        Images and their folder are not changed; `apply()` returns a new dataset. Raises TlfastError.
+        `labels` trains the run's backbone on five folds, at 192 px or more, which takes minutes. Images and their folder are not changed; `apply()`
+        returns a new dataset. Raises TlfastError.
         """
         from .cleaner import Cleaner
 
-        suspected = self.dataset.check(labels=True, quiet=quiet) if labels else None
+        settings = self.settings
+        network = {f.name: getattr(settings, f.name) for f in fields(ModelSettings)}
+        suspected = self.dataset.check(labels=True, quiet=quiet, **network) if labels else None
         return Cleaner(self, self.top_losses(k, split), suspected)
 
     # Display
 
     def __repr__(self) -> str:
-        accuracy = self.metrics["accuracy"]
-        return f"Run {self.id}: {describe_strategy(self.manifest['settings'])} {self.settings.arch}, accuracy {accuracy:.4f}, in {self.folder}"
+        accuracy, skipped = self.metrics["accuracy"], self.manifest["data"].get("unreadable", [])
+        strategy = "fitted by hand" if self.manifest.get("by_hand") else describe_strategy(self.manifest["settings"])
+        rest = f"; {len(skipped)} unreadable images were skipped" if skipped else ""
+        return f"Run {self.id}: {strategy} {self.settings.arch}, accuracy {accuracy:.4f}, in {self.folder}{rest}"
 
     def _repr_html_(self) -> str:
         from ..evaluation.report.run_charts import draw_run_charts
 
         has_charts = "calibration" in self.metrics.details  # runs of early versions have none
         charts = "".join(map(str, draw_run_charts(self._record, self.metrics.details))) if has_charts else ""
-        title = f"<b>{escape(self.id)}</b><p class='note'>{escape(str(self.folder))}</p>"
+        title = f"<b>{escape(self.id)}</b><p class='note'>{escape(repr(self))}</p>"
         return wrap_html(
             title, f'<div class="row">{self.metrics._repr_html_()}{self.confusion_matrix()._repr_html_()}</div>', f'<div class="row">{charts}</div>'
         )

@@ -220,7 +220,7 @@ def list_runs(out: str, task: str = "") -> list[dict[str, Any]]:
         except (RunError, OSError, ValueError):
             continue
         values = run.manifest["settings"]
-        chosen = {"task": values["task"], "strategy": describe_strategy(values), "arch": values["arch"]}
+        chosen = {"task": values["task"], "strategy": "by hand" if run.manifest.get("by_hand") else describe_strategy(values), "arch": values["arch"]}
         scores = {"accuracy": metrics["accuracy"], "macro_f1": metrics["macro"]["f1"]}
         rows.append({"run": run.id, **chosen, **scores, "created": run.manifest["created"], "folder": str(folder)})
     if task and not rows:

@@ -67,7 +67,7 @@ class Classifier:
         `[h, w, 4]`. Raises ImageError for the first unreadable image.
         """
         if not isinstance(image, list):
-            return rank_classes(self.network.probabilities(open_pixels(image)[None])[0], self.classes)
+            return rank_classes(self.network.probabilities(_open_named(image)[None])[0], self.classes)
         rows = list(self.predict_iter(image))
         for number, row in enumerate(rows):
             if row.prediction is None:
@@ -84,13 +84,28 @@ class Classifier:
             yield PredictRow(path, None, result) if isinstance(result, str) else PredictRow(path, rank_classes(result, self.classes))
 
 
+def _open_named(source: ImageSource) -> np.ndarray:
+    """Open an image; the error names its file."""
+    try:
+        return open_pixels(source)
+    except ImageError as error:
+        if isinstance(source, str | Path):
+            raise ImageError(f"{source}: {error.message}", error.hint) from None
+        raise
+
+
 def load(reference: str | Path, out: str = "exports", verify: bool = True) -> Classifier:
-    """Load a classifier from a run folder, `exports/<task>` (its latest run), a task name, a run id, or a `model.onnx`.
+    """Load a classifier from a run folder, `exports/<task>` (its latest run), a task name, a run id, a bundle folder, or a `model.onnx`.
 
     No pickle is opened. With `verify`, every file of the run is compared with the SHA-256 recorded at export. Raises RunError.
     """
-    if str(reference).endswith(".onnx"):
-        network = open_network(Path(reference))
+    path = Path(reference)
+    if path.suffix == ".zip":
+        raise RunError(f"{reference} is a zip", "Unpack it, and give the folder with model.onnx")
+    if (path / FILE).is_file() and not (path / runs.MANIFEST).is_file():  # a bundle
+        path = path / FILE
+    if path.suffix == ".onnx":
+        network = open_network(path)
         return Classifier(network, network.info.get("run", ""))
     run = runs.find(str(reference), out, verify)
     if not (run.folder / FILE).is_file():

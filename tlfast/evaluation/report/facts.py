@@ -28,7 +28,7 @@ def collect_facts(run: Run, metrics: Mapping[str, Any]) -> dict[str, Any]:
         "created": manifest["created"],
         "settings": manifest["settings"],
         "tuning": settings.tuning,
-        "trained": describe_trained_layers(settings),
+        "trained": f"Layers of `{settings.arch}`, chosen by hand, were" if manifest.get("by_hand") else describe_trained_layers(settings),
         "metrics": metrics,
         "headlines": _list_headlines(metrics),
         "data": manifest["data"],
