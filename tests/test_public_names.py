@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 
 import tlfast
 
 
-def test_every_public_function_and_class_has_a_docstring():
+def test_every_public_name_has_a_docstring_with_an_example():
+    """Errors have one example, in the docstring of their base class."""
     for name in set(tlfast.__all__) - {"__version__"}:
-        assert len((getattr(tlfast, name).__doc__ or "").strip()) > 20, name
+        value = getattr(tlfast, name)
+        is_error = isinstance(value, type) and issubclass(value, Exception) and value is not tlfast.TlfastError
+        text = inspect.getdoc(value) or ""
+        assert len(text) > 20, name
+        assert ">>> " in text or is_error, name
 
 
 def test_no_public_name_hides_a_package():

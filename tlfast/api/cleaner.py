@@ -34,6 +34,10 @@ class Cleaner:
     Attributes:
         candidates: images with large losses or suspected wrong labels: path, label, suggestion, loss, reason.
         decisions: path -> "drop" or the new class.
+
+    >>> cleaner = run.cleaner(labels=True)  # doctest: +SKIP
+    >>> cleaner.relabel("photos/tulip/7.jpg", "daisy")  # doctest: +SKIP
+    >>> tlfast.train(cleaner.apply(), like=run)  # doctest: +SKIP
     """
 
     def __init__(self, run: Run, top_losses: pd.DataFrame, suspected: Findings | None = None) -> None:

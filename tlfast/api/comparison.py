@@ -38,6 +38,9 @@ class Comparison:
         learning_curve: DataFrame of accuracies by share of the training images; empty without shares.
         verdict: one sentence on the most accurate arm.
         folder: folder with tables, plots and a page.
+
+    >>> result = tlfast.compare("photos", arms=["partial", 3, "full"], seeds=3)  # doctest: +SKIP
+    >>> result.table, result.verdict, result.best.predict("new.jpg")  # doctest: +SKIP
     """
 
     def __init__(self, dataset: Dataset, arms: Sequence[Arm], result: CompareResult) -> None:

@@ -56,6 +56,9 @@ class Dataset:
     Attributes:
         task: the task, with its classes and default settings.
         settings: given settings of the data, such as `fold`.
+
+    >>> data = tlfast.dataset("photos", valid_pct=0.3)  # doctest: +SKIP
+    >>> data.show_batch(9), data.table, data.check()  # doctest: +SKIP
     """
 
     def __init__(self, task: Task, settings: Mapping[str, Any]) -> None:

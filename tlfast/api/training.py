@@ -110,6 +110,8 @@ class TrainingPlan:
         weights: description of the pretrained weights.
         device: name of the device.
         depths: DataFrame of the depths to choose from, with predicted seconds; empty if the depth is given.
+
+    >>> tlfast.plan("photos").depths.query("seconds < 600")  # doctest: +SKIP
     """
 
     def __init__(self, plan: Plan) -> None:

@@ -27,6 +27,9 @@ class Source:
         hub_dataset: Id of a hub data set, such as "owner/name". It is read from its Parquet conversion, and `files` is ignored.
         size: Approximate size of the first file in bytes. A file that differs by more than 5 % is rejected. None: not checked.
         images: Number of images in the archive. Another number is rejected. None: not checked.
+
+    >>> Source("a mirror", files=(("https://example.org/cats.zip", "cats.zip"),), images=2000).images
+    2000
     """
 
     title: str
@@ -60,6 +63,9 @@ class Task:
             from `source` (an unpacked zip, a folder or a CSV file); `beside` is the folder of `source`, where further files such as label tables may be.
         make: Generator of the images for tasks without download: `make(target)` fills the empty folder `target`.
         file: Path of the .py file that defines the task; "" for registered tasks. It is set when the file is loaded.
+
+    >>> Task("cats", "cats and dogs", ("cat", "dog"), defaults={"size": 96}, full={"epochs": 6}).presets("full")
+    {'epochs': 6}
     """
 
     name: str

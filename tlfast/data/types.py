@@ -14,6 +14,9 @@ class Row:
     """One image: path, label, split (train, valid, test, or "" if not assigned yet) and group ("" for none).
 
     `path` is that of a file, or `archive.zip!/member` for an image in a zip. All images of a group stay in one split.
+
+    >>> Row("photos/cat/1.jpg", "cat", "train", group="2026-11-28").label
+    'cat'
     """
 
     path: str

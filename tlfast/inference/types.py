@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for one image: label, its probability (0 to 1), and the probability of every class, most probable first."""
+    """The prediction for one image: label, its probability (0 to 1), and the probability of every class, most probable first.
+
+    >>> Prediction("cat", 0.9, {"cat": 0.9, "dog": 0.1}).probabilities["dog"]
+    0.1
+    """
 
     label: str
     probability: float
