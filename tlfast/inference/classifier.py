@@ -16,6 +16,7 @@ from ..data.discovery import is_address
 from .onnx_model import FILE, Network, Opener, open_network, predict_stream, rank_classes
 from .types import Prediction, PredictRow
 
+BUNDLED = "example.py"  # a file of every bundle, and of no run
 ImageSource = str | Path | bytes | Image.Image | np.ndarray
 
 
@@ -102,7 +103,7 @@ def load(reference: str | Path, out: str = "exports", verify: bool = True) -> Cl
     path = Path(reference)
     if path.suffix == ".zip":
         raise RunError(f"{reference} is a zip", "Unpack it, and give the folder with model.onnx")
-    if (path / FILE).is_file() and not (path / runs.MANIFEST).is_file():  # a bundle
+    if (path / BUNDLED).is_file() and not (path / runs.MANIFEST).is_file():  # a bundle; a run that has lost its manifest is refused below
         path = path / FILE
     if path.suffix == ".onnx":
         network = open_network(path)
