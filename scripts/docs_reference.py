@@ -51,8 +51,9 @@ def commands_page() -> str:
     parts = [
         "# Commands\n",
         table(("command", "what it does"), overview),
-        "TASK is a name from the list of [tasks](tasks.md), or the path of a folder, zip or CSV file of labelled images. RUN is the name of a task (its\n"
-        "latest run), a run id or a run folder. In the examples `photos` is a folder of labelled images. See also: [exit codes](exit-codes.md).\n",
+        "TASK is a name from the list of [tasks](tasks.md), or the path of a folder, zip, CSV or parquet file of labelled images, or of a .py file with\n"
+        "a task. RUN is the name of a task (its latest run), a run id or a run folder. In the examples `photos` is a folder of labelled images. See also:\n"
+        "[exit codes](exit-codes.md).\n",
         "Every command has these options. Progress is shown only on a terminal.\n",
         table(("option", "meaning"), [*common, ("`--help`, `-h`", "Show the help of the command.")]),
         "`tlfast --version` shows the version, `tlfast --install-completion` installs shell completion.\n",

@@ -17,12 +17,26 @@ if TYPE_CHECKING:
 
     from fastai.learner import Learner
 
-    from .api.cleaner import Cleaner
-    from .api.comparison import Comparison, compare
-    from .api.dataset import Dataset, dataset
-    from .api.run import Run, runs
-    from .api.training import TrainingPlan, learner, lr_find, plan, train
-    from .api.upkeep import cache_entries, clear_cache, doctor, get_data, import_data, list_tasks
+    from .api import (
+        Cleaner,
+        Comparison,
+        Dataset,
+        Run,
+        TrainingPlan,
+        cache_entries,
+        clear_cache,
+        compare,
+        dataset,
+        doctor,
+        get_data,
+        import_data,
+        learner,
+        list_tasks,
+        lr_find,
+        plan,
+        runs,
+        train,
+    )
     from .core.errors import DataError, ExportError, ImageError, Interrupted, RunError, TlfastError, TrainingError, UsageError, WeightsError
     from .data.task import Source, Task
     from .data.types import Row
@@ -73,12 +87,26 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # must be set before onnxru
 _import_export = lazy_exports(
     __name__,
     {
-        "api.cleaner": ["Cleaner"],
-        "api.comparison": ["Comparison", "compare"],
-        "api.dataset": ["Dataset", "dataset"],
-        "api.run": ["Run", "runs"],
-        "api.training": ["TrainingPlan", "learner", "lr_find", "plan", "train"],
-        "api.upkeep": ["cache_entries", "clear_cache", "doctor", "get_data", "import_data", "list_tasks"],
+        "api": [
+            "Cleaner",
+            "Comparison",
+            "Dataset",
+            "Run",
+            "TrainingPlan",
+            "cache_entries",
+            "clear_cache",
+            "compare",
+            "dataset",
+            "doctor",
+            "get_data",
+            "import_data",
+            "learner",
+            "list_tasks",
+            "lr_find",
+            "plan",
+            "runs",
+            "train",
+        ],
         "core.errors": ["DataError", "ExportError", "ImageError", "Interrupted", "RunError", "TlfastError", "TrainingError", "UsageError", "WeightsError"],
         "data.task": ["Source", "Task"],
         "data.types": ["Row"],
@@ -111,8 +139,8 @@ def load(
 ) -> Classifier | Learner:
     """Load a trained classifier.
 
-    `reference` is a run folder, `exports/<task>` or the name of a task (its latest run), a run id, a bundle folder, or a `model.onnx` file. `out` is the folder
-    with the runs. Files that were changed after the export are refused, unless `verify=False`.
+    `reference` is a run folder, `exports/<task>` or the name of a task (its latest run), a run id, a bundle folder, or a `model.onnx` file.
+    `out` is the folder with the runs. Files that were changed after the export are refused, unless `verify=False`.
 
     Returns a `Classifier`, which needs no torch; with `backend="fastai"` the fastai Learner. The Learner is a pickle file, and loading it
     executes the code inside, so it needs `trust=True`. Raises TlfastError.

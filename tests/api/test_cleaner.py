@@ -72,7 +72,7 @@ def test_suspected_labels_come_from_the_network_of_the_run(run, monkeypatch):
 
 def test_suspected_labels_come_first(run, monkeypatch):
     path = run.dataset.table["path"][0]
-    suspected = tlfast.api.dataset.Findings([{"kind": "label issue", "path": path, "label": "blue", "reason": "looks like red"}])
+    suspected = tlfast.api.datasets.Findings([{"kind": "label issue", "path": path, "label": "blue", "reason": "looks like red"}])
     monkeypatch.setattr(tlfast.Dataset, "check", lambda self, **settings: suspected)
     first = run.cleaner(2, labels=True).candidates.iloc[0]
     assert (first["path"], first["suggestion"], first["reason"]) == (path, "red", "label issue")

@@ -64,6 +64,7 @@ def test_predict_many_images_gives_a_frame(run, paths, pictures):
     assert listed["path"].tolist() == paths
     probabilities = listed[[f"p({name})" for name in run.classes]].to_numpy()
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert listed.columns.tolist() == ["path", "label", "probability", "error", "p(blue)", "p(green)", "p(red)"]
     assert run.predict(pictures)["path"].tolist() == paths
     assert run.predict(str(pictures / "red" / "*.png"))["label"].notna().sum() == 12
     again = run.predict(listed.sample(frac=1, random_state=0))
@@ -110,7 +111,7 @@ def test_a_split_without_images(run):
         run.evaluate(split="test")
     with pytest.raises(tlfast.RunError, match=r"has no metrics_test\.json"):
         run.confusion_matrix("test")
-    with pytest.raises(tlfast.UsageError, match="split='tset' is not one of"):
+    with pytest.raises(tlfast.UsageError, match="--split 'tset' is not one of"):
         run.top_losses(split="tset")
 
 
@@ -126,7 +127,7 @@ def test_export_of_a_bundle(run, tmp_path):
     assert tlfast.load(folder).classes == tuple(run.classes)
     with pytest.raises(tlfast.UsageError, match="nothing to export"):
         run.export()
-    with pytest.raises(tlfast.UsageError, match="quantize='int4' is not 'int8'"):
+    with pytest.raises(tlfast.UsageError, match="--quantize 'int4' is not int8"):
         run.export(quantize="int4")
 
 

@@ -4,6 +4,7 @@ import pytest
 
 import tlfast
 from tlfast.core import cache
+from tlfast.data import sources
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +25,11 @@ def test_import_of_a_csv(tmp_path):
     assert sorted(path.parent.name for path in folder.rglob("*.png")) == ["angry", "happy"]
 
 
-def test_downloads_from_an_address(web, tmp_path):
-    with pytest.raises(tlfast.TlfastError):
-        tlfast.get_data("fer", "http://127.0.0.1:9/nothing.zip", quiet=True)
+def test_downloads_are_those_of_the_command(monkeypatch, tmp_path):
+    asked = {}
+    monkeypatch.setattr(sources, "get_data", lambda task, on_event, address: asked.update(task=task.name, address=address) or tmp_path)
+    assert tlfast.get_data("fer", "http://127.0.0.1/fer.zip") == tmp_path
+    assert asked == {"task": "fer", "address": "http://127.0.0.1/fer.zip"}
     with pytest.raises(tlfast.UsageError, match="unknown task 'ferr'") as error:
         tlfast.get_data("ferr")
     assert error.value.hint == "Did you mean 'fer'?"

@@ -96,6 +96,12 @@ def test_folds_judge_every_image_once_and_share_the_backbones_pass(cli, folder, 
     assert len(made) == 2  # views: the plain one and an augmented one, for all trainings together
 
 
+def test_a_share_of_the_training_images_applies_to_all_trainings(cli, folder, trainings):
+    found = cli("compare", folder, *QUICK, "--arms", "partial", "--train-pct", 0.5, "--learning-curve", "50", "--json").json
+    assert [share for *_, share in trainings] == [0.25, 0.5]
+    assert [point["images"] for point in found["curve"]] == [6, 15]
+
+
 def test_a_learning_curve_adds_images_and_shares_the_backbones_pass(cli, folder, trainings, monkeypatch):
     made, make = [], features._collect
     monkeypatch.setattr(features, "_collect", lambda *arguments: made.append(1) or make(*arguments))

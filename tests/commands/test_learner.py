@@ -77,6 +77,14 @@ def test_a_run_from_a_learner_is_evaluated_and_exported(run, learn, pictures):
     assert not torch.equal(next(learn.model.parameters()), next(run.learner().model.parameters()))
 
 
+def test_the_rates_of_a_fit_by_hand_are_recorded(learn):
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(1, slice(1e-4, 1e-2))
+    (phase,) = tlfast.Run.from_learner(learn).manifest["phases"]
+    assert phase["lr"] == pytest.approx(1e-2, rel=0.2)  # the highest of few steps
+    assert phase["lowest_lr"] == pytest.approx(phase["lr"] / 100)
+
+
 def test_a_run_from_a_learner_on_other_images(learn, tmp_path):
     other = tlfast.dataset(draw_classes(tmp_path / "others", 6), valid_pct=0.5)
     made = tlfast.Run.from_learner(learn, other)

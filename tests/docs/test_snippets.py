@@ -11,6 +11,7 @@ import typer
 import typer.main
 from sybil import Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
+from sybil.example import SybilFailure
 from sybil.parsers.markdown import CodeBlockParser
 
 from tests.helpers.documented import run_command, split_command
@@ -25,9 +26,9 @@ COMMANDS = sorted({(name(block.page), line) for block in BLOCKS for line in bloc
 INLINE = sorted({(name(page), line) for page in PAGES for line in inline_commands(page)})
 # Words of the text that stand for a value, such as `--depth N`.
 PLACEHOLDERS = {"N": "2", "M": "2"}
+ERROR = '{"error"'  # a block that shows it is one of a command that fails
 
-
-FINISHED: set[str] = set()
+finished: set[str] = set()  # commands that have run in this process
 
 
 def parse(line: str) -> tuple[Any, dict[str, Any]]:
@@ -68,7 +69,7 @@ def test_command_in_the_text_names_a_command_and_its_options(page, line):
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{name(block.page)}:{block.line}")
 def test_block_is_of_a_known_kind(block: Block):
     assert block.language in LANGUAGES
-    if block.language in ("console", "sh") and block.tested:
+    if block.language in ("console", "sh") and block.runnable:
         commands = [line for line in block.text.splitlines() if line and not line.startswith("#")] if block.language == "sh" else block.commands
         assert commands == block.commands, f"mark the block as '{NOT_TESTED}...'"
 
@@ -80,16 +81,18 @@ def test_the_parser_of_this_test_refuses_what_the_program_refuses():
 
 
 def run_commands(example: Example) -> str | None:
-    """Evaluate a block of commands: each must end with exit code 0, or with that of an error whose text the page shows.
+    """Evaluate a block of commands: each must end with exit code 0, or fail if the block shows an error.
 
     A command that several pages show runs once in a test process: they share a folder.
     """
     block = Block(Path(example.path), example.line, str(example.region.lexemes["arguments"]), str(example.parsed))
-    for line in block.commands if block.tested else ():
-        outcome = None if line in FINISHED else run_command(line)
-        if outcome and outcome.code and '{"error"' not in block.text:
+    for line in block.commands if block.runnable else ():
+        if line in finished:
+            continue
+        outcome = run_command(line)
+        if bool(outcome.code) != (ERROR in block.text):
             return f"{line}\n{outcome.err}"
-        FINISHED.add(line)
+        finished.add(line)
     return None
 
 
@@ -101,11 +104,28 @@ def run_python(example: Example) -> str | None:
 
 
 SYBIL = Sybil(parsers=[CodeBlockParser("python", run_python), CodeBlockParser("sh", run_commands), CodeBlockParser("console", run_commands)])
-RUNNABLE = [page for page in PAGES if any(block.tested and block.language in ("python", "sh", "console") for block in blocks(page))]
+RUNNABLE = [page for page in PAGES if any(block.runnable and block.language in ("python", "sh", "console") for block in blocks(page))]
 SKIPPED = {"docs/reference/commands.md"}  # its commands are the examples that tests/cli runs
 
 
 @pytest.mark.parametrize("page", [page for page in RUNNABLE if name(page) not in SKIPPED], ids=name)
 def test_blocks_of_a_page_run_in_order(page, shared_workspace):
     for example in SYBIL.parse(page).examples():
+        example.evaluate()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```sh\ntlfast tasks --jsn\n```",
+        "```console\n$ tlfast runs nothing\nerror: no run\n```",
+        '```console\n$ tlfast tasks\n{"error": "none"}\n```',
+        "```python\nassert 1 == 2\n```",
+    ],
+)
+def test_a_block_that_does_not_do_as_shown_fails(text, tmp_path, shared_workspace):
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    (example,) = SYBIL.parse(page).examples()
+    with pytest.raises((SybilFailure, AssertionError)):
         example.evaluate()

@@ -27,7 +27,8 @@ class Block:
     text: str
 
     @property
-    def tested(self) -> bool:
+    def runnable(self) -> bool:
+        """Whether the tests run the block."""
         return not self.text.startswith(NOT_TESTED)
 
     @property

@@ -11,7 +11,7 @@ from ..core.system import hide_known_warnings
 if TYPE_CHECKING:
     from .cleaner import Cleaner
     from .comparison import Comparison, compare
-    from .dataset import Dataset, Findings, dataset
+    from .datasets import Dataset, Findings, dataset
     from .display import ConfusionMatrix, ImageFrame, Page
     from .run import Run, runs
     from .scores import Score, Scores
@@ -51,7 +51,7 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
         {
             "cleaner": ["Cleaner"],
             "comparison": ["Comparison", "compare"],
-            "dataset": ["Dataset", "Findings", "dataset"],
+            "datasets": ["Dataset", "Findings", "dataset"],
             "display": ["ConfusionMatrix", "ImageFrame", "Page"],
             "run": ["Run", "runs"],
             "scores": ["Score", "Scores"],

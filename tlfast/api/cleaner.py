@@ -14,11 +14,11 @@ from ..core.errors import suggest_name
 from ..data import Row
 from ..data.split import SPLITS
 from ..evaluation.report.thumbnails import make_thumbnail
-from .dataset import Dataset, write_table
+from .datasets import Dataset, write_table
 from .display import ImageFrame, format_table, wrap_html
 
 if TYPE_CHECKING:
-    from .dataset import Findings
+    from .datasets import Findings
     from .run import Run
 
 KEEP, DROP = "keep", "drop"
@@ -41,9 +41,9 @@ class Cleaner:
     """
 
     def __init__(self, run: Run, top_losses: pd.DataFrame, suspected: Findings | None = None) -> None:
-        self._run, self.decisions = run, dict[str, str]()
-        dataset = run.dataset
-        self._dataset, self._rows = dataset, {row.path: row for row in dataset.rows}
+        self._run, self._dataset = run, run.dataset
+        self._rows = {row.path: row for row in self._dataset.rows}
+        self.decisions: dict[str, str] = {}
         self.candidates = _merge_candidates(top_losses, suspected)
 
     def relabel(self, path: str | Iterable[str], label: str) -> None:

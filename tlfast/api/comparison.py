@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..core import Interrupted, UsageError
+from ..core import Interrupted
+from ..core.files import to_cells
 from ..evaluation import CompareResult
-from .dataset import Dataset, to_dataset
+from .datasets import Dataset, to_dataset
 from .display import Page, format_table, wrap_html
 from .keywords import Keywords, check_names, with_settings
 from .progress import show_progress
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ..evaluation import Arm
-    from .dataset import DataSource
+    from .datasets import DataSource
 
-SHOWN = ("name", "accuracy", "accuracy_low", "accuracy_high", "accuracy_sd", "macro_f1", "seconds", "parameters", "milliseconds")
+SHOWN = ["name", "accuracy", "accuracy_interval_low", "accuracy_interval_high", "accuracy_sd", "macro_f1", "seconds", "parameters", "milliseconds"]
 
 
 class Comparison:
     """Result of `tlfast.compare`.
 
     Attributes:
-        table: DataFrame with one row for each arm: accuracy and macro F1 with intervals, seconds, parameters, latency.
+        table: DataFrame with one row for each arm: the columns of `arms.csv`, such as accuracy, its interval, seconds, parameters.
         differences: DataFrame with one row for each pair of arms: difference, interval, p-value.
         learning_curve: DataFrame of accuracies by share of the training images; empty without shares.
         verdict: one sentence on the most accurate arm.
@@ -45,9 +45,9 @@ class Comparison:
 
     def __init__(self, dataset: Dataset, arms: Sequence[Arm], result: CompareResult) -> None:
         self._dataset, self._arms, self._result = dataset, arms, result
-        self.table = pd.DataFrame([_flatten(asdict(score)) for score in result.arms])
-        self.differences = pd.DataFrame([_flatten(asdict(difference)) for difference in result.differences])
-        self.learning_curve = pd.DataFrame([_flatten(asdict(point)) for point in result.curve])
+        self.table = pd.DataFrame([to_cells(score) for score in result.arms])
+        self.differences = pd.DataFrame([to_cells(difference) for difference in result.differences])
+        self.learning_curve = pd.DataFrame([to_cells(point) for point in result.curve])
         self.verdict, self.folder = result.verdict, result.folder
 
     @cached_property
@@ -62,31 +62,17 @@ class Comparison:
         return Page(next(path for path in self._result.files if path.endswith(".html")))
 
     def __repr__(self) -> str:
-        shown = [name for name in SHOWN if name in self.table.columns]
-        return f"Comparison on {self._result.judged_on}\n{self.table[shown].to_string(index=False)}\n{self.verdict}"
+        return f"Comparison on {self._result.judged_on}\n{self.table[SHOWN].to_string(index=False)}\n{self.verdict}"
 
     def _repr_html_(self) -> str:
-        shown = [name for name in SHOWN if name in self.table.columns]
         parts = [
             f"<b>{escape(self.verdict)}</b>",
             f'<p class="note">{escape(self._result.judged_on)}</p>',
-            format_table(shown, self.table[shown].to_numpy().tolist()),
+            format_table(SHOWN, self.table[SHOWN].to_numpy().tolist()),
         ]
         if len(self.differences):
             parts.append(format_table(list(self.differences.columns), self.differences.to_numpy().tolist(), 2))
         return wrap_html(*parts)
-
-
-def _flatten(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record without its settings, and each interval as two values."""
-    cells: dict[str, Any] = {}
-    for name, value in record.items():
-        if isinstance(value, tuple | list):
-            stem = name.removesuffix("_interval")
-            cells |= {f"{stem}_low": value[0], f"{stem}_high": value[1]}
-        elif not isinstance(value, dict):
-            cells[name] = value
-    return cells
 
 
 @with_settings
@@ -128,10 +114,6 @@ def compare(
         built = [Arm(name, arguments.with_flags(check_names(values)).settings(None)) for name, values in arms.items()]
     else:
         built = build_arms(dataset.task, list(map(str, arms)), archs, arguments.flags, arguments.values)
-    if not built or folds == 1 or not all(0 < share <= 1 for share in shares):
-        raise UsageError(
-            f"arms={arms!r}, folds={folds} or shares={tuple(shares)} cannot be compared", "Give at least one arm, 0 or at least 2 folds, and shares up to 1.0"
-        )
     try:
         with show_progress(quiet) as on_event:
             result = compare_arms(dataset.task, built, Design(folds, seeds, tuple(sorted({*shares, 1.0}))), on_event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -65,7 +66,7 @@ def format_value(value: Any) -> str:
     ('0.1235', '')
     """
     if isinstance(value, float):
-        return "" if value != value else f"{value:.4g}"
+        return "" if math.isnan(value) else f"{value:.4g}"
     return "" if value is None else str(value)
 
 

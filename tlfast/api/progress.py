@@ -12,6 +12,7 @@ from html import escape
 from typing import Any
 
 from ..core import Event, Note, OnEvent, Progress, ignore_event
+from ..training.types import EpochEnd
 from .display import format_table, in_notebook, wrap_html
 
 REDRAWN = 0.2  # seconds between drawings in a notebook, at least
@@ -23,11 +24,11 @@ def show_progress(quiet: bool = False) -> Iterator[OnEvent]:
     if quiet:
         yield ignore_event
     elif in_notebook():
-        board = _Notebook()
+        output = _Notebook()
         try:
-            yield board
+            yield output
         finally:
-            board.finish()
+            output.finish()
     elif sys.stderr.isatty():
         from ..cli.console import Screen
 
@@ -60,7 +61,7 @@ class _Notebook:
             self.step = event if event.done < event.total else None
         elif isinstance(event, Note):
             self.notes.append(f"{event.phase}: {event.note}")
-        elif hasattr(event, "row"):  # the end of an epoch
+        elif isinstance(event, EpochEnd):
             self.epochs.append(asdict(event.row))
         if not isinstance(event, Progress) or time.monotonic() - self.drawn > REDRAWN:
             self.draw()

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .. import tasks
-from ..core import DataSettings, ModelSettings, RunError, Settings, UsageError
+from ..core import ModelSettings, Progress, RunError, Settings, UsageError
 from ..core import runs as records
-from ..core.runs import METRICS
+from ..core.runs import METRICS, PREDICTIONS, check_split, name_split_file
 from ..core.settings import describe_strategy
-from ..data.discovery import gather_sources
-from ..evaluation.predictions import PREDICTIONS
-from ..inference import Classifier, Prediction, PredictRow, load
+from ..data.discovery import gather_sources, has_many
+from ..inference import Classifier, Prediction, load
+from ..inference.writers import column_names, row_cells
 from .display import ConfusionMatrix, ImageFrame, Page, wrap_html
 from .progress import show_progress
 from .scores import Scores
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
     from ..commands.export import ExportResult
     from ..inference.classifier import ImageSource
     from .cleaner import Cleaner
-    from .dataset import Dataset
-
-LISTS = (".csv", ".tsv", ".parquet", ".zip")  # sources of `predict` with several images, besides folders and patterns
+    from .datasets import Dataset
 
 
 class Run:
@@ -77,10 +75,10 @@ class Run:
     @property
     def dataset(self) -> Dataset:
         """The images that the run was trained on, with the settings of their split."""
-        from .dataset import Dataset
+        from .datasets import SETTINGS, Dataset
 
         settings = self.settings
-        given = {name: getattr(settings, name) for name in (*(f.name for f in fields(DataSettings)), "seed", "out")}
+        given = {name: getattr(settings, name) for name in SETTINGS}
         source = self.manifest["data"]["source"] if settings.data else ""
         return Dataset(tasks.find_run_task(self.manifest), {**given, "data": source})
 
@@ -106,7 +104,8 @@ class Run:
 
         For `split="test"`, call `evaluate(split="test")` before.
         """
-        return ConfusionMatrix.from_counts(self._read_json(_name_file(METRICS, split))["confusion"], self.classes)
+        check_split(split)
+        return ConfusionMatrix.from_counts(self._read_json(name_split_file(METRICS, split))["confusion"], self.classes)
 
     def top_losses(self, k: int = 9, split: str = "valid") -> ImageFrame:
         """Return the `k` images with the largest losses: path, label, prediction, probability, loss. In a notebook with thumbnails."""
@@ -130,7 +129,8 @@ class Run:
         return content
 
     def _read_predictions(self, split: str) -> ImageFrame:
-        path = self.folder / _name_file(PREDICTIONS, split)
+        check_split(split)
+        path = self.folder / name_split_file(PREDICTIONS, split)
         if not path.is_file():
             raise RunError(f"{self.folder} has no {path.name}", 'Call run.evaluate(split="test") first, for the test split')
         return ImageFrame(pd.read_parquet(path))
@@ -144,7 +144,7 @@ class Run:
         """
         from ..commands.evaluate import evaluate_run
 
-        _check_split(split)
+        check_split(split)
         with show_progress(quiet) as on_event:
             result = evaluate_run(self._record, split, data, device, on_event)
         self._record = records.read(self.folder)
@@ -154,7 +154,7 @@ class Run:
         """Write the HTML report of the run: metrics, confusion matrix, misclassified images, command to repeat it. Raises TlfastError."""
         from ..commands.report import report_run
 
-        _check_split(split)
+        check_split(split)
         with show_progress(quiet) as on_event:
             return Page(report_run(self._record, split, data, device, on_event).files[0])
 
@@ -164,13 +164,9 @@ class Run:
         `quantize="int8"` and `half=True` write networks with 8-bit weights and 16-bit floats, which are evaluated first: one that loses more than one
         percentage point of accuracy is refused unless `allow_drop`. Raises TlfastError.
         """
-        from ..commands.export import export_run
+        from ..commands.export import choose_formats, export_run
 
-        if quantize not in ("", "int8"):
-            raise UsageError(f"quantize='{quantize}' is not 'int8'", 'Use quantize="int8", or half=True for 16-bit floats')
-        formats = [name for name, wanted in (("int8", quantize), ("fp16", half)) if wanted]
-        if not formats and not to:
-            raise UsageError("nothing to export", 'Give the path of a bundle, quantize="int8" or half=True')
+        formats = choose_formats(quantize, half, os.fspath(to))
         with show_progress(quiet) as on_event:
             result = export_run(self._record, formats, os.fspath(to), allow_drop, on_event)
         self._record = records.read(self.folder)
@@ -187,28 +183,27 @@ class Run:
         """Classify images with calibrated probabilities.
 
         One image (a path, URL, bytes, PIL image or array) gives a `Prediction`. A list, a DataFrame with a column `path`, a folder, zip, CSV or parquet file,
-        or a pattern such as `photos/*.jpg` gives a DataFrame: path, label, probability, `p(class)` for each class, error. Raises TlfastError.
+        or a pattern such as `photos/*.jpg` gives a DataFrame with the columns of `tlfast predict --csv`: path, label, probability, error, `p(class)` for
+        each class. Raises TlfastError.
         """
         if isinstance(images, pd.DataFrame):
             if "path" not in images.columns:
                 found = ", ".join(map(str, images.columns)) or "none"
                 raise UsageError(f"the DataFrame has no column 'path'; it has: {found}", 'Give the column itself: run.predict(frame["file"])')
             return self._predict_all(images["path"].tolist(), quiet).set_axis(images.index)
-        if isinstance(images, str | os.PathLike) and _is_list(os.fspath(images)):
+        if isinstance(images, str | os.PathLike) and has_many(os.fspath(images)):
             return self._predict_all(list(gather_sources([os.fspath(images)])), quiet)
         if isinstance(images, str | bytes | os.PathLike) or hasattr(images, "__array_interface__"):
             return self.classifier.predict(images)  # type: ignore[arg-type]  # a DataFrame has no __array_interface__
         return self._predict_all(list(images), quiet)
 
     def _predict_all(self, images: list[ImageSource], quiet: bool) -> pd.DataFrame:
-        from ..core import Progress
-
-        records_ = []
+        cells = []
         with show_progress(quiet) as on_event:
             for done, row in enumerate(self.classifier.predict_iter(images), start=1):
-                records_.append(_to_record(row, self.classes))
+                cells.append(row_cells(row, self.classes, missing=None))
                 on_event(Progress("predicting", done, len(images)))
-        return ImageFrame(records_, columns=["path", "label", "probability", *(f"p({name})" for name in self.classes), "error"])
+        return ImageFrame(cells, columns=column_names(self.classes))
 
     def serve(self, port: int = 8000, *, host: str = "127.0.0.1", token: str = "") -> None:
         """Serve the classifier, a web page and a REST API, until Ctrl-C or an interruption of the cell. `token` is a required bearer token."""
@@ -235,8 +230,8 @@ class Run:
         from ..commands.learner import publish_learner
 
         with show_progress(quiet) as on_event:
-            result = publish_learner(learn, data.task if data else None, data.resolve({}) if data else None, on_event)
-        return cls(result.folder)
+            folder = publish_learner(learn, data.task if data else None, data.resolve({}) if data else None, on_event)
+        return cls(folder)
 
     def cleaner(self, k: int = 48, *, split: str = "valid", labels: bool = False, quiet: bool = False) -> Cleaner:
         """Return a tool to relabel or drop images: the `k` largest losses, after all suspected wrong labels with `labels`.
@@ -277,27 +272,3 @@ def runs(task: str = "", *, out: str = "exports") -> pd.DataFrame:
     """
     columns = ["run", "task", "strategy", "arch", "accuracy", "macro_f1", "created", "folder"]
     return pd.DataFrame(records.list_runs(out, task), columns=columns)
-
-
-def _name_file(name: str, split: str) -> str:
-    """Return the name of a file of results for a split; those of the valid split have no suffix."""
-    _check_split(split)
-    return name if split == "valid" else name.replace(".", f"_{split}.")
-
-
-def _check_split(split: str) -> None:
-    if split not in ("valid", "test"):
-        raise UsageError(f"split='{split}' is not one of: valid, test")
-
-
-def _is_list(source: str) -> bool:
-    """Return whether a source of `predict` can hold several images."""
-    is_pattern = not os.path.exists(source) and any(sign in source for sign in "*?[") and "://" not in source
-    return os.path.isdir(source) or source.lower().endswith(LISTS) or is_pattern
-
-
-def _to_record(row: PredictRow, classes: Iterable[str]) -> dict[str, Any]:
-    if row.prediction is None:
-        return {"path": row.path, "label": None, "probability": None, "error": row.error}
-    probabilities = {f"p({name})": row.prediction.probabilities[name] for name in classes}
-    return {"path": row.path, "label": row.prediction.label, "probability": row.prediction.probability, **probabilities, "error": ""}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from ..core.metrics import FIGURE_TITLES
 from .display import format_table, wrap_html
 
@@ -47,10 +49,8 @@ class Scores(Mapping[str, Score]):
         return len(self._scores)
 
     @property
-    def per_class(self) -> Any:
+    def per_class(self) -> pd.DataFrame:
         """A DataFrame with precision, recall, F1 and support of each class."""
-        import pandas as pd
-
         return pd.DataFrame(self.details["per_class"]).set_index("name")
 
     def __repr__(self) -> str:

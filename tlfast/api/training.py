@@ -13,7 +13,7 @@ import pandas as pd
 from ..cli.arguments import Arguments, read_values
 from ..core import DataSettings, Interrupted, UsageError, config_files
 from ..core.journal import NEWEST
-from .dataset import Dataset, to_dataset
+from .datasets import Dataset, to_dataset
 from .display import format_table, wrap_html
 from .keywords import Keywords, check_names, with_settings
 from .progress import show_progress
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..core import Settings
     from ..data import Task
     from ..training import RateCurve
-    from .dataset import DataSource
+    from .datasets import DataSource
 
 HEAD_ONLY = "0"  # value of `depth`
 INTERRUPTED_HINT = "Continue with: tlfast.train(..., resume=True)"
@@ -95,7 +95,7 @@ def merge_settings(dataset: Dataset, settings: Mapping[str, Any], like: Run | No
 
 def _settings_like(run: Run) -> dict[str, Any]:
     """Return the settings of a run without those of its images and of its name."""
-    left_out = {*(f.name for f in fields(DataSettings)), "task", "name", "out"}
+    left_out = {*(f.name for f in fields(DataSettings)), "task"}
     values = config_files.settings_to_repeat(run.manifest)
     return {name: value for name, value in values.items() if name not in left_out}
 
@@ -148,8 +148,9 @@ def plan(
     from ..commands.train import plan_run
 
     dataset = to_dataset(data)
-    given: dict[str, Any] = {**({} if full is not None or "depth" in settings or "minutes" in settings else {"depth": "auto"}), **settings}
-    resolved = merge_settings(dataset, given, config=config).settings(full)
+    if full is None and not {"depth", "minutes"} & set(settings):
+        settings["depth"] = "auto"
+    resolved = merge_settings(dataset, settings, config=config).settings(full)
     with show_progress(quiet) as on_event:
         return TrainingPlan(plan_run(dataset.task, resolved, on_event))
 
@@ -188,8 +189,8 @@ def learner(
 ) -> Learner:
     """Return the fastai Learner that `train` starts from, untrained: images, augmentation, pretrained backbone, head, metrics.
 
-    All its methods work: `fine_tune`, `lr_find`, `freeze`, `show_results`, `get_preds`, callbacks. `full=False` and `depth=0` freeze the backbone.
-    `Run.from_learner` evaluates and exports the result. Keywords are those of `train`. Raises TlfastError.
+    All its methods work: `fine_tune`, `lr_find`, `freeze`, `show_results`, `get_preds`, callbacks. The backbone is frozen unless `full=True` or a `depth`
+    is given; then all layers are trainable. `Run.from_learner` evaluates and exports the result. Keywords are those of `train`. Raises TlfastError.
 
     >>> learn = tlfast.learner("digits")  # doctest: +SKIP
     >>> learn.fine_tune(1); run = tlfast.Run.from_learner(learn)  # doctest: +SKIP

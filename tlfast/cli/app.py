@@ -30,10 +30,9 @@ app.add_typer(cache_app, name="cache", rich_help_panel=UPKEEP)
 
 def _find_run(run: str, split: str, out: str, verify: bool) -> Run:
     """Find a run by reference, after a check of `--split`. Raises UsageError or RunError."""
-    from ..core.runs import find
+    from ..core.runs import check_split, find
 
-    if split not in ("valid", "test"):
-        raise UsageError(f"--split '{split}' is not one of: valid, test")
+    check_split(split)
     return find(run, out, verify)
 
 
@@ -145,7 +144,9 @@ def report(
 
 @command(app, "predict", USE)
 def predict(
-    run: Annotated[str, typer.Argument(help="Name of a task (its latest run), run id, run folder, or model.onnx file.", autocompletion=task_names)],
+    run: Annotated[
+        str, typer.Argument(help="Name of a task (its latest run), run id, run folder, bundle folder, or model.onnx file.", autocompletion=task_names)
+    ],
     screen: Screen,
     sources: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -195,8 +196,6 @@ def compare(
 ) -> None:
     """Compare strategies, backbones or settings on the same images, with statistical tests of their differences."""
     arguments, shares = parse_arguments(task, flags, config), parse_shares(learning_curve)
-    if folds == 1:
-        raise UsageError("--folds 1 leaves nothing to train on", "Use 2 folds or more, or 0 for the valid split")
     with screen.progress() as on_event:
         from ..commands import compare
         from ..evaluation import comparison
@@ -219,14 +218,10 @@ def export(
     out: OutOption = "exports",
 ) -> None:
     """Export a smaller network, which is evaluated before it is kept, or a bundle for other machines."""
-    if quantize not in ("", "int8"):
-        raise UsageError(f"--quantize '{quantize}' is not int8", "Use --quantize int8, or --half for 16-bit floats")
-    formats = [name for name, wanted in (("int8", quantize), ("fp16", half)) if wanted]
-    if not formats and not to:
-        raise UsageError("nothing to export", "Use --quantize int8, --half, --to FOLDER or --to FILE.zip")
     from ..commands import export
     from ..core.runs import find
 
+    formats = export.choose_formats(quantize, half, to)
     found_run = find(run, out, verify)
     with screen.progress() as on_event:
         result = export.export_run(found_run, formats, to, allow_drop, on_event)

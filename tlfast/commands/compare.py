@@ -131,6 +131,10 @@ def _check_design(arms: Sequence[Arm], design: Design) -> None:
     names = [arm.name for arm in arms]
     if not arms:
         raise UsageError("--arms is empty", "Such as: --arms partial,full")
+    if design.folds == 1:
+        raise UsageError("--folds 1 leaves nothing to train on", "Use 2 folds or more, or 0 for the valid split")
+    if not all(0 < share <= 1 for share in design.shares):
+        raise UsageError(f"shares {design.shares} of the training images are not all above 0 and at most 1", "Such as: (0.1, 0.3, 1.0)")
     if len(set(names)) < len(names):
         raise UsageError(f"two arms are the same: {', '.join(names)}", "Name each strategy, backbone and file once")
     if len(arms) < 2 and design.folds < 2 and design.seeds < 2 and len(design.shares) < 2:

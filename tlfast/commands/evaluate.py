@@ -7,7 +7,7 @@ from typing import Any
 
 from ..core import OnEvent, Run, ignore_event
 from ..core.files import write_json
-from ..core.runs import record_test_use
+from ..core.runs import METRICS, name_split_file, record_test_use
 from ..evaluation import Evaluation, apply_temperature, plots, save_predictions
 from . import loaded_run
 
@@ -42,8 +42,8 @@ def evaluate_run(run: Run, split: str = "valid", data: str = "", device: str = "
     if split == "valid":
         return EvaluateResult(run.id, evaluation, [])
     written = [save_predictions(run.folder, predictions, split, apply_temperature(predictions.log_probabilities, model.temperature))]
-    written.append(run.folder / f"metrics_{split}.json")
+    written.append(run.folder / name_split_file(METRICS, split))
     write_json(written[-1], evaluation.to_dict())
     record_test_use(run, "evaluate", {"images": len(predictions.rows), "accuracy": evaluation.accuracy}, *(path.name for path in written))
-    picture = plots.plot_calibration(evaluation, run.folder / "plots" / f"calibration_{split}.png", f"{run.task}: {run.id}, {split} split")
+    picture = plots.plot_calibration(evaluation, run.folder / "plots" / name_split_file("calibration.png", split), f"{run.task}: {run.id}, {split} split")
     return EvaluateResult(run.id, evaluation, [str(path) for path in (*written, picture)])

@@ -46,6 +46,16 @@ class ExportResult:
         return asdict(self)
 
 
+def choose_formats(quantize: str, half: bool, to: str) -> list[str]:
+    """Return the names in `FORMATS` for the options of the command. Raises UsageError for another `quantize`, or if nothing is left to do."""
+    if quantize not in ("", "int8"):
+        raise UsageError(f"--quantize '{quantize}' is not int8", "Use --quantize int8, or --half for 16-bit floats")
+    formats = [name for name, wanted in (("int8", quantize), ("fp16", half)) if wanted]
+    if not formats and not to:
+        raise UsageError("nothing to export", "Use --quantize int8, --half, --to FOLDER or --to FILE.zip")
+    return formats
+
+
 def export_run(run: Run, formats: Sequence[str], to: str = "", allow_drop: bool = False, on_event: OnEvent = ignore_event) -> ExportResult:
     """Write `model.onnx` in smaller formats (names in `FORMATS`) into the run, then a bundle at `to`: a folder, or a file that ends in .zip.
 

@@ -15,7 +15,7 @@ from fastai.losses import CrossEntropyLossFlat
 
 from ..core import Note, OnEvent, Run, RunError, ignore_event
 from ..core.files import write_csv, write_json
-from ..core.runs import record_test_use
+from ..core.runs import name_split_file, record_test_use
 from ..data import Row, images
 from ..evaluation import ConfusedPair, Evaluation, Predictions, apply_temperature, most_confused, plots
 from ..evaluation.report import read_evaluation, write_report
@@ -77,9 +77,9 @@ def interpret_run(run: Run, split: str = "valid", k: int = 12, data: str = "", d
     top_losses = find_top_losses(build_interpretation(model, predictions), predictions.rows, k)
     pictures = _plot(model, evaluation, top_losses, split)
     result = InterpretResult(run.id, evaluation, most_confused(evaluation)[:PAIRS], top_losses, [str(path) for path in pictures])
-    folder, suffix = run.folder / "plots", _suffix(split)
-    write_json(folder / f"interpretation{suffix}.json", result.to_dict())
-    write_csv(folder / f"per_class{suffix}.csv", [*evaluation.per_class, evaluation.macro, evaluation.weighted])
+    folder = run.folder / "plots"
+    write_json(folder / name_split_file("interpretation.json", split), result.to_dict())
+    write_csv(folder / name_split_file("per_class.csv", split), [*evaluation.per_class, evaluation.macro, evaluation.weighted])
     if split == "test":
         run = record_test_use(run, "interpret", {"images": len(predictions.rows), "accuracy": evaluation.accuracy})
     return replace(result, report=_write_report(run, model, split, on_event))
@@ -114,17 +114,13 @@ def find_top_losses(interpretation: CachedInterpretation, rows: Sequence[Row], k
 
 def _plot(model: loaded_run.LoadedRun, evaluation: Evaluation, top_losses: Sequence[dict[str, Any]], split: str) -> list[Path]:
     """Plot the confusion matrix and the top losses; return the files."""
-    settings, folder, suffix = model.settings, model.run.folder / "plots", _suffix(split)
+    settings, folder = model.settings, model.run.folder / "plots"
     count = evaluation.macro.support
     title = f"{settings.task}, {settings.tuning} fine-tuning of {settings.arch}: {evaluation.accuracy:.1%} of {count:,} {split} images right"
-    matrix = plots.plot_confusion_matrix(evaluation, folder / f"confusion_matrix{suffix}.png", title)
+    matrix = plots.plot_confusion_matrix(evaluation, folder / name_split_file("confusion_matrix.png", split), title)
     pixels = [images.open_image(item["path"]) for item in top_losses]
     title = f"{model.run.id}: the {len(top_losses)} largest losses, {split} split"
-    return [matrix, plots.plot_top_losses(top_losses, pixels, folder / f"top_losses{suffix}.png", title)]
-
-
-def _suffix(split: str) -> str:
-    return "" if split == "valid" else f"_{split}"
+    return [matrix, plots.plot_top_losses(top_losses, pixels, folder / name_split_file("top_losses.png", split), title)]
 
 
 def _write_report(run: Run, model: loaded_run.LoadedRun, split: str, on_event: OnEvent) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
-from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from torch import nn
 
@@ -22,7 +20,7 @@ from ..training import Phase, Session, predict_valid, prepare
 from ..training.learner import build_learner
 from ..training.types import EPOCH_VALUES, EpochRow
 from .loaded_run import load_run
-from .train import TrainResult, describe_origin, describe_phase, publish
+from .train import describe_origin, describe_phase, publish
 
 PHASE = "fitted by hand"
 ATTRIBUTE = "tlfast_settings"  # of a Learner: the settings that it was built with
@@ -34,32 +32,28 @@ def open_learner(task: Task, settings: Settings, on_event: OnEvent = ignore_even
     All layers are trainable; `learn.freeze()` freezes the backbone. Raises TlfastError.
     """
     with prepare(task, settings, on_event) as session:
-        return _hand_out(session.learn, settings)
+        return _prepare_for_user(session.learn, settings)
 
 
 def open_run_learner(run: Run, data: str = "", device: str = "auto", on_event: OnEvent = ignore_event) -> Learner:
     """Return a Learner with the weights and the images of a run. `data` names the images if they have moved. Raises TlfastError."""
     loaded = load_run(run, data, device, on_event)
-    return _hand_out(_wrap_model(loaded.dls, loaded.network, loaded.settings), loaded.settings)
+    learn = build_learner(loaded.dls, loaded.settings, pretrained.Weights("none", loaded.settings.arch))
+    learn.model.load_state_dict(loaded.network.state_dict())
+    return _prepare_for_user(learn, loaded.settings)
 
 
-def _wrap_model(dls: DataLoaders, model: nn.Module, settings: Settings) -> Learner:
-    learn = build_learner(dls, settings, pretrained.Weights("none", settings.arch))
-    learn.model.load_state_dict(model.state_dict())
-    return learn
-
-
-def _hand_out(learn: Learner, settings: Settings) -> Learner:
+def _prepare_for_user(learn: Learner, settings: Settings) -> Learner:
     learn.path = Path()  # as for any fastai Learner; that of a training is a temporary folder
     setattr(learn, ATTRIBUTE, settings)
     return learn
 
 
-def publish_learner(learn: Learner, task: Task | None = None, data: Settings | None = None, on_event: OnEvent = ignore_event) -> TrainResult:
-    """Evaluate a Learner on the valid split and export it as a run. Its weights are those of the last step.
+def publish_learner(learn: Learner, task: Task | None = None, data: Settings | None = None, on_event: OnEvent = ignore_event) -> Path:
+    """Evaluate a Learner on the valid split and export it as a run, with its present weights. Returns the folder of the run.
 
-    The Learner must come from `open_learner` or `open_run_learner`. `task` and `data` name the images, by its settings for them; None for those of the
-    Learner. Raises UsageError for another Learner, or TlfastError.
+    The Learner must come from `open_learner` or `open_run_learner`. Without `task` and `data`, its own images are used, otherwise those of the task
+    that `data` describes. Raises UsageError for another Learner, or TlfastError.
     """
     built: Settings | None = getattr(learn, ATTRIBUTE, None)
     if built is None:
@@ -71,32 +65,13 @@ def publish_learner(learn: Learner, task: Task | None = None, data: Settings | N
     runs.check_writable(settings.out, settings.task, "")
     run_id = runs.new_id("by hand", settings.arch)
     with open_journal(settings.out, settings.task, run_id, settings.to_dict()) as journal, prepare(task, settings, on_event, journal) as session:
-        origin = describe_origin(session)  # before the weights are replaced
+        facts = {**describe_origin(task, session), "by_hand": True, "device": str(session.learn.dls.device)}  # with the initial weights
         _copy_weights(learn.model, session)
         phases = _list_phases(learn)
+        facts |= {"phases": list(map(describe_phase, phases)), "seconds": 0.0}
         predictions = predict_valid(session, settings)
         evaluation = evaluate(predictions, "valid", seed=settings.seed)
-        facts: dict[str, Any] = {
-            **({"task_file": task.file} if task.file else {}),
-            **origin,
-            "by_hand": True,
-            "device": str(session.learn.dls.device),
-            "phases": list(map(describe_phase, phases)),
-            "seconds": sum(phase.seconds for phase in phases),
-        }
-        folder, agreement = publish(session, settings, phases, evaluation, predictions, facts)
-        return TrainResult(
-            run=folder.name,
-            folder=str(folder),
-            settings=settings.to_dict(),
-            weights=str(session.weights),
-            device=facts["device"],
-            phases=phases,
-            evaluation=evaluation,
-            data=session.table.summary(),
-            seconds=facts["seconds"],
-            onnx=agreement,
-        )
+        return publish(session, settings, phases, evaluation, predictions, facts)[0]
 
 
 def _copy_weights(model: nn.Module, session: Session) -> None:
@@ -114,5 +89,6 @@ def _list_phases(learn: Learner) -> list[Phase]:
     if not values or any(len(row) != len(EPOCH_VALUES) for row in values):
         return []
     rows = [EpochRow(PHASE, i, **dict(zip(EPOCH_VALUES, map(float, row), strict=True))) for i, row in enumerate(values, start=1)]
-    rates = [max(learn.recorder.lrs), *(float(group["lr"]) for group in learn.opt.hypers)]
-    return [Phase(PHASE, max(rates), min(rates), rows, len(rows), 0.0, 0.0)]
+    rate = max(learn.recorder.lrs)  # of the head
+    lowest, *_, highest = (float(group["lr"]) for group in learn.opt.hypers)  # at the end of the fit; a schedule scales all groups alike
+    return [Phase(PHASE, rate, rate * lowest / highest if highest else rate, rows, len(rows), 0.0, 0.0)]

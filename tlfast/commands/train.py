@@ -113,14 +113,14 @@ def train_run(
     with open_journal(settings.out, settings.task, run_id, settings.to_dict(), resume) as journal:
         try:
             with prepare(task, settings, on_event, journal, callbacks) as session:
-                return _train(session, settings, like, {"task_file": task.file} if task.file else {})
+                return _train(task, session, settings, like)
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; the checkpoints are in {journal.folder}", f"To resume: {_resume_command(settings, journal)}") from None
 
 
-def _train(session: Session, settings: Settings, like: Mapping[str, Any], facts: dict[str, Any]) -> TrainResult:
+def _train(task: Task, session: Session, settings: Settings, like: Mapping[str, Any]) -> TrainResult:
     journal, device = session.journal, str(session.learn.dls.device)
-    facts = {**facts, **_check_origin(session, like), "device": device, "asked": {"depth": settings.to_dict()["depth"], "minutes": settings.minutes}}
+    facts = {**_check_origin(task, session, like), "device": device, "asked": {"depth": settings.to_dict()["depth"], "minutes": settings.minutes}}
     settings, depths = get_strategy(settings.strategy).resolve(session, settings)
     phases, features = fit(session, settings)
     settings = replace(settings, epochs=journal.facts.epochs or settings.epochs)
@@ -150,23 +150,24 @@ def describe_phase(phase: Phase) -> dict[str, Any]:
     return {name: value for name, value in asdict(phase).items() if name not in ("epochs", "curve")}
 
 
-def describe_origin(session: Session) -> dict[str, Any]:
-    """Return the facts about images and initial weights for the manifest."""
+def describe_origin(task: Task, session: Session) -> dict[str, Any]:
+    """Return the facts about the task's file, the images and the initial weights for the manifest."""
     table = session.table
     summary = table.summary()
     counts = {"counts": summary.counts, "unreadable": [asdict(image) for image in summary.unreadable], "notes": summary.notes}
     return {
+        **({"task_file": task.file} if task.file else {}),
         "data": {"source": table.source, "fingerprint": table.fingerprint(), **counts},
         "weights": {"source": str(session.weights), "sha256": hash_weights(session.learn.model[0])},
     }
 
 
-def _check_origin(session: Session, like: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts about images and weights for the manifest.
+def _check_origin(task: Task, session: Session, like: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts of `describe_origin`.
 
     Raises DataError if they differ from those of the interrupted training. Sends a note if they differ from those of the run `like`.
     """
-    origin = describe_origin(session)
+    origin = describe_origin(task, session)
     images, weights = origin["data"]["fingerprint"], origin["weights"]["sha256"]
     _check_unchanged(session, "images", images, like["data"]["fingerprint"] if like else images)
     _check_unchanged(session, "weights", weights, like["weights"]["sha256"] if like else weights)

@@ -17,14 +17,15 @@ MOST_NAMES = 999  # variants of a run id: r, r-2, ... r-999
 
 
 def write_csv(path: Path, rows: Sequence[Any], columns: Sequence[str] = ()) -> None:
-    """Write dataclasses of one type, one column per field. A tuple becomes two columns, a dict none. Without rows, `columns` is the header."""
+    """Write dataclasses of one type, one column per field, see `to_cells`. Without rows, `columns` is the header."""
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.DictWriter(file, list(_csv_cells(rows[0]) if rows else columns))
+        writer = csv.DictWriter(file, list(to_cells(rows[0]) if rows else columns))
         writer.writeheader()
-        writer.writerows(map(_csv_cells, rows))
+        writer.writerows(map(to_cells, rows))
 
 
-def _csv_cells(row: Any) -> dict[str, Any]:
+def to_cells(row: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass as cells of a table row. A tuple becomes two cells, `<field>_low` and `<field>_high`; a dict none."""
     cells: dict[str, Any] = {}
     for name, value in vars(row).items():
         if isinstance(value, dict):

@@ -19,7 +19,8 @@ from .settings import describe_strategy
 
 MANIFEST = "run.json"
 SEAL = "run.json.sha256"  # SHA-256 of the manifest, in the format of sha256sum; the manifest lists those of all other files
-METRICS = "metrics.json"
+METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"  # of the valid split; `name_split_file` gives the names for others
+EVALUATED = ("valid", "test")  # splits that a run can be evaluated on
 COMPARISON = "comparison.json"
 LATEST = "latest"
 UNVERIFIED = "Copy the run again from where it was trained, train again, or use it as it is with --no-verify"
@@ -60,6 +61,22 @@ def check_writable(out: str, task: str, name: str) -> None:
             pass
         for path in missing:  # an error later must not leave empty folders
             path.rmdir()
+
+
+def name_split_file(name: str, split: str) -> str:
+    """Return the name of a file of results for a split. Those of the valid split have no suffix.
+
+    >>> name_split_file(METRICS, "test")
+    'metrics_test.json'
+    """
+    stem, dot, suffix = name.partition(".")
+    return name if split == "valid" else f"{stem}_{split}{dot}{suffix}"
+
+
+def check_split(split: str) -> None:
+    """Raise UsageError if a run cannot be evaluated on a split of this name."""
+    if split not in EVALUATED:
+        raise UsageError(f"--split '{split}' is not one of: {', '.join(EVALUATED)}", suggest_name(split, EVALUATED))
 
 
 @contextmanager

@@ -116,6 +116,12 @@ def _expand(source: str, column: str, stdin: Iterable[str]) -> Iterator[str]:
     return iter([source])
 
 
+def has_many(source: str) -> bool:
+    """Return whether a source of `gather_sources` can have several images: a folder, a zip, a table or a pattern."""
+    is_pattern = glob.has_magic(source) and not os.path.exists(source) and not is_address(source)
+    return is_pattern or os.path.isdir(source) or os.path.splitext(source)[1].lower() in (".zip", *TABLES)
+
+
 def is_address(source: str) -> bool:
     """Return whether a source is an http(s) URL."""
     return source.lower().startswith(ADDRESSES)

@@ -285,10 +285,10 @@ def _find_classes(task: Task, rows: list[Row], root: Path) -> tuple[tuple[str, .
 
 
 def _find_missing_classes(rows: Sequence[Row], classes: Sequence[str]) -> list[str]:
-    """Return a note on classes without images in the valid split, which groups can cause."""
+    """Return a note on classes without images in the valid split. An empty split is an error of its own."""
     present = {row.label for row in rows if row.split == "valid"}
     missing = [label for label in classes if present and label not in present]
-    return [f"the valid split has no image of: {', '.join(missing)}; fewer folds or other groups can change that"] if missing else []
+    return [f"the valid split has no image of: {', '.join(missing)}; the evaluation says nothing about it"] if missing else []
 
 
 def _check_splits(table: ImageTable) -> None:

@@ -354,8 +354,10 @@ def find_crossings(curve: Sequence[CurvePoint]) -> list[Crossing]:
 def describe_design(design: Design, predictions: ArmPredictions) -> str:
     """Return `judged_on` of a result: the folds or the split, the number of images and of seeds."""
     evaluated = sum(len(outcome.labels) for outcome in predictions.outcomes) // design.seeds
-    repeats = "evaluated in its last fold" if evaluated > len(predictions.labels) else "evaluated once"  # parts of official folds can overlap
-    images = f"{design.folds} folds, each image {repeats}" if design.folds else "the valid split"
+    folds = f"{design.folds} folds, each image evaluated once"
+    if evaluated > len(predictions.labels):  # the valid parts of official folds
+        folds = f"{design.folds} folds with common images, each image evaluated in its last fold"
+    images = folds if design.folds else "the valid split"
     seeds = f", {design.seeds} seeds" if design.seeds > 1 else ""
     return f"{images}: {len(predictions.labels):,} images{seeds}"
 

@@ -12,12 +12,11 @@ from pyarrow import parquet
 from torch import nn
 
 from ..core import OnEvent, Progress
+from ..core.runs import PREDICTIONS, name_split_file
 from ..data import Row
 from ..models import to_network_input
 from .calibration import cross_entropy
 from .types import Predictions
-
-PREDICTIONS = "predictions.parquet"
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # images [b, 3, h, w] or features [b, d], and class indices [b]
 
@@ -48,6 +47,6 @@ def save_predictions(folder: Path, predictions: Predictions, split: str, probabi
         "loss": pa.array(cross_entropy(probabilities, predictions.labels), pa.float32()),
         **{f"p({name})": pa.array(probabilities[:, i], pa.float32()) for i, name in enumerate(classes)},
     }
-    path = folder / (PREDICTIONS if split == "valid" else f"predictions_{split}.parquet")
+    path = folder / name_split_file(PREDICTIONS, split)
     parquet.write_table(pa.table(list(columns.values()), names=list(columns)), path)
     return path

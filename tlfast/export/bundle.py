@@ -12,7 +12,7 @@ from pathlib import Path
 from ..core import ExportError, Run, UsageError
 from ..core.runs import METRICS
 from ..inference import open_network
-from ..inference.onnx_model import FILE
+from ..inference.onnx_model import BUNDLED, FILE
 from .formats import FORMATS
 
 EXAMPLE = """import json, sys
@@ -36,7 +36,7 @@ def write_bundle(run: Run, target: Path) -> Path:
     It contains `model.onnx`, the smaller ONNX files of the run, a README, an example without tlfast, and SHA-256 sums. Raises ExportError.
     """
     files = {name: (run.folder / name).read_bytes() for name in (FILE, *(each.file for each in FORMATS.values())) if (run.folder / name).is_file()}
-    files |= {"README.md": _format_readme(run).encode(), "example.py": EXAMPLE.encode()}
+    files |= {"README.md": _format_readme(run).encode(), BUNDLED: EXAMPLE.encode()}
     files["SHA256SUMS"] = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items()).encode()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

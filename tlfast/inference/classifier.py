@@ -13,10 +13,9 @@ from PIL import Image
 from ..core import ImageError, RunError, runs
 from ..data import images
 from ..data.discovery import is_address
-from .onnx_model import FILE, Network, Opener, open_network, predict_stream, rank_classes
+from .onnx_model import BUNDLED, FILE, Network, Opener, open_network, predict_stream, rank_classes
 from .types import Prediction, PredictRow
 
-BUNDLED = "example.py"  # a file of every bundle, and of no run
 ImageSource = str | Path | bytes | Image.Image | np.ndarray
 
 
@@ -101,7 +100,7 @@ def load(reference: str | Path, out: str = "exports", verify: bool = True) -> Cl
     No pickle is opened. With `verify`, every file of the run is compared with the SHA-256 recorded at export. Raises RunError.
     """
     path = Path(reference)
-    if path.suffix == ".zip":
+    if path.suffix == ".zip" and path.is_file():
         raise RunError(f"{reference} is a zip", "Unpack it, and give the folder with model.onnx")
     if (path / BUNDLED).is_file() and not (path / runs.MANIFEST).is_file():  # a bundle; a run that has lost its manifest is refused below
         path = path / FILE

@@ -21,6 +21,7 @@ from .types import Prediction
 
 ERRORS_ONLY = 3  # log level of onnxruntime; its warnings concern its own optimizations
 FILE = "model.onnx"
+BUNDLED = "example.py"  # a file of every bundle, and of no run
 INPUT, OUTPUT = "images", "probabilities"
 BATCH = 32  # largest batch
 BUSY = 0.5  # least load average of the last minute on a machine in use

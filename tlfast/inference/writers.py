@@ -149,8 +149,8 @@ def _read_log(log: Path, classes: Sequence[str]) -> Iterator[PredictRow]:
 def _write_csv(target: Path, rows: Iterable[PredictRow], classes: Sequence[str], min_probability: float) -> None:
     with open(target, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
-        writer.writerow(_column_names(classes))
-        writer.writerows(_row_cells(row, classes, min_probability) for row in rows)
+        writer.writerow(column_names(classes))
+        writer.writerows(row_cells(row, classes, min_probability) for row in rows)
 
 
 def _write_jsonl(target: Path, rows: Iterable[PredictRow], classes: Sequence[str], min_probability: float) -> None:
@@ -162,24 +162,25 @@ def _write_parquet(target: Path, rows: Iterable[PredictRow], classes: Sequence[s
     import pyarrow as pa
     from pyarrow import parquet
 
-    names = _column_names(classes)
+    names = column_names(classes)
     schema = pa.schema([(name, pa.string() if name in names[:2] or name == "error" else pa.float32()) for name in names])
     remaining = iter(rows)
     with open(target, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
         while block := list(islice(remaining, PARQUET_ROWS)):
-            columns = zip(*(_row_cells(row, classes, min_probability, missing=None) for row in block), strict=True)
+            columns = zip(*(row_cells(row, classes, min_probability, missing=None) for row in block), strict=True)
             writer.write_table(pa.table(dict(zip(names, map(list, columns), strict=True)), schema))
 
 
 FORMATS: dict[str, Callable[[Path, Iterable[PredictRow], Sequence[str], float], None]] = {"csv": _write_csv, "jsonl": _write_jsonl, "parquet": _write_parquet}
 
 
-def _column_names(classes: Sequence[str]) -> list[str]:
+def column_names(classes: Sequence[str]) -> list[str]:
+    """Return the columns of a table of predictions."""
     return ["path", "label", "probability", "error", *(f"p({name})" for name in classes)]
 
 
-def _row_cells(row: PredictRow, classes: Sequence[str], min_probability: float, missing: str | None = "") -> list[Any]:
-    """Return the cells of a row in the order of `_column_names`; `missing` takes the place of the numbers without a prediction."""
+def row_cells(row: PredictRow, classes: Sequence[str], min_probability: float = 0.0, missing: str | None = "") -> list[Any]:
+    """Return the cells of a row in the order of `column_names`; `missing` takes the place of the numbers without a prediction."""
     prediction = row.prediction
     values: list[Any] = [prediction.probability, *(prediction.probabilities[name] for name in classes)] if prediction else []
     numbers = values or [missing] * (len(classes) + 1)

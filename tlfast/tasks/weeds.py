@@ -40,6 +40,8 @@ GITHUB = "https://raw.githubusercontent.com/AlexOlsen/DeepWeeds/master/labels/"
 FOLD_FILES = tuple(f"{prefix}_subset{fold}.csv" for fold in range(5) for prefix in SPLIT_PREFIXES)
 LABEL_FILE = re.compile(r"labels\.csv|(train|val|test)_subset[0-4]\.csv")
 
+SHOOTING_DAY = r"^(\d{8})-\d{6}-\d+"  # in file names such as 20170914-100337-3.jpg
+
 CSV_HINT = "The label files of DeepWeeds have the columns Filename and Label"
 
 
@@ -131,7 +133,7 @@ def _shooting_day(name: str) -> str:
     >>> _shooting_day("20170914-100337-3.jpg")
     '20170914'
     """
-    match = re.match(r"(\d{8})-\d{6}-\d+", Path(name).name)
+    match = re.match(SHOOTING_DAY, Path(name).name)
     return match[1] if match else ""
 
 
@@ -165,7 +167,7 @@ TASK = Task(
         Source("Hugging Face Project-AgML/DeepWeeds_classification", hub_dataset="Project-AgML/DeepWeeds_classification"),
     ),
     by_hand="Download images.zip and the folder labels by the links on https://github.com/AlexOlsen/DeepWeeds",
-    groupings={"day": r"^(\d{8})-\d{6}"},
+    groupings={"day": SHOOTING_DAY},
     rows=rows,
     arrange=arrange,
 )

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ..core import ModelSettings, OnEvent, Settings, cache
+from ..core.runs import PREDICTIONS, name_split_file
 from ..core.system import package_versions
 from ..data import Task, load_table
 from ..data.sources import locate
 from ..evaluation import apply_temperature, save_predictions
-from ..evaluation.predictions import PREDICTIONS
 from ..models import pretrained
 from . import trainer
 from .augment import resolve_augmentation
@@ -63,7 +63,7 @@ def run_trial(task: Task, settings: Settings, on_event: OnEvent) -> Trial:
     name = cache.make_key(layout=LAYOUT, **sources)
     reused = cache.find(KIND, name) is not None
     folder, about = cache.get_or_create(KIND, name, lambda folder: _train_trial(folder, task, settings, on_event))
-    return Trial(folder / PREDICTIONS, folder / f"predictions_{AVERAGED}.parquet", about["seconds"], about["trained_on"], reused)
+    return Trial(folder / PREDICTIONS, folder / name_split_file(PREDICTIONS, AVERAGED), about["seconds"], about["trained_on"], reused)
 
 
 def _describe_weights(settings: ModelSettings) -> list[Any]:

@@ -16,9 +16,10 @@ from pyarrow import parquet
 from tests.helpers.browser import SIZES, accessibility_faults, needs_browser, opened_page
 from tests.helpers.command_line import TINY
 from tlfast.core import errors, runs
+from tlfast.core.runs import PREDICTIONS
 from tlfast.data import images
 from tlfast.data.types import FINDING_KINDS, Finding
-from tlfast.evaluation import evaluate, predictions
+from tlfast.evaluation import evaluate
 from tlfast.evaluation import report as report_pages
 from tlfast.evaluation.types import Predictions
 from tlfast.testing import COLOURS, draw_image
@@ -103,7 +104,7 @@ def test_a_hundred_classes_and_many_images_stay_small(reported, tmp_path, monkey
     probabilities = np.exp(said.log_probabilities)
     columns = {"path": [f"{i}.jpg" for i in range(n)], "label": [classes[i] for i in labels], "prediction": [classes[i] for i in logits.argmax(axis=1)]}
     columns |= {"loss": -said.log_probabilities[np.arange(n), labels], **{f"p({name})": probabilities[:, i] for i, name in enumerate(classes)}}
-    parquet.write_table(pa.table(columns), folder / predictions.PREDICTIONS)
+    parquet.write_table(pa.table(columns), folder / PREDICTIONS)
     noise = Image.fromarray(rng.integers(0, 256, (96, 96, 3), np.uint8))  # as large as a thumbnail can be
     monkeypatch.setattr(images, "open_image", lambda path: noise.copy())
     findings = [Finding(kind, f"{i}.jpg", "a", "train", "other.jpg", "b", "valid") for kind in FINDING_KINDS for i in range(99)]

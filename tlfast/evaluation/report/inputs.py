@@ -13,7 +13,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from ...core import Run, RunError
-from ...core.runs import METRICS
+from ...core.runs import METRICS, PREDICTIONS, name_split_file
 from ...data import Finding
 
 TOP_LOSSES = 24  # images with the largest losses in a report
@@ -71,10 +71,9 @@ class Evidence:
 
 def read_evaluation(run: Run, split: str) -> StoredEvaluation:
     """Read the stored metrics and predictions for a split. Raises RunError if the run has none, or damaged ones."""
-    suffix = "" if split == "valid" else f"_{split}"
     try:
-        metrics = json.loads((run.folder / METRICS.replace(".", f"{suffix}.")).read_text(encoding="utf-8"))
-        return StoredEvaluation(metrics, _read_predictions(run.folder / f"predictions{suffix}.parquet", metrics["classes"]))
+        metrics = json.loads((run.folder / name_split_file(METRICS, split)).read_text(encoding="utf-8"))
+        return StoredEvaluation(metrics, _read_predictions(run.folder / name_split_file(PREDICTIONS, split), metrics["classes"]))
     except (OSError, KeyError, ValueError):
         hint = "Train again; runs of older versions have no predictions" if split == "valid" else f"Run first: tlfast evaluate {run.id} --split {split}"
         raise RunError(f"{run.folder} has no predictions for the {split} split to report", hint) from None

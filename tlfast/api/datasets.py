@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,9 @@ import pandas as pd
 
 from .. import tasks
 from ..core import DataSettings, Settings, UsageError
+from ..core.cache import make_key
 from ..core.errors import suggest_name
 from ..core.files import convert_os_errors, write_csv
-from ..core.settings import declared_settings
 from ..data import Finding, ImageTable, Preprocessing, Row, Task, load_table
 from ..data.sources import locate
 from ..tasks import resolve_settings
@@ -28,13 +27,14 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from ..commands.check import Search
     from ..data import DataSummary
 
     DataSource: TypeAlias = str | os.PathLike[str] | pd.DataFrame | Task
 
 TABLES = "tables"  # folder of the tables that were made from DataFrames, in exports/<name>
 COLUMNS = ("path", "label", "split", "group")
-KEPT_ELSEWHERE = ("out",)  # settings of a dataset besides those of DataSettings
+SETTINGS = (*(f.name for f in fields(DataSettings)), "seed", "out")  # of a dataset: of the images, the split, and the folder of its runs
 
 
 class Findings(ImageFrame):
@@ -72,9 +72,9 @@ class Dataset:
             self._loaded = load_table(self.task, resolved, locate(self.task, resolved.data))
         return self._loaded
 
-    def resolve(self, keywords: Mapping[str, Any], strategy: str | None = None, config: Mapping[str, Any] | None = None) -> Settings:
+    def resolve(self, keywords: Mapping[str, Any]) -> Settings:
         """Return all settings for the given keywords. Raises UsageError."""
-        return resolve_settings(self.task, strategy, {**self.settings, **check_names(keywords)}, config)
+        return resolve_settings(self.task, None, {**self.settings, **check_names(keywords)})
 
     @property
     def classes(self) -> list[str]:
@@ -89,7 +89,7 @@ class Dataset:
     @property
     def table(self) -> ImageFrame:
         """The images: path, label, split (train, valid or test) and group ("" without groups)."""
-        return ImageFrame([asdict(row) for row in self._images.rows], columns=list(COLUMNS))
+        return ImageFrame([vars(row) for row in self._images.rows], columns=list(COLUMNS))
 
     def __len__(self) -> int:
         return len(self._images.rows)
@@ -121,9 +121,14 @@ class Dataset:
         """
         from ..commands.check import check_data
 
+        search: Search | None = None
+        if labels:
+            from ..commands.check_labels import search_labels
+
+            search = search_labels
         with show_progress(quiet) as on_event:
-            report = check_data(self.task, self.resolve(settings), on_event=on_event, search=_label_search() if labels else None)
-        found = Findings([asdict(finding) for finding in report.findings], columns=[f.name for f in fields(Finding)])
+            report = check_data(self.task, self.resolve(settings), on_event=on_event, search=search)
+        found = Findings([vars(finding) for finding in report.findings], columns=[f.name for f in fields(Finding)])
         found.page, found.summary = report.page, report.summary
         return found
 
@@ -145,12 +150,6 @@ class Dataset:
         rows = [(label, *(counts[split][label] for split in counts)) for label in self.classes]
         rows.append(("all", *(sum(labels.values()) for labels in counts.values())))
         return wrap_html(format_table((self.task.name, *counts), rows))
-
-
-def _label_search() -> Any:
-    from ..commands.check_labels import search_labels  # imports cleanlab
-
-    return search_labels
 
 
 def dataset(source: DataSource, name: str = "", **settings: Any) -> Dataset:
@@ -184,13 +183,10 @@ def to_dataset(data: Dataset | DataSource) -> Dataset:
 
 def _check_data_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a dataset. Raises UsageError for those of a training."""
-    declared = declared_settings()
-    allowed = [name for name, declaration in declared.items() if hasattr(DataSettings, name) or name in KEPT_ELSEWHERE]
-    allowed += ["seed"]  # of the split
     given = check_names(settings)
     for name in given:
-        if name not in allowed:
-            hint = suggest_name(name, allowed) or f"Give it to tlfast.train; a dataset takes: {', '.join(sorted(allowed))}"
+        if name not in SETTINGS:
+            hint = suggest_name(name, SETTINGS) or f"Give it to tlfast.train; a dataset takes: {', '.join(sorted(SETTINGS))}"
             raise UsageError(f"'{name}' is not a setting of the data", hint)
     return given
 
@@ -201,12 +197,13 @@ def _check_data_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def write_table(rows: Sequence[Row], out: str, name: str) -> str:
     """Write rows as CSV to `<out>/<name>/tables`, under a name made from the content. Returns the absolute path. Raises RunError."""
     rows = [replace(row, path=os.path.abspath(row.path)) for row in rows]
-    digest = hashlib.sha256(repr([tuple(asdict(row).values()) for row in rows]).encode(errors="surrogateescape")).hexdigest()[:16]
-    path = Path(out).resolve() / name / TABLES / f"{digest}.csv"
+    path = Path(out).resolve() / name / TABLES / f"{make_key(rows=[vars(row) for row in rows])}.csv"
     with convert_os_errors(out):
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            write_csv(path, rows)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            write_csv(temporary, rows)
+            os.replace(temporary, path)  # the table is complete or absent
     return str(path)
 
 

@@ -40,6 +40,17 @@ def test_of_a_frame_is_written_to_a_file_once(frame, tmp_path):
     assert first.table[["path", "label"]].sort_values("path").to_numpy().tolist() == frame.to_numpy().tolist()
 
 
+def test_a_table_that_was_not_finished_is_not_used(frame, tmp_path, monkeypatch):
+    def stop(path, rows):
+        path.write_text("path,label\n")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("tlfast.api.datasets.write_csv", stop)
+        tlfast.dataset(frame)
+    assert len(tlfast.dataset(frame)) == len(frame)
+
+
 def test_columns_of_a_frame_can_have_other_names(frame):
     renamed = frame.rename(columns={"path": "file", "label": "species"}).assign(part=["valid", "train"] * 18)
     data = tlfast.dataset(renamed, name="plants", path_col="file", label_col="species", split_col="part")
