@@ -86,6 +86,25 @@ def test_one_that_answers_otherwise_is_refused(tiny, tmp_path):
         onnx_module.check_onnx(path, tiny, Preprocessing.from_settings(chosen(tmp_path), STATS), pictures, lambda event: None)
 
 
+def test_a_tie_decided_by_rounding_is_no_disagreement(tiny, tmp_path):
+    path, settled = tmp_path / "model.onnx", Preprocessing.from_settings(chosen(tmp_path), STATS)
+    torch.nn.init.zeros_(tiny[1][-1].weight)  # all classes are equally likely
+    onnx_module.export_onnx(path, tiny, settled, {"classes": '["ant", "bee", "cat"]'})
+    torch.nn.init.uniform_(tiny[1][-1].weight, 0, 1e-7)
+    tiny[1][-1].weight.data[2] += 2e-7
+    pictures = [str(draw_image(tmp_path / f"{i}.png", (90, 90, 90), i)) for i in range(4)]
+    agreement = onnx_module.check_onnx(path, tiny, settled, pictures, lambda event: None)
+    assert agreement.top1 < 1 and all(disagreement["margin"] < 1e-3 for disagreement in agreement.disagreements)
+
+
+def test_fewer_images_are_compared_for_a_network_with_more_operations(tiny):
+    sources = [str(number) for number in range(2000)]
+    assert len(onnx_module.sample_images(sources, tiny, 32)) == 500  # every fourth
+    assert onnx_module.sample_images(sources[:7], tiny, 32) == sources[:7]
+    assert len(onnx_module.sample_images(sources, build.build_model("resnet50", 3, 32), 224)) == 118  # 8.2e9 operations an image: every 17th
+    assert len(onnx_module.sample_images(sources, tiny, 4096)) == 32
+
+
 def test_a_run_has_one_and_it_is_enough_by_itself(cli, folder, tmp_path):
     outcome = cli("train", folder, *TINY, "--epochs", 1, "--name", "r", "--json")
     assert outcome.code == 0, outcome.err

@@ -89,7 +89,7 @@ def test_an_error_in_the_forward_pass_leaves_no_autocast_behind(folder):
         trainer.fit(session, chosen)
         assert not torch.is_autocast_enabled("cpu")
         formats.clear()
-        trainer.predict_valid(session, chosen)
+        trainer.predict_valid(session, replace(chosen, amp="off"))
     assert set(formats) == {torch.float32}
 
 

@@ -12,11 +12,12 @@ from .. import tasks
 from ..core import DataError, ModelSettings, Note, OnEvent, Run, Settings
 from ..data import ImageTable, Preprocessing, Row, Store, load_table, open_store, scan
 from ..data.sources import locate
-from ..evaluation import Evaluation, Predictions, cam, evaluate, predictions
+from ..evaluation import Evaluation, Predictions, cam, evaluate
 from ..evaluation.report import Evidence
 from ..export import weights
 from ..models import pick_device, share_cores
 from ..training.loaders import build_loaders, plain_loader
+from ..training.prediction import predict_rows
 
 MAX_SCANNED = 50_000  # images; a report does not scan more, because that takes minutes
 
@@ -78,7 +79,7 @@ def predict_split(model: LoadedRun, split: str, on_event: OnEvent) -> Prediction
         available = [name for name in ("valid", "test") if model.table.part(name)]
         raise DataError(f"the data of {model.run.id} has no {split} split", "Use --split " + " or ".join(available))
     with share_cores(model.dls.device):
-        return predictions.predict_loader(model.network, model.loader(rows), rows, model.table.classes, on_event)
+        return predict_rows(model.network, model.dls, rows, model.table.classes, model.settings, on_event)
 
 
 def evaluate_split(model: LoadedRun, split_predictions: Predictions, split: str) -> Evaluation:

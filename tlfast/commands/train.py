@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -247,5 +246,5 @@ def _export_onnx(session: Session, path: Path, settings: Settings, temperature: 
     about = metadata.describe_model(settings, session.table.classes, session.journal.run_id, str(session.weights), read_licence(session.weights))
     onnx.export_onnx(path, session.learn.model, session.preprocessing, about, temperature)
     paths = [row.path for row in session.table.part("valid")]
-    sample = paths[:: math.ceil(len(paths) / onnx.CHECKED)]  # rows are sorted by class
+    sample = onnx.sample_images(paths, session.learn.model, settings.size)  # rows are sorted by class
     return onnx.check_onnx(path, session.learn.model, session.preprocessing, sample, session.on_event, temperature)

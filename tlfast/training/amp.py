@@ -19,6 +19,7 @@ from torch.amp.grad_scaler import GradScaler
 from ..core import TrainingSettings, UsageError, cache
 from ..core.system import count_cores
 from ..models import to_network_input
+from ..models.fuse_bn import fuse_bn
 
 KIND = "timings"
 # Smallest speed-ups that are worth the rounding, of training steps and of forward passes; see docs/benchmarks.md, "Precision".
@@ -55,6 +56,25 @@ class PrecisionCallback(MixedPrecision):
         if self.entered:
             self.entered = False
             self.autocast.__exit__(None, None, None)
+
+
+class FrozenBody(nn.Module):
+    """A backbone in eval mode, with fused BatchNorm, that computes in a precision and returns float32.
+
+    Args:
+        body: backbone. It is not changed.
+        precision: "off", "bf16" or "fp16".
+    """
+
+    def __init__(self, body: nn.Module, precision: str) -> None:
+        super().__init__()
+        self.body, self.precision = fuse_bn(body), precision
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map images `[b, 3, h, w]` to the output of the body `[b, ...]`, float32."""
+        with autocast_passes(x.device, self.precision):
+            features: torch.Tensor = self.body(x)
+        return features.float()
 
 
 def choose_step_precision(model: nn.Module, device: torch.device, settings: TrainingSettings, shape: Sequence[int]) -> str:

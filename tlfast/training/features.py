@@ -20,8 +20,7 @@ from ..core.system import release_pages
 from ..data import ImageTable, Row, Store
 from ..data.split import SPARE
 from ..models import fits_on_gpu, hash_weights, to_network_input
-from ..models.fuse_bn import fuse_bn
-from .amp import autocast_passes, choose_pass_precision
+from .amp import FrozenBody, choose_pass_precision
 from .augment import resolve_augmentation
 from .feature_codec import Rows, decode, encode, row_shape, row_type, to_tensors
 from .loaders import augmented_loader, plain_loader
@@ -123,7 +122,8 @@ def extract(body: nn.Module, session: Session, settings: Settings) -> Features:
 
 def _extract_views(body: nn.Module, session: Session, views: Sequence[_View], settings: Settings) -> tuple[list[Rows], FeaturePass]:
     """Return the features of each view, and what they cost."""
-    network, precision = fuse_bn(body), pass_precision(body, session, settings)
+    precision = pass_precision(body, session, settings)
+    network = FrozenBody(body, precision)
     names = _cache_names(body, session, views, settings, precision)
     cached = [cache.find(KIND, name) if name else None for name in names]
     total = sum(len(view.rows) for view, entry in zip(views, cached, strict=True) if entry is None)
@@ -136,7 +136,7 @@ def _extract_views(body: nn.Module, session: Session, views: Sequence[_View], se
         def report(images: int, before: int = done) -> None:
             session.on_event(Progress("backbone: features", before + images, total))
 
-        batches = _forward_batches(network, _build_loader(session.learn.dls, view, settings), settings.cache_format, precision, report)
+        batches = _forward_batches(network, _build_loader(session.learn.dls, view, settings), settings.cache_format, report)
         arrays.append(_collect(batches, name, settings.cache_format))
         done += len(view.rows)
     cached_seconds = sum(about["seconds"] for _, about in filter(None, cached))
@@ -213,13 +213,11 @@ def _open_file(folder: Path, about: dict[str, Any], number_format: str) -> Rows:
     return np.memmap(folder / FILE, row_type(about["shape"], number_format), "r", shape=(about["images"],))
 
 
-def _forward_batches(network: nn.Module, loader: TfmdDL, number_format: str, precision: str, report: Callable[[int], None]) -> Iterator[Rows]:
+def _forward_batches(network: nn.Module, loader: TfmdDL, number_format: str, report: Callable[[int], None]) -> Iterator[Rows]:
     """Yield the rows of each batch; `report` receives the number of images done."""
     done = 0
     for x, *_ in loader:
-        with autocast_passes(x.device, precision):
-            rows = _forward(network, x, number_format)
-        yield rows
+        yield _forward(network, x, number_format)
         done += len(x)
         report(done)
 
@@ -227,7 +225,7 @@ def _forward_batches(network: nn.Module, loader: TfmdDL, number_format: str, pre
 @torch.inference_mode()
 def _forward(network: nn.Module, x: torch.Tensor, number_format: str) -> Rows:
     """Map images `[b, 3, h, w]` to b rows."""
-    return encode(network(to_network_input(x)).float(), number_format)
+    return encode(network(to_network_input(x)), number_format)
 
 
 def _build_split(rows: Sequence[Row], views: Sequence[_View], arrays: Sequence[Rows], classes: Mapping[str, int]) -> SplitFeatures:

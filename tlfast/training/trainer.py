@@ -19,14 +19,15 @@ from ..core.system import release_memory
 from ..data import ImageTable, Preprocessing, Store, Task, duplicates, load_table, open_store
 from ..data.sources import locate
 from ..data.store import image_digests
-from ..evaluation import Predictions, predictions
+from ..evaluation import Predictions
 from ..models import build, choose_algorithms, copy_state, is_out_of_memory, normalization_stats, pick_device, pretrained, release_device_memory, share_cores
 from . import checkpoints
 from .feature_learner import predict_from_features
 from .features import Features
 from .learner import balance_classes, build_learner
-from .loaders import build_loaders, plain_loader
+from .loaders import build_loaders
 from .phase import fit_phase
+from .prediction import predict_rows
 from .session import Session
 from .strategies import PhasePlan, get_strategy
 from .types import Phase
@@ -121,14 +122,13 @@ def _halve_batch(settings: Settings, times: int) -> Settings:
     return replace(settings, bs=bs, accumulate=settings.accumulate * (settings.bs // bs))
 
 
-def predict_valid(session: Session, settings: TrainingSettings, features: Features | None = None) -> Predictions:
+def predict_valid(session: Session, settings: Settings, features: Features | None = None) -> Predictions:
     """Predict the valid split: by the head from `features` if they are given, else by the whole model from the images."""
     rows = session.table.part("valid")
     if features:
         return predict_from_features(features.valid, session.learn.model[1], rows, session.table.classes)
     release_memory()
-    loader = plain_loader(session.learn.dls, rows, settings.bs)
-    return predictions.predict_loader(session.learn.model, loader, rows, session.table.classes, session.on_event)
+    return predict_rows(session.learn.model, session.learn.dls, rows, session.table.classes, settings, session.on_event)
 
 
 def _describe_copies(table: ImageTable, store: Store | None) -> list[str]:
