@@ -86,6 +86,14 @@ WRONG = {
     "unknown run to predict": (["predict", "20260101-x", "a.png"], 1, "no run '20260101-x' in exports"),
     "path and data": (["train", empty, "--data", "x"], 2, "are given\n  Give a task's name with --data, or the path alone"),
     "unknown task to import": (["data", "import", "fre", "x"], 2, "unknown task 'fre'"),
+    "two strategies": (["train", "digits", "--full", "--partial"], 2, "--full and --partial are both given\n  Give only one of them"),
+    "number that is a word": (["train", "digits", "--epochs", "three"], 2, "--epochs 'three' is not a whole number"),
+    "number with a comma": (["train", "digits", "--valid-pct", "0,2"], 2, "--valid-pct '0,2' is not a number"),
+    "option of a command": (["interpret", "digits", "--k", "0"], 2, "invalid value for '--k': must be greater than or equal to 1\n  See"),
+    "unknown option": (["train", "digits", "--epoch", "3"], 2, "no such option: --epoch (Possible options: --"),
+    "unknown command": (["trian"], 2, "no such command 'trian'. Did you mean 'train'?\n  See"),
+    "missing argument": (["interpret"], 2, "missing argument 'run'\n  See"),
+    "no task": (["train"], 2, "no task is given\n  Give a task or the path"),
     "runs of nothing": (["runs", "fer"], 1, "no run 'fer' in exports"),
     "config of nothing": (["train", "digits", "--config", "x.toml"], 2, "--config x.toml: No such file or directory"),
 }
@@ -106,9 +114,15 @@ def test_errors_as_json_and_with_traceback(cli):
     assert "Traceback" in outcome.err and outcome.code == 2
 
 
-def test_typos_of_flags_are_answered_by_the_parser(cli):
-    outcome = cli("train", "digits", "--epoch", "3")
-    assert outcome.code == 2 and "--epochs" in outcome.err
+def test_errors_of_the_parser_as_json(cli):
+    outcome = cli("train", "digits", "--epoch", "3", "--json")
+    assert outcome.code == 2 and outcome.json["error"].startswith("no such option: --epoch") and "train --help" in outcome.json["hint"]
+
+
+def test_train_takes_a_folder_as_data_without_a_task(cli, folder):
+    by_path, by_option = (cli("train", *named, *TINY, "--dry-run", "--json") for named in ([folder], ["--data", folder]))
+    assert by_option.code == 0, by_option.err
+    assert by_option.json == by_path.json and by_option.json["settings"]["task"] == "pictures"
 
 
 def test_help_lists_and_checks_import_nothing_heavy(folder):

@@ -106,7 +106,8 @@ def test_an_interrupted_command_goes_on_where_it_was(run, cli, folder, tmp_path,
     assert refused.code == 2 and "--resume" in refused.err
     opened = []
     monkeypatch.setattr(predict, "open_pixels", lambda source, **options: opened.append(source) or original(source, **options))
-    assert cli(*asked, "--resume").code == 1
+    resumed = cli(*asked, "--resume", "--json")
+    assert resumed.code == 1 and len(resumed.json) == 37, "the rows of the interrupted command are counted too"
     assert done == onnx_model.BATCH and len(opened) == 37 - done
     assert (tmp_path / "cut.csv").read_text() == (tmp_path / "whole.csv").read_text()
     assert parquet.read_table(tmp_path / "cut.parquet").equals(parquet.read_table(tmp_path / "whole.parquet"))

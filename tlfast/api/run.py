@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .. import tasks
+from ..commands.interrupted import InterruptedTraining, list_interrupted
 from ..core import ModelSettings, Progress, RunError, Settings, UsageError
 from ..core import runs as records
 from ..core.runs import METRICS, PREDICTIONS, check_split, name_split_file
@@ -265,10 +266,15 @@ class Run:
         )
 
 
-def runs(task: str = "", *, out: str = "exports") -> pd.DataFrame:
+def runs(task: str = "", *, interrupted: bool = False, out: str = "exports") -> pd.DataFrame:
     """Return the finished runs, oldest first: run, task, strategy, arch, accuracy, macro F1, time, folder.
+
+    With `interrupted`, return the trainings that `train(..., resume=run)` continues, with their progress and the seconds they have taken.
 
     >>> tlfast.runs("digits")[["run", "accuracy"]]  # doctest: +SKIP
     """
+    if interrupted:
+        names = [field.name for field in fields(InterruptedTraining)]
+        return pd.DataFrame([each.to_dict() for each in list_interrupted(out, task)], columns=names)
     columns = ["run", "task", "strategy", "arch", "accuracy", "macro_f1", "created", "folder"]
     return pd.DataFrame(records.list_runs(out, task), columns=columns)

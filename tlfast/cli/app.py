@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from .. import tasks as registry
-from ..core import UsageError
+from ..core import Note, UsageError
 from ..core.signals import raise_interrupt
 from .arguments import parse_arguments, parse_shares, split_list
 from .options import Config, Device, Full, Moved, OptionalTask, OutOption, RunArgument, Split, TaskArgument, Verify, task_names
@@ -255,11 +255,19 @@ def tasks(screen: Screen) -> None:
 def runs(
     screen: Screen,
     task: Annotated[str, typer.Argument(help="Name of a task: list only its runs.", show_default=False, autocompletion=task_names)] = "",
+    interrupted: Annotated[bool, typer.Option("--interrupted", help="List the interrupted trainings, with the commands that resume them.")] = False,
     out: OutOption = "exports",
 ) -> None:
     """List the finished runs, the newest last."""
+    from ..commands.interrupted import list_interrupted
     from ..core.runs import list_runs
 
+    unfinished = list_interrupted(out, task)
+    if interrupted:
+        screen.interrupted(unfinished)
+        return
+    for training in [] if screen.quiet else unfinished:
+        screen.note(Note("interrupted", f"{training.describe()}; to resume: {training.command}"))
     screen.runs(list_runs(out, task))
 
 

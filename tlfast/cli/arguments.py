@@ -49,9 +49,13 @@ class Arguments:
 
 
 def parse_arguments(task: str, flags: Mapping[str, Any], config: str = "") -> Arguments:
-    """Find the task and read the config file. `task` is a name or a path of images; "" takes the task of the config file. Raises UsageError."""
+    """Find the task and read the config file. `task` is a name or a path of images; "" takes the task of the config file, or else `--data`.
+
+    Raises UsageError.
+    """
     values, like = read_values(config)
-    named = task or like.get("task_file") or (values.get("task", "") if values.get("task", "") in registry.registered_tasks() else values.get("data", ""))
+    configured = values.get("task", "")
+    named = task or like.get("task_file") or (configured if configured in registry.registered_tasks() else flags.get("data") or values.get("data", ""))
     if not named:
         raise UsageError("no task is given", "Give a task or the path of a folder of images, such as: tlfast train fer; list the tasks with: tlfast tasks")
     found, path = registry.find_task(named)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # not imported at run time: `predict` must start fast
     from ..commands.evaluate import EvaluateResult
     from ..commands.export import ExportResult
     from ..commands.interpret import InterpretResult
+    from ..commands.interrupted import InterruptedTraining
     from ..commands.report import ReportResult
     from ..commands.train import Plan, TrainResult
     from ..data import DataSummary, Task
@@ -258,6 +259,12 @@ class Screen:
         columns = ("run", "task", "strategy", "arch", "accuracy", "macro_f1")
         rows = [tuple(f"{v[c]:.4f}" if isinstance(v[c], float) else str(v[c]) for c in columns) for v in values]
         self.emit(values, self._table, columns, rows)
+
+    def interrupted(self, trainings: Sequence[InterruptedTraining]) -> None:
+        """Print interrupted trainings."""
+        rows = [(each.run, each.task, each.strategy, each.progress, f"{each.seconds / 60:.1f}", each.command) for each in trainings]
+        columns = ("run", "task", "strategy", "progress", "minutes", "to resume")
+        self.emit([each.to_dict() for each in trainings], self._table, columns, rows)
 
     def rates(self, values: dict[str, dict[str, Any]]) -> None:
         """Print the suggested learning rate of each phase."""

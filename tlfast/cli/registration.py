@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
 import typer.core
 
-from ..core import Interrupted, TlfastError, settings
+from ..core import Interrupted, TlfastError, UsageError, settings
 from ..core.journal import NEWEST
 from .examples import format_examples
 
@@ -19,6 +20,7 @@ Command = Callable[..., None]
 
 PANELS = TRAIN, UNDERSTAND, USE, DATA, UPKEEP = "Train", "Understand", "Use", "Data", "Upkeep"  # of `tlfast --help`, in order
 
+PARSER_ERROR = cast(type[Exception], typer.BadParameter.__base__)  # of typer's own click, or of the package click with older versions
 NO_ROOM = (errno.EROFS, errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # read-only or full disks
 NO_ACCESS = (errno.EACCES, errno.EPERM)
 
@@ -35,7 +37,24 @@ class Commands(typer.core.TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=lambda name: PANELS.index(self.commands[name].rich_help_panel))  # type: ignore[attr-defined]
 
+    def main(  # type: ignore[override]  # the other arguments are passed on
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, *, standalone_mode: bool = True, **options: Any
+    ) -> Any:
+        """Run the command line. Errors of Typer's parser are printed like all others."""
+        words = list(sys.argv[1:] if args is None else args)
+        try:
+            code = super().main(args, prog_name, standalone_mode=False, **options)
+        except (PARSER_ERROR, UsageError) as error:
+            code = UsageError.exit_code
+            if type(error).__name__ != "NoArgsIsHelpError":  # then the help is on the screen
+                _print_error(error, "--quiet" in words or "-q" in words, "--json" in words)
+        if standalone_mode:
+            sys.exit(code or 0)
+        return code
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "--full" in args and "--partial" in args:
+            raise UsageError("--full and --partial are both given", "Give only one of them")
         if args[:1] == ["train"] and "--resume" in args:
             place = args.index("--resume") + 1
             if place == len(args) or args[place].startswith("-"):
@@ -63,7 +82,7 @@ def command(group: typer.Typer, name: str, panel: str | None = None) -> Callable
             quiet, as_json, debug = (values.pop(key) for key in COMMON)
             if options:
                 flags = {p.name: values.pop(p.name) for p in options}
-                values["flags"] = {key: value for key, value in flags.items() if value is not None}
+                values["flags"] = {key: settings.parse_text(key, value) for key, value in flags.items() if value is not None}
             _run(function, values, quiet, as_json, debug)
 
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in arguments] + options + common
@@ -74,6 +93,17 @@ def command(group: typer.Typer, name: str, panel: str | None = None) -> Callable
         return function
 
     return register
+
+
+def _print_error(error: Exception, quiet: bool, as_json: bool) -> None:
+    """Print an error of Typer's parser, or a UsageError."""
+    from .console import Screen
+
+    if not isinstance(error, UsageError):
+        message = str(error.format_message()).rstrip(".").replace("Input should be", "must be")  # type: ignore[attr-defined]
+        context = getattr(error, "ctx", None)
+        error = UsageError(message[:1].lower() + message[1:], f"See {context.command_path if context else 'tlfast'} --help")
+    Screen(quiet, as_json).error(error)
 
 
 def _run(function: Command, values: dict[str, Any], quiet: bool, as_json: bool, debug: bool) -> None:
@@ -125,12 +155,12 @@ def _setting_parameters() -> list[inspect.Parameter]:
     parameters = []
     for declaration in settings.declared_settings().values():
         inner = [t for t in get_args(declaration.type) if isinstance(t, type) and t is not type(None)]
-        is_text = declaration.words or declaration.choices  # checked with the other settings, so that all errors have one form
-        kind = str if is_text else inner[0] if inner else declaration.type
+        target = inner[0] if inner else declaration.type
+        kind = bool if target is bool else str  # text is checked with the other settings, so that all errors have one form
         names = (f"{declaration.flag}/--no-{declaration.flag[2:]}",) if kind is bool else (declaration.flag,)
         shown = str(declaration.default) if declaration.default not in ("", None) else False
         words = f" One of: {', '.join(declaration.choices)}." if declaration.choices else ""
-        metavar = "<word>" if words else "INTEGER" if declaration.words else None
+        metavar = "<word>" if words else f"<{getattr(target, '__name__', 'str')}>"
         option = typer.Option(
             *names,
             help=declaration.help + words,

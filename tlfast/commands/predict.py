@@ -14,6 +14,7 @@ from ..data.discovery import STDIN, gather_sources, watch_folder
 from ..inference import Classifier, PredictRow, open_writer
 from ..inference.classifier import open_pixels
 from ..inference.onnx_model import Opener
+from ..inference.writers import read_log
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class PredictRequest:
 def predict_sources(classifier: Classifier, request: PredictRequest, on_event: OnEvent = ignore_event) -> Iterator[PredictRow]:
     """Classify the images of the request and yield their rows in order, each as soon as it is ready; also write them to `request.files`.
 
+    With `resume`, the rows that the interrupted command has written come first, so that totals count all images.
     The row of an unreadable image holds the reason. With `watch`, the iterator ends at Ctrl-C only. Raises UsageError, DataError, or TlfastError if
     a file cannot be written.
     """
@@ -55,6 +57,9 @@ def predict_sources(classifier: Classifier, request: PredictRequest, on_event: O
         finished = set.intersection(*(written for written, _ in writers)) if writers else set()
         if finished:
             on_event(Note("predicting", f"{len(finished):,} images are in the files already"))
+            if not request.watch:  # which prints each image as it arrives
+                logged = read_log(next(iter(targets.values())), classifier.classes)
+                yield from (row for row in logged if row.path in finished)
         for row in _predict_unfinished(classifier, request, finished, opener, on_event):
             for written, write in writers:
                 if row.path not in written:

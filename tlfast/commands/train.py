@@ -10,10 +10,8 @@ from typing import Any
 
 from fastai.callback.core import Callback
 
-from .. import tasks
-from ..core import DataError, ExportError, Interrupted, Journal, Note, OnEvent, Settings, files, ignore_event, runs
+from ..core import DataError, ExportError, Interrupted, Note, OnEvent, Settings, files, ignore_event, runs
 from ..core.journal import check_free, list_interrupted, open_journal, run_id_of
-from ..core.settings import DEPTH_ENDS
 from ..data import DataSummary, Task
 from ..data.split import SPLITS
 from ..evaluation import Evaluation, Predictions, calibration, evaluate, save_predictions
@@ -23,6 +21,7 @@ from ..inference import onnx_model
 from ..models import hash_weights, read_licence
 from ..training import DepthPlan, Phase, Session, fit, get_strategy, predict_valid, prepare, records
 from ..training.plots import plot_rate_curve
+from .interrupted import read_interrupted, resume_command
 
 
 @dataclass(frozen=True)
@@ -110,11 +109,13 @@ def train_run(
             on_event(Note("training", f"{interrupted} was interrupted: --resume {interrupted} continues it; this is a new training"))
     run_id = settings.name or runs.new_id(settings.tuning, settings.arch)
     with open_journal(settings.out, settings.task, run_id, settings.to_dict(), resume) as journal:
+        if resume and journal.folder:
+            on_event(Note("training", f"resuming {read_interrupted(journal.folder).describe()}"))
         try:
             with prepare(task, settings, on_event, journal, callbacks) as session:
                 return _train(task, session, settings, like)
         except KeyboardInterrupt:
-            raise Interrupted(f"interrupted; the checkpoints are in {journal.folder}", f"To resume: {_resume_command(settings, journal)}") from None
+            raise Interrupted(f"interrupted; the checkpoints are in {journal.folder}", f"To resume: {resume_command(settings, journal.run_id)}") from None
 
 
 def _train(task: Task, session: Session, settings: Settings, like: Mapping[str, Any]) -> TrainResult:
@@ -179,13 +180,6 @@ def _check_unchanged(session: Session, name: str, checksum: str, expected: str) 
         session.on_event(Note("data", f"the {name} differ from those of the repeated run, so its results will differ too"))
     if session.journal.once(name, lambda: checksum) != checksum:
         raise DataError(f"the {name} differ from those of the interrupted training", "Restore them, or start a new training: leave out --resume")
-
-
-def _resume_command(settings: Settings, journal: Journal) -> str:
-    """Return the command that resumes an interrupted training."""
-    out = settings.out if settings.out != Settings.out else None
-    ends = settings.depth if settings.strategy in DEPTH_ENDS.values() else None
-    return tasks.train_command(settings.task, settings.data, {"depth": ends, "out": out, "resume": journal.run_id})
 
 
 # The plan

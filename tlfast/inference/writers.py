@@ -62,7 +62,7 @@ def _publish(kind: str, target: Path, log: Path, classes: Sequence[str], min_pro
     """Convert the log to the target atomically, then delete the log."""
     temporary = target.with_name(f".{target.name}.tmp")
     try:
-        FORMATS[kind](temporary, _read_log(log, classes), classes, min_probability)
+        FORMATS[kind](temporary, read_log(target, classes), classes, min_probability)
         move_file(temporary, target)
         log.unlink()
     finally:
@@ -136,8 +136,9 @@ def _read_start(log: Path) -> tuple[dict[str, Any], set[str]]:
     return {}, set()
 
 
-def _read_log(log: Path, classes: Sequence[str]) -> Iterator[PredictRow]:
-    with open(log, encoding="utf-8") as file:
+def read_log(target: Path, classes: Sequence[str]) -> Iterator[PredictRow]:
+    """Yield the rows in the log of a file of predictions, as long as the file is not complete."""
+    with open(target.with_name(target.name + PARTIAL), encoding="utf-8") as file:
         for line in file:
             values = json.loads(line)
             if "path" not in values:  # the first line

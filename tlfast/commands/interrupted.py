@@ -1,0 +1,103 @@
+"""Interrupted trainings: how far they came, and the commands that resume them."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import tasks
+from ..core import RunError, Settings, journal
+from ..core.journal import Facts
+from ..core.settings import DEPTH_ENDS, describe_strategy
+
+CHECKPOINT = re.compile(r"(?P<phase>.+)\.at-(?P<epoch>\d+)-\d+")  # as training.checkpoints names them
+
+
+@dataclass(frozen=True)
+class InterruptedTraining:
+    """A training that `train --resume` continues.
+
+    Attributes:
+        run: run id.
+        task: name of the task.
+        strategy: strategy, such as "partial", "full" or "depth 4".
+        arch: backbone.
+        size: side length of the input image, in pixels.
+        seconds: duration up to the last checkpoint.
+        progress: what is saved, such as "head, all layers up to epoch 3 of 8".
+        command: command that resumes it.
+        folder: folder of its checkpoints.
+    """
+
+    run: str
+    task: str
+    strategy: str
+    arch: str
+    size: int
+    seconds: float
+    progress: str
+    command: str
+    folder: str
+
+    def describe(self) -> str:
+        """Return the training and its progress in one line."""
+        return f"{self.run} ({self.strategy}, {self.arch}, {self.size} px), {self.progress}, after {self.seconds / 60:.1f} minutes"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all values as JSON types."""
+        return asdict(self)
+
+
+def list_interrupted(out: str, task: str = "") -> list[InterruptedTraining]:
+    """Return the interrupted trainings of a task, or of all tasks, in the order of their folders. Damaged ones are left out."""
+    found = []
+    for folder in journal.list_interrupted(out, task or "*"):
+        with suppress(RunError, KeyError, ValueError):
+            found.append(read_interrupted(folder))
+    return found
+
+
+def read_interrupted(folder: Path) -> InterruptedTraining:
+    """Return the interrupted training in a folder. Raises RunError if its journal is damaged."""
+    facts = journal.read(folder)
+    values, run_id = facts.settings, journal.run_id_of(folder)
+    settings = Settings.from_dict(values)
+    return InterruptedTraining(
+        run=run_id,
+        task=settings.task,
+        strategy=describe_strategy(values),
+        arch=settings.arch,
+        size=settings.size,
+        seconds=facts.seconds,
+        progress=_describe_progress(folder, facts, settings),
+        command=resume_command(settings, run_id),
+        folder=str(folder),
+    )
+
+
+def resume_command(settings: Settings, run_id: str) -> str:
+    """Return the command that resumes an interrupted training."""
+    out = settings.out if settings.out != Settings.out else None
+    ends = settings.depth if settings.strategy in DEPTH_ENDS.values() else None
+    return tasks.train_command(settings.task, settings.data, {"depth": ends, "out": out, "resume": run_id})
+
+
+def _describe_progress(folder: Path, facts: Facts, settings: Settings) -> str:
+    """Return the finished phases, and the number of finished epochs of the phase that was interrupted."""
+    reached: dict[str, int | None] = {}
+    for path in journal.list_states(folder):
+        within = CHECKPOINT.fullmatch(path.stem)
+        if within:
+            reached[within["phase"]] = int(within["epoch"])
+        else:
+            reached[path.stem] = None
+    finished = [phase for phase, epoch in reached.items() if epoch is None]
+    current = [(phase, epoch) for phase, epoch in reached.items() if epoch is not None]
+    words = [f"{phase.replace('-', ' ')} finished" for phase in finished]
+    for phase, epoch in current:
+        whole = settings.freeze_epochs if phase == "head" and settings.strategy != "partial" else facts.epochs or settings.epochs
+        words.append(f"{epoch} of {whole} epochs of {phase.replace('-', ' ')} finished")
+    return ", ".join(words) or "no checkpoint yet"
