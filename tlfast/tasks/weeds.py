@@ -1,11 +1,13 @@
 """`tlfast train weeds [--full]`: eight weeds and "Negative" in Australian rangeland, DeepWeeds (256x256 colour), ResNet50.
 
-Expected with `--views 1` and compressed ImageNet weights, seed 0 (November 2026; docs/results/deepweeds.md):
+Expected with compressed ImageNet weights, seed 0 (November 2026; docs/results/deepweeds.md):
 
-    partial, 10 epochs   test parts of the five official folds   accuracy 0.858   macro F1 0.812
-    partial, 10 epochs   five folds of days, `--group-by day`    accuracy 0.615   macro F1 0.472
+    partial, --views 1   test parts of the five official folds   accuracy 0.858   macro F1 0.812
+    partial, --views 4   test parts of the five official folds   accuracy 0.876   macro F1 0.836
+    --depth 1, 8 epochs  test part of the official fold 0        accuracy 0.905   macro F1 0.877
+    partial, --views 1   five folds of days, `--group-by day`    accuracy 0.615   macro F1 0.472
 
-The official folds have images of the same day and place in all parts. More layers and more views have not been measured yet. Expected on a
+The official folds have images of the same day and place in all parts. All layers have not been measured yet. Expected on a
 substitute, the 12 species of Plant Seedlings (`--data`, `--size 128`), with ImageNet weights and seed 0 (two CPU cores, November 2026):
 
     partial, 10 epochs   mobilenetv2_100         accuracy 0.799   macro F1 0.795    59 s
