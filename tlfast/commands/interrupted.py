@@ -27,7 +27,7 @@ class InterruptedTraining:
         arch: backbone.
         size: side length of the input image, in pixels.
         seconds: duration up to the last checkpoint.
-        progress: what is saved, such as "head, all layers up to epoch 3 of 8".
+        progress: what is saved, such as "head finished, 3 of 8 epochs of all layers finished".
         command: command that resumes it.
         folder: folder of its checkpoints.
     """
@@ -63,12 +63,11 @@ def list_interrupted(out: str, task: str = "") -> list[InterruptedTraining]:
 def read_interrupted(folder: Path) -> InterruptedTraining:
     """Return the interrupted training in a folder. Raises RunError if its journal is damaged."""
     facts = journal.read(folder)
-    values, run_id = facts.settings, journal.run_id_of(folder)
-    settings = Settings.from_dict(values)
+    settings, run_id = Settings.from_dict(facts.settings), journal.run_id_of(folder)
     return InterruptedTraining(
         run=run_id,
         task=settings.task,
-        strategy=describe_strategy(values),
+        strategy=describe_strategy(settings.to_dict()),
         arch=settings.arch,
         size=settings.size,
         seconds=facts.seconds,
@@ -87,17 +86,14 @@ def resume_command(settings: Settings, run_id: str) -> str:
 
 def _describe_progress(folder: Path, facts: Facts, settings: Settings) -> str:
     """Return the finished phases, and the number of finished epochs of the phase that was interrupted."""
-    reached: dict[str, int | None] = {}
+    finished, reached = [], {}  # a phase can have two checkpoints; the newest is the last by name
     for path in journal.list_states(folder):
         within = CHECKPOINT.fullmatch(path.stem)
         if within:
             reached[within["phase"]] = int(within["epoch"])
         else:
-            reached[path.stem] = None
-    finished = [phase for phase, epoch in reached.items() if epoch is None]
-    current = [(phase, epoch) for phase, epoch in reached.items() if epoch is not None]
-    words = [f"{phase.replace('-', ' ')} finished" for phase in finished]
-    for phase, epoch in current:
-        whole = settings.freeze_epochs if phase == "head" and settings.strategy != "partial" else facts.epochs or settings.epochs
-        words.append(f"{epoch} of {whole} epochs of {phase.replace('-', ' ')} finished")
-    return ", ".join(words) or "no checkpoint yet"
+            finished.append(f"{path.stem.replace('-', ' ')} finished")
+    for phase, epochs in reached.items():
+        wanted = settings.freeze_epochs if phase == "head" and settings.strategy != "partial" else facts.epochs or settings.epochs
+        finished.append(f"{epochs} of {wanted} epochs of {phase.replace('-', ' ')} finished")
+    return ", ".join(finished) or "no checkpoint yet"

@@ -62,7 +62,7 @@ class FrozenBody(nn.Module):
     """A backbone in eval mode, with fused BatchNorm, that computes in a precision and returns float32.
 
     Args:
-        body: backbone. It is not changed.
+        body: backbone. It is set to eval mode, and not changed otherwise.
         precision: "off", "bf16" or "fp16".
     """
 
