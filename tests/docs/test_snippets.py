@@ -17,6 +17,7 @@ from sybil.parsers.markdown import CodeBlockParser
 from tests.helpers.documented import run_command, split_command
 from tests.helpers.pages import NOT_TESTED, PAGES, Block, blocks, inline_commands, name
 from tlfast.cli.app import app
+from tlfast.cli.registration import parse_text
 from tlfast.core import UsageError
 from tlfast.core.settings import check_value, declared_settings
 
@@ -48,7 +49,7 @@ def check_command(line: str) -> None:
     declared = declared_settings()
     for key, value in values.items():
         if key in declared and value is not None and set(declared) <= set(values):
-            check_value(key, value, declared)
+            check_value(key, parse_text(key, value), declared)
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS)

@@ -82,7 +82,7 @@ def command(group: typer.Typer, name: str, panel: str | None = None) -> Callable
             quiet, as_json, debug = (values.pop(key) for key in COMMON)
             if options:
                 flags = {p.name: values.pop(p.name) for p in options}
-                values["flags"] = {key: settings.parse_text(key, value) for key, value in flags.items() if value is not None}
+                values["flags"] = {key: parse_text(key, value) for key, value in flags.items() if value is not None}
             _run(function, values, quiet, as_json, debug)
 
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in arguments] + options + common
@@ -143,6 +143,22 @@ def _convert_error(error: Exception) -> TlfastError:
 
 def _make_parameter(name: str, annotation: Any, option: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, option])
+
+
+def parse_text(name: str, value: Any) -> Any:
+    """Convert the text of a setting's option to int or float if the setting has this type. Text that is no number is returned unchanged, and so is bool.
+
+    >>> parse_text("epochs", "3"), parse_text("epochs", "three"), parse_text("arch", "3")
+    (3, 'three', '3')
+    """
+    declaration = settings.declared_settings()[name]
+    kind = next((kind for kind in (int, float) if kind in (declaration.type, *get_args(declaration.type))), None)
+    if kind is None or declaration.words or not isinstance(value, str):
+        return value
+    try:
+        return kind(value)
+    except ValueError:
+        return value
 
 
 def _complete(words: Sequence[str]) -> Callable[[str], list[str]] | None:

@@ -94,6 +94,7 @@ def _describe_progress(folder: Path, facts: Facts, settings: Settings) -> str:
         else:
             finished.append(f"{path.stem.replace('-', ' ')} finished")
     for phase, epochs in reached.items():
-        wanted = settings.freeze_epochs if phase == "head" and settings.strategy != "partial" else facts.epochs or settings.epochs
+        first = phase == "head" and settings.depth != "0"  # before other layers
+        wanted = settings.freeze_epochs if first else facts.epochs or settings.epochs
         finished.append(f"{epochs} of {wanted} epochs of {phase.replace('-', ' ')} finished")
     return ", ".join(finished) or "no checkpoint yet"

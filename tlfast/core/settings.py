@@ -329,22 +329,6 @@ CONFLICTS = {
 }
 
 
-def parse_text(name: str, value: Any) -> Any:
-    """Convert the text of an option to int or float if its setting has this type; other values, and text that is no number, are returned unchanged.
-
-    >>> parse_text("epochs", "3"), parse_text("epochs", "three"), parse_text("arch", "3")
-    (3, 'three', '3')
-    """
-    declaration = declared_settings()[name]
-    targets = [target for target in (int, float) if target in _union_members(declaration.type)]
-    if declaration.words or not targets or not isinstance(value, str):
-        return value
-    try:
-        return targets[0](value)
-    except ValueError:
-        return value
-
-
 def check_value(name: str, value: Any, declared: Mapping[str, Declaration]) -> Any:
     """Convert a value to its declared type and check it. Raises UsageError."""
     if name not in declared:
