@@ -266,8 +266,9 @@ def runs(
     if interrupted:
         screen.interrupted(unfinished)
         return
-    for training in [] if screen.quiet else unfinished:
-        screen.note(Note("interrupted", f"{training.describe()}; to resume: {training.command}"))
+    with screen.progress() as on_event:
+        for training in unfinished:
+            on_event(Note("interrupted", f"{training.describe()}; to resume: {training.command}"))
     screen.runs(list_runs(out, task))
 
 

@@ -47,7 +47,7 @@ class Commands(typer.core.TyperGroup):
         except (PARSER_ERROR, UsageError) as error:
             code = UsageError.exit_code
             if type(error).__name__ != "NoArgsIsHelpError":  # then the help is on the screen
-                _print_error(error, "--quiet" in words or "-q" in words, "--json" in words)
+                _print_error(error, "--json" in words)
         if standalone_mode:
             sys.exit(code or 0)
         return code
@@ -95,7 +95,7 @@ def command(group: typer.Typer, name: str, panel: str | None = None) -> Callable
     return register
 
 
-def _print_error(error: Exception, quiet: bool, as_json: bool) -> None:
+def _print_error(error: Exception, as_json: bool) -> None:
     """Print an error of Typer's parser, or a UsageError."""
     from .console import Screen
 
@@ -103,7 +103,7 @@ def _print_error(error: Exception, quiet: bool, as_json: bool) -> None:
         message = str(error.format_message()).rstrip(".").replace("Input should be", "must be")  # type: ignore[attr-defined]
         context = getattr(error, "ctx", None)
         error = UsageError(message[:1].lower() + message[1:], f"See {context.command_path if context else 'tlfast'} --help")
-    Screen(quiet, as_json).error(error)
+    Screen(as_json=as_json).error(error)
 
 
 def _run(function: Command, values: dict[str, Any], quiet: bool, as_json: bool, debug: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,8 +11,6 @@ from .. import tasks
 from ..core import RunError, Settings, journal
 from ..core.journal import Facts
 from ..core.settings import DEPTH_ENDS, describe_strategy
-
-CHECKPOINT = re.compile(r"(?P<phase>.+)\.at-(?P<epoch>\d+)-\d+")  # as training.checkpoints names them
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ def read_interrupted(folder: Path) -> InterruptedTraining:
         arch=settings.arch,
         size=settings.size,
         seconds=facts.seconds,
-        progress=_describe_progress(folder, facts, settings),
+        progress=_describe_progress(folder, facts),
         command=resume_command(settings, run_id),
         folder=str(folder),
     )
@@ -84,17 +81,12 @@ def resume_command(settings: Settings, run_id: str) -> str:
     return tasks.train_command(settings.task, settings.data, {"depth": ends, "out": out, "resume": run_id})
 
 
-def _describe_progress(folder: Path, facts: Facts, settings: Settings) -> str:
+def _describe_progress(folder: Path, facts: Facts) -> str:
     """Return the finished phases, and the number of finished epochs of the phase that was interrupted."""
-    finished, reached = [], {}  # a phase can have two checkpoints; the newest is the last by name
-    for path in journal.list_states(folder):
-        within = CHECKPOINT.fullmatch(path.stem)
-        if within:
-            reached[within["phase"]] = int(within["epoch"])
-        else:
-            finished.append(f"{path.stem.replace('-', ' ')} finished")
-    for phase, epochs in reached.items():
-        first = phase == "head" and settings.depth != "0"  # before other layers
-        wanted = settings.freeze_epochs if first else facts.epochs or settings.epochs
-        finished.append(f"{epochs} of {wanted} epochs of {phase.replace('-', ' ')} finished")
+    phases = dict(map(journal.parse_state, journal.list_states(folder)))  # of several checkpoints of a phase, the newest is the last
+    finished = [f"{phase} finished" for phase, epochs in phases.items() if epochs is None]
+    for phase, epochs in phases.items():
+        if epochs is not None:
+            wanted = facts.phase_epochs.get(phase, "?")  # earlier versions did not write it
+            finished.append(f"{epochs} of {wanted} epochs of {phase} finished")
     return ", ".join(finished) or "no checkpoint yet"

@@ -34,6 +34,7 @@ class Facts:
     seconds: float = 0.0  # duration of the training up to the last write
     halvings: int = 0  # of the batch size, after out-of-memory errors
     epochs: int | None = None  # of the last phase, if the learning-rate finder has changed them to fit --minutes
+    phase_epochs: dict[str, int] = field(default_factory=dict)  # phase with a checkpoint -> its number of epochs
     planned: dict[str, Any] | None = None  # depths to choose from, and the time budget
     room: list[Any] | None = None  # depth and views that fit the disk or the memory
     precision: str | None = None  # number format of the training
@@ -147,6 +148,26 @@ def list_interrupted(out: str, task: str = "*") -> list[Path]:
         with suppress(RunError, OSError), _lock(folder):
             interrupted.append(folder)
     return interrupted
+
+
+def name_state(phase: str, epoch: int | None = None, batch: int = 0) -> str:
+    """Return the name of the file with a finished phase; with `epoch`, that of a checkpoint before `batch` of this epoch. Names sort by time.
+
+    >>> name_state("all layers"), name_state("all layers", 2)
+    ('all-layers.pt', 'all-layers.at-00002-0000000.pt')
+    """
+    within = "" if epoch is None else f".at-{epoch:05d}-{batch:07d}"
+    return f"{phase.replace(' ', '-')}{within}.pt"
+
+
+def parse_state(path: Path) -> tuple[str, int | None]:
+    """Return the phase in the name of a state, and the finished epochs of a checkpoint; None if the phase is finished.
+
+    >>> parse_state(Path("all-layers.at-00002-0000000.pt")), parse_state(Path("head.pt"))
+    (('all layers', 2), ('head', None))
+    """
+    phase, _, within = path.stem.partition(".at-")
+    return phase.replace("-", " "), int(within.split("-")[0]) if within else None
 
 
 def list_states(folder: Path) -> list[Path]:

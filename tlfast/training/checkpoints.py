@@ -24,7 +24,7 @@ from torch import nn
 
 from ..core import Journal, Note, OnEvent, files
 from ..core.files import convert_write_errors
-from ..core.journal import list_states
+from ..core.journal import list_states, name_state, parse_state
 from .types import FeaturePass, Phase, RateCurve, restore_row
 
 KEPT = 2  # newest checkpoints of a phase; the second serves if the first is damaged
@@ -34,13 +34,13 @@ FORMER_NAMES = {"ProgressCallback": "Watch"}  # of callbacks, in checkpoints of 
 
 def save_phase(journal: Journal, phase: Phase, model: nn.Module, on_event: OnEvent) -> None:
     """Save a finished phase and the model after it, and remove the checkpoints within it. Without a journal folder nothing is saved."""
-    if journal.folder and _write_state(journal.folder / _file_name(phase.name), {"phase": asdict(phase), "model": model.state_dict()}, phase.name, on_event):
+    if journal.folder and _write_state(journal.folder / name_state(phase.name), {"phase": asdict(phase), "model": model.state_dict()}, phase.name, on_event):
         remove_checkpoints(journal, phase.name)
 
 
 def load_phase(journal: Journal, name: str, model: nn.Module) -> Phase | None:
     """Return a phase that finished before an interruption, and load its weights into `model`; None if it did not finish."""
-    state = _read_state(journal.folder / _file_name(name)) if journal.folder else None
+    state = _read_state(journal.folder / name_state(name)) if journal.folder else None
     if state is None:
         return None
     model.load_state_dict(state["model"])
@@ -62,13 +62,11 @@ def remove_checkpoints(journal: Journal, phase: str) -> None:
 
 
 def _list_checkpoints(journal: Journal, phase: str) -> list[Path]:
-    """Return the checkpoints within a phase, newest first; file names sort by epoch and batch."""
-    prefix = f"{phase.replace(' ', '-')}.at-"
-    return sorted((path for path in list_states(journal.folder) if path.name.startswith(prefix)), reverse=True) if journal.folder else []
-
-
-def _file_name(phase: str) -> str:
-    return f"{phase.replace(' ', '-')}.pt"
+    """Return the checkpoints within a phase, newest first."""
+    if not journal.folder:
+        return []
+    parsed = [(path, *parse_state(path)) for path in reversed(list_states(journal.folder))]
+    return [path for path, name, epochs in parsed if name == phase and epochs is not None]
 
 
 def _write_state(path: Path, state: dict[str, Any], phase: str, on_event: OnEvent) -> bool:
@@ -163,10 +161,11 @@ class Checkpoints(Callback):
     def _save_checkpoint(self, state: dict[str, Any]) -> None:
         if not self.journal.folder:
             return
-        if not _write_state(self.journal.folder / _file_name(f"{self.phase}.at-{state['epoch']:05d}-{state['batch']:07d}"), state, self.phase, self.on_event):
+        if not _write_state(self.journal.folder / name_state(self.phase, state["epoch"], state["batch"]), state, self.phase, self.on_event):
             return
         for old in _list_checkpoints(self.journal, self.phase)[KEPT:]:
             old.unlink(missing_ok=True)
+        self.journal.facts.phase_epochs[self.phase] = self.n_epoch
         self.journal.write()
 
     def _restore(self, start: dict[str, Any]) -> None:
