@@ -20,10 +20,12 @@ def test_lr_find_draws_a_curve_for_each_phase(cli, folder, tmp_path, deep, last)
     assert list(cli("lr-find", folder, *TINY, "--json").json) == ["head"]  # a rate that was typed does not stop the search
 
 
+@pytest.mark.parametrize("lr", ["auto", "finder"])
 @pytest.mark.parametrize("deep", [["--partial"], ["--full"], ["--depth", 2]], ids=str)
-def test_the_suggestions_are_the_rates_of_a_training_with_the_same_settings(cli, folder, tmp_path, deep):
-    tiny = [part for part in TINY if part not in ("--lr", "3e-3")]
-    suggested = cli("lr-find", folder, *tiny, *deep, "--epochs", 1, "--freeze-epochs", 1, "--json").json
+def test_the_rates_are_those_of_a_training_with_the_same_settings(cli, folder, tmp_path, deep, lr):
+    tiny = [lr if part == "3e-3" else part for part in TINY]
+    found = cli("lr-find", folder, *tiny, *deep, "--epochs", 1, "--freeze-epochs", 1, "--json").json
     run = Path(cli("train", folder, *tiny, *deep, "--epochs", 1, "--freeze-epochs", 1, "--json").json["folder"])
     used = {phase["name"]: phase["lr"] for phase in json.loads((run / "run.json").read_text())["phases"]}
-    assert {phase: found["suggestion"] for phase, found in suggested.items()} == used
+    assert {phase: values["rate"] for phase, values in found.items()} == used
+    assert lr == "auto" or used == {phase: values["suggestion"] for phase, values in found.items()}

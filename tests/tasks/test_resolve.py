@@ -65,7 +65,7 @@ def test_order_of_precedence():
     [
         ({"size": 0}, "--size 0 must lie between 8 and 2048"),
         ({"fold": 9}, "--fold 9 must lie between 0 and 4"),
-        ({"lr": "fast"}, "--lr fast must be auto or a number such as 1e-3"),
+        ({"lr": "fast"}, "--lr fast must be auto, finder or a number such as 1e-3"),
         ({"lr": "-1"}, "--lr -1 must be above 0 and at most 10"),
         ({"epochs": "three"}, "--epochs 'three' is not a whole number"),
         ({"epochs": True}, "--epochs True is not a whole number"),

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from fastai.callback.training import GradientAccumulation
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 
@@ -23,16 +24,39 @@ def test_a_flat_curve_gives_no_rate_by_chance():
 
 
 @pytest.mark.parametrize(
-    ("suggested", "climbs_from", "customary", "found"), [(1e-6, 1.0, 2e-3, 2e-3), (1e-6, 1e-3, 2e-3, 2e-4), (3e-4, 1.0, 2e-3, 6e-3), (1e-6, 1.0, 0.0, 2e-5)]
+    ("lr", "suggested", "climbs_from", "rate", "source"),
+    [
+        ("auto", 1e-6, 1.0, 2e-3, "customary"),
+        ("auto", 3e-4, 1.0, 2e-3, "customary"),
+        ("auto", 1e-6, 1e-3, 2e-4, "limited by the finder"),
+        ("finder", 1e-6, 1e-3, 2e-5, "finder"),
+        ("finder", 3e-4, 1.0, 6e-3, "finder"),
+        ("finder", 1e-1, 1.0, lr_finder.HIGHEST_RATE, "finder"),
+    ],
 )
-def test_the_finders_suggestion_has_a_lower_bound_well_below_where_the_loss_climbs(monkeypatch, suggested, climbs_from, customary, found):
-    learn = Learner(DataLoaders(*[torch.utils.data.DataLoader([(torch.zeros(2), 0)])] * 2), torch.nn.Linear(2, 2), torch.nn.functional.cross_entropy)
+def test_the_customary_rate_is_limited_by_the_curve_and_the_finders_rate_is_its_suggestion(monkeypatch, lr, suggested, climbs_from, rate, source):
+    learn = small_learner(bs=64)
     learn.recorder.lrs = [1e-5 * 10 ** (i / 12) for i in range(61)]
     learn.recorder.losses = [torch.tensor(1.0 if rate < climbs_from * 0.999 else 9.0) for rate in learn.recorder.lrs]
     monkeypatch.setattr(Learner, "lr_find", lambda self, **asked: SimpleNamespace(minimum=suggested), raising=False)
-    curve = lr_finder.find_rate(learn, "upper stages", 1, lr_finder.RateRule(scale=20.0, customary=customary), lambda event: None)
-    assert curve.suggestion == pytest.approx(found, rel=0.25)
-    assert curve.suggestion <= lr_finder.HIGHEST_RATE
+    curve = lr_finder.find_rate(learn, "upper stages", 1, lr_finder.RateRule(scale=20.0, customary=2e-3), lr, lambda event: None)
+    assert curve.rate == pytest.approx(rate, rel=0.25)
+    assert curve.name_source() == source
+
+
+def small_learner(bs):
+    loaders = DataLoaders(*[torch.utils.data.DataLoader([(torch.zeros(2), 0)] * 64, batch_size=bs) for _ in range(2)])
+    for loader in loaders.loaders:
+        loader.bs = bs
+    return Learner(loaders, torch.nn.Linear(2, 2), torch.nn.functional.cross_entropy)
+
+
+def test_the_customary_rate_grows_with_the_square_root_of_the_images_per_step():
+    rule = lr_finder.RateRule(customary=2e-3)
+    learn = small_learner(bs=16)
+    assert rule.choose("auto", 1.0, limit=1.0, batch=lr_finder.count_batch(learn)) == pytest.approx(1e-3)
+    learn.add_cb(GradientAccumulation(64))
+    assert rule.choose("auto", 1.0, limit=1.0, batch=lr_finder.count_batch(learn)) == pytest.approx(2e-3)
 
 
 def test_the_finder_takes_no_more_steps_than_the_phase():
@@ -71,7 +95,7 @@ def test_a_failed_search_restores_the_weights(folder, monkeypatch):
     task, chosen = resolved(folder, "full", lr="auto", freeze_epochs=0, epochs=1)
     with trainer.prepare(task, chosen, lambda event: notes.append(getattr(event, "note", ""))) as session:
         before = {name: value.clone() for name, value in session.learn.model.state_dict().items()}
-        curve = lr_finder.find_rate(session.learn, "all layers", 1, lr_finder.RateRule(), session.on_event)
+        curve = lr_finder.find_rate(session.learn, "all layers", 1, lr_finder.RateRule(customary=1e-2), "auto", session.on_event)
         after = session.learn.model.state_dict()
-    assert curve.suggestion == lr_finder.FALLBACK_RATE and any("finder failed" in note and "not a matter of memory" in note for note in notes)
+    assert curve.suggestion == curve.rate == lr_finder.FALLBACK_RATE and any("finder failed" in note and "not a matter of memory" in note for note in notes)
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -267,9 +267,9 @@ class Screen:
         self.emit([each.to_dict() for each in trainings], self._table, columns, rows)
 
     def rates(self, values: dict[str, dict[str, Any]]) -> None:
-        """Print the suggested learning rate of each phase."""
-        rows = [(phase, f"{v['suggestion']:.2e}", v["picture"]) for phase, v in values.items()]
-        self.emit(values, self._table, ("phase", "suggested rate", "curve"), rows)
+        """Print the suggested learning rate and the rate of each phase."""
+        rows = [(phase, f"{v['suggestion']:.2e}", f"{v['rate']:.2e}", v["picture"]) for phase, v in values.items()]
+        self.emit(values, self._table, ("phase", "suggested rate", "rate of train", "curve"), rows)
 
     def facts(self, title: str, values: dict[str, Any]) -> None:
         """Print names and values."""

@@ -21,7 +21,7 @@ class RatesResult:
     """Result of `tlfast lr-find`.
 
     Attributes:
-        curves: name of a phase -> its curve of losses, with the suggested learning rate.
+        curves: name of a phase -> its curve of losses, with the suggested learning rate and that of `train`.
         pictures: name of a phase -> file with the plot of its curve.
     """
 
@@ -29,8 +29,9 @@ class RatesResult:
     pictures: dict[str, Path]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the suggestion and the picture of each phase as JSON types."""
-        return {phase: {"suggestion": curve.suggestion, "picture": str(self.pictures[phase])} for phase, curve in self.curves.items()}
+        """Return the suggestion, the rate of `train` and the picture of each phase as JSON types."""
+        facts = {phase: {"suggestion": curve.suggestion, "rate": curve.rate} for phase, curve in self.curves.items()}
+        return {phase: {**values, "picture": str(self.pictures[phase])} for phase, values in facts.items()}
 
 
 def find_rates(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> RatesResult:
@@ -39,7 +40,8 @@ def find_rates(task: Task, settings: Settings, on_event: OnEvent = ignore_event)
     All phases but the last are trained, as `train` does it, because the search for a phase starts from the network of the phase before.
     Raises TlfastError.
     """
-    settings = replace(settings, lr="auto")  # with a fixed rate, phases skip the search
+    if settings.rate:
+        settings = replace(settings, lr="auto")  # with a fixed rate, phases skip the search
     runs.check_writable(settings.out, settings.task, "")
     stamp, curves, pictures = f"{datetime.now():%Y%m%d-%H%M%S}", {}, {}
     with prepare(task, settings, on_event) as session:

@@ -21,6 +21,7 @@ FORMER_NAMES = {"middle": "depth"}  # strategy names of earlier versions
 DEPTH_ENDS = {"0": "partial", "all": "full"}  # values of --depth that select a strategy; all others select "depth"
 STRATEGIES = (*DEPTH_ENDS.values(), "depth")
 AUTO_BATCH = 0  # `--bs auto`
+FINDER = "finder"  # `--lr finder`
 EPOCHS_FACTOR = 2  # --minutes trains at most this many times the preset's epochs, unless --epochs is given
 FOLDS = 5  # number of random folds for data without official folds
 
@@ -43,12 +44,12 @@ def between(low: float, high: float) -> Check:
 
 
 def _check_rate(value: str) -> str:
-    if value == "auto":
+    if value in ("auto", FINDER):
         return ""
     try:
         rate = float(value)
     except ValueError:
-        return "must be auto or a number such as 1e-3"
+        return "must be auto, finder or a number such as 1e-3"
     return "" if 0 < rate <= 10 else "must be above 0 and at most 10"
 
 
@@ -155,7 +156,11 @@ class TrainingSettings:
         words={"auto": AUTO_BATCH},
     )
     accumulate: int = setting(1, "With --full or --depth: number of batches per optimizer step (gradient accumulation).", check=between(1, 4096))
-    lr: str = setting("auto", "Learning rate; auto runs the learning-rate finder before each phase.", check=_check_rate)
+    lr: str = setting(
+        "auto",
+        "Learning rate; auto: the customary rate of each phase, lower where the learning-rate finder sees the loss climb; finder: the finder's suggestion.",
+        check=_check_rate,
+    )
     class_weights: Literal["none", "balanced"] = setting("none", "Class weights in the loss; balanced: inversely proportional to class frequency.")
     label_smoothing: float = setting(0.0, "Label smoothing: fraction of the target that is spread evenly over all classes.", check=between(0, 0.9))
     mixup: float = setting(0.0, "Mixup strength (alpha); 0 disables mixup.", check=between(0, 10))
@@ -183,8 +188,8 @@ class TrainingSettings:
 
     @property
     def rate(self) -> float | None:
-        """The learning rate, None for that of the learning-rate finder."""
-        return None if self.lr == "auto" else float(self.lr)
+        """The learning rate, None if it is chosen for each phase."""
+        return None if self.lr in ("auto", FINDER) else float(self.lr)
 
     @property
     def strategy(self) -> str:

@@ -25,8 +25,8 @@ LEAST_GAIN = 1.1  # in images/s, of twice the batch
 def settle_batch(session: Session, settings: Settings, model: nn.Module, shape: Sequence[int]) -> Settings:
     """Return the settings with the batch size chosen, if it is open, for a model that trains on input of `shape` (without the batch).
 
-    A given learning rate is multiplied by the square root of the ratio to the default batch size (Krizhevsky 2014, arXiv 1404.5997). A resumed
-    training repeats the choice.
+    A given learning rate is multiplied by the square root of the ratio to the default batch size, as the rate of `--lr auto` is. A resumed training
+    repeats the choice.
     """
     if settings.bs:
         return settings

@@ -1,20 +1,21 @@
-"""Learning-rate finder: fastai's, with limits on the suggestion."""
+"""Learning rates: customary ones, and those of fastai's finder."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastai.callback.schedule import minimum
 from fastai.learner import Learner
 
-from ..core import Note, OnEvent, Progress
+from ..core import Note, OnEvent, Progress, TrainingSettings
+from ..core.settings import FINDER
 from ..models import copy_state, is_out_of_memory
 from .callbacks.progress import ProgressCallback, silence_fastai
 from .types import RateCurve
 
 FALLBACK_RATE = 1e-3  # if the finder fails: the default of Adam in most libraries
-CUSTOMARY_RATE = 2e-3  # one cycle on pretrained layers; see docs/benchmarks.md, "Learning rates"
 HIGHEST_RATE = 7e-3  # higher rates destroy pretrained weights, although the finder's few steps do not show it
 FINDER_RANGE = {"start_lr": 1e-5, "end_lr": 1.0}  # fastai's range without three decades in which the loss is constant
 CLIMBED = 1.2  # the loss starts to climb at this multiple of its minimum
@@ -24,22 +25,35 @@ FINDER_STEPS = (20, 60)  # fewest, for a curve with a visible minimum; most, for
 
 @dataclass(frozen=True)
 class RateRule:
-    """How the rates of a phase follow from the finder's curve.
+    """The learning rates of a phase.
 
-    `scale` multiplies fastai's `minimum`; `spread` divides the rate for the lowest group of parameters. The rate is at least `customary`, if that lies
-    well below the rate at which the loss starts to climb: for pretrained layers the curve before it is so flat that its minimum is noise.
+    Attributes:
+        customary: rate of `--lr auto` for the default batch size.
+        spread: divides the rate for the lowest group of parameters.
+        scale: multiplies fastai's `minimum` for `--lr finder`.
     """
 
+    customary: float
     spread: float = 1.0
     scale: float = 1.0
-    customary: float = 0.0
+
+    def choose(self, lr: str, suggestion: float, limit: float, batch: int) -> float:
+        """Return the rate of a phase for `--lr auto` or `--lr finder`. `batch` is the number of images per optimizer step.
+
+        The customary rate grows with the square root of the batch (Krizhevsky 2014, arXiv 1404.5997) and is at most `limit`.
+
+        >>> RateRule(customary=2e-3).choose("auto", 5e-4, limit=1e-2, batch=256)
+        0.004
+        """
+        return suggestion if lr == FINDER else min(self.customary * math.sqrt(batch / TrainingSettings.bs), limit)
 
 
-def find_rate(learn: Learner, phase: str, epochs: int, rule: RateRule, on_event: OnEvent) -> RateCurve:
-    """Run fastai's learning-rate finder for a phase of `epochs` epochs; the weights are restored afterwards.
+def find_rate(learn: Learner, phase: str, epochs: int, rule: RateRule, lr: str, on_event: OnEvent) -> RateCurve:
+    """Run fastai's learning-rate finder for a phase of `epochs` epochs, and choose the rate for the setting `lr`. The weights are restored afterwards.
 
-    The suggestion is fastai's `minimum` (a tenth of the rate of the lowest loss) times the rule's scale, within the rule's limits and HIGHEST_RATE
-    (Smith 2017, arXiv 1506.01186). If the finder fails, the suggestion is FALLBACK_RATE and a note is reported.
+    The suggestion is fastai's `minimum` (a tenth of the rate of the lowest loss) times the rule's scale, at most HIGHEST_RATE (Smith 2017, arXiv
+    1506.01186). The limit is well below the rate at which the loss starts to climb. If the finder fails, the suggestion is FALLBACK_RATE, and a note
+    is reported.
     """
     name, steps = f"{phase}: finding the rate", count_finder_steps(epochs * len(learn.dls.train))
     progress = ProgressCallback(phase, on_event, name, steps)
@@ -47,17 +61,18 @@ def find_rate(learn: Learner, phase: str, epochs: int, rule: RateRule, on_event:
     with silence_fastai(learn), learn.added_cbs(progress):
         try:
             suggested = learn.lr_find(**FINDER_RANGE, num_it=steps, show_plot=False, suggest_funcs=minimum).minimum
-            least = min(rule.customary, find_divergence(learn.recorder.lrs, learn.recorder.losses) / BELOW_EDGE)
-            rate = min(max(suggested * rule.scale, least), HIGHEST_RATE)
+            limit = find_divergence(learn.recorder.lrs, learn.recorder.losses) / BELOW_EDGE
+            suggestion = min(suggested * rule.scale, HIGHEST_RATE)
         except (IndexError, ValueError, RuntimeError) as error:
             if is_out_of_memory(error):  # the phase starts again with a smaller batch
                 raise
             learn.model.load_state_dict(initial)  # fastai restores the weights only after a complete search
             on_event(Note(name, f"the learning-rate finder failed ({error}): using {FALLBACK_RATE:g}"))
-            rate = FALLBACK_RATE
-    losses = [float(loss) for loss in learn.recorder.losses]
+            suggestion = limit = FALLBACK_RATE
     on_event(Progress(name, steps, steps))
-    return RateCurve([float(rate) for rate in learn.recorder.lrs], losses, float(rate), progress.step_seconds)
+    rates, losses = ([float(value) for value in values] for values in (learn.recorder.lrs, learn.recorder.losses))
+    rate = rule.choose(lr, suggestion, limit, count_batch(learn))
+    return RateCurve(rates, losses, float(suggestion), progress.step_seconds, float(limit), float(rate))
 
 
 def find_divergence(rates: Sequence[float], losses: Sequence[float]) -> float:
@@ -69,6 +84,12 @@ def find_divergence(rates: Sequence[float], losses: Sequence[float]) -> float:
     values = [float(loss) for loss in losses]
     least = min(values[len(values) // 10 :])  # the first losses may come from easy batches
     return max(rate for rate, loss in zip(rates, values, strict=True) if loss <= CLIMBED * least)
+
+
+def count_batch(learn: Learner) -> int:
+    """Return the number of images per optimizer step, with those of gradient accumulation."""
+    accumulation = getattr(learn, "gradient_accumulation", None)
+    return int(accumulation.n_acc if accumulation else learn.dls.train.bs)
 
 
 def count_finder_steps(training_steps: int) -> int:

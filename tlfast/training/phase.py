@@ -26,7 +26,7 @@ from .lr_finder import RateRule, find_rate
 from .session import Session
 from .types import FeaturePass, Phase, RateCurve
 
-DEFAULT_RULE = RateRule()  # the finder's suggestion unchanged, for the head
+HEAD_RATES = RateRule(customary=2e-3)  # see docs/benchmarks.md, "Learning rates"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class PhasePlan:
     name: str
     epochs: int
     open: Callable[[Settings], AbstractContextManager[OpenPhase]]
-    rates: RateRule = DEFAULT_RULE
+    rates: RateRule = HEAD_RATES
     budget: Budget | None = None
     features: Callable[[], Features] | None = None
 
@@ -68,7 +68,7 @@ def fit_phase(session: Session, plan: PhasePlan, opened: OpenPhase, settings: Tr
     curve = search_rate(session, plan, opened, settings) if settings.rate is None else None
     epochs = _adjust_epochs(plan, curve, on_event, journal)
     search_seconds = time.perf_counter() - started
-    lr = settings.rate or (curve.suggestion if curve else 0.0)
+    lr = settings.rate or (curve.rate or curve.suggestion if curve else 0.0)
     reseed(learn, settings.seed)  # the finder drew random numbers
     progress, best, finite = (
         ProgressCallback(plan.name, on_event),
@@ -100,11 +100,11 @@ def _best_value(phase: Phase | None, settings: TrainingSettings) -> float | None
 
 
 def search_rate(session: Session, plan: PhasePlan, opened: OpenPhase, settings: TrainingSettings) -> RateCurve:
-    """Run the learning-rate finder for a phase, or return its curve from before an interruption."""
+    """Run the learning-rate finder for a phase and choose its rate, or return both from before an interruption."""
 
     def search() -> dict[str, Any]:
         reseed(opened.learn, settings.seed)
-        return asdict(find_rate(opened.learn, plan.name, plan.epochs, plan.rates, session.on_event))
+        return asdict(find_rate(opened.learn, plan.name, plan.epochs, plan.rates, settings.lr, session.on_event))
 
     return RateCurve(**session.journal.once(f"rates of {plan.name}", search))
 

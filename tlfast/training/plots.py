@@ -12,16 +12,17 @@ from .types import RateCurve
 
 
 def plot_rate_curve(curve: RateCurve, path: Path, title: str) -> Path:
-    """Plot the loss against the rate, with the suggestion marked; return the path."""
+    """Plot the loss against the rate, with the rate of the phase marked; return the path."""
     losses = np.array(curve.losses)
     shown = slice(None, max(2, len(losses) - len(losses) // 12))  # the last losses belong to the divergence that ends the search
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
     axes.plot(curve.rates[shown], losses[shown], color=BLUE)
-    axes.axvline(curve.suggestion, color=RED, linestyle="--")
+    rate = curve.rate or curve.suggestion
+    axes.axvline(rate, color=RED, linestyle="--")
     low, rise = np.nanmin(losses[shown]), abs(losses[0] - np.nanmin(losses[shown]))
     # Limited, because the divergence at the end would flatten the valley.
     axes.set(xscale="log", xlabel="learning rate", ylabel="training loss (smoothed)", title=title, ylim=(low - 0.1 * rise, low + 1.5 * rise + 1e-6))
-    axes.annotate(f" {curve.suggestion:.1e}", (curve.suggestion, 0.97), xycoords=("data", "axes fraction"), color=RED, va="top")
+    axes.annotate(f" {rate:.1e}", (rate, 0.97), xycoords=("data", "axes fraction"), color=RED, va="top")
     axes.grid(alpha=0.3)
     return save_figure(figure, path)

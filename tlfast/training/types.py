@@ -59,12 +59,32 @@ def restore_row(values: Mapping[str, Any]) -> EpochRow:
 
 @dataclass(frozen=True)
 class RateCurve:
-    """Result of the learning-rate finder: the smoothed loss at each rate, the suggested rate, and the seconds per image of a training step."""
+    """Result of the learning-rate finder.
+
+    Attributes:
+        rates: the learning rate of each step.
+        losses: the smoothed loss at each rate.
+        suggestion: the finder's rate, used with `--lr finder`.
+        step: seconds per image of a training step.
+        limit: highest rate of `--lr auto`, well below the rate at which the loss starts to climb.
+        rate: the rate of the phase; 0 in curves of earlier versions, where it is the suggestion.
+    """
 
     rates: list[float]
     losses: list[float]
     suggestion: float
     step: float = field(default=0.0, compare=False)  # varies between repetitions
+    limit: float = 0.0
+    rate: float = 0.0
+
+    def name_source(self) -> str:
+        """Return where the rate comes from: "finder", "limited by the finder" or "customary".
+
+        >>> RateCurve([], [], suggestion=7e-3, limit=1e-2, rate=2e-3).name_source()
+        'customary'
+        """
+        sources = {self.limit: "limited by the finder", self.suggestion: "finder"}
+        return sources.get(self.rate or self.suggestion, "customary")
 
 
 @dataclass(frozen=True)

@@ -60,5 +60,5 @@ def _draw_rates(folder: Path) -> list[Markup]:
         highest = lowest + 1.6 * abs(points[0][1] - lowest) + 1e-6
         axes = Axis("learning rate", logarithmic=True), Axis("training loss (smoothed)", None, highest)
         name = path.stem.removeprefix("lr-find-").replace("-", " ")
-        charts.append(draw_chart(f"Learning-rate finder, {name}", [Series("", points)], *axes, mark=curve["suggestion"]))
+        charts.append(draw_chart(f"Learning-rate finder, {name}", [Series("", points)], *axes, mark=curve.get("rate") or curve["suggestion"]))
     return charts

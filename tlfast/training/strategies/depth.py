@@ -32,7 +32,7 @@ from ..compilation import use_compilation
 from ..feature_learner import open_head
 from ..features import Features, extract
 from ..learner import split_parameters
-from ..lr_finder import CUSTOMARY_RATE, RateRule
+from ..lr_finder import RateRule
 from ..optim import build_adam
 from ..phase import OpenPhase, PhasePlan
 from ..planner import closing_seconds, feature_seconds, finder_batches, head_seconds, settle_depth
@@ -41,8 +41,8 @@ from ..session import Session
 from ..types import DepthPlan, Timing, Work
 from .base import get_strategy
 
-# Twice the finder's scale of full fine-tuning, and a smaller spread; see docs/benchmarks.md, "Learning rates".
-RATES = RateRule(spread=2.0, scale=20.0, customary=CUSTOMARY_RATE)
+# A smaller spread than in full fine-tuning; see docs/benchmarks.md, "Learning rates".
+RATES = RateRule(customary=2e-3, spread=2.0, scale=20.0)
 
 
 class Depth:

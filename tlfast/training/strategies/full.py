@@ -22,14 +22,14 @@ from ..callbacks.requested import build_callbacks
 from ..compilation import use_compilation
 from ..feature_learner import open_head
 from ..features import extract, pass_precision
-from ..lr_finder import CUSTOMARY_RATE, RateRule
+from ..lr_finder import RateRule
 from ..phase import OpenPhase, PhasePlan
 from ..planner import closing_seconds, feature_seconds, finder_batches, head_seconds
 from ..session import Session
 from ..types import DepthPlan, Timing, Work
 
 # The lowest group of parameters trains at a fifth of the head's rate; see docs/benchmarks.md, "Learning rates".
-RATES = RateRule(spread=5.0, scale=10.0, customary=CUSTOMARY_RATE)
+RATES = RateRule(customary=2e-3, spread=5.0, scale=10.0)
 
 
 class Full:
