@@ -140,12 +140,14 @@ print({heavy} & set(sys.modules))
     assert done.stdout.strip() == "set()", done.stderr
 
 
-def test_shell_completion_knows_commands_and_tasks():
+def test_shell_completion_knows_commands_tasks_and_backbones():
     environment = {"_TLFAST_COMPLETE": "complete_bash", "COMP_WORDS": "tlfast train we", "COMP_CWORD": "2"}
     code = "import sys; sys.argv = ['tlfast']; from tlfast.cli import main; main()"
     assert python(code, **environment).stdout.split() == ["weeds"]
     commands_found = python(code, **{**environment, "COMP_WORDS": "tlfast int", "COMP_CWORD": "1"}).stdout.split()
     assert commands_found == ["interpret"]
+    archs_found = python(code, **{**environment, "COMP_WORDS": "tlfast train fer --arch mobilenetv2_1", "COMP_CWORD": "4"}).stdout.split()
+    assert archs_found == ["mobilenetv2_100", "mobilenetv2_110d", "mobilenetv2_120d", "mobilenetv2_140"]
 
 
 def test_interrupted_command_ends_with_130(cli, monkeypatch):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .run import Run, runs
     from .scores import Score, Scores
     from .training import TrainingPlan, learner, lr_find, plan, train
-    from .upkeep import cache_entries, clear_cache, doctor, get_data, import_data, list_tasks
+    from .upkeep import cache_entries, clear_cache, doctor, get_data, import_data, list_archs, list_tasks
 
 __all__ = [
     "Cleaner",
@@ -38,6 +38,7 @@ __all__ = [
     "get_data",
     "import_data",
     "learner",
+    "list_archs",
     "list_tasks",
     "lr_find",
     "plan",
@@ -56,7 +57,7 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
             "run": ["Run", "runs"],
             "scores": ["Score", "Scores"],
             "training": ["TrainingPlan", "learner", "lr_find", "plan", "train"],
-            "upkeep": ["cache_entries", "clear_cache", "doctor", "get_data", "import_data", "list_tasks"],
+            "upkeep": ["cache_entries", "clear_cache", "doctor", "get_data", "import_data", "list_archs", "list_tasks"],
         },
     )
 

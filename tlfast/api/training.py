@@ -166,7 +166,8 @@ def lr_find(
 ) -> dict[str, RateCurve]:
     """Run the learning-rate finder for each phase of a training. Returns the curve of each phase.
 
-    A curve has the finder's `suggestion` and the `rate` that `train` uses with the same keywords. Plots are written to `exports/<task>`. Keywords are those of `train`. Raises TlfastError.
+    A curve has the finder's `suggestion`, and the `rate` that `train` uses with the same keywords. Plots
+    are written to `exports/<task>`. Keywords are those of `train`. Raises TlfastError.
 
     >>> tlfast.lr_find("digits")["head"].suggestion  # doctest: +SKIP
     """

@@ -11,8 +11,10 @@ from typing import Any
 import pandas as pd
 
 from .. import tasks
+from ..commands.archs import search_archs
 from ..core import cache
 from ..data import sources
+from ..models import Backbone
 from .progress import show_progress
 
 
@@ -24,6 +26,19 @@ def list_tasks() -> pd.DataFrame:
     """
     registered = tasks.registered_tasks().values()
     return pd.DataFrame([{"name": t.name, "title": t.title, "classes": len(t.classes), "licence": t.licence, "homepage": t.homepage} for t in registered])
+
+
+def list_archs(pattern: str = "", *, quiet: bool = False) -> pd.DataFrame:
+    """Return the backbones whose names match a pattern; without one, those whose pretrained weights need no download.
+
+    Columns: arch, parameters (without the classifier), stages (for `depth`; 0: not declared), size (pixels), weights (where they are), licence.
+    Raises UsageError if no name matches.
+
+    >>> tlfast.list_archs("resnet50*")["arch"].tolist()  # doctest: +SKIP
+    """
+    with show_progress(quiet) as on_event:
+        found = search_archs(pattern, on_event).backbones
+    return pd.DataFrame([asdict(backbone) for backbone in found], columns=[field.name for field in fields(Backbone)])
 
 
 def get_data(task: str, address: str = "", *, quiet: bool = False) -> Path:

@@ -75,6 +75,19 @@ def lr_find(task: TaskArgument, screen: Screen, flags: dict[str, Any], full: Ful
     screen.rates(result.to_dict())
 
 
+@command(app, "archs", TRAIN)
+def archs(
+    screen: Screen,
+    pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern such as 'resnet*'. Default: all whose weights need no download.")] = "",
+) -> None:
+    """Search for a backbone: parameters, stages, and where the pretrained weights are."""
+    with screen.progress() as on_event:
+        from ..commands.archs import search_archs
+
+        result = search_archs(pattern, on_event)
+    screen.archs(result)
+
+
 @command(app, "interpret", UNDERSTAND)
 def interpret(
     run: RunArgument,

@@ -26,6 +26,7 @@ from ..inference.writers import as_dict, label_of
 from . import formatting
 
 if TYPE_CHECKING:  # not imported at run time: `predict` must start fast
+    from ..commands.archs import ArchsResult
     from ..commands.check import DataReport
     from ..commands.evaluate import EvaluateResult
     from ..commands.export import ExportResult
@@ -270,6 +271,12 @@ class Screen:
         """Print the suggested learning rate and the rate of each phase."""
         rows = [(phase, f"{v['suggestion']:.2e}", f"{v['rate']:.2e}", v["picture"]) for phase, v in values.items()]
         self.emit(values, self._table, ("phase", "suggested rate", "rate of train", "curve"), rows)
+
+    def archs(self, result: ArchsResult) -> None:
+        """Print backbones."""
+        self.emit(result.to_dict(), self._table, formatting.ARCH_COLUMNS, formatting.arch_rows(result))
+        if not self.as_json and result.others:
+            self.out.print(f"{result.others:,} other backbones: tlfast archs PATTERN, such as tlfast archs 'resnet*'")
 
     def facts(self, title: str, values: dict[str, Any]) -> None:
         """Print names and values."""

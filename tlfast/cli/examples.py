@@ -8,6 +8,7 @@ from __future__ import annotations
 EXAMPLES: dict[str, tuple[str, str]] = {
     "train": ("tlfast train digits", "tlfast train photos --depth 2 --epochs 6"),
     "lr-find": ("tlfast lr-find digits", "tlfast lr-find photos --full"),
+    "archs": ("tlfast archs", "tlfast archs 'mobilenetv3*'"),
     "compare": ("tlfast compare digits --arms partial,full", "tlfast compare photos --arms partial,2"),
     "interpret": ("tlfast interpret digits", "tlfast interpret digits --k 24"),
     "evaluate": ("tlfast evaluate digits", "tlfast evaluate digits --json"),

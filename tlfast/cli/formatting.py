@@ -12,6 +12,7 @@ from ..inference import PredictRow
 from ..inference.writers import UNSURE, label_of
 
 if TYPE_CHECKING:  # not imported at run time: `predict` must start fast
+    from ..commands.archs import ArchsResult
     from ..commands.train import TrainResult
     from ..data import DataSummary
     from ..evaluation import Evaluation
@@ -19,6 +20,7 @@ if TYPE_CHECKING:  # not imported at run time: `predict` must start fast
     from ..export import Export
     from ..training import DepthPlan, EpochRow, FeaturePass, Phase
 
+ARCH_COLUMNS = ("backbone", "parameters", "stages", "pretrained at (px)", "weights", "licence")
 EPOCH_COLUMNS = ("phase", "epoch", "train loss", "valid loss", *(METRICS[name].title for name in EPOCH_METRICS), "seconds")
 
 
@@ -126,6 +128,11 @@ def choice_cells(choice: DepthPlan) -> tuple[str, ...]:
     """Return the plan of a depth as cells; a star marks the chosen one."""
     costs = (f"{choice.images_per_second:,.0f}", _format_gigabytes(choice.gigabytes), str(choice.views), str(choice.epochs or "-"))
     return ("*" if choice.chosen else "", choice.depth, choice.trains, *costs, f"{choice.seconds:,.0f}" if choice.epochs else "too long")
+
+
+def arch_rows(result: ArchsResult) -> list[tuple[str, ...]]:
+    """Return the cells of backbones: those of ARCH_COLUMNS."""
+    return [(b.arch, f"{b.parameters / 1e6:.1f} M" if b.parameters else "?", str(b.stages or "-"), str(b.size), b.weights, b.licence) for b in result.backbones]
 
 
 def _format_gigabytes(count: float) -> str:

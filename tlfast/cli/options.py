@@ -14,6 +14,13 @@ def task_names(incomplete: str) -> list[str]:
     return [name for name in registry.registered_tasks() if name.startswith(incomplete)]
 
 
+def arch_names(incomplete: str) -> list[str]:
+    """Shell completion for the name of a backbone."""
+    from ..models import list_names
+
+    return [name for name in list_names() if name.startswith(incomplete)]
+
+
 TaskArgument = Annotated[
     str,
     typer.Argument(

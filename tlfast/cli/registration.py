@@ -15,6 +15,7 @@ import typer.core
 from ..core import Interrupted, TlfastError, UsageError, settings
 from ..core.journal import NEWEST
 from .examples import format_examples
+from .options import arch_names
 
 Command = Callable[..., None]
 
@@ -161,8 +162,10 @@ def parse_text(name: str, value: Any) -> Any:
         return value
 
 
-def _complete(words: Sequence[str]) -> Callable[[str], list[str]] | None:
-    """Return a shell completion for the words of a choice; None without words."""
+def _complete(name: str, words: Sequence[str]) -> Callable[[str], list[str]] | None:
+    """Return a shell completion for the setting `name` with a choice of `words`; None if its values cannot be listed."""
+    if name == "arch":
+        return arch_names
     return (lambda incomplete: [word for word in words if word.startswith(incomplete)]) if words else None
 
 
@@ -183,7 +186,7 @@ def _setting_parameters() -> list[inspect.Parameter]:
             metavar=metavar,
             rich_help_panel=declaration.group,
             show_default=shown,
-            autocompletion=_complete(declaration.choices),
+            autocompletion=_complete(declaration.name, declaration.choices),
         )
         parameters.append(_make_parameter(declaration.name, kind | None, option, None))
     return parameters

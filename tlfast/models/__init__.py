@@ -10,6 +10,7 @@ from ..core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .build import build_body, build_model, check_arch, to_network_input
+    from .catalogue import Backbone, describe_backbones, list_at_hand, list_names, match_names
     from .device import choose_algorithms, copy_state, copy_to_device, fits_on_gpu, is_out_of_memory, pick_device, release_device_memory, synchronize
     from .head import build_head, count_features
     from .pretrained import Weights, find_weights
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .weights import hash_weights, load_weights, normalization_stats, read_licence, read_weights
 
 __all__ = [
+    "Backbone",
     "SplitBody",
     "Weights",
     "build_body",
@@ -28,12 +30,16 @@ __all__ = [
     "copy_state",
     "copy_to_device",
     "count_features",
+    "describe_backbones",
     "find_weights",
     "fits_on_gpu",
     "hash_weights",
     "is_out_of_memory",
+    "list_at_hand",
+    "list_names",
     "list_stages",
     "load_weights",
+    "match_names",
     "normalization_stats",
     "pick_device",
     "read_licence",
@@ -50,6 +56,7 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
         __name__,
         {
             "build": ["build_body", "build_model", "check_arch", "to_network_input"],
+            "catalogue": ["Backbone", "describe_backbones", "list_at_hand", "list_names", "match_names"],
             "device": [
                 "choose_algorithms",
                 "copy_state",

