@@ -191,3 +191,12 @@ def test_data_check_names_what_cannot_be_read(cli, folder):
     summary = outcome.json
     assert summary["sizes"] == {"40x32": 35, "20x20": 1} and summary["modes"] == {"RGB": 36}
     assert [bad["reason"] for bad in summary["unreadable"]] == ["not an image that can be read"]
+
+
+def test_files_that_are_no_images_are_named_in_one_line_and_images_of_other_names_are_counted(cli, folder):
+    (folder / "red" / "1.png").rename(folder / "red" / "picture")
+    Image.open(folder / "red" / "2.png").save(folder / "red" / "icon.ico")
+    (folder / "red" / "list.csv").write_text("a,b\n")
+    outcome = cli("data", "check", folder)
+    assert "1 file is no image and is left out: 1 .csv" in outcome.out + outcome.err
+    assert sum(cli("data", "check", folder, "--json").json["sizes"].values()) == 37

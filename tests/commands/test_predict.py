@@ -202,3 +202,13 @@ def test_a_watched_folder(run, folder, tmp_path, monkeypatch):
     assert len(list(csv.DictReader((tmp_path / "seen.csv").read_text().splitlines()))) == 2
     with pytest.raises(UsageError, match="--watch nowhere: not a folder"):
         list(predict.predict_sources(tlfast.load(run), predict.PredictRequest([], watch="nowhere")))
+
+
+def test_files_that_are_no_images_are_named_in_one_line_and_images_of_other_names_are_read(run, cli, folder):
+    (folder / "red" / "1.png").rename(folder / "red" / "picture")
+    (folder / "red" / "list.csv").write_text("a,b\n")
+    (folder / "red" / "words").write_text("no picture")
+    outcome = cli("predict", run, folder / "red")
+    assert outcome.code == 0
+    assert f"{folder}/red/picture" in outcome.out
+    assert outcome.err.count("2 files are no images and are left out: 1 .csv, 1 no suffix") == 1

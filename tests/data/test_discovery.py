@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
+from collections import Counter
 
 import pytest
 
@@ -20,6 +22,28 @@ def test_folders_patterns_and_plain_names(folder, tmp_path, monkeypatch):
     assert list(discovery.gather_sources(["[odd] name.png", "missing.png", "http://a/b.jpg"])) == ["[odd] name.png", "missing.png", "http://a/b.jpg"]
     (tmp_path / "void").mkdir()
     assert list(discovery.gather_sources(["void", "*.gif"])) == []
+
+
+def test_files_that_are_no_images_are_counted_by_suffix(folder, tmp_path):
+    (folder / "red" / "notes.txt").write_text("red")
+    (folder / "red" / "LICENSE").write_text("free")
+    (folder / "blue" / "notes.TXT").write_text("blue")
+    (folder / ".hidden.txt").write_text("")
+    draw_image(tmp_path / "x.png", (0, 0, 0), 1)
+    (tmp_path / "x.png").rename(folder / "red" / "photo")
+    os.mkfifo(folder / "red" / "pipe")
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as file:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            file.write(path, path.relative_to(folder))
+    in_folder, in_zip = Counter(), Counter()
+    assert str(folder / "red" / "photo") in set(discovery.walk_images(folder, in_folder))
+    assert "red/photo" in discovery.list_members(tmp_path / "all.zip", in_zip)
+    assert in_folder == {".txt": 2, "no suffix": 2}
+    assert in_zip == {".txt": 2, "no suffix": 1}
+    assert discovery.describe_others(Counter({f".{n}": 9 - n for n in range(7)})) == [
+        "42 files are no images and are left out: 9 .0, 8 .1, 7 .2, 6 .3, 5 .4 and 2 other suffixes"
+    ]
+    assert discovery.describe_others(Counter()) == []
 
 
 def test_stdin_is_a_list():

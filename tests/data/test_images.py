@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import zipfile
+from functools import partial
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -9,6 +11,10 @@ from PIL import Image
 
 from tlfast.core.errors import ImageError
 from tlfast.data import images
+from tlfast.data.tiff_messages import collect_messages
+
+Image.init()
+FORMATS = ["AVIF", "BMP", "DDS", "DIB", "GIF", "ICNS", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "SGI", "TIFF", "WEBP", "XBM"]
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -113,3 +119,73 @@ def test_prepare_crops_the_centre():
 @pytest.mark.parametrize(("name", "known"), [("a.JPG", True), ("b.webp", True), (".hidden.png", False), ("c.txt", False), ("._d.jpg", False)])
 def test_names(name, known):
     assert images.is_image_name(name) is known
+
+
+def write_as(path, kind, **options):
+    """Write a small picture in a format of Pillow."""
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8))
+    mode = {"XBM": "1", "MSP": "1", "GIF": "P", "ICNS": "RGBA"}.get(kind, "RGB")
+    (picture.resize((128, 128)) if kind == "ICNS" else picture).convert(mode).save(path, kind, **options)
+    return path
+
+
+@pytest.mark.parametrize("kind", sorted(Image.SAVE.keys() & set(FORMATS)))  # older versions of Pillow write fewer
+def test_what_pillow_recognizes_is_an_image_under_any_name(tmp_path, kind):
+    for name in ("without_suffix", "picture.dat", "picture.jpg_large"):
+        path = write_as(tmp_path / name, kind)
+        assert images.identify(path.name, partial(path.open, "rb"))
+        assert images.open_image(path).mode == "RGB"
+
+
+def test_other_files_are_no_images_and_those_with_known_suffixes_are_not_opened(tmp_path):
+    contents = {
+        "notes": b"some text",
+        "a.bin": bytes(range(256)),
+        "page.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        "empty": b"",
+        "a.svg": b"<svg/>",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        assert not images.identify(name, partial((tmp_path / name).open, "rb"))
+    for name, known in (("a.jpg", True), ("a.TGA", True), ("a.json", False), (".hidden", False)):
+        assert images.identify(name, lambda: pytest.fail("opened")) is known
+
+
+def test_a_postscript_file_is_not_given_to_ghostscript():
+    with pytest.raises(ImageError, match="EPS files are not read as images"):
+        images.decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "group4"])
+def test_messages_of_libtiff_are_the_reason_and_not_on_stderr(tmp_path, capfd, compression):
+    path = tmp_path / "scan.tif"
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8))
+    (noise.convert("1") if compression == "group4" else noise).save(path, compression=compression)
+    data = bytearray(path.read_bytes())
+    data[8:120] = bytes(112)
+    capfd.readouterr()
+    reason = ""
+    try:
+        images.decode(bytes(data))
+    except ImageError as error:
+        reason = error.message
+    assert "libtiff" not in reason
+    assert compression == "group4" or reason.startswith("damaged image (decoder error -2; ")  # Pillow reads what is left of a fax
+    assert capfd.readouterr().err == ""
+
+
+def test_other_threads_and_programs_see_the_messages_of_libtiff_on_stderr(tmp_path, capfd):
+    path = write_as(tmp_path / "scan.tif", "TIFF", compression="tiff_lzw")
+    data = bytearray(path.read_bytes())
+    data[8:120] = bytes(112)
+    with collect_messages() as messages:
+        thread = Thread(target=load_damaged, args=(bytes(data),))
+        thread.start()
+        thread.join()
+    assert messages == [] and "not yet in table" in capfd.readouterr().err
+
+
+def load_damaged(data):
+    with pytest.raises(OSError, match="decoder error"), Image.open(io.BytesIO(data)) as image:
+        image.load()

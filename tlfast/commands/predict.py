@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from ..core import Note, OnEvent, Progress, UsageError, ignore_event
-from ..data.discovery import STDIN, gather_sources, watch_folder
+from ..data.discovery import STDIN, describe_others, gather_sources, watch_folder
 from ..inference import Classifier, PredictRow, open_writer
 from ..inference.classifier import open_pixels
 from ..inference.onnx_model import Opener
@@ -84,20 +85,26 @@ def _predict_unfinished(classifier: Classifier, request: PredictRequest, finishe
                 if path not in finished:
                     yield from classifier.predict_iter([path], opener)
         return
-    names, total = _list_names(request)
+    left_out: Counter[str] = Counter()
+    names, total = _list_names(request, left_out)
+    for note in describe_others(left_out):
+        on_event(Note("predicting", note))
     unfinished = (name for name in names if name not in finished)
     for done, row in enumerate(classifier.predict_iter(unfinished, opener), start=1):
         on_event(Progress("predicting", done, total - len(finished)))
         yield row
 
 
-def _list_names(request: PredictRequest) -> tuple[Iterable[str], int]:
-    """Return the names of the images, and their number. Sources are walked twice instead of held in memory, except stdin."""
+def _list_names(request: PredictRequest, left_out: Counter[str]) -> tuple[Iterable[str], int]:
+    """Return the names of the images, and their number; count the other files in `left_out`.
+
+    Sources are walked twice instead of held in memory, except stdin.
+    """
     if STDIN in request.sources:
-        listed = list(gather_sources(request.sources, request.column, sys.stdin))
+        listed = list(gather_sources(request.sources, request.column, sys.stdin, left_out))
         total, names = len(listed), iter(listed)
     else:
-        total, names = sum(1 for _ in gather_sources(request.sources, request.column)), gather_sources(request.sources, request.column)
+        total, names = sum(1 for _ in gather_sources(request.sources, request.column, left_out=left_out)), gather_sources(request.sources, request.column)
     if not total:
         raise UsageError("no images in " + ", ".join(request.sources), "Give image files, folders or zips of them, patterns in quotes, or a CSV file")
     return names, total

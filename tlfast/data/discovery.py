@@ -8,8 +8,11 @@ import os
 import re
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from ..core import DataError, UsageError
 from ..core.errors import first_line
@@ -19,29 +22,70 @@ STDIN = "-"
 ADDRESSES = ("http://", "https://")
 PARQUET = ".parquet"
 TABLES = (".csv", ".tsv", PARQUET)
+SHOWN_SUFFIXES = 5  # in a note on the files that are left out
 
 
-def walk_images(root: str | Path) -> Iterator[str]:
-    """Yield the image files below a folder, sorted in each folder. Hidden folders and links to folders are skipped."""
+def walk_images(root: str | Path, left_out: Counter[str] | None = None) -> Iterator[str]:
+    """Yield the image files below a folder, sorted in each folder. Hidden files and folders and links to folders are skipped.
+
+    The other files that are no images are counted in `left_out`, by suffix.
+    """
     for folder, inner, files in os.walk(root):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         for name in sorted(files):
-            if images.is_image_name(name):
-                yield os.path.join(folder, name)
+            path = os.path.join(folder, name)
+            if images.identify(name, partial(_open_regular, path)):
+                yield path
+            elif left_out is not None:
+                _count_other(name, left_out)
 
 
-def list_members(archive: str | Path) -> list[str]:
-    """Return the sorted image names in a zip. Raises DataError for a damaged zip and for members with a path outside of it."""
+def list_members(archive: str | Path, left_out: Counter[str] | None = None) -> list[str]:
+    """Return the sorted image names in a zip. The other files are counted in `left_out`, by suffix.
+
+    Raises DataError for a damaged zip and for members with a path outside of it.
+    """
     try:
         with zipfile.ZipFile(archive) as file:
             names = [info.filename for info in file.infolist() if not info.is_dir()]
+            for name in names:
+                if problem := is_outside(name):
+                    hint = "Such archives can be malicious; if you trust it, unpack it yourself and give the folder"
+                    raise DataError(f"{archive}: '{name}' {problem}; nothing was read", hint)
+            visible = sorted({name for name in names if not name.startswith("__MACOSX/")})
+            found = [name for name in visible if images.identify(name, partial(file.open, name))]
     except (OSError, *images.DAMAGED_ZIP) as error:
         raise DataError(f"{archive} is not a zip that can be read ({error})", "Check it with: python -m zipfile -t FILE") from None
-    for name in names:
-        if problem := is_outside(name):
-            hint = "Such archives can be malicious; if you trust it, unpack it yourself and give the folder"
-            raise DataError(f"{archive}: '{name}' {problem}; nothing was read", hint)
-    return sorted({name for name in names if images.is_image_name(name) and not name.startswith("__MACOSX/")})
+    if left_out is not None:
+        for name in set(visible).difference(found):
+            _count_other(PurePosixPath(name).name, left_out)
+    return found
+
+
+def _open_regular(path: str) -> IO[bytes]:
+    """Open a file. Raises OSError also for pipes and sockets, which may never be readable."""
+    if not os.path.isfile(path):
+        raise OSError("not a regular file")
+    return Path(path).open("rb")
+
+
+def _count_other(name: str, left_out: Counter[str]) -> None:
+    """Count a file that is no image by its suffix, unless it is hidden."""
+    if not name.startswith("."):
+        left_out[os.path.splitext(name)[1].lower() or "no suffix"] += 1
+
+
+def describe_others(left_out: Counter[str]) -> list[str]:
+    """Return a note on the files that are no images; none without such files.
+
+    >>> describe_others(Counter({".txt": 2, ".csv": 1}))
+    ['3 files are no images and are left out: 2 .txt, 1 .csv']
+    """
+    counts = [f"{count:,} {suffix}" for suffix, count in left_out.most_common(SHOWN_SUFFIXES)]
+    more = len(left_out) - len(counts)
+    listed = ", ".join(counts) + (f" and {more} other suffixes" if more else "")
+    total = left_out.total()
+    return [f"{total:,} {'files are no images and are' if total > 1 else 'file is no image and is'} left out: {listed}"] if total else []
 
 
 def inner_path(name: str) -> PurePosixPath:
@@ -90,25 +134,26 @@ def _read_parquet(path: Path) -> tuple[list[str], Iterator[dict[str, str]]]:
     return columns, ({name: "" if value is None else str(value) for name, value in record.items()} for record in table.to_pylist())
 
 
-def gather_sources(sources: Sequence[str], column: str = "path", stdin: Iterable[str] = ()) -> Iterator[str]:
+def gather_sources(sources: Sequence[str], column: str = "path", stdin: Iterable[str] = (), left_out: Counter[str] | None = None) -> Iterator[str]:
     """Yield the images of files, folders, zips, CSV and parquet files, glob patterns, URLs and `-` (a list on `stdin`).
 
-    `column` is the path column of tables. Missing files are included; they become rows with an error. Raises UsageError or DataError.
+    `column` is the path column of tables. Missing files are included; they become rows with an error. The files of folders and zips that are no
+    images are counted in `left_out`, by suffix. Raises UsageError or DataError.
     """
     for source in sources:
-        yield from _expand(source, column, stdin)
+        yield from _expand(source, column, stdin, left_out)
 
 
-def _expand(source: str, column: str, stdin: Iterable[str]) -> Iterator[str]:
+def _expand(source: str, column: str, stdin: Iterable[str], left_out: Counter[str] | None) -> Iterator[str]:
     suffix = os.path.splitext(source)[1].lower()
     if source == STDIN:
         return (line.strip() for line in stdin if line.strip())
     if is_address(source):
         return iter([source])
     if os.path.isdir(source):
-        return walk_images(source)
+        return walk_images(source, left_out)
     if suffix == ".zip" and os.path.isfile(source):
-        return (f"{source}!/{name}" for name in list_members(source))
+        return (f"{source}!/{name}" for name in list_members(source, left_out))
     if suffix in TABLES and os.path.isfile(source):
         return _read_column(Path(source), column)
     if not os.path.exists(source) and glob.has_magic(source):

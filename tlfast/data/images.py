@@ -11,16 +11,27 @@ import os
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..core import ImageError
 from ..core.errors import first_line
+from .tiff_messages import collect_messages
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jfif"})
+# Formats that Pillow lists but that hold no picture, or whose decoder is another program.
+EXCLUDED_FORMATS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+# Files with these suffixes are taken for images, and reported if they are not. Others are images if Pillow recognizes their content, which it cannot
+# for .tga, .im and .pcd.
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif", ".ico", ".tga", ".im", ".pcd"}
+)
+# Files with these suffixes are not opened to see whether they are images.
+OTHER_SUFFIXES = frozenset({".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".html", ".py", ".parquet", ".pdf", ".zip", ".tar", ".gz", ".npy", ".pt"})
 ZIP_MARK = ".zip!/"
 # Exceptions of zipfile for damaged and encrypted archives; RuntimeError includes unknown compression methods.
 DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError)
@@ -35,6 +46,27 @@ def is_image_name(name: str) -> bool:
     """
     path = Path(name)
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+@lru_cache(maxsize=1)
+def _identifiable_formats() -> list[str]:
+    """Return the formats that Pillow recognizes by the first bytes of a file."""
+    Image.init()
+    return [name for name, (_, accept) in Image.OPEN.items() if accept and name not in EXCLUDED_FORMATS]
+
+
+def identify(name: str, open_file: Callable[[], IO[bytes]]) -> bool:
+    """Return whether a file is an image: by its suffix, or by the content if the suffix is unknown. Hidden files are no images."""
+    path = Path(name)
+    if path.name.startswith(".") or path.suffix.lower() in OTHER_SUFFIXES:
+        return False
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    try:
+        with open_file() as file, Image.open(file, formats=_identifiable_formats()):
+            return True
+    except Exception:  # as in `decode`
+        return False
 
 
 def open_image(source: str | Path | bytes | Image.Image | np.ndarray) -> Image.Image:
@@ -56,8 +88,11 @@ def decode(data: bytes) -> Image.Image:
     """Decode the bytes of an image file to upright 8-bit RGB. Raises ImageError."""
     if not data:
         raise ImageError("the file is empty")
+    messages: list[str] = []
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data)) as image, collect_messages() as messages:
+            if image.format in EXCLUDED_FORMATS:
+                raise ImageError(f"{image.format} files are not read as images")
             _check_size(image)
             image.seek(0)
             return _to_rgb(image)
@@ -68,7 +103,7 @@ def decode(data: bytes) -> Image.Image:
     except UnidentifiedImageError:
         raise ImageError("not an image that can be read") from None
     except Exception as error:  # Pillow's decoders raise many types of exceptions for damaged files
-        raise ImageError(f"damaged image ({_reason(error)})") from None
+        raise ImageError(f"damaged image ({'; '.join([_reason(error), *messages[:1]])})") from None
 
 
 def describe(data: bytes) -> tuple[str, tuple[int, int]]:

@@ -18,7 +18,7 @@ from typing import TypeVar
 from ..core import DataError, DataSettings, ImageError, OnEvent, Progress, Settings, UsageError, ignore_event
 from ..core.settings import flag_name
 from . import images
-from .discovery import TABLES, list_members, read_records, resolve_beside, walk_images
+from .discovery import TABLES, describe_others, list_members, read_records, resolve_beside, walk_images
 from .split import SPLIT_NAMES, SPLITS, assign_groups, assign_splits, limit_rows, subsample_train
 from .task import Task
 from .types import DataSummary, Row, Unreadable
@@ -166,15 +166,17 @@ def _find_problem(path: str) -> str:
 
 def _read_rows(task: Task, settings: DataSettings, root: Path) -> tuple[list[Row], list[str], bool]:
     """Return the rows of `root`, notes, and whether its layout is that of the task (the splits are then the requested fold)."""
+    left_out: Counter[str] = Counter()
     if root.is_dir():
         official = task.rows(root, settings.fold) if task.rows else None
         if official is not None:
             return official, [], True
-        names = sorted(Path(path).relative_to(root).as_posix() for path in walk_images(root))
+        names = sorted(Path(path).relative_to(root).as_posix() for path in walk_images(root, left_out))
         rows, notes = read_members(str(root) + os.sep, names, str(root))
-        return rows, notes + _find_empty_folders(root, rows), False
+        return rows, notes + describe_others(left_out) + _find_empty_folders(root, rows), False
     if root.suffix.lower() == ".zip":
-        return *read_members(f"{root}!/", list_members(root), str(root)), False
+        rows, notes = read_members(f"{root}!/", list_members(root, left_out), str(root))
+        return rows, notes + describe_others(left_out), False
     if root.suffix.lower() in TABLES:
         return *read_table(root, settings), False
     raise UsageError(
@@ -190,7 +192,7 @@ def read_members(prefix: str, names: list[str], source: str) -> tuple[list[Row],
     """
     paths = [PurePosixPath(name).parts for name in names]
     if not paths:
-        raise DataError(f"no images in {source}", f"Images end in one of: {', '.join(sorted(images.SUFFIXES))}")
+        raise DataError(f"no images in {source}", "All formats of Pillow can be read, such as .jpg, .png, .webp and .tif")
     depth = _count_wrapping_folders(paths)
     has_splits = _has_split_folders(paths, depth)
     rows, skipped = [], 0

@@ -1,0 +1,60 @@
+"""Messages of libtiff as text. By default the library prints them on stderr, without the name of the file."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+LONGEST = 500  # bytes of a message
+MAPPED = Path("/proc/self/maps")  # the libraries of this process, on Linux
+HANDLERS = ("TIFFSetErrorHandler", "TIFFSetWarningHandler")
+
+_threads = threading.local()
+
+
+@contextmanager
+def collect_messages() -> Iterator[list[str]]:
+    """Yield a list that receives the messages of libtiff in this thread until the end of the block.
+
+    The list stays empty, and the messages go to stderr, where the library cannot be found: with other systems than Linux.
+    """
+    _install_handler()
+    messages: list[str] = []
+    _threads.messages = messages
+    try:
+        yield messages
+    finally:
+        _threads.messages = None
+
+
+@lru_cache(maxsize=1)
+def _install_handler() -> Any:
+    """Replace the handlers of libtiff. Returns the new one, which must not be freed."""
+    from PIL import _imaging  # noqa: F401  # loads the library
+
+    found = [line.split()[-1] for line in (MAPPED.read_text().splitlines() if MAPPED.exists() else []) if "/libtiff" in line]
+    if not found:
+        return None
+    library, print_text = ctypes.CDLL(found[0]), ctypes.CDLL(None).vsnprintf
+    print_text.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p]
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
+    def handle(module: bytes, template: bytes, values: int) -> None:
+        text = ctypes.create_string_buffer(LONGEST)
+        print_text(text, LONGEST, template, values)
+        message = text.value.decode(errors="replace")
+        messages = getattr(_threads, "messages", None)
+        if messages is None:  # an image that another program opens
+            print(f"{(module or b'libtiff').decode(errors='replace')}: {message}", file=sys.stderr)
+        else:
+            messages.append(message)
+
+    for name in HANDLERS:
+        getattr(library, name)(handle)
+    return handle
