@@ -5,6 +5,7 @@ The path of an image is that of a file, or `archive.zip!/member` for an image in
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import lzma
 import os
@@ -28,8 +29,10 @@ EXCLUDED_FORMATS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 # Files with these suffixes are taken for images, and reported if they are not. Others are images if Pillow recognizes their content, which it cannot
 # for .tga, .im and .pcd.
 SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif", ".ico", ".tga", ".im", ".pcd"}
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".ico", ".tga", ".im", ".pcd"}
+    | {".avif", ".heic", ".heif"}
 )
+HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1")  # at byte 4 of a HEIC file
 # Files with these suffixes are not opened to see whether they are images.
 OTHER_SUFFIXES = frozenset({".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".html", ".py", ".parquet", ".pdf", ".zip", ".tar", ".gz", ".npy", ".pt"})
 ZIP_MARK = ".zip!/"
@@ -49,6 +52,13 @@ def is_image_name(name: str) -> bool:
 
 
 @lru_cache(maxsize=1)
+def _register_heic() -> None:
+    """Let Pillow read HEIC images, if the package pi_heif is installed (extra `heic`)."""
+    if importlib.util.find_spec("pi_heif"):
+        importlib.import_module("pi_heif").register_heif_opener()
+
+
+@lru_cache(maxsize=1)
 def _identifiable_formats() -> list[str]:
     """Return the formats that Pillow recognizes by the first bytes of a file."""
     Image.init()
@@ -57,6 +67,7 @@ def _identifiable_formats() -> list[str]:
 
 def identify(name: str, open_file: Callable[[], IO[bytes]]) -> bool:
     """Return whether a file is an image: by its suffix, or by the content if the suffix is unknown. Hidden files are no images."""
+    _register_heic()
     path = Path(name)
     if path.name.startswith(".") or path.suffix.lower() in OTHER_SUFFIXES:
         return False
@@ -88,6 +99,7 @@ def decode(data: bytes) -> Image.Image:
     """Decode the bytes of an image file to upright 8-bit RGB. Raises ImageError."""
     if not data:
         raise ImageError("the file is empty")
+    _register_heic()
     messages: list[str] = []
     try:
         with Image.open(io.BytesIO(data)) as image, collect_messages() as messages:
@@ -101,9 +113,15 @@ def decode(data: bytes) -> Image.Image:
     except Image.DecompressionBombError:
         raise ImageError(f"more pixels than the limit of {MAX_PIXELS:,}") from None
     except UnidentifiedImageError:
-        raise ImageError("not an image that can be read") from None
+        raise ImageError(_explain_unidentified(data)) from None
     except Exception as error:  # Pillow's decoders raise many types of exceptions for damaged files
         raise ImageError(f"damaged image ({'; '.join([_reason(error), *messages[:1]])})") from None
+
+
+def _explain_unidentified(data: bytes) -> str:
+    if data[4:12] in HEIC_BRANDS and "HEIF" not in Image.OPEN:
+        return "HEIC images need another package: pip install 'tlfast[heic]'"
+    return "not an image that can be read"
 
 
 def describe(data: bytes) -> tuple[str, tuple[int, int]]:
