@@ -205,7 +205,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    image = image.convert("RGB")
+    image.info.clear()  # comments would be saved with a thumbnail
+    return image
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
