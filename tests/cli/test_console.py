@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.helpers.command_line import TINY
+from tlfast import cli as cli_package
+from tlfast.cli import app
+from tlfast.core import Interrupted
+from tlfast.testing import draw_image
 
 
 def test_train_prints_its_tables(cli, folder):
@@ -18,3 +24,36 @@ def test_train_prints_its_tables(cli, folder):
         "exports/pictures",
     ):
         assert word in out
+
+
+def test_control_characters_in_names_do_not_reach_the_terminal(cli, tmp_path):
+    for label in ("plain", "[bold]\x1b[31mred $5 $x_"):
+        for n in range(6):
+            draw_image(tmp_path / "odd" / label / f"{n}\n\x1b]0;title\x07.png", (30 * n, 0, 0), n)
+    (tmp_path / "odd" / "plain" / "bad\x1b[2J\n.png").write_bytes(b"no image")
+    trained = cli("train", "odd", *TINY, "--name", "r")
+    assert trained.code == 1  # one of 13 images is unreadable, which is too many
+    (tmp_path / "odd" / "plain" / "bad\x1b[2J\n.png").unlink()
+    outcomes = [
+        trained,
+        cli("train", "odd", *TINY, "--epochs", 1, "--name", "r"),
+        cli("interpret", "odd"),
+        cli("predict", "odd", "odd"),
+        cli("data", "check", "odd"),
+    ]
+    assert [outcome.code for outcome in outcomes[1:]] == [0, 0, 0, 0], [outcome.err for outcome in outcomes]
+    for outcome in outcomes:
+        assert not {"\x1b", "\x07"} & set(outcome.out + outcome.err)
+    assert r"bad\x1b[2J\n.png" in trained.err
+    assert r"[bold]\x1b[31mred" in outcomes[2].out and r"0\n\x1b]0;title\x07.png" in outcomes[3].out
+
+
+def test_an_interruption_before_the_first_command_has_no_traceback(monkeypatch, capsys):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app, "main", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        cli_package.main()
+    assert ended.value.code == cli_package.INTERRUPTED == Interrupted.exit_code
+    assert capsys.readouterr().err == "error: interrupted\n"

@@ -22,8 +22,9 @@ from tests.helpers.web import Web
 from tlfast import tasks
 from tlfast.core.errors import DataError, UsageError
 from tlfast.core.events import Event, Progress
+from tlfast.core.files import lock_file
 from tlfast.data import archives
-from tlfast.data.sources import get_data, import_data, locate
+from tlfast.data.sources import LOCK, get_data, import_data, locate
 from tlfast.data.task import Source, Task
 
 FER, WEEDS, DIGITS = (tasks.registered_tasks()[name] for name in ("fer", "weeds", "digits"))
@@ -298,6 +299,16 @@ def test_get_files(tmp_path, web):
     ]  # fmt: skip
     assert sorted(os.listdir(tmp_path)) == [".downloads", "weeds"]
     assert events[-1].note == f"the downloaded files are in {tmp_path}/.downloads/weeds and may be deleted"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="nothing is locked on Windows")
+def test_two_downloads_at_once_do_not_write_the_same_files(tmp_path, web):
+    task = weeds_at(web)
+    (tmp_path / ".downloads" / "weeds").mkdir(parents=True)
+    with lock_file(tmp_path / ".downloads" / "weeds" / LOCK, RuntimeError()), pytest.raises(DataError) as caught:
+        get_data(task, str(tmp_path))
+    assert "another process is downloading the images of task 'weeds'" in caught.value.message and not web.seen
+    assert get_data(task, str(tmp_path)) == tmp_path / "weeds"
 
 
 def test_get_goes_on_where_an_earlier_one_failed(tmp_path, web):

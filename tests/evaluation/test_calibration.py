@@ -94,6 +94,19 @@ def test_calibrating_helps_on_images_that_were_not_fitted_to():
     assert calibration.log_loss(after, labels) < found.log_loss_before
 
 
+def test_a_temperature_that_makes_held_out_images_worse_is_not_chosen():
+    said, labels = simulated(n=1000)
+    good = calibration.choose_temperature(said, labels)
+    assert good.temperature == calibration.fit_temperature(said, labels) and good.rejected is None
+    assert good.held_out == pytest.approx(calibration.cross_validate_temperature(said, labels))
+    calibrated = np.log(calibration.apply_temperature(said, good.temperature))
+    bad = calibration.choose_temperature(calibrated, labels)
+    assert bad.temperature == 1.0 and bad.rejected == pytest.approx(1.0, abs=0.01)
+    assert bad.held_out == pytest.approx(calibration.apply_temperature(calibrated, 1.0))
+    few = calibration.choose_temperature(said[:10], said[:10].argmax(axis=1))
+    assert few.temperature == 1.0 and few.rejected is None
+
+
 def test_each_image_is_calibrated_without_itself():
     said, labels = simulated(n=300)
     one = said[:1].copy()

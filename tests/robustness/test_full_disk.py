@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.command_line import TINY
-from tlfast.core import cache, runs
+from tlfast.commands import train
+from tlfast.core import cache, files, runs
+from tlfast.data import images
 
 
 @contextmanager
@@ -75,3 +78,40 @@ def test_a_folder_that_may_not_be_written(cli, folder, words):
     assert outcome.code == 1 and "cannot write to" in outcome.err and "--out" in outcome.err
     Path("exports").chmod(0o755)
     assert cli(*words).code == 0
+
+
+def leave(monkeypatch, free):
+    """Let the file system report so many free bytes."""
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free))
+
+
+@pytest.mark.parametrize("command", [["train", "pictures", *TINY], ["compare", "pictures", *TINY, "--arms", "partial,full"], ["data", "check", "pictures"]])
+def test_a_full_disk_is_noticed_before_the_images_are_read(cli, folder, monkeypatch, command):
+    leave(monkeypatch, 500_000)
+    monkeypatch.setattr(images, "open_image", lambda path: pytest.fail("an image was read"))
+    outcome = cli(*command)
+    assert outcome.code == 1 and "0 MB are free in exports, and about 1 MB are needed" in outcome.err
+    assert not Path("exports").exists()
+
+
+def test_a_disk_too_small_for_the_run_is_noticed_before_the_training(cli, folder, monkeypatch):
+    leave(monkeypatch, 2_000_000)
+    monkeypatch.setattr(train, "fit", lambda *arguments: pytest.fail("trained"))
+    outcome = cli("train", folder, *TINY, "--full", "--epochs", 1)
+    assert outcome.code == 1 and "2 MB are free in exports, and about" in outcome.err and "--out" in outcome.err
+
+
+def test_the_room_of_a_run_is_enough_for_what_it_writes(cli, folder, tmp_path, monkeypatch):
+    estimates, peaks = [], []
+    estimate, save = train.estimate_room, files.write_atomic
+    monkeypatch.setattr(train, "estimate_room", lambda *arguments: estimates.append(estimate(*arguments)) or estimates[-1])
+
+    def save_and_measure(path, fill):
+        save(path, fill)
+        peaks.append(files.count_bytes(tmp_path / "exports"))
+
+    monkeypatch.setattr(files, "write_atomic", save_and_measure)
+    assert cli("train", folder, *TINY, "--full", "--epochs", 2, "--checkpoint-minutes", 0).code == 0
+    written = max([*peaks, files.count_bytes(tmp_path / "exports")])
+    assert written < estimates[0] + 1e6 < 4 * written

@@ -5,12 +5,20 @@ May import every other package; the only one that imports rich. Read `app`, then
 
 from __future__ import annotations
 
+import sys
+
+INTERRUPTED = 130  # exit code, also that of the error Interrupted
+
 
 def main() -> None:
     """Run the command line. The entry point of the console script."""
-    from .app import main as run
+    try:
+        from .app import main as run
 
-    run()
+        run()
+    except KeyboardInterrupt:  # before a command has started; later ones are handled with the other errors of a command
+        print("error: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 __all__ = ["main"]

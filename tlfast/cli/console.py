@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import rich.markup
 import rich.progress
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Task as Bar
 from rich.table import Table
@@ -21,6 +21,7 @@ from rich.text import Text
 
 from ..core import Event, Note, OnEvent, Progress, TlfastError
 from ..core.cache import CacheEntry
+from ..core.errors import make_printable
 from ..inference import PredictRow, Tally
 from ..inference.writers import as_dict, label_of
 from . import formatting
@@ -40,6 +41,11 @@ if TYPE_CHECKING:  # not imported at run time: `predict` must start fast
 
 LISTED = 40  # maximum number of predictions in a table; for more, the counts are shown
 PLAIN_WIDTH = 200  # columns if the output is not a terminal
+
+
+def escape(text: str) -> str:
+    """Return a text that rich prints as it is, with control characters as escape sequences."""
+    return rich.markup.escape(make_printable(text))
 
 
 class Screen:
@@ -146,14 +152,14 @@ class Screen:
 
     def _compare_result(self, result: CompareResult) -> None:
         columns = ("arm", "accuracy", "macro F1", "SD over seeds", "seconds", "parameters", "MB", "ms/image")
-        self._table(columns, [tuple(map(escape, formatting.arm_cells(arm))) for arm in result.arms], title=f"{escape(result.source)}, {result.judged_on}")
+        self._table(columns, [formatting.arm_cells(arm) for arm in result.arms], title=f"{result.source}, {result.judged_on}")
         if result.differences:
-            rows = [tuple(map(escape, formatting.difference_cells(difference))) for difference in result.differences]
+            rows = [formatting.difference_cells(difference) for difference in result.differences]
             self._table(("difference", "points of accuracy", "points of macro F1", "McNemar p", "corrected p", "significant"), rows)
         if result.curve:
             arms, shares = list(dict.fromkeys(p.arm for p in result.curve)), list(dict.fromkeys(p.share for p in result.curve))
             cells = {(p.arm, p.share): formatting.format_interval(p.accuracy, p.interval) for p in result.curve}
-            self._table(("training images", *map(escape, arms)), [(f"{share:.0%}", *(cells[arm, share] for arm in arms)) for share in shares])
+            self._table(("training images", *arms), [(f"{share:.0%}", *(cells[arm, share] for arm in arms)) for share in shares])
         for crossing in result.crossings:
             self.out.print(f"{escape(crossing.better_above)} overtakes {escape(crossing.better_below)} at about {crossing.share:.0%} of the training images")
         self.out.print(f"[bold]{escape(result.verdict)}[/]", soft_wrap=True)
@@ -189,7 +195,7 @@ class Screen:
         splits = list(summary.counts)
         rows = [(label, *(f"{summary.counts[split][label]:,}" for split in splits)) for label in summary.classes]
         rows.append(("all", *(f"{summary.total(split):,}" for split in splits)))
-        self._table(("class", *splits), rows, title=escape(summary.source))
+        self._table(("class", *splits), rows, title=summary.source)
         facts = {
             "imbalance": formatting.describe_imbalance(summary),
             "groups": f"{summary.groups:,}" if summary.groups else "",
@@ -200,7 +206,7 @@ class Screen:
         for note in summary.notes:
             self.out.print(f"note: {escape(note)}", soft_wrap=True)
         if summary.unreadable:
-            self._table(("unreadable", "reason"), [(escape(bad.path), escape(bad.reason)) for bad in summary.unreadable])
+            self._table(("unreadable", "reason"), [(bad.path, bad.reason) for bad in summary.unreadable])
 
     def predictions(self, rows: Iterable[PredictRow], top: int | None, min_probability: float, at_once: bool = False) -> Tally:
         """Print predictions and count them: as a JSON list, or a table. For more than 40 images, the table has the counts of the classes.
@@ -235,18 +241,18 @@ class Screen:
             else:
                 print("[" if number == 1 else ",", json.dumps(values, ensure_ascii=False, indent=1), sep="\n")
         elif at_once:
-            print(f"{row.path}  {formatting.format_top_classes(row, top, min_probability)}", flush=True)
+            print(f"{make_printable(row.path)}  {formatting.format_top_classes(row, top, min_probability)}", flush=True)
 
     def _predictions_table(self, shown: Sequence[PredictRow], tally: Tally, top: int | None, min_probability: float) -> None:
         """Print a table of predictions; for too many, the counts of the classes and a table of the first errors."""
         total = sum(tally.labels.values()) + tally.failed
         if total > LISTED:
-            self._table(("prediction", "images", "share"), [(escape(name), f"{n:,}", f"{n / total:.1%}") for name, n in tally.labels.items()])
+            self._table(("prediction", "images", "share"), [(name, f"{n:,}", f"{n / total:.1%}") for name, n in tally.labels.items()])
             if tally.failed:
                 self.out.print(f"{tally.failed:,} images could not be read" + (f", the first {LISTED}:" if tally.failed > LISTED else ":"))
         if shown:
-            texts = [escape(formatting.format_top_classes(row, top, min_probability)) for row in shown]
-            cells = [(escape(row.path), text if row.prediction else f"[red]{text}[/]") for row, text in zip(shown, texts, strict=True)]
+            texts = [formatting.format_top_classes(row, top, min_probability) for row in shown]
+            cells = [(row.path, text if row.prediction else Text(make_printable(text), "red")) for row, text in zip(shown, texts, strict=True)]
             self._table(("image", "prediction"), cells)
 
     def tasks(self, registered: Sequence[Task]) -> None:
@@ -293,7 +299,7 @@ class Screen:
 
     def _cache_entries(self, values: Sequence[dict[str, Any]], verb: str) -> None:
         if values:
-            self._table(("kind", "MB", "used", "folder"), [(v["kind"], f"{v['bytes'] / 1e6:,.1f}", v["used"], escape(v["folder"])) for v in values])
+            self._table(("kind", "MB", "used", "folder"), [(v["kind"], f"{v['bytes'] / 1e6:,.1f}", v["used"], v["folder"]) for v in values])
         self.out.print(f"{verb}: {len(values):,} entries, {sum(v['bytes'] for v in values) / 1e6:,.1f} MB")
 
     def _files(self, paths: Iterable[str]) -> None:
@@ -302,20 +308,21 @@ class Screen:
 
     def _scores(self, evaluation: Evaluation) -> None:
         scores = [*evaluation.per_class, evaluation.macro, evaluation.weighted]
-        rows = [(escape(s.name), f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", f"{s.support:,}") for s in scores]
+        rows = [(s.name, f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", f"{s.support:,}") for s in scores]
         title = f"{evaluation.split} split: accuracy {evaluation.accuracy:.4f}"
         self._table(("class", "precision", "recall", "F1", "images"), rows, title=title)
 
-    def _table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", console: Console | None = None) -> None:
+    def _table(self, columns: Sequence[str], rows: Sequence[Sequence[str | Text]], title: str = "", console: Console | None = None) -> None:
+        """Print a table of plain text, or of styled cells."""
         console = console or self.out
         if title:  # not as the title of the table, which rich wraps at the width of the table
-            console.print(f"[italic]{title}[/]", soft_wrap=True)
+            console.print(f"[italic]{escape(title)}[/]", soft_wrap=True)
         table = Table(box=None if not console.is_terminal else _box())
         for i, column in enumerate(columns):
-            numeric = bool(rows) and all(re.fullmatch(r"[\d.,%]+", row[i]) for row in rows)
-            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+            numeric = bool(rows) and all(re.fullmatch(r"[\d.,%]+", str(row[i])) for row in rows)
+            table.add_column(escape(column), justify="right" if numeric else "left", overflow="fold")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*(cell if isinstance(cell, Text) else escape(cell) for cell in row))
         console.print(table)
 
     def _facts(self, title: str, values: dict[str, str]) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # not imported at run time: `predict` must start fast
     from ..data import DataSummary
     from ..evaluation import Evaluation
     from ..evaluation.comparison import ArmDifference, ArmScore
+    from ..evaluation.types import Calibration
     from ..export import Export
     from ..training import DepthPlan, EpochRow, FeaturePass, Phase
 
@@ -73,9 +74,15 @@ def format_figures(evaluation: Evaluation) -> dict[str, str]:
     return {
         **figures,
         **{f"top-{k} accuracy": f"{share:.4f}" for k, share in evaluation.top.items()},
-        "calibration error": f"{calibration.error:.4f} at temperature {calibration.temperature:.3f}, {calibration.error_before:.4f} at temperature 1",
+        "calibration error": _describe_calibration(calibration),
         "selective accuracy": "; ".join(selective) or "below 90% at every threshold",
     }
+
+
+def _describe_calibration(calibration: Calibration) -> str:
+    if calibration.rejected:
+        return f"{calibration.error:.4f} at temperature 1; the fitted temperature of {calibration.rejected:.3f} does not improve held-out images"
+    return f"{calibration.error:.4f} at temperature {calibration.temperature:.3f}, {calibration.error_before:.4f} at temperature 1"
 
 
 def describe_imbalance(summary: DataSummary) -> str:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fastai.callback.core import Callback
+from torch import nn
 
 from ..core import DataError, ExportError, Interrupted, Note, OnEvent, Settings, files, ignore_event, runs
 from ..core.journal import check_free, list_interrupted, open_journal, run_id_of
@@ -22,6 +23,9 @@ from ..models import hash_weights, read_licence
 from ..training import DepthPlan, Phase, Session, fit, get_strategy, predict_valid, prepare, records
 from ..training.plots import plot_rate_curve
 from .interrupted import read_interrupted, resume_command
+
+MODEL_COPIES = 5  # of the weights: model.safetensors, learner.pkl, model.onnx and two saved phases
+CHECKPOINT_COPIES = 8  # of the trained weights: a checkpoint has those of now, of the best epoch, and two averages of Adam; the next one is written beside it
 
 
 @dataclass(frozen=True)
@@ -118,10 +122,19 @@ def train_run(
             raise Interrupted(f"interrupted; the checkpoints are in {journal.folder}", f"To resume: {resume_command(settings, journal.run_id)}") from None
 
 
+def estimate_room(model: nn.Sequential, settings: Settings) -> int:
+    """Return about how many bytes a training writes: MODEL_COPIES of the weights, and CHECKPOINT_COPIES of those that are trained."""
+    trained = {parameter for module in get_strategy(settings.strategy).trainable(model, settings) for parameter in module.parameters()}
+    whole, changing = (sum(value.numel() * value.element_size() for value in values) for values in (model.state_dict().values(), trained))
+    return MODEL_COPIES * whole + CHECKPOINT_COPIES * changing
+
+
 def _train(task: Task, session: Session, settings: Settings, like: Mapping[str, Any]) -> TrainResult:
     journal, device = session.journal, str(session.learn.dls.device)
     facts = {**_check_origin(task, session, like), "device": device, "asked": {"depth": settings.to_dict()["depth"], "minutes": settings.minutes}}
     settings, depths = get_strategy(settings.strategy).resolve(session, settings)
+    written = files.count_bytes(journal.folder) if journal.folder else 0  # by an interrupted training
+    runs.check_room(settings.out, estimate_room(session.learn.model, settings) - written)
     phases, features = fit(session, settings)
     settings = replace(settings, epochs=journal.facts.epochs or settings.epochs)
     predictions = predict_valid(session, settings, features)

@@ -88,3 +88,12 @@ def suggest_name(word: str, known: list[str] | tuple[str, ...]) -> str:
     lowercase = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), list(lowercase), n=1, cutoff=0.6)
     return f"Did you mean '{lowercase[close[0]]}'?" if close else ""
+
+
+def make_printable(text: str) -> str:
+    """Return a text, such as the name of a file, without characters that would move the cursor or change colours: they become escape sequences.
+
+    >>> make_printable("a\\x1b[31mb\\n.jpg")
+    'a\\\\x1b[31mb\\\\n.jpg'
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

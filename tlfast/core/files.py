@@ -7,11 +7,14 @@ import errno
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from .errors import RunError
+
+if os.name == "posix":
+    import fcntl
 
 MOST_NAMES = 999  # variants of a run id: r, r-2, ... r-999
 
@@ -68,6 +71,30 @@ def _write_by_way_of(temporary: Path, path: Path, fill: Callable[[IO[bytes]], An
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def lock_file(path: Path, taken: Exception) -> Iterator[None]:
+    """Lock a file, which is created, for this process until the end of the block or of the process. Raises `taken` if another process has it.
+
+    On Windows nothing is locked.
+    """
+    with path.open("w") as file:
+        if os.name == "posix":
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise taken from None
+        yield
+
+
+def count_bytes(folder: Path) -> int:
+    """Return the size of all files in a folder, in bytes. Files that disappear meanwhile count nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            total += path.lstat().st_size
+    return total
 
 
 def move_file(source: Path, target: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -15,10 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import Interrupted, RunError, UsageError
-from .files import convert_os_errors, move_to_free_name, write_text_atomic
-
-if os.name == "posix":
-    import fcntl
+from .files import convert_os_errors, lock_file, move_to_free_name, write_text_atomic
 
 SUFFIX = ".unfinished"
 JOURNAL, LOCK = "journal.json", "lock"
@@ -237,10 +233,6 @@ def _remove(folder: Path, parents: list[Path] | None = None) -> None:
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """Lock an unfinished training for this process; the lock ends with the process. Raises RunError if another process has it."""
-    with (folder / LOCK).open("w") as file:
-        if os.name == "posix":
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RunError(f"{folder} is being trained by another process", "Wait for it, or start a new training without --resume") from None
+    taken = RunError(f"{folder} is being trained by another process", "Wait for it, or start a new training without --resume")
+    with lock_file(folder / LOCK, taken):
         yield

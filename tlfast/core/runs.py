@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from . import system
 from .errors import RunError, UsageError, suggest_name
 from .files import convert_os_errors, format_json, move_file, move_to_free_name, write_shared_text, write_text_atomic
 from .settings import describe_strategy
@@ -23,6 +24,7 @@ METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"  # of the valid spl
 EVALUATED = ("valid", "test")  # splits that a run can be evaluated on
 COMPARISON = "comparison.json"
 LATEST = "latest"
+LEAST_ROOM = 1e6  # bytes that every run needs
 UNVERIFIED = "Copy the run again from where it was trained, train again, or use it as it is with --no-verify"
 
 
@@ -54,6 +56,7 @@ def check_writable(out: str, task: str, name: str) -> None:
     folder = Path(out) / task
     if name and (folder / name).exists():
         raise UsageError(f"a run named '{name}' exists already in {folder}", "Choose another --name; runs are never overwritten")
+    check_room(out, LEAST_ROOM)
     missing = [path for path in (folder, folder.parent) if not path.exists()]
     with convert_os_errors(out):
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,6 +64,13 @@ def check_writable(out: str, task: str, name: str) -> None:
             pass
         for path in missing:  # an error later must not leave empty folders
             path.rmdir()
+
+
+def check_room(out: str, needed: float) -> None:
+    """Raise RunError if the disk of a folder has less room than `needed` bytes."""
+    free = system.free_disk_gib(out) * 2**30
+    if free < needed:
+        raise RunError(f"{free / 1e6:,.0f} MB are free in {out}, and about {needed / 1e6:,.0f} MB are needed", "Free some space, or name a folder with --out")
 
 
 def name_split_file(name: str, split: str) -> str:

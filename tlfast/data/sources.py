@@ -9,12 +9,13 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from ..core import DataError, Note, OnEvent, UsageError, ignore_event
+from ..core.files import lock_file
 from .archives import archive_stem, is_archive, is_archive_name, unpack
 from .discovery import is_address
 from .download import convert_errors, download
@@ -22,6 +23,7 @@ from .hub import download_hub_dataset
 from .images import is_image_name
 from .task import Source, Task
 
+LOCK = ".lock"  # locked while a process downloads to its folder
 DOWNLOADS = ".downloads"  # sub-folder of the data folder; files stay there, so that a download can be continued
 
 
@@ -73,8 +75,17 @@ def get_data(task: Task, root: str = "data", on_event: OnEvent = ignore_event, a
     target = _target(task, root)
     _refuse_taken(target)
     downloads = target.parent / DOWNLOADS / task.name
+    with convert_errors(downloads):
+        downloads.mkdir(parents=True, exist_ok=True)
+    busy = DataError(f"another process is downloading the images of task '{task.name}' to {target}", "Wait until it has finished")
+    with lock_file(downloads / LOCK, busy):
+        return _get_from_sources(task, [_source_at(address)] if address else list(task.sources), downloads, target, on_event)
+
+
+def _get_from_sources(task: Task, sources: Sequence[Source], downloads: Path, target: Path, on_event: OnEvent) -> Path:
+    """Fill the folder `target` from the first source that works; return it. Raises DataError with the reason of each failure."""
     failures = []
-    for source in [_source_at(address)] if address else task.sources:
+    for source in sources:
         try:
             with _new_folder(target) as staging:
                 _fill_from_source(task, source, downloads, staging, target, on_event)

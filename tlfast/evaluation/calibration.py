@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
@@ -19,6 +21,21 @@ LEAST_COVERAGE, LEAST_ACCEPTED = 0.01, 20  # share of the images, and number of 
 # Temperature scaling
 
 
+@dataclass(frozen=True)
+class TemperatureChoice:
+    """The temperature of a classifier.
+
+    Attributes:
+        temperature: the chosen temperature; 1 leaves the probabilities as they are.
+        held_out: probabilities `[n, c]`, those of each image by a temperature fitted on other images, or at temperature 1 if that is chosen.
+        rejected: the fitted temperature, if it was not chosen.
+    """
+
+    temperature: float
+    held_out: np.ndarray
+    rejected: float | None = None
+
+
 def apply_temperature(log_probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Divide logits by a temperature: log probabilities `[n, c]` -> probabilities `[n, c]`, float64. The order of the classes does not change."""
     return np.asarray(np.exp(log_softmax(log_probabilities.astype(np.float64) / temperature, axis=1)))
@@ -30,6 +47,20 @@ def fit_temperature(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
     `log_probabilities` is `[n, c]`, `labels` class indices `[n]`.
     """
     return _minimize_loss(log_probabilities.astype(np.float64), labels) if _has_enough_errors(log_probabilities, labels) else 1.0
+
+
+def choose_temperature(log_probabilities: np.ndarray, labels: np.ndarray, seed: int = 0) -> TemperatureChoice:
+    """Fit a temperature, and choose it if it improves the log loss without a larger calibration error on images that it was not fitted to.
+
+    `log_probabilities` is `[n, c]`, `labels` class indices `[n]`.
+    """
+    fitted = fit_temperature(log_probabilities, labels)
+    before, held_out = apply_temperature(log_probabilities, 1.0), cross_validate_temperature(log_probabilities, labels, seed)
+    right = log_probabilities.argmax(axis=1) == labels
+    errors = [expected_calibration_error(bin_reliability(probabilities.max(axis=1), right)) for probabilities in (before, held_out)]
+    if fitted != 1.0 and (errors[1] > errors[0] or log_loss(held_out, labels) >= log_loss(before, labels)):
+        return TemperatureChoice(1.0, before, rejected=fitted)
+    return TemperatureChoice(fitted, held_out)
 
 
 def cross_validate_temperature(log_probabilities: np.ndarray, labels: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -64,8 +95,8 @@ def _minimize_loss(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
 # Measures of calibration
 
 
-def measure_calibration(probabilities: np.ndarray, before: np.ndarray, labels: np.ndarray, temperature: float) -> Calibration:
-    """Measure the calibration of probabilities `[n, c]`; `before` `[n, c]` are those at temperature 1."""
+def measure_calibration(probabilities: np.ndarray, before: np.ndarray, labels: np.ndarray, temperature: float, rejected: float | None = None) -> Calibration:
+    """Measure the calibration of probabilities `[n, c]`; `before` `[n, c]` are those at temperature 1, `rejected` a temperature that was not chosen."""
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     bins, curve = bin_reliability(confidence, right), coverage_curve(confidence, right)
     thinned = curve[:: -(-len(curve) // CURVE_POINTS)]
@@ -78,6 +109,7 @@ def measure_calibration(probabilities: np.ndarray, before: np.ndarray, labels: n
         bins=bins,
         curve=thinned if thinned[-1] == curve[-1] else [*thinned, curve[-1]],
         promises=_find_thresholds(curve, len(labels)),
+        rejected=rejected,
     )
 
 

@@ -18,13 +18,15 @@ TOP = (3, 5)  # values of k for top-k accuracy
 def evaluate(predictions: Predictions, split: str, temperature: float | None = None, seed: int = 0) -> Evaluation:
     """Compute all figures of predictions, by scikit-learn where it implements them.
 
-    `temperature` divides the logits. Without it, the probabilities of each image come from a temperature fitted on other images, so that the
-    figures hold for new images. Averages are over the classes that occur among labels or predictions; a class without predictions has precision 0.
+    `temperature` divides the logits. Without it a temperature is chosen, and the probabilities of each image come from one fitted on other images, so
+    that the figures hold for new images. Averages are over the classes that occur among labels or predictions; a class without predictions has precision 0.
     """
     logits, labels, classes = predictions.log_probabilities, predictions.labels, predictions.classes
-    fitted = temperature or calibration.fit_temperature(logits, labels)
-    probabilities = calibration.apply_temperature(logits, fitted) if temperature else calibration.cross_validate_temperature(logits, labels, seed)
-    uncalibrated = calibration.apply_temperature(logits, 1.0)
+    if temperature:
+        choice = calibration.TemperatureChoice(temperature, calibration.apply_temperature(logits, temperature))
+    else:
+        choice = calibration.choose_temperature(logits, labels, seed)
+    probabilities, uncalibrated = choice.held_out, calibration.apply_temperature(logits, 1.0)
     predicted, indices = logits.argmax(axis=1), list(range(len(classes)))
     by_class = skm.precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0)
     _, recall, _, support = by_class
@@ -46,7 +48,7 @@ def evaluate(predictions: Predictions, split: str, temperature: float | None = N
         average_precision=average_precision,
         brier=calibration.brier_score(probabilities, labels),
         intervals=_bootstrap_intervals(confusion, probabilities, labels, seed),
-        calibration=calibration.measure_calibration(probabilities, uncalibrated, labels, fitted),
+        calibration=calibration.measure_calibration(probabilities, uncalibrated, labels, choice.temperature, choice.rejected),
         others={name: float(value) for name, value in compute_metrics(confusion).items() if name not in FIELD_METRICS},
     )
 

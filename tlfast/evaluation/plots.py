@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ..core.errors import make_printable
 from .comparison import CompareResult
 from .types import Calibration, Evaluation
 
@@ -33,6 +34,11 @@ def save_figure(figure: Figure, path: Path) -> Path:
     return path
 
 
+def to_label(text: str) -> str:
+    """Return a text, such as the name of a class, as a label that shows its characters: matplotlib reads pairs of dollar signs as formulas."""
+    return make_printable(text).replace("$", r"\$")
+
+
 # Evaluations
 
 
@@ -46,7 +52,7 @@ def draw_confusion_matrix(counts: np.ndarray, names: Sequence[str], title: str =
     """Draw a confusion matrix `[c, c]` twice, side by side: counts, and shares of each actual class."""
     support = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, support, out=np.zeros(counts.shape), where=support > 0)
-    classes = [textwrap.shorten(name, 28, placeholder="…") if " " in name else name[:28] for name in names]
+    classes = [textwrap.shorten(name, 28, placeholder="…") if " " in name else name[:28] for name in map(make_printable, names)]
     side = float(np.clip(0.55 * len(classes), 4.0, 16.0))
     margin = max(map(len, classes)) * 0.085  # inches for the longest name
     figure = Figure(figsize=(2 * (side + margin) + 1.2, side + margin + 1.3), layout="constrained")
@@ -54,7 +60,7 @@ def draw_confusion_matrix(counts: np.ndarray, names: Sequence[str], title: str =
     _draw_matrix(left, counts, classes, "images")
     _draw_matrix(right, shares, classes, "share of each actual class")
     if title:
-        figure.suptitle(title)
+        figure.suptitle(to_label(title))
     return figure
 
 
@@ -65,8 +71,9 @@ def _draw_matrix(axes: Axes, values: np.ndarray, classes: Sequence[str], title: 
     axes.set(title=title, xlabel="predicted", ylabel="actual")
     ticks = range(len(classes)) if len(classes) <= MOST_NAMED else range(0)
     rotation: dict[str, Any] = {} if max(map(len, classes)) <= MOST_UPRIGHT else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(ticks, [classes[i] for i in ticks], **rotation)
-    axes.set_yticks(ticks, [classes[i] for i in ticks])
+    labels = [to_label(classes[i]) for i in ticks]
+    axes.set_xticks(ticks, labels, **rotation)
+    axes.set_yticks(ticks, labels)
     axes.set_xticks(np.arange(-0.5, len(classes)), minor=True)
     axes.set_yticks(np.arange(-0.5, len(classes)), minor=True)
     axes.grid(which="minor", color="white", linewidth=1)
@@ -107,12 +114,13 @@ def plot_top_losses(items: Sequence[dict[str, Any]], pictures: Sequence[Image.Im
 
 
 def _fit_title(text: str) -> str:
-    return text if len(text) <= 34 else text[:33] + "…"
+    text = make_printable(text)
+    return to_label(text if len(text) <= 34 else text[:33] + "…")
 
 
 def _shorten_path(path: str) -> str:
-    name = Path(path).name
-    return name if len(name) <= 26 else "…" + name[-25:]
+    name = make_printable(Path(path).name)
+    return to_label(name if len(name) <= 26 else "…" + name[-25:])
 
 
 def plot_calibration(evaluation: Evaluation, path: Path, title: str) -> Path:
@@ -131,6 +139,8 @@ def _draw_reliability(axes: Axes, calibration: Calibration) -> None:
     axes.scatter([b.confidence for b in bins], [b.accuracy for b in bins], s=15 + 300 * sizes / sizes.max(), color=BLUE, alpha=0.8, label="images")
     axes.set(xlabel="confidence (mean of a bin)", ylabel="accuracy", xlim=(0, 1.03), ylim=(0, 1.05))
     before = f"{calibration.error_before:.3f} before temperature {calibration.temperature:.2f}"
+    if calibration.rejected:
+        before = f"temperature {calibration.rejected:.2f} does not improve it"
     axes.set_title(f"calibration error {calibration.error:.3f}; {before}", fontsize=10)
     axes.legend(loc="upper left", frameon=False)
     axes.grid(alpha=0.3)
@@ -148,7 +158,7 @@ def _draw_coverage(axes: Axes, calibration: Calibration) -> None:
 
 
 def _save_titled(figure: Figure, path: Path, title: str) -> Path:
-    figure.suptitle(title, fontsize=13, fontweight="bold")
+    figure.suptitle(to_label(title), fontsize=13, fontweight="bold")
     return save_figure(figure, path)
 
 
@@ -187,7 +197,7 @@ def plot_learning_curve(result: CompareResult, path: Path) -> Path:
 
 
 def _save_comparison(figure: Figure, axes: Axes, result: CompareResult, path: Path) -> Path:
-    axes.set(ylabel="accuracy, with its 95 % interval", title=f"{result.task}: {result.judged_on}")
+    axes.set(ylabel="accuracy, with its 95 % interval", title=to_label(f"{result.task}: {result.judged_on}"))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return save_figure(figure, path)

@@ -89,7 +89,7 @@ class Calibration:
     On the valid split the probabilities of an image come from a temperature that was fitted without this image.
 
     Attributes:
-        temperature: temperature of the exported model, fitted on the whole valid split.
+        temperature: temperature of the exported model, fitted on the whole valid split; 1 if calibration does not improve held-out images.
         error: expected calibration error in 15 bins.
         error_before: the same at temperature 1.
         log_loss_before: log loss at temperature 1.
@@ -97,6 +97,7 @@ class Calibration:
         bins: reliability diagram, without empty bins.
         curve: points of selective accuracy against coverage, highest threshold first.
         promises: target accuracy, such as "0.95" -> the point of largest coverage that reaches it; targets without a useful point are left out.
+        rejected: the fitted temperature, if calibration does not improve held-out images.
     """
 
     temperature: float
@@ -107,6 +108,7 @@ class Calibration:
     bins: list[ReliabilityBin]
     curve: list[Coverage]
     promises: dict[str, Coverage]
+    rejected: float | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..evaluation.plots import BLUE, RED, save_figure
+from ..evaluation.plots import BLUE, RED, save_figure, to_label
 from .types import RateCurve
 
 
@@ -22,7 +22,7 @@ def plot_rate_curve(curve: RateCurve, path: Path, title: str) -> Path:
     axes.axvline(rate, color=RED, linestyle="--")
     low, rise = np.nanmin(losses[shown]), abs(losses[0] - np.nanmin(losses[shown]))
     # Limited, because the divergence at the end would flatten the valley.
-    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss (smoothed)", title=title, ylim=(low - 0.1 * rise, low + 1.5 * rise + 1e-6))
+    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss (smoothed)", title=to_label(title), ylim=(low - 0.1 * rise, low + 1.5 * rise + 1e-6))
     axes.annotate(f" {rate:.1e}", (rate, 0.97), xycoords=("data", "axes fraction"), color=RED, va="top")
     axes.grid(alpha=0.3)
     return save_figure(figure, path)
