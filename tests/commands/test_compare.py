@@ -15,6 +15,7 @@ from tlfast.core.errors import DataError
 from tlfast.models import build
 from tlfast.testing import draw_image
 from tlfast.training import features, trainer
+from tlfast.training.callbacks.progress import ProgressCallback
 
 QUICK = [*TINY, "--epochs", 2, "--freeze-epochs", 1]
 
@@ -82,6 +83,32 @@ def test_one_that_was_broken_off_goes_on(cli, folder, monkeypatch, trainings):
     monkeypatch.setattr(trainer, "predict_valid", judge)
     assert cli("compare", folder, *QUICK, "--json").json["reused"] == 1
     assert [strategy for strategy, *_ in trainings] == ["partial", "full", "full"]
+
+
+def test_a_training_that_was_interrupted_continues_from_its_checkpoint(cli, folder, monkeypatch, tmp_path, cache_folder):
+    command = ["compare", folder, *TINY, "--epochs", 4, "--freeze-epochs", 1, "--arms", "full", "--seeds", 2, "--checkpoint-minutes", 0, "--json"]
+    whole = cli(*command).json
+    assert cli("cache", "clear").code == 0
+    epochs, after_epoch = [], ProgressCallback.after_epoch
+
+    def count(self):
+        known = len(self.rows)
+        after_epoch(self)
+        if len(self.rows) == known:  # complete before the interruption
+            return
+        epochs.append((self.phase, self.epoch))
+        if len(epochs) == 3:  # one of the head, two of all layers, of which the second has no checkpoint yet
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ProgressCallback, "after_epoch", count)
+    outcome = cli(*command)
+    assert outcome.code == 130 and "Repeat the command to continue" in outcome.err
+    (unfinished,) = cache_folder.glob("trainings/.*")
+    assert [entry["kind"] for entry in cli("cache", "list", "--json").json if entry["folder"] == str(unfinished)] == ["unfinished"]
+    continued = cli(*command).json
+    assert epochs[3:] == [("all layers", 1), ("all layers", 2), ("all layers", 3), ("head", 0), *[("all layers", n) for n in range(4)]]
+    assert [arm["accuracy"] for arm in continued["arms"]] == [arm["accuracy"] for arm in whole["arms"]]
+    assert continued["reused"] == 0 and not list(cache_folder.glob("trainings/.*"))
 
 
 def test_folds_judge_every_image_once_and_share_the_backbones_pass(cli, folder, trainings, monkeypatch, tmp_path):

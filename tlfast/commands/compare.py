@@ -91,7 +91,7 @@ def list_depths(task: Task, flags: Mapping[str, Any], config: Mapping[str, Any])
 def compare_arms(task: Task, arms: Sequence[Arm], design: Design | None = None, on_event: OnEvent = ignore_event) -> CompareResult:
     """Train every arm with every fold, seed and share of the design, compare the arms, and write tables, plots and a page.
 
-    Trainings are cached, so that an interrupted comparison continues after the last finished one. Raises TlfastError.
+    Trainings are cached, and so are checkpoints of an unfinished one, so that an interrupted comparison continues. Raises TlfastError.
     """
     design = design or Design()
     _check_design(arms, design)
@@ -102,7 +102,7 @@ def compare_arms(task: Task, arms: Sequence[Arm], design: Design | None = None, 
     try:
         predictions = _train_arms(task, arms, design, table.classes, listen)
     except KeyboardInterrupt:
-        raise Interrupted("interrupted; the finished trainings are cached", "Repeat the command to continue after them") from None
+        raise Interrupted("interrupted; finished trainings and checkpoints are cached", "Repeat the command to continue") from None
     on_all_images = [predictions[arm.name, 1.0] for arm in arms]
     if any(of_arm.paths != on_all_images[0].paths for of_arm in predictions.values()):
         raise UsageError("the arms were evaluated on different images", "Give all arms the same --data, --limit, --valid-pct and --seed")

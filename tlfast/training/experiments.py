@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..core import ModelSettings, OnEvent, Settings, cache
+from ..core import Journal, ModelSettings, OnEvent, RunError, Settings, UsageError, cache
+from ..core.journal import SUFFIX, open_journal
 from ..core.runs import PREDICTIONS, name_split_file
 from ..core.system import package_versions
 from ..data import Task, load_table
@@ -62,7 +64,12 @@ def run_trial(task: Task, settings: Settings, on_event: OnEvent) -> Trial:
     sources = {"settings": important, "images": table.fingerprint(), "weights": _describe_weights(settings), "versions": package_versions()}
     name = cache.make_key(layout=LAYOUT, **sources)
     reused = cache.find(KIND, name) is not None
-    folder, about = cache.get_or_create(KIND, name, lambda folder: _train_trial(folder, task, settings, on_event))
+
+    def train(folder: Path) -> dict[str, Any]:
+        with _open_journal(name, settings) as journal:
+            return _train_trial(folder, task, settings, journal, on_event)
+
+    folder, about = cache.get_or_create(KIND, name, train)
     return Trial(folder / PREDICTIONS, folder / name_split_file(PREDICTIONS, AVERAGED), about["seconds"], about["trained_on"], reused)
 
 
@@ -72,13 +79,29 @@ def _describe_weights(settings: ModelSettings) -> list[Any]:
     return [weights.kind, weights.path, *((stat.st_size, stat.st_mtime_ns) if stat else ())]
 
 
-def _train_trial(folder: Path, task: Task, settings: Settings, on_event: OnEvent) -> dict[str, Any]:
+@contextmanager
+def _open_journal(name: str, settings: Settings) -> Iterator[Journal]:
+    """Yield the journal of a trial, which continues after an interruption. It is in memory if another process trains the same.
+
+    Its folder in the cache is listed and removed as an unfinished entry.
+    """
+    root, run_id = cache.find_root(), f".{name}"
+    resumed = run_id if (root / KIND / f"{run_id}{SUFFIX}").exists() else ""
+    with ExitStack() as stack:
+        try:
+            journal = stack.enter_context(open_journal(str(root), KIND, run_id, settings.to_dict(), resumed))
+        except (RunError, UsageError):  # locked by another process, or damaged
+            journal = Journal()
+        yield journal
+
+
+def _train_trial(folder: Path, task: Task, settings: Settings, journal: Journal, on_event: OnEvent) -> dict[str, Any]:
     """Train, and write the predictions for the valid split; return the cost."""
-    with trainer.prepare(task, settings, on_event) as session:
+    with trainer.prepare(task, settings, on_event, journal) as session:
         started = time.perf_counter()
         settings, _ = get_strategy(settings.strategy).resolve(session, settings)
         phases, features = trainer.fit(session, settings)
-        seconds = time.perf_counter() - started + _cached_seconds(phases)
+        seconds = journal.earlier_seconds + time.perf_counter() - started + _cached_seconds(phases)
         rows, classes, head = session.table.part("valid"), session.table.classes, session.learn.model[1]
         # Features of a frozen backbone give the same predictions as the images, without another pass.
         plain = trainer.predict_valid(session, settings, features)

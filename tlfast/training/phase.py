@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from fastai.callback.core import Callback
@@ -68,6 +69,7 @@ def fit_phase(session: Session, plan: PhasePlan, opened: OpenPhase, settings: Tr
     curve = search_rate(session, plan, opened, settings) if settings.rate is None else None
     epochs = _adjust_epochs(plan, curve, on_event, journal)
     search_seconds = time.perf_counter() - started
+    cost = FeaturePass(**journal.once(f"features of {plan.name}", partial(asdict, opened.cost))) if opened.cost else None
     lr = settings.rate or (curve.rate or curve.suggestion if curve else 0.0)
     reseed(learn, settings.seed)  # the finder drew random numbers
     progress, best, finite = (
@@ -89,7 +91,7 @@ def fit_phase(session: Session, plan: PhasePlan, opened: OpenPhase, settings: Tr
         _check_outcome(best, finite, plan.name, before, lr, on_event)
         per_second = progress.images / progress.seconds if progress.seconds else 0.0
         seconds = search_seconds + saver.seconds
-        phase = Phase(plan.name, lr, lowest, progress.rows, best.best_epoch, seconds, per_second, curve, opened.cost, opened.precision)
+        phase = Phase(plan.name, lr, lowest, progress.rows, best.best_epoch, seconds, per_second, curve, cost, opened.precision)
         checkpoints.save_phase(journal, phase, session.learn.model, on_event)
     return phase
 
