@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import io
+import json
+import re
 import socket
 import threading
 import time
@@ -252,6 +254,41 @@ def test_stopping_finishes_what_has_begun(classifier, monkeypatch):
         assert answer.result()[0] == 200
 
 
+def test_behind_a_proxy_all_addresses_work_with_and_without_the_root_path(classifier):
+    with serving_at(classifier, root_path="/plants/v1") as (port, _):
+        for prefix in ("", "/plants/v1"):
+            assert ask(port, path=f"{prefix}/healthz") == (200, {"status": "ok"})
+            assert ask(port, "POST", f"{prefix}/predict", png(), IMAGE)[0] == 200
+            status, page = ask(port, path=f"{prefix}/")
+            assert status == 200 and 'fetch("predict"' in page and not re.search(r"""(fetch\(|href=|src=)["']/""", page)
+        assert ask(port, path="/openapi.json")[1]["servers"] == [{"url": "/plants/v1"}]
+        assert ask(port, path="/other/healthz")[0] == 404
+    for wrong in ("plants", "/plants/", "/a b", "/"):
+        with pytest.raises(errors.UsageError, match="--root-path"):
+            server_module.Service(classifier, root_path=wrong)
+
+
+def test_each_request_has_an_id_and_a_line_in_the_log(classifier, monkeypatch):
+    lines = []
+    with serving_at(classifier, log=lines.append) as (port, _):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        ids = []
+        for headers in ({"X-Request-ID": "from-the-proxy.1"}, {"X-Request-ID": 'no id "\\'}, {}):
+            connection.request("POST", "/predict?top=1", png(), {**IMAGE, **headers})
+            response = connection.getresponse()
+            response.read()
+            ids.append(response.getheader("X-Request-ID"))
+        monkeypatch.setattr(server_module, "rank_classes", lambda *arguments: 1 / 0)
+        assert ask(port, "POST", "/predict", png(), IMAGE)[0] == 500
+        assert ask(port, "POST", "/predict", b"no image", IMAGE)[0] == 422
+    logged = [json.loads(line) for line in lines]
+    assert ids[0] == "from-the-proxy.1" and len(set(ids)) == 3 and all(re.fullmatch(r"[\w.-]+", each) for each in ids)
+    assert [entry["id"] for entry in logged[:3]] == ids
+    assert [entry["status"] for entry in logged] == [200, 200, 200, 500, 422]
+    assert {(entry["client"], entry["method"], entry["path"]) for entry in logged} == {("127.0.0.1", "POST", "/predict")}
+    assert all(0 < entry["seconds"] < 60 and entry["time"].endswith("+00:00") for entry in logged)
+
+
 def test_a_taken_port_is_an_error(classifier):
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(errors.UsageError, match="cannot listen on 127.0.0.1"):
-        server_module.serve(classifier, "127.0.0.1", taken.getsockname()[1])
+        server_module.serve(server_module.Service(classifier), "127.0.0.1", taken.getsockname()[1])

@@ -248,14 +248,17 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 accepts remote connections.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 uses any free port.", min=0, max=65_535)] = 8000,
     token: Annotated[str, typer.Option(help="Require this bearer token.", envvar="TLFAST_TOKEN", show_default=False)] = "",
+    root_path: Annotated[str, typer.Option(help="Path of the service behind a reverse proxy, such as /plants.", show_default=False)] = "",
+    log_json: Annotated[bool, typer.Option("--log-json", help="Write a line of JSON to stderr for each request.")] = False,
     verify: Verify = True,
     out: OutOption = "exports",
 ) -> None:
     """Serve a classifier: a web page for images and a REST API."""
     from ..inference import load, server
+    from ..inference.request_log import print_line
 
-    classifier = load(run, out, verify)
-    server.serve(classifier, host, port, token, lambda address: screen.message("serving at", address))
+    service = server.Service(load(run, out, verify), token, root_path, print_line if log_json else None)
+    server.serve(service, host, port, lambda address: screen.message("serving at", address + root_path))
 
 
 @command(app, "tasks", DATA)

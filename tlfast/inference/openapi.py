@@ -15,8 +15,8 @@ STYLE = "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem aut
 EXAMPLE = "curl -F file=@photo.jpg http://127.0.0.1:8000/predict?top=3"
 
 
-def build_openapi(classifier: Classifier, limits: Limits, with_token: bool) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 description of the API. `with_token` adds bearer authentication."""
+def build_openapi(classifier: Classifier, limits: Limits, with_token: bool, root_path: str = "") -> dict[str, Any]:
+    """Return the OpenAPI 3.1 description of the API. `with_token` adds bearer authentication; `root_path` is the path of the service behind a proxy."""
     description: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": f"tlfast: {classifier.info.get('task', '')}", "version": classifier.info.get("tlfast", "")},
@@ -26,6 +26,8 @@ def build_openapi(classifier: Classifier, limits: Limits, with_token: bool) -> d
             "/healthz": {"get": {"summary": "Health check", "responses": {"200": {"description": "the server is running"}}}},
         },
     }
+    if root_path:
+        description["servers"] = [{"url": root_path}]
     if with_token:
         description["components"] = {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}}
         description["security"] = [{"token": []}]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import re
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,9 +17,10 @@ import numpy as np
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
 
 from ..core import ImageError, UsageError
 from ..core.system import count_cores
@@ -27,6 +29,7 @@ from .batching import BatchQueue
 from .classifier import Classifier
 from .onnx_model import rank_classes
 from .openapi import build_openapi, render_docs
+from .request_log import RequestLog
 from .types import Prediction
 from .uploads import Limits, build_protocol, read_files
 
@@ -44,14 +47,27 @@ SHUTDOWN_SECONDS = 30  # for requests in progress
 
 @dataclass
 class Service:
-    """A classifier for concurrent requests, with an optional bearer token and limits. `clients` counts the requests in progress per address."""
+    """A classifier for concurrent requests.
+
+    Attributes:
+        classifier: the classifier.
+        token: bearer token that requests need; "" for none.
+        root_path: path of the service behind a proxy, such as "/plants"; all addresses work with and without it.
+        log: receives a line of JSON for each request; None for no log.
+        limits: limits of requests.
+        clients: number of requests in progress per address.
+    """
 
     classifier: Classifier
     token: str = ""
+    root_path: str = ""
+    log: Callable[[str], object] | None = None
     limits: Limits = field(default_factory=Limits)
     clients: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
+        if self.root_path and not re.fullmatch(r"(/[\w.~-]+)+", self.root_path):
+            raise UsageError(f"--root-path {self.root_path}: not a path such as /plants", "Start it with / and end it without")
         self.queue = BatchQueue(self.classifier.network)
         self.decoding = asyncio.Semaphore(count_cores())
 
@@ -91,7 +107,7 @@ class Service:
 
     def describe(self) -> dict[str, Any]:
         """Return the OpenAPI description of the service."""
-        return build_openapi(self.classifier, self.limits, with_token=bool(self.token))
+        return build_openapi(self.classifier, self.limits, bool(self.token), self.root_path)
 
 
 def build_app(service: Service) -> Starlette:
@@ -124,7 +140,7 @@ def build_app(service: Service) -> Starlette:
     async def docs(request: Request) -> Response:
         return HTMLResponse(render_docs(service.describe()), headers=HEADERS)
 
-    routes = [
+    routes: list[BaseRoute] = [
         Route("/", page),
         Route("/healthz", health),
         Route("/model", model),
@@ -132,8 +148,11 @@ def build_app(service: Service) -> Starlette:
         Route("/openapi.json", openapi),
         Route("/docs", docs),
     ]
+    if service.root_path:  # a proxy may remove it from the path, or not
+        routes.append(Mount(service.root_path, routes=list(routes)))
+    middleware = [Middleware(RequestLog, write=service.log)]
     handlers: dict[Any, Any] = {HTTPException: _respond_refused, Exception: _respond_failed}
-    return Starlette(routes=routes, exception_handlers=handlers, lifespan=service.lifespan)
+    return Starlette(routes=routes, exception_handlers=handlers, middleware=middleware, lifespan=service.lifespan)
 
 
 async def _respond_refused(request: Request, error: HTTPException) -> Response:
@@ -144,7 +163,7 @@ async def _respond_failed(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": f"internal server error ({type(error).__name__})"}, 500)
 
 
-def serve(classifier: Classifier, host: str, port: int, token: str = "", started: Callable[[str], None] = print) -> None:
+def serve(service: Service, host: str, port: int, started: Callable[[str], None] = print) -> None:
     """Serve a classifier until Ctrl-C or SIGTERM. Requests in progress are completed.
 
     `started` receives the URL of the server. Raises UsageError if the address cannot be used.
@@ -154,7 +173,7 @@ def serve(classifier: Classifier, host: str, port: int, token: str = "", started
     started(f"http://{url_host}:{listener.getsockname()[1]}")
 
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(build_server(Service(classifier, token)).serve([listener]))
+        asyncio.run(build_server(service).serve([listener]))
 
 
 def build_server(service: Service) -> uvicorn.Server:

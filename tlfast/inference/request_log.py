@@ -1,0 +1,68 @@
+"""A request id for each request of `tlfast serve`, and a log with one line of JSON per request."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from datetime import datetime, timezone
+from typing import Any
+
+ID_HEADER = "x-request-id"
+KNOWN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")  # an id of a proxy that is kept
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+
+def print_line(line: str) -> None:
+    """Write a line of the log to stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+class RequestLog:
+    """ASGI middleware: every response has the header `X-Request-ID`, that of the request if it has one.
+
+    `write` receives one line of JSON per request: time (UTC), id, client, method, path, status, and seconds. None: nothing is logged.
+    """
+
+    def __init__(self, app: App, write: Callable[[str], object] | None = None) -> None:
+        self.app, self.write = app, write
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 0
+        given = dict(scope["headers"]).get(ID_HEADER.encode(), b"").decode("latin-1")
+        request_id = given if KNOWN_ID.fullmatch(given) else uuid.uuid4().hex
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": [*message["headers"], (ID_HEADER.encode(), request_id.encode())]}
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception:
+            status = 500  # the response is made outside this middleware
+            raise
+        finally:
+            if self.write:
+                facts = {
+                    "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+                    "id": request_id,
+                    "client": (scope.get("client") or ("",))[0],
+                    "method": scope["method"],
+                    "path": scope["path"],
+                    "status": status,
+                    "seconds": round(time.perf_counter() - started, 4),
+                }
+                self.write(json.dumps(facts))
