@@ -60,3 +60,17 @@ def test_out_that_cannot_be_written(tmp_path):
         (tmp_path / "closed").mkdir(mode=0o500)
         with pytest.raises(RunError):
             runs.check_writable(str(tmp_path / "closed"), "t", "")
+
+
+def test_paths_are_hidden_in_all_texts_of_a_manifest_and_other_values_stay():
+    manifest = {
+        "settings": {"data": "/home/me/photos", "weights": "/mnt/w/net.pth", "out": "exports", "epochs": 3},
+        "data": {"source": "/home/me/photos", "notes": ["3 images in /home/me/photos/red"], "unreadable": [{"path": "/srv/x.png", "reason": "a/b"}]},
+        "weights": {"source": "/mnt/w/net.pth (--weights)", "sha256": "12"},
+    }
+    assert runs.hide_paths(manifest) == {
+        "settings": {"data": "photos", "weights": "net.pth", "out": "exports", "epochs": 3},
+        "data": {"source": "photos", "notes": ["3 images in photos/red"], "unreadable": [{"path": "x.png", "reason": "a/b"}]},
+        "weights": {"source": "net.pth (--weights)", "sha256": "12"},
+    }
+    assert runs.hide_paths({"settings": {"data": "/photos"}, "note": "1/2"}) == {"settings": {"data": "photos"}, "note": "1/2"}

@@ -7,10 +7,14 @@ import json
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
 import tlfast
+from tests.helpers.command_line import TINY
+from tlfast.models import Weights, build_body
 
 WITHOUT_TLFAST = "import sys, runpy; sys.modules['tlfast'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
 
@@ -35,3 +39,16 @@ def test_a_bundle_needs_no_tlfast(run, cli, folder, tmp_path, target):
     assert f"Accuracy {json.loads((run.folder / 'metrics.json').read_text())['accuracy']:.4f}" in (place / "README.md").read_text()
     refused = cli("export", "r", "--to", target)
     assert refused.code == 2 and "it exists already" in refused.err
+
+
+def test_neither_bundle_nor_model_names_a_local_folder(cli, folder, tmp_path):
+    body = build_body(Weights("none", "test_resnet"), 32)
+    weights = tmp_path / "private" / "net.safetensors"
+    weights.parent.mkdir()
+    save_file({name: tensor.contiguous() for name, tensor in body.state_dict().items()}, weights)
+    run = Path(cli("train", folder, *TINY, "--weights", weights, "--epochs", 1, "--json").json["folder"])
+    assert cli("export", run, "--to", "bundle").code == 0
+    passed_on = [run / "model.safetensors", *(tmp_path / "bundle").iterdir()]
+    for path in passed_on:
+        assert str(tmp_path).encode() not in path.read_bytes(), path
+    assert "net.safetensors (--weights)" in (tmp_path / "bundle" / "README.md").read_text()

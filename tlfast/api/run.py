@@ -151,13 +151,16 @@ class Run:
         self._record = records.read(self.folder)
         return Scores(result.evaluation.to_dict())
 
-    def report(self, split: str = "valid", *, data: str = "", device: str = "auto", quiet: bool = False) -> Page:
-        """Write the HTML report of the run: metrics, confusion matrix, misclassified images, command to repeat it. Raises TlfastError."""
+    def report(self, split: str = "valid", *, data: str = "", device: str = "auto", paths: bool = True, quiet: bool = False) -> Page:
+        """Write the HTML report of the run: metrics, confusion matrix, misclassified images, command to repeat it.
+
+        Without `paths` it names files and folders without the folders above them. Raises TlfastError.
+        """
         from ..commands.report import report_run
 
         check_split(split)
         with show_progress(quiet) as on_event:
-            return Page(report_run(self._record, split, data, device, on_event).files[0])
+            return Page(report_run(self._record, split, data, device, paths, on_event).files[0])
 
     def export(self, to: str | os.PathLike[str] = "", *, quantize: str = "", half: bool = False, allow_drop: bool = False, quiet: bool = False) -> ExportResult:
         """Write a smaller network into the run, and a bundle that works without tlfast: a new folder, or a file that ends in .zip.

@@ -138,6 +138,7 @@ def report(
     data: Moved = "",
     device: Device = "auto",
     open: Annotated[bool, typer.Option("--open", help="Open the page.")] = False,
+    paths: Annotated[bool, typer.Option("--paths/--no-paths", help="Show local paths, or only the names of files and folders.")] = True,
     verify: Verify = True,
     out: OutOption = "exports",
 ) -> None:
@@ -149,7 +150,7 @@ def report(
     with screen.progress() as on_event:
         from ..commands import report
 
-        result = report.report_run(found_run, split, data, device, on_event) if found_run else report.report_comparison(Path(run))
+        result = report.report_run(found_run, split, data, device, paths, on_event) if found_run else report.report_comparison(Path(run))
     screen.report_result(result)
     if open:
         typer.launch(result.files[0])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..core import DataError, Note, OnEvent, Run, RunError, ignore_event
-from ..core.runs import COMPARISON
+from ..core.runs import COMPARISON, hide_paths
 from ..evaluation.report import REPORT_FILE, Evidence, read_evaluation, render_comparison_page, write_report
 from . import loaded_run
 
@@ -30,10 +30,11 @@ class ReportResult:
         return asdict(self)
 
 
-def report_run(run: Run, split: str = "valid", data: str = "", device: str = "auto", on_event: OnEvent = ignore_event) -> ReportResult:
+def report_run(run: Run, split: str = "valid", data: str = "", device: str = "auto", paths: bool = True, on_event: OnEvent = ignore_event) -> ReportResult:
     """Write `report.html` and `MODEL_CARD.md` into a run. If its images are missing, the page has no images, and a note is sent.
 
-    `data` names the images if they have moved. Raises RunError if the run has no predictions for the split.
+    `data` names the images if they have moved. Without `paths`, page and card name files and folders without the folders above them. Raises RunError if
+    the run has no predictions for the split.
     """
     stored = read_evaluation(run, split)
     try:
@@ -41,7 +42,8 @@ def report_run(run: Run, split: str = "valid", data: str = "", device: str = "au
     except DataError as error:
         on_event(Note("report", f"no activation maps: {error.message}"))
         evidence = Evidence({}, None)
-    return ReportResult(run.id, [str(path) for path in write_report(run, stored, evidence, on_event)])
+    shown = run if paths else replace(run, manifest=hide_paths(run.manifest))
+    return ReportResult(run.id, [str(path) for path in write_report(shown, stored, evidence, on_event)])
 
 
 def report_comparison(folder: Path) -> ReportResult:

@@ -250,7 +250,7 @@ def _write_plots(folder: Path, prefix: str, run_id: str, phases: list[Phase], ev
 
 def _export_onnx(session: Session, path: Path, settings: Settings, temperature: float) -> Agreement:
     """Write `model.onnx` and compare it with the network on images of the valid split. Raises ExportError."""
-    about = metadata.describe_model(settings, session.table.classes, session.journal.run_id, str(session.weights), read_licence(session.weights))
+    about = metadata.describe_model(settings, session.table.classes, session.journal.run_id, session.weights.public, read_licence(session.weights))
     onnx.export_onnx(path, session.learn.model, session.preprocessing, about, temperature)
     paths = [row.path for row in session.table.part("valid")]
     sample = onnx.sample_images(paths, session.learn.model, settings.size)  # rows are sorted by class

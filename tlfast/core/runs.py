@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -71,6 +72,29 @@ def check_room(out: str, needed: float) -> None:
     free = system.free_disk_gib(out) * 2**30
     if free < needed:
         raise RunError(f"{free / 1e6:,.0f} MB are free in {out}, and about {needed / 1e6:,.0f} MB are needed", "Free some space, or name a folder with --out")
+
+
+def hide_paths(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a manifest that names files and folders without the folders above them.
+
+    >>> hide_paths({"settings": {"data": "/home/me/photos"}, "note": "no image in /home/me/photos/red"})
+    {'settings': {'data': 'photos'}, 'note': 'no image in photos/red'}
+    """
+    places = {str(value) for group in ("settings", "data", "weights") for value in manifest.get(group, {}).values() if os.path.isabs(str(value))}
+    folders = sorted({os.path.dirname(place.rstrip(os.sep)).rstrip(os.sep) for place in places} - {""}, key=len, reverse=True)
+
+    def hide(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: hide(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [hide(item) for item in value]
+        if not isinstance(value, str):
+            return value
+        for folder in folders:
+            value = value.replace(folder + os.sep, "")
+        return os.path.basename(value) if os.path.isabs(value) else value
+
+    return hide(manifest)
 
 
 def name_split_file(name: str, split: str) -> str:

