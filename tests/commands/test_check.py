@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageFilter
 
 from tests.helpers.command_line import TINY
 from tlfast.data.types import FINDING_KINDS
@@ -76,6 +76,16 @@ def test_dropping_writes_a_table_that_trains(cli, faulty):
     again = cli("data", "check", found["table"], "--strict", "--json")
     assert again.code == 1 and again.json["findings"] == {"constant": 1, "nearly constant": 1}
     assert cli("train", found["table"], *TINY, "--epochs", 1, "--no-onnx", "--quiet").code == 0
+
+
+def test_blurry_images_are_named_among_sharp_ones(cli, folder):
+    for number in (3, 7):
+        with Image.open(folder / "red" / f"{number}.png") as image:
+            image.resize((200, 200)).filter(ImageFilter.GaussianBlur(20)).save(folder / "red" / f"blurry{number}.png")
+    outcome = cli("data", "check", folder, "--json")
+    found = [row for row in findings(outcome.json["findings_file"]) if row["kind"] == "blurry"]
+    assert {Path(row["path"]).name for row in found} == {"blurry3.png", "blurry7.png"}
+    assert all(0 <= float(row["value"]) < 0.02 for row in found)
 
 
 def test_dark_and_pale_images_are_named(cli, folder):

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers.command_line import TINY
+from tlfast.commands import check_labels
 
 
 def named(path, kind="label issue"):
@@ -27,6 +28,35 @@ def test_wrong_labels_are_named_with_what_they_look_like(cli, folder):
     assert found["findings"]["label issue"] == len(rows) > 0
     assert any(row["path"].endswith("was red.png") and row["reason"] == "looks like red" and row["label"] == "blue" for row in rows)
     assert [float(row["value"]) for row in rows] == sorted(float(row["value"]) for row in rows)
+
+
+def test_the_number_of_wrong_labels_is_estimated_and_few_are_listed_below_a_cutoff(cli, folder):
+    for number in range(3):
+        (folder / "red" / f"{number}.png").rename(folder / "blue" / f"was red {number}.png")
+    command = ["data", "check", folder, *TINY, "--epochs", 12, "--labels"]
+    every = cli(*command, "--json").json
+    few = cli(*command, "--label-cutoff", 0.3, "--json").json
+    listed = [float(row["value"]) for row in named(every["findings_file"])]
+    assert [float(row["value"]) for row in named(few["findings_file"])] == [value for value in listed if value <= 0.3]
+    assert 0 < sum(value <= 0.3 for value in listed) < len(listed)
+    assert few["wrong_labels"] == every["wrong_labels"]
+    wrong = every["wrong_labels"]
+    assert wrong["images"] == 36 and 0 <= wrong["low"] <= wrong["estimate"] <= wrong["high"] <= 36
+    assert f"estimated number of wrong labels: {wrong['estimate']} ({wrong['low']} to {wrong['high']}) of 36" in cli(*command).out
+
+
+@pytest.mark.parametrize("flips", [0, 20, 60])
+def test_the_estimate_is_not_too_high_for_a_classifier_that_separates_the_classes(flips):
+    draw = np.random.default_rng(3)
+    truth = draw.integers(0, 4, 600)
+    labels = truth.copy()
+    flipped = draw.choice(600, flips, replace=False)
+    labels[flipped] = (truth[flipped] + draw.integers(1, 4, flips)) % 4
+    probabilities = draw.dirichlet(np.ones(4), 600) * 0.3
+    probabilities[np.arange(600), truth] += 0.7
+    found = check_labels.estimate_wrong_labels(labels, probabilities)
+    assert flips / 2 <= found.estimate <= flips
+    assert found.low <= found.estimate <= found.high <= found.low + 50 and found.images == 600
 
 
 def test_an_image_that_does_not_belong_is_the_first_outlier(cli, folder):
@@ -64,3 +94,4 @@ def test_twenty_planted_flips_in_seedlings(cli, shared, tmp_path):
     found = cli("data", "check", root, "--arch", "mobilenetv2_100", *weights, "--size", 128, "--labels", "--json").json
     first = [row["path"].rsplit("/", 1)[1] for row in named(found["findings_file"])[:60]]
     assert len(flipped & set(first)) >= 15  # by chance it would be less than one
+    assert 20 <= found["wrong_labels"]["estimate"] < 400  # of 2,013: images that the network cannot tell apart count too

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from ..commands.check import Search
+    from ..commands.check import Search, WrongLabels
     from ..data import DataSummary
 
     DataSource: TypeAlias = str | os.PathLike[str] | pd.DataFrame | Task
@@ -43,11 +44,13 @@ class Findings(ImageFrame):
     Attributes:
         page: HTML page of all findings, "" without findings.
         summary: numbers of images, their sizes and modes, and unreadable images.
+        wrong_labels: estimated number of wrong labels, with its interval; None without `labels`.
     """
 
-    _metadata = ("page", "summary")
+    _metadata = ("page", "summary", "wrong_labels")
     page: str
     summary: DataSummary
+    wrong_labels: WrongLabels | None = None
 
 
 class Dataset:
@@ -113,11 +116,11 @@ class Dataset:
         pyplot.close(figure)  # else a notebook shows it twice
         return figure
 
-    def check(self, *, labels: bool = False, quiet: bool = False, **settings: Any) -> Findings:
+    def check(self, *, labels: bool = False, label_cutoff: float = 1.0, quiet: bool = False, **settings: Any) -> Findings:
         """Check every image: unreadable, duplicate, leaking or conflicting ones, as `tlfast data check` does.
 
-        `labels` also searches for wrong labels and outliers, by training on five folds, which takes minutes. Findings are written to
-        `exports/<task>/checks`. The data is not changed. Raises TlfastError.
+        `labels` also searches for wrong labels and outliers, by training on five folds, which takes minutes; labels whose probability is above
+        `label_cutoff` are not listed. Findings are written to `exports/<task>/checks`. The data is not changed. Raises TlfastError.
         """
         from ..commands.check import check_data
 
@@ -125,11 +128,11 @@ class Dataset:
         if labels:
             from ..commands.check_labels import search_labels
 
-            search = search_labels
+            search = partial(search_labels, cutoff=label_cutoff)
         with show_progress(quiet) as on_event:
             report = check_data(self.task, self.resolve(settings), on_event=on_event, search=search)
         found = Findings([vars(finding) for finding in report.findings], columns=[f.name for f in fields(Finding)])
-        found.page, found.summary = report.page, report.summary
+        found.page, found.summary, found.wrong_labels = report.page, report.summary, report.wrong_labels
         return found
 
     def without(self, *kinds: str, quiet: bool = False, **settings: Any) -> Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -335,23 +336,24 @@ def data_check(
         str, typer.Option(help="Also write a table without these images: duplicates,conflicts,unreadable,leaks. Nothing is deleted.", show_default=False)
     ] = "",
     labels: Annotated[bool, typer.Option("--labels", help="Also search for wrong labels and outliers, by training on five folds. Takes minutes.")] = False,
+    label_cutoff: Annotated[float, typer.Option(help="With --labels: list only labels of at most this probability.", min=0, max=1)] = 1.0,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 if there is any finding.")] = False,
 ) -> None:
-    """Check images: unreadable, constant, dark or pale ones, duplicates, leaks between splits, conflicting labels. Exit code 1 if one is unreadable."""
+    """Check images: unreadable, constant, dark, pale or blurry ones, duplicates, leaks between splits, conflicting labels. Exit code 1 if one is unreadable."""
     arguments = parse_arguments(task, flags)
     settings = arguments.settings(full=None)
     from ..commands import check
 
     with screen.progress() as on_event:
-        report = check.check_data(arguments.task, settings, split_list(drop), on_event, _import_label_search() if labels else None)
+        report = check.check_data(arguments.task, settings, split_list(drop), on_event, _import_label_search(label_cutoff) if labels else None)
     screen.data_report(report)
     raise typer.Exit(1 if report.summary.unreadable or (strict and report.counts) else 0)
 
 
-def _import_label_search() -> Any:
+def _import_label_search(cutoff: float) -> Any:
     from ..commands.check_labels import search_labels
 
-    return search_labels
+    return partial(search_labels, cutoff=cutoff)
 
 
 @command(cache_app, "cache list")

@@ -187,6 +187,9 @@ class Screen:
             self._table(("finding", "images"), [(kind, f"{count:,}") for kind, count in report.counts.items()])
             self.out.print(f"list: {escape(report.findings_file)}", soft_wrap=True)
             self.out.print(f"page with images: {escape(report.page)}", soft_wrap=True)
+        if wrong := report.wrong_labels:
+            interval = f"({wrong.low:,} to {wrong.high:,}) of {wrong.images:,}"
+            self.out.print(f"estimated number of wrong labels: {wrong.estimate:,} {interval}, with images that are hard to tell apart")
         if report.table:
             dropped = ", ".join(f"{count:,} {kind}" for kind, count in report.dropped.items()) or "none"
             self.out.print(f"dropped images: {dropped} (for leaks, the training copy); train on the rest with: --data {escape(report.table)}", soft_wrap=True)

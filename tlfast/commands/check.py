@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,18 @@ FOLDER = "checks"
 FINDINGS_FILE, TABLE_FILE = "findings.csv", "images.csv"
 DROPPABLE = {"duplicates": ("duplicate",), "conflicts": ("conflict", "near conflict"), "unreadable": ("unreadable",), "leaks": ("leak", "near leak")}
 
-Search = Callable[[Task, Settings, Sequence[Row], OnEvent], list[Finding]]
+
+@dataclass(frozen=True)
+class WrongLabels:
+    """Estimated number of wrong labels among `images` labels, with its bootstrap interval of 95 %."""
+
+    estimate: int
+    low: int
+    high: int
+    images: int
+
+
+Search = Callable[[Task, Settings, Sequence[Row], OnEvent], tuple[list[Finding], WrongLabels]]
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,7 @@ class DataReport:
         page: HTML page of the findings, "" if there are none.
         table: CSV file of the images that remain after dropping, "" without `drop`.
         dropped: value of `drop` -> number of images dropped.
+        wrong_labels: estimated number of wrong labels; None without a search for them.
     """
 
     summary: DataSummary
@@ -44,17 +56,19 @@ class DataReport:
     page: str = ""
     table: str = ""
     dropped: dict[str, int] = field(default_factory=dict)
+    wrong_labels: WrongLabels | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values but the single findings as JSON types; the findings are in their file."""
         paths = {"findings_file": self.findings_file, "page": self.page, "table": self.table}
-        return {**self.summary.to_dict(), "findings": self.counts, **paths, "dropped": self.dropped}
+        estimate = {"wrong_labels": asdict(self.wrong_labels)} if self.wrong_labels else {}
+        return {**self.summary.to_dict(), "findings": self.counts, **paths, "dropped": self.dropped, **estimate}
 
 
 def check_data(task: Task, settings: Settings, drop: Sequence[str] = (), on_event: OnEvent = ignore_event, search: Search | None = None) -> DataReport:
     """Check every image and write the findings; with `drop`, also a table without images of these kinds, to train on.
 
-    `drop` holds keys of `DROPPABLE`. `search` returns further findings for the readable images. The data is not changed. Raises UsageError, or
+    `drop` holds keys of `DROPPABLE`. `search` returns further findings for the readable images, and an estimate. The data is not changed. Raises UsageError, or
     DataError if the data cannot be used.
     """
     for name in drop:
@@ -63,12 +77,13 @@ def check_data(task: Task, settings: Settings, drop: Sequence[str] = (), on_even
     runs.check_writable(settings.out, settings.task, "")
     table = load_table(task, settings, locate(task, settings.data))
     scanned = scan.scan_images([row.path for row in table.rows], on_event)
-    findings = scan.collect_findings(table.rows, scanned)
+    findings, wrong_labels = scan.collect_findings(table.rows, scanned), None
     if search:
-        findings += search(task, settings, [row for row in table.rows if row.path not in scanned.unreadable], on_event)
+        found, wrong_labels = search(task, settings, [row for row in table.rows if row.path not in scanned.unreadable], on_event)
+        findings += found
     unreadable = [Unreadable(path, reason) for path, reason in scanned.unreadable.items()]
     summary = replace(table.summary(), unreadable=unreadable, modes=scanned.modes, sizes=scanned.sizes)
-    report = DataReport(summary, _count_images(findings), findings)
+    report = DataReport(summary, _count_images(findings), findings, wrong_labels=wrong_labels)
     return _write_files(report, table, drop, settings) if findings or drop else report
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from cleanlab.count import num_label_issues
 from cleanlab.filter import find_label_issues
 from pyarrow import parquet
 from sklearn.neighbors import NearestNeighbors
@@ -19,16 +20,18 @@ from ..data import Finding, Row, Task
 from ..data.duplicates import make_finding
 from ..training import experiments, trainer
 from ..training.features import extract
+from .check import WrongLabels
 
 FOLDS = 5
 # Lower limits of the settings: a more accurate classifier finds label errors better; see docs/benchmarks.md, "Label errors".
 SIZE, VIEWS = 192, 2
 NEIGHBOURS = 10
+BOOTSTRAP_ROWS, BOOTSTRAP_SAMPLES = 5_000_000, (20, 200)  # labels drawn in all; fewest and most samples
 OUTLIER_FACTOR = 1.7  # interquartile ranges above the third quartile; cleanlab's threshold for features
 
 
 @dataclass(frozen=True)
-class _OutOfFoldPredictions:
+class OutOfFoldPredictions:
     """Predictions for n images, each by a classifier that was not trained on the image.
 
     Attributes:
@@ -44,20 +47,37 @@ class _OutOfFoldPredictions:
     classes: list[str]
 
 
-def search_labels(task: Task, settings: Settings, rows: Sequence[Row], on_event: OnEvent) -> list[Finding]:
-    """Return label errors and outliers among the images `rows` of train and valid. Raises DataError if a class has fewer images than there are folds."""
+def search_labels(task: Task, settings: Settings, rows: Sequence[Row], on_event: OnEvent, cutoff: float = 1.0) -> tuple[list[Finding], WrongLabels]:
+    """Return label errors and outliers among the images `rows` of train and valid, and the estimated number of wrong labels.
+
+    Label errors are listed if the probability of the label is at most `cutoff`. Raises DataError if a class has fewer images than there are folds.
+    """
     settings = replace(settings, size=max(SIZE, settings.size), views=max(VIEWS, settings.views))
 
     def pass_progress(event: Event) -> None:
         if isinstance(event, Progress):  # notes of the trainings would repeat findings of the data check
             on_event(event)
 
-    return [*find_label_errors(task, settings, rows, pass_progress), *find_outliers(task, settings, rows, pass_progress)]
+    predictions = _predict_out_of_fold(task, settings, pass_progress)
+    errors = [finding for finding in find_label_errors(predictions, rows) if (finding.value or 0.0) <= cutoff]
+    return [*errors, *find_outliers(task, settings, rows, pass_progress)], estimate_wrong_labels(predictions.labels, predictions.probabilities)
 
 
-def find_label_errors(task: Task, settings: Settings, rows: Sequence[Row], on_event: OnEvent) -> list[Finding]:
+def estimate_wrong_labels(labels: np.ndarray, probabilities: np.ndarray) -> WrongLabels:
+    """Return how many of the labels `[n]` are wrong by confident learning, from out-of-fold probabilities `[n, c]`.
+
+    The interval is the 95 % interval of a bootstrap over the images. It does not include the error of the network, whose mistakes on images that are
+    hard to tell apart also count.
+    """
+    generator, count = np.random.default_rng(0), len(labels)
+    samples = (generator.integers(0, count, count) for _ in range(int(np.clip(BOOTSTRAP_ROWS / count, *BOOTSTRAP_SAMPLES))))
+    estimates = [num_label_issues(labels[sample], probabilities[sample]) for sample in samples if len(np.unique(labels[sample])) == probabilities.shape[1]]
+    low, high = np.quantile(estimates, [0.025, 0.975]) if estimates else (0, count)
+    return WrongLabels(int(num_label_issues(labels, probabilities)), int(low), int(np.ceil(high)), count)
+
+
+def find_label_errors(predictions: OutOfFoldPredictions, rows: Sequence[Row]) -> list[Finding]:
     """Return the images of train and valid whose label is probably wrong, the most probable first, each with the predicted class."""
-    predictions = _predict_out_of_fold(task, settings, on_event)
     labels, probabilities = predictions.labels, predictions.probabilities
     # This filter finds more label errors than cleanlab's default; see docs/benchmarks.md, "Label errors".
     ranked = find_label_issues(labels, probabilities, filter_by="predicted_neq_given", return_indices_ranked_by="self_confidence", n_jobs=1)
@@ -70,7 +90,7 @@ def find_label_errors(task: Task, settings: Settings, rows: Sequence[Row], on_ev
     return findings
 
 
-def _predict_out_of_fold(task: Task, settings: Settings, on_event: OnEvent) -> _OutOfFoldPredictions:
+def _predict_out_of_fold(task: Task, settings: Settings, on_event: OnEvent) -> OutOfFoldPredictions:
     """Train a classifier for each fold and merge the predictions."""
     tables = []
     for fold in range(FOLDS):
@@ -82,7 +102,7 @@ def _predict_out_of_fold(task: Task, settings: Settings, on_event: OnEvent) -> _
     paths = [path for table in tables for path in table["path"].to_pylist()]
     labels = np.array([index[label] for table in tables for label in table["label"].to_pylist()])
     columns = [np.concatenate([table[f"p({label})"].to_numpy() for table in tables]) for label in classes]
-    return _OutOfFoldPredictions(paths, labels, np.stack(columns, axis=1).astype(np.float64), classes)
+    return OutOfFoldPredictions(paths, labels, np.stack(columns, axis=1).astype(np.float64), classes)
 
 
 def find_outliers(task: Task, settings: Settings, rows: Sequence[Row], on_event: OnEvent) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""Checks of images without a network: unreadable, constant, dark or pale images, and duplicates. The measured values are cached."""
+"""Checks of images without a network: unreadable, constant, dark, pale or blurry images, and duplicates. The measured values are cached."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from .table import hash_files, map_images
 from .types import Finding, Row
 
 KIND = "checks"
-LAYOUT = 3  # part of the cache key: increase it if the same images would give other values
+LAYOUT = 4  # part of the cache key: increase it if the same images would give other values
 STATS_FILE = "looks.npz"
 FAINT = 2.0  # standard deviation in grey levels, below which an image is nearly constant
 # In grey levels: the 99th percentile of a dark image is below DARK, the 5th of a pale image above PALE. Limits as in cleanvision.
 DARK, PALE = 0.32 * 255, 0.95 * 255
-EMPTY_KINDS = ("constant", "nearly constant", "dark", "pale")
+EMPTY_KINDS = ("constant", "nearly constant", "dark", "pale", "blurry")
+# A blurry image has a detail below both limits: in the square of grey levels, and as a share of the median of all images.
+DETAIL_SIDE, LEAST_DETAIL, LEAST_SHARE = 256, 100.0, 0.02
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class _ImageStats:
     constant: bool  # all pixels are equal
     low: int  # 5th percentile
     high: int  # 99th percentile
+    detail: float  # variance of the Laplacian at a size of at most DETAIL_SIDE
     thumbnail: np.ndarray  # uint8 [THUMBNAIL**2]
 
 
@@ -56,6 +59,7 @@ class ScanResult:
     constant: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    detail: np.ndarray
     thumbnail: np.ndarray
     unreadable: dict[str, str]
     modes: dict[str, int]
@@ -77,8 +81,10 @@ def collect_findings(rows: Sequence[Row], scanned: ScanResult) -> list[Finding]:
 
 
 def _find_empty(rows: Sequence[Row], scanned: ScanResult) -> Iterator[Finding]:
-    """Yield constant, nearly constant, dark and pale images. An image with several problems has the first kind of this list."""
-    for row, spread, constant, low, high in zip(rows, scanned.spread, scanned.constant, scanned.low, scanned.high, strict=True):
+    """Yield constant, nearly constant, dark, pale and blurry images. An image with several problems has the first kind of this list."""
+    median = float(np.median(scanned.detail)) if len(rows) else 0.0
+    values = zip(rows, scanned.spread, scanned.constant, scanned.low, scanned.high, scanned.detail, strict=True)
+    for row, spread, constant, low, high, detail in values:
         if constant:
             yield make_finding("constant", row)
         elif spread < FAINT:
@@ -87,6 +93,8 @@ def _find_empty(rows: Sequence[Row], scanned: ScanResult) -> Iterator[Finding]:
             yield make_finding("dark", row, value=float(high))
         elif low > PALE:
             yield make_finding("pale", row, value=float(low))
+        elif detail < min(LEAST_DETAIL, LEAST_SHARE * median):
+            yield make_finding("blurry", row, value=float(detail) / median)
 
 
 def _find_straddling(rows: Sequence[Row]) -> list[Finding]:
@@ -133,6 +141,7 @@ def _compute_stats(folder: Path, paths: list[str], on_event: OnEvent) -> dict[st
         constant=np.array([image.constant for image in stats], bool),
         low=np.array([image.low for image in stats], np.uint8),
         high=np.array([image.high for image in stats], np.uint8),
+        detail=np.array([image.detail for image in stats], np.float32),
         thumbnail=np.stack([image.thumbnail for image in stats]) if stats else np.zeros((0, THUMBNAIL**2), np.uint8),
     )
     modes, sizes = (Counter(getattr(image, name) for image in stats) for name in ("mode", "size"))
@@ -154,4 +163,18 @@ def _measure_image(path: str) -> _ImageStats | str:
     grey = image.convert("L")
     low, high = np.searchsorted(np.cumsum(grey.histogram()), [0.05 * pixels[..., 0].size, 0.99 * pixels[..., 0].size])
     thumbnail = np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)).reshape(-1)
-    return _ImageStats(mode, f"{width}x{height}", digest, spread, constant, int(low), int(high), thumbnail)
+    return _ImageStats(mode, f"{width}x{height}", digest, spread, constant, int(low), int(high), measure_detail(grey), thumbnail)
+
+
+def measure_detail(grey: Image.Image) -> float:
+    """Return the variance of the Laplacian of a grey image, scaled to at most DETAIL_SIDE pixels a side; 0 for images of less than 3 pixels a side.
+
+    It is low for blurry images (Pech-Pacheco et al. 2000, doi 10.1109/ICPR.2000.903548).
+    """
+    small = grey.copy()
+    small.thumbnail((DETAIL_SIDE, DETAIL_SIDE))
+    values = np.asarray(small, np.float32)
+    if min(values.shape) < 3:
+        return 0.0
+    centre, vertical, horizontal = values[1:-1, 1:-1], values[:-2, 1:-1] + values[2:, 1:-1], values[1:-1, :-2] + values[1:-1, 2:]
+    return float((4 * centre - vertical - horizontal).var())

@@ -62,6 +62,7 @@ FINDING_KINDS = {
     "nearly constant": "has almost no contrast",
     "dark": "has almost no pixel brighter than a third of the range",
     "pale": "is almost completely white",
+    "blurry": "has less than a fiftieth of the detail that is usual among these images",
     "conflict": "has an exact copy with another label",
     "near conflict": "is almost equal to an image with another label",
     "leak": "is a validation or test image with a copy among the training images",
@@ -80,8 +81,8 @@ class Finding:
     """A possible problem of an image. `kind` is a key of FINDING_KINDS, `other` the path of the related image ("" for none).
 
     `value` depends on the kind: the correlation with a near duplicate; the seconds between two images near in time; the standard deviation of a
-    nearly constant image, or the percentile of a dark or pale one, in grey levels; the probability of the label; for an outlier, the distance to its
-    nearest neighbours relative to the usual one.
+    nearly constant image, or the percentile of a dark or pale one, in grey levels; the detail of a blurry image relative to the median; the
+    probability of the label; for an outlier, the distance to its nearest neighbours relative to the usual one.
     """
 
     kind: str
