@@ -28,7 +28,7 @@ def test_a_flat_curve_gives_no_rate_by_chance():
     [
         ("auto", 1e-6, 1.0, 2e-3, "customary"),
         ("auto", 3e-4, 1.0, 2e-3, "customary"),
-        ("auto", 1e-6, 1e-3, 2e-4, "limited by the finder"),
+        ("auto", 1e-6, 1e-3, 3.3e-4, "limited by the finder"),
         ("finder", 1e-6, 1e-3, 2e-5, "finder"),
         ("finder", 3e-4, 1.0, 6e-3, "finder"),
         ("finder", 1e-1, 1.0, lr_finder.HIGHEST_RATE, "finder"),
@@ -55,6 +55,7 @@ def test_the_customary_rate_grows_with_the_square_root_of_the_images_per_step():
     rule = lr_finder.RateRule(customary=2e-3)
     learn = small_learner(bs=16)
     assert rule.choose("auto", 1.0, limit=1.0, batch=lr_finder.count_batch(learn)) == pytest.approx(1e-3)
+    assert lr_finder.RateRule(customary=2e-3, by_batch=False).choose("auto", 1.0, limit=1.0, batch=16) == 2e-3
     learn.add_cb(GradientAccumulation(64))
     assert rule.choose("auto", 1.0, limit=1.0, batch=lr_finder.count_batch(learn)) == pytest.approx(2e-3)
 

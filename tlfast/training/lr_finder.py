@@ -19,7 +19,7 @@ FALLBACK_RATE = 1e-3  # if the finder fails: the default of Adam in most librari
 HIGHEST_RATE = 7e-3  # higher rates destroy pretrained weights, although the finder's few steps do not show it
 FINDER_RANGE = {"start_lr": 1e-5, "end_lr": 1.0}  # fastai's range without three decades in which the loss is constant
 CLIMBED = 1.2  # the loss starts to climb at this multiple of its minimum
-BELOW_EDGE = 5.0  # a safe rate is this many times below the one at which the loss starts to climb
+BELOW_EDGE = 3.0  # a safe rate is this many times below the one at which the loss starts to climb
 FINDER_STEPS = (20, 60)  # fewest, for a curve with a visible minimum; most, for fastai's resolution
 
 
@@ -28,24 +28,27 @@ class RateRule:
     """The learning rates of a phase.
 
     Attributes:
-        customary: rate of `--lr auto` for the default batch size.
+        customary: rate of `--lr auto`, for the default batch size if it is `by_batch`.
         spread: divides the rate for the lowest group of parameters.
         scale: multiplies fastai's `minimum` for `--lr finder`.
+        by_batch: whether the customary rate grows with the square root of the batch size (Krizhevsky 2014, arXiv 1404.5997).
     """
 
     customary: float
     spread: float = 1.0
     scale: float = 1.0
+    by_batch: bool = True
 
     def choose(self, lr: str, suggestion: float, limit: float, batch: int) -> float:
         """Return the rate of a phase for `--lr auto` or `--lr finder`. `batch` is the number of images per optimizer step.
 
-        The customary rate grows with the square root of the batch (Krizhevsky 2014, arXiv 1404.5997) and is at most `limit`.
+        The customary rate is at most `limit`.
 
         >>> RateRule(customary=2e-3).choose("auto", 5e-4, limit=1e-2, batch=256)
         0.004
         """
-        return suggestion if lr == FINDER else min(self.customary * math.sqrt(batch / TrainingSettings.bs), limit)
+        growth = math.sqrt(batch / TrainingSettings.bs) if self.by_batch else 1.0
+        return suggestion if lr == FINDER else min(self.customary * growth, limit)
 
 
 def find_rate(learn: Learner, phase: str, epochs: int, rule: RateRule, lr: str, on_event: OnEvent) -> RateCurve:
