@@ -244,7 +244,7 @@ class Screen:
             else:
                 print("[" if number == 1 else ",", json.dumps(values, ensure_ascii=False, indent=1), sep="\n")
         elif at_once:
-            print(f"{make_printable(row.path)}  {formatting.format_top_classes(row, top, min_probability)}", flush=True)
+            print(make_printable(f"{row.path}  {formatting.format_top_classes(row, top, min_probability)}"), flush=True)
 
     def _predictions_table(self, shown: Sequence[PredictRow], tally: Tally, top: int | None, min_probability: float) -> None:
         """Print a table of predictions; for too many, the counts of the classes and a table of the first errors."""

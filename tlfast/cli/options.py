@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from .. import tasks as registry
+from ..core import DataError
 
 
 def task_names(incomplete: str) -> list[str]:
@@ -18,7 +20,9 @@ def arch_names(incomplete: str) -> list[str]:
     """Shell completion for the name of a backbone."""
     from ..models import list_names
 
-    return [name for name in list_names() if name.startswith(incomplete)]
+    with suppress(DataError):  # the cache is not writable
+        return [name for name in list_names() if name.startswith(incomplete)]
+    return []
 
 
 TaskArgument = Annotated[
