@@ -41,7 +41,7 @@ def test_the_customary_rate_is_limited_by_the_curve_and_the_finders_rate_is_its_
     monkeypatch.setattr(Learner, "lr_find", lambda self, **asked: SimpleNamespace(minimum=suggested), raising=False)
     curve = lr_finder.find_rate(learn, "upper stages", 1, lr_finder.RateRule(scale=20.0, customary=2e-3), lr, lambda event: None)
     assert curve.rate == pytest.approx(rate, rel=0.25)
-    assert curve.name_source() == source
+    assert curve.source == source
 
 
 def small_learner(bs):
@@ -54,10 +54,10 @@ def small_learner(bs):
 def test_the_customary_rate_grows_with_the_square_root_of_the_images_per_step():
     rule = lr_finder.RateRule(customary=2e-3)
     learn = small_learner(bs=16)
-    assert rule.choose("auto", 1.0, limit=1.0, batch=lr_finder.count_batch(learn)) == pytest.approx(1e-3)
-    assert lr_finder.RateRule(customary=2e-3, by_batch=False).choose("auto", 1.0, limit=1.0, batch=16) == 2e-3
+    assert rule.choose("auto", 1.0, limit=1.0, batch=lr_finder.count_batch(learn)) == (1e-3, "customary")
+    assert lr_finder.RateRule(customary=2e-3, by_batch=False).choose("auto", 1.0, limit=1.0, batch=16) == (2e-3, "customary")
     learn.add_cb(GradientAccumulation(64))
-    assert rule.choose("auto", 1.0, limit=1.0, batch=lr_finder.count_batch(learn)) == pytest.approx(2e-3)
+    assert rule.choose("auto", 1.0, limit=1.0, batch=lr_finder.count_batch(learn)) == (2e-3, "customary")
 
 
 def test_the_finder_takes_no_more_steps_than_the_phase():

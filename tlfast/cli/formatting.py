@@ -123,7 +123,7 @@ def format_interval(value: float, interval: tuple[float, float] | None) -> str:
 
 def _format_phase(phase: Phase) -> str:
     """Describe a phase in one line. With cached features, the speed is in features per second."""
-    source = phase.curve.name_source() if phase.curve else "given"
+    source = phase.curve.source if phase.curve else "given"
     rates = f"{phase.lr:.1e}" if phase.lr == phase.lowest_lr else f"{phase.lowest_lr:.1e} to {phase.lr:.1e}"
     best = f"best epoch {phase.best_epoch} of {len(phase.epochs)}" if phase.best_epoch else f"no improvement in {len(phase.epochs)} epochs"
     items = "features" if phase.features and phase.name == "head" else "images"

@@ -39,16 +39,18 @@ class RateRule:
     scale: float = 1.0
     by_batch: bool = True
 
-    def choose(self, lr: str, suggestion: float, limit: float, batch: int) -> float:
-        """Return the rate of a phase for `--lr auto` or `--lr finder`. `batch` is the number of images per optimizer step.
+    def choose(self, lr: str, suggestion: float, limit: float, batch: int) -> tuple[float, str]:
+        """Return the rate of a phase for `--lr auto` or `--lr finder`, and its source. `batch` is the number of images per optimizer step.
 
         The customary rate is at most `limit`.
 
         >>> RateRule(customary=2e-3).choose("auto", 5e-4, limit=1e-2, batch=256)
-        0.004
+        (0.004, 'customary')
         """
-        growth = math.sqrt(batch / TrainingSettings.bs) if self.by_batch else 1.0
-        return suggestion if lr == FINDER else min(self.customary * growth, limit)
+        if lr == FINDER:
+            return suggestion, "finder"
+        rate = self.customary * (math.sqrt(batch / TrainingSettings.bs) if self.by_batch else 1.0)
+        return (rate, "customary") if rate <= limit else (limit, "limited by the finder")
 
 
 def find_rate(learn: Learner, phase: str, epochs: int, rule: RateRule, lr: str, on_event: OnEvent) -> RateCurve:
@@ -74,8 +76,8 @@ def find_rate(learn: Learner, phase: str, epochs: int, rule: RateRule, lr: str, 
             suggestion = limit = FALLBACK_RATE
     on_event(Progress(name, steps, steps))
     rates, losses = ([float(value) for value in values] for values in (learn.recorder.lrs, learn.recorder.losses))
-    rate = rule.choose(lr, suggestion, limit, count_batch(learn))
-    return RateCurve(rates, losses, float(suggestion), progress.step_seconds, float(limit), float(rate))
+    rate, source = rule.choose(lr, suggestion, limit, count_batch(learn))
+    return RateCurve(rates, losses, float(suggestion), progress.step_seconds, float(limit), float(rate), source)
 
 
 def find_divergence(rates: Sequence[float], losses: Sequence[float]) -> float:

@@ -28,7 +28,7 @@ from .session import Session
 from .types import FeaturePass, Phase, RateCurve
 
 # Batches of features grow with their number, at the same rate; see docs/benchmarks.md, "Learning rates".
-HEAD_RATES = RateRule(customary=4e-3, by_batch=False)
+HEAD_RATES = RateRule(customary=7e-3, by_batch=False)
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,7 @@ class RateCurve:
         step: seconds per image of a training step.
         limit: highest rate of `--lr auto`, well below the rate at which the loss starts to climb.
         rate: the rate of the phase; 0 in curves of earlier versions, where it is the suggestion.
+        source: where the rate comes from: "customary", "limited by the finder" or "finder".
     """
 
     rates: list[float]
@@ -76,15 +77,7 @@ class RateCurve:
     step: float = field(default=0.0, compare=False)  # varies between repetitions
     limit: float = 0.0
     rate: float = 0.0
-
-    def name_source(self) -> str:
-        """Return where the rate comes from: "finder", "limited by the finder" or "customary".
-
-        >>> RateCurve([], [], suggestion=7e-3, limit=1e-2, rate=2e-3).name_source()
-        'customary'
-        """
-        sources = {self.limit: "limited by the finder", self.suggestion: "finder"}
-        return sources.get(self.rate or self.suggestion, "customary")
+    source: str = "finder"
 
 
 @dataclass(frozen=True)
