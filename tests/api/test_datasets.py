@@ -124,3 +124,27 @@ def test_without_leaves_the_folder_as_it_is(folder):
     fewer = data.without("conflicts")
     assert (len(data), len(fewer)) == (37, 35)
     assert (folder / "red" / "copy.png").is_file()
+
+
+@pytest.mark.parametrize("name", ["../away", "a/b", "", ".hidden", "x y"])
+def test_the_name_of_a_dataset_is_that_of_a_folder(frame, tmp_path, name):
+    if not name:
+        assert tlfast.dataset(frame).task.name == "table"
+        return
+    with pytest.raises(tlfast.UsageError, match="name="):
+        tlfast.dataset(frame, name=name)
+    assert not (tmp_path / "exports").exists()
+
+
+@pytest.mark.parametrize("source", [None, 3, ["a.png"], {"path": ["a.png"]}])
+def test_other_sources_are_an_error(source):
+    with pytest.raises(tlfast.UsageError, match=f"{type(source).__name__} is not a source of images"):
+        tlfast.train(source)
+
+
+def test_without_needs_a_kind(pictures):
+    with pytest.raises(tlfast.UsageError) as error:
+        tlfast.dataset(pictures).without()
+    assert "duplicates" in error.value.hint
+    with pytest.raises(tlfast.UsageError, match="seeds=0 must be at least 1"):
+        tlfast.compare(pictures, seeds=0)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shlex
+
 import pytest
 from fastai.callback.core import Callback
 
@@ -66,6 +68,29 @@ def test_an_interrupted_training_is_resumed(pictures):
     resumed = tlfast.train(pictures, resume=True)
     assert resumed.id == "stopped"
     assert resumed.predictions.equals(whole.predictions)
+
+
+def test_the_command_that_resumes_a_training_of_a_named_dataset_resumes_it(pictures):
+    named = tlfast.dataset(pictures, name="mine")
+    settings = {"epochs": 3, "checkpoint_minutes": 0, **TINY}
+    with pytest.raises(tlfast.Interrupted):
+        tlfast.train(named, name="stopped", cbs=[CountBatches(stop_at=8)], **settings)
+    (command,) = tlfast.runs(interrupted=True)["command"]
+    outcome = invoke(*shlex.split(command)[1:], "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.json["folder"] == "exports/mine/stopped"
+
+
+def test_like_takes_the_reference_of_a_run(pictures):
+    first = tlfast.train(pictures, epochs=1, name="first", quiet=True, **{**TINY, "size": 40})
+    second = tlfast.train(pictures, like="first", name="second", quiet=True)
+    assert second.manifest["settings"]["size"] == first.manifest["settings"]["size"] == 40
+
+
+def test_no_command_repeats_a_run_that_was_fitted_by_hand(pictures):
+    run = tlfast.Run.from_learner(tlfast.learner(pictures, quiet=True, **TINY), quiet=True)
+    outcome = invoke("train", "--config", run.folder / "run.json", "--dry-run")
+    assert outcome.code == 2 and "fitted by hand in Python" in outcome.err
 
 
 def test_plan_lists_depths(pictures):

@@ -208,5 +208,5 @@ def test_files_that_are_no_images_are_named_in_one_line_and_images_of_other_name
     Image.open(folder / "red" / "2.png").save(folder / "red" / "icon.ico")
     (folder / "red" / "list.csv").write_text("a,b\n")
     outcome = cli("data", "check", folder)
-    assert "1 file is no image and is left out: 1 .csv" in outcome.out + outcome.err
+    assert "1 file is not an image and is left out: 1 .csv" in outcome.out + outcome.err
     assert sum(cli("data", "check", folder, "--json").json["sizes"].values()) == 37

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import nn
 import tlfast
 from tests.helpers.runs import copy_run
 from tlfast.testing import TINY, draw_classes
+from tlfast.training.callbacks import KeepBatchNorm, handed_out
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +52,39 @@ def test_methods_of_fastai_work(learn, pictures):
     learn.dls.show_batch(max_n=2)
     learn.show_results(max_n=2)
     assert 0 < learn.lr_find(num_it=12, show_plot=False).valley < 10
+
+
+def test_a_fit_without_a_step_keeps_the_accuracy_of_a_run_with_a_frozen_backbone(run):
+    learn = run.learner()
+    before = learn.validate()[1]
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(2, lr=1e-12)
+    assert learn.validate()[1] == pytest.approx(before, abs=1e-6)
+    learn.remove_cb(KeepBatchNorm)
+    statistics = learn.model[0].bn1.running_mean.clone()
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, lr=1e-12)
+    assert not torch.equal(learn.model[0].bn1.running_mean, statistics)
+
+
+def test_batchnorm_trains_where_the_run_trained_all_layers(pictures):
+    learn = tlfast.train(pictures, full=True, epochs=1, freeze_epochs=1, quiet=True, **TINY).learner()
+    assert not any(isinstance(callback, KeepBatchNorm) for callback in learn.cbs)
+
+
+def test_a_fit_by_hand_shares_the_cores_until_its_end(learn, monkeypatch):
+    events = []
+
+    @contextmanager
+    def record(device):
+        events.append(f"begin on {device}")
+        yield
+        events.append("end")
+
+    monkeypatch.setattr(handed_out, "share_cores", record)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, lr=1e-12)
+    assert events == ["begin on cpu", "end"]
 
 
 def test_an_exported_learner_is_small_and_opens(learn, pictures, tmp_path):

@@ -211,4 +211,4 @@ def test_files_that_are_no_images_are_named_in_one_line_and_images_of_other_name
     outcome = cli("predict", run, folder / "red")
     assert outcome.code == 0
     assert f"{folder}/red/picture" in outcome.out
-    assert outcome.err.count("2 files are no images and are left out: 1 .csv, 1 no suffix") == 1
+    assert outcome.err.count("2 files are not images and are left out: 1 .csv, 1 no suffix") == 1

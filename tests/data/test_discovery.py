@@ -41,7 +41,7 @@ def test_files_that_are_no_images_are_counted_by_suffix(folder, tmp_path):
     assert in_folder == {".txt": 2, "no suffix": 2}
     assert in_zip == {".txt": 2, "no suffix": 1}
     assert discovery.describe_others(Counter({f".{n}": 9 - n for n in range(7)})) == [
-        "42 files are no images and are left out: 9 .0, 8 .1, 7 .2, 6 .3, 5 .4 and 2 other suffixes"
+        "42 files are not images and are left out: 9 .0, 8 .1, 7 .2, 6 .3, 5 .4 and 2 other suffixes"
     ]
     assert discovery.describe_others(Counter()) == []
 

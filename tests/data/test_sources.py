@@ -345,7 +345,7 @@ def test_next_source_is_tried_and_every_reason_named(tmp_path, web):
 def test_get_for_a_task_without_sources(tmp_path):
     with pytest.raises(UsageError) as caught:
         get_data(DIGITS, str(tmp_path))
-    assert (caught.value.message, caught.value.hint) == ("task 'digits' has no download", "They are generated on first use: tlfast train digits")
+    assert (caught.value.message, caught.value.hint) == ("task 'digits' has no download", "Its images are generated on first use: tlfast train digits")
     with pytest.raises(UsageError) as caught:
         get_data(Task("pets", "pets"), str(tmp_path))
     assert caught.value.hint == "Train on your images: --data PATH"

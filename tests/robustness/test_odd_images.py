@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -131,3 +132,12 @@ def test_a_file_that_may_not_be_read(cli, folder):
     (folder / "red" / "0.png").chmod(0)
     found = cli("data", "check", folder, "--json")
     assert found.code == 1 and "Permission denied" in found.json["unreadable"][0]["reason"]
+
+
+def test_a_name_that_is_not_utf8_is_left_out_and_named(cli, folder):
+    shutil.copy(folder / "red" / "0.png", os.fsencode(folder / "red") + b"/odd\xff.png")
+    for command in (["data", "check", folder], ["train", folder, *TINY, "--epochs", 1]):
+        outcome = cli(*command)
+        assert outcome.code == 0, outcome.err
+        assert r"images whose names are not UTF-8 are left out: 1, the first: " in outcome.out + outcome.err
+        assert r"odd\udcff.png" in outcome.out + outcome.err

@@ -16,6 +16,7 @@ from ..core import DataSettings, Settings, UsageError
 from ..core.cache import make_key
 from ..core.errors import suggest_name
 from ..core.files import convert_os_errors, write_csv
+from ..core.settings import check_run_name
 from ..data import Finding, ImageTable, Preprocessing, Row, Task, load_table
 from ..data.sources import locate
 from ..tasks import resolve_settings
@@ -137,8 +138,10 @@ class Dataset:
 
     def without(self, *kinds: str, quiet: bool = False, **settings: Any) -> Dataset:
         """Return a dataset without images of these kinds: duplicates, conflicts, unreadable, leaks. No file is changed. Raises TlfastError."""
-        from ..commands.check import check_data
+        from ..commands.check import DROPPABLE, check_data
 
+        if not kinds:
+            raise UsageError("no kind of images is named", f"Name at least one: {', '.join(DROPPABLE)}")
         with show_progress(quiet) as on_event:
             report = check_data(self.task, self.resolve(settings), list(kinds), on_event)
         return Dataset(self.task, {**self.settings, "data": report.table})
@@ -164,9 +167,13 @@ def dataset(source: DataSource, name: str = "", **settings: Any) -> Dataset:
     to `exports/<name>/tables`, so that its runs can be evaluated later. Raises UsageError or DataError.
 
     >>> tlfast.dataset("digits")  # doctest: +SKIP
-    Dataset digits: 1,797 images of 10 classes (train 1,437, valid 360)
+    Dataset digits: 1,797 images of 10 classes (train 1,438, valid 359)
     """
     given = _check_data_settings(settings)
+    if not isinstance(source, (str, os.PathLike, pd.DataFrame, Task)):
+        raise UsageError(f"{type(source).__name__} is not a source of images", "Give a path, the name of a task, a Task or a DataFrame")
+    if name and (problem := check_run_name(name)):
+        raise UsageError(f"name='{name}' {problem}")
     if isinstance(source, pd.DataFrame):
         name = name or "table"
         task = tasks.registered_tasks().get(name) or Task(name=name, title="images of a DataFrame")

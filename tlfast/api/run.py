@@ -44,7 +44,7 @@ class Run:
 
     >>> run = tlfast.Run("digits")  # doctest: +SKIP
     >>> run.metrics["accuracy"].value  # doctest: +SKIP
-    0.9611
+    0.9582
     """
 
     def __init__(self, reference: str | os.PathLike[str], *, out: str = "exports", verify: bool = True) -> None:

@@ -39,7 +39,7 @@ def train(
     data: Dataset | DataSource,
     *,
     full: bool | None = None,
-    like: Run | None = None,
+    like: Run | str | None = None,
     config: str | os.PathLike[str] = "",
     resume: bool | str = False,
     cbs: Sequence[Callback] = (),
@@ -51,7 +51,7 @@ def train(
     Args:
         data: a dataset, or what `tlfast.dataset` accepts.
         full: True trains all layers, False only the head; the same as `depth="all"` and `depth=0`.
-        like: a run whose settings are used, except those of its images; keywords have priority.
+        like: a run, or its reference, whose settings are used, except those of its images; keywords have priority.
         config: a TOML file of settings, or the `run.json` of a run to repeat.
         resume: True continues the newest interrupted training of these images, a run id a certain one.
         cbs: fastai callbacks for every phase. With a frozen backbone they see batches of features instead of images.
@@ -63,7 +63,7 @@ def train(
     >>> run = tlfast.train("digits", depth=2, epochs=3)  # doctest: +SKIP
     """
     dataset = to_dataset(data)
-    arguments = merge_settings(dataset, settings, like, config)
+    arguments = merge_settings(dataset, settings, Run(like) if isinstance(like, str) else like, config)
     which = NEWEST if resume is True else resume or ""
     resolved = arguments.resumed(which, full) if which else arguments.settings(full)
     return train_resolved(dataset.task, resolved, which, arguments.like, cbs, quiet)

@@ -35,7 +35,7 @@ class Arguments:
     def resumed(self, which: str, full: bool | None) -> Settings:
         """Return the settings of the interrupted training `which`. Raises UsageError if a given setting differs from them."""
         requested = {**self.values, **self.flags}
-        folder = journal.find(str(requested.get("out", Settings.out)), self.task.name, which)
+        folder = self._find_interrupted(str(requested.get("out", Settings.out)), which)
         settings = Settings.from_dict(journal.read(folder).settings)
         if full is not None:
             requested["depth"] = "all" if full else "0"
@@ -46,6 +46,16 @@ class Arguments:
                 hint = f"Leave out {flag_name(name)}, or leave out --resume to start a new training"
                 raise UsageError(f"{flag_name(name)} {given}: the interrupted training began with {settings.to_dict().get(name, saved)}", hint)
         return settings
+
+    def _find_interrupted(self, out: str, which: str) -> Path:
+        """Return the folder of an interrupted training: of the task, or of a name that these images were given in Python. Raises UsageError."""
+        data = self.flags.get("data") or self.values.get("data")
+        if data and which != journal.NEWEST:
+            for folder in journal.list_folders(out):
+                saved = journal.read(folder).settings.get("data") if journal.run_id_of(folder) == which else ""
+                if saved and Path(saved).resolve() == Path(data).resolve():
+                    return folder
+        return journal.find(out, self.task.name, which)
 
 
 def parse_arguments(task: str, flags: Mapping[str, Any], config: str = "") -> Arguments:
@@ -69,6 +79,8 @@ def read_values(config: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if not config.endswith(".json"):
         return config_files.read_config(config) if config else {}, {}
     like = config_files.read_manifest(config)
+    if like.get("by_hand"):
+        raise UsageError(f"the run of {config} was fitted by hand in Python, and no command repeats it", "Open its weights with: tlfast.Run(...).learner()")
     return config_files.settings_to_repeat(like), like
 
 

@@ -16,7 +16,8 @@ from ..core.journal import open_journal
 from ..data import Task
 from ..evaluation import evaluate
 from ..models import pretrained
-from ..training import Phase, Session, predict_valid, prepare
+from ..training import Phase, Session, get_strategy, predict_valid, prepare
+from ..training.callbacks import KeepBatchNorm, ShareCores
 from ..training.learner import build_learner
 from ..training.types import EPOCH_VALUES, EpochRow
 from .loaded_run import load_run
@@ -36,15 +37,21 @@ def open_learner(task: Task, settings: Settings, on_event: OnEvent = ignore_even
 
 
 def open_run_learner(run: Run, data: str = "", device: str = "auto", on_event: OnEvent = ignore_event) -> Learner:
-    """Return a Learner with the weights and the images of a run. `data` names the images if they have moved. Raises TlfastError."""
+    """Return a Learner with the weights and the images of a run. `data` names the images if they have moved. Raises TlfastError.
+
+    If the head of the run was trained on a frozen backbone, BatchNorm keeps its statistics; see `KeepBatchNorm`.
+    """
     loaded = load_run(run, data, device, on_event)
     learn = build_learner(loaded.dls, loaded.settings, pretrained.Weights("none", loaded.settings.arch))
     learn.model.load_state_dict(loaded.network.state_dict())
+    if not any(layer is learn.model[0] for layer in get_strategy(loaded.settings.strategy).trainable(learn.model, loaded.settings)):
+        learn.add_cb(KeepBatchNorm())
     return _prepare_for_user(learn, loaded.settings)
 
 
 def _prepare_for_user(learn: Learner, settings: Settings) -> Learner:
     learn.path = Path()  # as for any fastai Learner; that of a training is a temporary folder
+    learn.add_cb(ShareCores())
     setattr(learn, ATTRIBUTE, settings)
     return learn
 

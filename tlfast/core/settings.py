@@ -70,7 +70,8 @@ def _check_regex(value: str) -> str:
     return ""
 
 
-def _check_run_name(value: str) -> str:
+def check_run_name(value: str) -> str:
+    """Return why a name cannot be that of a run or of a folder of runs, or ""."""
     if re.fullmatch(r"[A-Za-z0-9][\w.+-]*", value) and value != "latest":
         return ""
     return "must start with a letter or digit and hold only letters, digits, '.', '_', '+' and '-' (not 'latest')"
@@ -209,7 +210,7 @@ class RunSettings:
     onnx: bool = setting(True, "Also export model.onnx, for tlfast predict and other programs, and check it.")
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Device to train on; auto uses a GPU if there is one.")
     out: str = setting("exports", "Folder for runs.")
-    name: str = setting("", "Name of the run. Default: time, strategy and backbone.", check=lambda v: _check_run_name(v) if v else "")
+    name: str = setting("", "Name of the run. Default: time, strategy and backbone.", check=lambda v: check_run_name(v) if v else "")
 
 
 @dataclass(frozen=True, kw_only=True)

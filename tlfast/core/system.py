@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 import os
 import platform
@@ -101,4 +102,5 @@ def free_disk_gib(folder: str) -> float:
     path = Path(folder).absolute()
     while not path.exists():
         path = path.parent
-    return shutil.disk_usage(path).free / 2**30
+    usage = shutil.disk_usage(path)
+    return usage.free / 2**30 if usage.total else math.inf  # such as /proc, where writing fails with an error of its own

@@ -79,13 +79,13 @@ def describe_others(left_out: Counter[str]) -> list[str]:
     """Return a note on the files that are no images; none without such files.
 
     >>> describe_others(Counter({".txt": 2, ".csv": 1}))
-    ['3 files are no images and are left out: 2 .txt, 1 .csv']
+    ['3 files are not images and are left out: 2 .txt, 1 .csv']
     """
     counts = [f"{count:,} {suffix}" for suffix, count in left_out.most_common(SHOWN_SUFFIXES)]
     more = len(left_out) - len(counts)
     listed = ", ".join(counts) + (f" and {more} other suffixes" if more else "")
     total = left_out.total()
-    return [f"{total:,} {'files are no images and are' if total > 1 else 'file is no image and is'} left out: {listed}"] if total else []
+    return [f"{total:,} {'files are not images and are' if total > 1 else 'file is not an image and is'} left out: {listed}"] if total else []
 
 
 def inner_path(name: str) -> PurePosixPath:

@@ -70,7 +70,7 @@ def get_data(task: Task, root: str = "data", on_event: OnEvent = ignore_event, a
     the reason of each.
     """
     if not task.sources:
-        hint = f"They are generated on first use: tlfast train {task.name}" if task.make else "Train on your images: --data PATH"
+        hint = f"Its images are generated on first use: tlfast train {task.name}" if task.make else "Train on your images: --data PATH"
         raise UsageError(f"task '{task.name}' has no download", hint)
     target = _target(task, root)
     _refuse_taken(target)

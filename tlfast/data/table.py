@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from ..core import DataError, DataSettings, ImageError, OnEvent, Progress, Settings, UsageError, ignore_event
+from ..core.errors import make_printable
 from ..core.settings import flag_name
 from . import images
 from .discovery import TABLES, describe_others, list_members, read_records, resolve_beside, walk_images
@@ -70,6 +71,8 @@ def load_table(task: Task, settings: Settings, root: Path) -> ImageTable:
     Raises UsageError for settings that do not fit the data, DataError for data that cannot be trained on.
     """
     rows, notes, official = _read_rows(task, settings, root)
+    rows, encoding_notes = _drop_undecodable(rows)
+    notes += encoding_notes
     if settings.group_by in task.groupings:
         rows, official = [replace(row, split="") for row in rows], False
     if settings.group_by:
@@ -84,6 +87,23 @@ def load_table(task: Task, settings: Settings, root: Path) -> ImageTable:
     table = ImageTable(tuple(rows), classes, str(root), notes=tuple(notes), official_folds=official and settings.fold is not None)
     _check_splits(table)
     return table
+
+
+def _drop_undecodable(rows: list[Row]) -> tuple[list[Row], list[str]]:
+    """Return the rows without images whose names are not UTF-8, which tables and pages cannot hold, and a note on these."""
+    kept = [row for row in rows if _is_encodable(row.path)]
+    if len(kept) == len(rows):
+        return rows, []
+    first = make_printable(next(row.path for row in rows if not _is_encodable(row.path)))
+    return kept, [f"images whose names are not UTF-8 are left out: {len(rows) - len(kept):,}, the first: {first}"]
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_readable(table: ImageTable, on_event: OnEvent = ignore_event) -> ImageTable:

@@ -24,7 +24,9 @@ def collect_messages() -> Iterator[list[str]]:
 
     The list stays empty, and the messages go to stderr, where the library cannot be found: with other systems than Linux.
     """
-    _install_handler()
+    library, handler = _make_handler()
+    for name in HANDLERS if library else ():  # each time, because other code may have set its own
+        getattr(library, name)(handler)
     messages: list[str] = []
     _threads.messages = messages
     try:
@@ -34,13 +36,13 @@ def collect_messages() -> Iterator[list[str]]:
 
 
 @lru_cache(maxsize=1)
-def _install_handler() -> Any:
-    """Replace the handlers of libtiff. Returns the new one, which must not be freed."""
+def _make_handler() -> tuple[Any, Any]:
+    """Return libtiff and a handler of its messages; (None, None) if the library cannot be found."""
     from PIL import _imaging  # noqa: F401  # loads the library
 
     found = [line.split()[-1] for line in (MAPPED.read_text().splitlines() if MAPPED.exists() else []) if "/libtiff" in line]
     if not found:
-        return None
+        return None, None
     library, print_text = ctypes.CDLL(found[0]), ctypes.CDLL(None).vsnprintf
     print_text.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p]
 
@@ -55,6 +57,5 @@ def _install_handler() -> Any:
         else:
             messages.append(message)
 
-    for name in HANDLERS:
-        getattr(library, name)(handle)
-    return handle
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle))  # libtiff keeps its address until the end of the process
+    return library, handle

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ matplotlib.rcParams["font.size"] = 10
 def save_figure(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG, with the folders above it, and return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # names in scripts that the font lacks are drawn as boxes
+        figure.savefig(path, dpi=130)
     return path
 
 

@@ -12,6 +12,7 @@ from ...core.lazy import lazy_exports
 if TYPE_CHECKING:
     from .early_stopping import KeepBest, StopAtNan
     from .ema import MovingAverage
+    from .handed_out import KeepBatchNorm, ShareCores
     from .input import NetworkInput
     from .memory import ReleaseMemory
     from .mixup import MixUp
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GrowingSize",
+    "KeepBatchNorm",
     "KeepBest",
     "KeepToBudget",
     "MixUp",
@@ -29,6 +31,7 @@ __all__ = [
     "NetworkInput",
     "ProgressCallback",
     "ReleaseMemory",
+    "ShareCores",
     "StopAtNan",
     "build_callbacks",
 ]
@@ -39,6 +42,7 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
         {
             "early_stopping": ["KeepBest", "StopAtNan"],
             "ema": ["MovingAverage"],
+            "handed_out": ["KeepBatchNorm", "ShareCores"],
             "input": ["NetworkInput"],
             "memory": ["ReleaseMemory"],
             "mixup": ["MixUp"],
