@@ -58,7 +58,7 @@ def replace_endless(monkeypatch: pytest.MonkeyPatch) -> None:
     def get_data(task: Any, **options: Any) -> Path:
         return Path("data") / task.name
 
-    def serve(classifier: Any, host: str, port: int, token: str, started: Any) -> None:
+    def serve(service: Any, host: str, port: int, started: Any) -> None:
         started(f"http://{host}:{port}")
 
     monkeypatch.setattr(sources, "get_data", get_data)
