@@ -33,7 +33,7 @@ def parted(tmp_path_factory):
 def trained(parted):
     """The folder of a run on them, and what its training printed."""
     printed = []
-    return train_in(parted.parent, parted, "r", "--epochs", 2, printed=printed), printed[0]
+    return train_in(parted.parent, parted, "r", "--epochs", 60, printed=printed), printed[0]
 
 
 @pytest.fixture

@@ -336,7 +336,7 @@ def data_check(
         str, typer.Option(help="Also write a table without these images: duplicates,conflicts,unreadable,leaks. Nothing is deleted.", show_default=False)
     ] = "",
     labels: Annotated[bool, typer.Option("--labels", help="Also search for wrong labels and outliers, by training on five folds. Takes minutes.")] = False,
-    label_cutoff: Annotated[float, typer.Option(help="With --labels: list only labels of at most this probability.", min=0, max=1)] = 1.0,
+    label_cutoff: Annotated[float, typer.Option(help="With --labels: list only labels of at most this probability.", metavar="<float>")] = 1.0,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 if there is any finding.")] = False,
 ) -> None:
     """Check images: unreadable, constant, dark, pale or blurry ones, duplicates, leaks between splits, conflicting labels. Exit code 1 if one is unreadable."""

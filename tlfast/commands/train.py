@@ -190,7 +190,8 @@ def _check_origin(task: Task, session: Session, like: Mapping[str, Any]) -> dict
 def _check_unchanged(session: Session, name: str, checksum: str, expected: str) -> None:
     """Compare a checksum with the run to repeat, and with the start of an interrupted training."""
     if checksum != expected:
-        session.on_event(Note("data", f"the {name} differ from those of the repeated run, so its results will differ too"))
+        also = " or their splits" if name == "images" else ""
+        session.on_event(Note("data", f"the {name}{also} differ from those of the repeated run, so its results will differ too"))
     if session.journal.once(name, lambda: checksum) != checksum:
         raise DataError(f"the {name} differ from those of the interrupted training", "Restore them, or start a new training: leave out --resume")
 
