@@ -103,6 +103,9 @@ def test_a_temperature_that_makes_held_out_images_worse_is_not_chosen():
     bad = calibration.choose_temperature(calibrated, labels)
     assert bad.temperature == 1.0 and bad.rejected == pytest.approx(1.0, abs=0.01)
     assert bad.held_out == pytest.approx(calibration.apply_temperature(calibrated, 1.0))
+    repeated = calibration.choose_temperature(calibrated, labels, calibrated=True)
+    assert repeated.temperature == bad.rejected and repeated.rejected is None
+    assert calibration.choose_temperature(said, labels, calibrated=False).temperature == 1.0
     few = calibration.choose_temperature(said[:10], said[:10].argmax(axis=1))
     assert few.temperature == 1.0 and few.rejected is None
 

@@ -87,7 +87,9 @@ def evaluate_split(model: LoadedRun, split_predictions: Predictions, split: str)
 
     The run's temperature was fitted on the valid split. There, the calibration is therefore evaluated with cross-fitted temperatures.
     """
-    return evaluate(split_predictions, split, None if split == "valid" else model.temperature, model.settings.seed)
+    if split == "valid":
+        return evaluate(split_predictions, split, seed=model.settings.seed, calibrated=model.temperature != 1.0)
+    return evaluate(split_predictions, split, model.temperature, model.settings.seed)
 
 
 def collect_evidence(model: LoadedRun, paths: Sequence[str], on_event: OnEvent) -> Evidence:

@@ -49,16 +49,17 @@ def fit_temperature(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
     return _minimize_loss(log_probabilities.astype(np.float64), labels) if _has_enough_errors(log_probabilities, labels) else 1.0
 
 
-def choose_temperature(log_probabilities: np.ndarray, labels: np.ndarray, seed: int = 0) -> TemperatureChoice:
+def choose_temperature(log_probabilities: np.ndarray, labels: np.ndarray, seed: int = 0, calibrated: bool | None = None) -> TemperatureChoice:
     """Fit a temperature, and choose it if it improves the log loss without a larger calibration error on images that it was not fitted to.
 
-    `log_probabilities` is `[n, c]`, `labels` class indices `[n]`.
+    `log_probabilities` is `[n, c]`, `labels` class indices `[n]`. `calibrated` is the choice of an earlier evaluation: rounding could change it.
     """
     fitted = fit_temperature(log_probabilities, labels)
     before, held_out = apply_temperature(log_probabilities, 1.0), cross_validate_temperature(log_probabilities, labels, seed)
     right = log_probabilities.argmax(axis=1) == labels
     errors = [expected_calibration_error(bin_reliability(probabilities.max(axis=1), right)) for probabilities in (before, held_out)]
-    if fitted != 1.0 and (errors[1] > errors[0] or log_loss(held_out, labels) >= log_loss(before, labels)):
+    improves = errors[1] <= errors[0] and log_loss(held_out, labels) < log_loss(before, labels)
+    if fitted != 1.0 and not (improves if calibrated is None else calibrated):
         return TemperatureChoice(1.0, before, rejected=fitted)
     return TemperatureChoice(fitted, held_out)
 

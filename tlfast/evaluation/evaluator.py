@@ -15,17 +15,18 @@ from .types import FIELD_METRICS, ClassScore, ConfusedPair, Evaluation, Predicti
 TOP = (3, 5)  # values of k for top-k accuracy
 
 
-def evaluate(predictions: Predictions, split: str, temperature: float | None = None, seed: int = 0) -> Evaluation:
+def evaluate(predictions: Predictions, split: str, temperature: float | None = None, seed: int = 0, calibrated: bool | None = None) -> Evaluation:
     """Compute all figures of predictions, by scikit-learn where it implements them.
 
     `temperature` divides the logits. Without it a temperature is chosen, and the probabilities of each image come from one fitted on other images, so
-    that the figures hold for new images. Averages are over the classes that occur among labels or predictions; a class without predictions has precision 0.
+    that the figures hold for new images; `calibrated` repeats the choice of an earlier evaluation. Averages are over the classes that occur among
+    labels or predictions; a class without predictions has precision 0.
     """
     logits, labels, classes = predictions.log_probabilities, predictions.labels, predictions.classes
     if temperature:
         choice = calibration.TemperatureChoice(temperature, calibration.apply_temperature(logits, temperature))
     else:
-        choice = calibration.choose_temperature(logits, labels, seed)
+        choice = calibration.choose_temperature(logits, labels, seed, calibrated)
     probabilities, uncalibrated = choice.held_out, calibration.apply_temperature(logits, 1.0)
     predicted, indices = logits.argmax(axis=1), list(range(len(classes)))
     by_class = skm.precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0)
