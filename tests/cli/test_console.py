@@ -55,5 +55,5 @@ def test_an_interruption_before_the_first_command_has_no_traceback(monkeypatch, 
     monkeypatch.setattr(app, "main", interrupt)
     with pytest.raises(SystemExit) as ended:
         cli_package.main()
-    assert ended.value.code == cli_package.INTERRUPTED == Interrupted.exit_code
+    assert ended.value.code == Interrupted.exit_code
     assert capsys.readouterr().err == "error: interrupted\n"

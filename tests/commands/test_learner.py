@@ -73,7 +73,7 @@ def test_batchnorm_trains_where_the_run_trained_all_layers(pictures):
     assert not any(isinstance(callback, KeepBatchNorm) for callback in learn.cbs)
 
 
-def test_a_fit_by_hand_shares_the_cores_until_its_end(learn, monkeypatch):
+def test_a_fit_by_hand_shares_the_cores_until_its_end(learn, monkeypatch, tmp_path):
     events = []
 
     @contextmanager
@@ -86,6 +86,8 @@ def test_a_fit_by_hand_shares_the_cores_until_its_end(learn, monkeypatch):
     with learn.no_bar(), learn.no_logging():
         learn.fit(1, lr=1e-12)
     assert events == ["begin on cpu", "end"]
+    learn.export(tmp_path / "fitted.pkl")
+    assert load_learner(tmp_path / "fitted.pkl").dls.vocab == learn.dls.vocab
 
 
 def test_an_exported_learner_is_small_and_opens(learn, pictures, tmp_path):

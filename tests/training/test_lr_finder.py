@@ -29,7 +29,8 @@ def test_a_flat_curve_gives_no_rate_by_chance():
         ("auto", 1e-6, 1.0, 2e-3, "customary"),
         ("auto", 3e-4, 1.0, 2e-3, "customary"),
         ("auto", 1e-6, 1e-3, 3.3e-4, "limited by the finder"),
-        ("finder", 1e-6, 1e-3, 2e-5, "finder"),
+        ("finder", 1e-6, 1.0, 2e-3, "finder"),
+        ("finder", 1e-6, 1e-3, 2e-4, "finder"),
         ("finder", 3e-4, 1.0, 6e-3, "finder"),
         ("finder", 1e-1, 1.0, lr_finder.HIGHEST_RATE, "finder"),
     ],
@@ -39,7 +40,7 @@ def test_the_customary_rate_is_limited_by_the_curve_and_the_finders_rate_is_its_
     learn.recorder.lrs = [1e-5 * 10 ** (i / 12) for i in range(61)]
     learn.recorder.losses = [torch.tensor(1.0 if rate < climbs_from * 0.999 else 9.0) for rate in learn.recorder.lrs]
     monkeypatch.setattr(Learner, "lr_find", lambda self, **asked: SimpleNamespace(minimum=suggested), raising=False)
-    curve = lr_finder.find_rate(learn, "upper stages", 1, lr_finder.RateRule(scale=20.0, customary=2e-3), lr, lambda event: None)
+    curve = lr_finder.find_rate(learn, "upper stages", 1, lr_finder.RateRule(scale=20.0, customary=2e-3, least=2e-3), lr, lambda event: None)
     assert curve.rate == pytest.approx(rate, rel=0.25)
     assert curve.source == source
 

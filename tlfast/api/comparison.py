@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..core import Interrupted, UsageError
+from ..core import Interrupted
 from ..core.files import to_cells
 from ..evaluation import CompareResult
 from .datasets import Dataset, to_dataset
@@ -108,8 +108,6 @@ def compare(
     from ..commands.compare import build_arms, compare_arms
     from ..evaluation import Arm, Design
 
-    if seeds < 1:
-        raise UsageError(f"seeds={seeds} must be at least 1")
     dataset = to_dataset(data)
     arguments = merge_settings(dataset, settings, config=config)
     if isinstance(arms, Mapping):

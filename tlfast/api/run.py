@@ -18,7 +18,6 @@ from ..commands.interrupted import InterruptedTraining, list_interrupted
 from ..core import ModelSettings, Progress, RunError, Settings, UsageError
 from ..core import runs as records
 from ..core.runs import METRICS, PREDICTIONS, check_split, name_split_file
-from ..core.settings import describe_strategy
 from ..data.discovery import gather_sources, has_many
 from ..inference import Classifier, Prediction, load
 from ..inference.writers import column_names, row_cells
@@ -254,9 +253,8 @@ class Run:
 
     def __repr__(self) -> str:
         accuracy, skipped = self.metrics["accuracy"], self.manifest["data"].get("unreadable", [])
-        strategy = "fitted by hand" if self.manifest.get("by_hand") else describe_strategy(self.manifest["settings"])
         rest = f"; {len(skipped)} unreadable images were skipped" if skipped else ""
-        return f"Run {self.id}: {strategy} {self.settings.arch}, accuracy {accuracy:.4f}, in {self.folder}{rest}"
+        return f"Run {self.id}: {self._record.strategy} {self.settings.arch}, accuracy {accuracy:.4f}, in {self.folder}{rest}"
 
     def _repr_html_(self) -> str:
         from ..evaluation.report.run_charts import draw_run_charts

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import sys
 
-INTERRUPTED = 130  # exit code, also that of the error Interrupted
-
 
 def main() -> None:
     """Run the command line. The entry point of the console script."""
@@ -17,8 +15,10 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:  # before a command has started; later ones are handled with the other errors of a command
+        from ..core import Interrupted
+
         print("error: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(Interrupted.exit_code)
 
 
 __all__ = ["main"]

@@ -131,6 +131,8 @@ def _check_design(arms: Sequence[Arm], design: Design) -> None:
     names = [arm.name for arm in arms]
     if not arms:
         raise UsageError("--arms is empty", "Such as: --arms partial,full")
+    if design.seeds < 1:
+        raise UsageError(f"--seeds {design.seeds} must be at least 1")
     if design.folds == 1:
         raise UsageError("--folds 1 leaves nothing to train on", "Use 2 folds or more, or 0 for the valid split")
     if not all(0 < share <= 1 for share in design.shares):

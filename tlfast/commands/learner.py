@@ -23,7 +23,6 @@ from ..training.types import EPOCH_VALUES, EpochRow
 from .loaded_run import load_run
 from .train import describe_origin, describe_phase, publish
 
-PHASE = "fitted by hand"
 ATTRIBUTE = "tlfast_settings"  # of a Learner: the settings that it was built with
 
 
@@ -95,7 +94,7 @@ def _list_phases(learn: Learner) -> list[Phase]:
     values: Sequence[Sequence[float]] = getattr(learn.recorder, "values", [])
     if not values or any(len(row) != len(EPOCH_VALUES) for row in values):
         return []
-    rows = [EpochRow(PHASE, i, **dict(zip(EPOCH_VALUES, map(float, row), strict=True))) for i, row in enumerate(values, start=1)]
+    rows = [EpochRow(runs.BY_HAND, i, **dict(zip(EPOCH_VALUES, map(float, row), strict=True))) for i, row in enumerate(values, start=1)]
     rate = max(learn.recorder.lrs)  # of the head
     lowest, *_, highest = (float(group["lr"]) for group in learn.opt.hypers)  # at the end of the fit; a schedule scales all groups alike
-    return [Phase(PHASE, rate, rate * lowest / highest if highest else rate, rows, len(rows), 0.0, 0.0)]
+    return [Phase(runs.BY_HAND, rate, rate * lowest / highest if highest else rate, rows, len(rows), 0.0, 0.0)]

@@ -225,7 +225,7 @@ def publish(
     with runs.create_run(settings.out, settings.task, run_id) as (folder, published):
         save_model(folder, session.learn.model, session.table.classes, settings.arch, session.preprocessing, temperature)
         try:
-            agreement = _export_onnx(session, folder / onnx_model.FILE, settings, temperature) if settings.onnx else None
+            agreement = _export_onnx(session, folder / onnx_model.FILE, settings, temperature, bool(facts.get("by_hand"))) if settings.onnx else None
         except ExportError as error:
             (folder / onnx_model.FILE).unlink(missing_ok=True)
             failure = error
@@ -249,9 +249,10 @@ def _write_plots(folder: Path, prefix: str, run_id: str, phases: list[Phase], ev
     plot_calibration(evaluation, folder / "calibration.png", f"{prefix}{run_id}")
 
 
-def _export_onnx(session: Session, path: Path, settings: Settings, temperature: float) -> Agreement:
+def _export_onnx(session: Session, path: Path, settings: Settings, temperature: float, by_hand: bool) -> Agreement:
     """Write `model.onnx` and compare it with the network on images of the valid split. Raises ExportError."""
-    about = metadata.describe_model(settings, session.table.classes, session.journal.run_id, session.weights.public, read_licence(session.weights))
+    about = metadata.describe_model(settings, session.table.classes, session.journal.run_id, session.weights.without_folder, read_licence(session.weights))
+    about |= {"strategy": runs.BY_HAND} if by_hand else {}
     onnx.export_onnx(path, session.learn.model, session.preprocessing, about, temperature)
     paths = [row.path for row in session.table.part("valid")]
     sample = onnx.sample_images(paths, session.learn.model, settings.size)  # rows are sorted by class

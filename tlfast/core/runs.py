@@ -25,6 +25,7 @@ METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"  # of the valid spl
 EVALUATED = ("valid", "test")  # splits that a run can be evaluated on
 COMPARISON = "comparison.json"
 LATEST = "latest"
+BY_HAND = "fitted by hand"  # strategy of a run that was fitted by hand in Python
 LEAST_ROOM = 1e6  # bytes that every run needs
 UNVERIFIED = "Copy the run again from where it was trained, train again, or use it as it is with --no-verify"
 
@@ -45,6 +46,11 @@ class Run:
     def task(self) -> str:
         """Name of the task."""
         return str(self.manifest["settings"]["task"])
+
+    @property
+    def strategy(self) -> str:
+        """The strategy, such as "partial" or "depth 4"; BY_HAND for a Learner that was fitted by hand."""
+        return BY_HAND if self.manifest.get("by_hand") else describe_strategy(self.manifest["settings"])
 
 
 def new_id(strategy: str, arch: str) -> str:
@@ -271,7 +277,7 @@ def list_runs(out: str, task: str = "") -> list[dict[str, Any]]:
         except (RunError, OSError, ValueError):
             continue
         values = run.manifest["settings"]
-        chosen = {"task": values["task"], "strategy": "by hand" if run.manifest.get("by_hand") else describe_strategy(values), "arch": values["arch"]}
+        chosen = {"task": values["task"], "strategy": run.strategy, "arch": values["arch"]}
         scores = {"accuracy": metrics["accuracy"], "macro_f1": metrics["macro"]["f1"]}
         rows.append({"run": run.id, **chosen, **scores, "created": run.manifest["created"], "folder": str(folder)})
     if task and not rows:

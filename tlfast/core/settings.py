@@ -159,7 +159,7 @@ class TrainingSettings:
     accumulate: int = setting(1, "With --full or --depth: number of batches per optimizer step (gradient accumulation).", check=between(1, 4096))
     lr: str = setting(
         "auto",
-        "Learning rate; auto: the customary rate of each phase, lower where the learning-rate finder sees the loss climb; finder: the finder's suggestion.",
+        "Learning rate; auto: the customary rate of each phase, or less if the loss climbs early in the learning-rate finder; finder: its suggestion.",
         check=_check_rate,
     )
     class_weights: Literal["none", "balanced"] = setting("none", "Class weights in the loss; balanced: inversely proportional to class frequency.")

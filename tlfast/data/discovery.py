@@ -28,16 +28,24 @@ SHOWN_SUFFIXES = 5  # in a note on the files that are left out
 def walk_images(root: str | Path, left_out: Counter[str] | None = None) -> Iterator[str]:
     """Yield the image files below a folder, sorted in each folder. Hidden files and folders and links to folders are skipped.
 
-    The other files that are no images are counted in `left_out`, by suffix.
+    The other files are counted in `left_out`, by suffix.
     """
+    for path in _walk_files(root):
+        if _is_image(path):
+            yield path
+        elif left_out is not None:
+            _count_other(os.path.basename(path), left_out)
+
+
+def _walk_files(root: str | Path) -> Iterator[str]:
+    """Yield the files below a folder, sorted in each folder, without hidden folders and links to folders."""
     for folder, inner, files in os.walk(root):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
-        for name in sorted(files):
-            path = os.path.join(folder, name)
-            if images.identify(name, partial(_open_regular, path)):
-                yield path
-            elif left_out is not None:
-                _count_other(name, left_out)
+        yield from (os.path.join(folder, name) for name in sorted(files))
+
+
+def _is_image(path: str) -> bool:
+    return images.identify(os.path.basename(path), partial(_open_regular, path))
 
 
 def list_members(archive: str | Path, left_out: Counter[str] | None = None) -> list[str]:
@@ -85,7 +93,10 @@ def describe_others(left_out: Counter[str]) -> list[str]:
     more = len(left_out) - len(counts)
     listed = ", ".join(counts) + (f" and {more} other suffixes" if more else "")
     total = left_out.total()
-    return [f"{total:,} {'files are not images and are' if total > 1 else 'file is not an image and is'} left out: {listed}"] if total else []
+    if not total:
+        return []
+    subject = "1 file is not an image and is" if total == 1 else f"{total:,} files are not images and are"
+    return [f"{subject} left out: {listed}"]
 
 
 def inner_path(name: str) -> PurePosixPath:
@@ -205,14 +216,15 @@ def watch_folder(folder: str, seconds: float = 1.0) -> Iterator[str]:
     """
     if not os.path.isdir(folder):
         raise UsageError(f"--watch {folder}: not a folder", "Give --watch the folder that receives images")
-    yielded: dict[str, int] = {}
+    known: dict[str, int] = {}  # size when the file was last identified
     previous: dict[str, int] = {}
     while True:
-        sizes = {path: _file_size(path) for path in walk_images(folder)}
+        sizes = {path: _file_size(path) for path in _walk_files(folder)}
         for path, size in sizes.items():
-            if size == previous.get(path) and size != yielded.get(path):
-                yielded[path] = size
-                yield path
+            if size == previous.get(path) and size != known.get(path):
+                known[path] = size
+                if _is_image(path):
+                    yield path
         previous = sizes
         time.sleep(seconds)
 

@@ -62,12 +62,12 @@ def _register_heic() -> None:
 def _identifiable_formats() -> list[str]:
     """Return the formats that Pillow recognizes by the first bytes of a file."""
     Image.init()
+    _register_heic()
     return [name for name, (_, accept) in Image.OPEN.items() if accept and name not in EXCLUDED_FORMATS]
 
 
 def identify(name: str, open_file: Callable[[], IO[bytes]]) -> bool:
     """Return whether a file is an image: by its suffix, or by the content if the suffix is unknown. Hidden files are no images."""
-    _register_heic()
     path = Path(name)
     if path.name.startswith(".") or path.suffix.lower() in OTHER_SUFFIXES:
         return False

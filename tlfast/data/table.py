@@ -91,11 +91,12 @@ def load_table(task: Task, settings: Settings, root: Path) -> ImageTable:
 
 def _drop_undecodable(rows: list[Row]) -> tuple[list[Row], list[str]]:
     """Return the rows without images whose names are not UTF-8, which tables and pages cannot hold, and a note on these."""
-    kept = [row for row in rows if _is_encodable(row.path)]
-    if len(kept) == len(rows):
+    odd = [row.path for row in rows if not _is_encodable(row.path)]
+    if not odd:
         return rows, []
-    first = make_printable(next(row.path for row in rows if not _is_encodable(row.path)))
-    return kept, [f"images whose names are not UTF-8 are left out: {len(rows) - len(kept):,}, the first: {first}"]
+    return [row for row in rows if row.path not in set(odd)], [
+        f"images whose names are not UTF-8 are left out: {len(odd):,}, the first: {make_printable(odd[0])}"
+    ]
 
 
 def _is_encodable(text: str) -> bool:

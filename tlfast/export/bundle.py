@@ -72,7 +72,6 @@ def _format_readme(run: Run) -> str:
     info = open_network(run.folder / FILE).info
     metrics = json.loads((run.folder / METRICS).read_text(encoding="utf-8"))
     classes = run.manifest["classes"]
-    strategy = "manual" if run.manifest.get("by_hand") else info["strategy"]
     return f"""# {info["task"]}: {len(classes)} classes
 
 `{FILE}` classifies images: {", ".join(classes)}.
@@ -84,7 +83,7 @@ the classes. Resizing ({info["resize"]}, to {info["size"]} px) and normalization
     python example.py photo.jpg
 
 Accuracy {metrics["accuracy"]:.4f}, macro F1 {metrics["macro"]["f1"]:.4f} on the {metrics["split"]} split of the data
-({strategy} fine-tuning of {info["arch"]}, run {info["run"]}, tlfast {info["tlfast"]}).
+(strategy {run.strategy}, backbone {info["arch"]}, run {info["run"]}, tlfast {info["tlfast"]}).
 
 Pretrained weights: {info["weights"]}; licence: {info["licence"]}. Verify the files with `sha256sum -c SHA256SUMS`.
 """

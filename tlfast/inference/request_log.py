@@ -7,17 +7,13 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ID_HEADER = "x-request-id"
 KNOWN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")  # an id of a proxy that is kept
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 def print_line(line: str) -> None:
@@ -31,10 +27,10 @@ class RequestLog:
     `write` receives one line of JSON per request: time (UTC), id, client, method, path, status, and seconds. None: nothing is logged.
     """
 
-    def __init__(self, app: App, write: Callable[[str], object] | None = None) -> None:
+    def __init__(self, app: ASGIApp, write: Callable[[str], object] | None = None) -> None:
         self.app, self.write = app, write
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

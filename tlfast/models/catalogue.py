@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import Progress, UsageError, cache
+from ..core.errors import suggest_name
 from .pretrained import ENVIRONMENT, find_weights, is_in_hub_cache
 
 NAMES_FILE = "names.txt"
@@ -63,8 +63,8 @@ def match_names(pattern: str, names: Sequence[str]) -> list[str]:
     """
     found = fnmatch.filter(names, pattern if set(pattern) & set("*?") else f"*{pattern}*")
     if not found:
-        near = ", ".join(difflib.get_close_matches(pattern, names))
-        raise UsageError(f"no backbone matches '{pattern}'", f"Near names: {near}" if near else "Give a part of a name, or a pattern such as 'resnet*'")
+        hint = suggest_name(pattern, list(names)) or "Give a part of a name, or a pattern such as 'resnet*'"
+        raise UsageError(f"no backbone matches '{pattern}'", hint)
     return found
 
 

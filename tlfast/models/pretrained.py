@@ -42,8 +42,8 @@ class Weights:
         }[self.kind]
 
     @property
-    def public(self) -> str:
-        """The description without the folder of the file, for files that are passed on."""
+    def without_folder(self) -> str:
+        """The description without the folder of the file."""
         return str(replace(self, path=Path(self.path).name)) if self.path else str(self)
 
 

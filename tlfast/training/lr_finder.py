@@ -19,7 +19,8 @@ FALLBACK_RATE = 1e-3  # if the finder fails: the default of Adam in most librari
 HIGHEST_RATE = 7e-3  # higher rates destroy pretrained weights, although the finder's few steps do not show it
 FINDER_RANGE = {"start_lr": 1e-5, "end_lr": 1.0}  # fastai's range without three decades in which the loss is constant
 CLIMBED = 1.2  # the loss starts to climb at this multiple of its minimum
-BELOW_EDGE = 3.0  # a safe rate is this many times below the one at which the loss starts to climb
+BELOW_EDGE = 3.0  # the limit is this many times below the rate at which the loss starts to climb
+LEAST_BELOW_EDGE = 5.0  # the same for the lowest suggestion
 FINDER_STEPS = (20, 60)  # fewest, for a curve with a visible minimum; most, for fastai's resolution
 
 
@@ -31,12 +32,14 @@ class RateRule:
         customary: rate of `--lr auto`, for the default batch size if it is `by_batch`.
         spread: divides the rate for the lowest group of parameters.
         scale: multiplies fastai's `minimum` for `--lr finder`.
+        least: lowest suggestion for `--lr finder`, where it is safe: for pretrained layers the curve is so flat that its minimum is noise.
         by_batch: whether the customary rate grows with the square root of the batch size (Krizhevsky 2014, arXiv 1404.5997).
     """
 
     customary: float
     spread: float = 1.0
     scale: float = 1.0
+    least: float = 0.0
     by_batch: bool = True
 
     def choose(self, lr: str, suggestion: float, limit: float, batch: int) -> tuple[float, str]:
@@ -56,9 +59,9 @@ class RateRule:
 def find_rate(learn: Learner, phase: str, epochs: int, rule: RateRule, lr: str, on_event: OnEvent) -> RateCurve:
     """Run fastai's learning-rate finder for a phase of `epochs` epochs, and choose the rate for the setting `lr`. The weights are restored afterwards.
 
-    The suggestion is fastai's `minimum` (a tenth of the rate of the lowest loss) times the rule's scale, at most HIGHEST_RATE (Smith 2017, arXiv
-    1506.01186). The limit is well below the rate at which the loss starts to climb. If the finder fails, the suggestion is FALLBACK_RATE, and a note
-    is reported.
+    The suggestion is fastai's `minimum` (a tenth of the rate of the lowest loss) times the rule's scale, between the rule's least rate and
+    HIGHEST_RATE (Smith 2017, arXiv 1506.01186). The limit is well below the rate at which the loss starts to climb. If the finder fails, the
+    suggestion is FALLBACK_RATE, and a note is reported.
     """
     name, steps = f"{phase}: finding the rate", count_finder_steps(epochs * len(learn.dls.train))
     progress = ProgressCallback(phase, on_event, name, steps)
@@ -66,8 +69,9 @@ def find_rate(learn: Learner, phase: str, epochs: int, rule: RateRule, lr: str, 
     with silence_fastai(learn), learn.added_cbs(progress):
         try:
             suggested = learn.lr_find(**FINDER_RANGE, num_it=steps, show_plot=False, suggest_funcs=minimum).minimum
-            limit = find_divergence(learn.recorder.lrs, learn.recorder.losses) / BELOW_EDGE
-            suggestion = min(suggested * rule.scale, HIGHEST_RATE)
+            edge = find_divergence(learn.recorder.lrs, learn.recorder.losses)
+            limit, least = edge / BELOW_EDGE, min(rule.least, edge / LEAST_BELOW_EDGE)
+            suggestion = min(max(suggested * rule.scale, least), HIGHEST_RATE)
         except (IndexError, ValueError, RuntimeError) as error:
             if is_out_of_memory(error):  # the phase starts again with a smaller batch
                 raise

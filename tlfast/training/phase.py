@@ -71,7 +71,7 @@ def fit_phase(session: Session, plan: PhasePlan, opened: OpenPhase, settings: Tr
     epochs = _adjust_epochs(plan, curve, on_event, journal)
     search_seconds = time.perf_counter() - started
     cost = FeaturePass(**journal.once(f"features of {plan.name}", partial(asdict, opened.cost))) if opened.cost else None
-    lr = settings.rate or (curve.rate or curve.suggestion if curve else 0.0)
+    lr = settings.rate or (curve.rate if curve else 0.0)
     reseed(learn, settings.seed)  # the finder drew random numbers
     progress, best, finite = (
         ProgressCallback(plan.name, on_event),

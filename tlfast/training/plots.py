@@ -18,11 +18,10 @@ def plot_rate_curve(curve: RateCurve, path: Path, title: str) -> Path:
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
     axes.plot(curve.rates[shown], losses[shown], color=BLUE)
-    rate = curve.rate or curve.suggestion
-    axes.axvline(rate, color=RED, linestyle="--")
+    axes.axvline(curve.rate, color=RED, linestyle="--")
     low, rise = np.nanmin(losses[shown]), abs(losses[0] - np.nanmin(losses[shown]))
     # Limited, because the divergence at the end would flatten the valley.
     axes.set(xscale="log", xlabel="learning rate", ylabel="training loss (smoothed)", title=to_label(title), ylim=(low - 0.1 * rise, low + 1.5 * rise + 1e-6))
-    axes.annotate(f" {rate:.1e}", (rate, 0.97), xycoords=("data", "axes fraction"), color=RED, va="top")
+    axes.annotate(f" {curve.rate:.1e}", (curve.rate, 0.97), xycoords=("data", "axes fraction"), color=RED, va="top")
     axes.grid(alpha=0.3)
     return save_figure(figure, path)

@@ -67,7 +67,7 @@ class RateCurve:
         suggestion: the finder's rate, used with `--lr finder`.
         step: seconds per image of a training step.
         limit: highest rate of `--lr auto`, well below the rate at which the loss starts to climb.
-        rate: the rate of the phase; 0 in curves of earlier versions, where it is the suggestion.
+        rate: the rate of the phase; in curves of earlier versions, which have none, the suggestion.
         source: where the rate comes from: "customary", "limited by the finder" or "finder".
     """
 
@@ -78,6 +78,9 @@ class RateCurve:
     limit: float = 0.0
     rate: float = 0.0
     source: str = "finder"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rate", self.rate or self.suggestion)
 
 
 @dataclass(frozen=True)

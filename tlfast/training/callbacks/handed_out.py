@@ -30,9 +30,14 @@ class ShareCores(Callback):
 
     run_valid = False
 
+    stack: ExitStack | None = None
+
     def before_fit(self) -> None:
+        self.after_fit()  # an exception ended the fit before
         self.stack = ExitStack()
         self.stack.enter_context(share_cores(self.dls.device))
 
     def after_fit(self) -> None:
-        self.stack.close()
+        if self.stack:
+            self.stack.close()
+        self.stack = None  # cannot be pickled with the Learner

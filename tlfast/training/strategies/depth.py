@@ -42,7 +42,7 @@ from ..types import DepthPlan, Timing, Work
 from .base import get_strategy
 
 # A smaller spread than in full fine-tuning; see docs/benchmarks.md, "Learning rates".
-RATES = RateRule(customary=2e-3, spread=2.0, scale=20.0)
+RATES = RateRule(customary=2e-3, spread=2.0, scale=20.0, least=2e-3)
 
 
 class Depth:

@@ -29,7 +29,7 @@ from ..session import Session
 from ..types import DepthPlan, Timing, Work
 
 # The lowest group of parameters trains at a fifth of the head's rate; see docs/benchmarks.md, "Learning rates".
-RATES = RateRule(customary=3e-3, spread=5.0, scale=10.0)
+RATES = RateRule(customary=3e-3, spread=5.0, scale=10.0, least=2e-3)
 
 
 class Full:
