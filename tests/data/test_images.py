@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import zipfile
 from functools import partial
 from threading import Thread
@@ -189,3 +191,22 @@ def test_other_threads_and_programs_see_the_messages_of_libtiff_on_stderr(tmp_pa
 def load_damaged(data):
     with pytest.raises(OSError, match="decoder error"), Image.open(io.BytesIO(data)) as image:
         image.load()
+
+
+def test_a_format_that_another_thread_registers_meanwhile_is_read(tmp_path):
+    write_as(tmp_path / "image.tif", "TIFF")
+    code = """
+import sys
+from PIL import Image
+from tlfast.data import images
+
+class Formats(list):
+    def copy(self):  # after the known formats were tried, and before the others are registered
+        Image.init()
+        return list(self)
+
+Image.ID = Formats(Image.ID)
+print(images.open_image(sys.argv[1]).size)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "image.tif")], capture_output=True, text=True)
+    assert done.stdout.strip() == "(32, 32)", done.stderr

@@ -253,8 +253,9 @@ class Run:
 
     def __repr__(self) -> str:
         accuracy, skipped = self.metrics["accuracy"], self.manifest["data"].get("unreadable", [])
+        strategy = "fitted by hand" if self.manifest.get("by_hand") else self._record.strategy
         rest = f"; {len(skipped)} unreadable images were skipped" if skipped else ""
-        return f"Run {self.id}: {self._record.strategy} {self.settings.arch}, accuracy {accuracy:.4f}, in {self.folder}{rest}"
+        return f"Run {self.id}: {strategy} {self.settings.arch}, accuracy {accuracy:.4f}, in {self.folder}{rest}"
 
     def _repr_html_(self) -> str:
         from ..evaluation.report.run_charts import draw_run_charts

@@ -23,6 +23,7 @@ from ..training.types import EPOCH_VALUES, EpochRow
 from .loaded_run import load_run
 from .train import describe_origin, describe_phase, publish
 
+PHASE = f"fitted {runs.BY_HAND}"
 ATTRIBUTE = "tlfast_settings"  # of a Learner: the settings that it was built with
 
 
@@ -69,7 +70,7 @@ def publish_learner(learn: Learner, task: Task | None = None, data: Settings | N
     kept = {f.name: getattr(images, f.name) for f in fields(DataSettings)}
     settings = replace(built, **kept, task=task.name, out=images.out, name="")
     runs.check_writable(settings.out, settings.task, "")
-    run_id = runs.new_id("by hand", settings.arch)
+    run_id = runs.new_id(runs.BY_HAND, settings.arch)
     with open_journal(settings.out, settings.task, run_id, settings.to_dict()) as journal, prepare(task, settings, on_event, journal) as session:
         facts = {**describe_origin(task, session), "by_hand": True, "device": str(session.learn.dls.device)}  # with the initial weights
         _copy_weights(learn.model, session)
@@ -94,7 +95,7 @@ def _list_phases(learn: Learner) -> list[Phase]:
     values: Sequence[Sequence[float]] = getattr(learn.recorder, "values", [])
     if not values or any(len(row) != len(EPOCH_VALUES) for row in values):
         return []
-    rows = [EpochRow(runs.BY_HAND, i, **dict(zip(EPOCH_VALUES, map(float, row), strict=True))) for i, row in enumerate(values, start=1)]
+    rows = [EpochRow(PHASE, i, **dict(zip(EPOCH_VALUES, map(float, row), strict=True))) for i, row in enumerate(values, start=1)]
     rate = max(learn.recorder.lrs)  # of the head
     lowest, *_, highest = (float(group["lr"]) for group in learn.opt.hypers)  # at the end of the fit; a schedule scales all groups alike
-    return [Phase(runs.BY_HAND, rate, rate * lowest / highest if highest else rate, rows, len(rows), 0.0, 0.0)]
+    return [Phase(PHASE, rate, rate * lowest / highest if highest else rate, rows, len(rows), 0.0, 0.0)]

@@ -25,7 +25,7 @@ METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"  # of the valid spl
 EVALUATED = ("valid", "test")  # splits that a run can be evaluated on
 COMPARISON = "comparison.json"
 LATEST = "latest"
-BY_HAND = "fitted by hand"  # strategy of a run that was fitted by hand in Python
+BY_HAND = "by hand"  # strategy of a run that was fitted by hand in Python
 LEAST_ROOM = 1e6  # bytes that every run needs
 UNVERIFIED = "Copy the run again from where it was trained, train again, or use it as it is with --no-verify"
 

@@ -99,10 +99,9 @@ def decode(data: bytes) -> Image.Image:
     """Decode the bytes of an image file to upright 8-bit RGB. Raises ImageError."""
     if not data:
         raise ImageError("the file is empty")
-    _register_heic()
     messages: list[str] = []
     try:
-        with Image.open(io.BytesIO(data)) as image, collect_messages() as messages:
+        with _open_file(data) as image, collect_messages() as messages:
             if image.format in EXCLUDED_FORMATS:
                 raise ImageError(f"{image.format} files are not read as images")
             _check_size(image)
@@ -118,6 +117,17 @@ def decode(data: bytes) -> Image.Image:
         raise ImageError(f"damaged image ({'; '.join([_reason(error), *messages[:1]])})") from None
 
 
+def _open_file(data: bytes) -> Image.Image:
+    """Open the bytes of an image file, without decoding. Raises errors of Pillow."""
+    _register_heic()
+    try:
+        return Image.open(io.BytesIO(data))
+    except UnidentifiedImageError:
+        # Pillow does not try the formats that another thread is registering meanwhile.
+        Image.init()
+        return Image.open(io.BytesIO(data))
+
+
 def _explain_unidentified(data: bytes) -> str:
     if data[4:12] in HEIC_BRANDS and "HEIF" not in Image.OPEN:
         return "HEIC images need another package: pip install 'tlfast[heic]'"
@@ -127,7 +137,7 @@ def _explain_unidentified(data: bytes) -> str:
 def describe(data: bytes) -> tuple[str, tuple[int, int]]:
     """Return the Pillow mode and (width, height) in the header of an image file. Raises ImageError."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with _open_file(data) as image:
             return image.mode, image.size
     except Image.DecompressionBombError:
         raise ImageError(f"more pixels than the limit of {MAX_PIXELS:,}") from None
