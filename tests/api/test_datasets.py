@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 import tlfast
-from tlfast.testing import draw_image
+from tlfast.testing import TINY, draw_image
 
 
 @pytest.fixture
@@ -148,3 +148,13 @@ def test_without_needs_a_kind(pictures):
     assert "duplicates" in error.value.hint
     with pytest.raises(tlfast.UsageError, match="--seeds 0 must be at least 1"):
         tlfast.compare(pictures, seeds=0)
+
+
+def test_a_batch_of_no_images_is_an_error(pictures):
+    with pytest.raises(tlfast.UsageError, match="n=0 is not a whole number above 0"):
+        tlfast.dataset(pictures).show_batch(0)
+
+
+def test_the_report_names_the_dataframe(frame):
+    run = tlfast.train(tlfast.dataset(frame, name="walks"), epochs=1, onnx=False, quiet=True, **TINY)
+    assert "the DataFrame walks" in run.report(quiet=True).path.read_text(encoding="utf-8")

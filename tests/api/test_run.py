@@ -145,3 +145,20 @@ def test_runs_is_a_frame(run):
 def test_dataset_of_a_run_is_what_it_was_trained_on(run):
     table = run.dataset.table
     assert sorted(table[table["split"] == "valid"]["path"]) == sorted(run.predictions["path"])
+
+
+def test_wrong_types_are_usage_errors(run):
+    with pytest.raises(tlfast.UsageError, match="reference=3 is not a text"):
+        tlfast.Run(3)  # type: ignore[arg-type]
+    with pytest.raises(tlfast.UsageError, match="task=3 is not a text"):
+        tlfast.runs(3)  # type: ignore[arg-type]
+    for k in ("9", 0, 2.5):
+        with pytest.raises(tlfast.UsageError, match=f"k={k!r} is not a whole number above 0"):
+            run.top_losses(k)  # type: ignore[arg-type]
+    assert len(run.top_losses(np.int64(2))) == 2
+
+
+def test_a_bundle_is_no_other_archive(run, tmp_path):
+    with pytest.raises(tlfast.UsageError, match=r"a bundle is a folder or a \.zip file, not \.gz") as error:
+        run.export(tmp_path / "bundle.tar.gz")
+    assert error.value.hint == "Use --to bundle.zip" and not (tmp_path / "bundle.tar.gz").exists()

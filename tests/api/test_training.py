@@ -4,6 +4,7 @@ import shlex
 
 import pytest
 from fastai.callback.core import Callback
+from fastai.callback.progress import ShowGraphCallback
 
 import tlfast
 from tests.helpers.command_line import invoke
@@ -114,3 +115,14 @@ def test_an_error_is_shown_with_its_hint(pictures):
         tlfast.train(pictures, resize="stretch")
     assert error.value._render_traceback_()[0].startswith("UsageError: --resize 'stretch' is not one of")
     assert len(error.value._render_traceback_()) == 2 - (not error.value.hint)
+
+
+@pytest.mark.parametrize("cbs", [print, [print], "ShowGraphCallback", ShowGraphCallback()])
+def test_callbacks_are_a_list_of_fastai_callbacks(pictures, cbs):
+    with pytest.raises(tlfast.UsageError, match="is not a list of fastai callbacks"):
+        tlfast.train(pictures, cbs=cbs, quiet=True, **TINY)
+
+
+def test_a_plan_has_at_most_the_given_epochs(pictures):
+    plan = tlfast.plan(pictures, epochs=3, quiet=True, **TINY)
+    assert set(plan.depths["epochs"]) == {3}

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 
+import pytest
+
 from tests.helpers.command_line import TINY
+from tests.helpers.paths import ROOT
 from tlfast.core import cache
 
 
@@ -78,7 +82,7 @@ def test_facts_are_asked_for_once(cache_folder):
         asked.append(1)
         return {"answer": 42}
 
-    assert [cache.get_or_compute("facts", "x", make)["answer"] for _ in range(3)] == [42] * 3 and len(asked) == 1
+    assert [cache.get_or_compute("timings", "x", make)["answer"] for _ in range(3)] == [42] * 3 and len(asked) == 1
 
 
 def test_reading_an_entry_is_a_use():
@@ -92,3 +96,23 @@ def test_only_what_is_gone_is_called_removed(monkeypatch):
     kept()
     monkeypatch.setattr(cache.shutil, "rmtree", lambda folder, ignore_errors: None)
     assert cache.clear() == []
+
+
+def test_unknown_kinds_are_refused_and_those_of_earlier_versions_cleared(cli):
+    outcome = cli("cache", "clear", "--kind", "feature")
+    assert outcome.code == 2 and "unknown kind of cache entries 'feature'" in outcome.err and "Did you mean 'features'?" in outcome.err
+    former = cache.find_root() / "former" / ("a" * 24)
+    former.parent.mkdir(parents=True)
+    kept().rename(former)
+    assert [entry["folder"] for entry in cli("cache", "clear", "--kind", "former", "--json").json] == [str(former)]
+
+
+def test_an_undeclared_kind_cannot_be_written():
+    with pytest.raises(ValueError, match="letters is not declared in KINDS"), cache.write_entry("letters", "a" * 24):
+        pass
+
+
+def test_the_page_on_the_cache_lists_every_kind():
+    page = (ROOT / "docs/reference/cache.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", page, re.MULTILINE))
+    assert rows == cache.KINDS

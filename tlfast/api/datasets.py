@@ -21,7 +21,7 @@ from ..data import Finding, ImageTable, Preprocessing, Row, Task, load_table
 from ..data.sources import locate
 from ..tasks import resolve_settings
 from .display import ImageFrame, format_table, prepare_figures, wrap_html
-from .keywords import check_names
+from .keywords import check_count, check_names
 from .progress import show_progress
 
 if TYPE_CHECKING:
@@ -109,8 +109,8 @@ class Dataset:
         from ..models.weights import IMAGENET_STATS
         from ..training.loaders import build_loaders
 
+        resolved = replace(self.resolve(settings), bs=check_count("n", n), workers=0)
         prepare_figures()
-        resolved = replace(self.resolve(settings), bs=n, workers=0)
         dls = build_loaders(self._images, Preprocessing.from_settings(resolved, IMAGENET_STATS), resolved, torch.device("cpu"))
         dls.train.show_batch(max_n=n)
         figure = pyplot.gcf()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypedDict, TypeVar
@@ -73,6 +74,28 @@ def check_names(keywords: Mapping[str, Any]) -> dict[str, Any]:
         if name not in declared:
             raise UsageError(f"unknown keyword '{name}'", suggest_name(name, sorted(declared)) or "help(tlfast.train) lists the keywords")
     return {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in keywords.items()}
+
+
+def check_count(name: str, value: Any) -> int:
+    """Return a number of images as an int. Raises UsageError unless it is a whole number above 0.
+
+    >>> check_count("k", 9)
+    9
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise UsageError(f"{name}={value!r} is not a whole number above 0", f"Give a number of images, such as {name}=9")
+    return number
+
+
+def check_text(name: str, value: Any, example: str) -> str:
+    """Return a name or path as text. Raises UsageError for any other type."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise UsageError(f"{name}={value!r} is not a text", f"Give a text, such as {example}")
+    return os.fspath(value)
 
 
 def with_settings(function: F) -> F:

@@ -22,6 +22,7 @@ from ..data.discovery import gather_sources, has_many
 from ..inference import Classifier, Prediction, load
 from ..inference.writers import column_names, row_cells
 from .display import ConfusionMatrix, ImageFrame, Page, wrap_html
+from .keywords import check_count, check_text
 from .progress import show_progress
 from .scores import Scores
 
@@ -47,7 +48,7 @@ class Run:
     """
 
     def __init__(self, reference: str | os.PathLike[str], *, out: str = "exports", verify: bool = True) -> None:
-        self._record = records.find(os.fspath(reference), out, verify)
+        self._record = records.find(check_text("reference", reference, 'tlfast.Run("fer")'), out, verify)
 
     @property
     def folder(self) -> Path:
@@ -109,7 +110,7 @@ class Run:
 
     def top_losses(self, k: int = 9, split: str = "valid") -> ImageFrame:
         """Return the `k` images with the largest losses: path, label, prediction, probability, loss. In a notebook with thumbnails."""
-        frame = self._read_predictions(split).nlargest(k, "loss")
+        frame = self._read_predictions(split).nlargest(check_count("k", k), "loss")
         columns = [f"p({name})" for name in self.classes]
         return ImageFrame(
             {
@@ -275,6 +276,7 @@ def runs(task: str = "", *, interrupted: bool = False, out: str = "exports") -> 
 
     >>> tlfast.runs("digits")[["run", "accuracy"]]  # doctest: +SKIP
     """
+    task = check_text("task", task, 'tlfast.runs("fer")')
     if interrupted:
         names = [field.name for field in fields(InterruptedTraining)]
         return pd.DataFrame([each.to_dict() for each in list_interrupted(out, task)], columns=names)

@@ -75,12 +75,21 @@ def train_resolved(
     """Train with resolved settings. The other arguments are those of `commands.train.train_run`. Raises TlfastError."""
     from ..commands.train import train_run
 
+    _check_callbacks(cbs)
     try:
         with show_progress(quiet) as on_event:
             result = train_run(task, settings, on_event, resume, like, cbs)
     except Interrupted as error:
         raise Interrupted(error.message, INTERRUPTED_HINT) from None
     return Run(result.folder, verify=False)
+
+
+def _check_callbacks(cbs: Any) -> None:
+    """Raise UsageError unless `cbs` is a list of fastai callbacks."""
+    from fastai.callback.core import Callback
+
+    if not isinstance(cbs, Sequence) or not all(isinstance(cb, Callback) or (isinstance(cb, type) and issubclass(cb, Callback)) for cb in cbs):
+        raise UsageError(f"cbs={cbs!r} is not a list of fastai callbacks", "Give a list, such as cbs=[ShowGraphCallback()]")
 
 
 def merge_settings(dataset: Dataset, settings: Mapping[str, Any], like: Run | None = None, config: str | os.PathLike[str] = "") -> Arguments:

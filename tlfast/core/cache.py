@@ -15,9 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError
+from .errors import DataError, UsageError, suggest_name
 
 ENVIRONMENT = "TLFAST_CACHE"
+KINDS = {
+    "backbones": "names and sizes of timm's backbones",
+    "checks": "statistics of images, for `data check`",
+    "digests": "hashes of the pixels of decoded images",
+    "features": "outputs of frozen backbones and lower stages",
+    "rooms": "depth and views that fit the disk",
+    "stores": "decoded images",
+    "timings": "choices of the number format",
+    "trainings": "predictions of trainings of `compare`",
+    "unfinished": "entries of killed processes",
+}
+UNFINISHED_KIND = "unfinished"
 ABOUT = "about.json"  # description of an entry, with the names and sizes of its files
 NAME = re.compile(r"[0-9a-f]{24}")  # folder of a complete entry
 UNFINISHED = re.compile(r"\.[0-9a-f]{24}\..+")  # folder of an entry that is being written, or whose writer was killed
@@ -58,6 +70,8 @@ def write_entry(kind: str, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
 
     If another process has written the same entry in the meantime, that one stays: both have the same content.
     """
+    if kind not in KINDS:
+        raise ValueError(f"{kind} is not declared in KINDS")
     parent = find_root() / kind
     parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
@@ -131,17 +145,20 @@ def _read_entry(folder: Path) -> CacheEntry | None:
         used = max((max(stat.st_mtime, stat.st_atime) for stat in files), default=folder.stat().st_mtime)
     except FileNotFoundError:  # another process has completed or removed it
         return None
-    return CacheEntry("unfinished" if unfinished else folder.parent.name, folder, sum(stat.st_size for stat in files), used)
+    return CacheEntry(UNFINISHED_KIND if unfinished else folder.parent.name, folder, sum(stat.st_size for stat in files), used)
 
 
 def clear(kind: str = "", days: float = 0.0) -> list[CacheEntry]:
     """Remove the entries of a kind ("": of all kinds) that were not used for `days` days. Returns the removed entries.
 
-    Unfinished entries stay for a day, because a running process may be writing them.
+    Unfinished entries stay for a day, because a running process may be writing them. Raises UsageError for an unknown kind.
     """
-    now, removed = time.time(), []
-    for entry in list_entries():
-        least = max(days, UNFINISHED_DAYS) if entry.kind == "unfinished" else days
+    now, removed, entries = time.time(), [], list_entries()
+    kinds = sorted({*KINDS, *(entry.kind for entry in entries)})  # earlier versions had others
+    if kind and kind not in kinds:
+        raise UsageError(f"unknown kind of cache entries '{kind}'", suggest_name(kind, kinds) or f"Use one of: {', '.join(kinds)}")
+    for entry in entries:
+        least = max(days, UNFINISHED_DAYS) if entry.kind == UNFINISHED_KIND else days
         if kind in ("", entry.kind) and now - entry.used >= least * 86_400:
             shutil.rmtree(entry.folder, ignore_errors=True)
             removed += [] if entry.folder.exists() else [entry]

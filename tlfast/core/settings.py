@@ -215,11 +215,11 @@ class RunSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Internals:
-    """Values without an option: those of comparisons and of `--minutes`."""
+    """Values without an option: those of comparisons, of `--minutes` and of `--depth auto`."""
 
     folds: int = FOLDS  # number of random folds
     base_seed: int | None = None  # seed of splits and augmented views if it differs from the seed of the training
-    most_epochs: int | None = None  # with `minutes`: maximum; `epochs` is the target when a depth is chosen
+    most_epochs: int | None = None  # with `minutes` or depth auto: maximum; `epochs` is the target when a depth is chosen
 
 
 GROUPS: dict[str, type] = {

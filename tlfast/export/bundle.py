@@ -15,6 +15,8 @@ from ..inference import open_network
 from ..inference.onnx_model import BUNDLED, FILE
 from .formats import FORMATS
 
+OTHER_ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+
 EXAMPLE = """import json, sys
 import numpy as np
 import onnxruntime
@@ -50,7 +52,9 @@ def write_bundle(run: Run, target: Path) -> Path:
 
 
 def check_free(target: Path) -> None:
-    """Raise UsageError if `target` exists. An empty folder counts as free, unless the name ends in .zip."""
+    """Raise UsageError if `target` exists, or is named like an archive other than .zip. An empty folder counts as free, unless the name ends in .zip."""
+    if target.suffix.lower() in OTHER_ARCHIVES:
+        raise UsageError(f"--to {target}: a bundle is a folder or a .zip file, not {target.suffix}", f"Use --to {target.name.split('.')[0]}.zip")
     taken = target.exists() and (target.suffix.lower() == ".zip" or not target.is_dir() or any(target.iterdir()))
     if taken:
         raise UsageError(f"--to {target}: it exists already", "Give --to a new folder or .zip file; nothing is overwritten")

@@ -33,9 +33,10 @@ def resolve_settings(task: Task, strategy: str | None, flags: Mapping[str, Any],
     ends = {name: end for end, name in DEPTH_ENDS.items()}
     values = {**task.defaults, **task.presets(strategy), **config, **flags, "depth": ends.get(strategy, depth or "auto")}
     settings = build_settings({"task": task.name, **values})
-    if settings.minutes is not None and "epochs" not in {**config, **flags}:
-        return dataclasses.replace(settings, internals=Internals(most_epochs=EPOCHS_FACTOR * settings.epochs))
-    return settings
+    if settings.minutes is None and settings.depth != "auto":
+        return settings
+    most = settings.epochs if "epochs" in {**config, **flags} else EPOCHS_FACTOR * settings.epochs
+    return dataclasses.replace(settings, internals=Internals(most_epochs=most))
 
 
 def _requested_depth(values: Mapping[str, Any]) -> str:

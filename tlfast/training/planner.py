@@ -150,7 +150,7 @@ def _most_epochs(settings: Settings) -> int:
     return settings.internals.most_epochs or settings.epochs
 
 
-def _predict_plan(timing: Timing, work: Work, settings: TrainingSettings) -> DepthPlan:
+def _predict_plan(timing: Timing, work: Work, settings: Settings) -> DepthPlan:
     """Predict a training to a depth, with the views and epochs of the settings."""
     return get_strategy(DEPTH_ENDS.get(timing.depth, "depth")).estimate(timing, work, settings)
 

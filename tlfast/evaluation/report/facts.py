@@ -8,6 +8,7 @@ from typing import Any
 
 from ... import tasks
 from ...core import Run, Settings
+from ...core.cache import NAME
 from ...core.metrics import FIGURE_TITLES, HEADLINES
 from ...core.settings import declared_settings
 from ...tasks import resolve_settings
@@ -58,7 +59,8 @@ def _describe_images(run: Run) -> str:
     known = tasks.registered_tasks().get(run.task)
     if known and not run.manifest["settings"]["data"]:
         return known.title
-    return f"the images of {Path(run.manifest['data']['source']).name}"
+    source = Path(run.manifest["data"]["source"])
+    return f"the DataFrame {run.task}" if NAME.fullmatch(source.stem) else f"the images of {source.name}"  # tables of DataFrames are named by their hash
 
 
 def _list_headlines(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:

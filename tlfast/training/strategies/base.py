@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
-from ...core import Settings, TrainingSettings
+from ...core import Settings
 from ..phase import OpenPhase, PhasePlan
 from ..session import Session
 from ..types import DepthPlan, Timing, Work
@@ -38,7 +38,7 @@ class Strategy(Protocol):
         """Return the modules whose parameters are trained; `--dry-run` counts them."""
         ...
 
-    def estimate(self, timing: Timing, work: Work, settings: TrainingSettings) -> DepthPlan:
+    def estimate(self, timing: Timing, work: Work, settings: Settings) -> DepthPlan:
         """Predict the duration of a training from measured timings."""
         ...
 

@@ -70,7 +70,7 @@ class Depth:
     def trainable(self, model: nn.Sequential, settings: Settings) -> list[nn.Module]:
         return [model[1], split_at(model[0], settings.arch, int(settings.depth), settings.size).upper]
 
-    def estimate(self, timing: Timing, work: Work, settings: TrainingSettings) -> DepthPlan:
+    def estimate(self, timing: Timing, work: Work, settings: Settings) -> DepthPlan:
         head_images = min(work.train, HEAD_IMAGES)
         seconds = work.elapsed + feature_seconds(timing, timing.lower, work, settings.views)
         seconds += head_seconds(work, settings, head_images, settings.freeze_epochs)

@@ -48,7 +48,7 @@ class Full:
     def trainable(self, model: nn.Sequential, settings: Settings) -> list[nn.Module]:
         return [model[1], model[0]]
 
-    def estimate(self, timing: Timing, work: Work, settings: TrainingSettings) -> DepthPlan:
+    def estimate(self, timing: Timing, work: Work, settings: Settings) -> DepthPlan:
         views, forward = min(settings.views, TrainingSettings.views), work.whole.upper
         augment, step = work.costs.augment, timing.step + work.costs.augment
         seconds = work.elapsed + feature_seconds(timing, forward, work, views)

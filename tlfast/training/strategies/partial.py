@@ -42,8 +42,9 @@ class Partial:
     def trainable(self, model: nn.Sequential, settings: Settings) -> list[nn.Module]:
         return [model[1]]
 
-    def estimate(self, timing: Timing, work: Work, settings: TrainingSettings) -> DepthPlan:
-        epochs = max(settings.epochs, TrainingSettings.epochs)  # an epoch of the head costs little
+    def estimate(self, timing: Timing, work: Work, settings: Settings) -> DepthPlan:
+        most = settings.internals.most_epochs or settings.epochs
+        epochs = min(max(settings.epochs, TrainingSettings.epochs), most)  # an epoch of the head costs little
         seconds = work.elapsed + feature_seconds(timing, timing.lower, work, settings.views)
         seconds += head_seconds(work, settings, work.train * settings.views, epochs) + CLOSING  # the valid split is predicted from its features
         return timing.plan(settings.views, epochs, seconds)
