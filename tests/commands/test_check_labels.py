@@ -8,7 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from tests.helpers.command_line import TINY
 from tlfast.commands import check_labels
@@ -59,12 +59,17 @@ def test_the_estimate_is_not_too_high_for_a_classifier_that_separates_the_classe
     assert found.low <= found.estimate <= found.high <= found.low + 50 and found.images == 600
 
 
-def test_an_image_that_does_not_belong_is_the_first_outlier(cli, folder):
+def test_features_find_what_does_not_belong_and_shifted_copies(cli, folder):
     board = Image.fromarray(np.kron(np.indices((16, 16)).sum(axis=0) % 2, np.ones((8, 8))).astype(np.uint8) * 255)
     board.save(folder / "green" / "board.png")
+    photo = Image.open(folder / "blue" / "0.png").resize((160, 128)).filter(ImageFilter.GaussianBlur(4))
+    photo.crop((0, 0, 150, 120)).save(folder / "blue" / "photo.png")
+    photo.crop((3, 3, 153, 123)).save(folder / "blue" / "shifted.png")
     found = cli("data", "check", folder, "--arch", "tf_efficientnet_lite0", "--lr", "3e-3", "--epochs", 1, "--labels", "--json").json
     rows = named(found["findings_file"], "outlier")
     assert rows and rows[0]["path"].endswith("board.png") and float(rows[0]["value"]) > 2
+    near = [row for kind in ("near duplicate", "near leak") for row in named(found["findings_file"], kind) if row["reason"] == "confirmed by features"]
+    assert [{row["path"].rsplit("/", 1)[1], row["other"].rsplit("/", 1)[1]} for row in near] == [{"photo.png", "shifted.png"}]
     assert [float(row["value"]) for row in rows] == sorted((float(row["value"]) for row in rows), reverse=True)
 
 

@@ -28,6 +28,25 @@ def test_near_pairs_are_those_of_comparing_all_with_all():
     assert found == {(place[i], place[j]) for i, j in wanted} and len(found) > 30
 
 
+def test_pairs_by_features_are_those_of_comparing_all_with_all(monkeypatch):
+    rng = np.random.default_rng(3)
+    base = rng.normal(0, 40, (40, 256))
+    thumbnails = np.clip(128 + np.repeat(base, 4, axis=0) + rng.normal(0, 16, (160, 256)) * np.tile([0, 0.5, 1, 2], 40)[:, None], 0, 255).astype(np.uint8)
+    vectors = np.repeat(rng.normal(0, 1, (40, 8)), 4, axis=0) + rng.normal(0, 0.15, (160, 8))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[::8] = 0  # without features
+    similarity, distance = np.corrcoef(thumbnails), 1 - vectors @ vectors.T
+    wanted = {(i, j) for i in range(160) for j in range(i + 1, 160) if duplicates.PLAUSIBLE <= similarity[i, j] < duplicates.ALIKE and distance[i, j] <= 0.05}
+    rows = [Row(str(i), "x", "train" if i % 2 else "valid") for i in range(160)]
+    digests = [row.path for row in rows]
+    monkeypatch.setattr(duplicates, "PAIRS_AT_ONCE", 7)
+    found = duplicates.find_near_by_features(rows, digests, thumbnails, vectors.astype(np.float32), 0.05)
+    leaks = {tuple(sorted((int(f.path), int(f.other)))) for f in found if f.kind == "near leak"}
+    assert leaks == {(i, j) for i, j in wanted if (i + j) % 2} and len(leaks) > 10
+    assert {f.path for f in found if f.kind == "near duplicate"} == {str(j) for i, j in wanted if (i + j) % 2 == 0}
+    assert {f.reason for f in found} == {"confirmed by features"} and not {0, 8} & {int(f.path) for f in found}
+
+
 def test_many_pairs_at_once_or_few(monkeypatch):
     thumbnails = np.repeat(np.random.default_rng(2).integers(0, 256, (20, 256), np.uint8), 3, axis=0)
     whole = sorted(pair[:2] for pair in duplicates._find_similar(thumbnails))

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..core import DataError, OnEvent, Settings, UsageError, files, ignore_event, runs
 from ..data import DataSummary, Finding, ImageTable, Row, Task, load_table, scan
+from ..data.scan import ScanResult
 from ..data.sources import locate
 from ..data.types import Unreadable
 from ..evaluation.report import REPORT_FILE, render_check_page
@@ -31,7 +32,7 @@ class WrongLabels:
     images: int
 
 
-Search = Callable[[Task, Settings, Sequence[Row], OnEvent], tuple[list[Finding], WrongLabels]]
+Search = Callable[[Task, Settings, Sequence[Row], ScanResult, OnEvent], tuple[list[Finding], WrongLabels]]
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class DataReport:
 def check_data(task: Task, settings: Settings, drop: Sequence[str] = (), on_event: OnEvent = ignore_event, search: Search | None = None) -> DataReport:
     """Check every image and write the findings; with `drop`, also a table without images of these kinds, to train on.
 
-    `drop` holds keys of `DROPPABLE`. `search` returns further findings for the readable images, and an estimate. The data is not changed. Raises UsageError, or
+    `drop` holds keys of `DROPPABLE`. `search` returns further findings, and an estimate. The data is not changed. Raises UsageError, or
     DataError if the data cannot be used.
     """
     for name in drop:
@@ -79,8 +80,9 @@ def check_data(task: Task, settings: Settings, drop: Sequence[str] = (), on_even
     scanned = scan.scan_images([row.path for row in table.rows], on_event)
     findings, wrong_labels = scan.collect_findings(table.rows, scanned), None
     if search:
-        found, wrong_labels = search(task, settings, [row for row in table.rows if row.path not in scanned.unreadable], on_event)
-        findings += found
+        found, wrong_labels = search(task, settings, table.rows, scanned, on_event)
+        known = {(finding.kind, finding.path) for finding in findings}
+        findings += [finding for finding in found if finding.kind == "near leak" or (finding.kind, finding.path) not in known]
     unreadable = [Unreadable(path, reason) for path, reason in scanned.unreadable.items()]
     summary = replace(table.summary(), unreadable=unreadable, modes=scanned.modes, sizes=scanned.sizes)
     report = DataReport(summary, _count_images(findings), findings, wrong_labels=wrong_labels)

@@ -1,4 +1,4 @@
-"""`tlfast data check --labels`: label errors and outliers, found by a network.
+"""`tlfast data check --labels`: label errors, outliers, and shifted or cropped copies, found by a network.
 
 Label errors by confident learning (Northcutt et al. 2021, doi 10.1613/jair.1.12125, by cleanlab) on out-of-fold predictions; outliers by the mean
 distance to the nearest neighbours in the features of a frozen backbone (Kuan and Mueller 2022, arXiv 2207.03061).
@@ -6,7 +6,7 @@ distance to the nearest neighbours in the features of a frozen backbone (Kuan an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,8 +16,9 @@ from pyarrow import parquet
 from sklearn.neighbors import NearestNeighbors
 
 from ..core import Event, OnEvent, Progress, Settings
-from ..data import Finding, Row, Task
+from ..data import Finding, Row, Task, duplicates
 from ..data.duplicates import make_finding
+from ..data.scan import ScanResult
 from ..training import experiments, trainer
 from ..training.features import extract
 from .check import WrongLabels
@@ -47,8 +48,10 @@ class OutOfFoldPredictions:
     classes: list[str]
 
 
-def search_labels(task: Task, settings: Settings, rows: Sequence[Row], on_event: OnEvent, cutoff: float = 1.0) -> tuple[list[Finding], WrongLabels]:
-    """Return label errors and outliers among the images `rows` of train and valid, and the estimated number of wrong labels.
+def search_labels(
+    task: Task, settings: Settings, rows: Sequence[Row], scanned: ScanResult, on_event: OnEvent, cutoff: float = 1.0
+) -> tuple[list[Finding], WrongLabels]:
+    """Return label errors, outliers and near duplicates among the readable images of train and valid, and the estimated number of wrong labels.
 
     Label errors are listed if the probability of the label is at most `cutoff`. Raises DataError if a class has fewer images than there are folds.
     """
@@ -58,9 +61,11 @@ def search_labels(task: Task, settings: Settings, rows: Sequence[Row], on_event:
         if isinstance(event, Progress):  # notes of the trainings would repeat findings of the data check
             on_event(event)
 
+    by_path = {row.path: row for row in rows if row.path not in scanned.unreadable}
     predictions = _predict_out_of_fold(task, settings, pass_progress)
-    errors = [finding for finding in find_label_errors(predictions, rows) if (finding.value or 0.0) <= cutoff]
-    return [*errors, *find_outliers(task, settings, rows, pass_progress)], estimate_wrong_labels(predictions.labels, predictions.probabilities)
+    errors = [finding for finding in find_label_errors(predictions, by_path) if (finding.value or 0.0) <= cutoff]
+    by_features = _find_by_features(task, settings, by_path, scanned, pass_progress)
+    return [*errors, *by_features], estimate_wrong_labels(predictions.labels, predictions.probabilities)
 
 
 def estimate_wrong_labels(labels: np.ndarray, probabilities: np.ndarray) -> WrongLabels:
@@ -76,12 +81,11 @@ def estimate_wrong_labels(labels: np.ndarray, probabilities: np.ndarray) -> Wron
     return WrongLabels(int(num_label_issues(labels, probabilities)), int(low), int(np.ceil(high)), count)
 
 
-def find_label_errors(predictions: OutOfFoldPredictions, rows: Sequence[Row]) -> list[Finding]:
+def find_label_errors(predictions: OutOfFoldPredictions, by_path: Mapping[str, Row]) -> list[Finding]:
     """Return the images of train and valid whose label is probably wrong, the most probable first, each with the predicted class."""
     labels, probabilities = predictions.labels, predictions.probabilities
     # This filter finds more label errors than cleanlab's default; see docs/benchmarks.md, "Label errors".
     ranked = find_label_issues(labels, probabilities, filter_by="predicted_neq_given", return_indices_ranked_by="self_confidence", n_jobs=1)
-    by_path = {row.path: row for row in rows}
     findings = []
     for i in ranked:
         if row := by_path.get(predictions.paths[i]):
@@ -105,20 +109,31 @@ def _predict_out_of_fold(task: Task, settings: Settings, on_event: OnEvent) -> O
     return OutOfFoldPredictions(paths, labels, np.stack(columns, axis=1).astype(np.float64), classes)
 
 
-def find_outliers(task: Task, settings: Settings, rows: Sequence[Row], on_event: OnEvent) -> list[Finding]:
-    """Return the images of train and valid that are far from their nearest neighbours, the farthest first.
-
-    The value of a finding is the mean distance to the ten nearest neighbours, divided by the median over all images.
-    """
+def _find_by_features(task: Task, settings: Settings, by_path: Mapping[str, Row], scanned: ScanResult, on_event: OnEvent) -> list[Finding]:
+    """Return the outliers among train and valid, and the near duplicates whose thumbnails differ too much for `find_near`."""
     paths, vectors = _extract_vectors(task, settings, on_event)
     if len(vectors) <= NEIGHBOURS:
         return []
     on_event(Progress("comparing images", 0, 1))
-    distance = NearestNeighbors(n_neighbors=NEIGHBOURS, metric="cosine").fit(vectors).kneighbors()[0].mean(axis=1)
+    distances = NearestNeighbors(n_neighbors=NEIGHBOURS, metric="cosine").fit(vectors).kneighbors()[0]
+    outliers = find_outliers(paths, distances.mean(axis=1), by_path)
+    unit = dict(zip(paths, vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), strict=True))
+    without = np.zeros(vectors.shape[1], np.float32)  # images of the test split
+    aligned = np.stack([unit.get(path, without) for path in scanned.paths])
+    limit = duplicates.CLOSE * float(np.median(distances[:, 0]))
+    readable = [by_path[path] for path in scanned.paths]
+    near = duplicates.find_near_by_features(readable, scanned.digests, scanned.thumbnail, aligned, limit)
     on_event(Progress("comparing images", 1, 1))
+    return [*near, *outliers]
+
+
+def find_outliers(paths: Sequence[str], distance: np.ndarray, by_path: Mapping[str, Row]) -> list[Finding]:
+    """Return the images that are far from their nearest neighbours, the farthest first. `distance` is the mean distance to them `[n]`.
+
+    The value of a finding is this distance, divided by the median over all images.
+    """
     low, high = np.quantile(distance, [0.25, 0.75])
     threshold, median = high + OUTLIER_FACTOR * (high - low), max(float(np.median(distance)), 1e-12)
-    by_path = {row.path: row for row in rows}
     far = [i for i in np.argsort(-distance, kind="stable") if distance[i] > threshold and paths[i] in by_path]
     return [make_finding("outlier", by_path[paths[i]], value=float(distance[i]) / median) for i in far]
 

@@ -11,6 +11,11 @@ from .types import FINDING_KINDS, Finding, Row
 
 # Least correlation of the thumbnails of near duplicates: the same picture, compressed, resized or brightened again.
 ALIKE = 0.99
+# Limits of near duplicates with features, such as shifted or cropped copies: least correlation of the thumbnails, and largest distance of the features
+# as a share of the median distance to the nearest neighbour; see docs/benchmarks.md, "Near duplicates".
+PLAUSIBLE, CLOSE = 0.87, 0.35
+CONFIRMED = "confirmed by features"  # reason of a finding
+PAIRS_AT_ONCE = 10_000  # whose features are compared
 THUMBNAIL = 16  # side in pixels
 AT_ONCE = 8_000_000  # approximate number of pairs per matrix product: 32 MB
 
@@ -72,10 +77,23 @@ def find_near(rows: Sequence[Row], digests: Sequence[str], thumbnails: np.ndarra
     A near conflict has one finding per image, a near leak one per pair, and a near duplicate refers to the most similar image of its split. `thumbnails`
     are grey, uint8 `[n, THUMBNAIL**2]`; those without contrast are ignored.
     """
+    return _describe_pairs(rows, digests, _find_similar(thumbnails))
+
+
+def find_near_by_features(rows: Sequence[Row], digests: Sequence[str], thumbnails: np.ndarray, vectors: np.ndarray, limit: float) -> list[Finding]:
+    """Return the findings of nearly equal images that `find_near` does not find, such as shifted or cropped copies.
+
+    `vectors` are features `[n, d]` of unit length, or zero for images without any; `limit` is the largest cosine distance.
+    """
+    return _describe_pairs(rows, digests, _find_close(thumbnails, vectors, limit), CONFIRMED)
+
+
+def _describe_pairs(rows: Sequence[Row], digests: Sequence[str], pairs: Iterator[tuple[int, int, float]], reason: str = "") -> list[Finding]:
+    """Return the findings of pairs of nearly equal images (i, j, correlation)."""
     leaks: list[tuple[int, int, float]] = []
     most_similar: dict[int, tuple[float, int]] = {}
     conflicts: dict[int, tuple[float, int]] = {}
-    for i, j, similarity in _find_similar(thumbnails):
+    for i, j, similarity in pairs:
         if digests[i] == digests[j]:
             continue
         if rows[i].label != rows[j].label:
@@ -87,9 +105,9 @@ def find_near(rows: Sequence[Row], digests: Sequence[str], thumbnails: np.ndarra
         else:
             most_similar[later] = max(most_similar.get(later, (0.0, 0)), (similarity, earlier))
     return [
-        *(make_finding("near conflict", rows[i], rows[j], similarity) for i, (similarity, j) in sorted(conflicts.items())),
-        *(make_finding("near leak", rows[i], rows[j], similarity) for i, j, similarity in sorted(leaks)),
-        *(make_finding("near duplicate", rows[i], rows[j], similarity) for i, (similarity, j) in sorted(most_similar.items())),
+        *(make_finding("near conflict", rows[i], rows[j], similarity, reason) for i, (similarity, j) in sorted(conflicts.items())),
+        *(make_finding("near leak", rows[i], rows[j], similarity, reason) for i, j, similarity in sorted(leaks)),
+        *(make_finding("near duplicate", rows[i], rows[j], similarity, reason) for i, (similarity, j) in sorted(most_similar.items())),
     ]
 
 
@@ -99,7 +117,22 @@ def _sort_key(row: Row, index: int) -> tuple[int, int]:
 
 
 def _find_similar(thumbnails: np.ndarray) -> Iterator[tuple[int, int, float]]:
-    """Yield (i, j, correlation) for all pairs of thumbnails with a correlation of at least ALIKE.
+    """Yield (i, j, correlation) for all pairs of thumbnails with a correlation of at least ALIKE."""
+    for first, second, similarity in _find_correlated(thumbnails, ALIKE):
+        yield from zip(first.tolist(), second.tolist(), similarity.tolist(), strict=True)
+
+
+def _find_close(thumbnails: np.ndarray, vectors: np.ndarray, limit: float) -> Iterator[tuple[int, int, float]]:
+    """Yield (i, j, correlation) for all pairs with plausible thumbnails, correlated less than ALIKE, whose features have a distance of at most `limit`."""
+    for first, second, similarity in _find_correlated(thumbnails, PLAUSIBLE):
+        for start in range(0, len(first), PAIRS_AT_ONCE):
+            i, j, values = (array[start : start + PAIRS_AT_ONCE] for array in (first, second, similarity))
+            close = (values < ALIKE) & (np.einsum("nd,nd->n", vectors[i], vectors[j]) >= 1 - limit)
+            yield from zip(i[close].tolist(), j[close].tolist(), values[close].tolist(), strict=True)
+
+
+def _find_correlated(thumbnails: np.ndarray, least: float) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield arrays of i, j and correlation that together have all pairs of thumbnails with a correlation of at least `least`.
 
     Images are sorted by their projection on the first principal component. Similar images have similar projections, so each is compared
     with its neighbours only.
@@ -115,14 +148,14 @@ def _find_similar(thumbnails: np.ndarray) -> Iterator[tuple[int, int, float]]:
     projections = values @ axis
     order = np.argsort(projections, kind="stable")
     kept, values, projections = kept[order], values[order], projections[order]
-    radius = float(np.sqrt(2 - 2 * ALIKE)) + 1e-5  # the distance of two unit vectors with correlation ALIKE
+    radius = float(np.sqrt(2 - 2 * least)) + 1e-5  # the distance of two unit vectors with this correlation
     ends = np.searchsorted(projections, projections + radius, side="right")
     start = 0
     while start < len(kept):
         stop = min(start + max(1, AT_ONCE // int(ends[start] - start)), len(kept))
         similarity = values[start:stop] @ values[start : ends[stop - 1]].T
-        for i, j in zip(*np.nonzero(np.triu(similarity >= ALIKE, k=1)), strict=True):
-            yield int(kept[start + i]), int(kept[start + j]), float(min(similarity[i, j], 1.0))
+        i, j = np.nonzero(np.triu(similarity >= least, k=1))
+        yield kept[start + i], kept[start + j], np.minimum(similarity[i, j], 1.0)
         start = stop
 
 
