@@ -151,16 +151,17 @@ class Run:
         self._record = records.read(self.folder)
         return Scores(result.evaluation.to_dict())
 
-    def report(self, split: str = "valid", *, data: str = "", device: str = "auto", paths: bool = True, quiet: bool = False) -> Page:
-        """Write the HTML report of the run: metrics, confusion matrix, misclassified images, command to repeat it.
+    def report(self, split: str = "valid", *, data: str = "", device: str = "auto", paths: bool = True, check: bool = True, quiet: bool = False) -> Page:
+        """Write the HTML report of the run: metrics, confusion matrix, misclassified images, findings of the data check, command to repeat it.
 
-        Without `paths` it names files and folders without the folders above them. Raises TlfastError.
+        Images can be dropped or relabelled in the page, which writes a table to train on. Without `paths` it names files and folders without the folders
+        above them, and has no such table. Without `check` the images are not checked. Raises TlfastError.
         """
-        from ..commands.report import report_run
+        from ..commands.report import Contents, report_run
 
         check_split(split)
         with show_progress(quiet) as on_event:
-            return Page(report_run(self._record, split, data, device, paths, on_event).files[0])
+            return Page(report_run(self._record, split, data, device, Contents(paths, check), on_event).files[0])
 
     def export(self, to: str | os.PathLike[str] = "", *, quantize: str = "", half: bool = False, allow_drop: bool = False, quiet: bool = False) -> ExportResult:
         """Write a smaller network into the run, and a bundle that works without tlfast: a new folder, or a file that ends in .zip.

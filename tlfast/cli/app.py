@@ -140,6 +140,7 @@ def report(
     device: Device = "auto",
     open: Annotated[bool, typer.Option("--open", help="Open the page.")] = False,
     paths: Annotated[bool, typer.Option("--paths/--no-paths", help="Show local paths, or only the names of files and folders.")] = True,
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Show the findings of the data check.")] = True,
     verify: Verify = True,
     out: OutOption = "exports",
 ) -> None:
@@ -151,7 +152,8 @@ def report(
     with screen.progress() as on_event:
         from ..commands import report
 
-        result = report.report_run(found_run, split, data, device, paths, on_event) if found_run else report.report_comparison(Path(run))
+        contents = report.Contents(paths, check)
+        result = report.report_run(found_run, split, data, device, contents, on_event) if found_run else report.report_comparison(Path(run))
     screen.report_result(result)
     if open:
         typer.launch(result.files[0])

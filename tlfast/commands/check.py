@@ -12,6 +12,8 @@ from typing import Any
 
 from ..core import DataError, OnEvent, Settings, UsageError, files, ignore_event, runs
 from ..data import DataSummary, Finding, ImageTable, Row, Task, load_table, scan
+from ..data.discovery import read_records
+from ..data.duplicates import make_finding
 from ..data.scan import ScanResult
 from ..data.sources import locate
 from ..data.types import Unreadable
@@ -19,6 +21,7 @@ from ..evaluation.report import REPORT_FILE, render_check_page
 
 FOLDER = "checks"
 FINDINGS_FILE, TABLE_FILE = "findings.csv", "images.csv"
+LABEL_KINDS = ("label issue", "outlier")  # found by `search`, see `check_labels`
 DROPPABLE = {"duplicates": ("duplicate",), "conflicts": ("conflict", "near conflict"), "unreadable": ("unreadable",), "leaks": ("leak", "near leak")}
 
 
@@ -117,6 +120,17 @@ def _write_files(report: DataReport, table: ImageTable, drop: Sequence[str], set
 
 def _path_if_written(path: Path) -> str:
     return str(path) if path.is_file() else ""
+
+
+def read_label_findings(task_folder: Path, rows: Sequence[Row]) -> list[Finding]:
+    """Return the wrong labels and outliers that the last `data check --labels` of a task has listed, for the images in `rows` with the same label."""
+    by_image = {(row.path, row.label): row for row in rows}
+    for file in sorted(task_folder.glob(f"{FOLDER}/*/{FINDINGS_FILE}"), reverse=True):
+        records = [record for record in read_records(file)[1] if record["kind"] in LABEL_KINDS]
+        if records:
+            found = [(record, by_image.get((record["path"], record["label"]))) for record in records]
+            return [make_finding(record["kind"], row, value=float(record["value"]), reason=record["reason"]) for record, row in found if row]
+    return []
 
 
 # Dropping

@@ -10,7 +10,8 @@ from torch import nn
 
 from .. import tasks
 from ..core import DataError, ModelSettings, Note, OnEvent, Run, Settings
-from ..data import ImageTable, Preprocessing, Row, Store, load_table, open_store, scan
+from ..core.errors import first_line
+from ..data import Finding, ImageTable, Preprocessing, Row, Store, load_table, open_store, scan
 from ..data.sources import locate
 from ..evaluation import Evaluation, Predictions, cam, evaluate
 from ..evaluation.report import Evidence
@@ -18,6 +19,7 @@ from ..export import weights
 from ..models import pick_device, share_cores
 from ..training.loaders import build_loaders, plain_loader
 from ..training.prediction import predict_rows
+from .check import read_label_findings
 
 MAX_SCANNED = 50_000  # images; a report does not scan more, because that takes minutes
 
@@ -92,16 +94,28 @@ def evaluate_split(model: LoadedRun, split_predictions: Predictions, split: str)
     return evaluate(split_predictions, split, model.temperature, model.settings.seed)
 
 
-def collect_evidence(model: LoadedRun, paths: Sequence[str], on_event: OnEvent) -> Evidence:
-    """Return what a report needs besides the files of the run: activation maps for `paths`, and findings of the data check.
+def collect_evidence(model: LoadedRun, paths: Sequence[str], on_event: OnEvent, check: bool = True) -> Evidence:
+    """Return what a report needs besides the files of the run: activation maps for `paths`, the images, and findings of the data check.
 
-    The images are scanned if there are at most 50,000, or if a scan is cached; otherwise the findings are None.
+    The images are scanned if there are at most 50,000, or if a scan is cached; otherwise, and without `check`, the findings are None.
     """
     maps = cam.render_maps(model.network, paths, model.preprocessing, on_event)
-    listed = [row.path for row in model.listed]
-    if len(listed) > MAX_SCANNED and not scan.is_scanned(listed):
-        return Evidence(maps, None)
-    return Evidence(maps, scan.collect_findings(model.listed, scan.scan_images(listed, on_event)))
+    findings, unchecked = _find_problems(model, on_event) if check else (None, "The data check was left out by --no-check.")
+    return Evidence(maps, findings, unchecked, model.listed)
+
+
+def _find_problems(model: LoadedRun, on_event: OnEvent) -> tuple[list[Finding] | None, str]:
+    """Return the findings of the data check, with those of the last search for wrong labels; or None and the reason. Raises no error."""
+    try:
+        listed = [row.path for row in model.listed]
+        if len(listed) > MAX_SCANNED and not scan.is_scanned(listed):
+            hint = "Run tlfast data check, then tlfast report, to show the findings here."
+            return None, f"The {len(listed):,} images were not checked: a report checks at most {MAX_SCANNED:,}. {hint}"
+        findings = scan.collect_findings(model.listed, scan.scan_images(listed, on_event))
+        return findings + read_label_findings(model.run.folder.parent, model.listed), ""
+    except Exception as error:  # a report without findings is better than none
+        on_event(Note("report", f"no data check: {first_line(error)}"))
+        return None, "The data check failed. tlfast data check shows why."
 
 
 def _rebuild_table(run: Run, settings: Settings, data: str) -> ImageTable:

@@ -30,19 +30,38 @@ class ReportResult:
         return asdict(self)
 
 
-def report_run(run: Run, split: str = "valid", data: str = "", device: str = "auto", paths: bool = True, on_event: OnEvent = ignore_event) -> ReportResult:
+@dataclass(frozen=True)
+class Contents:
+    """What a report has.
+
+    Attributes:
+        paths: local paths, and the table of images to download with changes; otherwise the names of files, and no table.
+        check: findings of the data check.
+    """
+
+    paths: bool = True
+    check: bool = True
+
+
+EVERYTHING = Contents()
+
+
+def report_run(
+    run: Run, split: str = "valid", data: str = "", device: str = "auto", contents: Contents = EVERYTHING, on_event: OnEvent = ignore_event
+) -> ReportResult:
     """Write `report.html` and `MODEL_CARD.md` into a run. If its images are missing, the page has no images, and a note is sent.
 
-    `data` names the images if they have moved. Without `paths`, page and card name files and folders without the folders above them. Raises RunError if
-    the run has no predictions for the split.
+    `data` names the images if they have moved. Raises RunError if the run has no predictions for the split.
     """
     stored = read_evaluation(run, split)
     try:
-        evidence = loaded_run.collect_evidence(loaded_run.load_run(run, data, device, on_event), stored.top_losses, on_event)
+        evidence = loaded_run.collect_evidence(loaded_run.load_run(run, data, device, on_event), stored.top_losses, on_event, contents.check)
     except DataError as error:
         on_event(Note("report", f"no activation maps: {error.message}"))
-        evidence = Evidence({}, None)
-    shown = run if paths else replace(run, manifest=hide_paths(run.manifest))
+        evidence = Evidence({}, None, "The images were not checked: they are no longer where they were, or cannot be read.")
+    if not contents.paths:
+        evidence = replace(evidence, rows=(), unlisted="With --no-paths the page holds no table of the images, to drop or relabel some.")
+    shown = run if contents.paths else replace(run, manifest=hide_paths(run.manifest))
     return ReportResult(run.id, [str(path) for path in write_report(shown, stored, evidence, on_event)])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import io
 import os
 import re
 import time
@@ -124,10 +125,10 @@ def read_records(path: Path) -> tuple[list[str], Iterator[dict[str, str]]]:
     if not text.strip():
         raise DataError(f"{path} is empty", "Add a line of column names and one line per image")
     try:
-        delimiter = csv.Sniffer().sniff(text.partition("\n")[0], ",;\t").delimiter
+        delimiter = csv.Sniffer().sniff(re.split("[\r\n]", text, maxsplit=1)[0], ",;\t").delimiter
     except csv.Error:  # a single column
         delimiter = ","
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     return list(reader.fieldnames or []), reader
 
 
@@ -201,7 +202,7 @@ def _read_column(path: Path, column: str) -> Iterator[str]:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")  # with its line ends, which may be part of a quoted name
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})", "Save the file as UTF-8") from None
     except OSError as error:

@@ -13,5 +13,5 @@ EXAMPLES = 30  # most examples of each kind of finding
 
 def render_check_page(title: str, source: str, findings: Sequence[Finding]) -> str:
     """Return the page: a table of the kinds of findings, and examples of each. `source` names the data."""
-    groups = group_findings(findings, EXAMPLES)
+    groups = group_findings(findings, EXAMPLES, EXAMPLES)
     return template_environment().get_template("check.html").render(title=title, source=source, groups=groups)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from ... import tasks
-from ...core import Run, Settings
+from ...core import DataSettings, Run, Settings
 from ...core.cache import NAME
 from ...core.metrics import FIGURE_TITLES, HEADLINES
 from ...core.settings import declared_settings
@@ -21,7 +22,7 @@ def collect_facts(run: Run, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that every template may use; `metrics` is the content of `metrics.json`."""
     manifest = run.manifest
     settings = Settings.from_dict(manifest["settings"])
-    changed = _changed_settings(run, settings)
+    changed, cleaned_file = _changed_settings(run, settings), f"{run.task}-cleaned.csv"
     return {
         "run": run.id,
         "task": run.task,
@@ -41,6 +42,8 @@ def collect_facts(run: Run, metrics: Mapping[str, Any]) -> dict[str, Any]:
         "versions": manifest["versions"],
         "changed": changed,
         "command": _repeat_command(run, settings, changed),
+        "cleaned_file": cleaned_file,
+        "cleaned_command": _command_on_table(run, settings, changed, cleaned_file),
     }
 
 
@@ -86,3 +89,11 @@ def _repeat_command(run: Run, settings: Settings, changed: Mapping[str, Any]) ->
         return "# fitted by hand in Python: no command repeats this run"
     source = changed.get("data") or ("" if run.task in tasks.registered_tasks() else run.manifest["data"]["source"])
     return tasks.train_command(run.task, source, {"depth": settings.depth, **{name: value for name, value in changed.items() if name != "data"}})
+
+
+def _command_on_table(run: Run, settings: Settings, changed: Mapping[str, Any], table: str) -> str:
+    """Return the command that repeats the training on a table of its images, which has the splits and subsets of the run already."""
+    if run.manifest.get("by_hand"):
+        return tasks.train_command(run.task, table, {})
+    of_data = {field.name for field in fields(DataSettings)}
+    return tasks.train_command(run.task, table, {"depth": settings.depth, **{name: value for name, value in changed.items() if name not in of_data}})

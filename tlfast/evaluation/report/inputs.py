@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from ...core import Run, RunError
 from ...core.runs import METRICS, PREDICTIONS, name_split_file
-from ...data import Finding
+from ...data import Finding, Row
 
 TOP_LOSSES = 24  # images with the largest losses in a report
 
@@ -63,10 +63,16 @@ class Evidence:
     Attributes:
         maps: path -> image with its activation map.
         findings: findings of the data check; None if the images were not checked.
+        unchecked: sentence of the page on why there are no findings, for None.
+        rows: images of the run, for the table that the page holds; none if it should hold no table.
+        unlisted: sentence of the page on why it holds no table, without rows.
     """
 
     maps: Mapping[str, Image.Image]
     findings: Sequence[Finding] | None
+    unchecked: str = ""
+    rows: Sequence[Row] = ()
+    unlisted: str = ""
 
 
 def read_evaluation(run: Run, split: str) -> StoredEvaluation:

@@ -1,7 +1,7 @@
 """Report of a run as one self-contained HTML page, and its model card.
 
 How the page is built: `inputs` reads what the run stores, `facts` collects what page and card share, `sections` builds the sections, which may
-embed images through the `album`, and `templates/report.html` puts them together.
+embed images through the `album` and offer `image_choices`, and `templates/report.html` puts them together.
 
 To add a section:
 
@@ -21,6 +21,7 @@ from markupsafe import Markup
 from ...core import OnEvent, Progress, Run, ignore_event
 from .album import Album
 from .facts import collect_facts
+from .image_choices import ImageChoices
 from .inputs import Evidence, StoredEvaluation
 from .sections import SECTIONS, ReportContext
 from .templating import template_environment
@@ -30,7 +31,8 @@ REPORT_FILE, CARD_FILE = "report.html", "MODEL_CARD.md"
 
 def write_report(run: Run, evaluation: StoredEvaluation, evidence: Evidence, on_event: OnEvent = ignore_event) -> list[Path]:
     """Write `report.html` and `MODEL_CARD.md` into a run and return both paths; for other splits than valid the names end in `_<split>`."""
-    context = ReportContext(run, evaluation, evidence, Album(evaluation.predictions, evaluation.metrics["classes"]))
+    album = Album(evaluation.predictions, evaluation.metrics["classes"])
+    context = ReportContext(run, evaluation, evidence, album, ImageChoices(evidence.rows))
     facts = collect_facts(run, evaluation.metrics)
     pages = {REPORT_FILE: _render_page(context, facts, on_event), CARD_FILE: template_environment().get_template("model_card.md").render(facts)}
     return [_write_page(run.folder, name, evaluation.metrics["split"], text) for name, text in pages.items()]
@@ -42,7 +44,8 @@ def _render_page(context: ReportContext, facts: dict[str, Any], on_event: OnEven
         values[section.name] = section.values(context)
         on_event(Progress("report", number, len(SECTIONS)))
     contents = {name: Markup(environment.get_template(f"sections/{name}.html").render(**facts, **section_values)) for name, section_values in values.items()}
-    return environment.get_template("report.html").render(**facts, sections=SECTIONS, contents=contents, album=context.album.entries)
+    table = context.choices.pack() if context.choices else ""
+    return environment.get_template("report.html").render(**facts, sections=SECTIONS, contents=contents, album=context.album.entries, table=table)
 
 
 def _write_page(folder: Path, name: str, split: str, text: str) -> Path:

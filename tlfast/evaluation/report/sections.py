@@ -15,13 +15,14 @@ import numpy as np
 
 from ...core import Run
 from .album import Album
+from .image_choices import ImageChoices
 from .inputs import Evidence, StoredEvaluation
 from .run_charts import draw_run_charts
-from .thumbnails import group_findings, to_data_url
+from .thumbnails import RANKED, group_findings, to_data_url
 
 MOST_PAIRS, PAIR_EXAMPLES = 8, 4
 CELL_EXAMPLES = 12  # images behind a cell of the confusion matrix
-FINDING_EXAMPLES = 6  # of each kind
+FINDING_EXAMPLES, RANKED_EXAMPLES = 6, 24  # of each kind; of label issues and of outliers
 MOST_NUMBERED = 30  # classes up to which the confusion matrix shows numbers
 
 
@@ -34,12 +35,14 @@ class ReportContext:
         evaluation: its stored metrics and predictions for the split.
         evidence: activation maps and findings.
         album: thumbnails of the page, which sections add to.
+        choices: images that can be dropped or relabelled in the page.
     """
 
     run: Run
     evaluation: StoredEvaluation
     evidence: Evidence
     album: Album
+    choices: ImageChoices
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def top_loss_values(context: ReportContext) -> dict[str, Any]:
     for i, path in enumerate(context.evaluation.top_losses):
         place = album.add(i)
         if place is not None:
-            losses.append({**album.entries[place], "map": to_data_url(maps[path]) if path in maps else ""})
+            losses.append({**album.entries[place], "map": to_data_url(maps[path]) if path in maps else "", "choice": context.choices.find(path)})
     return {"losses": losses}
 
 
@@ -127,14 +130,20 @@ def chart_values(context: ReportContext) -> dict[str, Any]:
     return {"charts": draw_run_charts(context.run, context.evaluation.metrics)}
 
 
-def data_values(context: ReportContext) -> dict[str, Any]:
-    """Return the findings of the data check; None if the images were not checked."""
-    findings = context.evidence.findings
-    return {"groups": None if findings is None else group_findings(findings, FINDING_EXAMPLES)}
+def check_values(context: ReportContext) -> dict[str, Any]:
+    """Return the findings of the data check, or why there are none, and the choices."""
+    evidence = context.evidence
+    return {
+        "groups": None if evidence.findings is None else group_findings(evidence.findings, FINDING_EXAMPLES, RANKED_EXAMPLES),
+        "labels_checked": any(finding.kind in RANKED for finding in evidence.findings or ()),
+        "unchecked": evidence.unchecked,
+        "choices": context.choices,
+        "unlisted": evidence.unlisted,
+    }
 
 
-def repeat_values(context: ReportContext) -> dict[str, Any]:
-    """Return nothing: command, settings and versions are among the facts."""
+def use_facts(context: ReportContext) -> dict[str, Any]:
+    """Return nothing: all values of the section are among the facts."""
     return {}
 
 
@@ -144,6 +153,7 @@ SECTIONS = (
     Section("worst", "Largest losses", top_loss_values, album_order=1),
     Section("pairs", "Most confused pairs", pair_values, link="Confused pairs", album_order=2),
     Section("charts", "Calibration and training", chart_values),
-    Section("data", "Data", data_values),
-    Section("repeat", "Repeat", repeat_values),
+    Section("data", "Data", use_facts),
+    Section("check", "Data check", check_values),
+    Section("repeat", "Repeat", use_facts),
 )

@@ -78,13 +78,13 @@ def to_data_url(image: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def group_findings(findings: Sequence[Finding], most: int) -> list[FindingGroup]:
-    """Return the findings by kind, in the order of `FINDING_KINDS`, each kind with at most `most` examples."""
+def group_findings(findings: Sequence[Finding], most: int, most_ranked: int) -> list[FindingGroup]:
+    """Return the findings by kind, in the order of `FINDING_KINDS`, each kind with at most `most` examples; those in `RANKED` with `most_ranked`."""
     by_kind: dict[str, dict[str, Finding]] = defaultdict(dict)
     for finding in findings:
         by_kind[finding.kind].setdefault(finding.path, finding)
     return [
-        FindingGroup(kind, meaning, len(by_kind[kind]), _pick_examples(kind, list(by_kind[kind].values()), most))
+        FindingGroup(kind, meaning, len(by_kind[kind]), _pick_examples(kind, list(by_kind[kind].values()), most_ranked if kind in RANKED else most))
         for kind, meaning in FINDING_KINDS.items()
         if kind in by_kind
     ]
