@@ -10,7 +10,7 @@ from typing import Any
 from .inputs import StoredPredictions
 from .thumbnails import make_thumbnail
 
-BUDGET = 4_500_000  # characters of thumbnails in the album; with all other parts a page stays below 8 MB
+BUDGET = 4_500_000  # characters of thumbnails in the album; with all other parts but the table of images a page stays below 8 MB
 
 
 class Album:

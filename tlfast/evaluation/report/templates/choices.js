@@ -71,7 +71,9 @@ async function download() {
     link.download = about.file;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-    result.textContent = `${about.file}: ${cleaned.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} images. Train on it: ${about.command}`;
+    const command = document.createElement("code");
+    command.textContent = about.command;
+    result.replaceChildren(`${about.file}: ${cleaned.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} images. Train on it: `, command);
   } catch (error) {
     result.textContent = `The table cannot be written (${error.message}). Try a newer browser.`;
   }
