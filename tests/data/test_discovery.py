@@ -56,6 +56,15 @@ def test_a_column_of_a_csv_file(tmp_path, text):
     assert list(discovery.gather_sources([str(tmp_path / "list.csv")])) == [str(tmp_path / "a.png"), "https://x/y.png"]
 
 
+def test_quoted_names_in_a_csv_file_keep_their_line_breaks(tmp_path):
+    (tmp_path / "list.csv").write_bytes('path,label\r\n"a\nb.png",x\r\n"c\rd.png",y\r\ne\x0b\u2028f.png,"z,\r\n"\r\n'.encode())
+    columns, records = discovery.read_records(tmp_path / "list.csv")
+    assert columns == ["path", "label"]
+    assert [tuple(record.values()) for record in records] == [("a\nb.png", "x"), ("c\rd.png", "y"), ("e\x0b\u2028f.png", "z,\r\n")]
+    (tmp_path / "old.csv").write_bytes(b"path,label\ra.png,x\rb.png,y\r")
+    assert [record["label"] for record in discovery.read_records(tmp_path / "old.csv")[1]] == ["x", "y"]
+
+
 def test_wrong_columns_and_archives(tmp_path):
     (tmp_path / "list.csv").write_text("file\na.png\n")
     with pytest.raises(UsageError, match="list.csv has no column 'path'; it has: file"):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import csv
 import html
 import json
 import re
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +72,20 @@ def test_names_stay_text(reported):
     assert "&lt;b&gt;bad &amp; &#39;worse&#39;" in text
 
 
+def test_the_page_holds_the_table_of_the_run(reported):
+    run, (page, _) = reported
+    text = page.read_text()
+    packed = re.search(r'<script type="text/plain" id="image-table">([^<]*)</script>', text)[1]
+    blocks = json.loads(zlib.decompress(base64.b64decode(packed)))
+    table = [{"path": folder + name, "label": label, "split": split, "group": group} for folder, label, split, group, names in blocks for name in names]
+    assert table == read_csv(run.folder / "images.csv")
+    offered = {html.unescape(path): html.unescape(label) for path, label in re.findall(r'data-path="([^"]*)" data-label="([^"]*)"', text)}
+    assert len(offered) >= 12 and offered.items() <= {row["path"]: row["label"] for row in table}.items()
+    about = json.loads(re.search(r'id="choice-settings">(.*?)</script>', text)[1])
+    assert about["classes"] == run.manifest["classes"] and about["file"] == "images-cleaned.csv" and run.id in about["run"]
+    assert about["command"].startswith("tlfast train images-cleaned.csv ") and "--label-smoothing 0.1" in about["command"]
+
+
 def test_a_report_after_the_images_are_gone(reported, tmp_path):
     from tlfast.commands import report
 
@@ -78,7 +95,9 @@ def test_a_report_after_the_images_are_gone(reported, tmp_path):
     try:
         page = Path(report.report_run(run, on_event=lambda event: said.append(getattr(event, "note", ""))).files[0])
         assert any("no activation maps" in note for note in said)
-        assert ">not available<" in page.read_text() and "data:image" not in page.read_text() and "have not been checked for copies" in page.read_text()
+        text = page.read_text()
+        assert ">not available<" in text and "data:image" not in text and "The images were not checked" in text
+        assert 'id="image-table"' not in text and "data-path" not in text
     finally:
         shutil.move(moved, run.folder.parents[2] / "images")
     report.report_run(run)
@@ -94,7 +113,9 @@ def test_without_paths_page_and_card_name_no_folder_above_the_images(reported, t
     copied = runs.read(tmp_path / "copy")
     pages = [Path(file).read_text() for file in report.report_run(copied).files]
     assert all(above in html.unescape(page) for page in pages)
-    pages = [html.unescape(Path(file).read_text()) for file in report.report_run(copied, paths=False).files]
+    assert 'id="image-table"' in pages[0]
+    pages = [html.unescape(Path(file).read_text()) for file in report.report_run(copied, contents=report.Contents(paths=False)).files]
+    assert 'id="image-table"' not in pages[0] and "data-path" not in pages[0] and "With --no-paths the page holds no table" in pages[0]
     assert not any(above in page or str(tmp_path) in page for page in pages)
     assert "tlfast train images --" in pages[1]
     assert runs.read(tmp_path / "copy").manifest == run.manifest
@@ -128,6 +149,40 @@ def test_a_hundred_classes_and_many_images_stay_small(reported, tmp_path, monkey
     copied = runs.Run(folder, manifest)
     (page, _) = report_pages.write_report(copied, report_pages.read_evaluation(copied, "valid"), report_pages.Evidence({}, findings))
     assert 3_500_000 < page.stat().st_size < 8_000_000
+
+
+@needs_browser
+def test_images_are_dropped_and_relabelled_in_a_browser(browser, reported, tmp_path):
+    run, (path, _) = reported
+    with opened_page(browser, "desktop") as opened:
+        page = opened.page
+        page.goto(path.as_uri())
+        assert not page.is_visible("#choices")
+        places = page.eval_on_selector_all(".choice", "all => all.map(place => ({...place.dataset}))")
+        dropped, kept = places[0]["path"], places[1]["path"]
+        changed = next(place for place in places[2:] if place["label"] != NASTY and place["path"] not in (dropped, kept))["path"]
+        for chosen, option in ((dropped, "drop"), (kept, "drop"), (kept, "keep"), (changed, NASTY)):
+            page.locator(".choice").nth([place["path"] for place in places].index(chosen)).locator("select").select_option(label=option)
+        same = page.eval_on_selector_all(".choice", "(all, path) => all.filter(each => each.dataset.path === path).map(each => each.firstChild.value)", dropped)
+        assert set(same) == {"drop"}
+        page.reload()
+        assert page.inner_text("#choices .count") == "1 to drop, 1 to relabel"
+        with page.expect_download() as started:
+            page.click("#choices .download")
+        started.value.save_as(tmp_path / started.value.suggested_filename)
+        assert "60 of 61 images" in page.inner_text("#choices .result")
+        assert accessibility_faults(page) == []
+        page.once("dialog", lambda dialog: dialog.accept())
+        page.click("#choices .clear")
+        assert page.inner_text("#choices .count") == "0 to drop, 0 to relabel"
+        assert opened.errors == []
+    wanted = [{**row, "label": NASTY} if row["path"] == changed else row for row in read_csv(run.folder / "images.csv") if row["path"] != dropped]
+    assert read_csv(tmp_path / "images-cleaned.csv") == wanted
+
+
+def read_csv(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 @needs_browser

@@ -22,7 +22,7 @@ from .thumbnails import RANKED, group_findings, to_data_url
 
 MOST_PAIRS, PAIR_EXAMPLES = 8, 4
 CELL_EXAMPLES = 12  # images behind a cell of the confusion matrix
-FINDING_EXAMPLES, RANKED_EXAMPLES = 6, 24  # of each kind; of label issues and of outliers
+FINDING_EXAMPLES, RANKED_EXAMPLES = 6, 12  # of each kind; of label issues and of outliers
 MOST_NUMBERED = 30  # classes up to which the confusion matrix shows numbers
 
 

@@ -1,0 +1,85 @@
+"""tlfast report: the data check never fails the page, and the page says why it has no findings or no table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import tlfast
+from tests.helpers.files import tree
+from tlfast.commands import report
+from tlfast.core.files import write_csv
+from tlfast.data import Finding, scan
+
+
+def read_page(run, **contents) -> str:
+    notes: list[str] = []
+    page = Path(report.report_run(run, contents=report.Contents(**contents), on_event=lambda event: notes.append(getattr(event, "note", ""))).files[0])
+    return page.read_text() + "\n".join(notes)
+
+
+def write_findings(run, stamp: str, findings: list[Finding]) -> None:
+    folder = run.folder.parent / "checks" / stamp
+    folder.mkdir(parents=True)
+    write_csv(folder / "findings.csv", findings)
+
+
+def test_the_check_can_be_left_out(run, monkeypatch):
+    monkeypatch.setattr(scan, "scan_images", lambda *_: pytest.fail("the images were checked"))
+    text = read_page(run, check=False)
+    assert "left out by --no-check" in text and 'id="image-table"' in text
+
+
+def test_a_failed_check_does_not_fail_the_report(run, monkeypatch):
+    def fail(*_):
+        raise ValueError("a fault of the check")
+
+    monkeypatch.setattr(scan, "scan_images", fail)
+    text = read_page(run)
+    assert "The data check failed" in text and "no data check: a fault of the check" in text and 'id="image-table"' in text
+
+
+def test_many_images_are_not_checked_for_a_report(run, monkeypatch):
+    monkeypatch.setattr("tlfast.commands.loaded_run.MAX_SCANNED", 10)
+    assert "The 36 images were not checked: a report checks at most 10." in read_page(run)
+
+
+def test_label_findings_are_those_of_the_last_search(run, trained_run):
+    images = sorted(str(path) for path in (trained_run.images / "red").iterdir())[:3]
+    old = [Finding("label issue", images[0], "red", "train", value=0.1, reason="looks like old")]
+    new = [
+        Finding("label issue", images[1], "red", "train", value=0.1, reason="looks like <new>"),
+        Finding("label issue", images[2], "blue", "train", value=0.1, reason="looks like relabelled since"),
+    ]
+    assert "tlfast data check --labels" in read_page(run)
+    write_findings(run, "20260101-000000", old)
+    write_findings(run, "20260102-000000", new)
+    write_findings(run, "20260103-000000", [Finding("dark", images[0], "red", "train", value=1.0)])
+    text = read_page(run)
+    assert "label issue: 1 image" in text and "looks like &lt;new&gt;" in text
+    assert "looks like old" not in text and "relabelled since" not in text and "tlfast data check --labels" not in text
+
+
+def test_damaged_findings_of_the_last_search_do_not_fail_the_report(run):
+    write_findings(run, "20260101-000000", [Finding("label issue", "a.png", "red", "train", value=0.1)])
+    file = run.folder.parent / "checks/20260101-000000/findings.csv"
+    file.write_bytes(b"\xff\xfe")
+    assert "The data check failed" in read_page(run)
+    assert file.read_bytes() == b"\xff\xfe"
+
+
+def test_a_run_without_its_list_of_images_has_a_table(run):
+    (run.folder / "images.csv").unlink()
+    assert 'id="image-table"' in read_page(run, check=False)
+
+
+def test_interpret_and_python_write_the_same_sections(run, cli, pictures):
+    before = tree(pictures)
+    assert cli("interpret", "r", "--json").code == 0
+    page = run.folder / "report.html"
+    assert 'id="check"' in page.read_text() and 'id="image-table"' in page.read_text()
+    assert "--no-check" in tlfast.Run("r").report(check=False, quiet=True).path.read_text()
+    assert cli("report", "r", "--no-check", "--no-paths", "--json").code == 0
+    assert "--no-check" in page.read_text() and 'id="image-table"' not in page.read_text()
+    assert tree(pictures) == before
