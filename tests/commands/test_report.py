@@ -8,9 +8,9 @@ import pytest
 
 import tlfast
 from tests.helpers.files import tree
-from tlfast.commands import report
+from tlfast.commands import check, report
 from tlfast.core.files import write_csv
-from tlfast.data import Finding, scan
+from tlfast.data import Finding, Row, scan
 
 
 def read_page(run, **contents) -> str:
@@ -61,12 +61,13 @@ def test_label_findings_are_those_of_the_last_search(run, trained_run):
     assert "looks like old" not in text and "relabelled since" not in text and "tlfast data check --labels" not in text
 
 
-def test_damaged_findings_of_the_last_search_do_not_fail_the_report(run):
-    write_findings(run, "20260101-000000", [Finding("label issue", "a.png", "red", "train", value=0.1)])
-    file = run.folder.parent / "checks/20260101-000000/findings.csv"
-    file.write_bytes(b"\xff\xfe")
-    assert "The data check failed" in read_page(run)
-    assert file.read_bytes() == b"\xff\xfe"
+@pytest.mark.parametrize("damaged", [b"\xff\xfe", b"", b"kind,path\nlabel issue,a.png\n", b"path\na.png\n"])
+def test_damaged_findings_of_a_search_are_passed_over(tmp_path, damaged):
+    for day, content in ((1, b"kind,path,label,value,reason\noutlier,a.png,red,0.5,odd\n"), (2, damaged)):
+        (tmp_path / f"checks/2026010{day}-000000").mkdir(parents=True)
+        (tmp_path / f"checks/2026010{day}-000000/findings.csv").write_bytes(content)
+    found = check.read_label_findings(tmp_path, [Row("a.png", "red", "valid")])
+    assert found == [Finding("outlier", "a.png", "red", "valid", value=0.5, reason="odd")]
 
 
 def test_a_run_without_its_list_of_images_has_a_table(run):

@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -123,13 +124,16 @@ def _path_if_written(path: Path) -> str:
 
 
 def read_label_findings(task_folder: Path, rows: Sequence[Row]) -> list[Finding]:
-    """Return the wrong labels and outliers that the last `data check --labels` of a task has listed, for the images in `rows` with the same label."""
+    """Return the wrong labels and outliers that the last `data check --labels` of a task has listed, for the images in `rows` with the same label.
+
+    A damaged list is passed over.
+    """
     by_image = {(row.path, row.label): row for row in rows}
     for file in sorted(task_folder.glob(f"{FOLDER}/*/{FINDINGS_FILE}"), reverse=True):
-        records = [record for record in read_records(file)[1] if record["kind"] in LABEL_KINDS]
-        if records:
-            found = [(record, by_image.get((record["path"], record["label"]))) for record in records]
-            return [make_finding(record["kind"], row, value=float(record["value"]), reason=record["reason"]) for record, row in found if row]
+        with suppress(DataError, KeyError, ValueError):
+            if records := [record for record in read_records(file)[1] if record["kind"] in LABEL_KINDS]:
+                found = [(record, by_image.get((record["path"], record["label"]))) for record in records]
+                return [make_finding(record["kind"], row, value=float(record["value"]), reason=record["reason"]) for record, row in found if row]
     return []
 
 

@@ -58,9 +58,9 @@ def report_run(
         evidence = loaded_run.collect_evidence(loaded_run.load_run(run, data, device, on_event), stored.top_losses, on_event, contents.check)
     except DataError as error:
         on_event(Note("report", f"no activation maps: {error.message}"))
-        evidence = Evidence({}, None, "The images were not checked: they are no longer where they were, or cannot be read.")
+        evidence = Evidence({}, None, "The images were not checked, and none can be dropped or relabelled here: they cannot be read as the run had them.")
     if not contents.paths:
-        evidence = replace(evidence, rows=(), unlisted="With --no-paths the page holds no table of the images, to drop or relabel some.")
+        evidence = replace(evidence, rows=(), unlisted="Made with --no-paths: the page holds no table of the images, and none can be dropped or relabelled here.")
     shown = run if contents.paths else replace(run, manifest=hide_paths(run.manifest))
     return ReportResult(run.id, [str(path) for path in write_report(shown, stored, evidence, on_event)])
 
