@@ -60,7 +60,7 @@ def report_run(
         on_event(Note("report", f"no activation maps: {error.message}"))
         evidence = Evidence({}, None, "The images were not checked, and none can be dropped or relabelled here: they cannot be read as the run had them.")
     if not contents.paths:
-        evidence = replace(evidence, rows=(), unlisted="Made with --no-paths: the page holds no table of the images, and none can be dropped or relabelled here.")
+        evidence = replace(evidence, rows=(), unlisted="Made with --no-paths: the page has no table of the images, and none can be dropped or relabelled.")
     shown = run if contents.paths else replace(run, manifest=hide_paths(run.manifest))
     return ReportResult(run.id, [str(path) for path in write_report(shown, stored, evidence, on_event)])
 

@@ -115,7 +115,7 @@ def test_without_paths_page_and_card_name_no_folder_above_the_images(reported, t
     assert all(above in html.unescape(page) for page in pages)
     assert 'id="image-table"' in pages[0]
     pages = [html.unescape(Path(file).read_text()) for file in report.report_run(copied, contents=report.Contents(paths=False)).files]
-    assert 'id="image-table"' not in pages[0] and "data-path" not in pages[0] and "Made with --no-paths: the page holds no table" in pages[0]
+    assert 'id="image-table"' not in pages[0] and "data-path" not in pages[0] and "Made with --no-paths: the page has no table" in pages[0]
     assert not any(above in page or str(tmp_path) in page for page in pages)
     assert "tlfast train images --" in pages[1]
     assert runs.read(tmp_path / "copy").manifest == run.manifest
