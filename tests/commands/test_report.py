@@ -9,8 +9,10 @@ import pytest
 import tlfast
 from tests.helpers.files import tree
 from tlfast.commands import check, report
+from tlfast.core.errors import DataError
 from tlfast.core.files import write_csv
 from tlfast.data import Finding, Row, scan
+from tlfast.data.duplicates import CONFIRMED
 
 
 def read_page(run, **contents) -> str:
@@ -33,7 +35,7 @@ def test_the_check_can_be_left_out(run, monkeypatch):
 
 def test_a_failed_check_does_not_fail_the_report(run, monkeypatch):
     def fail(*_):
-        raise ValueError("a fault of the check")
+        raise DataError("a fault of the check")
 
     monkeypatch.setattr(scan, "scan_images", fail)
     text = read_page(run)
@@ -51,6 +53,8 @@ def test_label_findings_are_those_of_the_last_search(run, trained_run):
     new = [
         Finding("label issue", images[1], "red", "train", value=0.1, reason="looks like <new>"),
         Finding("label issue", images[2], "blue", "train", value=0.1, reason="looks like relabelled since"),
+        Finding("near duplicate", images[1], "red", "train", images[2], "red", "train", 0.9, CONFIRMED),
+        Finding("near duplicate", images[2], "red", "train", images[1], "red", "train", 1.0),
     ]
     assert "tlfast data check --labels" in read_page(run)
     write_findings(run, "20260101-000000", old)
@@ -58,12 +62,13 @@ def test_label_findings_are_those_of_the_last_search(run, trained_run):
     write_findings(run, "20260103-000000", [Finding("dark", images[0], "red", "train", value=1.0)])
     text = read_page(run)
     assert "label issue: 1 image" in text and "looks like &lt;new&gt;" in text
+    assert "near duplicate: 1 image" in text and CONFIRMED in text
     assert "looks like old" not in text and "relabelled since" not in text and "tlfast data check --labels" not in text
 
 
 @pytest.mark.parametrize("damaged", [b"\xff\xfe", b"", b"kind,path\nlabel issue,a.png\n", b"path\na.png\n"])
 def test_damaged_findings_of_a_search_are_passed_over(tmp_path, damaged):
-    for day, content in ((1, b"kind,path,label,value,reason\noutlier,a.png,red,0.5,odd\n"), (2, damaged)):
+    for day, content in ((1, b"kind,path,label,split,value,reason\noutlier,a.png,red,valid,0.5,odd\n"), (2, damaged)):
         (tmp_path / f"checks/2026010{day}-000000").mkdir(parents=True)
         (tmp_path / f"checks/2026010{day}-000000/findings.csv").write_bytes(content)
     found = check.read_label_findings(tmp_path, [Row("a.png", "red", "valid")])

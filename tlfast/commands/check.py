@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 from ..core import DataError, OnEvent, Settings, UsageError, files, ignore_event, runs
 from ..data import DataSummary, Finding, ImageTable, Row, Task, load_table, scan
 from ..data.discovery import read_records
-from ..data.duplicates import make_finding
+from ..data.duplicates import CONFIRMED
 from ..data.scan import ScanResult
 from ..data.sources import locate
 from ..data.types import Unreadable
@@ -124,17 +124,25 @@ def _path_if_written(path: Path) -> str:
 
 
 def read_label_findings(task_folder: Path, rows: Sequence[Row]) -> list[Finding]:
-    """Return the wrong labels and outliers that the last `data check --labels` of a task has listed, for the images in `rows` with the same label.
+    """Return what the last `data check --labels` of a task has found by a network, for the images in `rows` with the same label.
 
     A damaged list is passed over.
     """
-    by_image = {(row.path, row.label): row for row in rows}
+    known = {(row.path, row.label) for row in rows} | {("", "")}  # "": no related image
     for file in sorted(task_folder.glob(f"{FOLDER}/*/{FINDINGS_FILE}"), reverse=True):
-        with suppress(DataError, KeyError, ValueError):
-            if records := [record for record in read_records(file)[1] if record["kind"] in LABEL_KINDS]:
-                found = [(record, by_image.get((record["path"], record["label"]))) for record in records]
-                return [make_finding(record["kind"], row, value=float(record["value"]), reason=record["reason"]) for record, row in found if row]
+        with suppress(DataError, KeyError, TypeError, ValueError):
+            found = [_to_finding(record) for record in read_records(file)[1] if _is_by_network(record)]
+            if found:
+                return [each for each in found if {(each.path, each.label), (each.other, each.other_label)} <= known]
     return []
+
+
+def _to_finding(record: Mapping[str, str]) -> Finding:
+    return Finding(**{**record, "value": float(record["value"])})  # type: ignore[arg-type]  # the columns are the fields
+
+
+def _is_by_network(record: Mapping[str, str]) -> bool:
+    return record["kind"] in LABEL_KINDS or record["reason"] == CONFIRMED
 
 
 # Dropping

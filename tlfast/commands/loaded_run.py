@@ -9,7 +9,7 @@ from fastai.data.core import DataLoaders, TfmdDL
 from torch import nn
 
 from .. import tasks
-from ..core import DataError, ModelSettings, Note, OnEvent, Run, Settings
+from ..core import DataError, ModelSettings, Note, OnEvent, Run, Settings, TlfastError
 from ..core.errors import first_line
 from ..data import Finding, ImageTable, Preprocessing, Row, Store, load_table, open_store, scan
 from ..data.sources import locate
@@ -105,7 +105,7 @@ def collect_evidence(model: LoadedRun, paths: Sequence[str], on_event: OnEvent, 
 
 
 def _find_problems(model: LoadedRun, on_event: OnEvent) -> tuple[list[Finding] | None, str]:
-    """Return the findings of the data check, with those of the last search for wrong labels; or None and the reason. Raises no error."""
+    """Return the findings of the data check, with those of the last search for wrong labels; or None and the reason. Errors become a note."""
     try:
         listed = [row.path for row in model.listed]
         if len(listed) > MAX_SCANNED and not scan.is_scanned(listed):
@@ -113,7 +113,7 @@ def _find_problems(model: LoadedRun, on_event: OnEvent) -> tuple[list[Finding] |
             return None, f"The {len(listed):,} images were not checked: a report checks at most {MAX_SCANNED:,}. {hint}"
         findings = scan.collect_findings(model.listed, scan.scan_images(listed, on_event))
         return findings + read_label_findings(model.run.folder.parent, model.listed), ""
-    except Exception as error:  # a report without findings is better than none
+    except (TlfastError, OSError) as error:  # a report without findings is better than none
         on_event(Note("report", f"no data check: {first_line(error)}"))
         return None, "The data check failed. tlfast data check shows why."
 
