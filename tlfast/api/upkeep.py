@@ -63,14 +63,19 @@ def import_data(task: str, source: str | os.PathLike[str], *, quiet: bool = Fals
         return sources.import_data(found, os.fspath(source), on_event=on_event)
 
 
-def doctor(out: str = "exports") -> dict[str, Any]:
+def doctor(out: str = "exports", *, bench: bool = False, quiet: bool = False) -> dict[str, Any]:
     """Return versions, devices and sources of weights, and problems that make a training slow or fail.
 
+    `bench` also measures the speed of this machine, in about a minute. The entry "bench" then has the images per second of each measure, what this kind
+    of machine usually gives, and the likeliest reasons where a speed is far below.
+
     >>> tlfast.doctor()["versions"]  # doctest: +SKIP
+    >>> tlfast.doctor(bench=True)["bench"]["speeds"]  # doctest: +SKIP
     """
     from ..commands.doctor import inspect_machine
 
-    return inspect_machine(out).to_dict()
+    with show_progress(quiet) as on_event:
+        return inspect_machine(out, bench, on_event).to_dict()
 
 
 def cache_entries() -> pd.DataFrame:

@@ -293,11 +293,17 @@ def runs(
 
 
 @command(app, "doctor", UPKEEP)
-def doctor(screen: Screen, out: OutOption = "exports") -> None:
+def doctor(
+    screen: Screen,
+    out: OutOption = "exports",
+    bench: Annotated[bool, typer.Option("--bench", help="Also measure the speed of this machine, in about a minute, beside the usual one.")] = False,
+) -> None:
     """Show versions, devices and sources of weights, and problems that make a training slow or fail."""
     from ..commands.doctor import inspect_machine
 
-    screen.facts("doctor", inspect_machine(out).to_dict())
+    with screen.progress() as on_event:
+        result = inspect_machine(out, bench, on_event)
+    screen.doctor(result)
 
 
 @command(data_app, "data import")

@@ -29,6 +29,7 @@ from . import formatting
 if TYPE_CHECKING:  # not imported at run time: `predict` must start fast
     from ..commands.archs import ArchsResult
     from ..commands.check import DataReport
+    from ..commands.doctor import DoctorResult
     from ..commands.evaluate import EvaluateResult
     from ..commands.export import ExportResult
     from ..commands.interpret import InterpretResult
@@ -113,13 +114,7 @@ class Screen:
     def _plan(self, plan: Plan) -> None:
         self._facts("settings", {name: formatting.format_value(value) for name, value in plan.settings.items()})
         self._data_summary(plan.data)
-        parameters = {
-            "weights": plan.weights,
-            "device": plan.device,
-            "parameters": f"{plan.parameters:,}",
-            "trained parameters": f"{plan.trained_parameters:,}",
-        }
-        self._facts("model", parameters)
+        self._facts("model", formatting.format_model(plan))
         if plan.depths and self.quiet:  # else they were printed when they were planned
             self.depths(plan.depths)
 
@@ -199,13 +194,7 @@ class Screen:
         rows = [(label, *(f"{summary.counts[split][label]:,}" for split in splits)) for label in summary.classes]
         rows.append(("all", *(f"{summary.total(split):,}" for split in splits)))
         self._table(("class", *splits), rows, title=summary.source)
-        facts = {
-            "imbalance": formatting.describe_imbalance(summary),
-            "groups": f"{summary.groups:,}" if summary.groups else "",
-            "sizes": formatting.format_counts(summary.sizes),
-            "modes": formatting.format_counts(summary.modes),
-        }
-        self._facts("", {name: value for name, value in facts.items() if value})
+        self._facts("", formatting.format_summary(summary))
         for note in summary.notes:
             self.out.print(f"note: {escape(note)}", soft_wrap=True)
         if summary.unreadable:
@@ -290,6 +279,18 @@ class Screen:
     def facts(self, title: str, values: dict[str, Any]) -> None:
         """Print names and values."""
         self.emit(values, self._facts, title, {name: formatting.format_value(value) for name, value in values.items()})
+
+    def doctor(self, result: DoctorResult) -> None:
+        """Print the facts of `doctor`, and the measured speeds."""
+        self.emit(result.to_dict(), self._doctor, result)
+
+    def _doctor(self, result: DoctorResult) -> None:
+        facts = {**result.facts, "problems": result.problems}
+        self._facts("doctor", {name: formatting.format_value(value) for name, value in facts.items()})
+        if result.bench:
+            self._table(formatting.SPEED_COLUMNS, [formatting.speed_cells(row) for row in result.bench.speeds], title=formatting.describe_bench(result.bench))
+            for reason in result.bench.reasons:
+                self.out.print(f"slows this machine: {escape(reason)}", soft_wrap=True)
 
     def message(self, key: str, value: str) -> None:
         """Print a single result, such as a path."""

@@ -23,7 +23,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "runs": ("tlfast runs", "tlfast runs digits"),
     "cache list": ("tlfast cache list", "tlfast cache list --json"),
     "cache clear": ("tlfast cache clear", "tlfast cache clear --kind stores --days 30"),
-    "doctor": ("tlfast doctor", "tlfast doctor --json"),
+    "doctor": ("tlfast doctor", "tlfast doctor --bench"),
 }
 
 

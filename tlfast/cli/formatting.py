@@ -13,7 +13,8 @@ from ..inference.writers import UNSURE, label_of
 
 if TYPE_CHECKING:  # not imported at run time: `predict` must start fast
     from ..commands.archs import ArchsResult
-    from ..commands.train import TrainResult
+    from ..commands.doctor_bench import BenchResult, SpeedRow
+    from ..commands.train import Plan, TrainResult
     from ..data import DataSummary
     from ..evaluation import Evaluation
     from ..evaluation.comparison import ArmDifference, ArmScore
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # not imported at run time: `predict` must start fast
     from ..training import DepthPlan, EpochRow, FeaturePass, Phase
 
 ARCH_COLUMNS = ("backbone", "parameters", "stages", "pretrained at (px)", "weights", "licence")
+SPEED_COLUMNS = ("measure", "images/s", "usual", "ratio", "remark")
 EPOCH_COLUMNS = ("phase", "epoch", "train loss", "valid loss", *(METRICS[name].title for name in EPOCH_METRICS), "seconds")
 
 
@@ -83,6 +85,35 @@ def _describe_calibration(calibration: Calibration) -> str:
     if calibration.rejected:
         return f"{calibration.error:.4f} at temperature 1; the fitted temperature of {calibration.rejected:.3f} does not improve held-out images"
     return f"{calibration.error:.4f} at temperature {calibration.temperature:.3f}, {calibration.error_before:.4f} at temperature 1"
+
+
+def format_model(plan: Plan) -> dict[str, str]:
+    """Return weights, device and numbers of parameters of a planned training by name."""
+    parameters = {"parameters": f"{plan.parameters:,}", "trained parameters": f"{plan.trained_parameters:,}"}
+    return {"weights": plan.weights, "device": plan.device, **parameters}
+
+
+def format_summary(summary: DataSummary) -> dict[str, str]:
+    """Return imbalance, groups, sizes and modes of images by name, without those that are empty."""
+    facts = {
+        "imbalance": describe_imbalance(summary),
+        "groups": f"{summary.groups:,}" if summary.groups else "",
+        "sizes": format_counts(summary.sizes),
+        "modes": format_counts(summary.modes),
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def describe_bench(result: BenchResult) -> str:
+    """Return the title of the table of speeds: machine and workload."""
+    return f"speed on {result.device}, {result.cores} cores{f' with {result.processor}' if result.processor else ''}: {result.workload}"
+
+
+def speed_cells(row: SpeedRow) -> tuple[str, ...]:
+    """Return a measured speed as cells: those of SPEED_COLUMNS."""
+    name = f"{row.title} ({row.precision})" if row.precision else row.title
+    usual, ratio = ("-" if row.usual is None else f"{row.usual:,.0f}"), ("-" if row.ratio is None else f"{row.ratio:.2f}")
+    return (name, f"{row.images_per_second:,.0f}", usual, ratio, row.remark)
 
 
 def describe_imbalance(summary: DataSummary) -> str:

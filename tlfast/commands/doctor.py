@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..core import cache, journal, system
+from ..core import OnEvent, cache, ignore_event, journal, system
 from ..core.errors import first_line
 from ..data.download import describe_failure
 from ..data.hub import check_reachable
 from ..models import pretrained
+
+if TYPE_CHECKING:  # it is imported when something is measured
+    from .doctor_bench import BenchResult
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 HUB_SECONDS = 3
@@ -25,18 +28,23 @@ class DoctorResult:
     Attributes:
         facts: name -> value: versions, devices, threads, memory, disk, cache and sources of weights.
         problems: what is wrong, each with its remedy.
+        bench: measured speeds, with `--bench`.
     """
 
     facts: dict[str, Any]
     problems: list[str]
+    bench: BenchResult | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values as JSON types."""
-        return {**self.facts, "problems": self.problems}
+        return {**self.facts, "problems": self.problems, **({"bench": self.bench.to_dict()} if self.bench else {})}
 
 
-def inspect_machine(out: str = "exports") -> DoctorResult:
-    """Return facts about the machine and the installation, and the problems found. `out` is the folder of the runs."""
+def inspect_machine(out: str = "exports", bench: bool = False, on_event: OnEvent = ignore_event) -> DoctorResult:
+    """Return facts about the machine and the installation, and the problems found. `out` is the folder of the runs.
+
+    `bench` also measures the speed of the machine, which takes about a minute.
+    """
     facts = {
         "versions": system.package_versions(),
         **_inspect_processors(),
@@ -48,7 +56,13 @@ def inspect_machine(out: str = "exports") -> DoctorResult:
         "embedded backbones": [name for name in pretrained.EMBEDDED if pretrained.find_weights(name, "auto").kind == "embedded"],
         "hub": _check_hub(),
     }
-    return DoctorResult(facts, _find_problems(facts))
+    return DoctorResult(facts, _find_problems(facts), _measure(on_event) if bench else None)
+
+
+def _measure(on_event: OnEvent) -> BenchResult:
+    from .doctor_bench import run_bench
+
+    return run_bench(THREADS, on_event)
 
 
 def _inspect_processors() -> dict[str, Any]:

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,23 @@ UNFINISHED = re.compile(r"\.[0-9a-f]{24}\..+")  # folder of an entry that is bei
 UNFINISHED_DAYS = 1.0  # an unfinished entry that is older belongs to a killed process
 NO_ROOM_HINT = f"Free some space, name another folder in {ENVIRONMENT}, or use --store ram or --store off"
 
+_replacement: ContextVar[Path | None] = ContextVar("replacement", default=None)
+
+
+@contextmanager
+def use_root(folder: Path) -> Iterator[None]:
+    """Within the block, use another folder as the cache: for work that leaves nothing behind."""
+    token = _replacement.set(folder)
+    try:
+        yield
+    finally:
+        _replacement.reset(token)
+
 
 def find_root() -> Path:
-    """Return the folder of the cache: $TLFAST_CACHE, else `tlfast` in the user's cache folder."""
+    """Return the folder of the cache: that of `use_root`, else $TLFAST_CACHE, else `tlfast` in the user's cache folder."""
+    if replacement := _replacement.get():
+        return replacement
     if os.environ.get(ENVIRONMENT):
         return Path(os.environ[ENVIRONMENT]).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tlfast"

@@ -51,14 +51,14 @@ def time_depths(session: Session, settings: Settings, time_limit: float) -> Timi
     image, width = (3, settings.size, settings.size), count_features(body, settings.size)
     precision = choose_pass_precision(body, device, settings, image)
     watches: dict[str, Stopwatch] = {
-        "plain": _time_passes(body, image, settings.bs, device, precision),
-        "fused": _time_passes(fuse_bn(body), image, settings.bs, device, precision),
-        "augment": lambda: _time_augmentation(learn),
+        "plain": time_passes(body, image, settings.bs, device, precision),
+        "fused": time_passes(fuse_bn(body), image, settings.bs, device, precision),
+        "augment": lambda: time_loading(learn),
         "head": lambda: run_steps(learn, head, (width,), choose_head_batch(FEATURES, settings.bs)),
         "step": _time_steps(learn, nn.Sequential(body, head), image, settings),
     }
     for depth, shape in shapes.items():
-        watches[f"lower {depth}"] = _time_passes(parts[depth].lower, image, settings.bs, device, precision)
+        watches[f"lower {depth}"] = time_passes(parts[depth].lower, image, settings.bs, device, precision)
         watches[f"step {depth}"] = _time_steps(learn, nn.Sequential(parts[depth].upper, head), shape, settings)
     seconds = _run_in_turns(watches, started + time_limit, session.on_event)
     plain, fused_share = seconds["plain"], seconds["fused"] / seconds["plain"]
@@ -91,7 +91,7 @@ def _run_in_turns(watches: Mapping[str, Stopwatch], until: float, on_event: OnEv
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def _time_passes(network: nn.Module, shape: tuple[int, ...], bs: int, device: torch.device, precision: str) -> Stopwatch:
+def time_passes(network: nn.Module, shape: tuple[int, ...], bs: int, device: torch.device, precision: str) -> Stopwatch:
     """Return a stopwatch of forward passes in a precision, for input `[b, *shape]`."""
 
     @torch.inference_mode()
@@ -150,14 +150,15 @@ class _StepClock(Callback):
             raise CancelFitException
 
 
-def _time_augmentation(learn: Learner) -> list[float]:
-    """Return the seconds per image of loading and augmenting some training batches."""
+def time_loading(learn: Learner) -> list[float]:
+    """Return the seconds per image of loading and augmenting some training batches, finished on the device."""
     loader, seconds = learn.dls.train, []
     state = loader.rng.getstate()
     batches = iter(loader)
     for _ in range(min(REPEATS + 1, len(loader))):
         started = time.perf_counter()
         next(batches)
+        synchronize(learn.dls.device)
         seconds.append((time.perf_counter() - started) / loader.bs)
     loader.rng.setstate(state)  # so that a training without timing draws the same numbers
     return seconds[1:] or seconds

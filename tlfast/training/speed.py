@@ -1,0 +1,193 @@
+"""Speed of this machine: decoding of JPEG files, the training loader, frozen layers and training steps, as a training uses them."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from ..core import OnEvent, Progress, Settings, cache, ignore_event
+from ..core.system import count_cores
+from ..data import Row, Task, images
+from ..data.table import map_images
+from ..models.fuse_bn import fuse_bn
+from ..models.threads import STAT, CoreUse
+from ..testing import COLOURS, draw_image
+from .amp import choose_pass_precision, choose_step_precision
+from .features import BATCH
+from .loaders import CPU_BATCH
+from .profiler import run_steps, time_loading, time_passes
+from .session import Session
+from .trainer import prepare
+
+DRAWN, QUALITY = (256, 192), 90  # images are drawn with this size, and saved as JPEG files of twice the width and height
+IMAGES_PER_THREAD = 8  # decoded in one repetition
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Something that is measured.
+
+    Attributes:
+        title: name in tables.
+        share: share of the time of all measures.
+        on_device: whether it runs on the device of the training. Otherwise it runs on the processor.
+        all_cores: whether it uses all cores of the processor.
+    """
+
+    title: str
+    share: float
+    on_device: bool
+    all_cores: bool = True
+
+
+MEASURES: Mapping[str, Measure] = {
+    "decode_one": Measure("JPEG decoding, one thread", 0.12, False, all_cores=False),
+    "decode_all": Measure("JPEG decoding, all cores", 0.12, False),
+    "loader": Measure("training loader", 0.16, True),
+    "forward": Measure("frozen layers", 0.2, True),
+    "step": Measure("training step, all layers", 0.4, True),
+}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What the measures compute.
+
+    Attributes:
+        arch, size, bs: network (with random weights), side of its input in pixels, and images in a training batch.
+        pictures: number of images that are drawn; a batch repeats them.
+        seconds: time of all measures, without the preparation.
+    """
+
+    arch: str = "mobilenetv2_100"
+    size: int = 96
+    bs: int = 64
+    pictures: int = 24
+    seconds: float = 36.0
+
+    def settings(self) -> Settings:
+        """Return the settings of a training with this network."""
+        return Settings(task="speed", arch=self.arch, weights="none", size=self.size, bs=self.bs, store="ram")
+
+    def __str__(self) -> str:
+        width, height = 2 * DRAWN[0], 2 * DRAWN[1]
+        return f"{self.arch} with random weights at {self.size} px, batches of {self.bs}; drawn JPEG images of {width}x{height}"
+
+
+WORKLOAD = Workload()
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A measured speed.
+
+    Attributes:
+        measure: a name of `MEASURES`.
+        per_second: images per second, the median of the repetitions.
+        repetitions: number of timed repetitions.
+        precision: number format of a network, "float32", "bf16" or "fp16"; "" for measures without one.
+        taken: number of cores that other programs used meanwhile, on average; None if it is unknown.
+    """
+
+    measure: str
+    per_second: float
+    repetitions: int
+    precision: str = ""
+    taken: float | None = None
+
+
+def measure_speeds(workload: Workload, on_event: OnEvent = ignore_event) -> tuple[torch.device, list[Speed]]:
+    """Return the device that a training would use, and the speeds of all measures.
+
+    Each measure is repeated until its share of the time is over. Images, cached results and the network are in a temporary folder, which is removed.
+
+    >>> device, speeds = measure_speeds(Workload(seconds=10))  # doctest: +SKIP
+    """
+    with _open_session(workload, on_event) as session:
+        device, paths = session.learn.dls.device, sorted({row.path for row in session.table.rows})
+        runs, formats = _prepare_networks(session, workload)
+        runs = {
+            "decode_one": lambda: _time_decoding(paths, alone=True),
+            "decode_all": lambda: _time_decoding(paths * math.ceil(IMAGES_PER_THREAD * count_cores() / len(paths)), alone=False),
+            "loader": lambda: time_loading(session.learn),
+            **runs,
+        }
+        return device, [_measure(name, runs[name], workload.seconds, formats.get(name, ""), on_event) for name in MEASURES]
+
+
+@contextmanager
+def _open_session(workload: Workload, on_event: OnEvent) -> Iterator[Session]:
+    """Draw images and prepare a training with them, with a cache of its own."""
+    with tempfile.TemporaryDirectory(prefix="tlfast-speed-") as name:
+        folder = Path(name)
+        rows = _draw_rows(folder / "images", workload, on_event)
+        task = Task("speed", "drawn images", tuple(COLOURS), rows=lambda root, fold: rows)
+        settings = replace(workload.settings(), data=str(folder / "images"))
+        with cache.use_root(folder / "cache"), prepare(task, settings, ignore_event) as session:
+            yield session
+
+
+def _draw_rows(folder: Path, workload: Workload, on_event: OnEvent) -> list[Row]:
+    """Draw the images, and return rows that repeat them for some training batches."""
+    rows, labels = [], list(COLOURS)
+    for number in range(workload.pictures):
+        on_event(Progress("drawing images", number, workload.pictures))
+        label = labels[number % len(labels)]
+        drawn = draw_image(folder / "drawn.png", COLOURS[label], number, DRAWN)
+        path = folder / label / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        with Image.open(drawn) as image:
+            image.resize((2 * DRAWN[0], 2 * DRAWN[1]), Image.Resampling.BICUBIC).save(path, quality=QUALITY)
+        rows.append(Row(str(path), label))
+    on_event(Progress("drawing images", workload.pictures, workload.pictures))
+    repeated = rows * math.ceil(4 * workload.bs / len(rows))
+    return [Row(row.path, row.label, "train") for row in repeated] + [Row(row.path, row.label, "valid") for row in rows]
+
+
+def _prepare_networks(session: Session, workload: Workload) -> tuple[dict[str, Callable[[], list[float]]], dict[str, str]]:
+    """Return the stopwatches of the network, and the number formats that a training would choose for them."""
+    learn, settings = session.learn, workload.settings()
+    device, shape = learn.dls.device, (3, workload.size, workload.size)
+    body = copy.deepcopy(learn.model[0])
+    frozen, trained = choose_pass_precision(body, device, settings, shape), choose_step_precision(learn.model, device, settings, shape)
+    passes = time_passes(fuse_bn(body), shape, CPU_BATCH if device.type == "cpu" else BATCH, device, frozen)
+    runs = {"forward": passes, "step": lambda: run_steps(learn, learn.model, shape, workload.bs, trained)}
+    return runs, {"forward": _name_format(frozen), "step": _name_format(trained)}
+
+
+def _name_format(precision: str) -> str:
+    return "float32" if precision == "off" else precision
+
+
+def _time_decoding(paths: list[str], alone: bool) -> list[float]:
+    """Return the seconds per image of opening and decoding all files once, by one thread or as the store does it."""
+    started = time.perf_counter()
+    if alone:
+        for path in paths:
+            images.open_image(path)
+    else:
+        list(map_images(paths, lambda path: images.open_image(path).size, "decoding", ignore_event))
+    return [(time.perf_counter() - started) / len(paths)]
+
+
+def _measure(name: str, run: Callable[[], list[float]], seconds: float, precision: str, on_event: OnEvent) -> Speed:
+    """Repeat a measure until its share of the seconds is over, at least once."""
+    title, limit = f"measuring: {MEASURES[name].title}", MEASURES[name].share * seconds
+    use = CoreUse() if STAT.exists() and hasattr(os, "sched_getaffinity") else None
+    started, total, values = time.perf_counter(), max(1, round(limit)), list[float]()
+    while not values or time.perf_counter() - started < limit:
+        on_event(Progress(title, min(total - 1, int(time.perf_counter() - started)), total))
+        values += run()
+    on_event(Progress(title, total, total))
+    return Speed(name, 1 / statistics.median(values), len(values), precision, round(use.taken(), 2) if use else None)
