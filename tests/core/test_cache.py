@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -116,3 +117,9 @@ def test_the_page_on_the_cache_lists_every_kind():
     page = (ROOT / "docs/reference/cache.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", page, re.MULTILINE))
     assert rows == cache.KINDS
+def test_another_folder_is_the_cache_within_a_block(tmp_path):
+    before = cache.find_root()
+    with suppress(KeyboardInterrupt), cache.use_root(tmp_path / "other"):
+        made = kept()
+        raise KeyboardInterrupt
+    assert made.is_relative_to(tmp_path / "other") and cache.find_root() == before and not cache.list_entries()

@@ -14,8 +14,10 @@ from tests.helpers.paths import ROOT
 from tlfast import tasks
 from tlfast.cli import app
 from tlfast.cli.formatting import list_setting_rows
+from tlfast.commands.usual_speeds import KINDS, USUAL_SPEEDS
 from tlfast.core.metrics import EPOCH_METRICS, FIGURE_TITLES
 from tlfast.tasks import resolve
+from tlfast.training.types import MEASURES
 
 REFERENCE = DOCS / "reference"
 TABLE = re.compile(r"^\|.*\|\n\|[ |:-]+\|\n((?:\|.*\|\n)*)", re.MULTILINE)
@@ -52,6 +54,14 @@ def test_metrics_table_is_the_declarations():
     shown = [[row[0], row[1], row[3]] for row in rows("metrics.md")]
     assert shown == [[f"`{name}`", title, each_epoch[name]] for name, title in FIGURE_TITLES.items()]
     assert all(row[4] for row in rows("metrics.md"))
+
+
+def test_usual_speeds_are_the_declarations():
+    """A kind of machine without a figure has a dash in every column."""
+    shown = {row[0]: row[1:] for row in rows("speeds.md") if row[0] in KINDS.values() and len(row) == 1 + len(MEASURES)}
+    declared = {(usual.kind, usual.measure): f"{usual.per_core:,.0f}" for usual in USUAL_SPEEDS}
+    assert shown == {title: [declared.get((kind, name), "-") for name in MEASURES] for kind, title in KINDS.items()}
+    assert ["-"] * len(MEASURES) in shown.values()
 
 
 def test_every_command_has_a_section_with_its_options():

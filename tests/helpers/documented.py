@@ -51,9 +51,12 @@ def fill_workspace(folder: Path, digits_root: Path, pictures: Path) -> Path:
 
 
 def replace_endless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace the downloads of `data get` and the server of `serve`, whose other steps run."""
+    """Replace the downloads of `data get` and the server of `serve`, whose other steps run, and the network of `doctor --bench`."""
+    from tests.helpers.speeds import use_tiny_workload
     from tlfast.data import sources
     from tlfast.inference import server
+
+    use_tiny_workload(monkeypatch)
 
     def get_data(task: Any, **options: Any) -> Path:
         return Path("data") / task.name

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..core import OnEvent, ignore_event, processor, system
+from ..training.types import MEASURES, Measure, Speed, Workload
 from .doctor_reasons import Conditions, Reason, find_reasons, inspect_gpu, inspect_limits, inspect_torch
 from .usual_speeds import FAR_BELOW, GPUS, KINDS, OTHER, find_usual
 
-if TYPE_CHECKING:  # torch is imported when something is measured
-    from ..training.speed import Measure, Speed
-
+WORKLOAD = Workload()
 NO_REASON = "no reason found; repeat the measurement"
-LOADER_BOUND = "slower than the training steps: the processor cannot feed this GPU; use more cores, or --augment light"
+LOADER_BOUND = "slower than the training steps, which wait for it: use more cores, or --augment light"
 
 
 @dataclass(frozen=True)
@@ -78,11 +77,11 @@ def run_bench(thread_names: Sequence[str] = (), on_event: OnEvent = ignore_event
     >>> run_bench().speeds[0].images_per_second  # doctest: +SKIP
     """
     from ..models import pick_device
-    from ..training import speed
+    from ..training.speed import measure_speeds
 
     load, before, limits = system.load_average(), processor.read_ticks(), inspect_limits(thread_names)
     gpu = inspect_gpu(pick_device("auto"))  # before the measurement, which uses it
-    device, speeds = speed.measure_speeds(speed.WORKLOAD, on_event)
+    device, speeds = measure_speeds(WORKLOAD, on_event)
     known = [each.taken for each in speeds if each.taken is not None]
     per_second = {each.measure: each.per_second for each in speeds}
     conditions = Conditions(
@@ -96,7 +95,7 @@ def run_bench(thread_names: Sequence[str] = (), on_event: OnEvent = ignore_event
         instructions=processor.find_instruction_set(),
         gpu=gpu,
     )
-    return judge_speeds(speeds, speed.MEASURES, conditions, device.type, str(speed.WORKLOAD))
+    return judge_speeds(speeds, conditions, device.type, str(WORKLOAD))
 
 
 def _share_stolen(before: tuple[int, int] | None, after: tuple[int, int] | None) -> float | None:
@@ -106,12 +105,12 @@ def _share_stolen(before: tuple[int, int] | None, after: tuple[int, int] | None)
     return round((after[1] - before[1]) / (after[0] - before[0]), 3)
 
 
-def judge_speeds(speeds: Sequence[Speed], measures: Mapping[str, Measure], conditions: Conditions, device: str, workload: str) -> BenchResult:
+def judge_speeds(speeds: Sequence[Speed], conditions: Conditions, device: str, workload: str) -> BenchResult:
     """Compare speeds with the usual ones, and find the likeliest reason for each that is far below."""
     kind = conditions.instructions or conditions.torch_instructions
     reasons = find_reasons(conditions)
-    rows = [_compare(each, measures[each.measure], device if measures[each.measure].on_device and device != "cpu" else kind, conditions) for each in speeds]
-    rows = [_explain(row, measures[row.measure], device, reasons) for row in rows]
+    rows = [_compare(each, MEASURES[each.measure], device if MEASURES[each.measure].on_device and device != "cpu" else kind, conditions) for each in speeds]
+    rows = [_explain(row, MEASURES[row.measure], device, reasons) for row in rows]
     texts = [reason.text for reason in reasons]
     if device != "cpu" and _find(rows, "loader").images_per_second < _find(rows, "step").images_per_second:
         rows = [replace(row, remark=LOADER_BOUND) if row.measure == "loader" else row for row in rows]

@@ -15,7 +15,8 @@ from ..core import processor, system
 
 # Limits from which a state is a reason.
 TAKEN, STOLEN = 0.2, 0.1  # share of the cores used by other programs; share of the time taken by other virtual machines
-SCALING = 0.6  # all cores decode less than this times the number of cores as fast as one
+SCALING = 0.6  # all cores decode less than this times their number (at most MOST_SCALED) as fast as one
+MOST_SCALED = 4
 SLOW_CLOCK, SLOW_DISK = 0.6, 20.0  # share of the highest frequency; MB/s of writing
 BUSY_GPU, LOW_POWER = 0.2, 0.8  # share of the time in which a GPU is used by others; share of its default power limit
 WRITTEN = 8 << 20  # bytes, to time the disk
@@ -109,13 +110,16 @@ def _check_limits(found: Conditions) -> list[tuple[bool, Reason]]:
 
 
 def _check_sharing(found: Conditions) -> list[tuple[bool, Reason]]:
-    stolen, taken, clock = found.stolen or 0.0, found.taken, found.frequency
-    busy = taken >= TAKEN * found.cores if taken is not None else found.load > found.cores / 2
-    used = f"used {taken:.1f} of {found.cores} cores" if taken is not None else f"use the cores (load average {found.load})"
-    scaled = found.scaling < SCALING * min(found.cores, found.threads)
+    stolen, clock = found.stolen or 0.0, found.frequency
+    if found.taken is None:
+        busy, used = found.load > found.cores / 2, f"use the cores (load average {found.load})"
+    else:  # it contains what other virtual machines took
+        taken = found.taken - stolen * found.cores
+        busy, used = taken >= TAKEN * found.cores, f"used {taken:.1f} of {found.cores} cores"
+    scaled = found.scaling < SCALING * min(found.cores, found.threads, MOST_SCALED)
     return [
         (stolen >= STOLEN, Reason(f"the host of this virtual machine gave {stolen:.0%} of the time to others: use another host", ("cpu",))),
-        (busy and stolen < STOLEN, Reason(f"other programs {used}: stop them for full speed", ("cpu",))),
+        (busy, Reason(f"other programs {used}: stop them for full speed", ("cpu",))),
         (clock is not None and clock < SLOW_CLOCK, Reason(f"the cores run at {clock or 0:.0%} of their highest frequency: switch off power saving", ("cpu",))),
         (
             scaled,

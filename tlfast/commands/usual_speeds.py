@@ -6,9 +6,10 @@ Only measured figures are in the table. `scripts/usual-speeds` measures in sever
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-MOST_CORES = 8  # more cores than these are not expected to be faster: this was not measured
+MOST_CORES = 16  # more cores than these are not expected to be faster: this was not measured
 FAR_BELOW = 0.5  # share of the usual speed, below which a reason is sought
 KINDS = {
     "AVX2": "processor with AVX2",
@@ -28,11 +29,11 @@ class UsualSpeed:
     """What one measure gives on one kind of machine.
 
     Attributes:
-        measure: a name of `MEASURES` of `training/speed.py`.
+        measure: a name of `MEASURES` of `training/types.py`.
         kind: a key of `KINDS`.
-        per_core: images per second of a core; of the whole device for a GPU.
-        cores: number of cores of the machine on which it was measured.
-        source: machine, day and state of the machine.
+        per_core: images per second of one core; of the whole device for a GPU.
+        cores: number of cores that were used to measure it; 1 for a GPU.
+        source: machine, day, and how it was measured.
     """
 
     measure: str
@@ -42,13 +43,31 @@ class UsualSpeed:
     source: str
 
 
-USUAL_SPEEDS: tuple[UsualSpeed, ...] = ()
+BUSY_EPYC = "AMD EPYC, 2026-11-29, one core by its processor time, beside other programs; to be measured again on a quiet machine"
+USUAL_SPEEDS: tuple[UsualSpeed, ...] = (
+    UsualSpeed("decode_one", "AVX2", per_core=590.9, cores=1, source=BUSY_EPYC),
+    UsualSpeed("decode_all", "AVX2", per_core=567.1, cores=1, source=BUSY_EPYC),
+    UsualSpeed("loader", "AVX2", per_core=911.0, cores=1, source=BUSY_EPYC),
+    UsualSpeed("forward", "AVX2", per_core=291.7, cores=1, source=BUSY_EPYC),
+    UsualSpeed("step", "AVX2", per_core=59.6, cores=1, source=BUSY_EPYC),
+)
 
 
 def find_usual(measure: str, kind: str, cores: int) -> float | None:
     """Return the usual images per second of a measure on `cores` cores; None if this kind of machine was not measured.
 
-    It is proportional to the number of cores up to MOST_CORES. For a measure with one thread, and for a GPU, `cores` is 1.
+    For a measure with one thread, and for a GPU, `cores` is 1.
     """
     found = next((usual for usual in USUAL_SPEEDS if (usual.measure, usual.kind) == (measure, kind)), None)
-    return found.per_core * min(cores, MOST_CORES) if found else None
+    return round(found.per_core * scale_by_cores(cores), 1) if found else None
+
+
+def scale_by_cores(cores: int) -> float:
+    """Return the expected speed of a number of cores as a multiple of that of one: its square root, up to MOST_CORES cores.
+
+    Two cores train 1.3 to 1.4 times as fast as one; see docs/benchmarks.md, "Busy machine".
+
+    >>> scale_by_cores(4), scale_by_cores(64)
+    (2.0, 4.0)
+    """
+    return math.sqrt(min(cores, MOST_CORES))

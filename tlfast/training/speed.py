@@ -8,15 +8,15 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from PIL import Image
 
-from ..core import OnEvent, Progress, Settings, cache, ignore_event
+from ..core import OnEvent, Progress, cache, ignore_event
 from ..core.system import count_cores
 from ..data import Row, Task, images
 from ..data.table import map_images
@@ -29,82 +29,10 @@ from .loaders import CPU_BATCH
 from .profiler import run_steps, time_loading, time_passes
 from .session import Session
 from .trainer import prepare
+from .types import MEASURES, Speed, Workload
 
-DRAWN, QUALITY = (256, 192), 90  # images are drawn with this size, and saved as JPEG files of twice the width and height
+QUALITY = 90  # of the JPEG files
 IMAGES_PER_THREAD = 8  # decoded in one repetition
-
-
-@dataclass(frozen=True)
-class Measure:
-    """Something that is measured.
-
-    Attributes:
-        title: name in tables.
-        share: share of the time of all measures.
-        on_device: whether it runs on the device of the training. Otherwise it runs on the processor.
-        all_cores: whether it uses all cores of the processor.
-    """
-
-    title: str
-    share: float
-    on_device: bool
-    all_cores: bool = True
-
-
-MEASURES: Mapping[str, Measure] = {
-    "decode_one": Measure("JPEG decoding, one thread", 0.12, False, all_cores=False),
-    "decode_all": Measure("JPEG decoding, all cores", 0.12, False),
-    "loader": Measure("training loader", 0.16, True),
-    "forward": Measure("frozen layers", 0.2, True),
-    "step": Measure("training step, all layers", 0.4, True),
-}
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What the measures compute.
-
-    Attributes:
-        arch, size, bs: network (with random weights), side of its input in pixels, and images in a training batch.
-        pictures: number of images that are drawn; a batch repeats them.
-        seconds: time of all measures, without the preparation.
-    """
-
-    arch: str = "mobilenetv2_100"
-    size: int = 96
-    bs: int = 64
-    pictures: int = 24
-    seconds: float = 36.0
-
-    def settings(self) -> Settings:
-        """Return the settings of a training with this network."""
-        return Settings(task="speed", arch=self.arch, weights="none", size=self.size, bs=self.bs, store="ram")
-
-    def __str__(self) -> str:
-        width, height = 2 * DRAWN[0], 2 * DRAWN[1]
-        return f"{self.arch} with random weights at {self.size} px, batches of {self.bs}; drawn JPEG images of {width}x{height}"
-
-
-WORKLOAD = Workload()
-
-
-@dataclass(frozen=True)
-class Speed:
-    """A measured speed.
-
-    Attributes:
-        measure: a name of `MEASURES`.
-        per_second: images per second, the median of the repetitions.
-        repetitions: number of timed repetitions.
-        precision: number format of a network, "float32", "bf16" or "fp16"; "" for measures without one.
-        taken: number of cores that other programs used meanwhile, on average; None if it is unknown.
-    """
-
-    measure: str
-    per_second: float
-    repetitions: int
-    precision: str = ""
-    taken: float | None = None
 
 
 def measure_speeds(workload: Workload, on_event: OnEvent = ignore_event) -> tuple[torch.device, list[Speed]]:
@@ -144,11 +72,11 @@ def _draw_rows(folder: Path, workload: Workload, on_event: OnEvent) -> list[Row]
     for number in range(workload.pictures):
         on_event(Progress("drawing images", number, workload.pictures))
         label = labels[number % len(labels)]
-        drawn = draw_image(folder / "drawn.png", COLOURS[label], number, DRAWN)
+        drawn = draw_image(folder / "drawn.png", COLOURS[label], number, workload.drawn)
         path = folder / label / f"{number}.jpg"
         path.parent.mkdir(exist_ok=True)
         with Image.open(drawn) as image:
-            image.resize((2 * DRAWN[0], 2 * DRAWN[1]), Image.Resampling.BICUBIC).save(path, quality=QUALITY)
+            image.resize(workload.jpeg, Image.Resampling.BICUBIC).save(path, quality=QUALITY)
         rows.append(Row(str(path), label))
     on_event(Progress("drawing images", workload.pictures, workload.pictures))
     repeated = rows * math.ceil(4 * workload.bs / len(rows))

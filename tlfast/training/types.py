@@ -1,4 +1,4 @@
-"""Records of a training: epochs, phases, feature passes, timings and plans of depths. Imports no torch."""
+"""Records of a training: epochs, phases, feature passes, timings, plans of depths, speeds of a machine. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..core import Event
+from ..core import Event, Settings
 from ..core.metrics import EPOCH_METRICS
 
 EPOCH_VALUES = ("train_loss", "valid_loss", *EPOCH_METRICS)  # in the order of fastai's recorder
@@ -176,3 +176,83 @@ class Work:
     def whole(self) -> Timing:
         """The timing of all layers."""
         return self.costs.depths[-1]
+
+
+# Speed of a machine
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Something that is measured.
+
+    Attributes:
+        title: name in tables.
+        share: share of the time of all measures.
+        on_device: whether it runs on the device of the training. Otherwise it runs on the processor.
+        all_cores: whether it uses all cores of the processor.
+    """
+
+    title: str
+    share: float
+    on_device: bool
+    all_cores: bool = True
+
+
+MEASURES: Mapping[str, Measure] = {
+    "decode_one": Measure("JPEG decoding, one thread", 0.12, False, all_cores=False),
+    "decode_all": Measure("JPEG decoding, all cores", 0.12, False),
+    "loader": Measure("training loader", 0.16, True),
+    "forward": Measure("frozen layers", 0.2, True),
+    "step": Measure("training step, all layers", 0.4, True),
+}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What the measures compute.
+
+    Attributes:
+        arch, size, bs: network (with random weights), side of its input in pixels, and images in a training batch.
+        pictures: number of images that are drawn; a batch repeats them.
+        drawn: (width, height) of the drawing. The JPEG file has twice the width and height, so that it has less detail than noise.
+        seconds: time of all measures, without the preparation.
+    """
+
+    arch: str = "mobilenetv2_100"
+    size: int = 96
+    bs: int = 64
+    pictures: int = 24
+    drawn: tuple[int, int] = (256, 192)
+    seconds: float = 36.0
+
+    def settings(self) -> Settings:
+        """Return the settings of a training with this network."""
+        return Settings(task="speed", arch=self.arch, weights="none", size=self.size, bs=self.bs, store="ram")
+
+    @property
+    def jpeg(self) -> tuple[int, int]:
+        """Width and height of the JPEG files."""
+        return 2 * self.drawn[0], 2 * self.drawn[1]
+
+    def __str__(self) -> str:
+        width, height = self.jpeg
+        return f"{self.arch} with random weights at {self.size} px, batches of {self.bs}; drawn JPEG images of {width}x{height}"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A measured speed.
+
+    Attributes:
+        measure: a name of `MEASURES`.
+        per_second: images per second, the median of the repetitions.
+        repetitions: number of timed repetitions.
+        precision: number format of a network, "float32", "bf16" or "fp16"; "" for measures without one.
+        taken: number of cores that other programs used meanwhile, on average; None if it is unknown.
+    """
+
+    measure: str
+    per_second: float
+    repetitions: int
+    precision: str = ""
+    taken: float | None = None

@@ -1,0 +1,90 @@
+"""Facts about the processor, read from files as Linux writes them."""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+import pytest
+
+from tlfast.core import processor
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ("fpu sse2 avx", ""),
+        ("fpu avx2", "AVX2"),
+        ("avx2 avx512f avx512bw", "AVX-512"),
+        ("avx2 avx512f amx_bf16 amx_tile", "AMX"),
+        ("xavx2 avx512fx", ""),  # flags are whole words
+    ],
+)
+def test_instruction_set_is_the_fastest_of_the_flags(tmp_path, monkeypatch, flags, name):
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\nmodel name : avx2 avx512f\nflags\t\t: {flags}\nbugs : avx2\n")
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    assert processor.find_instruction_set() == name
+
+
+@pytest.mark.parametrize(("system", "name"), [("darwin", "Apple"), ("linux", "ARM")])
+def test_arm_processors_are_known_by_their_system(monkeypatch, system, name):
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    monkeypatch.setattr(sys, "platform", system)
+    assert processor.find_instruction_set() == name
+
+
+def test_quota_is_the_smallest_of_the_group_and_those_above(tmp_path, monkeypatch):
+    group = tmp_path / "a" / "b"
+    group.mkdir(parents=True)
+    (tmp_path / "own").write_text("0::/a/b\n")
+    monkeypatch.setattr(processor, "OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr(processor, "GROUPS", tmp_path)
+    assert processor.read_quota() is None
+    (group / "cpu.max").write_text("max 100000\n")
+    assert processor.read_quota() is None
+    (tmp_path / "cpu.max").write_text("400000 100000\n")
+    (tmp_path / "a" / "cpu.max").write_text("150000 100000\n")
+    assert processor.read_quota() == 1.5
+
+
+def test_quota_of_the_first_version_of_control_groups(tmp_path, monkeypatch):
+    monkeypatch.setattr(processor, "OWN_GROUP", tmp_path / "none")
+    monkeypatch.setattr(processor, "GROUPS", tmp_path)
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    for quota, cores in (("-1", None), ("50000", 0.5)):
+        (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota + "\n")
+        assert processor.read_quota() == cores
+
+
+def test_frequency_is_that_of_the_fastest_core(tmp_path, monkeypatch):
+    monkeypatch.setattr(processor, "PROCESSORS", tmp_path)
+    assert processor.read_frequency() is None
+    for core, now in ((0, 800_000), (1, 1_500_000)):
+        folder = tmp_path / f"cpu{core}" / "cpufreq"
+        folder.mkdir(parents=True)
+        (folder / "scaling_cur_freq").write_text(f"{now}\n")
+        (folder / "cpuinfo_max_freq").write_text("3000000\n")
+    assert processor.read_frequency() == 0.5
+
+
+def test_ticks_of_an_old_or_missing_file_are_unknown(tmp_path, monkeypatch):
+    assert processor.parse_ticks("cpu  1 2 3 4 5 6 7 8 9 10\ncpu0 1 2\n") == (36, 8)
+    assert processor.parse_ticks("cpu  1 2 3 4\n") is None
+    monkeypatch.setattr(processor, "STAT", tmp_path / "none")
+    assert processor.read_ticks() is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        ({}, []),
+        ({"MALLOC_CHECK_": "0", "PYTHONMALLOC": "pymalloc", "LD_PRELOAD": "/lib/libjemalloc.so"}, []),
+        ({"MALLOC_CHECK_": "3", "MALLOC_PERTURB_": "7"}, ["MALLOC_CHECK_", "MALLOC_PERTURB_"]),
+        ({"PYTHONDEVMODE": "1", "PYTHONMALLOC": "debug"}, ["PYTHONDEVMODE", "PYTHONMALLOC"]),
+        ({"GLIBC_TUNABLES": "glibc.malloc.check=3", "LD_PRELOAD": "libc_malloc_debug.so.0"}, ["GLIBC_TUNABLES", "LD_PRELOAD"]),
+    ],
+)
+def test_debug_allocators_are_found_in_the_environment(environment, found):
+    assert processor.find_debug_allocators(environment) == found
