@@ -45,6 +45,18 @@ MEANINGS = {
     "forward": "forward passes of the frozen backbone, with fused BatchNorm, in the number format that a training would choose",
     "step": "loop, network and optimizer of full fine-tuning, on one batch of noise, in the number format that a training would choose",
 }
+SPEEDS_SHOWN = """```console
+$ tlfast doctor --bench
+speed on cpu, 2 cores with AVX2: mobilenetv2_100 with random weights at 96 px, batches of 64; drawn JPEG images of 512x384
+ measure                              images/s  usual  ratio  remark
+ JPEG decoding, one thread                 196    591   0.33  other programs used 1.5 of 2 cores: stop them for full speed
+ JPEG decoding, all cores                  266    802   0.33  other programs used 1.5 of 2 cores: stop them for full speed
+ training loader                           360  1,288   0.28  other programs used 1.5 of 2 cores: stop them for full speed
+ frozen layers (float32)                    98    412   0.24  other programs used 1.5 of 2 cores: stop them for full speed
+ training step, all layers (float32)        26     84   0.31  other programs used 1.5 of 2 cores: stop them for full speed
+slows this machine: other programs used 1.5 of 2 cores: stop them for full speed
+```
+"""
 SLOW_STATES = [
     ("a control group, such as a container, allows fewer cores", "`cpu.max`"),
     ("torch uses fewer threads than cores", "torch, `OMP_NUM_THREADS`, `MKL_NUM_THREADS`"),
@@ -264,18 +276,18 @@ def speeds_page() -> str:
     sources = dict.fromkeys((KINDS[usual.kind], str(usual.cores), usual.source) for usual in USUAL_SPEEDS)
     parts = [
         "# Speed of a machine\n",
-        "```sh\ntlfast doctor --bench\n```\n",
-        f"measures this machine for about a minute: {WORKLOAD}.\n"
-        "Each measure is repeated for some seconds, and the median is shown. Nothing is left on the disk.\n\n"
-        f"The table on the screen compares each speed with the usual one of this kind of machine. Below {FAR_BELOW:.0%} of it the likeliest reason is\n"
-        "named. Reasons are also listed where no usual speed is known. In Python: `tlfast.doctor(bench=True)`.\n",
+        SPEEDS_SHOWN,
+        f"`tlfast doctor --bench` measures this machine in about a minute: {WORKLOAD}.\n"
+        "Each measure is repeated for some seconds, and the median is shown. Nothing is left on the disk. In Python: `tlfast.doctor(bench=True)`.\n",
+        f"The ratio is that to the usual speed of this kind of machine. Below {FAR_BELOW:g} the remark is the likeliest reason. What slows this machine is\n"
+        "also listed where no usual speed is known.\n",
         table(("measure", "runs on", "what is timed"), measures),
         "## Usual speeds\n",
         "Images per second of one core; of the whole device for a GPU. `-`: not measured yet, so nothing is expected.\n",
         table(("kind of machine", *(measure.title for measure in MEASURES.values())), [_speed_cells(kind) for kind in KINDS]),
         f"With all cores a measure is expected to grow with the square root of their number, up to {MOST_CORES} cores: two cores train 1.3 to 1.4 times\n"
-        "as fast as one ([Busy machine](../benchmarks.md#busy-machine)); more were not measured. Kinds go by the fastest instruction set of the processor, not by its\n"
-        "name. Beside a GPU, decoding is compared with the kind of the processor.\n",
+        "as fast as one ([Busy machine](../benchmarks.md#busy-machine)); more were not measured. Kinds go by the fastest instruction set of the processor,\n"
+        "not by its name. Beside a GPU, decoding is compared with the kind of the processor.\n",
         table(("kind of machine", "cores used", "measured on"), sources),
         "## Measure a kind of machine\n",
         "```text\nscripts/usual-speeds --turns 5\n```\n",

@@ -35,7 +35,7 @@ def test_ratios_are_those_to_the_usual_speed_of_all_cores(monkeypatch):
 
 def test_only_a_speed_below_half_has_a_reason(monkeypatch):
     use_usual(monkeypatch, "AVX2", 100.0)
-    result = judge(speeds(71.0, step=70.0), taken=1.0)
+    result = judge(speeds(71.0, step=69.0), taken=1.0)
     remarks = {row.measure: row.remark for row in result.speeds}
     assert remarks["step"].startswith(BUSY) and set(remarks.values()) == {"", remarks["step"]}
     assert result.reasons == [remarks["step"]]  # said also where it does no harm
@@ -118,6 +118,15 @@ def test_an_interruption_ends_with_130(cli, monkeypatch):
     monkeypatch.setattr(doctor_bench, "inspect_limits", interrupt)
     outcome = cli("doctor", "--bench")
     assert outcome.code == 130 and "interrupted" in outcome.err
+
+
+def test_the_frequency_is_the_highest_between_repetitions(monkeypatch):
+    use_tiny_workload(monkeypatch)
+    shares = iter([None, 0.5, 0.9])
+    monkeypatch.setattr(processor, "read_frequency", lambda: next(shares, 0.1))
+    assert doctor_bench.run_bench().conditions.frequency == 0.9
+    monkeypatch.setattr(processor, "read_frequency", lambda: None)
+    assert doctor_bench.run_bench().conditions.frequency is None
 
 
 def test_stolen_time_is_a_share_of_the_time_between():

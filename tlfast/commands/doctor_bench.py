@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ..core import OnEvent, ignore_event, processor, system
+from ..core import Event, OnEvent, ignore_event, processor, system
 from ..training.types import MEASURES, Measure, Speed, Workload
 from .doctor_reasons import Conditions, Reason, find_reasons, inspect_gpu, inspect_limits, inspect_torch
 from .usual_speeds import FAR_BELOW, GPUS, KINDS, OTHER, find_usual
@@ -81,7 +81,13 @@ def run_bench(thread_names: Sequence[str] = (), on_event: OnEvent = ignore_event
 
     load, before, limits = system.load_average(), processor.read_ticks(), inspect_limits(thread_names)
     gpu = inspect_gpu(pick_device("auto"))  # before the measurement, which uses it
-    device, speeds = measure_speeds(WORKLOAD, on_event)
+    frequencies: list[float | None] = []
+
+    def watch(event: Event) -> None:  # between two repetitions, as an idle core lowers its frequency
+        frequencies.append(processor.read_frequency())
+        on_event(event)
+
+    device, speeds = measure_speeds(WORKLOAD, watch)
     known = [each.taken for each in speeds if each.taken is not None]
     per_second = {each.measure: each.per_second for each in speeds}
     conditions = Conditions(
@@ -91,7 +97,7 @@ def run_bench(thread_names: Sequence[str] = (), on_event: OnEvent = ignore_event
         taken=round(sum(known) / len(known), 2) if known else None,
         stolen=_share_stolen(before, processor.read_ticks()),
         scaling=round(per_second["decode_all"] / per_second["decode_one"], 2),
-        frequency=processor.read_frequency(),
+        frequency=max((share for share in frequencies if share is not None), default=None),
         instructions=processor.find_instruction_set(),
         gpu=gpu,
     )

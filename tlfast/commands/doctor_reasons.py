@@ -116,7 +116,8 @@ def _check_sharing(found: Conditions) -> list[tuple[bool, Reason]]:
     else:  # it contains what other virtual machines took
         taken = found.taken - stolen * found.cores
         busy, used = taken >= TAKEN * found.cores, f"used {taken:.1f} of {found.cores} cores"
-    scaled = found.scaling < SCALING * min(found.cores, found.threads, MOST_SCALED)
+    explained = busy or stolen >= STOLEN or (found.quota or found.cores) < found.cores
+    scaled = found.scaling < SCALING * min(found.cores, found.threads, MOST_SCALED) and not explained
     return [
         (stolen >= STOLEN, Reason(f"the host of this virtual machine gave {stolen:.0%} of the time to others: use another host", ("cpu",))),
         (busy, Reason(f"other programs {used}: stop them for full speed", ("cpu",))),

@@ -223,7 +223,7 @@ class Workload:
     bs: int = 64
     pictures: int = 24
     drawn: tuple[int, int] = (256, 192)
-    seconds: float = 36.0
+    seconds: float = 30.0
 
     def settings(self) -> Settings:
         """Return the settings of a training with this network."""
