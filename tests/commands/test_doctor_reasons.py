@@ -45,6 +45,11 @@ def test_each_state_is_one_reason(changes, said, concerns):
     assert said in reason.text and reason.concerns == tuple(concerns.split())
 
 
+@pytest.mark.parametrize("instructions", ["ARM", "Apple"])
+def test_arm_processors_need_no_avx2(instructions):
+    assert find_reasons(conditions(instructions=instructions, torch_instructions="")) == []
+
+
 def test_limits_come_before_other_programs():
     reasons = find_reasons(conditions(quota=1.0, taken=1.0, scaling=0.9))  # which explain why all cores are not faster than one
     assert [reason.text.split()[1] for reason in reasons] == ["control", "programs"]
@@ -59,6 +64,7 @@ def test_the_state_of_a_gpu_is_read_from_nvidia_smi(monkeypatch):
 
     monkeypatch.setattr(doctor_reasons.subprocess, "run", answer)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="12-ab"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
     assert inspect_gpu(torch.device("cuda", 0)) == Gpu(0.03, False, 0.5)
     assert asked[0][:2] == ["nvidia-smi", "--id=GPU-12-ab"]
     assert inspect_gpu(torch.device("cpu")) is None and len(asked) == 1
@@ -71,7 +77,9 @@ def test_a_gpu_without_nvidia_smi_is_unknown(monkeypatch, error):
 
     monkeypatch.setattr(doctor_reasons.subprocess, "run", fail)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace())
-    assert inspect_gpu(torch.device("cuda", 0)) is None
+    for name, state in (("NVIDIA H200", None), ("NVIDIA H200 MIG 1g.18gb", Gpu(0.0, True, None))):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
+        assert inspect_gpu(torch.device("cuda", 0)) == state
 
 
 def test_other_answers_of_nvidia_smi_are_unknown():

@@ -276,10 +276,6 @@ class Screen:
         if not self.as_json and result.others:
             self.out.print(f"{result.others:,} other backbones: tlfast archs PATTERN, such as tlfast archs 'resnet*'")
 
-    def facts(self, title: str, values: dict[str, Any]) -> None:
-        """Print names and values."""
-        self.emit(values, self._facts, title, {name: formatting.format_value(value) for name, value in values.items()})
-
     def doctor(self, result: DoctorResult) -> None:
         """Print the facts of `doctor`, and the measured speeds."""
         self.emit(result.to_dict(), self._doctor, result)

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,7 @@ def _check_builds(found: Conditions) -> list[tuple[bool, Reason]]:
     return [
         (bool(limits), Reason(f"the instruction set is limited: unset {limits}", ("cpu",))),
         (
-            found.torch_instructions == "" and not limits,
+            found.torch_instructions == "" and found.instructions not in ("ARM", "Apple") and not limits,
             Reason("torch uses no AVX2: the processor has none, or this build of torch cannot use it", ("cpu",)),
         ),
         (
@@ -168,8 +168,11 @@ def inspect_gpu(device: Any) -> Gpu | None:
         command = ["nvidia-smi", *chosen, f"--query-gpu={','.join(GPU_FIELDS)}", "--format=csv,noheader,nounits"]
         text = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return None
-    return parse_gpu(text)
+        text = ""
+    found = parse_gpu(text)
+    if "MIG" in torch.cuda.get_device_name(device):  # nvidia-smi answers for the whole GPU, if at all
+        return replace(found or Gpu(0.0, True, None), mig=True)
+    return found
 
 
 def parse_gpu(text: str) -> Gpu | None:
