@@ -292,8 +292,8 @@ def speeds_page() -> str:
         "## Measure a kind of machine\n",
         "```text\nscripts/usual-speeds --turns 5\n```\n",
         "measures in several turns, takes the best of each measure, and prints the lines to paste into `USUAL_SPEEDS` of `tlfast/commands/usual_speeds.py`,\n"
-        "the one place of these figures. It also prints how many cores other programs used; stop them, or use `--busy`, which measures one core by its\n"
-        "processor time. `scripts/docs reference` then writes this page again.\n",
+        "the one place of these figures. It also prints how many cores other programs used: stop them before. `scripts/docs reference` then writes this page\n"
+        "again.\n",
         "## Reasons\n",
         table(("state", "from"), SLOW_STATES),
     ]

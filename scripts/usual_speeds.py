@@ -1,16 +1,14 @@
 """Print the usual speeds of this kind of machine, as lines to paste into tlfast/commands/usual_speeds.py.
 
 Measures in several turns, as `tlfast doctor --bench` does, and takes the best of each measure. Other programs on the machine should be stopped; each
-turn shows how many cores they used. Where they cannot be stopped, use --busy. Afterwards run: scripts/docs reference
+turn shows how many cores they used. Afterwards run: scripts/docs reference
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import sys
-import time
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -22,40 +20,29 @@ from tlfast.core.system import count_cores, hide_known_warnings
 from tlfast.training.speed import measure_speeds
 from tlfast.training.types import MEASURES, Speed
 
-BUSY = "one core by its processor time, beside other programs; to be measured again on a quiet machine"
-
 
 def main() -> int:
     """Measure and print; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, prog="scripts/usual-speeds", formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=5, help="number of turns (default: 5)")
     parser.add_argument("--seconds", type=float, default=WORKLOAD.seconds, help=f"seconds of a turn (default: {WORKLOAD.seconds:.0f})")
-    parser.add_argument("--busy", action="store_true", help="use one core, and count its processor time: for a machine that others use (Linux)")
     options = parser.parse_args()
-    if options.busy:
-        measure_one_core()
     hide_known_warnings()
     turns: list[list[Speed]] = []
     for number in range(options.turns):
         device, speeds = measure_speeds(replace(WORKLOAD, seconds=options.seconds))
         turns.append(speeds)
-        taken = "" if options.busy else f"; other programs used {', '.join(str(each.taken) for each in speeds)} cores"
-        print(f"turn {number + 1}: {', '.join(f'{each.measure} {each.per_second:.1f}' for each in speeds)}{taken}", flush=True)
-    for usual in best_speeds(turns, device.type, BUSY if options.busy else "all cores"):
+        taken = ", ".join(str(each.taken) for each in speeds)
+        print(f"turn {number + 1}: {', '.join(f'{each.measure} {each.per_second:.1f}' for each in speeds)}; cores of other programs: {taken}", flush=True)
+    for usual in best_speeds(turns, device.type):
         print(f'    UsualSpeed("{usual.measure}", "{usual.kind}", per_core={usual.per_core}, cores={usual.cores}, source="{usual.source}"),')
     return 0
 
 
-def measure_one_core() -> None:
-    """Let this process use one core, and let all measures count processor time instead of seconds, in which other programs run too."""
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
-    time.perf_counter = time.process_time
-
-
-def best_speeds(turns: list[list[Speed]], device: str, how: str) -> list[UsualSpeed]:
-    """Return the best of each measure, for one core or for the whole GPU. `how` is how it was measured."""
+def best_speeds(turns: list[list[Speed]], device: str) -> list[UsualSpeed]:
+    """Return the best of each measure, for one core or for the whole GPU."""
     cores, kind, usual = count_cores(), processor.find_instruction_set(), []
-    source = f"{name_processor()}, {date.today():%Y-%m-%d}, {how}"
+    source = f"{name_processor()}, {date.today():%Y-%m-%d}"
     for speeds in zip(*turns, strict=True):
         best, measure = max(speeds, key=lambda each: each.per_second), MEASURES[speeds[0].measure]
         on_gpu = measure.on_device and device in GPUS

@@ -117,6 +117,8 @@ def test_the_page_on_the_cache_lists_every_kind():
     page = (ROOT / "docs/reference/cache.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", page, re.MULTILINE))
     assert rows == cache.KINDS
+
+
 def test_another_folder_is_the_cache_within_a_block(tmp_path):
     before = cache.find_root()
     with suppress(KeyboardInterrupt), cache.use_root(tmp_path / "other"):
