@@ -130,7 +130,7 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
 
 
 @overload
-def load(reference: str | Path, out: str = ..., *, verify: bool = ..., backend: Literal["onnx"] = ..., trust: bool = ...) -> Classifier: ...
+def load(reference: str | Path, out: str = ..., *, verify: bool = ..., backend: Literal["onnx"] = ..., trust: bool = ..., tta: str = ...) -> Classifier: ...
 
 
 @overload
@@ -138,12 +138,13 @@ def load(reference: str | Path, out: str = ..., *, verify: bool = ..., backend: 
 
 
 def load(
-    reference: str | Path, out: str = "exports", *, verify: bool = True, backend: Literal["onnx", "fastai"] = "onnx", trust: bool = False
+    reference: str | Path, out: str = "exports", *, verify: bool = True, backend: Literal["onnx", "fastai"] = "onnx", trust: bool = False, tta: str = ""
 ) -> Classifier | Learner:
     """Load a trained classifier.
 
     `reference` is a run folder, `exports/<task>` or the name of a task (its latest run), a run id, a bundle folder, or a `model.onnx` file.
-    `out` is the folder with the runs. Files that were changed after the export are refused, unless `verify=False`.
+    `out` is the folder with the runs. Files that were changed after the export are refused, unless `verify=False`. `tta` is the test-time augmentation,
+    "flip" or "crops", of a file that `tlfast export --tta` has written.
 
     Returns a `Classifier`, which needs no torch; with `backend="fastai"` the fastai Learner. The Learner is a pickle file, and loading it
     executes the code inside, so it needs `trust=True`. Raises TlfastError.
@@ -154,7 +155,7 @@ def load(
     from .inference.classifier import load as load_classifier
 
     if backend == "onnx":
-        return load_classifier(reference, out, verify)
+        return load_classifier(reference, out, verify, tta)
     from .core import UsageError, runs
     from .core.system import hide_known_warnings
 

@@ -42,7 +42,7 @@ def test_a_smaller_form_is_judged_sealed_and_can_be_used(run, cli, folder, flags
 
 
 def test_a_form_that_loses_is_refused_and_leaves_nothing(run, cli, monkeypatch):
-    monkeypatch.setattr(export_module, "_measure_accuracy", lambda network, rows, phase, on_event: 0.5 if "int8" in phase else 0.52)
+    monkeypatch.setattr(export_module, "_score", lambda network, rows, phase, on_event: export_module._Score(0.5 if "int8" in phase else 0.52, 1.0, 1.0))
     before = sorted(path.name for path in run.folder.iterdir())
     outcome = cli("export", "r", "--quantize", "int8")
     assert outcome.code == 1 and "model.int8.onnx would lose 2.0 points of accuracy (0.5200 to 0.5000)" in " ".join(outcome.err.split())

@@ -138,16 +138,16 @@ class Run:
 
     # Commands
 
-    def evaluate(self, split: str = "valid", *, data: str = "", device: str = "auto", quiet: bool = False) -> Scores:
+    def evaluate(self, split: str = "valid", *, data: str = "", device: str = "auto", tta: str = "", quiet: bool = False) -> Scores:
         """Run the network on the valid or test split and return its scores. Each use of the test split is recorded in the run.
 
-        `data` names the images if they have moved. Raises TlfastError.
+        `data` names the images if they have moved. `tta` is the test-time augmentation of a file that `export` has written. Raises TlfastError.
         """
         from ..commands.evaluate import evaluate_run
 
         check_split(split)
         with show_progress(quiet) as on_event:
-            result = evaluate_run(self._record, split, data, device, on_event)
+            result = evaluate_run(self._record, split, data, device, tta, on_event)
         self._record = records.read(self.folder)
         return Scores(result.evaluation.to_dict())
 
@@ -163,15 +163,18 @@ class Run:
         with show_progress(quiet) as on_event:
             return Page(report_run(self._record, split, data, device, Contents(paths, check), on_event).files[0])
 
-    def export(self, to: str | os.PathLike[str] = "", *, quantize: str = "", half: bool = False, allow_drop: bool = False, quiet: bool = False) -> ExportResult:
-        """Write a smaller network into the run, and a bundle that works without tlfast: a new folder, or a file that ends in .zip.
+    def export(
+        self, to: str | os.PathLike[str] = "", *, quantize: str = "", half: bool = False, tta: str = "", allow_drop: bool = False, quiet: bool = False
+    ) -> ExportResult:
+        """Write a smaller or more accurate network into the run, and a bundle that works without tlfast: a new folder, or a file that ends in .zip.
 
-        `quantize="int8"` and `half=True` write networks with 8-bit weights and 16-bit floats, which are evaluated first: one that loses more than one
-        percentage point of accuracy is refused unless `allow_drop`. Raises TlfastError.
+        `quantize="int8"` and `half=True` write networks with 8-bit weights and 16-bit floats, `tta="flip"` or `"crops"` one with test-time augmentation.
+        They are evaluated first: a smaller one that loses more than one percentage point of accuracy, and test-time augmentation without a gain, are
+        refused unless `allow_drop`. Raises TlfastError.
         """
         from ..commands.export import choose_formats, export_run
 
-        formats = choose_formats(quantize, half, os.fspath(to))
+        formats = choose_formats(quantize, half, tta, os.fspath(to))
         with show_progress(quiet) as on_event:
             result = export_run(self._record, formats, os.fspath(to), allow_drop, on_event)
         self._record = records.read(self.folder)

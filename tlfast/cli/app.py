@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -13,7 +12,8 @@ from .. import tasks as registry
 from ..core import Note, UsageError
 from ..core.signals import raise_interrupt
 from .arguments import parse_arguments, parse_shares, split_list
-from .options import Config, Device, Full, Moved, OptionalTask, OutOption, RunArgument, Split, TaskArgument, Verify, task_names
+from .data_and_cache import cache_app, data_app
+from .options import Config, Device, Full, Moved, OptionalTask, OutOption, RunArgument, Split, TaskArgument, Tta, Verify, task_names
 from .registration import DATA, TRAIN, UNDERSTAND, UPKEEP, USE, Commands, command
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ else:
     Screen = Any  # typer evaluates annotations, and rich must not be imported for that
 
 app = typer.Typer(name="tlfast", cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
-data_app = typer.Typer(no_args_is_help=True, help="Get, import and check a task's images.")
 app.add_typer(data_app, name="data", rich_help_panel=DATA)
-cache_app = typer.Typer(no_args_is_help=True, help="Show and clear the cache.")
 app.add_typer(cache_app, name="cache", rich_help_panel=UPKEEP)
 
 
@@ -119,6 +117,7 @@ def evaluate(
     split: Split = "valid",
     data: Moved = "",
     device: Device = "auto",
+    tta: Tta = "",
     verify: Verify = True,
     out: OutOption = "exports",
 ) -> None:
@@ -127,7 +126,7 @@ def evaluate(
     with screen.progress() as on_event:
         from ..commands import evaluate
 
-        result = evaluate.evaluate_run(found_run, split, data, device, on_event)
+        result = evaluate.evaluate_run(found_run, split, data, device, tta, on_event)
     screen.evaluate_result(result)
 
 
@@ -171,6 +170,7 @@ def predict(
     ] = None,
     top: Annotated[int | None, typer.Option(help="Number of classes to show. Default: 1, with --json all.", min=1)] = None,
     min_prob: Annotated[float, typer.Option(help='Below this probability the label is "unsure".', min=0, max=1)] = 0.0,
+    tta: Tta = "",
     column: Annotated[str, typer.Option(help="Column with image paths in CSV and parquet files, relative to the file.")] = "path",
     csv: Annotated[str, typer.Option(help="Also write the predictions to this CSV file.", show_default=False)] = "",
     jsonl: Annotated[str, typer.Option(help="Also write the predictions to this file, one line of JSON per image.", show_default=False)] = "",
@@ -191,7 +191,7 @@ def predict(
     files = {"csv": csv, "jsonl": jsonl, "parquet": parquet}
     request = predict.PredictRequest(sources or [], column, files, resume, min_prob, watch, network, allow_private)
     with screen.progress() as on_event:
-        classifier = load(run, out, verify)
+        classifier = load(run, out, verify, tta)
         tally = screen.predictions(predict.predict_sources(classifier, request, on_event), top, min_prob, at_once=bool(watch))
     raise typer.Exit(1 if tally.failed else 0)
 
@@ -229,16 +229,21 @@ def export(
     screen: Screen,
     quantize: Annotated[str, typer.Option(help="Write a smaller network with 8-bit weights: int8.", show_default=False)] = "",
     half: Annotated[bool, typer.Option("--half", help="Write model.fp16.onnx, for hardware with 16-bit floats.")] = False,
-    allow_drop: Annotated[bool, typer.Option("--allow-drop", help="Also keep a network that loses more than 1 percentage point of accuracy.")] = False,
+    tta: Annotated[
+        str, typer.Option(help="Write a network with test-time augmentation, the mean over views of an image: flip or crops.", show_default=False)
+    ] = "",
+    allow_drop: Annotated[
+        bool, typer.Option("--allow-drop", help="Also keep a smaller network that loses more than 1 point of accuracy, or --tta without a gain.")
+    ] = False,
     to: Annotated[str, typer.Option(help="Write a bundle that works without tlfast: a new folder, or a .zip file.", show_default=False)] = "",
     verify: Verify = True,
     out: OutOption = "exports",
 ) -> None:
-    """Export a smaller network, which is evaluated before it is kept, or a bundle for other machines."""
+    """Export a smaller or more accurate network, which is evaluated before it is kept, or a bundle for other machines."""
     from ..commands import export
     from ..core.runs import find
 
-    formats = export.choose_formats(quantize, half, to)
+    formats = export.choose_formats(quantize, half, tta, to)
     found_run = find(run, out, verify)
     with screen.progress() as on_event:
         result = export.export_run(found_run, formats, to, allow_drop, on_event)
@@ -252,6 +257,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 accepts remote connections.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 uses any free port.", min=0, max=65_535)] = 8000,
     token: Annotated[str, typer.Option(help="Require this bearer token.", envvar="TLFAST_TOKEN", show_default=False)] = "",
+    tta: Tta = "",
     root_path: Annotated[str, typer.Option(help="Path of the service behind a reverse proxy, such as /plants.", show_default=False)] = "",
     log_json: Annotated[bool, typer.Option("--log-json", help="Write a line of JSON to stderr for each request.")] = False,
     verify: Verify = True,
@@ -261,7 +267,7 @@ def serve(
     from ..inference import load, server
     from ..inference.request_log import print_line
 
-    service = server.Service(load(run, out, verify), token, root_path, print_line if log_json else None)
+    service = server.Service(load(run, out, verify, tta), token, root_path, print_line if log_json else None)
     server.serve(service, host, port, lambda address: screen.message("serving at", address + root_path))
 
 
@@ -304,84 +310,6 @@ def doctor(
     with screen.progress() as on_event:
         result = inspect_machine(out, bench, on_event)
     screen.doctor(result)
-
-
-@command(data_app, "data import")
-def data_import(
-    task: Annotated[str, typer.Argument(help="Name of a task.", autocompletion=task_names)],
-    source: Annotated[str, typer.Argument(help="The downloaded file, zip or folder.")],
-    screen: Screen,
-) -> None:
-    """Import downloaded images into data/<task>/. The source is not changed."""
-    from ..data.sources import import_data
-
-    with screen.progress() as on_event:
-        folder = import_data(registry.get_task(task), source, on_event=on_event)
-    screen.message("imported to", str(folder))
-
-
-@command(data_app, "data get")
-def data_get(
-    task: Annotated[str, typer.Argument(help="Name of a task.", autocompletion=task_names)],
-    screen: Screen,
-    address: Annotated[str, typer.Option("--from", help="Download from this address of a zip or tarball, such as a mirror.", show_default=False)] = "",
-) -> None:
-    """Download the images of a task from their public source into data/<task>/."""
-    from ..data.sources import get_data
-
-    found_task = registry.get_task(task)
-    with screen.progress() as on_event:
-        folder = get_data(found_task, on_event=on_event, address=address)
-    screen.message("downloaded to", f"{folder} (licence: {found_task.licence}; {found_task.homepage})")
-
-
-@command(data_app, "data check")
-def data_check(
-    task: TaskArgument,
-    screen: Screen,
-    flags: dict[str, Any],
-    drop: Annotated[
-        str, typer.Option(help="Also write a table without these images: duplicates,conflicts,unreadable,leaks. Nothing is deleted.", show_default=False)
-    ] = "",
-    labels: Annotated[bool, typer.Option("--labels", help="Also search for wrong labels and outliers, by training on five folds. Takes minutes.")] = False,
-    label_cutoff: Annotated[float, typer.Option(help="With --labels: list only labels of at most this probability.", metavar="<float>")] = 1.0,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 if there is any finding.")] = False,
-) -> None:
-    """Check images: unreadable, constant, dark, pale or blurry ones, duplicates, leaks between splits, conflicting labels. Exit code 1 if one is unreadable."""
-    arguments = parse_arguments(task, flags)
-    settings = arguments.settings(full=None)
-    from ..commands import check
-
-    with screen.progress() as on_event:
-        report = check.check_data(arguments.task, settings, split_list(drop), on_event, _import_label_search(label_cutoff) if labels else None)
-    screen.data_report(report)
-    raise typer.Exit(1 if report.summary.unreadable or (strict and report.counts) else 0)
-
-
-def _import_label_search(cutoff: float) -> Any:
-    from ..commands.check_labels import search_labels
-
-    return partial(search_labels, cutoff=cutoff)
-
-
-@command(cache_app, "cache list")
-def cache_list(screen: Screen) -> None:
-    """List the cache entries, the longest unused first."""
-    from ..core import cache
-
-    screen.cache_entries(cache.list_entries())
-
-
-@command(cache_app, "cache clear")
-def cache_clear(
-    screen: Screen,
-    kind: Annotated[str, typer.Option(help="Only entries of this kind.", show_default=False)] = "",
-    days: Annotated[float, typer.Option(help="Only entries that were not used for this many days.", min=0)] = 0.0,
-) -> None:
-    """Clear the cache. Later runs compute its entries again."""
-    from ..core import cache
-
-    screen.cache_entries(cache.clear(kind, days), "removed")
 
 
 @app.callback(invoke_without_command=True)

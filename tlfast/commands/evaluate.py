@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ..core import OnEvent, Run, ignore_event
+import numpy as np
+from scipy.special import log_softmax
+
+from ..core import DataError, OnEvent, Progress, Run, ignore_event
 from ..core.files import write_json
 from ..core.runs import METRICS, name_split_file, record_test_use
-from ..evaluation import Evaluation, apply_temperature, plots, save_predictions
+from ..evaluation import Evaluation, Predictions, apply_temperature, evaluate, plots, save_predictions
+from ..inference import load, predict_stream
+from ..inference.classifier import open_pixels
+from ..inference.onnx_model import LEAST_PROBABILITY, name_file
 from . import loaded_run
 
 
@@ -31,11 +37,14 @@ class EvaluateResult:
         return {**asdict(replace(self, evaluation=self.evaluation.without_confusion())), "evaluation": self.evaluation.to_dict()}
 
 
-def evaluate_run(run: Run, split: str = "valid", data: str = "", device: str = "auto", on_event: OnEvent = ignore_event) -> EvaluateResult:
+def evaluate_run(run: Run, split: str = "valid", data: str = "", device: str = "auto", tta: str = "", on_event: OnEvent = ignore_event) -> EvaluateResult:
     """Evaluate a run on its valid or test split. For the test split, write the results into the run, and record that the split was used.
 
-    `data` names the images if they have moved. Raises RunError, or DataError if the split is empty or the classes of the data differ from the run's.
+    `data` names the images if they have moved. With `tta`, the file that `tlfast export --tta` has written is evaluated, on the CPU; then no files are
+    written. Raises RunError, or DataError if the split is empty or the classes of the data differ from the run's.
     """
+    if tta:
+        return _evaluate_file(run, split, data, tta, on_event)
     model = loaded_run.load_run(run, data, device, on_event)
     predictions = loaded_run.predict_split(model, split, on_event)
     evaluation = loaded_run.evaluate_split(model, predictions, split)
@@ -47,3 +56,24 @@ def evaluate_run(run: Run, split: str = "valid", data: str = "", device: str = "
     record_test_use(run, "evaluate", {"images": len(predictions.rows), "accuracy": evaluation.accuracy}, *(path.name for path in written))
     picture = plots.plot_calibration(evaluation, run.folder / "plots" / name_split_file("calibration.png", split), f"{run.task}: {run.id}, {split} split")
     return EvaluateResult(run.id, evaluation, [str(path) for path in (*written, picture)])
+
+
+def _evaluate_file(run: Run, split: str, data: str, tta: str, on_event: OnEvent) -> EvaluateResult:
+    """Evaluate an ONNX file with test-time augmentation."""
+    network = load(run.folder, verify=False, tta=tta).network
+    rows = loaded_run.list_split(run, split, data, on_event)
+    temperature = float(run.manifest["exports"][name_file(tta)]["temperature"])
+    log_probabilities = np.empty((len(rows), len(network.classes)))
+    for i, (_, probabilities) in enumerate(predict_stream(network, rows, lambda row: open_pixels(row.path))):
+        if isinstance(probabilities, str):
+            raise DataError(f"{rows[i].path}: {probabilities}", "Restore the image")
+        log_probabilities[i] = temperature * np.log(np.maximum(probabilities, LEAST_PROBABILITY))  # before temperature scaling
+        on_event(Progress("evaluating", i + 1, len(rows)))
+    labels = np.array([network.classes.index(row.label) for row in rows])
+    predictions = Predictions(rows, network.classes, log_softmax(log_probabilities, axis=1), labels)
+    seed = int(run.manifest["settings"]["seed"])
+    if split == "valid":
+        return EvaluateResult(run.id, evaluate(predictions, split, seed=seed, calibrated=temperature != 1.0), [])
+    evaluation = evaluate(predictions, split, temperature, seed)
+    record_test_use(run, f"evaluate --tta {tta}", {"images": len(rows), "accuracy": evaluation.accuracy})
+    return EvaluateResult(run.id, evaluation, [])

@@ -1,4 +1,4 @@
-"""`tlfast export`: smaller formats of a run's network, evaluated before they are kept, and a bundle that works without tlfast."""
+"""`tlfast export`: further files of a run's network, evaluated before they are kept, and a bundle that works without tlfast."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ import numpy as np
 from ..core import DataError, ExportError, ImageError, OnEvent, Progress, Run, RunError, UsageError, ignore_event, runs
 from ..data import Row, images
 from ..data.discovery import read_records
+from ..evaluation.calibration import choose_temperature, log_loss
 from ..export import FORMATS, Export, Format, write_bundle
 from ..export.bundle import check_free
 from ..inference import Network, open_network, predict_stream
-from ..inference.onnx_model import FILE, batch_size
+from ..inference.onnx_model import FILE, LEAST_PROBABILITY, VIEWS, batch_size, name_file
 
 CALIBRATED_ON = 256  # training images
 MAX_DROP = 0.01  # of accuracy; a format with a larger drop is refused
@@ -33,7 +34,7 @@ class ExportResult:
 
     Attributes:
         run: id of the run.
-        exports: smaller files that were written into the run.
+        exports: files that were written into the run.
         bundle: path of the bundle, "" for none.
     """
 
@@ -46,21 +47,23 @@ class ExportResult:
         return asdict(self)
 
 
-def choose_formats(quantize: str, half: bool, to: str) -> list[str]:
-    """Return the names in `FORMATS` for the options of the command. Raises UsageError for another `quantize`, or if nothing is left to do."""
+def choose_formats(quantize: str, half: bool, views: str, to: str) -> list[str]:
+    """Return the names in `FORMATS` for the options of the command. Raises UsageError for another `quantize` or `views`, or if nothing is left to do."""
     if quantize not in ("", "int8"):
         raise UsageError(f"--quantize '{quantize}' is not int8", "Use --quantize int8, or --half for 16-bit floats")
-    formats = [name for name, wanted in (("int8", quantize), ("fp16", half)) if wanted]
+    name_file(views)  # checks it
+    formats = [name for name, wanted in (("int8", quantize), ("fp16", half), (f"tta-{views}", views)) if wanted]
     if not formats and not to:
-        raise UsageError("nothing to export", "Use --quantize int8, --half, --to FOLDER or --to FILE.zip")
+        raise UsageError("nothing to export", "Use --quantize int8, --half, --tta flip, --to FOLDER or --to FILE.zip")
     return formats
 
 
 def export_run(run: Run, formats: Sequence[str], to: str = "", allow_drop: bool = False, on_event: OnEvent = ignore_event) -> ExportResult:
-    """Write `model.onnx` in smaller formats (names in `FORMATS`) into the run, then a bundle at `to`: a folder, or a file that ends in .zip.
+    """Write `model.onnx` in further formats (names in `FORMATS`) into the run, then a bundle at `to`: a folder, or a file that ends in .zip.
 
-    Each file is evaluated on the run's valid split, beside `model.onnx`. Raises ExportError if it loses more than one percentage point of accuracy,
-    unless `allow_drop`; UsageError if a file exists; RunError or DataError if files of the run or its images are missing.
+    Each file is evaluated on the run's valid split, beside `model.onnx`. Raises ExportError if a smaller file loses more than one percentage point of
+    accuracy, or test-time augmentation gains nothing, unless `allow_drop`; UsageError if a file exists; RunError or DataError if files of the run or
+    its images are missing.
     """
     if not (run.folder / FILE).is_file():
         raise RunError(f"{run.folder} has no {FILE}", "It was trained with --no-onnx, or by an older version: train again")
@@ -76,7 +79,7 @@ def export_run(run: Run, formats: Sequence[str], to: str = "", allow_drop: bool 
     return ExportResult(run.id, exports, str(write_bundle(run, Path(to))) if to else "")
 
 
-# Smaller formats
+# Further formats
 
 
 def _add_format(run: Run, chosen: Format, allow_drop: bool, on_event: OnEvent) -> tuple[Run, Export]:
@@ -85,14 +88,32 @@ def _add_format(run: Run, chosen: Format, allow_drop: bool, on_event: OnEvent) -
     with tempfile.TemporaryDirectory(dir=run.folder, prefix=".export.") as scratch:
         target = Path(scratch) / chosen.file
         chosen.write(source, target, _calibration_images(rows, on_event))
-        export = _evaluate_file(source, target, _select_split(rows, "valid"), on_event)
-        drop = export.accuracy_before - export.accuracy
-        if drop > MAX_DROP and not allow_drop:
-            raise ExportError(
-                f"{chosen.file} would lose {100 * drop:.1f} points of accuracy ({export.accuracy_before:.4f} to {export.accuracy:.4f})",
-                "Use model.onnx, or accept the loss with --allow-drop",
-            )
+        export = _evaluate_file(run, source, target, _select_split(rows, "valid"), on_event)
+        if chosen.augments:
+            from ..export.tta import set_temperature  # loads onnx
+
+            set_temperature(target, export.temperature)
+        if not allow_drop:
+            (_check_gain if chosen.augments else _check_drop)(export)
         return runs.add_file(run, chosen.file, target, asdict(export)), export
+
+
+def _check_drop(export: Export) -> None:
+    drop = export.accuracy_before - export.accuracy
+    if drop > MAX_DROP:
+        raise ExportError(
+            f"{export.file} would lose {100 * drop:.1f} points of accuracy ({export.accuracy_before:.4f} to {export.accuracy:.4f})",
+            "Use model.onnx, or accept the loss with --allow-drop",
+        )
+
+
+def _check_gain(export: Export) -> None:
+    if export.accuracy < export.accuracy_before or export.log_loss >= export.log_loss_before:
+        accuracies = f"accuracy {export.accuracy_before:.4f} to {export.accuracy:.4f}"
+        raise ExportError(
+            f"{export.file} would gain nothing on the valid split ({accuracies}, log loss {export.log_loss_before:.4f} to {export.log_loss:.4f})",
+            "Use model.onnx, or keep it nevertheless with --allow-drop",
+        )
 
 
 def _calibration_images(rows: Sequence[Row], on_event: OnEvent) -> Iterator[np.ndarray]:
@@ -109,11 +130,11 @@ def _calibration_images(rows: Sequence[Row], on_event: OnEvent) -> Iterator[np.n
 # Evaluation
 
 
-def _evaluate_file(source: Path, target: Path, rows: Sequence[Row], on_event: OnEvent) -> Export:
-    """Compare accuracy, speed and size of the file `target` with those of `source`."""
-    paths = (source, target)
+def _evaluate_file(run: Run, source: Path, target: Path, rows: Sequence[Row], on_event: OnEvent) -> Export:
+    """Compare accuracy, log loss, speed and size of the file `target` with those of `source`."""
+    paths, temperature = (source, target), float(run.manifest.get("temperature", 1.0))
     networks = [open_network(path) for path in paths]
-    accuracies = [_measure_accuracy(network, rows, f"evaluating {path.name}", on_event) for network, path in zip(networks, paths, strict=True)]
+    scores = [_score(network, rows, f"evaluating {path.name}", on_event) for network, path in zip(networks, paths, strict=True)]
     rates = _measure_rates(networks, rows)
     size, size_before = target.stat().st_size, source.stat().st_size
     return Export(
@@ -121,20 +142,39 @@ def _evaluate_file(source: Path, target: Path, rows: Sequence[Row], on_event: On
         megabytes=size / 1e6,
         share_of_size=size / size_before,
         images=len(rows),
-        accuracy=accuracies[1],
-        accuracy_before=accuracies[0],
+        accuracy=scores[1].accuracy,
+        accuracy_before=scores[0].accuracy,
+        log_loss=scores[1].log_loss,
+        log_loss_before=scores[0].log_loss,
         images_per_second=rates[1],
         images_per_second_before=rates[0],
+        temperature=scores[1].temperature if VIEWS in networks[1].info else temperature,
     )
 
 
-def _measure_accuracy(network: Network, rows: Sequence[Row], phase: str, on_event: OnEvent) -> float:
-    """Return the accuracy; an unreadable image counts as an error."""
-    correct = 0
+@dataclass(frozen=True)
+class _Score:
+    """Accuracy, log loss with temperatures fitted on other images, and the temperature fitted on all images, relative to that of the file."""
+
+    accuracy: float
+    log_loss: float
+    temperature: float
+
+
+def _score(network: Network, rows: Sequence[Row], phase: str, on_event: OnEvent) -> _Score:
+    """Evaluate a network; an unreadable image counts as an error, and has no log loss."""
+    found, labels = [], []
     for done, (row, probabilities) in enumerate(predict_stream(network, rows, _read_pixels), start=1):
-        correct += not isinstance(probabilities, str) and network.classes[int(probabilities.argmax())] == row.label
+        if not isinstance(probabilities, str):
+            found.append(probabilities)
+            labels.append(network.classes.index(row.label))
         on_event(Progress(phase, done, len(rows)))
-    return correct / len(rows)
+    if not found:
+        raise DataError(f"none of the {len(rows)} valid images can be read", RESTORE_HINT)
+    log_probabilities, truth = np.log(np.maximum(found, LEAST_PROBABILITY)), np.array(labels)
+    choice = choose_temperature(log_probabilities, truth)
+    accuracy = int((log_probabilities.argmax(axis=1) == truth).sum()) / len(rows)
+    return _Score(accuracy, log_loss(choice.held_out, truth), choice.temperature)
 
 
 def _measure_rates(networks: Sequence[Network], rows: Sequence[Row]) -> list[float]:

@@ -74,14 +74,26 @@ def load_run(run: Run, data: str, device: str, on_event: OnEvent) -> LoadedRun:
     return LoadedRun(run, settings, listed.rows, table, dls, network)
 
 
+def list_split(run: Run, split: str, data: str, on_event: OnEvent) -> Sequence[Row]:
+    """Return the readable images of a split, without the network of the run. Raises DataError if it is empty."""
+    settings = Settings.from_dict(run.manifest["settings"])
+    table, _ = _open_images(run, _rebuild_table(run, settings, data), settings, on_event)
+    return _select_split(run, table, split)
+
+
 def predict_split(model: LoadedRun, split: str, on_event: OnEvent) -> Predictions:
     """Run the network on the images of a split. Raises DataError if it is empty."""
-    rows = model.table.part(split)
-    if not rows:
-        available = [name for name in ("valid", "test") if model.table.part(name)]
-        raise DataError(f"the data of {model.run.id} has no {split} split", "Use --split " + " or ".join(available))
+    rows = _select_split(model.run, model.table, split)
     with share_cores(model.dls.device):
         return predict_rows(model.network, model.dls, rows, model.table.classes, model.settings, on_event)
+
+
+def _select_split(run: Run, table: ImageTable, split: str) -> Sequence[Row]:
+    rows = table.part(split)
+    if not rows:
+        available = [name for name in ("valid", "test") if table.part(name)]
+        raise DataError(f"the data of {run.id} has no {split} split", "Use --split " + " or ".join(available))
+    return rows
 
 
 def evaluate_split(model: LoadedRun, split_predictions: Predictions, split: str) -> Evaluation:

@@ -23,14 +23,13 @@ from ..data import Preprocessing, images
 from ..inference import Network, open_network
 from ..inference.onnx_model import FILE, INPUT, OUTPUT, batch_size
 from ..models import to_network_input
-from .onnx_preprocessing import build_preprocessing, make_constant, make_node
+from .onnx_preprocessing import NODE_PREFIX, TEMPERATURE, build_preprocessing, make_constant, make_node
 from .types import Agreement
 
 OPSET = 18
 # Images to compare: as many as CHECKED_FLOPS permit in one of both networks, some ten seconds on two cores; see docs/benchmarks.md, "ONNX export"
 MOST_CHECKED, LEAST_CHECKED, CHECKED_FLOPS = 512, 32, 1e12
 BATCH = 32  # images per forward pass of the comparison
-NODE_PREFIX = "tlfast/"  # of the names of the nodes before and after the network
 MIN_AGREEMENT = 0.995  # share of images with equal labels, ties not counted
 TIE = 1e-3  # difference of the two largest probabilities below which rounding may decide
 
@@ -60,7 +59,7 @@ def build_onnx(model: nn.Module, preprocessing: Preprocessing, temperature: floa
     classes = graph.output[0].type.tensor_type.shape.dim[1].dim_value
     before, constants = build_preprocessing(preprocessing, x)
     after = [
-        make_node("Div", f"{logits} temperature", "calibrated"),  # [b, c]
+        make_node("Div", f"{logits} {TEMPERATURE}", "calibrated"),  # [b, c]
         make_node("Softmax", "calibrated", OUTPUT, axis=1),  # [b, c]
     ]
     for number, node in enumerate([*before, *after]):
@@ -68,7 +67,7 @@ def build_onnx(model: nn.Module, preprocessing: Preprocessing, temperature: floa
     nodes = [*before, *graph.node, *after]
     del graph.node[:], graph.input[:], graph.output[:]
     graph.node.extend(nodes)
-    graph.initializer.extend([*constants, make_constant("temperature", np.array(temperature, np.float32))])
+    graph.initializer.extend([*constants, make_constant(TEMPERATURE, np.array(temperature, np.float32))])
     graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["batch", "height", "width", 3]))
     graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", classes]))
     return exported

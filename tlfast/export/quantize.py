@@ -19,7 +19,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from ..inference.onnx_model import INPUT
-from .onnx import NODE_PREFIX
+from .onnx_preprocessing import NODE_PREFIX
 
 # see docs/benchmarks.md, "Quantization"
 PERCENTILE = 99.99  # of the absolute activations, as their range

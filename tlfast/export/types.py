@@ -22,7 +22,10 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Export:
-    """Size, accuracy and speed of a smaller ONNX file, and of `model.onnx` (`*_before`) in the same process on the same images."""
+    """Size, accuracy and speed of a further ONNX file, and of `model.onnx` (`*_before`) in the same process on the same images.
+
+    The log losses are those of probabilities whose temperature was fitted on other images. `temperature` is the divisor of the logits in the file.
+    """
 
     file: str
     megabytes: float
@@ -30,5 +33,8 @@ class Export:
     images: int
     accuracy: float
     accuracy_before: float
+    log_loss: float
+    log_loss_before: float
     images_per_second: float  # of the network alone, with decoded images in memory
     images_per_second_before: float
+    temperature: float

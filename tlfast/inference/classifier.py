@@ -10,10 +10,10 @@ from typing import overload
 import numpy as np
 from PIL import Image
 
-from ..core import ImageError, RunError, runs
+from ..core import ImageError, RunError, UsageError, runs
 from ..data import images
 from ..data.discovery import is_address
-from .onnx_model import BUNDLED, FILE, Network, Opener, open_network, predict_stream, rank_classes
+from .onnx_model import BUNDLED, Network, Opener, name_file, open_network, predict_stream, rank_classes
 from .types import Prediction, PredictRow
 
 ImageSource = str | Path | bytes | Image.Image | np.ndarray
@@ -94,20 +94,24 @@ def _open_named(source: ImageSource) -> np.ndarray:
         raise
 
 
-def load(reference: str | Path, out: str = "exports", verify: bool = True) -> Classifier:
+def load(reference: str | Path, out: str = "exports", verify: bool = True, tta: str = "") -> Classifier:
     """Load a classifier from a run folder, `exports/<task>` (its latest run), a task name, a run id, a bundle folder, or a `model.onnx`.
 
-    No pickle is opened. With `verify`, every file of the run is compared with the SHA-256 recorded at export. Raises RunError.
+    No pickle is opened. With `verify`, every file of the run is compared with the SHA-256 recorded at export. `tta` is the kind of test-time augmentation
+    of a file that `tlfast export --tta` has written. Raises RunError, or UsageError for another kind.
     """
-    path = Path(reference)
+    path, file = Path(reference), name_file(tta)
     if path.suffix == ".zip" and path.is_file():
         raise RunError(f"{reference} is a zip", "Unpack it, and give the folder with model.onnx")
     if (path / BUNDLED).is_file() and not (path / runs.MANIFEST).is_file():  # a bundle; a run that has lost its manifest is refused below
-        path = path / FILE
+        path = path / file
     if path.suffix == ".onnx":
+        if tta and path.name != file:
+            raise UsageError(f"--tta {tta} is given for the file {reference}", f"Leave it out, or give the folder with {file}")
         network = open_network(path)
         return Classifier(network, network.info.get("run", ""))
     run = runs.find(str(reference), out, verify)
-    if not (run.folder / FILE).is_file():
-        raise RunError(f"{run.folder} has no {FILE}", "The run was trained with --no-onnx or by an older tlfast; train again without --no-onnx")
-    return Classifier(open_network(run.folder / FILE), run.id)
+    if not (run.folder / file).is_file():
+        missing = "The run was trained with --no-onnx or by an older tlfast; train again without --no-onnx"
+        raise RunError(f"{run.folder} has no {file}", f"Write it first: tlfast export {run.id} --tta {tta}" if tta else missing)
+    return Classifier(open_network(run.folder / file), run.id)

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import numpy as np
 import onnxruntime
 
-from ..core import ImageError, RunError
-from ..core.errors import first_line
+from ..core import ImageError, RunError, UsageError
+from ..core.errors import first_line, suggest_name
 from ..core.system import count_cores, load_average
 from .types import Prediction
 
@@ -24,8 +24,11 @@ FILE = "model.onnx"
 BUNDLED = "example.py"  # a file of every bundle, and of no run
 INPUT, OUTPUT = "images", "probabilities"
 BATCH = 32  # largest batch
+TTA = ("flip", "crops")  # kinds of test-time augmentation, with files of their own
+VIEWS = "views"  # in the metadata: number of views of an image in such a file
 BUSY = 0.5  # least load average of the last minute on a machine in use
 SPINNING = "session.intra_op.allow_spinning"  # whether threads wait actively; see docs/benchmarks.md, "Busy machine"
+LEAST_PROBABILITY = 1e-12  # whose logarithm is finite
 AHEAD = 64 << 20  # limit in bytes, of the decoded images in the queue and of one batch
 
 T = TypeVar("T")
@@ -42,8 +45,20 @@ class Network:
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Map RGB images of one size, uint8 `[b, h, w, 3]`, to probabilities, float32 `[b, c]`."""
-        probabilities: np.ndarray = self.session.run([OUTPUT], {INPUT: pixels})[0]
-        return probabilities
+        step = max(1, BATCH // int(self.info.get(VIEWS, 1)))  # so that all views of a step are at most BATCH images
+        parts = [self.session.run([OUTPUT], {INPUT: pixels[start : start + step]})[0] for start in range(0, len(pixels), step)]
+        return np.concatenate(parts) if len(parts) > 1 else np.asarray(parts[0])
+
+
+def name_file(tta: str = "") -> str:
+    """Return the name of the ONNX file of a run, that with test-time augmentation if `tta` is one of TTA. Raises UsageError for another word.
+
+    >>> name_file(), name_file("flip")
+    ('model.onnx', 'model.tta-flip.onnx')
+    """
+    if tta and tta not in TTA:
+        raise UsageError(f"--tta '{tta}' is not one of: {', '.join(TTA)}", suggest_name(tta, TTA))
+    return f"model.tta-{tta}.onnx" if tta else FILE
 
 
 def open_network(path: Path) -> Network:
