@@ -18,6 +18,7 @@ class Keywords(TypedDict, total=False):
     """Keywords of the settings, for type checkers and editors. `declared_settings` has their help texts and checks."""
 
     arch: str
+    head: Literal["fastai", "linear"]
     weights: str | os.PathLike[str]
     size: int
     crop_pct: float

@@ -196,6 +196,7 @@ class _Architecture:
     """The settings that determine the cost of inference."""
 
     arch: str
+    head: str
     size: int
     full_size: int
     resize: str
@@ -203,7 +204,7 @@ class _Architecture:
     @classmethod
     def of(cls, settings: ModelSettings) -> _Architecture:
         """Return the architecture of the settings."""
-        return cls(settings.arch, settings.size, settings.full_size, settings.resize)
+        return cls(settings.arch, settings.head, settings.size, settings.full_size, settings.resize)
 
 
 def _measure_costs(arms: Sequence[Arm], table: ImageTable, on_event: OnEvent) -> dict[str, Cost]:
@@ -232,7 +233,7 @@ def _measure_costs(arms: Sequence[Arm], table: ImageTable, on_event: OnEvent) ->
 
 def _export_untrained(path: Path, settings: Settings, classes: Sequence[str]) -> tuple[Cost, Network]:
     """Export an untrained network as ONNX. Returns its cost, with a latency of 0, and the file opened for inference."""
-    model = build.build_model(settings.arch, len(classes), settings.size)
+    model = build.build_model(settings.arch, len(classes), settings.size, settings.head)
     onnx.export_onnx(path, model, Preprocessing.from_settings(settings, weights.IMAGENET_STATS), metadata.describe_model(settings, classes, "", "", ""))
     return Cost(sum(p.numel() for p in model.parameters()), path.stat().st_size / 1e6, 0.0), open_network(path)
 

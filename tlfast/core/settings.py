@@ -82,6 +82,7 @@ class ModelSettings:
     """The network, its weights and its input."""
 
     arch: str = setting("mobilenetv2_100", "Backbone: any timm model name.")
+    head: Literal["fastai", "linear"] = setting("fastai", "Layers after the backbone: two linear layers as in fastai, or a single one.")
     weights: str = setting("auto", "Pretrained weights: auto, none, or a .safetensors or .pth file.")
     size: int = setting(128, "Side length of the square input image, in pixels.", check=between(8, 2048))
     crop_pct: float = setting(

@@ -72,7 +72,7 @@ def load_model(run: Run) -> nn.Module:
     path = run.folder / WEIGHTS
     try:
         state = load_file(path)
-        model = build_model(settings.arch, len(run.manifest["classes"]), settings.size)
+        model = build_model(settings.arch, len(run.manifest["classes"]), settings.size, settings.head)
         model.load_state_dict(state)
     except Exception as error:  # safetensors and torch have exceptions of their own for a missing, truncated or unrelated file
         raise RunError(f"{path} cannot be loaded: {first_line(error)}", "Train again, or give another run; `tlfast runs` lists them") from error

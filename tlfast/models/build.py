@@ -40,16 +40,16 @@ def build_body(weights: pretrained.Weights, size: int) -> nn.Module:
     return converted
 
 
-def build_model(arch: str, classes: int, size: int) -> nn.Module:
+def build_model(arch: str, classes: int, size: int, head: str = "fastai") -> nn.Module:
     """Return a classifier with random weights: `[b, 3, size, size]` -> logits `[b, c]`.
 
-    The weights of a run are loaded into it. `model[0]` is the body and `model[1]` the head.
+    The weights of a run are loaded into it. `model[0]` is the body and `model[1]` the head, of a kind of `HIDDEN`.
 
     >>> build_model("test_resnet", 10, 32)(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 10])
     """
     body = build_body(pretrained.Weights("none", arch), size)
-    return nn.Sequential(body, build_head(body, classes, size))
+    return nn.Sequential(body, build_head(body, classes, size, head))
 
 
 def to_network_input(x: torch.Tensor) -> torch.Tensor:

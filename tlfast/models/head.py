@@ -6,10 +6,15 @@ import torch
 from fastai.vision.learner import create_head
 from torch import nn
 
+HIDDEN: dict[str, list[int]] = {"fastai": [512], "linear": []}  # kind of head -> widths of the hidden layers
 
-def build_head(body: nn.Module, classes: int, size: int) -> nn.Module:
-    """Return fastai's head for the features of a body: BatchNorm, dropout and two linear layers, `[b, d]` -> logits `[b, c]`."""
-    head: nn.Module = create_head(count_features(body, size), classes, pool=False)
+
+def build_head(body: nn.Module, classes: int, size: int, kind: str = "fastai") -> nn.Module:
+    """Return a head for the features of a body, `[b, d]` -> logits `[b, c]`: BatchNorm and dropout before each linear layer, ReLU between two.
+
+    `kind` is a key of HIDDEN. The layers of a linear head can be merged into a single one.
+    """
+    head: nn.Module = create_head(count_features(body, size), classes, lin_ftrs=HIDDEN[kind], pool=False)
     return head
 
 

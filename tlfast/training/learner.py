@@ -35,7 +35,7 @@ def build_learner(dls: DataLoaders, settings: Settings, weights: pretrained.Weig
         learn = vision_learner(
             dls,
             arch,
-            custom_head=build_head(body, dls.c, settings.size),
+            custom_head=build_head(body, dls.c, settings.size, settings.head),
             normalize=False,
             pretrained=False,
             n_out=dls.c,
