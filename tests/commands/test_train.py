@@ -127,8 +127,9 @@ def test_other_settings_than_it_began_with_are_refused(cli, pictures, stopped):
 
 
 def test_other_images_than_it_began_with_are_refused(cli, folder, monkeypatch):
+    after_train = progress.ProgressCallback.after_train
     with monkeypatch.context() as patch:
-        patch.setattr(progress.ProgressCallback, "after_train", lambda self: signal.raise_signal(signal.SIGINT))
+        patch.setattr(progress.ProgressCallback, "after_train", lambda self: (after_train(self), signal.raise_signal(signal.SIGINT)))
         assert cli("train", folder, *TINY, "--epochs", 3).code == 130
     (folder / "red" / "0.png").unlink()
     outcome = cli("train", folder, "--resume")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict, TypeVar
 
 from ..core.errors import UsageError, suggest_name
@@ -66,15 +66,26 @@ class Keywords(TypedDict, total=False):
     device: Literal["auto", "cpu", "cuda", "mps"]
     out: str | os.PathLike[str]
     name: str
+    log: str | Sequence[str]
 
 
 def check_names(keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keywords with paths as text. Raises UsageError for an unknown keyword, with the nearest one as hint."""
+    """Return the keywords with paths and lists of trackers as text. Raises UsageError for an unknown keyword, with the nearest one as hint."""
     declared = declared_settings()
     for name in keywords:
         if name not in declared:
             raise UsageError(f"unknown keyword '{name}'", suggest_name(name, sorted(declared)) or "help(tlfast.train) lists the keywords")
-    return {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in keywords.items()}
+    texts = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in keywords.items()}
+    return {**texts, **({"log": join_names(texts["log"])} if "log" in texts else {})}
+
+
+def join_names(names: str | Sequence[str]) -> str:
+    """Return names separated by commas.
+
+    >>> join_names(["tensorboard", "mlflow"])
+    'tensorboard,mlflow'
+    """
+    return ",".join(map(str, names)) if isinstance(names, list | tuple) else str(names)
 
 
 def check_count(name: str, value: Any) -> int:

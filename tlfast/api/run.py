@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from functools import cached_property
 from html import escape
@@ -22,7 +22,7 @@ from ..data.discovery import gather_sources, has_many
 from ..inference import Classifier, Prediction, load
 from ..inference.writers import column_names, row_cells
 from .display import ConfusionMatrix, ImageFrame, Page, wrap_html
-from .keywords import check_count, check_text
+from .keywords import check_count, check_text, join_names
 from .progress import show_progress
 from .scores import Scores
 
@@ -138,16 +138,19 @@ class Run:
 
     # Commands
 
-    def evaluate(self, split: str = "valid", *, data: str = "", device: str = "auto", tta: str = "", quiet: bool = False) -> Scores:
+    def evaluate(
+        self, split: str = "valid", *, data: str = "", device: str = "auto", tta: str = "", log: str | Sequence[str] = "", quiet: bool = False
+    ) -> Scores:
         """Run the network on the valid or test split and return its scores. Each use of the test split is recorded in the run.
 
-        `data` names the images if they have moved. `tta` is the test-time augmentation of a file that `export` has written. Raises TlfastError.
+        `data` names the images if they have moved, `tta` the test-time augmentation of a file that `export` has written, `log` experiment trackers, such
+        as `log=["tensorboard", "mlflow"]`. Raises TlfastError.
         """
-        from ..commands.evaluate import evaluate_run
+        from ..commands.evaluate import EvaluateRequest, evaluate_run
 
         check_split(split)
         with show_progress(quiet) as on_event:
-            result = evaluate_run(self._record, split, data, device, tta, on_event)
+            result = evaluate_run(self._record, EvaluateRequest(split, data, device, tta, join_names(log)), on_event)
         self._record = records.read(self.folder)
         return Scores(result.evaluation.to_dict())
 

@@ -13,7 +13,7 @@ from ..core import Note, UsageError
 from ..core.signals import raise_interrupt
 from .arguments import parse_arguments, parse_shares, split_list
 from .data_and_cache import cache_app, data_app
-from .options import Config, Device, Full, Moved, OptionalTask, OutOption, RunArgument, Split, TaskArgument, Tta, Verify, task_names
+from .options import Config, Device, Full, Log, Moved, OptionalTask, OutOption, RunArgument, Split, TaskArgument, Tta, Verify, task_names
 from .registration import DATA, TRAIN, UNDERSTAND, UPKEEP, USE, Commands, command
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ def evaluate(
     data: Moved = "",
     device: Device = "auto",
     tta: Tta = "",
+    log: Log = "",
     verify: Verify = True,
     out: OutOption = "exports",
 ) -> None:
@@ -126,7 +127,7 @@ def evaluate(
     with screen.progress() as on_event:
         from ..commands import evaluate
 
-        result = evaluate.evaluate_run(found_run, split, data, device, tta, on_event)
+        result = evaluate.evaluate_run(found_run, evaluate.EvaluateRequest(split, data, device, tta, log), on_event)
     screen.evaluate_result(result)
 
 

@@ -42,7 +42,9 @@ class Arguments:
         declared = declared_settings()
         for name, given in requested.items():
             saved, value = getattr(settings, name, given), check_value(name, given, declared) if name in declared else given
-            if saved != value and not (name == "data" and Path(saved).resolve() == Path(value).resolve()):
+            if name == "log":  # does not change the results
+                settings = replace(settings, log=value)
+            elif saved != value and not (name == "data" and Path(saved).resolve() == Path(value).resolve()):
                 hint = f"Leave out {flag_name(name)}, or leave out --resume to start a new training"
                 raise UsageError(f"{flag_name(name)} {given}: the interrupted training began with {settings.to_dict().get(name, saved)}", hint)
         return settings

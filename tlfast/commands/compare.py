@@ -43,7 +43,9 @@ from ..export import metadata, onnx
 from ..inference import Network, open_network
 from ..models import Weights, build, list_stages, weights
 from ..tasks import resolve_settings
-from ..training import EpochEnd, experiments
+from ..training import EpochEnd, StepEnd, experiments
+from ..training.trackers import Tracking, open_tracking
+from .tracked import track_trial
 
 FOLDER = "comparisons"
 ARMS_FILE, DIFFERENCES_FILE, CURVE_FILE = "arms.csv", "differences.csv", "learning_curve.csv"
@@ -95,12 +97,13 @@ def compare_arms(task: Task, arms: Sequence[Arm], design: Design | None = None, 
     """
     design = design or Design()
     _check_design(arms, design)
-    started, listen = time.perf_counter(), _filter_events(on_event)
+    started, listen, run_id = time.perf_counter(), _filter_events(on_event), time.strftime("%Y%m%d-%H%M%S")
     first = arms[0].settings
     runs.check_writable(first.out, first.task, "")
     table = load_table(task, experiments.place_on_fold(first, design.folds, 0), locate(task, first.data))
     try:
-        predictions = _train_arms(task, arms, design, table.classes, listen)
+        with open_tracking(first.log, listen) as tracking:
+            predictions = _train_arms(task, arms, design, table.classes, _TrackedComparison(tracking, f"comparison-{run_id}"))
     except KeyboardInterrupt:
         raise Interrupted("interrupted; finished trainings and checkpoints are cached", "Repeat the command to continue") from None
     on_all_images = [predictions[arm.name, 1.0] for arm in arms]
@@ -123,7 +126,7 @@ def compare_arms(task: Task, arms: Sequence[Arm], design: Design | None = None, 
         reused=sum(outcome.reused for of_arm in predictions.values() for outcome in of_arm.outcomes),
         seconds=time.perf_counter() - started,
     )
-    return _write_comparison(result, first.out)
+    return _write_comparison(result, first.out, run_id)
 
 
 def _check_design(arms: Sequence[Arm], design: Design) -> None:
@@ -150,7 +153,7 @@ def _filter_events(on_event: OnEvent) -> OnEvent:
     notes: set[Event] = set()
 
     def listen(event: Event) -> None:
-        if isinstance(event, EpochEnd) or event in notes:
+        if isinstance(event, EpochEnd | StepEnd) or event in notes:
             return
         if isinstance(event, Note):
             notes.add(event)
@@ -162,8 +165,19 @@ def _filter_events(on_event: OnEvent) -> OnEvent:
 # Trainings
 
 
-def _train_arms(task: Task, arms: Sequence[Arm], design: Design, classes: Sequence[str], on_event: OnEvent) -> dict[tuple[str, float], ArmPredictions]:
+@dataclass(frozen=True)
+class _TrackedComparison:
+    """The trackers of a comparison, and the group of its tracked runs."""
+
+    tracking: Tracking
+    group: str
+
+
+def _train_arms(
+    task: Task, arms: Sequence[Arm], design: Design, classes: Sequence[str], tracked: _TrackedComparison
+) -> dict[tuple[str, float], ArmPredictions]:
     """Run all trainings of the design that are not cached. Returns (name of an arm, share of the training split) -> its predictions."""
+    on_event = tracked.tracking.on_event
     folds = range(max(1, design.folds))
     done, total = 0, len(arms) * len(design.shares) * design.seeds * len(folds)
     predictions = {}
@@ -172,11 +186,21 @@ def _train_arms(task: Task, arms: Sequence[Arm], design: Design, classes: Sequen
         for seed, fold in product(range(design.seeds), folds):
             on_event(Progress("comparing", done, total))
             settings = experiments.place_on_fold(arm.settings, design.folds, fold)
-            outcomes.append(_run_outcome(task, replace(settings, seed=arm.settings.seed + seed, train_pct=share * settings.train_pct), classes, on_event))
+            settings = replace(settings, seed=arm.settings.seed + seed, train_pct=share * settings.train_pct)
+            with track_trial(tracked.tracking, task, settings, tracked.group, _name_trial(arm, settings, design)) as results:
+                results.append(_run_outcome(task, settings, classes, on_event))
+            outcomes += results
             done += 1
         predictions[arm.name, share] = merge_folds(outcomes, design)
     on_event(Progress("comparing", total, total))
     return predictions
+
+
+def _name_trial(arm: Arm, settings: Settings, design: Design) -> str:
+    """Return the name of a training for trackers, such as "partial-seed0-fold2-0.3"."""
+    fold = [f"fold{settings.fold}"] if design.folds else []
+    share = [f"{settings.train_pct:.3g}"] if len(design.shares) > 1 else []
+    return "-".join([arm.name, f"seed{settings.seed}", *fold, *share])
 
 
 def _run_outcome(task: Task, settings: Settings, classes: Sequence[str], on_event: OnEvent) -> Outcome:
@@ -249,9 +273,9 @@ def _read_sample(rows: Sequence[Row]) -> np.ndarray:
 # Files
 
 
-def _write_comparison(result: CompareResult, out: str) -> CompareResult:
+def _write_comparison(result: CompareResult, out: str, run_id: str) -> CompareResult:
     """Write the folder of the comparison, complete or not at all. Returns the result with its folder and files."""
-    with runs.create_run(out, f"{result.task}/{FOLDER}", time.strftime("%Y%m%d-%H%M%S"), latest=False) as (folder, published):
+    with runs.create_run(out, f"{result.task}/{FOLDER}", run_id, latest=False) as (folder, published):
         names = [runs.COMPARISON, ARMS_FILE, "pareto.png", "seconds.png"]
         files.write_json(folder / runs.COMPARISON, result.to_dict())
         files.write_csv(folder / ARMS_FILE, [replace(score, settings={}) for score in result.arms])

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax
 
-from ..core import DataError, OnEvent, Progress, Run, ignore_event
+from ..core import DataError, OnEvent, Progress, Run, ignore_event, runs
 from ..core.files import write_json
 from ..core.runs import METRICS, name_split_file, record_test_use
 from ..evaluation import Evaluation, Predictions, apply_temperature, evaluate, plots, save_predictions
 from ..inference import load, predict_stream
 from ..inference.classifier import open_pixels
 from ..inference.onnx_model import LEAST_PROBABILITY, name_file
+from ..training.trackers import open_tracking
 from . import loaded_run
+from .tracked import track_evaluation
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,38 @@ class EvaluateResult:
         return {**asdict(replace(self, evaluation=self.evaluation.without_confusion())), "evaluation": self.evaluation.to_dict()}
 
 
-def evaluate_run(run: Run, split: str = "valid", data: str = "", device: str = "auto", tta: str = "", on_event: OnEvent = ignore_event) -> EvaluateResult:
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """What to evaluate.
+
+    Attributes:
+        split: valid or test.
+        data: path of the images if they have moved, "" otherwise.
+        device: auto, cpu, cuda or mps.
+        tta: test-time augmentation of a file that `tlfast export --tta` has written, "" for none. It runs on the CPU, and no files are written.
+        log: experiment trackers that get the figures, and the files of the run.
+    """
+
+    split: str = "valid"
+    data: str = ""
+    device: str = "auto"
+    tta: str = ""
+    log: str = ""
+
+
+def evaluate_run(run: Run, request: EvaluateRequest, on_event: OnEvent = ignore_event) -> EvaluateResult:
     """Evaluate a run on its valid or test split. For the test split, write the results into the run, and record that the split was used.
 
-    `data` names the images if they have moved. With `tta`, the file that `tlfast export --tta` has written is evaluated, on the CPU; then no files are
-    written. Raises RunError, or DataError if the split is empty or the classes of the data differ from the run's.
+    Raises UsageError for unknown trackers, RunError, or DataError if the split is empty or the classes of the data differ from the run's.
     """
-    if tta:
-        return _evaluate_file(run, split, data, tta, on_event)
-    model = loaded_run.load_run(run, data, device, on_event)
+    with open_tracking(request.log, on_event) as tracking:
+        result = (_evaluate_file if request.tta else _evaluate)(run, request, tracking.on_event)
+        track_evaluation(tracking, runs.read(run.folder), result.evaluation, request.tta)
+    return result
+
+
+def _evaluate(run: Run, request: EvaluateRequest, on_event: OnEvent) -> EvaluateResult:
+    split, model = request.split, loaded_run.load_run(run, request.data, request.device, on_event)
     predictions = loaded_run.predict_split(model, split, on_event)
     evaluation = loaded_run.evaluate_split(model, predictions, split)
     if split == "valid":
@@ -58,10 +83,11 @@ def evaluate_run(run: Run, split: str = "valid", data: str = "", device: str = "
     return EvaluateResult(run.id, evaluation, [str(path) for path in (*written, picture)])
 
 
-def _evaluate_file(run: Run, split: str, data: str, tta: str, on_event: OnEvent) -> EvaluateResult:
+def _evaluate_file(run: Run, request: EvaluateRequest, on_event: OnEvent) -> EvaluateResult:
     """Evaluate an ONNX file with test-time augmentation."""
+    split, tta = request.split, request.tta
     network = load(run.folder, verify=False, tta=tta).network
-    rows = loaded_run.list_split(run, split, data, on_event)
+    rows = loaded_run.list_split(run, split, request.data, on_event)
     temperature = float(run.manifest["exports"][name_file(tta)]["temperature"])
     log_probabilities = np.empty((len(rows), len(network.classes)))
     for i, (_, probabilities) in enumerate(predict_stream(network, rows, lambda row: open_pixels(row.path))):

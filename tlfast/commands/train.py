@@ -22,7 +22,9 @@ from ..inference import onnx_model
 from ..models import hash_weights, read_licence
 from ..training import DepthPlan, Phase, Session, fit, get_strategy, predict_valid, prepare, records
 from ..training.plots import plot_rate_curve
+from ..training.trackers import Tracking, open_tracking, parse_names
 from .interrupted import read_interrupted, resume_command
+from .tracked import start_tracking, track_results
 
 MODEL_COPIES = 5  # of the weights: model.safetensors, learner.pkl, model.onnx and two saved phases
 CHECKPOINT_COPIES = 8  # of the trained weights: a checkpoint has those of now, of the best epoch, and two averages of Adam; the next one is written beside it
@@ -112,12 +114,13 @@ def train_run(
         for interrupted in map(run_id_of, list_interrupted(settings.out, settings.task)):
             on_event(Note("training", f"{interrupted} was interrupted: --resume {interrupted} continues it; this is a new training"))
     run_id = settings.name or runs.new_id(settings.tuning, settings.arch)
-    with open_journal(settings.out, settings.task, run_id, settings.to_dict(), resume) as journal:
+    parse_names(settings.log)  # before the id is reserved
+    with open_journal(settings.out, settings.task, run_id, settings.to_dict(), resume) as journal, open_tracking(settings.log, on_event) as tracking:
         if resume and journal.folder:
             on_event(Note("training", f"resuming {read_interrupted(journal.folder).describe()}"))
         try:
-            with prepare(task, settings, on_event, journal, callbacks) as session:
-                return _train(task, session, settings, like)
+            with prepare(task, settings, tracking.on_event, journal, callbacks) as session:
+                return _train(task, session, settings, like, tracking)
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; the checkpoints are in {journal.folder}", f"To resume: {resume_command(settings, journal.run_id)}") from None
 
@@ -129,10 +132,11 @@ def estimate_room(model: nn.Sequential, settings: Settings) -> int:
     return MODEL_COPIES * whole + CHECKPOINT_COPIES * changing
 
 
-def _train(task: Task, session: Session, settings: Settings, like: Mapping[str, Any]) -> TrainResult:
+def _train(task: Task, session: Session, settings: Settings, like: Mapping[str, Any], tracking: Tracking) -> TrainResult:
     journal, device = session.journal, str(session.learn.dls.device)
     facts = {**_check_origin(task, session, like), "device": device, "asked": {"depth": settings.to_dict()["depth"], "minutes": settings.minutes}}
     settings, depths = get_strategy(settings.strategy).resolve(session, settings)
+    start_tracking(tracking, journal, settings, {name: facts[name] for name in ("data", "weights", "device")})
     written = files.count_bytes(journal.folder) if journal.folder else 0  # by an interrupted training
     runs.check_room(settings.out, estimate_room(session.learn.model, settings) - written)
     phases, features = fit(session, settings)
@@ -143,6 +147,7 @@ def _train(task: Task, session: Session, settings: Settings, like: Mapping[str, 
     facts["seconds"] = journal.seconds
     facts["plan"] = [asdict(depth) for depth in depths]
     folder, agreement = publish(session, settings, phases, evaluation, predictions, facts)
+    track_results(tracking, folder, evaluation, session.on_event)
     return TrainResult(
         run=folder.name,
         folder=str(folder),
@@ -201,6 +206,7 @@ def _check_unchanged(session: Session, name: str, checksum: str, expected: str) 
 
 def plan_run(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> Plan:
     """Return the data, weights, model size and depths of a training, without training. Writes no run. Raises TlfastError."""
+    parse_names(settings.log)
     with prepare(task, settings, on_event) as session:
         settings, depths = get_strategy(settings.strategy).resolve(session, settings)
         model = session.learn.model

@@ -44,7 +44,8 @@ def read_manifest(path: str) -> dict[str, Any]:
 def settings_to_repeat(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a run and the place of its images.
 
-    Left out are `name` and `out`, because a repeated run gets a folder of its own, and the internals, which no user sets.
+    Left out are `name` and `out`, because a repeated run gets a folder of its own, `log`, because its trackers may belong to somebody else, and the
+    internals, which no user sets.
     """
-    left_out = {"name", "out", *(f.name for f in dataclasses.fields(Internals))}
+    left_out = {"name", "out", "log", *(f.name for f in dataclasses.fields(Internals))}
     return {**{name: value for name, value in manifest["settings"].items() if name not in left_out}, "data": manifest["data"]["source"]}

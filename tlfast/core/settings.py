@@ -212,6 +212,7 @@ class RunSettings:
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Device to train on; auto uses a GPU if there is one.")
     out: str = setting("exports", "Folder for runs.")
     name: str = setting("", "Name of the run. Default: time, strategy and backbone.", check=lambda v: check_run_name(v) if v else "")
+    log: str = setting("", "Experiment trackers, separated by commas: tensorboard, mlflow, wandb, trackio.")
 
 
 @dataclass(frozen=True, kw_only=True)

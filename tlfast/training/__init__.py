@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .session import Session
     from .strategies import Strategy, get_strategy, registered_strategies
     from .trainer import fit, predict_valid, prepare
-    from .types import DepthPlan, DepthsPlanned, EpochEnd, EpochRow, FeaturePass, Phase, RateCurve
+    from .types import DepthPlan, DepthsPlanned, EpochEnd, EpochRow, FeaturePass, Phase, RateCurve, StepEnd
 
 __all__ = [
     "DepthPlan",
@@ -26,6 +26,7 @@ __all__ = [
     "PhasePlan",
     "RateCurve",
     "Session",
+    "StepEnd",
     "Strategy",
     "fit",
     "get_strategy",
@@ -42,6 +43,6 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
             "session": ["Session"],
             "strategies": ["Strategy", "get_strategy", "registered_strategies"],
             "trainer": ["fit", "predict_valid", "prepare"],
-            "types": ["DepthPlan", "DepthsPlanned", "EpochEnd", "EpochRow", "FeaturePass", "Phase", "RateCurve"],
+            "types": ["DepthPlan", "DepthsPlanned", "EpochEnd", "EpochRow", "FeaturePass", "Phase", "RateCurve", "StepEnd"],
         },
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..core import Event, Settings
 from ..core.metrics import EPOCH_METRICS
 
+LOGGED_EVERY = 50  # steps between events StepEnd; on a GPU reading the loss makes the host wait
 EPOCH_VALUES = ("train_loss", "valid_loss", *EPOCH_METRICS)  # in the order of fastai's recorder
 
 
@@ -120,10 +121,27 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class StepEnd(Event):
+    """A training step is complete; sent every LOGGED_EVERY steps.
+
+    `step` counts the training steps of the phase from 1, `total` is their planned number. `loss` is fastai's running average, `rate` the learning
+    rate of the head, `lowest_rate` that of the lowest layers, `images_per_second` the speed of training since the step or epoch before.
+    """
+
+    step: int
+    total: int
+    loss: float
+    rate: float
+    lowest_rate: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
 class EpochEnd(Event):
-    """An epoch is complete."""
+    """An epoch is complete. `last` has the figures of its last step; its speed is that of the training of this epoch."""
 
     row: EpochRow
+    last: StepEnd | None = None
 
 
 @dataclass(frozen=True)

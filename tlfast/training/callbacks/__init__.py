@@ -2,7 +2,7 @@
 
 To add a callback, write a `fastai.callback.core.Callback` in a module of its own and attach it where it applies: to every phase in
 `phase.fit_phase`, to the phases that train the backbone in `requested.build_callbacks`. A callback with `state_dict` and `load_state_dict` is
-saved in checkpoints under its class name. Experiment trackers do not belong here: they will have a package of their own, `training/trackers/`.
+saved in checkpoints under its class name. Experiment trackers do not belong here: they have a package of their own, `training/trackers/`.
 """
 
 from typing import TYPE_CHECKING

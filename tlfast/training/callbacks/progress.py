@@ -15,7 +15,7 @@ from fastai.callback.core import Callback
 from fastai.learner import Learner
 
 from ...core import OnEvent, Progress
-from ..types import EPOCH_VALUES, EpochEnd, EpochRow, restore_row
+from ..types import EPOCH_VALUES, LOGGED_EVERY, EpochEnd, EpochRow, StepEnd, restore_row
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def silence_fastai(learn: Learner) -> Iterator[None]:
 
 
 class ProgressCallback(Callback):
-    """Report each step and epoch to `on_event`; count images and the seconds of training on them.
+    """Report progress, steps and epochs to `on_event`; count images and the seconds of training on them.
 
     For a run of the learning-rate finder, `steps` is the number of its steps, and epochs are not reported.
     """
@@ -38,6 +38,7 @@ class ProgressCallback(Callback):
         self.rows: list[EpochRow] = []
         self.step_ends: list[float] = []
         self.images, self.seconds, self.step, self.total = 0, 0.0, 0, 0
+        self.skipped = False  # the batch was trained on before an interruption
 
     @property
     def step_seconds(self) -> float:
@@ -48,10 +49,18 @@ class ProgressCallback(Callback):
         self.started = time.perf_counter()
 
     def before_train(self) -> None:
-        self.train_started = time.perf_counter()
+        self.train_started = self.window_started = time.perf_counter()
+        self.epoch_images = self.window_images = 0
 
     def after_train(self) -> None:
-        self.seconds += time.perf_counter() - self.train_started
+        self.train_seconds = time.perf_counter() - self.train_started
+        self.seconds += self.train_seconds
+
+    def before_batch(self) -> None:
+        self.skipped = False
+
+    def after_cancel_batch(self) -> None:
+        self.skipped = True
 
     def after_batch(self) -> None:
         if not self.training:
@@ -62,6 +71,21 @@ class ProgressCallback(Callback):
         self.images += len(self.learn.yb[0])
         self.total = self.steps or self.n_epoch * self.n_iter
         self.on_event(Progress(self.label, self.step, self.total))
+        if not self.steps and not self.skipped:
+            self._report_step(len(self.learn.yb[0]))
+
+    def _report_step(self, images: int) -> None:
+        self.epoch_images += images
+        self.window_images += images
+        if self.step % LOGGED_EVERY == 0:
+            now = time.perf_counter()
+            self.on_event(self._describe_step(self.window_images / (now - self.window_started)))
+            self.window_images, self.window_started = 0, now
+
+    def _describe_step(self, images_per_second: float) -> StepEnd:
+        rates = [float(group["lr"]) for group in self.opt.hypers]
+        loss = float(self.recorder.smooth_loss.value)
+        return StepEnd(self.phase, self.step, self.total, loss, rates[-1], rates[0], images_per_second)
 
     def after_epoch(self) -> None:
         if self.steps or not self.recorder.values[-1]:  # an epoch of the finder, or complete before an interruption
@@ -70,7 +94,7 @@ class ProgressCallback(Callback):
         values = dict(zip(EPOCH_VALUES, map(float, self.recorder.values[-1]), strict=True))
         row = EpochRow(phase=self.phase, epoch=len(self.rows) + 1, seconds=seconds, **values)
         self.rows.append(row)
-        self.on_event(EpochEnd(self.phase, row))
+        self.on_event(EpochEnd(self.phase, row, self._describe_step(self.epoch_images / self.train_seconds)))
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": [asdict(row) for row in self.rows], "images": self.images, "seconds": self.seconds, "step": self.step}

@@ -1,0 +1,125 @@
+"""What the commands tell experiment trackers: settings and origin at the start, figures, pictures and files at the end."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core import Journal, Note, OnEvent, Run, Settings, TlfastError, runs
+from ..core.errors import first_line
+from ..core.metrics import compute_metrics, confusion_matrix
+from ..core.runs import METRICS, name_split_file
+from ..core.system import package_versions
+from ..data import Task, images, load_table
+from ..data.sources import locate
+from ..evaluation import Evaluation, plots
+from ..evaluation.comparison import Outcome
+from ..evaluation.report import REPORT_FILE, Evidence, read_evaluation, write_report
+from ..evaluation.report.inputs import StoredPredictions
+from ..evaluation.report.page import CARD_FILE
+from ..export.weights import WEIGHTS
+from ..inference import onnx_model
+from ..training.trackers import RunInfo, Tracking
+
+SHOWN = 12  # images in the picture of the top losses
+PICTURES = ("confusion_matrix.png", "top_losses.png", "calibration.png")
+
+
+def start_tracking(tracking: Tracking, journal: Journal, settings: Settings, facts: Mapping[str, Any]) -> None:
+    """Begin the tracked run of a training, or continue it. The journal keeps its key. `facts` are those of `run.json`."""
+    if not tracking:
+        return
+    resumed = journal.facts.get("tracking") is not None
+    key = str(journal.once("tracking", lambda: uuid.uuid4().hex))
+    values = {"settings": settings.to_dict(), "versions": package_versions(), **facts}
+    tracking.start(journal.run_id, RunInfo(settings.task, settings.out, key, resumed, values=values), journal)
+
+
+def track_results(tracking: Tracking, folder: Path, evaluation: Evaluation, on_event: OnEvent) -> None:
+    """Log the figures and files of a new run. Its report and pictures, which other commands write, are written for it."""
+    if not tracking:
+        return
+    tracking.log_evaluation(evaluation)
+    run = runs.read(folder)
+    try:
+        _draw_results(run, evaluation)
+    except (TlfastError, OSError) as error:  # the run is complete, with or without them
+        on_event(Note("trackers", f"the report or its pictures are missing: {first_line(error)}"))
+    _add_files(tracking, run, evaluation.split)
+
+
+def _draw_results(run: Run, evaluation: Evaluation) -> None:
+    """Write the report, without activation maps, and the pictures of the confusion matrix and the top losses into a run."""
+    stored = read_evaluation(run, evaluation.split)
+    write_report(run, stored, Evidence({}, None))
+    matrix, losses, _ = PICTURES
+    plots.plot_confusion_matrix(evaluation, run.folder / "plots" / matrix, f"{run.task}: {run.id}")
+    items = _list_losses(stored.predictions, evaluation)
+    pixels = [images.open_image(item["path"]) for item in items]
+    plots.plot_top_losses(items, pixels, run.folder / "plots" / losses, f"{run.id}: the {len(items)} largest losses")
+
+
+def _list_losses(predictions: StoredPredictions, evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Return the images with the largest losses, in the form of `plots.plot_top_losses`."""
+    return [
+        {
+            "path": predictions.paths[i],
+            "actual": evaluation.classes[predictions.actual[i]],
+            "predicted": evaluation.classes[predictions.predicted[i]],
+            "probability": float(predictions.confidence[i]),
+            "probability_of_actual": float(np.exp(-predictions.losses[i])),
+            "loss": float(predictions.losses[i]),
+        }
+        for i in range(min(SHOWN, len(predictions.paths)))
+    ]
+
+
+def _add_files(tracking: Tracking, run: Run, split: str) -> None:
+    """Add the pictures, tables and pages of a run for a split, and its model: `model.onnx`, or the weights of a run without it."""
+    model = run.folder / onnx_model.FILE
+    names = [name_split_file(name, split) for name in (METRICS, REPORT_FILE, CARD_FILE)]
+    paths = [run.folder / "plots" / name_split_file(name, split) for name in PICTURES]
+    paths += [run.folder / name for name in ("run.json", "history.csv", *names)]
+    tracking.add_files([*paths, model if model.is_file() else run.folder / WEIGHTS])
+
+
+def track_evaluation(tracking: Tracking, run: Run, evaluation: Evaluation, tta: str = "") -> None:
+    """Log an evaluation of a finished run as a tracked run of its own; without `tta` also the files that the run has for the split."""
+    if not tracking:
+        return
+    facts: dict[str, Any] = {name: run.manifest[name] for name in ("settings", "versions", "data", "weights") if name in run.manifest}
+    out = str(run.folder.parent.parent) if run.folder.parent.name == run.task else Settings.out
+    name = "-".join(filter(None, (run.id, "evaluate", evaluation.split, tta)))
+    tracking.start(name, RunInfo(run.task, out, uuid.uuid4().hex, values={**facts, "run": run.id}), Journal())
+    tracking.log_evaluation(evaluation)
+    if not tta:
+        _add_files(tracking, run, evaluation.split)
+    tracking.end("finished")
+
+
+@contextmanager
+def track_trial(tracking: Tracking, task: Task, settings: Settings, group: str, name: str) -> Iterator[list[Outcome]]:
+    """Track one training of a comparison: its result is the outcome that the block adds to the list."""
+    outcomes: list[Outcome] = []
+    if tracking:
+        table = load_table(task, settings, locate(task, settings.data))
+        data = {"source": table.source, "fingerprint": table.fingerprint()}
+        values = {"settings": settings.to_dict(), "versions": package_versions(), "data": data, "arm": name}
+        tracking.start(f"{group}-{name}", RunInfo(settings.task, settings.out, uuid.uuid4().hex, group=group, values=values), Journal())
+    yield outcomes
+    for outcome in outcomes if tracking else ():
+        tracking.log_figures(_score_outcome(outcome))
+    tracking.end("finished")
+
+
+def _score_outcome(outcome: Outcome) -> dict[str, float | None]:
+    """Return all metrics of predicted classes, and the cost of the training."""
+    labels, predicted = (np.array([values[path] for path in outcome.labels]) for values in (outcome.labels, outcome.predicted))
+    counts = confusion_matrix(labels, predicted, int(max(labels.max(), predicted.max())) + 1)
+    scores = {name: float(value) for name, value in compute_metrics(counts).items()}
+    return {**scores, "seconds": outcome.seconds, "trained_on": outcome.trained_on, "reused": float(outcome.reused)}
