@@ -44,3 +44,8 @@ print(sorted({{'torch', 'fastai', 'timm', 'matplotlib'}} & set(sys.modules)))
 def test_the_import_loads_neither_torch_nor_pandas():
     code = "import sys, tlfast; print(sorted({'torch', 'pandas', 'fastai', 'numpy', 'rich', 'typer'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_names_are_completed_and_packages_imported():
+    assert set(tlfast.__all__) <= set(dir(tlfast))
+    assert tlfast.api.Score.__name__ == "Score" and tlfast.testing.TINY

@@ -126,7 +126,14 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
             from importlib.metadata import version
 
             return version("tlfast")
+        if name in ("api", "testing"):
+            from importlib import import_module
+
+            return import_module(f".{name}", __name__)
         return _import_export(name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
 
 
 @overload

@@ -67,7 +67,16 @@ def test_suspected_labels_come_from_the_network_of_the_run(run, monkeypatch):
     given = {}
     monkeypatch.setattr(tlfast.Dataset, "check", lambda self, **settings: given.update(settings))
     run.cleaner(1, labels=True)
-    assert given == {"labels": True, "quiet": False, "arch": "test_resnet", "weights": "none", "size": 32, "crop_pct": 1.0, "resize": "squish"}
+    assert given == {
+        "labels": True,
+        "quiet": False,
+        "arch": "test_resnet",
+        "head": "fastai",
+        "weights": "none",
+        "size": 32,
+        "crop_pct": 1.0,
+        "resize": "squish",
+    }
 
 
 def test_suspected_labels_come_first(run, monkeypatch):

@@ -58,3 +58,10 @@ def test_designs_that_cannot_be_compared(pictures, small, wrong, message):
 def test_an_unknown_arm(pictures, small):
     with pytest.raises(tlfast.UsageError, match="'halb' is neither partial, full, a depth nor a TOML file"):
         tlfast.compare(pictures, arms=["halb"], **small)
+
+
+def test_one_word_in_place_of_a_list(pictures):
+    with pytest.raises(tlfast.UsageError, match=r"one arm \(partial\) and nothing to compare it with"):
+        tlfast.compare(pictures, arms="partial", quiet=True, **TINY)
+    with pytest.raises(tlfast.UsageError, match="seeds='2' is not a whole number"):
+        tlfast.compare(pictures, seeds="2", quiet=True, **TINY)

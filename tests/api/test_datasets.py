@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pickle
+import shutil
+
 import pandas as pd
 import pytest
 
@@ -158,3 +161,16 @@ def test_a_batch_of_no_images_is_an_error(pictures):
 def test_the_report_names_the_dataframe(frame):
     run = tlfast.train(tlfast.dataset(frame, name="walks"), epochs=1, onnx=False, quiet=True, **TINY)
     assert "the DataFrame walks" in run.report(quiet=True).path.read_text(encoding="utf-8")
+
+
+def test_findings_can_be_pickled(folder):
+    shutil.copy(folder / "red" / "0.png", folder / "red" / "copy.png")
+    found = tlfast.dataset(folder).check(quiet=True)
+    again = pickle.loads(pickle.dumps(found))
+    assert again.equals(found) and again.page == found.page and again.summary == found.summary
+
+
+def test_a_frame_with_a_column_twice(frame):
+    double = pd.concat([frame, frame["label"]], axis=1)
+    with pytest.raises(tlfast.UsageError, match="the DataFrame has 2 columns 'label'"):
+        tlfast.dataset(double)

@@ -162,3 +162,10 @@ def test_a_bundle_is_no_other_archive(run, tmp_path):
     with pytest.raises(tlfast.UsageError, match=r"a bundle is a folder or a \.zip file, not \.gz") as error:
         run.export(tmp_path / "bundle.tar.gz")
     assert error.value.hint == "Use --to bundle.zip" and not (tmp_path / "bundle.tar.gz").exists()
+
+
+def test_predictions_of_a_series_have_its_index(run, paths):
+    series = pd.Series(paths[:3], index=[7, 3, 5])
+    assert run.predict(series, quiet=True).index.tolist() == [7, 3, 5]
+    with pytest.raises(tlfast.UsageError, match="None is neither an image nor a list"):
+        run.predict(None)  # type: ignore[arg-type]

@@ -126,3 +126,8 @@ def test_callbacks_are_a_list_of_fastai_callbacks(pictures, cbs):
 def test_a_plan_has_at_most_the_given_epochs(pictures):
     plan = tlfast.plan(pictures, epochs=3, quiet=True, **TINY)
     assert set(plan.depths["epochs"]) == {3}
+
+
+def test_full_is_true_or_false(pictures):
+    with pytest.raises(tlfast.UsageError, match="full='no' is neither True nor False"):
+        tlfast.plan(pictures, full="no", quiet=True, **TINY)

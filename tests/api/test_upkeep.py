@@ -46,3 +46,13 @@ def test_cache_is_listed_and_cleared():
     assert len(tlfast.clear_cache(days=1)) == 0
     assert len(tlfast.clear_cache()) == 1
     assert tlfast.cache_entries().empty
+
+
+@pytest.mark.parametrize("days", [-1, "x", None, float("nan"), True])
+def test_days_are_a_number(days):
+    cache.get_or_compute("timings", cache.make_key(x=1), lambda: {"seconds": 1})
+    with pytest.raises(tlfast.UsageError, match="is not a number of at least 0"):
+        tlfast.clear_cache(days=days)
+    assert len(tlfast.cache_entries()) == 1
+    with pytest.raises(tlfast.UsageError, match="kind=3 is not a text"):
+        tlfast.clear_cache(3)  # type: ignore[arg-type]

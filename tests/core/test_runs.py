@@ -74,3 +74,19 @@ def test_paths_are_hidden_in_all_texts_of_a_manifest_and_other_values_stay():
         "weights": {"source": "net.pth (--weights)", "sha256": "12"},
     }
     assert runs.hide_paths({"settings": {"data": "/photos"}, "note": "1/2"}) == {"settings": {"data": "photos"}, "note": "1/2"}
+
+
+def test_damaged_runs_are_named(run, cli):
+    (run.folder / "metrics.json").write_text("{")
+    outcome = cli("runs")
+    assert outcome.code == 0 and "left out:" in outcome.err and str(run.folder) in "".join(outcome.err.split())
+    (run.folder / "run.json").write_text("[" * 100_000)
+    outcome = cli("predict", "r", "a.png", "--no-verify")
+    assert outcome.code == 1 and "damaged" in outcome.err and "unexpected" not in outcome.err
+
+
+@pytest.mark.parametrize("content", ["", "nope", "../../etc"])
+def test_a_file_latest_that_names_no_run(run, cli, content):
+    (run.folder.parent / runs.LATEST).write_text(content)
+    outcome = cli("predict", "pictures", "a.png")
+    assert outcome.code == 1 and f"latest names '{content}', which is no run" in " ".join(outcome.err.split())

@@ -98,3 +98,24 @@ def test_a_zip_that_names_a_place_outside_of_it_is_not_read(tmp_path, name, reas
         file.writestr(name, b"")
     with pytest.raises(DataError, match=f"{reason}.*nothing was read"):
         discovery.list_members(tmp_path / "a.zip")
+
+
+def test_a_row_without_a_path_is_an_error(tmp_path):
+    (tmp_path / "list.csv").write_text('path,note\na.png,x\n"",y\n')
+    with pytest.raises(DataError, match=r"list\.csv line 3: no path"):
+        list(discovery.gather_sources([str(tmp_path / "list.csv")]))
+
+
+def test_a_column_that_is_used_occurs_once(tmp_path):
+    (tmp_path / "list.csv").write_text("path,path,x,x\na.png,b.png,1,2\n")
+    with pytest.raises(DataError, match=r"list\.csv has 2 columns 'path'"):
+        list(discovery.gather_sources([str(tmp_path / "list.csv")]))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_occurs_once_in_a_zip(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for content in (b"1", b"2"):
+            archive.writestr("blue/0.png", content)
+    with pytest.raises(DataError, match=r"a\.zip has 'blue/0\.png' more than once"):
+        discovery.list_members(tmp_path / "a.zip")

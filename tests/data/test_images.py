@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 import zipfile
@@ -210,3 +211,26 @@ print(images.open_image(sys.argv[1]).size)
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "image.tif")], capture_output=True, text=True)
     assert done.stdout.strip() == "(32, 32)", done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_pipes_devices_and_folders_are_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "endless.png").symlink_to("/dev/zero")
+    for name, reason in (("pipe", "not a regular file"), ("endless", "not a regular file"), ("folder", "is a folder")):
+        with pytest.raises(ImageError, match=rf"cannot be read \({reason}\)"):
+            images.open_image(tmp_path / f"{name}.png")
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path):
+    with open(tmp_path / "sparse.jpg", "wb") as file:
+        file.truncate(images.MAX_BYTES + 1)
+    with pytest.raises(ImageError, match="more than the limit of 2,147,483,648"):
+        images.open_image(tmp_path / "sparse.jpg")
+
+
+def test_values_that_are_not_finite(tmp_path):
+    Image.fromarray(np.full((4, 4), np.nan, np.float32)).save(tmp_path / "nan.tif")
+    with pytest.raises(ImageError, match="some values are not finite numbers"):
+        images.open_image(tmp_path / "nan.tif")

@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 
 from tlfast import tasks
+from tlfast.core import DataSettings
 from tlfast.core.errors import DataError, UsageError
 from tlfast.data import check_readable, load_table
+from tlfast.data.table import read_table
 from tlfast.tasks import resolve
 from tlfast.testing import draw_image
 
@@ -219,3 +221,17 @@ def test_a_class_emptied_by_broken_images_names_the_first(tmp_path):
     with pytest.raises(DataError) as error:
         check_readable(load(tmp_path))
     assert error.value.message.startswith(f"no training image of class 'c' can be read, the first: {tmp_path}/c/")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label,label\na.png,x,y\n", "has 2 columns 'label'"),
+        ("path,label\nhttp://example.org/a.png,x\n", "line 2: http://example.org/a.png is a URL"),
+        ("path,label\na\0.png,x\n", r"line 2: the path a\\x00\.png has a NUL character"),
+    ],
+)
+def test_tables_that_cannot_be_trained_on(tmp_path, text, message):
+    (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_table(tmp_path / "table.csv", DataSettings())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
+from pyarrow import parquet
 
 from tlfast.core.errors import UsageError
 from tlfast.inference import open_writer
@@ -43,3 +45,12 @@ def test_a_log_of_an_earlier_version_is_continued(tmp_path):
         assert finished == {"a.png"}
         write(row("b.png"))
     assert [json.loads(line)["label"] for line in target.read_text().splitlines()] == ["cat", "cat"]
+
+
+def test_names_that_are_not_utf8_are_written_to_every_file(tmp_path):
+    row = PredictRow(os.fsdecode(b"b\xff.png"), None, "damaged")
+    for kind in ("csv", "jsonl", "parquet"):
+        with open_writer(kind, tmp_path / f"p.{kind}", "r", ["a", "b"], 0.0, resume=False) as (_, write):
+            write(row)
+    assert parquet.read_table(tmp_path / "p.parquet")["path"].to_pylist() == ["b\ufffd.png"]
+    assert b"b\xff.png" in (tmp_path / "p.csv").read_bytes()

@@ -78,3 +78,9 @@ def test_each_strategy_trains_with_it_and_records_the_number(strategy, folder, c
     assert outcome.code == 0, outcome.err
     settings = json.loads((Path(outcome.json["folder"]) / "run.json").read_text())["settings"]
     assert settings["bs"] == (64 if settings["strategy"] == "partial" else 12)
+
+
+def test_a_batch_of_one_image(cli, folder):
+    refused = cli("train", folder, *TINY, "--bs", 1, "--full", "--accumulate", 8)
+    assert refused.code == 2 and "BatchNorm cannot train on a single image" in refused.err and "Use --bs 2 --accumulate 4" in refused.err
+    assert cli("train", folder, *TINY, "--bs", 1, "--epochs", 1, "--no-onnx", "--quiet").code == 0  # batches of features

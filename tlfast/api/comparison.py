@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..core import Interrupted
+from ..core import Interrupted, UsageError
 from ..core.files import to_cells
 from ..evaluation import CompareResult
 from .datasets import Dataset, to_dataset
@@ -108,6 +108,10 @@ def compare(
     from ..commands.compare import build_arms, compare_arms
     from ..evaluation import Arm, Design
 
+    arms, archs = (arms,) if isinstance(arms, str | int) else arms, (archs,) if isinstance(archs, str) else archs
+    for name, value in (("folds", folds), ("seeds", seeds)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise UsageError(f"{name}={value!r} is not a whole number", f"Give a number, such as {name}=3")
     dataset = to_dataset(data)
     arguments = merge_settings(dataset, settings, config=config)
     if isinstance(arms, Mapping):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 
@@ -48,7 +48,7 @@ class Findings(ImageFrame):
         wrong_labels: estimated number of wrong labels, with its interval; None without `labels`.
     """
 
-    _metadata = ("page", "summary", "wrong_labels")
+    _metadata: ClassVar[list[str]] = ["page", "summary", "wrong_labels"]
     page: str
     summary: DataSummary
     wrong_labels: WrongLabels | None = None
@@ -226,6 +226,8 @@ def _read_frame(frame: pd.DataFrame, settings: Mapping[str, Any]) -> list[Row]:
         if names[column] not in frame.columns:
             found = ", ".join(map(str, frame.columns)) or "none"
             raise UsageError(f"the DataFrame has no column '{names[column]}'; it has: {found}", f"Name the column with {column}_col=...")
+        if (count := list(frame.columns).count(names[column])) > 1:
+            raise UsageError(f"the DataFrame has {count} columns '{names[column]}'", "Rename or remove the others")
         if (missing := frame[names[column]].isna()).any():
             raise UsageError(f"row {frame.index[missing.argmax()]} of the DataFrame has no {column}", "Drop such rows first: frame.dropna(...)")
     values = {column: frame[name].fillna("").astype(str) for column, name in names.items() if name in frame.columns}

@@ -9,7 +9,7 @@ from dataclasses import fields
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
@@ -190,23 +190,27 @@ class Run:
         """The exported classifier, as `tlfast.load` opens it."""
         return load(self.folder, verify=False)  # verified when the run was opened
 
-    def predict(self, images: ImageSource | Iterable[ImageSource] | pd.DataFrame, *, quiet: bool = False) -> Prediction | pd.DataFrame:
+    def predict(self, images: ImageSource | Iterable[ImageSource] | pd.DataFrame | pd.Series[Any], *, quiet: bool = False) -> Prediction | pd.DataFrame:
         """Classify images with calibrated probabilities.
 
-        One image (a path, URL, bytes, PIL image or array) gives a `Prediction`. A list, a DataFrame with a column `path`, a folder, zip, CSV or parquet file,
-        or a pattern such as `photos/*.jpg` gives a DataFrame with the columns of `tlfast predict --csv`: path, label, probability, error, `p(class)` for
-        each class. Raises TlfastError.
+        One image (a path, URL, bytes, PIL image or array) gives a `Prediction`. A list, a Series, a DataFrame with a column `path`, a folder, zip, CSV or
+        parquet file, or a pattern such as `photos/*.jpg` gives a DataFrame with the columns of `tlfast predict --csv`: path, label, probability, error,
+        `p(class)` for each class. It has the index of the Series or DataFrame. Raises TlfastError.
         """
         if isinstance(images, pd.DataFrame):
             if "path" not in images.columns:
                 found = ", ".join(map(str, images.columns)) or "none"
                 raise UsageError(f"the DataFrame has no column 'path'; it has: {found}", 'Give the column itself: run.predict(frame["file"])')
             return self._predict_all(images["path"].tolist(), quiet).set_axis(images.index)
+        if isinstance(images, pd.Series):
+            return self._predict_all(images.tolist(), quiet).set_axis(images.index)
         if isinstance(images, str | os.PathLike) and has_many(os.fspath(images)):
             return self._predict_all(list(gather_sources([os.fspath(images)])), quiet)
         if isinstance(images, str | bytes | os.PathLike) or hasattr(images, "__array_interface__"):
             return self.classifier.predict(images)  # type: ignore[arg-type]  # a DataFrame has no __array_interface__
-        return self._predict_all(list(images), quiet)
+        if not isinstance(images, Iterable):
+            raise UsageError(f"{images!r} is neither an image nor a list of images", 'Give a path, such as run.predict("photo.jpg"), or a list of paths')
+        return self._predict_all(list(cast("Iterable[ImageSource]", images)), quiet)
 
     def _predict_all(self, images: list[ImageSource], quiet: bool) -> pd.DataFrame:
         cells = []
@@ -288,4 +292,5 @@ def runs(task: str = "", *, interrupted: bool = False, out: str = "exports") -> 
         names = [field.name for field in fields(InterruptedTraining)]
         return pd.DataFrame([each.to_dict() for each in list_interrupted(out, task)], columns=names)
     columns = ["run", "task", "strategy", "arch", "accuracy", "macro_f1", "created", "folder"]
-    return pd.DataFrame(records.list_runs(out, task), columns=columns)
+    with show_progress(quiet=False) as on_event:
+        return pd.DataFrame(records.list_runs(out, task, on_event), columns=columns)

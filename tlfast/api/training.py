@@ -113,7 +113,7 @@ class TrainingPlan:
     """What a training would do: `tlfast.plan` returns it.
 
     Attributes:
-        settings: the settings of the training.
+        settings: the settings of the training, a dict.
         parameters: number of parameters of the network.
         trained_parameters: number of parameters that would be trained.
         weights: description of the pretrained weights.

@@ -12,9 +12,10 @@ import pandas as pd
 
 from .. import tasks
 from ..commands.archs import search_archs
-from ..core import cache
+from ..core import UsageError, cache
 from ..data import sources
 from ..models import Backbone
+from .keywords import check_text
 from .progress import show_progress
 
 
@@ -37,7 +38,7 @@ def list_archs(pattern: str = "", *, quiet: bool = False) -> pd.DataFrame:
     >>> tlfast.list_archs("resnet50*")["arch"].tolist()  # doctest: +SKIP
     """
     with show_progress(quiet) as on_event:
-        found = search_archs(pattern, on_event).backbones
+        found = search_archs(check_text("pattern", pattern, 'tlfast.list_archs("resnet*")'), on_event).backbones
     return pd.DataFrame([asdict(backbone) for backbone in found], columns=[field.name for field in fields(Backbone)])
 
 
@@ -91,7 +92,9 @@ def clear_cache(kind: str = "", days: float = 0.0) -> pd.DataFrame:
 
     >>> tlfast.clear_cache(days=30)  # doctest: +SKIP
     """
-    return _to_frame(cache.clear(kind, days))
+    if isinstance(days, bool) or not isinstance(days, (int, float)) or not days >= 0:
+        raise UsageError(f"days={days!r} is not a number of at least 0", "Give the days since the last use, such as days=30")
+    return _to_frame(cache.clear(check_text("kind", kind, 'tlfast.clear_cache("features")'), days))
 
 
 def _to_frame(entries: Sequence[cache.CacheEntry]) -> pd.DataFrame:

@@ -296,7 +296,8 @@ def runs(
     with screen.progress() as on_event:
         for training in unfinished:
             on_event(Note("interrupted", f"{training.describe()}; to resume: {training.command}"))
-    screen.runs(list_runs(out, task))
+        found = list_runs(out, task, on_event)
+    screen.runs(found)
 
 
 @command(app, "doctor", UPKEEP)

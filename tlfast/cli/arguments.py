@@ -29,6 +29,8 @@ class Arguments:
 
     def settings(self, full: bool | None) -> Settings:
         """Return the merged settings. `full` is None without `--full` or `--partial`. Raises UsageError."""
+        if full is not None and not isinstance(full, bool):
+            raise UsageError(f"full={full!r} is neither True nor False", "Use full=True for all layers, full=False for the head")
         strategy = None if full is None else ("full" if full else "partial")
         return resolve.resolve_settings(self.task, strategy, self.flags, self.values)
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from . import system
-from .errors import RunError, UsageError, suggest_name
+from .errors import RunError, UsageError, first_line, make_printable, suggest_name
+from .events import Note, OnEvent, ignore_event
 from .files import convert_os_errors, format_json, move_file, move_to_free_name, write_shared_text, write_text_atomic
 from .settings import describe_strategy
 
@@ -158,11 +159,19 @@ def _find(reference: str, out: str) -> Run:
         if (folder / MANIFEST).is_file():
             return read(folder)
         if (folder / LATEST).is_file():
-            return read(folder / (folder / LATEST).read_text(encoding="utf-8").strip())
+            return read(_read_latest(folder))
     matches = [run for run in list_folders(out) if run.name == reference]
     if matches:
         return read(max(matches, key=lambda folder: folder.stat().st_mtime))
     raise _not_found_error(reference, out)
+
+
+def _read_latest(folder: Path) -> Path:
+    """Return the folder of the latest run of a task. Raises RunError if the file names no run."""
+    name = (folder / LATEST).read_text(encoding="utf-8", errors="replace").strip()
+    if Path(name).name != name or not (folder / name / MANIFEST).is_file():
+        raise RunError(f"{folder / LATEST} names '{make_printable(name)}', which is no run", "Give a run id; list the runs with: tlfast runs")
+    return folder / name
 
 
 def read(folder: Path) -> Run:
@@ -170,6 +179,8 @@ def read(folder: Path) -> Run:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         manifest["settings"]["task"], manifest["classes"]
+    except RecursionError:
+        raise RunError(f"{folder / MANIFEST} is damaged (too deeply nested)", "Train again; this run cannot be used") from None
     except OSError as error:
         raise RunError(f"{folder} is not a run: {MANIFEST}: {error.strerror}", "List the runs with: tlfast runs") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -265,16 +276,17 @@ def list_folders(out: str, task: str = "") -> list[Path]:
     return sorted(manifest.parent for manifest in Path(out).glob(f"{task or '*'}/*/{MANIFEST}") if not manifest.parent.name.startswith("."))
 
 
-def list_runs(out: str, task: str = "") -> list[dict[str, Any]]:
+def list_runs(out: str, task: str = "", on_event: OnEvent = ignore_event) -> list[dict[str, Any]]:
     """Return every finished run, oldest first, with: run, task, strategy, arch, accuracy, macro_f1, created, folder.
 
-    Damaged runs are left out. Raises RunError if `task` is given and has no run.
+    Damaged runs are left out, and a note is sent for each. Raises RunError if `task` is given and has no run.
     """
     rows = []
     for folder in list_folders(out, task):
         try:
             run, metrics = read(folder), json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        except (RunError, OSError, ValueError):
+        except (RunError, OSError, ValueError) as error:
+            on_event(Note("runs", f"left out: {error.message if isinstance(error, RunError) else f'{folder} is damaged ({first_line(error)})'}"))
             continue
         values = run.manifest["settings"]
         chosen = {"task": values["task"], "strategy": run.strategy, "arch": values["arch"]}

@@ -320,6 +320,8 @@ def build_settings(values: Mapping[str, Any], internals: Internals | None = None
     settings = Settings(**converted, internals=internals)
     if settings.fold is not None and settings.fold >= internals.folds:
         raise UsageError(f"--fold {settings.fold} must lie between 0 and {internals.folds - 1}")
+    if settings.bs == 1 and settings.strategy != "partial":
+        raise UsageError("--bs 1: BatchNorm cannot train on a single image", f"Use --bs 2 --accumulate {max(1, settings.accumulate // 2)}")
     if settings.sizes and int(settings.sizes.split(",")[-1]) >= settings.size:
         raise UsageError(f"--sizes {settings.sizes} must stay below --size {settings.size}", "Leave out the last size: the last epochs use --size anyway")
     for name, (reason, way) in CONFLICTS.get(settings.strategy, {}).items():

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from ..core import DataError, UsageError
-from ..core.errors import first_line
+from ..core.errors import first_line, make_printable
 from . import images
 
 STDIN = "-"
@@ -61,6 +61,8 @@ def list_members(archive: str | Path, left_out: Counter[str] | None = None) -> l
                 if problem := is_outside(name):
                     hint = "Such archives can be malicious; if you trust it, unpack it yourself and give the folder"
                     raise DataError(f"{archive}: '{name}' {problem}; nothing was read", hint)
+            if repeated := [name for name, count in Counter(names).items() if count > 1]:
+                raise DataError(f"{archive} has '{make_printable(repeated[0])}' more than once", "Write the zip again, or unpack it and give the folder")
             visible = sorted({name for name in names if not name.startswith("__MACOSX/")})
             found = [name for name in visible if images.identify(name, partial(file.open, name))]
     except (OSError, *images.DAMAGED_ZIP) as error:
@@ -194,10 +196,19 @@ def _read_column(path: Path, column: str) -> Iterator[str]:
     columns, records = read_records(path)
     if column not in columns:
         raise UsageError(f"{path.name} has no column '{column}'; it has: {', '.join(columns) or 'none'}", "Name the column of paths with --column")
-    for record in records:
+    check_unique(path, columns, [column])
+    for line, record in enumerate(records, start=2):
         name = (record.get(column) or "").strip()
-        if name:
-            yield name if is_address(name) else resolve_beside(path, name)
+        if not name:
+            raise DataError(f"{path.name} line {line}: no path", f"Fill in the column '{column}', or delete the row")
+        yield name if is_address(name) else resolve_beside(path, name)
+
+
+def check_unique(path: Path, columns: Sequence[str], used: Sequence[str]) -> None:
+    """Raise DataError if a table has one of the used columns more than once."""
+    for column in used:
+        if columns.count(column) > 1:
+            raise DataError(f"{path.name} has {columns.count(column)} columns '{column}'", "Rename or remove the others")
 
 
 def _read_text(path: Path) -> str:

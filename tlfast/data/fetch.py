@@ -8,7 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from ..core import ImageError
 from ..core.errors import first_line
@@ -16,6 +16,7 @@ from ..core.errors import first_line
 SECONDS, BYTES, REDIRECTS = 20.0, 64 << 20, 5
 BLOCK = 1 << 16
 AGENT = "tlfast"
+URL_CHARACTERS = "".join(map(chr, range(33, 127)))  # others, such as spaces and letters with accents, are percent-encoded
 
 
 def fetch(address: str, allow_private: bool = False, seconds: float = SECONDS, limit: int = BYTES) -> bytes:
@@ -51,7 +52,7 @@ def _get(address: str, allow_private: bool, deadline: float, limit: int) -> tupl
         connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=_time_left(deadline))
     connection._create_connection = _connector(allow_private)  # type: ignore[attr-defined]  # http.client has no public hook for the socket
     try:
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=URL_CHARACTERS)
         connection.request("GET", target, headers={"User-Agent": AGENT, "Accept": "image/*"})
         response = connection.getresponse()
         location = response.getheader("Location", "") if response.status in (301, 302, 303, 307, 308) else ""

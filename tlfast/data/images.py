@@ -9,6 +9,7 @@ import importlib.util
 import io
 import lzma
 import os
+import stat
 import struct
 import zipfile
 import zlib
@@ -38,6 +39,7 @@ OTHER_SUFFIXES = frozenset({".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".ya
 ZIP_MARK = ".zip!/"
 # Exceptions of zipfile for damaged and encrypted archives; RuntimeError includes unknown compression methods.
 DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError)
+MAX_BYTES = 2 << 30  # of a file
 MAX_PIXELS = 178_956_970  # Pillow's limit for DecompressionBombError: larger images are not decoded
 
 
@@ -153,9 +155,19 @@ def read_bytes(path: str) -> bytes:
     try:
         if member:
             return _archive(archive, os.getpid()).read(member)
+        _check_file(path)
         return Path(path).read_bytes()
-    except (OSError, KeyError, *DAMAGED_ZIP) as error:
+    except (OSError, KeyError, ValueError, *DAMAGED_ZIP) as error:  # ValueError: a NUL character in the path
         raise ImageError(f"cannot be read ({_reason(error)})") from None
+
+
+def _check_file(path: str) -> None:
+    """Raise ImageError for pipes, sockets and devices, which may have no end, and for files of more than MAX_BYTES."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("cannot be read (is a folder)" if stat.S_ISDIR(status.st_mode) else "cannot be read (not a regular file)")
+    if status.st_size > MAX_BYTES:
+        raise ImageError(f"{status.st_size:,} bytes are more than the limit of {MAX_BYTES:,}")
 
 
 def split_zip(path: str) -> tuple[str, str]:
@@ -223,6 +235,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _to_8_bit(image: Image.Image) -> Image.Image:
     """Scale grey values of more than 8 bits to 0..255. Pillow's conversion would clip them to white."""
     values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ImageError("some values are not finite numbers")
     top = values.max(initial=0)
     full = 1.0 if top <= 1 and image.mode == "F" else 255.0 if top <= 255 and not image.mode.startswith("I;16") else max(65535.0, top)
     return Image.fromarray((values.clip(0) * (255.0 / full)).round().clip(0, 255).astype(np.uint8))

@@ -19,7 +19,7 @@ from ..core import DataError, DataSettings, ImageError, OnEvent, Progress, Setti
 from ..core.errors import make_printable
 from ..core.settings import flag_name
 from . import images
-from .discovery import TABLES, describe_others, list_members, read_records, resolve_beside, walk_images
+from .discovery import TABLES, check_unique, describe_others, is_address, list_members, read_records, resolve_beside, walk_images
 from .split import SPLIT_NAMES, SPLITS, assign_groups, assign_splits, limit_rows, subsample_train
 from .task import Task
 from .types import DataSummary, Row, Unreadable
@@ -256,6 +256,7 @@ def read_table(path: Path, settings: DataSettings) -> tuple[list[Row], list[str]
             raise UsageError(
                 f"{path.name} has no column '{column}'; it has: {', '.join(columns)}", f"Name the column with {flag_name(name)}, or remove the flag"
             )
+    check_unique(path, columns, [settings.path_col, settings.label_col, settings.split_col, settings.group_col])
     rows: dict[str, Row] = {}
     repeated = 0
     for line, record in enumerate(records, start=2):
@@ -272,6 +273,10 @@ def _parse_csv_row(record: dict[str, str], line: int, path: Path, settings: Data
     name, label = ((record.get(column) or "").strip() for column in (settings.path_col, settings.label_col))
     if not name or not label:
         raise DataError(f"{path.name} line {line}: no {'path' if not name else f'label for {name}'}", "Fill in both columns, or delete the row")
+    if is_address(name):
+        raise DataError(f"{path.name} line {line}: {name} is a URL", "Download the images first, and give their paths")
+    if "\0" in name:
+        raise DataError(f"{path.name} line {line}: the path {make_printable(name)} has a NUL character", "Correct the path, or delete the row")
     split = (record.get(settings.split_col) or "").strip()
     if split and split.lower() not in SPLIT_NAMES:
         raise DataError(f"{path.name} line {line}: '{split}' is not a split", "Use train, valid or test")

@@ -17,12 +17,12 @@ from .formats import FORMATS
 
 OTHER_ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 
-EXAMPLE = """import json, sys
+EXAMPLE = """import json, pathlib, sys
 import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-session = onnxruntime.InferenceSession("model.onnx")
+session = onnxruntime.InferenceSession(str(pathlib.Path(__file__).with_name("model.onnx")))
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
 photo = sys.argv[1] if len(sys.argv) > 1 else sys.exit("usage: python example.py photo.jpg")
 image = ImageOps.exif_transpose(Image.open(photo)).convert("RGB")

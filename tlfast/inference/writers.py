@@ -10,6 +10,7 @@ import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,8 @@ def _write_parquet(target: Path, rows: Iterable[PredictRow], classes: Sequence[s
     remaining = iter(rows)
     with open(target, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
         while block := list(islice(remaining, PARQUET_ROWS)):
-            columns = zip(*(row_cells(row, classes, min_probability, missing=None) for row in block), strict=True)
+            readable = (replace(row, path=row.path.encode(errors="surrogateescape").decode(errors="replace")) for row in block)  # parquet holds UTF-8 only
+            columns = zip(*(row_cells(row, classes, min_probability, missing=None) for row in readable), strict=True)
             writer.write_table(pa.table(dict(zip(names, map(list, columns), strict=True)), schema))
 
 

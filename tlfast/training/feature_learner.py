@@ -95,7 +95,7 @@ def choose_head_batch(count: int, bs: int) -> int:
     >>> choose_head_batch(10_000, bs=64)
     200
     """
-    return max(bs, min(HEAD_BATCH, count // LEAST_STEPS))
+    return max(2, bs, min(HEAD_BATCH, count // LEAST_STEPS))  # BatchNorm needs two
 
 
 class FeatureLoader(DataLoader):
