@@ -98,7 +98,7 @@ def test_plan_lists_depths(pictures):
     plan = tlfast.plan(pictures, **{**TINY, "lr": "auto"})
     assert plan.depths["depth"].tolist()[0] == "0"
     assert plan.depths["chosen"].sum() == 1
-    assert plan.trained_parameters <= plan.parameters
+    assert plan.trained_parameters <= plan.parameters and plan.settings.arch == TINY["arch"]
     assert "images_per_second" in plan._repr_html_()
     assert tlfast.plan(pictures, full=True, **TINY).depths.empty
 
@@ -131,3 +131,10 @@ def test_a_plan_has_at_most_the_given_epochs(pictures):
 def test_full_is_true_or_false(pictures):
     with pytest.raises(tlfast.UsageError, match="full='no' is neither True nor False"):
         tlfast.plan(pictures, full="no", quiet=True, **TINY)
+
+
+def test_wrong_types_of_like_and_config(pictures):
+    with pytest.raises(tlfast.UsageError, match="like=3 is neither a run nor the reference of one"):
+        tlfast.train(pictures, like=3, quiet=True)  # type: ignore[arg-type]
+    with pytest.raises(tlfast.UsageError, match="config=3 is not a text"):
+        tlfast.train(pictures, config=3, quiet=True)  # type: ignore[arg-type]

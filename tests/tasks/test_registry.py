@@ -66,3 +66,8 @@ def test_tasks_of_entry_points(monkeypatch):
     monkeypatch.setattr(registry, "_installed_tasks", registry._installed_tasks.__wrapped__)
     with pytest.warns(UserWarning, match="the entry point lost of tlfast.tasks cannot be loaded: No module named 'no_such_package'"):
         assert registry.registered_tasks()["moths"] is moths
+
+
+def test_the_name_of_a_task_is_that_of_a_folder():
+    with pytest.raises(UsageError, match="the name of the task 'b d' must start with a letter or digit"):
+        registry.register_task(Task(name="b d", title="birds"))

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ..cli.arguments import Arguments, read_values
-from ..core import DataSettings, Interrupted, UsageError, config_files
+from ..core import DataSettings, Interrupted, Settings, UsageError, config_files
 from ..core.journal import NEWEST
 from .datasets import Dataset, to_dataset
 from .display import format_table, wrap_html
-from .keywords import Keywords, check_names, with_settings
+from .keywords import Keywords, check_names, check_text, with_settings
 from .progress import show_progress
 from .run import Run
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ..commands.train import Plan
-    from ..core import Settings
     from ..data import Task
     from ..training import RateCurve
     from .datasets import DataSource
@@ -94,12 +93,14 @@ def _check_callbacks(cbs: Any) -> None:
 
 def merge_settings(dataset: Dataset, settings: Mapping[str, Any], like: Run | None = None, config: str | os.PathLike[str] = "") -> Arguments:
     """Return the arguments of a command: keywords before the settings of the dataset, these before those of `like` and of a config file."""
+    if like is not None and not isinstance(like, Run):
+        raise UsageError(f"like={like!r} is neither a run nor the reference of one", 'Give a run, or such as like="fer"')
     if like is not None and config:
         raise UsageError("like and config are both given", "Give only one of them")
     flags = {**dataset.settings, **check_names(settings)}
     if like is not None:
         return Arguments(dataset.task, flags, _settings_like(like), {})
-    return Arguments(dataset.task, flags, *read_values(os.fspath(config)))
+    return Arguments(dataset.task, flags, *read_values(check_text("config", config, 'config="run.json"')))
 
 
 def _settings_like(run: Run) -> dict[str, Any]:
@@ -113,7 +114,7 @@ class TrainingPlan:
     """What a training would do: `tlfast.plan` returns it.
 
     Attributes:
-        settings: the settings of the training, a dict.
+        settings: the settings of the training, such as `plan.settings.depth`.
         parameters: number of parameters of the network.
         trained_parameters: number of parameters that would be trained.
         weights: description of the pretrained weights.
@@ -124,16 +125,16 @@ class TrainingPlan:
     """
 
     def __init__(self, plan: Plan) -> None:
-        self.settings, self.weights, self.device = plan.settings, plan.weights, plan.device
+        self.settings, self.weights, self.device = Settings.from_dict(plan.settings), plan.weights, plan.device
         self.parameters, self.trained_parameters = plan.parameters, plan.trained_parameters
         self.depths = pd.DataFrame([asdict(depth) for depth in plan.depths])
 
     def __repr__(self) -> str:
         depths = f"\n{self.depths.to_string(index=False)}" if len(self.depths) else ""
-        return f"TrainingPlan: {self.trained_parameters:,} of {self.parameters:,} parameters of {self.settings['arch']} on {self.device}{depths}"
+        return f"TrainingPlan: {self.trained_parameters:,} of {self.parameters:,} parameters of {self.settings.arch} on {self.device}{depths}"
 
     def _repr_html_(self) -> str:
-        facts = [("backbone", self.settings["arch"]), ("weights", self.weights), ("device", self.device)]
+        facts = [("backbone", self.settings.arch), ("weights", self.weights), ("device", self.device)]
         facts += [("parameters", f"{self.parameters:,}"), ("trained", f"{self.trained_parameters:,}")]
         depths = format_table(list(self.depths.columns), self.depths.to_numpy().tolist(), 2) if len(self.depths) else ""
         return wrap_html(format_table(("plan", ""), facts), depths)

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..core import UsageError
 from ..core.errors import suggest_name
-from ..core.settings import flag_name
+from ..core.settings import check_run_name, flag_name
 from ..data import Task
 from .folder import folder_task
 
@@ -63,6 +63,8 @@ def load_task_file(path: Path) -> Task:
 
 def register_task(task: Task) -> Task:
     """Register a task for this process, and return it. Raises UsageError if an installed task has its name."""
+    if problem := check_run_name(task.name):
+        raise UsageError(f"the name of the task '{task.name}' {problem}", "Give the task another name")
     if _installed_tasks().get(task.name, task) is not task:
         raise UsageError(f"a task named '{task.name}' exists already", "Give the new task another name")
     if task.name not in _installed_tasks():
