@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,13 +35,13 @@ class Workplace:
         words = [sys.executable, "-m", "tlfast", *command, "--quiet", "--json"]
         return subprocess.Popen(words, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def finish(self, command: list[str]) -> dict[str, Any]:
+    def finish(self, command: list[str]) -> Any:
         """Run a tlfast command and return its JSON result. Raises RuntimeError if it fails."""
         process = self.start(command)
         out, err = process.communicate()
         if process.returncode:
             raise RuntimeError(f"{' '.join(command)}: exit code {process.returncode}\n{err}")
-        return dict(json.loads(out)) if out.strip() else {}
+        return json.loads(out) if out.strip() else {}
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Case:
 
     command: list[str]
     resume: Callable[[Workplace], list[str]]
-    outcome: Callable[[Workplace, dict[str, Any]], object]
+    outcome: Callable[[Workplace, Any], object]
     prepare: Callable[[Workplace], None] = lambda place: None
     kill_before: float = 1.0
 
@@ -76,8 +77,13 @@ NOTHING = ["runs"]  # a command without effect, if the killed one had finished
 
 
 def train_run(place: Workplace) -> None:
-    """Train the run that the commands predict and export use."""
-    place.finish([*FULL, "--name", RUN, "--epochs", "2"])
+    """Provide the run that the commands predict and export use: it is trained in the first workplace, and copied to the others."""
+    root, trained = place.folder.parent, place.folder.parent / "trained"
+    if trained.exists():
+        shutil.copytree(trained, place.folder / "exports")
+        return
+    place.finish(["train", str(root / "images"), *FULL[2:], "--name", RUN, "--epochs", "2"])  # absolute, so that a copy finds its images
+    shutil.copytree(place.folder / "exports", trained)
 
 
 # Commands to resume
@@ -103,25 +109,25 @@ def resume_export(place: Workplace) -> list[str]:
 # Outcomes
 
 
-def training_outcome(place: Workplace, result: dict[str, Any]) -> object:
+def training_outcome(place: Workplace, result: Any) -> object:
     """Return the metrics of the run and of every epoch, without seconds, and the weights."""
     history = [[row[name] for name in row if name != "seconds"] for phase in result["phases"] for row in phase["epochs"]]
     weights = load_file(place.folder / result["folder"] / "model.safetensors")
     return result["evaluation"], history, {name: array.tobytes() for name, array in weights.items()}
 
 
-def export_outcome(place: Workplace, result: dict[str, Any]) -> object:
+def export_outcome(place: Workplace, result: Any) -> object:
     """Return the exports that the run lists, and the accuracy of the smaller form."""
     exports = runs.find(RUN, str(place.folder / "exports"), verified=True).manifest["exports"]
     return sorted(exports), exports["model.int8.onnx"]["accuracy"]
 
 
-def predict_outcome(place: Workplace, result: dict[str, Any]) -> object:
+def predict_outcome(place: Workplace, result: Any) -> object:
     """Return the content of the CSV file."""
     return (place.folder / "answers.csv").read_text()
 
 
-def compare_outcome(place: Workplace, result: dict[str, Any]) -> object:
+def compare_outcome(place: Workplace, result: Any) -> object:
     """Return the verdict, without seconds, and the scores of the arms."""
     arms = [[arm[name] for name in ("name", "accuracy", "macro_f1", "accuracy_interval")] for arm in result["arms"]]
     return result["verdict"].partition(", in ")[0], arms
