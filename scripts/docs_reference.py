@@ -49,12 +49,11 @@ SPEEDS_SHOWN = """```console
 $ tlfast doctor --bench
 speed on cpu, 2 cores with AVX2: mobilenetv2_100 with random weights at 96 px, batches of 64; drawn JPEG images of 512x384
  measure                              images/s  usual  ratio  remark
- JPEG decoding, one thread                 196    591   0.33  other programs used 1.5 of 2 cores: stop them for full speed
- JPEG decoding, all cores                  266    802   0.33  other programs used 1.5 of 2 cores: stop them for full speed
- training loader                           360  1,288   0.28  other programs used 1.5 of 2 cores: stop them for full speed
- frozen layers (float32)                    98    412   0.24  other programs used 1.5 of 2 cores: stop them for full speed
- training step, all layers (float32)        26     84   0.31  other programs used 1.5 of 2 cores: stop them for full speed
-slows this machine: other programs used 1.5 of 2 cores: stop them for full speed
+ JPEG decoding, one thread                 419    582   0.72
+ JPEG decoding, all cores                  665    894   0.74
+ training loader                         1,190  1,106   1.08
+ frozen layers (float32)                   432    366   1.18
+ training step, all layers (float32)        85     82   1.03
 ```
 """
 SLOW_STATES = [

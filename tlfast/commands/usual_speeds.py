@@ -43,13 +43,12 @@ class UsualSpeed:
     source: str
 
 
-BUSY_EPYC = "AMD EPYC, 2026-11-29, one core by its processor time, beside other programs; to be measured again on a quiet machine"
 USUAL_SPEEDS: tuple[UsualSpeed, ...] = (
-    UsualSpeed("decode_one", "AVX2", per_core=590.9, cores=1, source=BUSY_EPYC),
-    UsualSpeed("decode_all", "AVX2", per_core=567.1, cores=1, source=BUSY_EPYC),
-    UsualSpeed("loader", "AVX2", per_core=911.0, cores=1, source=BUSY_EPYC),
-    UsualSpeed("forward", "AVX2", per_core=291.7, cores=1, source=BUSY_EPYC),
-    UsualSpeed("step", "AVX2", per_core=59.6, cores=1, source=BUSY_EPYC),
+    UsualSpeed("decode_one", "AVX2", per_core=582.2, cores=1, source="AMD EPYC, 2026-11-29"),
+    UsualSpeed("decode_all", "AVX2", per_core=632.2, cores=2, source="AMD EPYC, 2026-11-29"),
+    UsualSpeed("loader", "AVX2", per_core=782.0, cores=2, source="AMD EPYC, 2026-11-29"),
+    UsualSpeed("forward", "AVX2", per_core=258.8, cores=2, source="AMD EPYC, 2026-11-29"),
+    UsualSpeed("step", "AVX2", per_core=58.1, cores=2, source="AMD EPYC, 2026-11-29"),
 )
 
 
