@@ -56,13 +56,16 @@ def list_members(archive: str | Path, left_out: Counter[str] | None = None) -> l
     """
     try:
         with zipfile.ZipFile(archive) as file:
-            names = [info.filename for info in file.infolist() if not info.is_dir()]
+            members = [info for info in file.infolist() if not info.is_dir()]
+            names = [info.filename for info in members]
             for name in names:
                 if problem := is_outside(name):
                     hint = "Such archives can be malicious; if you trust it, unpack it yourself and give the folder"
                     raise DataError(f"{archive}: '{name}' {problem}; nothing was read", hint)
-            if repeated := [name for name, count in Counter(names).items() if count > 1]:
-                raise DataError(f"{archive} has '{make_printable(repeated[0])}' more than once", "Write the zip again, or unpack it and give the folder")
+            contents = {(info.filename, info.CRC, info.file_size) for info in members}
+            if differing := [name for name, count in Counter(name for name, *_ in contents).items() if count > 1]:
+                hint = "Write the zip again, or unpack it and give the folder"
+                raise DataError(f"{archive} has '{make_printable(differing[0])}' more than once, with different contents", hint)
             visible = sorted({name for name in names if not name.startswith("__MACOSX/")})
             found = [name for name in visible if images.identify(name, partial(file.open, name))]
     except (OSError, *images.DAMAGED_ZIP) as error:
