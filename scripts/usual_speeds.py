@@ -17,7 +17,6 @@ from tlfast.commands.doctor_bench import WORKLOAD
 from tlfast.commands.usual_speeds import GPUS, UsualSpeed, scale_by_cores
 from tlfast.core import processor
 from tlfast.core.system import count_cores, hide_known_warnings
-from tlfast.training.speed import measure_speeds
 from tlfast.training.types import MEASURES, Speed
 
 
@@ -28,6 +27,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=WORKLOAD.seconds, help=f"seconds of a turn (default: {WORKLOAD.seconds:.0f})")
     options = parser.parse_args()
     hide_known_warnings()
+    from tlfast.training.speed import measure_speeds  # imports fastai, which gives the warnings
+
     turns: list[list[Speed]] = []
     for number in range(options.turns):
         device, speeds = measure_speeds(replace(WORKLOAD, seconds=options.seconds))

@@ -70,7 +70,7 @@ def test_calibration_images_are_of_all_classes(tmp_path, monkeypatch):
     rows = [Row(str(tmp_path / f"{label}-{i}.png"), label, "train") for label in "abcde" for i in range(100)]
     for row in rows:
         Path(row.path).touch()
-    monkeypatch.setattr(export_module, "_read_pixels", lambda row: row.label)
+    monkeypatch.setattr(export_module, "read_pixels", lambda row: row.label)
     counts = Counter(export_module._calibration_images(rows, lambda event: None))
     assert sum(counts.values()) == export_module.CALIBRATED_ON and set(counts) == set("abcde") and max(counts.values()) - min(counts.values()) <= 2
 

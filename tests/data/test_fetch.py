@@ -103,3 +103,7 @@ def test_a_name_that_points_inside_is_refused_however_it_is_spelt(server, monkey
 def test_odd_addresses(address):
     with pytest.raises(ImageError):
         fetch.fetch(address)
+
+
+def test_other_characters_than_those_of_a_url_are_encoded(server):
+    assert fetch.fetch(server("/\u00e9 b.png?size=\u00fc"), allow_private=True).startswith(b"\x89PNG")

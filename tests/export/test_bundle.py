@@ -31,7 +31,7 @@ def test_a_bundle_needs_no_tlfast(run, cli, folder, tmp_path, target):
         digest, name = line.split()
         assert hashlib.sha256((place / name).read_bytes()).hexdigest() == digest
     picture = folder / "red" / "1.png"
-    done = subprocess.run([sys.executable, "-c", WITHOUT_TLFAST, "example.py", picture], cwd=place, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TLFAST, place / "example.py", picture], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     answers = [line.split() for line in done.stdout.splitlines()]
     ours = tlfast.load("r").predict(picture)

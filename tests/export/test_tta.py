@@ -48,7 +48,8 @@ def test_the_graph_averages_the_logits_of_the_views(trained_run, tmp_path, tta, 
     logits = np.mean([temperature * np.log(plain.probabilities(np.ascontiguousarray(view))) for view in list_views(pixels, tta)], axis=0)
     assert averaged.probabilities(pixels) == pytest.approx(soften(logits, 1.0), abs=1e-5)
     set_temperature(tmp_path / "views.onnx", 2.5)
-    assert open_network(tmp_path / "views.onnx").probabilities(pixels) == pytest.approx(soften(logits, 2.5), abs=1e-5)
+    scaled = open_network(tmp_path / "views.onnx")
+    assert scaled.probabilities(pixels) == pytest.approx(soften(logits, 2.5), abs=1e-5) and scaled.info["temperature"] == "2.5"
     assert averaged.classes == plain.classes and averaged.info["tta"] == tta and averaged.info["run"] == plain.info["run"]
 
 

@@ -9,6 +9,7 @@ import typer
 
 from .. import tasks as registry
 from ..core import DataError
+from ..core.settings import declared_settings
 
 
 def task_names(incomplete: str) -> list[str]:
@@ -46,6 +47,6 @@ Split = Annotated[str, typer.Option(help="Split to evaluate: valid or test. Each
 Moved = Annotated[str, typer.Option("--data", help="Path of the images of the run, if they were moved.", show_default=False)]
 Tta = Annotated[str, typer.Option(help="Test-time augmentation, with a file that export --tta has written: flip or crops.", show_default=False)]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps; auto uses a GPU if there is one.")]
-Log = Annotated[str, typer.Option(help="Experiment trackers, separated by commas: tensorboard, mlflow, wandb, trackio.", show_default=False)]
+Log = Annotated[str, typer.Option(help=declared_settings()["log"].help, show_default=False)]
 Full = Annotated[bool | None, typer.Option("--full/--partial", help="Train all layers, or only the head.", show_default="partial")]
 Config = Annotated[str, typer.Option(help="TOML file of settings, or the run.json of a run to repeat. Flags have priority.", show_default=False)]

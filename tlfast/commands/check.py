@@ -17,12 +17,11 @@ from ..data.discovery import read_records
 from ..data.duplicates import CONFIRMED
 from ..data.scan import ScanResult
 from ..data.sources import locate
-from ..data.types import Unreadable
+from ..data.types import RANKED, Unreadable
 from ..evaluation.report import REPORT_FILE, render_check_page
 
 FOLDER = "checks"
 FINDINGS_FILE, TABLE_FILE = "findings.csv", "images.csv"
-LABEL_KINDS = ("label issue", "outlier")  # found by `search`, see `check_labels`
 DROPPABLE = {"duplicates": ("duplicate",), "conflicts": ("conflict", "near conflict"), "unreadable": ("unreadable",), "leaks": ("leak", "near leak")}
 
 
@@ -85,7 +84,7 @@ def check_data(task: Task, settings: Settings, drop: Sequence[str] = (), on_even
     findings, wrong_labels = scan.collect_findings(table.rows, scanned), None
     if search:
         found, wrong_labels = search(task, settings, table.rows, scanned, on_event)
-        known = {(finding.kind, finding.path) for finding in findings}
+        known = {(finding.kind, finding.path) for finding in findings}  # a near leak has one finding for each pair, other kinds one for each image
         findings += [finding for finding in found if finding.kind == "near leak" or (finding.kind, finding.path) not in known]
     unreadable = [Unreadable(path, reason) for path, reason in scanned.unreadable.items()]
     summary = replace(table.summary(), unreadable=unreadable, modes=scanned.modes, sizes=scanned.sizes)
@@ -142,7 +141,7 @@ def _to_finding(record: Mapping[str, str]) -> Finding:
 
 
 def _is_by_network(record: Mapping[str, str]) -> bool:
-    return record["kind"] in LABEL_KINDS or record["reason"] == CONFIRMED
+    return record["kind"] in RANKED or record["reason"] == CONFIRMED
 
 
 # Dropping

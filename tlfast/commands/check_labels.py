@@ -117,14 +117,21 @@ def _find_by_features(task: Task, settings: Settings, by_path: Mapping[str, Row]
     on_event(Progress("comparing images", 0, 1))
     distances = NearestNeighbors(n_neighbors=NEIGHBOURS, metric="cosine").fit(vectors).kneighbors()[0]
     outliers = find_outliers(paths, distances.mean(axis=1), by_path)
-    unit = dict(zip(paths, vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), strict=True))
-    without = np.zeros(vectors.shape[1], np.float32)  # images of the test split
-    aligned = np.stack([unit.get(path, without) for path in scanned.paths])
     limit = duplicates.CLOSE * float(np.median(distances[:, 0]))
     readable = [by_path[path] for path in scanned.paths]
-    near = duplicates.find_near_by_features(readable, scanned.digests, scanned.thumbnail, aligned, limit)
+    near = duplicates.find_near_by_features(readable, scanned.digests, scanned.thumbnail, _align(paths, vectors, scanned.paths), limit)
     on_event(Progress("comparing images", 1, 1))
     return [*near, *outliers]
+
+
+def _align(paths: Sequence[str], vectors: np.ndarray, order: Sequence[str]) -> np.ndarray:
+    """Return the features `[n, d]` of `paths` in another order, with unit length; zero for other images, such as those of the test split."""
+    place = {path: i for i, path in enumerate(order)}
+    known = [i for i, path in enumerate(paths) if path in place]
+    aligned = np.zeros((len(order), vectors.shape[1]), np.float32)
+    aligned[[place[paths[i]] for i in known]] = vectors[known]
+    aligned /= np.maximum(np.linalg.norm(aligned, axis=1, keepdims=True), 1e-12)
+    return aligned
 
 
 def find_outliers(paths: Sequence[str], distance: np.ndarray, by_path: Mapping[str, Row]) -> list[Finding]:

@@ -44,8 +44,8 @@ from ..inference import Network, open_network
 from ..models import Weights, build, list_stages, weights
 from ..tasks import resolve_settings
 from ..training import EpochEnd, StepEnd, experiments
-from ..training.trackers import Tracking, open_tracking
-from .tracked import track_trial
+from ..training.trackers import open_tracking
+from .tracked import TrackedComparison, describe_images, track_trial
 
 FOLDER = "comparisons"
 ARMS_FILE, DIFFERENCES_FILE, CURVE_FILE = "arms.csv", "differences.csv", "learning_curve.csv"
@@ -103,7 +103,8 @@ def compare_arms(task: Task, arms: Sequence[Arm], design: Design | None = None, 
     table = load_table(task, experiments.place_on_fold(first, design.folds, 0), locate(task, first.data))
     try:
         with open_tracking(first.log, listen) as tracking:
-            predictions = _train_arms(task, arms, design, table.classes, _TrackedComparison(tracking, f"comparison-{run_id}"))
+            tracked = TrackedComparison(tracking, f"comparison-{run_id}", describe_images(tracking, table))
+            predictions = _train_arms(task, arms, design, table.classes, tracked)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; finished trainings and checkpoints are cached", "Repeat the command to continue") from None
     on_all_images = [predictions[arm.name, 1.0] for arm in arms]
@@ -165,17 +166,7 @@ def _filter_events(on_event: OnEvent) -> OnEvent:
 # Trainings
 
 
-@dataclass(frozen=True)
-class _TrackedComparison:
-    """The trackers of a comparison, and the group of its tracked runs."""
-
-    tracking: Tracking
-    group: str
-
-
-def _train_arms(
-    task: Task, arms: Sequence[Arm], design: Design, classes: Sequence[str], tracked: _TrackedComparison
-) -> dict[tuple[str, float], ArmPredictions]:
+def _train_arms(task: Task, arms: Sequence[Arm], design: Design, classes: Sequence[str], tracked: TrackedComparison) -> dict[tuple[str, float], ArmPredictions]:
     """Run all trainings of the design that are not cached. Returns (name of an arm, share of the training split) -> its predictions."""
     on_event = tracked.tracking.on_event
     folds = range(max(1, design.folds))
@@ -187,7 +178,7 @@ def _train_arms(
             on_event(Progress("comparing", done, total))
             settings = experiments.place_on_fold(arm.settings, design.folds, fold)
             settings = replace(settings, seed=arm.settings.seed + seed, train_pct=share * settings.train_pct)
-            with track_trial(tracked.tracking, task, settings, tracked.group, _name_trial(arm, settings, design)) as results:
+            with track_trial(tracked, settings, _name_trial(arm, settings, design)) as results:
                 results.append(_run_outcome(task, settings, classes, on_event))
             outcomes += results
             done += 1

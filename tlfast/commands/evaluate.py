@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax
 
-from ..core import DataError, OnEvent, Progress, Run, ignore_event, runs
+from ..core import OnEvent, Run, ignore_event, runs
 from ..core.files import write_json
 from ..core.runs import METRICS, name_split_file, record_test_use
 from ..evaluation import Evaluation, Predictions, apply_temperature, evaluate, plots, save_predictions
-from ..inference import load, predict_stream
-from ..inference.classifier import open_pixels
-from ..inference.onnx_model import LEAST_PROBABILITY, name_file
+from ..inference import load
 from ..training.trackers import open_tracking
 from . import loaded_run
+from .file_predictions import predict_file
 from .tracked import track_evaluation
 
 
@@ -87,16 +86,10 @@ def _evaluate_file(run: Run, request: EvaluateRequest, on_event: OnEvent) -> Eva
     """Evaluate an ONNX file with test-time augmentation."""
     split, tta = request.split, request.tta
     network = load(run.folder, verify=False, tta=tta).network
-    rows = loaded_run.list_split(run, split, request.data, on_event)
-    temperature = float(run.manifest["exports"][name_file(tta)]["temperature"])
-    log_probabilities = np.empty((len(rows), len(network.classes)))
-    for i, (_, probabilities) in enumerate(predict_stream(network, rows, lambda row: open_pixels(row.path))):
-        if isinstance(probabilities, str):
-            raise DataError(f"{rows[i].path}: {probabilities}", "Restore the image")
-        log_probabilities[i] = temperature * np.log(np.maximum(probabilities, LEAST_PROBABILITY))  # before temperature scaling
-        on_event(Progress("evaluating", i + 1, len(rows)))
+    rows, log_probabilities = predict_file(network, loaded_run.list_split(run, split, request.data, on_event), "evaluating", on_event)
+    temperature = float(network.info["temperature"])
     labels = np.array([network.classes.index(row.label) for row in rows])
-    predictions = Predictions(rows, network.classes, log_softmax(log_probabilities, axis=1), labels)
+    predictions = Predictions(rows, network.classes, log_softmax(temperature * log_probabilities, axis=1), labels)  # before temperature scaling
     seed = int(run.manifest["settings"]["seed"])
     if split == "valid":
         return EvaluateResult(run.id, evaluate(predictions, split, seed=seed, calibrated=temperature != 1.0), [])

@@ -19,13 +19,13 @@ from ..data.discovery import read_records
 from ..evaluation.calibration import choose_temperature, log_loss
 from ..export import FORMATS, Export, Format, write_bundle
 from ..export.bundle import check_free
-from ..inference import Network, open_network, predict_stream
-from ..inference.onnx_model import FILE, LEAST_PROBABILITY, VIEWS, batch_size, name_file
+from ..inference import Network, open_network
+from ..inference.onnx_model import FILE, VIEWS, batch_size, name_file
+from .file_predictions import RESTORE_HINT, predict_file, read_pixels
 
 CALIBRATED_ON = 256  # training images
 MAX_DROP = 0.01  # of accuracy; a format with a larger drop is refused
 ROUNDS = 7  # of timing
-RESTORE_HINT = "Restore the images at the paths that the run was trained with"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def choose_formats(quantize: str, half: bool, views: str, to: str) -> list[str]:
     """Return the names in `FORMATS` for the options of the command. Raises UsageError for another `quantize` or `views`, or if nothing is left to do."""
     if quantize not in ("", "int8"):
         raise UsageError(f"--quantize '{quantize}' is not int8", "Use --quantize int8, or --half for 16-bit floats")
-    name_file(views)  # checks it
+    name_file(views)  # raises UsageError for another word
     formats = [name for name, wanted in (("int8", quantize), ("fp16", half), (f"tta-{views}", views)) if wanted]
     if not formats and not to:
         raise UsageError("nothing to export", "Use --quantize int8, --half, --tta flip, --to FOLDER or --to FILE.zip")
@@ -163,18 +163,11 @@ class _Score:
 
 def _score(network: Network, rows: Sequence[Row], phase: str, on_event: OnEvent) -> _Score:
     """Evaluate a network; an unreadable image counts as an error, and has no log loss."""
-    found, labels = [], []
-    for done, (row, probabilities) in enumerate(predict_stream(network, rows, _read_pixels), start=1):
-        if not isinstance(probabilities, str):
-            found.append(probabilities)
-            labels.append(network.classes.index(row.label))
-        on_event(Progress(phase, done, len(rows)))
-    if not found:
-        raise DataError(f"none of the {len(rows)} valid images can be read", RESTORE_HINT)
-    log_probabilities, truth = np.log(np.maximum(found, LEAST_PROBABILITY)), np.array(labels)
-    choice = choose_temperature(log_probabilities, truth)
-    accuracy = int((log_probabilities.argmax(axis=1) == truth).sum()) / len(rows)
-    return _Score(accuracy, log_loss(choice.held_out, truth), choice.temperature)
+    readable, log_probabilities = predict_file(network, rows, phase, on_event)
+    labels = np.array([network.classes.index(row.label) for row in readable])
+    choice = choose_temperature(log_probabilities, labels)
+    accuracy = int((log_probabilities.argmax(axis=1) == labels).sum()) / len(rows)
+    return _Score(accuracy, log_loss(choice.held_out, labels), choice.temperature)
 
 
 def _measure_rates(networks: Sequence[Network], rows: Sequence[Row]) -> list[float]:
@@ -210,13 +203,9 @@ def _select_split(rows: Sequence[Row], split: str) -> list[Row]:
     return selected
 
 
-def _read_pixels(row: Row) -> np.ndarray:
-    return np.asarray(images.open_image(row.path))
-
-
 def _try_read(row: Row) -> np.ndarray | None:
     """Return the pixels `[h, w, 3]` of an image, None if it is unreadable."""
     try:
-        return _read_pixels(row)
+        return read_pixels(row)
     except ImageError:
         return None

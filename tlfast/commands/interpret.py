@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,11 @@ from fastai.losses import CrossEntropyLossFlat
 from ..core import Note, OnEvent, Run, RunError, ignore_event
 from ..core.files import write_csv, write_json
 from ..core.runs import name_split_file, record_test_use
-from ..data import Row, images
-from ..evaluation import ConfusedPair, Evaluation, Predictions, apply_temperature, most_confused, plots
+from ..data import Row
+from ..evaluation import ConfusedPair, Evaluation, Predictions, apply_temperature, most_confused
 from ..evaluation.report import read_evaluation, write_report
 from . import loaded_run
+from .error_pictures import plot_errors
 
 PAIRS = 10  # most confused pairs in the result
 
@@ -75,7 +75,7 @@ def interpret_run(run: Run, split: str = "valid", k: int = 12, data: str = "", d
     predictions = loaded_run.predict_split(model, split, on_event)
     evaluation = loaded_run.evaluate_split(model, predictions, split)
     top_losses = find_top_losses(build_interpretation(model, predictions), predictions.rows, k)
-    pictures = _plot(model, evaluation, top_losses, split)
+    pictures = plot_errors(run, evaluation, top_losses)
     result = InterpretResult(run.id, evaluation, most_confused(evaluation)[:PAIRS], top_losses, [str(path) for path in pictures])
     folder = run.folder / "plots"
     write_json(folder / name_split_file("interpretation.json", split), result.to_dict())
@@ -110,17 +110,6 @@ def find_top_losses(interpretation: CachedInterpretation, rows: Sequence[Row], k
             }
         )
     return top_losses
-
-
-def _plot(model: loaded_run.LoadedRun, evaluation: Evaluation, top_losses: Sequence[dict[str, Any]], split: str) -> list[Path]:
-    """Plot the confusion matrix and the top losses; return the files."""
-    settings, folder = model.settings, model.run.folder / "plots"
-    count = evaluation.macro.support
-    title = f"{settings.task}, {settings.tuning} fine-tuning of {settings.arch}: {evaluation.accuracy:.1%} of {count:,} {split} images right"
-    matrix = plots.plot_confusion_matrix(evaluation, folder / name_split_file("confusion_matrix.png", split), title)
-    pixels = [images.open_image(item["path"]) for item in top_losses]
-    title = f"{model.run.id}: the {len(top_losses)} largest losses, {split} split"
-    return [matrix, plots.plot_top_losses(top_losses, pixels, folder / name_split_file("top_losses.png", split), title)]
 
 
 def _write_report(run: Run, model: loaded_run.LoadedRun, split: str, on_event: OnEvent) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,8 @@ from ..core.errors import first_line
 from ..core.metrics import compute_metrics, confusion_matrix
 from ..core.runs import METRICS, name_split_file
 from ..core.system import package_versions
-from ..data import Task, images, load_table
-from ..data.sources import locate
-from ..evaluation import Evaluation, plots
+from ..data import ImageTable
+from ..evaluation import Evaluation
 from ..evaluation.comparison import Outcome
 from ..evaluation.report import REPORT_FILE, Evidence, read_evaluation, write_report
 from ..evaluation.report.inputs import StoredPredictions
@@ -25,9 +25,10 @@ from ..evaluation.report.page import CARD_FILE
 from ..export.weights import WEIGHTS
 from ..inference import onnx_model
 from ..training.trackers import RunInfo, Tracking
+from .error_pictures import LOSSES, MATRIX, plot_errors
 
 SHOWN = 12  # images in the picture of the top losses
-PICTURES = ("confusion_matrix.png", "top_losses.png", "calibration.png")
+PICTURES = (MATRIX, LOSSES, "calibration.png")
 
 
 def start_tracking(tracking: Tracking, journal: Journal, settings: Settings, facts: Mapping[str, Any]) -> None:
@@ -57,15 +58,11 @@ def _draw_results(run: Run, evaluation: Evaluation) -> None:
     """Write the report, without activation maps, and the pictures of the confusion matrix and the top losses into a run."""
     stored = read_evaluation(run, evaluation.split)
     write_report(run, stored, Evidence({}, None))
-    matrix, losses, _ = PICTURES
-    plots.plot_confusion_matrix(evaluation, run.folder / "plots" / matrix, f"{run.task}: {run.id}")
-    items = _list_losses(stored.predictions, evaluation)
-    pixels = [images.open_image(item["path"]) for item in items]
-    plots.plot_top_losses(items, pixels, run.folder / "plots" / losses, f"{run.id}: the {len(items)} largest losses")
+    plot_errors(run, evaluation, _list_losses(stored.predictions, evaluation))
 
 
 def _list_losses(predictions: StoredPredictions, evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Return the images with the largest losses, in the form of `plots.plot_top_losses`."""
+    """Return the images with the largest losses, in the form of `plot_errors`."""
     return [
         {
             "path": predictions.paths[i],
@@ -102,14 +99,27 @@ def track_evaluation(tracking: Tracking, run: Run, evaluation: Evaluation, tta: 
     tracking.end("finished")
 
 
+@dataclass(frozen=True)
+class TrackedComparison:
+    """The trackers of a comparison, the group of its tracked runs, and the source and fingerprint of its images."""
+
+    tracking: Tracking
+    group: str
+    data: Mapping[str, str]
+
+
+def describe_images(tracking: Tracking, table: ImageTable) -> dict[str, str]:
+    """Return source and fingerprint of the images; nothing without trackers, because the fingerprint takes time."""
+    return {"source": table.source, "fingerprint": table.fingerprint()} if tracking else {}
+
+
 @contextmanager
-def track_trial(tracking: Tracking, task: Task, settings: Settings, group: str, name: str) -> Iterator[list[Outcome]]:
+def track_trial(tracked: TrackedComparison, settings: Settings, name: str) -> Iterator[list[Outcome]]:
     """Track one training of a comparison: its result is the outcome that the block adds to the list."""
     outcomes: list[Outcome] = []
+    tracking, group = tracked.tracking, tracked.group
     if tracking:
-        table = load_table(task, settings, locate(task, settings.data))
-        data = {"source": table.source, "fingerprint": table.fingerprint()}
-        values = {"settings": settings.to_dict(), "versions": package_versions(), "data": data, "arm": name}
+        values = {"settings": settings.to_dict(), "versions": package_versions(), "data": tracked.data, "arm": name}
         tracking.start(f"{group}-{name}", RunInfo(settings.task, settings.out, uuid.uuid4().hex, group=group, values=values), Journal())
     yield outcomes
     for outcome in outcomes if tracking else ():

@@ -158,3 +158,12 @@ def convert_os_errors(folder: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(f"cannot write to {error.filename or folder}: {error.strerror or error}", "Name a folder that can be written with --out") from None
+
+
+def replace_undecodable(path: str) -> str:
+    """Return a path for files that hold UTF-8 only, such as parquet: bytes of a file name that are not UTF-8 become U+FFFD.
+
+    >>> replace_undecodable("a\\udcff.png")
+    'a\ufffd.png'
+    """
+    return path.encode(errors="surrogateescape").decode(errors="replace")

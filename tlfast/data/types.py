@@ -76,6 +76,9 @@ FINDING_KINDS = {
 }
 
 
+RANKED = ("label issue", "outlier")  # kinds found by a network, the most important findings first
+
+
 @dataclass(frozen=True)
 class Finding:
     """A possible problem of an image. `kind` is a key of FINDING_KINDS, `other` the path of the related image ("" for none).

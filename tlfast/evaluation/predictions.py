@@ -12,6 +12,7 @@ from pyarrow import parquet
 from torch import nn
 
 from ..core import OnEvent, Progress
+from ..core.files import replace_undecodable
 from ..core.runs import PREDICTIONS, name_split_file
 from ..data import Row
 from ..models import to_network_input
@@ -40,7 +41,7 @@ def save_predictions(folder: Path, predictions: Predictions, split: str, probabi
     """
     predicted, classes, rows = probabilities.argmax(axis=1), predictions.classes, predictions.rows
     columns = {
-        "path": pa.array([row.path.encode(errors="surrogateescape").decode(errors="replace") for row in rows]),
+        "path": pa.array([replace_undecodable(row.path) for row in rows]),
         "label": pa.array([row.label for row in rows]),
         "split": pa.array([split] * len(rows)),
         "prediction": pa.array([classes[i] for i in predicted]),

@@ -49,14 +49,14 @@ def write_views(source: Path, target: Path, views: str) -> None:
     existing = {constant.name for constant in exported.graph.initializer}
     constants |= {"by_view": np.array([count, -1, len(_read_classes(exported))]), "first": np.array([0])}
     exported.graph.initializer.extend(make_constant(name, value) for name, value in constants.items() if name not in existing)
-    _set_temperature(exported, 1.0)
     helper.set_model_props(exported, {**_read_metadata(exported), VIEWS: str(count), "tta": views})
+    _set_temperature(exported, 1.0)
     onnx.checker.check_model(exported)
     onnx.save(exported, target)
 
 
 def set_temperature(path: Path, temperature: float) -> None:
-    """Change the divisor of the logits in an ONNX file of `write_views`."""
+    """Change the divisor of the logits in an ONNX file of `write_views`. Its metadata have it as "temperature"."""
     exported = onnx.load(path)
     _set_temperature(exported, temperature)
     onnx.save(exported, path)
@@ -65,6 +65,7 @@ def set_temperature(path: Path, temperature: float) -> None:
 def _set_temperature(exported: onnx.ModelProto, temperature: float) -> None:
     constant = next(constant for constant in exported.graph.initializer if constant.name == TEMPERATURE)
     constant.CopyFrom(make_constant(TEMPERATURE, np.array(temperature, np.float32)))
+    helper.set_model_props(exported, {**_read_metadata(exported), TEMPERATURE: str(temperature)})
 
 
 def _read_metadata(exported: onnx.ModelProto) -> dict[str, str]:

@@ -28,7 +28,6 @@ TTA = ("flip", "crops")  # kinds of test-time augmentation, with files of their 
 VIEWS = "views"  # in the metadata: number of views of an image in such a file
 BUSY = 0.5  # least load average of the last minute on a machine in use
 SPINNING = "session.intra_op.allow_spinning"  # whether threads wait actively; see docs/benchmarks.md, "Busy machine"
-LEAST_PROBABILITY = 1e-12  # whose logarithm is finite
 AHEAD = 64 << 20  # limit in bytes, of the decoded images in the queue and of one batch
 
 T = TypeVar("T")
@@ -46,7 +45,7 @@ class Network:
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Map RGB images of one size, uint8 `[b, h, w, 3]`, to probabilities, float32 `[b, c]`."""
         step = max(1, BATCH // int(self.info.get(VIEWS, 1)))  # so that all views of a step are at most BATCH images
-        parts = [self.session.run([OUTPUT], {INPUT: pixels[start : start + step]})[0] for start in range(0, len(pixels), step)]
+        parts = [self.session.run([OUTPUT], {INPUT: pixels[start : start + step]})[0] for start in range(0, max(1, len(pixels)), step)]
         return np.concatenate(parts) if len(parts) > 1 else np.asarray(parts[0])
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..core import TlfastError, UsageError
-from ..core.files import move_file
+from ..core.files import move_file, replace_undecodable
 from .onnx_model import rank_classes
 from .types import PredictRow
 
@@ -169,7 +169,7 @@ def _write_parquet(target: Path, rows: Iterable[PredictRow], classes: Sequence[s
     remaining = iter(rows)
     with open(target, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
         while block := list(islice(remaining, PARQUET_ROWS)):
-            readable = (replace(row, path=row.path.encode(errors="surrogateescape").decode(errors="replace")) for row in block)  # parquet holds UTF-8 only
+            readable = (replace(row, path=replace_undecodable(row.path)) for row in block)
             columns = zip(*(row_cells(row, classes, min_probability, missing=None) for row in readable), strict=True)
             writer.write_table(pa.table(dict(zip(names, map(list, columns), strict=True)), schema))
 

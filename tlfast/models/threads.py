@@ -16,13 +16,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
+from ..core.processor import STAT
+
 INTERVAL = 1.0  # seconds between two looks at the use of the cores
 TAKEN, FREE = 0.35, 0.15  # cores used by others, above which threads sleep, and below which they spin again
-STAT = Path("/proc/stat")
 TEAM_ELEMENTS = 1 << 20  # of a tensor whose addition is spread over all threads
 
 

@@ -17,11 +17,12 @@ import torch
 from PIL import Image
 
 from ..core import OnEvent, Progress, cache, ignore_event
+from ..core.processor import STAT
 from ..core.system import count_cores
 from ..data import Row, Task, images
 from ..data.table import map_images
 from ..models.fuse_bn import fuse_bn
-from ..models.threads import STAT, CoreUse
+from ..models.threads import CoreUse
 from ..testing import COLOURS, draw_image
 from .amp import choose_pass_precision, choose_step_precision
 from .features import BATCH

@@ -70,6 +70,8 @@ def test_names_stay_text(reported):
     text = reported[1][0].read_text()
     assert "<img src=x" not in text and NASTY not in text
     assert "&lt;b&gt;bad &amp; &#39;worse&#39;" in text
+    card = reported[1][1].read_text()
+    assert NASTY not in card and "| &lt;b&gt;bad &amp; &#39;worse&#39; |" in card
 
 
 def test_the_page_holds_the_table_of_the_run(reported):

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from ...core import Run
+from ...data.types import RANKED
 from .album import Album
 from .image_choices import ImageChoices
 from .inputs import Evidence, StoredEvaluation
 from .run_charts import draw_run_charts
-from .thumbnails import RANKED, group_findings, to_data_url
+from .thumbnails import group_findings, to_data_url
 
 MOST_PAIRS, PAIR_EXAMPLES = 8, 4
 CELL_EXAMPLES = 12  # images behind a cell of the confusion matrix

@@ -13,10 +13,9 @@ from PIL import Image
 
 from ...core import ImageError
 from ...data import Finding, images
-from ...data.types import FINDING_KINDS
+from ...data.types import FINDING_KINDS, RANKED
 
 SIDE = 96  # pixels of a thumbnail
-RANKED = ("label issue", "outlier")  # kinds with the most important findings first; examples of other kinds are spread evenly
 
 
 @dataclass(frozen=True)
