@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from tests.helpers.files import image_bytes
 from tlfast.core.errors import DataError, UsageError
 from tlfast.data import discovery
 from tlfast.testing import draw_image
@@ -119,3 +120,14 @@ def test_a_name_occurs_once_in_a_zip(tmp_path):
             archive.writestr("blue/0.png", content)
     with pytest.raises(DataError, match=r"a\.zip has 'blue/0\.png' more than once"):
         discovery.list_members(tmp_path / "a.zip")
+
+
+def test_an_encrypted_zip_is_one_error(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("red/0.png", image_bytes())
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1  # the flag in the central directory
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.zip is encrypted") as caught:
+        discovery.list_members(tmp_path / "a.zip")
+    assert "password" in caught.value.hint

@@ -138,8 +138,20 @@ def test_stray_images_are_counted(folder):
 def test_one_class(tmp_path):
     for i in range(4):
         draw_image(tmp_path / "only" / f"{i}.png", (0, 0, 0), i)
-    with pytest.raises(DataError, match="has only one class, 'only'"):
+    with pytest.raises(DataError, match="has only one class, 'only'") as caught:
         load(tmp_path)
+    assert "one sub-folder per class" in caught.value.hint
+    (tmp_path / "a.csv").write_text("path,label,kind\nonly/0.png,x,a\nonly/1.png,x,b\n")
+    with pytest.raises(DataError, match="has only one class, 'x'") as caught:
+        load(tmp_path / "a.csv")
+    assert "--label-col" in caught.value.hint
+
+
+def test_class_names_that_are_almost_equal_are_named(tmp_path):
+    for label in ("Snake weed", "snake-weed", "Lantana"):
+        for i in range(4):
+            draw_image(tmp_path / label / f"{i}.png", (0, 0, 0), i)
+    assert load(tmp_path).notes == ("the names of the classes 'Snake weed' and 'snake-weed' are almost equal; give them the same name if they are one class",)
 
 
 def test_class_with_one_image(folder):

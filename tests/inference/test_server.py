@@ -254,6 +254,18 @@ def test_stopping_finishes_what_has_begun(classifier, monkeypatch):
         assert answer.result()[0] == 200
 
 
+def test_stopping_does_not_wait_for_stalled_uploads(classifier, monkeypatch):
+    monkeypatch.setattr(uploads, "STOPPING_SECONDS", 0.2)
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nabc"
+    with serving_at(classifier) as (port, server), ThreadPoolExecutor(20) as pool:
+        slow = [pool.submit(raw, port, head) for _ in range(20)]
+        while len(server.server_state.tasks) < 20:
+            time.sleep(0.01)
+        server.should_exit = True
+        answers = [each.result() for each in slow]
+    assert all(answer.startswith(b"HTTP/1.1 503") and b"the server is stopping" in answer for answer in answers)  # no 408 after 20 s
+
+
 def test_behind_a_proxy_all_addresses_work_with_and_without_the_root_path(classifier):
     with serving_at(classifier, root_path="/plants/v1") as (port, _):
         for prefix in ("", "/plants/v1"):

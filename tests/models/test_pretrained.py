@@ -33,6 +33,9 @@ def test_order_of_resolution(tmp_path, monkeypatch):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UsageError, match=r"--weights none.pth: no such file"):
         pretrained.find_weights("resnet50", "none.pth")
+    with pytest.raises(UsageError, match="a folder, not a file") as caught:
+        pretrained.find_weights("resnet50", str(tmp_path))
+    assert "TLFAST_WEIGHTS" in caught.value.hint
     (tmp_path / "w.txt").touch()
     with pytest.raises(UsageError, match=r"'.txt' is not a weights file"):
         pretrained.find_weights("resnet50", str(tmp_path / "w.txt"))

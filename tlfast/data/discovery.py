@@ -23,6 +23,7 @@ STDIN = "-"
 ADDRESSES = ("http://", "https://")
 PARQUET = ".parquet"
 TABLES = (".csv", ".tsv", PARQUET)
+ENCRYPTED = 1  # flag of a member of a zip
 SHOWN_SUFFIXES = 5  # in a note on the files that are left out
 
 
@@ -67,6 +68,8 @@ def list_members(archive: str | Path, left_out: Counter[str] | None = None) -> l
                 hint = "Write the zip again, or unpack it and give the folder"
                 raise DataError(f"{archive} has '{make_printable(differing[0])}' more than once, with different contents", hint)
             visible = sorted({name for name in names if not name.startswith("__MACOSX/")})
+            if visible and all(info.flag_bits & ENCRYPTED for info in members):
+                raise DataError(f"{archive} is encrypted", "Unpack it with its password, and give the folder")
             found = [name for name in visible if images.identify(name, partial(file.open, name))]
     except (OSError, *images.DAMAGED_ZIP) as error:
         raise DataError(f"{archive} is not a zip that can be read ({error})", "Check it with: python -m zipfile -t FILE") from None

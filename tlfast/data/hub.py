@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from ..core import DataError, OnEvent, Progress
 from .download import TIMEOUT, describe_failure
 from .split import SPLIT_NAMES
-from .task import Task
+from .task import Task, normalise_name
 
 PARQUET = "refs/convert/parquet"  # branch with the Parquet conversion
 LABEL_COLUMNS = ("label", "labels", "class", "emotion")  # names of label columns, for data sets that do not declare their classes
@@ -103,24 +102,15 @@ def _find_columns(schema: Any, path: Path) -> tuple[str, str, list[str]]:
 
 def _spellings(task: Task) -> dict[str, str]:
     """Return the class for each normalised class name and alias."""
-    classes = {_normalise_name(name): name for name in task.classes}
-    return {_normalise_name(alias): name for alias, name in task.aliases.items()} | classes
-
-
-def _normalise_name(label: str) -> str:
-    """Return a label in lower case, without spaces, "-" and "_".
-
-    >>> _normalise_name("Snake-Weed")
-    'snakeweed'
-    """
-    return re.sub(r"[\s_-]", "", label).lower()
+    classes = {normalise_name(name): name for name in task.classes}
+    return {normalise_name(alias): name for alias, name in task.aliases.items()} | classes
 
 
 def _find_class(value: int | str | None, names: list[str], classes: dict[str, str]) -> str:
     label = names[value] if isinstance(value, int) and 0 <= value < len(names) else value
-    if not isinstance(label, str) or _normalise_name(label) not in classes:
+    if not isinstance(label, str) or normalise_name(label) not in classes:
         raise DataError(f"label '{label}' is not one of: {', '.join(dict.fromkeys(classes.values()))}")
-    return classes[_normalise_name(label)]
+    return classes[normalise_name(label)]
 
 
 def _write_image(value: bytes | dict[str, Any] | None, label: str, target: Path, number: int) -> None:

@@ -21,7 +21,7 @@ from ..core.settings import flag_name
 from . import images
 from .discovery import TABLES, check_unique, describe_others, is_address, list_members, read_records, resolve_beside, walk_images
 from .split import SPLIT_NAMES, SPLITS, assign_groups, assign_splits, limit_rows, subsample_train
-from .task import Task
+from .task import Task, normalise_name
 from .types import DataSummary, Row, Unreadable
 
 MAX_UNREADABLE = 0.05  # largest fraction of unreadable images; more suggest a wrong folder or a broken copy
@@ -83,7 +83,7 @@ def load_table(task: Task, settings: Settings, root: Path) -> ImageTable:
         rows = limit_rows(rows, settings.limit, settings.split_seed)
     if settings.train_pct < 1:
         rows = subsample_train(rows, settings.train_pct, settings.split_seed)
-    notes += class_notes + _find_missing_classes(rows, classes)
+    notes += class_notes + _find_similar_classes(classes) + _find_missing_classes(rows, classes)
     table = ImageTable(tuple(rows), classes, str(root), notes=tuple(notes), official_folds=official and settings.fold is not None)
     _check_splits(table)
     return table
@@ -304,12 +304,28 @@ def _find_classes(task: Task, rows: list[Row], root: Path) -> tuple[tuple[str, .
     """Return the classes in the order of the task, else sorted, and notes."""
     labels = {row.label for row in rows}
     if len(labels) < 2:
-        raise DataError(f"{root} has only one class, '{next(iter(labels))}'", "A classifier needs at least two; make one sub-folder per class")
+        is_table = root.suffix.lower() in TABLES and root.is_file()
+        hint = f"name the column of labels with {flag_name('label_col')}" if is_table else "make one sub-folder per class"
+        raise DataError(f"{root} has only one class, '{next(iter(labels))}'", f"A classifier needs at least two; {hint}")
     if not task.classes or labels == set(task.classes):
         return task.classes or tuple(sorted(labels)), []
     known = tuple(label for label in task.classes if label in labels)
     classes = known if len(known) == len(labels) else tuple(sorted(labels))
     return classes, [f"the data has {len(labels)} classes, the task {task.name} has {len(task.classes)}; the classes of the data are used"]
+
+
+def _find_similar_classes(classes: Sequence[str]) -> list[str]:
+    """Return a note for each pair of class names that differ only in case, spaces, "-" or "_".
+
+    >>> _find_similar_classes(["Red", "blue", "red"])
+    ["the names of the classes 'Red' and 'red' are almost equal; give them the same name if they are one class"]
+    """
+    notes, first = [], {}
+    for label in classes:
+        other = first.setdefault(normalise_name(label), label)
+        if other != label:
+            notes.append(f"the names of the classes '{other}' and '{label}' are almost equal; give them the same name if they are one class")
+    return notes
 
 
 def _find_missing_classes(rows: Sequence[Row], classes: Sequence[str]) -> list[str]:

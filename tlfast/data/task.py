@@ -9,6 +9,7 @@ an entry point of the group `tlfast.tasks`. A minimal task has a name and a titl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,3 +90,12 @@ class Task:
     def presets(self, strategy: str) -> dict[str, Any]:
         """Return the settings of the task for a strategy; none for a strategy without presets."""
         return dict({"partial": self.partial, "depth": {**self.full, **self.depth}, "full": self.full}.get(strategy, {}))
+
+
+def normalise_name(label: str) -> str:
+    """Return a label in lower case, without spaces, "-" and "_".
+
+    >>> normalise_name("Snake-Weed")
+    'snakeweed'
+    """
+    return re.sub(r"[\s_-]", "", label).lower()

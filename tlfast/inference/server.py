@@ -56,6 +56,7 @@ class Service:
         log: receives a line of JSON for each request; None for no log.
         limits: limits of requests.
         clients: number of requests in progress per address.
+        stopping: set when the server starts to stop.
     """
 
     classifier: Classifier
@@ -64,6 +65,7 @@ class Service:
     log: Callable[[str], object] | None = None
     limits: Limits = field(default_factory=Limits)
     clients: Counter[str] = field(default_factory=Counter)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         if self.root_path and not re.fullmatch(r"(/[\w.~-]+)+", self.root_path):
@@ -129,7 +131,7 @@ def build_app(service: Service) -> Starlette:
         service.authorize(request)
         with service.admit(request):
             top = _parse_top(request, len(classifier.classes))
-            files = await read_files(request, service.limits)
+            files = await read_files(request, service.limits, service.stopping)
             results = await asyncio.gather(*(service.predict(data) for _, data in files), return_exceptions=True)
             predictions = [_format_prediction(name, result, top) for (name, _), result in zip(files, results, strict=True)]
             return JSONResponse({"run": classifier.run, "predictions": predictions})
@@ -164,7 +166,7 @@ async def _respond_failed(request: Request, error: Exception) -> Response:
 
 
 def serve(service: Service, host: str, port: int, started: Callable[[str], None] = print) -> None:
-    """Serve a classifier until Ctrl-C or SIGTERM. Requests in progress are completed.
+    """Serve a classifier until Ctrl-C or SIGTERM. Requests in progress are completed, if their bodies arrive soon.
 
     `started` receives the URL of the server. Raises UsageError if the address cannot be used.
     """
@@ -178,8 +180,14 @@ def serve(service: Service, host: str, port: int, started: Callable[[str], None]
 
 def build_server(service: Service) -> uvicorn.Server:
     """Return the server of a service, not started."""
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            service.stopping.set()
+            await super().shutdown(sockets)
+
     options: dict[str, Any] = {"log_level": "warning", "server_header": False, "timeout_graceful_shutdown": SHUTDOWN_SECONDS}
-    return uvicorn.Server(uvicorn.Config(build_app(service), http=build_protocol(service.limits.seconds), **options))
+    return Server(uvicorn.Config(build_app(service), http=build_protocol(service.limits.seconds), **options))
 
 
 def _listen(host: str, port: int) -> socket.socket:

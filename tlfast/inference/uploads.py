@@ -15,6 +15,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 FIELD = "file"
 MAX_HEADER_BYTES = 64 << 10
 MAX_NAME = 255  # characters of a file name
+STOPPING_SECONDS = 2.0  # for the bodies of requests in progress when the server stops
 DRAIN_SECONDS = 0.5  # how long the rest of a refused body is read; closing a connection with unread bytes resets it, and the client loses the response
 
 
@@ -79,21 +80,24 @@ def build_protocol(seconds: float) -> type[asyncio.Protocol]:
     return LimitedProtocol
 
 
-async def read_files(request: Request, limits: Limits) -> list[tuple[str, bytes]]:
-    """Return (name, bytes) of each uploaded file: the parts `file` of a form, or the request body, without a name. Raises HTTPException."""
+async def read_files(request: Request, limits: Limits, stopping: asyncio.Event) -> list[tuple[str, bytes]]:
+    """Return (name, bytes) of each uploaded file: the parts `file` of a form, or the request body, without a name. Raises HTTPException.
+
+    Once `stopping` is set, a body has STOPPING_SECONDS to arrive.
+    """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_form = content_type == "multipart/form-data"
     if not is_form and not content_type.startswith("image/") and content_type != "application/octet-stream":
         raise HTTPException(
             415, f"the content type is '{content_type[:80]}'; send a form (multipart/form-data) with images in the field '{FIELD}', or one image as the body"
         )
-    body = await _read_body(request, limits)
+    body = await _read_body(request, limits, stopping)
     if not body:
         raise HTTPException(422, "the request body is empty; send an image")
     return await _parse_form(request, body, limits) if is_form else [("", body)]
 
 
-async def _read_body(request: Request, limits: Limits) -> bytes:
+async def _read_body(request: Request, limits: Limits, stopping: asyncio.Event) -> bytes:
     announced = request.headers.get("content-length", "0")
     too_large = HTTPException(413, f"the request is larger than the limit of {limits.body >> 20} MB", {"Connection": "close"})
     if announced.isdigit() and int(announced) > limits.body:
@@ -110,12 +114,21 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
             blocks.append(block)
         return b"".join(blocks)
 
+    reading, stopped = asyncio.ensure_future(read()), asyncio.ensure_future(stopping.wait())
     try:
-        return await asyncio.wait_for(read(), limits.seconds)
-    except asyncio.TimeoutError:
-        raise HTTPException(408, f"the request body did not arrive within {limits.seconds:g} seconds", {"Connection": "close"}) from None
+        await asyncio.wait({reading, stopped}, timeout=limits.seconds, return_when=asyncio.FIRST_COMPLETED)
+        if stopped.done():
+            await asyncio.wait({reading}, timeout=STOPPING_SECONDS)
+        if reading.done():
+            return reading.result()
+        if stopped.done():
+            raise HTTPException(503, "the server is stopping", {"Connection": "close"})
+        raise HTTPException(408, f"the request body did not arrive within {limits.seconds:g} seconds", {"Connection": "close"})
     except ClientDisconnect:
         raise HTTPException(400, "the client closed the connection before the end of the request") from None
+    finally:
+        reading.cancel()
+        stopped.cancel()
 
 
 async def _drain(request: Request) -> None:

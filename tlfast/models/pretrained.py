@@ -90,6 +90,8 @@ def suggest_sources(arch: str) -> str:
 
 def _check_exists(name: str) -> Path:
     path = Path(name).expanduser()
+    if path.is_dir():
+        raise UsageError(f"--weights {name}: a folder, not a file", f"Name a file in it, or set {ENVIRONMENT} to it")
     if not path.is_file():
         raise UsageError(f"--weights {name}: no such file", "Use auto, none, or the path of a .safetensors or .pth file")
     if path.suffix not in SUFFIXES:
