@@ -94,9 +94,36 @@ def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_root: Path, pictures: Path) -> Path:
-    """The current folder of documented commands: images, downloads and a run of `digits`. Downloads and servers are replaced."""
+def model_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """An empty stand-in for the Hugging Face hub, which this test and its processes use."""
+    from tests.helpers.hub import running_hub, use_hub
+
+    with running_hub() as hub:
+        use_hub(monkeypatch, hub, tmp_path / "huggingface")
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def digits_hub(tmp_path_factory: pytest.TempPathFactory, digits_root: Path):
+    """A stand-in for the hub with the run of `digits_root` as `me/digits`."""
+    from tests.helpers.hub import running_hub, use_hub
+    from tlfast.commands.push import push_run
+    from tlfast.core import runs
+
+    with running_hub() as hub:
+        with pytest.MonkeyPatch.context() as patch:
+            use_hub(patch, hub, tmp_path_factory.mktemp("huggingface"))
+            push_run(runs.read(digits_root / "exports" / "digits" / "first"), "me/digits")
+        yield hub
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_root: Path, pictures: Path, digits_hub) -> Path:
+    """The current folder of documented commands: images, downloads and a run of `digits`. Downloads, servers and the hub are replaced."""
     from tests.helpers.documented import fill_workspace, replace_endless
+    from tests.helpers.hub import use_hub
+
+    use_hub(monkeypatch, digits_hub, tmp_path / "huggingface")
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TLFAST_WEIGHTS", raising=False)
@@ -113,10 +140,12 @@ def documented_folder(tmp_path_factory: pytest.TempPathFactory, digits_root: Pat
 
 
 @pytest.fixture
-def shared_workspace(documented_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def shared_workspace(documented_folder: Path, monkeypatch: pytest.MonkeyPatch, digits_hub) -> Path:
     """As `workspace`, but the same folder and cache for all tests of a process."""
     from tests.helpers.documented import replace_endless
+    from tests.helpers.hub import use_hub
 
+    use_hub(monkeypatch, digits_hub, documented_folder / "huggingface")
     monkeypatch.chdir(documented_folder)
     monkeypatch.setenv("TLFAST_CACHE", str(documented_folder / "cache"))
     monkeypatch.delenv("TLFAST_WEIGHTS", raising=False)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         list_tasks,
         lr_find,
         plan,
+        pull,
         runs,
         train,
     )
@@ -80,6 +81,7 @@ __all__ = [
     "load",
     "lr_find",
     "plan",
+    "pull",
     "runs",
     "train",
 ]
@@ -107,6 +109,7 @@ _import_export = lazy_exports(
             "list_tasks",
             "lr_find",
             "plan",
+            "pull",
             "runs",
             "train",
         ],
@@ -149,9 +152,9 @@ def load(
 ) -> Classifier | Learner:
     """Load a trained classifier.
 
-    `reference` is a run folder, `exports/<task>` or the name of a task (its latest run), a run id, a bundle folder, or a `model.onnx` file.
-    `out` is the folder with the runs. Files that were changed after the export are refused, unless `verify=False`. `tta` is the test-time augmentation,
-    "flip" or "crops", of a file that `tlfast export --tta` has written.
+    `reference` is a run folder, `exports/<task>` or the name of a task (its latest run), a run id, a bundle folder, a `model.onnx` file, or
+    `hf://user/name` or `hf://user/name@revision` on the Hugging Face hub. `out` is the folder with the runs. Files that were changed after the export
+    are refused, unless `verify=False`. `tta` is the test-time augmentation, "flip" or "crops", of a file that `tlfast export --tta` has written.
 
     Returns a `Classifier`, which needs no torch; with `backend="fastai"` the fastai Learner. The Learner is a pickle file, and loading it
     executes the code inside, so it needs `trust=True`. Raises TlfastError.

@@ -41,7 +41,7 @@ def test_help_of_the_program_lists_the_commands_in_panels(cli, monkeypatch):
     assert re.findall(r"^╭─ (\w+) ─", text, re.MULTILINE) == ["Options", *PANELS]
     sections = dict(zip(PANELS, re.split(r"^╭─.*$", text, flags=re.MULTILINE)[2:], strict=True))
     listed = {panel: re.findall(r"^│ ([\w-]+)  ", section, re.MULTILINE) for panel, section in sections.items()}
-    assert listed["Train"] == ["train", "lr-find", "archs", "compare"] and listed["Use"] == ["predict", "export", "serve"]
+    assert listed["Train"] == ["train", "lr-find", "archs", "compare"] and listed["Use"] == ["predict", "export", "serve", "push", "pull"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .comparison import Comparison, compare
     from .datasets import Dataset, Findings, dataset
     from .display import ConfusionMatrix, ImageFrame, Page
-    from .run import Run, runs
+    from .run import Run, pull, runs
     from .scores import Score, Scores
     from .training import TrainingPlan, learner, lr_find, plan, train
     from .upkeep import cache_entries, clear_cache, doctor, get_data, import_data, list_archs, list_tasks
@@ -42,6 +42,7 @@ __all__ = [
     "list_tasks",
     "lr_find",
     "plan",
+    "pull",
     "runs",
     "train",
 ]
@@ -54,7 +55,7 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
             "comparison": ["Comparison", "compare"],
             "datasets": ["Dataset", "Findings", "dataset"],
             "display": ["ConfusionMatrix", "ImageFrame", "Page"],
-            "run": ["Run", "runs"],
+            "run": ["Run", "pull", "runs"],
             "scores": ["Score", "Scores"],
             "training": ["TrainingPlan", "learner", "lr_find", "plan", "train"],
             "upkeep": ["cache_entries", "clear_cache", "doctor", "get_data", "import_data", "list_archs", "list_tasks"],

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fastai.learner import Learner
 
     from ..commands.export import ExportResult
+    from ..commands.push import PushResult
     from ..inference.classifier import ImageSource
     from .cleaner import Cleaner
     from .datasets import Dataset
@@ -183,6 +184,17 @@ class Run:
         self._record = records.read(self.folder)
         return result
 
+    def push(self, repository: str, *, private: bool = False, pickle: bool = False, quiet: bool = False) -> PushResult:
+        """Upload the run to a repository of the Hugging Face hub, `user/name`: networks, metrics and a model card, without local paths.
+
+        The token is that of HF_TOKEN or of `hf auth login`. With `pickle` the fastai learner is uploaded too, which executes code when it is loaded.
+        `tlfast.load("hf://user/name")` opens the classifier. Raises TlfastError.
+        """
+        from ..commands.push import push_run
+
+        with show_progress(quiet) as on_event:
+            return push_run(self._record, check_text("repository", repository, 'run.push("me/weeds")'), private, pickle, on_event)
+
     # Use
 
     @cached_property
@@ -294,3 +306,16 @@ def runs(task: str = "", *, interrupted: bool = False, out: str = "exports") -> 
     columns = ["run", "task", "strategy", "arch", "accuracy", "macro_f1", "created", "folder"]
     with show_progress(quiet=False) as on_event:
         return pd.DataFrame(records.list_runs(out, task, on_event), columns=columns)
+
+
+def pull(repository: str, *, out: str = "exports", quiet: bool = False) -> Run:
+    """Download a run from a repository of the Hugging Face hub, `user/name` or `user/name@revision`, into the folder `out`, and open it.
+
+    Each file is compared with its SHA-256, and no pickle is downloaded. `tlfast.load("hf://user/name")` needs no run folder. Raises TlfastError.
+
+    >>> tlfast.pull("me/weeds").evaluate(data="photos/")  # doctest: +SKIP
+    """
+    from ..commands.push import pull_run
+
+    with show_progress(quiet) as on_event:
+        return Run(pull_run(check_text("repository", repository, 'tlfast.pull("me/weeds")'), out, on_event).folder)

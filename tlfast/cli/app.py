@@ -162,7 +162,10 @@ def report(
 @command(app, "predict", USE)
 def predict(
     run: Annotated[
-        str, typer.Argument(help="Name of a task (its latest run), run id, run folder, bundle folder, or model.onnx file.", autocompletion=task_names)
+        str,
+        typer.Argument(
+            help="Name of a task (its latest run), run id, run folder, bundle folder, model.onnx file, or hf://user/name.", autocompletion=task_names
+        ),
     ],
     screen: Screen,
     sources: Annotated[
@@ -192,7 +195,7 @@ def predict(
     files = {"csv": csv, "jsonl": jsonl, "parquet": parquet}
     request = predict.PredictRequest(sources or [], column, files, resume, min_prob, watch, network, allow_private)
     with screen.progress() as on_event:
-        classifier = load(run, out, verify, tta)
+        classifier = load(run, out, verify, tta, on_event)
         tally = screen.predictions(predict.predict_sources(classifier, request, on_event), top, min_prob, at_once=bool(watch))
     raise typer.Exit(1 if tally.failed else 0)
 
@@ -242,11 +245,11 @@ def export(
 ) -> None:
     """Export a smaller or more accurate network, which is evaluated before it is kept, or a bundle for other machines."""
     from ..commands import export
-    from ..core.runs import find
+    from ..inference.hub import find_run
 
     formats = export.choose_formats(quantize, half, tta, to)
-    found_run = find(run, out, verify)
     with screen.progress() as on_event:
+        found_run = find_run(run, out, verify, on_event)
         result = export.export_run(found_run, formats, to, allow_drop, on_event)
     screen.export_result(result)
 
@@ -268,8 +271,45 @@ def serve(
     from ..inference import load, server
     from ..inference.request_log import print_line
 
-    service = server.Service(load(run, out, verify, tta), token, root_path, print_line if log_json else None)
+    with screen.progress() as on_event:
+        classifier = load(run, out, verify, tta, on_event)
+    service = server.Service(classifier, token, root_path, print_line if log_json else None)
     server.serve(service, host, port, lambda address: screen.message("serving at", address + root_path))
+
+
+@command(app, "push", USE)
+def push(
+    run: RunArgument,
+    repository: Annotated[str, typer.Argument(help="Repository on the Hugging Face hub: user/name.")],
+    screen: Screen,
+    private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
+    pickle: Annotated[bool, typer.Option("--pickle", help="Also upload learner.pkl, which executes code when it is loaded.")] = False,
+    verify: Verify = True,
+    out: OutOption = "exports",
+) -> None:
+    """Upload a run to the Hugging Face hub: networks, metrics and a model card, without local paths."""
+    from ..core.runs import find
+
+    found_run = find(run, out, verify)
+    with screen.progress() as on_event:
+        from ..commands.push import push_run
+
+        result = push_run(found_run, repository, private, pickle, on_event)
+    screen.facts(result.to_dict())
+
+
+@command(app, "pull", USE)
+def pull(
+    repository: Annotated[str, typer.Argument(help="Repository on the Hugging Face hub: user/name, or user/name@REVISION.")],
+    screen: Screen,
+    out: OutOption = "exports",
+) -> None:
+    """Download a run from the Hugging Face hub, to evaluate it on your images or to train on."""
+    with screen.progress() as on_event:
+        from ..commands.push import pull_run
+
+        result = pull_run(repository, out, on_event)
+    screen.facts(result.to_dict())
 
 
 @command(app, "tasks", DATA)

@@ -1,4 +1,4 @@
-"""Output of the command line: results and tables on stdout, progress and notes on stderr. The only module that imports rich."""
+"""Output of the command line: results and tables on stdout, progress and notes on stderr."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 import rich.markup
 import rich.progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Task as Bar
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from ..core import Event, Note, OnEvent, Progress, TlfastError
+from ..core import Note, OnEvent, TlfastError
 from ..core.cache import CacheEntry
 from ..core.errors import make_printable
 from ..inference import PredictRow, Tally
 from ..inference.writers import as_dict, label_of
 from . import formatting
+from .progress import Bars, Lines, Speed
 
 if TYPE_CHECKING:  # not imported at run time: `predict` must start fast
     from ..commands.archs import ArchsResult
@@ -66,11 +66,11 @@ class Screen:
     def progress(self) -> Iterator[OnEvent]:
         """Yield a listener for events. It shows progress bars, epochs and notes."""
         if not self.live:
-            yield _Lines(self)
+            yield Lines(self)
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
         with rich.progress.Progress(*columns, console=self.err, transient=True) as bars:
-            yield _Bars(self, bars)
+            yield Bars(self, bars)
 
     def emit(self, value: Any, draw: Any, *arguments: Any) -> None:
         """Print `value` as JSON, or call `draw(*arguments)`."""
@@ -302,6 +302,10 @@ class Screen:
             self._table(("kind", "MB", "used", "folder"), [(v["kind"], f"{v['bytes'] / 1e6:,.1f}", v["used"], v["folder"]) for v in values])
         self.out.print(f"{verb}: {len(values):,} entries, {sum(v['bytes'] for v in values) / 1e6:,.1f} MB")
 
+    def facts(self, values: dict[str, Any]) -> None:
+        """Print a result that is a few named values."""
+        self.emit(values, self._facts, "", {name: ", ".join(value) if isinstance(value, list) else str(value) for name, value in values.items()})
+
     def _files(self, paths: Iterable[str]) -> None:
         for path in paths:
             self.out.print(escape(path), soft_wrap=True)
@@ -331,62 +335,6 @@ class Screen:
         width = max(map(len, values), default=0)
         for name, value in values.items():
             self.out.print(f"  {name:<{width}}  {escape(value)}", soft_wrap=True)
-
-
-class _Lines:
-    """Listener for output that is not a terminal: notes to stderr, each epoch to stdout."""
-
-    def __init__(self, screen: Screen) -> None:
-        self.screen, self.headed = screen, False
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Note) and not self.screen.quiet:
-            self.screen.note(event)
-        if isinstance(event, (Note, Progress)):
-            return
-        from ..training import DepthsPlanned, EpochEnd
-
-        if isinstance(event, DepthsPlanned) and not self.screen.quiet:
-            self.screen.depths(event.plans)
-        elif isinstance(event, EpochEnd) and not self.screen.as_json:
-            for line in formatting.format_epochs(event.row, headed=self.headed):
-                print(line, flush=True)
-            self.headed = True
-
-
-class _Speed(ProgressColumn):
-    """Progress column: steps per second."""
-
-    def render(self, task: Bar) -> Text:
-        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
-
-
-class _Bars:
-    """Listener for a terminal: a progress bar for each phase, a line for each epoch."""
-
-    def __init__(self, screen: Screen, bars: rich.progress.Progress) -> None:
-        self.screen, self.bars, self.headed = screen, bars, False
-        self.known: dict[str, rich.progress.TaskID] = {}  # phase -> its bar
-        self.starting = bars.add_task("starting", total=None)  # importing torch and fastai takes seconds
-
-    def __call__(self, event: Event) -> None:
-        self.bars.update(self.starting, visible=False)
-        if isinstance(event, Note):
-            self.screen.note(event)
-        if isinstance(event, Progress) and event.total:
-            if event.phase not in self.known:
-                self.known[event.phase] = self.bars.add_task(event.phase, total=event.total)
-            self.bars.update(self.known[event.phase], completed=event.done, total=event.total, visible=event.done < event.total)
-        if isinstance(event, (Note, Progress)):
-            return
-        from ..training import DepthsPlanned, EpochEnd
-
-        if isinstance(event, DepthsPlanned):
-            self.screen.depths(event.plans)
-        elif isinstance(event, EpochEnd):
-            for line in formatting.format_epochs(event.row, headed=self.headed):
-                self.bars.console.print(line)
-            self.headed = True
 
 
 def _box() -> Any:

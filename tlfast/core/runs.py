@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -238,12 +239,12 @@ def _update_seal(run: Run, changes: dict[str, Any], *names: str) -> Run:
     return Run(run.folder, manifest)
 
 
-def verify(run: Run) -> None:
-    """Compare every file of a run with its SHA-256 in `run.json`. Raises RunError with the name of the first file that differs.
+def verify(run: Run, patterns: Sequence[str] = ("*",)) -> None:
+    """Compare each file of a run that matches a pattern with its SHA-256 in `run.json`. Raises RunError with the name of the first file that differs.
 
     Runs of early versions have no checksums and pass.
     """
-    expected = run.manifest.get("files", {})
+    expected = {name: digest for name, digest in run.manifest.get("files", {}).items() if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)}
     if not expected:
         return
     path = run.folder / SEAL
@@ -298,6 +299,9 @@ def list_runs(out: str, task: str = "", on_event: OnEvent = ignore_event) -> lis
 
 
 def _not_found_error(reference: str, out: str) -> RunError:
+    if reference.startswith("hf://"):
+        name = reference.removeprefix("hf://")
+        return RunError(f"{reference} is on the hub, and this command writes into the folder of a run", f"Download it first: tlfast pull {name}")
     known = sorted({name for folder in list_folders(out) for name in (folder.parent.name, folder.name)})
     if Path(reference).is_file():
         return RunError(f"{reference} is not a run", "The run comes first, then the images: tlfast predict RUN IMAGE...; list the runs with: tlfast runs")

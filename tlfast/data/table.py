@@ -320,7 +320,8 @@ def _find_similar_classes(classes: Sequence[str]) -> list[str]:
     >>> _find_similar_classes(["Red", "blue", "red"])
     ["the names of the classes 'Red' and 'red' are almost equal; give them the same name if they are one class"]
     """
-    notes, first = [], {}
+    notes: list[str] = []
+    first: dict[str, str] = {}
     for label in classes:
         other = first.setdefault(normalise_name(label), label)
         if other != label:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -17,8 +18,10 @@ from ..core.files import convert_write_errors
 from ..data import Preprocessing
 from ..models import build_model
 from .fastai_learner import LEARNER, export_learner
+from .timm_format import CLASSIFIER, restore_state
 
 WEIGHTS = "model.safetensors"
+HEAD = "head.safetensors"  # of a run whose WEIGHTS are those of a timm model
 
 
 def save_model(folder: Path, model: nn.Module, classes: Sequence[str], arch: str, preprocessing: Preprocessing, temperature: float = 1.0) -> None:
@@ -35,11 +38,16 @@ def save_model(folder: Path, model: nn.Module, classes: Sequence[str], arch: str
         "std": _join_numbers(preprocessing.std),
         "temperature": repr(temperature),
     }
-    with convert_write_errors(folder / WEIGHTS):
-        save_file({name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS, header)
-        _sort_header(folder / WEIGHTS)
-    (folder / WEIGHTS).chmod(0o644)  # safetensors creates it with mode 600
+    write_tensors(folder / WEIGHTS, model.state_dict(), header)
     export_learner(folder / LEARNER, scale_logits(model, temperature), classes, preprocessing)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], header: dict[str, str]) -> None:
+    """Write a safetensors file; equal tensors and headers give equal bytes. Raises OSError."""
+    with convert_write_errors(path):
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path, header)
+        _sort_header(path)
+    path.chmod(0o644)  # safetensors creates it with mode 600
 
 
 def _sort_header(path: Path) -> None:
@@ -67,12 +75,19 @@ def scale_logits(model: nn.Module, temperature: float) -> nn.Module:
 
 
 def load_model(run: Run) -> nn.Module:
-    """Rebuild the model of a run from `model.safetensors`, on the CPU and in eval mode. No pickle is opened. Raises RunError."""
+    """Rebuild the model of a run from `model.safetensors`, on the CPU and in eval mode. No pickle is opened. Raises RunError.
+
+    The file may be that of a timm model, as `tlfast push` writes it; then `head.safetensors` has the head.
+    """
     settings = Settings.from_dict(run.manifest["settings"])
     path = run.folder / WEIGHTS
     try:
-        state = load_file(path)
         model = build_model(settings.arch, len(run.manifest["classes"]), settings.size, settings.head)
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+        state = load_file(path)
+        if CLASSIFIER in header:
+            state = restore_state(state, header[CLASSIFIER], load_file(run.folder / HEAD))
         model.load_state_dict(state)
     except Exception as error:  # safetensors and torch have exceptions of their own for a missing, truncated or unrelated file
         raise RunError(f"{path} cannot be loaded: {first_line(error)}", "Train again, or give another run; `tlfast runs` lists them") from error

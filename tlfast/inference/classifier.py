@@ -10,9 +10,10 @@ from typing import overload
 import numpy as np
 from PIL import Image
 
-from ..core import ImageError, RunError, UsageError, runs
+from ..core import ImageError, OnEvent, RunError, UsageError, ignore_event, runs
 from ..data import images
 from ..data.discovery import is_address
+from . import hub
 from .onnx_model import BUNDLED, Network, Opener, name_file, open_network, predict_stream, rank_classes
 from .types import Prediction, PredictRow
 
@@ -94,11 +95,12 @@ def _open_named(source: ImageSource) -> np.ndarray:
         raise
 
 
-def load(reference: str | Path, out: str = "exports", verify: bool = True, tta: str = "") -> Classifier:
-    """Load a classifier from a run folder, `exports/<task>` (its latest run), a task name, a run id, a bundle folder, or a `model.onnx`.
+def load(reference: str | Path, out: str = "exports", verify: bool = True, tta: str = "", on_event: OnEvent = ignore_event) -> Classifier:
+    """Load a classifier from a run folder, `exports/<task>` (its latest run), a task name, a run id, a bundle folder, a `model.onnx`, or the hub.
 
-    No pickle is opened. With `verify`, every file of the run is compared with the SHA-256 recorded at export. `tta` is the kind of test-time augmentation
-    of a file that `tlfast export --tta` has written. Raises RunError, or UsageError for another kind.
+    On the hub it is `hf://user/name` or `hf://user/name@revision`. No pickle is opened. With `verify`, every file of the run is compared with the SHA-256
+    recorded at export. `tta` is the kind of test-time augmentation of a file that `tlfast export --tta` has written. Raises RunError, or UsageError for
+    another kind.
     """
     path, file = Path(reference), name_file(tta)
     if path.suffix == ".zip" and path.is_file():
@@ -110,8 +112,12 @@ def load(reference: str | Path, out: str = "exports", verify: bool = True, tta: 
             raise UsageError(f"--tta {tta} is given for the file {reference}", f"Leave it out, or give the folder with {file}")
         network = open_network(path)
         return Classifier(network, network.info.get("run", ""))
-    run = runs.find(str(reference), out, verify)
+    if hub.is_hub_reference(str(reference)):
+        run = hub.fetch_run(str(reference), (*hub.RECORD, file), verify, on_event)
+    else:
+        run = runs.find(str(reference), out, verify)
     if not (run.folder / file).is_file():
         missing = "The run was trained with --no-onnx or by an older tlfast; train again without --no-onnx"
         raise RunError(f"{run.folder} has no {file}", f"Write it first: tlfast export {run.id} --tta {tta}" if tta else missing)
-    return Classifier(open_network(run.folder / file), run.id)
+    network = open_network(run.folder / file)
+    return Classifier(network, network.info.get("run", "") if hub.is_hub_reference(str(reference)) else run.id)

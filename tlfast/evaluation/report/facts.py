@@ -34,6 +34,7 @@ def collect_facts(run: Run, metrics: Mapping[str, Any]) -> dict[str, Any]:
         "metrics": metrics,
         "headlines": _list_headlines(metrics),
         "data": manifest["data"],
+        "image_licence": _find_image_licence(run),
         "weights": manifest["weights"]["source"],
         "device": manifest["device"],
         "seconds": manifest["seconds"],
@@ -64,6 +65,14 @@ def _describe_images(run: Run) -> str:
         return known.title
     source = Path(run.manifest["data"]["source"])
     return f"the DataFrame {run.task}" if NAME.fullmatch(source.stem) else f"the images of {source.name}"  # tables of DataFrames are named by their hash
+
+
+def _find_image_licence(run: Run) -> str:
+    """Return the licence of the images of a known task; "" if there is none."""
+    known = tasks.registered_tasks().get(run.task)
+    if not known or not known.licence:
+        return ""
+    return f"{known.licence}, if they are those of the task {run.task}" if run.manifest["settings"]["data"] else known.licence
 
 
 def _list_headlines(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ The heading, the anchor and the link in the navigation follow from the `Section`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,20 @@ def write_report(run: Run, evaluation: StoredEvaluation, evidence: Evidence, on_
     album = Album(evaluation.predictions, evaluation.metrics["classes"])
     context = ReportContext(run, evaluation, evidence, album, ImageChoices(evidence.rows))
     facts = collect_facts(run, evaluation.metrics)
-    pages = {REPORT_FILE: _render_page(context, facts, on_event), CARD_FILE: template_environment().get_template("model_card.md").render(facts)}
+    pages = {REPORT_FILE: _render_page(context, facts, on_event), CARD_FILE: _render_card(facts)}
     return [_write_page(run.folder, name, evaluation.metrics["split"], text) for name, text in pages.items()]
+
+
+def render_card(run: Run, metrics: Mapping[str, Any], repository: str, licence: str, is_timm: bool) -> str:
+    """Return the model card of a run in a repository of the hub.
+
+    `metrics` is the content of `metrics.json`, `licence` that of the pretrained weights ("" if unknown), `is_timm` whether timm loads the network.
+    """
+    return _render_card({**collect_facts(run, metrics), "repository": repository, "licence": licence, "is_timm": is_timm})
+
+
+def _render_card(facts: dict[str, Any]) -> str:
+    return template_environment().get_template("model_card.md").render(facts)
 
 
 def _render_page(context: ReportContext, facts: dict[str, Any], on_event: OnEvent) -> str:

@@ -1,0 +1,111 @@
+"""tlfast push and pull, with a local stand-in of the hub."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import tlfast
+from tests.helpers.hub import Repository
+from tlfast.commands.push import push_run
+from tlfast.core import runs
+
+
+def test_push_writes_networks_metrics_and_a_card(cli, run, model_hub, tmp_path):
+    outcome = cli("push", "r", "me/colours", "--json")
+    result = json.loads(outcome.out)
+    files = model_hub.repositories["me/colours"].files
+    assert outcome.code == 0 and result["files"] == sorted(files)
+    assert set(files) == {"README.md", "config.json", "history.csv", "metrics.json", "model.onnx", "model.safetensors", "run.json", "run.json.sha256"}
+    assert result["url"].endswith("/me/colours") and result["commit"] in model_hub.repositories["me/colours"].commits
+    card = files["README.md"].decode()
+    assert "tlfast predict hf://me/colours photo.jpg" in card and "licence of the images: not known" in card and "\nlicense" not in card
+    assert not [name for name, data in files.items() if str(tmp_path).encode() in data or b"pytest-of" in data]  # no local paths
+
+
+def test_the_card_names_the_licence_of_the_images(digits_hub):
+    assert "licence of the images: CC BY 4.0" in digits_hub.repositories["me/digits"].files["README.md"].decode()
+
+
+def test_the_pickle_only_if_asked_for(run, model_hub):
+    assert "learner.pkl" not in push_run(run, "me/colours").files
+    assert "learner.pkl" in push_run(run, "me/colours", pickle=True).files
+    assert "learner.pkl" not in {path.name for path in tlfast.pull("me/colours", quiet=True).folder.iterdir()}
+
+
+def test_private(run, model_hub):
+    assert push_run(run, "me/hidden", private=True).private and model_hub.repositories["me/hidden"].private
+    notes = []
+    assert not push_run(run, "me/seen").private
+    assert not push_run(run, "me/seen", private=True, on_event=notes.append).private
+    assert "is public" in str(notes)
+
+
+def test_another_repository_is_not_changed(run, model_hub):
+    model_hub.repositories["me/novel"] = Repository()
+    model_hub.repositories["me/novel"].commit({"chapter.txt": b"It was a dark night."})
+    with pytest.raises(tlfast.UsageError, match=r"me/novel holds something else \(chapter.txt\)"):
+        push_run(run, "me/novel")
+    assert set(model_hub.repositories["me/novel"].files) == {"chapter.txt"}
+
+
+def test_a_missing_and_a_wrong_token(cli, run, model_hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    outcome = cli("push", "r", "me/colours")
+    assert outcome.code == 1 and "401" in outcome.err and "hf auth login" in outcome.err
+    monkeypatch.delenv("HF_TOKEN")
+    outcome = cli("push", "r", "me/colours")
+    assert outcome.code == 1 and "no token of the hub is set" in outcome.err and not model_hub.repositories
+
+
+def test_a_namespace_of_somebody_else(cli, run, model_hub):
+    outcome = cli("push", "r", "you/colours")
+    assert outcome.code == 1 and "403" in outcome.err
+
+
+@pytest.mark.parametrize("name", ["colours", "me/colours@v1", "hf://me"])
+def test_names_that_cannot_be_pushed_to(cli, run, model_hub, name):
+    assert cli("push", "r", name).code == 2 and not model_hub.repositories
+
+
+def test_push_without_a_connection(cli, run, model_hub, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    outcome = cli("push", "r", "me/colours")
+    assert outcome.code == 1 and "me/colours: the transfer failed" in outcome.err
+
+
+def test_pull_gives_a_run_that_works_as_the_former(cli, run, model_hub, pictures):
+    tlfast.Run("r").push("me/colours", quiet=True)
+    pulled = tlfast.pull("me/colours", out="others", quiet=True)
+    assert pulled.id == "r" and pulled.manifest["hub"]["repository"] == "me/colours"
+    assert pulled.metrics["accuracy"] == tlfast.Run("r").metrics["accuracy"]
+    runs.verify(runs.read(pulled.folder))
+    assert not (pulled.folder.parent / "latest").exists()
+    scores = pulled.evaluate(data=str(pictures), quiet=True)
+    assert scores["accuracy"] == tlfast.Run("r").metrics["accuracy"]
+    again = tlfast.pull("me/colours", out="others", quiet=True)
+    assert again.id == "r-2"  # nothing is overwritten
+
+
+def test_a_pulled_run_needs_the_name_of_a_folder(cli, run, model_hub):
+    push_run(run, "me/colours")
+    files = model_hub.repositories["me/colours"].files
+    manifest = json.loads(files["run.json"])
+    manifest["settings"]["task"] = "../../elsewhere"
+    text = json.dumps(manifest).encode()
+    model_hub.repositories["me/colours"].commit({"run.json": text, "run.json.sha256": runs._format_seal(text).encode()})
+    outcome = cli("pull", "me/colours")
+    assert outcome.code == 1 and "no name of a folder" in outcome.err
+
+
+def test_use_from_the_hub(cli, run, model_hub, pictures):
+    push_run(run, "me/colours")
+    photo = str(pictures / "red" / "0.png")
+    here, there = (json.loads(cli("predict", name, photo, "--json").out) for name in ("r", "hf://me/colours"))
+    assert here == there
+    assert cli("export", "hf://me/colours", "--to", "bundle.zip").code == 0
+    outcome = cli("report", "hf://me/colours")
+    assert outcome.code == 1 and "tlfast pull me/colours" in outcome.err

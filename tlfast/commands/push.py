@@ -1,0 +1,185 @@
+"""`tlfast push` and `tlfast pull`: a run to the Hugging Face hub, and from it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core import Note, OnEvent, Progress, Run, RunError, Settings, UsageError, ignore_event, runs
+from ..core.files import convert_os_errors, convert_write_errors, format_json
+from ..data.download import TIMEOUT
+from ..data.hub import check_reachable
+from ..evaluation.report import render_card
+from ..export.fastai_learner import LEARNER
+from ..inference import hub, open_network
+from ..inference.onnx_model import FILE
+
+CARD, CONFIG, WEIGHTS = "README.md", "config.json", "model.safetensors"
+COPIED = (runs.METRICS, "history.csv", WEIGHTS)
+RUN_NAME = re.compile(r"\w[\w.-]*")
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """Result of `tlfast push`.
+
+    Attributes:
+        run: id of the run.
+        repository: name of the repository, `user/name`.
+        url: address of its page.
+        commit: revision that was written.
+        private: whether the repository is private.
+        timm: whether `timm.create_model("hf-hub:user/name", pretrained=True)` gives the network of the run.
+        files: names of the files.
+    """
+
+    run: str
+    repository: str
+    url: str
+    commit: str
+    private: bool
+    timm: bool
+    files: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all values as JSON types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class PullResult:
+    """Result of `tlfast pull`.
+
+    Attributes:
+        run: id of the new run.
+        repository: where it came from, `hf://user/name[@revision]`.
+        folder: its folder.
+    """
+
+    run: str
+    repository: str
+    folder: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all values as JSON types."""
+        return asdict(self)
+
+
+def push_run(run: Run, repository: str, private: bool = False, pickle: bool = False, on_event: OnEvent = ignore_event) -> PushResult:
+    """Upload a run to a repository of the hub, which is created if it does not exist.
+
+    Local paths are left out. With `pickle` the fastai learner is uploaded too, a file that executes code when it is loaded. Raises UsageError for an
+    invalid name and for a repository with other content, RunError if the run has no network or the hub refuses.
+    """
+    name, revision = hub.parse_reference(repository)
+    if revision:
+        raise UsageError(f"'{repository}': a push makes a new revision", f"Give the repository alone: {name}")
+    if not (run.folder / FILE).is_file():
+        raise RunError(f"{run.folder} has no {FILE}", "It was trained with --no-onnx, or by an older version: train again")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        is_timm = fill_folder(run, folder, name, pickle)
+        with hub.explain_failures(name):
+            return _upload(run, folder, name, private, is_timm, on_event)
+
+
+def fill_folder(run: Run, folder: Path, repository: str, pickle: bool = False) -> bool:
+    """Write the files of a repository to an empty folder. Returns whether timm can load the network from it."""
+    networks = [path.name for path in run.folder.glob("model*.onnx")]
+    copied = [name for name in (*COPIED, *networks, *([LEARNER] if pickle else [])) if (run.folder / name).is_file()]
+    with convert_os_errors(run.folder), convert_write_errors(folder):
+        for name in copied:
+            shutil.copyfile(run.folder / name, folder / name)
+        config = _write_timm_weights(run, folder) if WEIGHTS in copied else None
+        is_timm = config is not None
+        (folder / CONFIG).write_text(format_json(config or _describe_network(run)), encoding="utf-8")
+        shown = Run(run.folder, runs.hide_paths(run.manifest))
+        metrics = json.loads((run.folder / runs.METRICS).read_text(encoding="utf-8"))
+        licence = open_network(run.folder / FILE).info.get("licence", "")
+        (folder / CARD).write_text(render_card(shown, metrics, repository, licence, is_timm), encoding="utf-8")
+        runs.seal(folder, shown.manifest)
+    return is_timm
+
+
+def _write_timm_weights(run: Run, folder: Path) -> dict[str, Any] | None:
+    """Replace the weights in `folder` by those of an equal timm model, if there is one, and its head. Returns its configuration, or None."""
+    from safetensors import safe_open
+    from torch import nn
+
+    from ..data import Preprocessing
+    from ..export import load_model, timm_format
+    from ..export.weights import HEAD, write_tensors
+
+    settings, classes, temperature = Settings.from_dict(run.manifest["settings"]), run.manifest["classes"], float(run.manifest.get("temperature", 1.0))
+    model = load_model(run)
+    assert isinstance(model, nn.Sequential)  # body and head
+    network = timm_format.build_timm_model(model, settings.arch, len(classes), settings.size, temperature)
+    if network is None:
+        return None
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        header = file.metadata() or {}
+    write_tensors(folder / HEAD, model[1].state_dict(), {"format": "pt"})
+    write_tensors(folder / WEIGHTS, network.state_dict(), {**header, timm_format.CLASSIFIER: timm_format.name_classifier(network)})
+    preprocessing = Preprocessing.from_settings(settings, (run.manifest["mean"], run.manifest["std"]))
+    return timm_format.describe_timm_model(network, settings.arch, classes, preprocessing)
+
+
+def _describe_network(run: Run) -> dict[str, Any]:
+    """Return the content of `config.json` for a network that timm cannot load."""
+    settings = Settings.from_dict(run.manifest["settings"])
+    return {
+        "library_name": "tlfast",
+        "backbone": settings.arch,
+        "head": settings.head,
+        "label_names": run.manifest["classes"],
+        "input_size": [3, settings.size, settings.size],
+        "mean": run.manifest["mean"],
+        "std": run.manifest["std"],
+    }
+
+
+def _upload(run: Run, folder: Path, repository: str, private: bool, is_timm: bool, on_event: OnEvent) -> PushResult:
+    from huggingface_hub import CommitOperationAdd, HfApi, get_token
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    if not get_token():
+        raise RunError("no token of the hub is set", hub.SIGN_IN)
+    disable_progress_bars()
+    check_reachable(TIMEOUT)
+    api = HfApi()
+    created = api.create_repo(repository, private=private, exist_ok=True)
+    info = api.model_info(repository)
+    present = {each.rfilename for each in info.siblings or []} - {".gitattributes"}
+    if present and runs.MANIFEST not in present:
+        raise UsageError(f"{repository} holds something else ({', '.join(sorted(present)[:3])})", "Give a new name; other repositories are not changed")
+    if private and not info.private:
+        on_event(Note("push", f"{repository} existed already, and is public"))
+    files = sorted(path.name for path in folder.iterdir())
+    on_event(Progress(f"uploading to {repository}", 0, 1))
+    commit = api.create_commit(repository, [CommitOperationAdd(name, folder / name) for name in files], commit_message=f"Run {run.id} of task {run.task}")
+    on_event(Progress(f"uploading to {repository}", 1, 1))
+    return PushResult(run.id, repository, str(created), commit.oid, bool(info.private), is_timm, files)
+
+
+def pull_run(reference: str, out: str = "exports", on_event: OnEvent = ignore_event) -> PullResult:
+    """Download a run from the hub into the folder `out`, with its weights, and verify it. It does not become the latest run of its task.
+
+    Raises UsageError for an invalid reference, RunError for a failed download, a changed file or a folder that cannot be written.
+    """
+    found = hub.fetch_run(reference, hub.ALL_FILES, on_event=on_event)
+    repository, _ = hub.parse_reference(reference)
+    recorded = open_network(found.folder / FILE).info.get("run", "")
+    names = [name for name in (recorded, repository.replace("/", "--")) if RUN_NAME.fullmatch(name)]
+    if not RUN_NAME.fullmatch(found.task):
+        raise RunError(f"{reference} names the task '{found.task}', which is no name of a folder", "Use it in place: tlfast predict hf://user/name")
+    with runs.create_run(out, found.task, names[0], latest=False) as (temporary, published):
+        for name in found.manifest["files"]:
+            if (found.folder / name).is_file():
+                shutil.copyfile(found.folder / name, temporary / name)
+        runs.seal(temporary, {**found.manifest, "hub": {"repository": repository, "revision": found.folder.name}})
+    return PullResult(published[0].name, f"{hub.SCHEME}{reference.removeprefix(hub.SCHEME)}", str(published[0]))
