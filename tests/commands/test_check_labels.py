@@ -85,8 +85,9 @@ def test_too_few_images_for_folds(cli, tmp_path, folder):
 def test_twenty_planted_flips_in_seedlings(cli, shared, tmp_path):
     with zipfile.ZipFile(shared / "data" / "seedlings.zip") as archive:
         archive.extractall(tmp_path)
-    for path in sorted(tmp_path.rglob("*/*/*.jpg"))[::2]:  # half of the images suffice, in half of the time
-        path.unlink()
+    for n, path in enumerate(sorted(tmp_path.rglob("*/*/*.jpg"))):
+        if n % 5:  # a fifth of the images suffices, in a fifth of the time
+            path.unlink()
     images = sorted(tmp_path.rglob("train/*/*"))
     labels = sorted({path.parent.name for path in images})
     draw = random.Random(7)
@@ -96,7 +97,7 @@ def test_twenty_planted_flips_in_seedlings(cli, shared, tmp_path):
         flipped.add(path.rename(path.parent.parent / wrong / f"flipped {path.name}").name)
     weights = ["--weights", shared / "weights" / "mobilenetv2_100.safetensors"]
     root = images[0].parents[2]
-    found = cli("data", "check", root, "--arch", "mobilenetv2_100", *weights, "--size", 128, "--labels", "--json").json
+    found = cli("data", "check", root, "--arch", "mobilenetv2_100", *weights, "--labels", "--json").json
     first = [row["path"].rsplit("/", 1)[1] for row in named(found["findings_file"])[:60]]
     assert len(flipped & set(first)) >= 15  # by chance it would be less than one
-    assert 20 <= found["wrong_labels"]["estimate"] < 400  # of 2,013: images that the network cannot tell apart count too
+    assert 20 <= found["wrong_labels"]["estimate"] < 160  # of 805: images that the network cannot tell apart count too

@@ -1,19 +1,16 @@
 from __future__ import annotations
 
-import hashlib
-import os
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
 import pytest
 import timm
+from huggingface_hub import constants
 from safetensors.torch import save
 
-from tlfast.core.errors import UsageError
-from tlfast.models import pretrained
+from tests.helpers.hub import Repository
+from tlfast.core.errors import UsageError, WeightsError
+from tlfast.models import build, pretrained
+from tlfast.models.weights import hash_weights
+
+NOWHERE = "http://127.0.0.1:9"  # no server listens there
 
 
 def test_order_of_resolution(tmp_path, monkeypatch):
@@ -52,23 +49,9 @@ def test_the_ways_out_are_three():
     assert "--weights FILE" in hint and "TLFAST_WEIGHTS" in hint and "tlfast[embedded]" in hint
 
 
-CODE = """
-import sys, json
-from tlfast.core.errors import TlfastError
-from tlfast.models import build, pretrained, weights
-try:
-    body = build.build_body(pretrained.find_weights("test_resnet", "auto"), 32)
-    print(weights.hash_weights(body))
-except TlfastError as error:
-    print("error:", error.message, "|", error.hint)
-"""
-
-
 @pytest.fixture(scope="module")
 def weights() -> tuple[bytes, str]:
     """A file such as the hub has for test_resnet, and the fingerprint of the body in it."""
-    from tlfast.models.weights import hash_weights
-
     cfg = timm.get_pretrained_cfg("test_resnet")
     model = timm.create_model("test_resnet", num_classes=cfg.num_classes)
     data = save(model.state_dict())
@@ -76,53 +59,24 @@ def weights() -> tuple[bytes, str]:
     return data, hash_weights(model)
 
 
-@pytest.fixture
-def hub(weights) -> Iterator[str]:
-    data, _ = weights
-
-    class Hub(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.answer(False)
-
-        def do_GET(self) -> None:
-            self.answer(True)
-
-        def answer(self, body: bool) -> None:
-            found = self.path.endswith("/model.safetensors")
-            content = data if found else b"not here"
-            self.send_response(200 if found else 404)
-            if found:
-                self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
-                self.send_header("X-Repo-Commit", "0" * 40)
-            else:
-                self.send_header("X-Error-Code", "EntryNotFound")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if body:
-                self.wfile.write(content)
-
-        def log_message(self, *args) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+def build_and_hash() -> str:
+    return hash_weights(build.build_body(pretrained.find_weights("test_resnet", "auto"), 32))
 
 
-def run(endpoint: str, cache) -> str:
-    environment = {k: v for k, v in os.environ.items() if k not in ("TLFAST_WEIGHTS", "HF_HUB_OFFLINE")}
-    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", CODE], capture_output=True, text=True, env=environment, timeout=120)
-    return done.stdout.strip() or done.stderr
+def test_weights_come_from_the_hub_and_then_from_its_cache(model_hub, weights, monkeypatch):
+    monkeypatch.delenv("TLFAST_WEIGHTS", raising=False)
+    repository = Repository()
+    repository.commit({"model.safetensors": weights[0]})
+    model_hub.repositories[timm.get_pretrained_cfg("test_resnet").hf_hub_id] = repository
+    assert build_and_hash() == weights[1] and model_hub.downloaded == ["model.safetensors"]
+    monkeypatch.setattr(constants, "ENDPOINT", NOWHERE)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", NOWHERE + "/{repo_id}/resolve/{revision}/{filename}")
+    assert build_and_hash() == weights[1]
 
 
-def test_weights_come_from_the_hub_and_then_from_its_cache(hub, weights, tmp_path):
-    assert run(hub, tmp_path) == weights[1]
-    assert run("http://127.0.0.1:9", tmp_path) == weights[1]
-
-
-def test_no_hub_names_the_ways_out(tmp_path):
-    said = run("http://127.0.0.1:9", tmp_path)
-    assert said.startswith("error: no weights for 'test_resnet': the hub cannot be reached")
-    assert "--weights FILE" in said and "TLFAST_WEIGHTS" in said and "--arch tf_efficientnet_lite0" in said
+def test_no_hub_names_the_ways_out(model_hub, monkeypatch):
+    monkeypatch.delenv("TLFAST_WEIGHTS", raising=False)
+    monkeypatch.setattr(constants, "ENDPOINT", NOWHERE)
+    with pytest.raises(WeightsError, match="no weights for 'test_resnet': the hub cannot be reached") as caught:
+        build_and_hash()
+    assert all(way in caught.value.hint for way in ("--weights FILE", "TLFAST_WEIGHTS", "--arch tf_efficientnet_lite0"))

@@ -179,12 +179,12 @@ def read(folder: Path) -> Run:
     """Read the manifest of a run. Raises RunError if it is missing or damaged."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        manifest["settings"]["task"], manifest["classes"]
+        manifest["settings"]["task"], manifest["classes"], manifest.get("files", {}).items()
     except RecursionError:
         raise RunError(f"{folder / MANIFEST} is damaged (too deeply nested)", "Train again; this run cannot be used") from None
     except OSError as error:
         raise RunError(f"{folder} is not a run: {MANIFEST}: {error.strerror}", "List the runs with: tlfast runs") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{folder / MANIFEST} is damaged ({error})", "Train again; this run cannot be used") from None
     return Run(folder, manifest)
 
