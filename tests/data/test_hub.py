@@ -12,12 +12,16 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.command_line import TINY
 from tests.helpers.files import image_bytes, message, tree
+from tests.helpers.hub import Repository
 from tests.helpers.web import Web
 from tlfast import tasks
+from tlfast.core.errors import UsageError
 from tlfast.core.events import Event
-from tlfast.data.sources import get_data
+from tlfast.data.sources import get_data, open_data
 from tlfast.data.task import Source, Task
+from tlfast.tasks import resolve_settings
 
 FER, WEEDS = tasks.get_task("fer"), tasks.get_task("weeds")
 
@@ -56,6 +60,11 @@ def hub(web: Web, monkeypatch) -> Callable[[dict[str, bytes]], None]:
             web.files[f"/datasets/some/faces/resolve/refs%2Fconvert%2Fparquet/{name}"] = data
 
     return publish
+
+
+def resolved(source: str, **flags: Any) -> tuple[Task, Any]:
+    task, data = tasks.find_task(source)
+    return task, resolve_settings(task, "partial", {"data": data, **flags})
 
 
 def from_hub(task: Task) -> Task:
@@ -138,3 +147,53 @@ def test_hub_that_is_not_there_fails_at_once(tmp_path, monkeypatch):
         "the images of task 'fer' cannot be downloaded: Hugging Face SmolVEncoder/fer2013: [Errno 111] Connection refused; "
         "Hugging Face Jeneral/fer-2013: [Errno 111] Connection refused"
     )
+
+
+# Training on a data set in place
+
+
+def shards(prefix="default/"):
+    names, colours = ["ant", "bee"], [40, 200]
+    train = [row(image_bytes(colours[n % 2] + n), n % 2) for n in range(8)]
+    return {
+        f"{prefix}train/0000.parquet": parquet_bytes(train[:4], names),
+        f"{prefix}train/0001.parquet": parquet_bytes(train[4:], names),
+        f"{prefix}test/0000.parquet": parquet_bytes([row(image_bytes(9), -1), row(image_bytes(10), 1)], names),
+    }
+
+
+def publish(model_hub, files, branch):
+    repository = model_hub.repositories["datasets/some/faces"] = Repository()
+    repository.tags[branch] = repository.commit({**files, "README.md": b"# faces"})
+
+
+def test_a_data_set_of_the_hub_is_trained_on_by_its_address(cli, model_hub):
+    publish(model_hub, shards(), "refs/convert/parquet")
+    outcome = cli("train", "hf://datasets/some/faces", *TINY, "--epochs", 1, "--json")
+    assert outcome.code == 0, outcome.err
+    data = outcome.json["data"]
+    assert data["source"] == "hf://datasets/some/faces" and data["classes"] == ["ant", "bee"]
+    assert sum(data["counts"]["train"].values()) + sum(data["counts"]["valid"].values()) == 8 and data["counts"]["test"] == {"ant": 0, "bee": 1}
+    assert "1 rows without a label are skipped" in data["notes"]
+    run = outcome.json["folder"]
+    assert cli("cache", "clear").code == 0
+    assert cli("evaluate", run, "--json").json["evaluation"]["accuracy"] == outcome.json["evaluation"]["accuracy"]  # unpacked again
+    assert "differ" not in cli("evaluate", run).err
+    assert cli("report", run).code == 0 and "tlfast train hf://datasets/some/faces" in Path(run, "MODEL_CARD.md").read_text()
+
+
+def test_a_data_set_without_a_conversion_is_read_as_it_is(model_hub):
+    publish(model_hub, shards(""), "main")
+    table = open_data(*resolved("hf://datasets/some/faces"))
+    assert {(row.split, row.label) for row in table.rows} >= {("test", "bee"), ("train", "ant")}
+
+
+@pytest.mark.parametrize("address", ["hf://datasets/faces", "hf://datasets/", "hf://datasets/a/../b"])
+def test_addresses_that_name_no_data_set(address):
+    with pytest.raises(UsageError, match="is not a data set of the hub"):
+        open_data(*resolved(address))
+
+
+def test_a_data_set_that_is_not_there(model_hub, cli):
+    outcome = cli("train", "hf://datasets/some/others", *TINY)
+    assert outcome.code == 1 and "hf://datasets/some/others" in outcome.err and "hf auth login" in outcome.err

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -46,7 +47,10 @@ class Repository:
 
 
 class Hub:
-    """The server's state. `break_after` are the bytes after which each of the next downloads breaks off."""
+    """The server's state: repositories by name, those of data sets with `datasets/` before it.
+
+    `break_after` are the bytes after which each of the next downloads breaks off.
+    """
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
@@ -91,8 +95,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(200, {})
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
             self.describe(match[1], match[2] or "main")
-        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            self.download(*match.groups())
+        elif match := re.fullmatch(r"/api/(datasets/[^/]+/[^/]+)/tree/(.+)", path):
+            self.list_files(match[1], unquote(match[2]))
+        elif match := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            self.download(match[1], unquote(match[2]), match[3])
         else:
             self.answer(404, {"error": path})
 
@@ -104,6 +110,14 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             files = [{"rfilename": each, "size": len(data)} for each, data in repository.commits.get(commit, {}).items()]
             self.answer(200, {"id": name, "sha": commit, "private": repository.private, "siblings": [{"rfilename": ".gitattributes"}, *files]})
+
+    def list_files(self, name: str, revision: str) -> None:
+        if repository := self.find(name):
+            commit = repository.find(revision)
+            if not commit:
+                self.answer(404, {"error": "Invalid rev id"}, X_Error_Code="RevisionNotFound", X_Error_Message="Invalid rev id")
+                return
+            self.answer(200, [{"type": "file", "path": each, "size": len(data), "oid": "e" * 40} for each, data in repository.commits[commit].items()])
 
     def download(self, name: str, revision: str, file: str) -> None:
         if repository := self.find(name):

@@ -17,8 +17,8 @@ from ..core.cache import make_key
 from ..core.errors import suggest_name
 from ..core.files import convert_os_errors, write_csv
 from ..core.settings import check_run_name
-from ..data import Finding, ImageTable, Preprocessing, Row, Task, load_table
-from ..data.sources import locate
+from ..data import Finding, ImageTable, Preprocessing, Row, Task
+from ..data.sources import open_data
 from ..tasks import resolve_settings
 from .display import ImageFrame, format_table, prepare_figures, wrap_html
 from .keywords import check_count, check_names
@@ -73,7 +73,8 @@ class Dataset:
     def _images(self) -> ImageTable:
         if self._loaded is None:
             resolved = self.resolve({})
-            self._loaded = load_table(self.task, resolved, locate(self.task, resolved.data))
+            with show_progress(quiet=False) as on_event:
+                self._loaded = open_data(self.task, resolved, on_event)
         return self._loaded
 
     def resolve(self, keywords: Mapping[str, Any]) -> Settings:
@@ -161,10 +162,10 @@ class Dataset:
 def dataset(source: DataSource, name: str = "", **settings: Any) -> Dataset:
     """Open labelled images.
 
-    `source` is a folder of class folders, a zip of one, a CSV or parquet file, the name of a task, a .py file with a task, a Task, or a DataFrame
-    with the columns path and label, and optionally split and group. `name` is the folder of its runs in `exports`; by default that of the file or folder,
-    "table" for a DataFrame. Keywords are the settings of the data: `fold`, `valid_pct`, `group_by`, `limit`, `path_col`, ... A DataFrame is written
-    to `exports/<name>/tables`, so that its runs can be evaluated later. Raises UsageError or DataError.
+    `source` is a folder of class folders, a zip of one, a CSV or parquet file, `hf://datasets/user/name` on the Hugging Face hub, the name of a task, a .py
+    file with a task, a Task, or a DataFrame with the columns path and label, and optionally split and group. `name` is the folder of its runs in `exports`;
+    by default that of the file or folder, "table" for a DataFrame. Keywords are the settings of the data: `fold`, `valid_pct`, `group_by`, `limit`,
+    `path_col`, ... A DataFrame is written to `exports/<name>/tables`, so that its runs can be evaluated later. Raises UsageError or DataError.
 
     >>> tlfast.dataset("digits")  # doctest: +SKIP
     Dataset digits: 1,797 images of 10 classes (train 1,438, valid 359)

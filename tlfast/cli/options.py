@@ -29,13 +29,15 @@ def arch_names(incomplete: str) -> list[str]:
 TaskArgument = Annotated[
     str,
     typer.Argument(
-        help="Name of a task, or path of a folder, zip, CSV or parquet file of labelled images, or of a .py file with a task.", autocompletion=task_names
+        help="Name of a task, or path of a folder, zip, CSV or parquet file of labelled images, or of a .py file with a task, or hf://datasets/user/name.",
+        autocompletion=task_names,
     ),
 ]
 OptionalTask = Annotated[
     str,
     typer.Argument(
-        help="Name of a task, or path of a folder, zip, CSV or parquet file of images, or of a .py file with a task. Optional with --config run.json.",
+        help="Name of a task, or path of a folder, zip, CSV or parquet file of images, or of a .py file with a task, or hf://datasets/user/name. "
+        "Optional with --config run.json.",
         autocompletion=task_names,
         show_default=False,
     ),

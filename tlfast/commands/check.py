@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from ..core import DataError, OnEvent, Settings, UsageError, files, ignore_event, runs
-from ..data import DataSummary, Finding, ImageTable, Row, Task, load_table, scan
+from ..data import DataSummary, Finding, ImageTable, Row, Task, scan
 from ..data.discovery import read_records
 from ..data.duplicates import CONFIRMED
 from ..data.scan import ScanResult
-from ..data.sources import locate
+from ..data.sources import open_data
 from ..data.types import RANKED, Unreadable
 from ..evaluation.report import REPORT_FILE, render_check_page
 
@@ -79,7 +79,7 @@ def check_data(task: Task, settings: Settings, drop: Sequence[str] = (), on_even
         if name not in DROPPABLE:
             raise UsageError(f"--drop '{name}' is not one of: {', '.join(DROPPABLE)}")
     runs.check_writable(settings.out, settings.task, "")
-    table = load_table(task, settings, locate(task, settings.data))
+    table = open_data(task, settings, on_event)
     scanned = scan.scan_images([row.path for row in table.rows], on_event)
     findings, wrong_labels = scan.collect_findings(table.rows, scanned), None
     if search:

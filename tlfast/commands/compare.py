@@ -22,8 +22,8 @@ from pyarrow import parquet
 from ..core import DataError, Event, ImageError, Interrupted, ModelSettings, Note, OnEvent, Progress, Settings, UsageError, files, ignore_event, runs
 from ..core.config_files import read_config
 from ..core.settings import DEPTH_ENDS
-from ..data import ImageTable, Preprocessing, Row, Task, images, load_table
-from ..data.sources import locate
+from ..data import ImageTable, Preprocessing, Row, Task, images
+from ..data.sources import open_data
 from ..evaluation import Arm, CompareResult, Design, plots
 from ..evaluation.comparison import (
     ArmPredictions,
@@ -100,7 +100,7 @@ def compare_arms(task: Task, arms: Sequence[Arm], design: Design | None = None, 
     started, listen, run_id = time.perf_counter(), _filter_events(on_event), time.strftime("%Y%m%d-%H%M%S")
     first = arms[0].settings
     runs.check_writable(first.out, first.task, "")
-    table = load_table(task, experiments.place_on_fold(first, design.folds, 0), locate(task, first.data))
+    table = open_data(task, experiments.place_on_fold(first, design.folds, 0), on_event)
     try:
         with open_tracking(first.log, listen) as tracking:
             tracked = TrackedComparison(tracking, f"comparison-{run_id}", describe_images(tracking, table))

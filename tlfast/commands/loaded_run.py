@@ -11,8 +11,8 @@ from torch import nn
 from .. import tasks
 from ..core import DataError, ModelSettings, Note, OnEvent, Run, Settings, TlfastError
 from ..core.errors import first_line
-from ..data import Finding, ImageTable, Preprocessing, Row, Store, load_table, open_store, scan
-from ..data.sources import locate
+from ..data import Finding, ImageTable, Preprocessing, Row, Store, open_store, scan
+from ..data.sources import open_data
 from ..evaluation import Evaluation, Predictions, cam, evaluate
 from ..evaluation.report import Evidence
 from ..export import weights
@@ -66,7 +66,7 @@ def load_run(run: Run, data: str, device: str, on_event: OnEvent) -> LoadedRun:
     """
     chosen_device = pick_device(device)
     settings = Settings.from_dict(run.manifest["settings"])
-    listed = _rebuild_table(run, settings, data)
+    listed = _rebuild_table(run, settings, data, on_event)
     table, store = _open_images(run, listed, settings, on_event)
     dls = build_loaders(table, _read_preprocessing(run, settings), settings, chosen_device, store)
     network = weights.load_model(run).to(chosen_device)
@@ -77,7 +77,7 @@ def load_run(run: Run, data: str, device: str, on_event: OnEvent) -> LoadedRun:
 def list_split(run: Run, split: str, data: str, on_event: OnEvent) -> Sequence[Row]:
     """Return the readable images of a split, without the network of the run. Raises DataError if it is empty."""
     settings = Settings.from_dict(run.manifest["settings"])
-    table, _ = _open_images(run, _rebuild_table(run, settings, data), settings, on_event)
+    table, _ = _open_images(run, _rebuild_table(run, settings, data, on_event), settings, on_event)
     return _select_split(run, table, split)
 
 
@@ -130,11 +130,11 @@ def _find_problems(model: LoadedRun, on_event: OnEvent) -> tuple[list[Finding] |
         return None, "The data check failed. tlfast data check shows why."
 
 
-def _rebuild_table(run: Run, settings: Settings, data: str) -> ImageTable:
+def _rebuild_table(run: Run, settings: Settings, data: str, on_event: OnEvent) -> ImageTable:
     """Return the image table of the run's data. Raises DataError if its classes differ from the run's."""
     source = data or run.manifest["data"]["source"]
     task = tasks.find_run_task(run.manifest, source)
-    table = load_table(task, replace(settings, data=source), locate(task, source))
+    table = open_data(task, replace(settings, data=source), on_event)
     if list(table.classes) != run.manifest["classes"]:
         raise DataError(f"the classes of {source} differ from those of the run {run.id}", f"The run has: {', '.join(run.manifest['classes'])}")
     return table

@@ -1,21 +1,79 @@
-"""Download of a Hugging Face data set from the Parquet conversion that the hub provides for each public data set."""
+"""Download of data sets of the Hugging Face hub, from the Parquet conversion that the hub provides for each public data set."""
 
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..core import DataError, OnEvent, Progress
+from ..core import DataError, OnEvent, Progress, UsageError
 from .download import TIMEOUT, describe_failure
+from .parquet_images import find_columns, name_file, read_records_with_images
 from .split import SPLIT_NAMES
 from .task import Task, normalise_name
 
 PARQUET = "refs/convert/parquet"  # branch with the Parquet conversion
-LABEL_COLUMNS = ("label", "labels", "class", "emotion")  # names of label columns, for data sets that do not declare their classes
-SIGNATURES = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"RIFF": ".webp", b"II*\0": ".tif", b"MM\0*": ".tif"}
+DATASETS = "hf://datasets/"  # scheme of their addresses
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def is_hub_dataset(address: str) -> bool:
+    """Return whether an address is that of a data set of the hub.
+
+    >>> is_hub_dataset("hf://datasets/me/plants@v2")
+    True
+    """
+    return address.startswith(DATASETS)
+
+
+def fetch_dataset(address: str, on_event: OnEvent) -> Path:
+    """Download the Parquet files of `hf://datasets/user/name[@revision]` to the cache of the hub's client, and return their folder.
+
+    Without a revision they are those of the hub's conversion, or of the data set itself where there is none. Raises UsageError for an invalid address,
+    DataError for a failed download.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    name, _, revision = address.removeprefix(DATASETS).partition("@")
+    if not REPOSITORY.fullmatch(name) or ".." in name:
+        raise UsageError(f"'{address}' is not a data set of the hub", "Give hf://datasets/user/name, or hf://datasets/user/name@REVISION")
+    disable_progress_bars()
+    api, hint = HfApi(), "Check the name and the connection; for a private data set set HF_TOKEN, or sign in with: hf auth login"
+    revisions = [revision] if revision else [PARQUET, "main"]
+    for number, each in enumerate(revisions, start=1):
+        try:
+            check_reachable(TIMEOUT)
+            shards = _choose_configuration(api.list_repo_files(name, repo_type="dataset", revision=each))
+            if shards:
+                return _download_shards(api, name, each, shards, on_event)
+        except DataError:
+            raise
+        except Exception as error:  # of requests, httpx or the client, depending on its version
+            if number == len(revisions):
+                raise DataError(f"{address}: {describe_failure(error)}", hint) from None
+    raise DataError(f"{address} has no Parquet files", "Download it, and give the folder of images")
+
+
+def _choose_configuration(names: Sequence[str]) -> list[str]:
+    """Return the Parquet files of one configuration: of "default" or else the first, if they are in folders `<configuration>/<split>/`; else all."""
+    files = sorted(name for name in names if name.endswith(".parquet") and ".." not in PurePosixPath(name).parts)
+    configurations = sorted({name.split("/")[0] for name in files if name.count("/") == 2})
+    chosen = "default" if "default" in configurations else next(iter(configurations), "")
+    return [name for name in files if not configurations or name.startswith(f"{chosen}/")]
+
+
+def _download_shards(api: Any, name: str, revision: str, shards: Sequence[str], on_event: OnEvent) -> Path:
+    """Download files, and return the folder of the snapshot, or of the configuration in it."""
+    for done, shard in enumerate(shards):
+        on_event(Progress(f"downloading {name}", done, len(shards)))
+        path = Path(api.hf_hub_download(name, shard, repo_type="dataset", revision=revision))
+    on_event(Progress(f"downloading {name}", len(shards), len(shards)))
+    inner = PurePosixPath(shards[-1])
+    snapshot = path.parents[len(inner.parts) - 1]
+    return snapshot / inner.parts[0] if len(inner.parts) == 3 else snapshot
 
 
 def download_hub_dataset(task: Task, dataset: str, downloads: Path, staging: Path, on_event: OnEvent) -> None:
@@ -76,46 +134,23 @@ def _write_images(task: Task, path: Path, target: Path, numbers: Iterator[int]) 
 
     classes = _spellings(task)
     try:
-        file = parquet.ParquetFile(path)
-        image, label, names = _find_columns(file.schema_arrow, path)
-        for batch in file.iter_batches(256, columns=[image, label]):
-            for record in batch.to_pylist():
-                _write_image(record[image], _find_class(record[label], names, classes), target, next(numbers))
-    except pyarrow.ArrowException as error:
+        schema = parquet.read_schema(path)
+    except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path} cannot be read ({error}); delete it to download it again") from None
-
-
-def _find_columns(schema: Any, path: Path) -> tuple[str, str, list[str]]:
-    """Return the image column, the label column, and the class names if the labels are numbers, else []. Raises DataError."""
-    import pyarrow
-
-    features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    structs = [field.name for field in schema if pyarrow.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0]
-    images = structs + [field.name for field in schema if field.type == pyarrow.binary()]
-    numbered = [name for name in schema.names if "names" in features.get(name, {})]
-    spelled = [name for name in LABEL_COLUMNS if name in schema.names and schema.field(name).type in (pyarrow.string(), pyarrow.large_string())]
-    if not images or not numbered + spelled:
+    columns = find_columns(schema)
+    if columns is None:
         raise DataError(f"{path.name} has no image column with a label column; it has: {', '.join(schema.names)}")
-    label = (numbered + spelled)[0]
-    return images[0], label, features[label]["names"] if numbered else []
+    for record in read_records_with_images(path, [columns.image, columns.label]):
+        label = columns.name_class(record[columns.label])
+        if normalise_name(label) not in classes:
+            raise DataError(f"label '{label or record[columns.label]}' is not one of: {', '.join(dict.fromkeys(classes.values()))}")
+        folder = target / classes[normalise_name(label)]
+        folder.mkdir(parents=True, exist_ok=True)
+        name, data = name_file(record[columns.image], next(numbers))
+        (folder / name).write_bytes(data)
 
 
 def _spellings(task: Task) -> dict[str, str]:
     """Return the class for each normalised class name and alias."""
     classes = {normalise_name(name): name for name in task.classes}
     return {normalise_name(alias): name for alias, name in task.aliases.items()} | classes
-
-
-def _find_class(value: int | str | None, names: list[str], classes: dict[str, str]) -> str:
-    label = names[value] if isinstance(value, int) and 0 <= value < len(names) else value
-    if not isinstance(label, str) or normalise_name(label) not in classes:
-        raise DataError(f"label '{label}' is not one of: {', '.join(dict.fromkeys(classes.values()))}")
-    return classes[normalise_name(label)]
-
-
-def _write_image(value: bytes | dict[str, Any] | None, label: str, target: Path, number: int) -> None:
-    data = (value.get("bytes") if isinstance(value, dict) else value) or b""
-    # Data of unknown types is written too: it is reported with the other unreadable images.
-    suffix = next((suffix for signature, suffix in SIGNATURES.items() if data.startswith(signature)), ".jpg")
-    (target / label).mkdir(parents=True, exist_ok=True)
-    (target / label / f"{number:05d}{suffix}").write_bytes(data)

@@ -17,7 +17,8 @@ from ..core import DataError, ImageError, OnEvent, cache
 from . import duplicates, images
 from .capture_time import find_near_in_time
 from .duplicates import THUMBNAIL, make_finding
-from .table import hash_files, map_images
+from .file_hashes import hash_files
+from .table import map_images
 from .types import Finding, Row
 
 KIND = "checks"

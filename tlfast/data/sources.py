@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from ..core import DataError, Note, OnEvent, UsageError, ignore_event
+from ..core import DataError, Note, OnEvent, Settings, UsageError, ignore_event
 from ..core.files import lock_file
 from .archives import archive_stem, is_archive, is_archive_name, unpack
 from .discovery import is_address
 from .download import convert_errors, download
-from .hub import download_hub_dataset
+from .hub import download_hub_dataset, fetch_dataset, is_hub_dataset
 from .images import is_image_name
+from .table import ImageTable, load_table
 from .task import Source, Task
 
 LOCK = ".lock"  # locked while a process downloads to its folder
@@ -46,6 +47,12 @@ def locate(task: Task, data: str, root: str = "data") -> Path:
         if not _taken(target):  # else another process has created the same folder
             raise
     return target
+
+
+def open_data(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> ImageTable:
+    """Return the image table for the settings of the data: a path, a data set of the hub, or the folder of the task. Raises UsageError or DataError."""
+    root = fetch_dataset(settings.data, on_event) if is_hub_dataset(settings.data) else locate(task, settings.data)
+    return load_table(task, settings, root, on_event)
 
 
 def import_data(task: Task, source: str, root: str = "data", on_event: OnEvent = ignore_event) -> Path:

@@ -16,7 +16,8 @@ from PIL import Image
 from ..core import ImageError, ModelSettings, OnEvent, Settings, cache, ignore_event
 from ..core.system import free_disk_gib, free_memory_gib, release_pages
 from . import images
-from .table import ImageTable, check_readable, drop_unreadable, hash_files, map_images
+from .file_hashes import hash_files
+from .table import ImageTable, check_readable, drop_unreadable, map_images
 from .types import Unreadable
 
 KIND = "stores"

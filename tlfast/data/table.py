@@ -18,8 +18,9 @@ from typing import TypeVar
 from ..core import DataError, DataSettings, ImageError, OnEvent, Progress, Settings, UsageError, ignore_event
 from ..core.errors import make_printable
 from ..core.settings import flag_name
-from . import images
-from .discovery import TABLES, check_unique, describe_others, is_address, list_members, read_records, resolve_beside, walk_images
+from . import images, parquet_images
+from .discovery import PARQUET, TABLES, check_unique, describe_others, is_address, list_members, read_records, resolve_beside, walk_images
+from .hub import is_hub_dataset
 from .split import SPLIT_NAMES, SPLITS, assign_groups, assign_splits, limit_rows, subsample_train
 from .task import Task, normalise_name
 from .types import DataSummary, Row, Unreadable
@@ -34,7 +35,8 @@ T = TypeVar("T")
 class ImageTable:
     """All images of a run. Every row has a split. The index of a label in `classes` is its class number.
 
-    `source` is the folder, zip or CSV file. `official_folds` is true if the splits are one of the official folds of the data: another
+    `source` is the folder, zip, table or address of a data set. `base` is the folder that the fingerprint leaves out of the paths; "" for that of
+    `source`. `official_folds` is true if the splits are one of the official folds of the data: another
     fold has the same images in other splits.
     """
 
@@ -44,6 +46,7 @@ class ImageTable:
     unreadable: tuple[Unreadable, ...] = ()
     notes: tuple[str, ...] = ()
     official_folds: bool = False
+    base: str = ""
 
     def part(self, split: str) -> list[Row]:
         """Return the rows of a split: train, valid or test."""
@@ -58,19 +61,20 @@ class ImageTable:
 
     def fingerprint(self) -> str:
         """Return the SHA-256 (hex) of the name, file size, label and split of all images. Equal fingerprints mean equal data."""
-        root = Path(self.source) if Path(self.source).is_dir() else Path(self.source).parent
+        root = Path(self.base) if self.base else Path(self.source) if Path(self.source).is_dir() else Path(self.source).parent
         digest = hashlib.sha256()
         for row, size in zip(self.rows, _file_sizes(self.rows), strict=True):
             digest.update(f"{os.path.relpath(row.path, root)}\0{size}\0{row.label}\0{row.split}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
 
-def load_table(task: Task, settings: Settings, root: Path) -> ImageTable:
+def load_table(task: Task, settings: Settings, root: Path, on_event: OnEvent = ignore_event) -> ImageTable:
     """Read the images of `root` (folder, zip, CSV or parquet file), assign splits and classes, and apply `--limit` and `--train-pct`.
 
-    Raises UsageError for settings that do not fit the data, DataError for data that cannot be trained on.
+    The images of parquet files are unpacked into the cache. Raises UsageError for settings that do not fit the data, DataError for data that cannot be
+    trained on.
     """
-    rows, notes, official = _read_rows(task, settings, root)
+    rows, notes, official, base = _read_rows(task, settings, root, on_event)
     rows, encoding_notes = _drop_undecodable(rows)
     notes += encoding_notes
     if settings.group_by in task.groupings:
@@ -84,7 +88,8 @@ def load_table(task: Task, settings: Settings, root: Path) -> ImageTable:
     if settings.train_pct < 1:
         rows = subsample_train(rows, settings.train_pct, settings.split_seed)
     notes += class_notes + _find_similar_classes(classes) + _find_missing_classes(rows, classes)
-    table = ImageTable(tuple(rows), classes, str(root), notes=tuple(notes), official_folds=official and settings.fold is not None)
+    source = settings.data if is_hub_dataset(settings.data) else str(root)
+    table = ImageTable(tuple(rows), classes, source, notes=tuple(notes), official_folds=official and settings.fold is not None, base=base)
     _check_splits(table)
     return table
 
@@ -151,28 +156,6 @@ def map_images(paths: Sequence[str], work: Callable[[str], T], phase: str, on_ev
             on_event(Progress(phase, start + len(block), len(paths)))
 
 
-def hash_files(paths: Sequence[str]) -> str:
-    """Return the SHA-256 (hex) of absolute paths, sizes, modification times and change times of files.
-
-    For an image in a zip, size and times are those of the zip. Cache keys are made from this value.
-    """
-    digest, last, signature = hashlib.sha256(), "", ""
-    for path in paths:
-        file, member = images.split_zip(path)
-        if file != last:  # one system call per zip: its members are adjacent
-            last, signature = file, f"{os.path.abspath(file)}\0{_stat(file)}"
-        digest.update(f"{signature}\0{member}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()
-
-
-def _stat(file: str) -> str:
-    try:
-        stat = os.stat(file)
-    except OSError:  # reported later as unreadable
-        return "missing"
-    return f"{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"  # the change time (ctime) also reflects permissions
-
-
 def _find_problem(path: str) -> str:
     """Return why an image cannot be read, or ""."""
     try:
@@ -185,24 +168,36 @@ def _find_problem(path: str) -> str:
 # Reading
 
 
-def _read_rows(task: Task, settings: DataSettings, root: Path) -> tuple[list[Row], list[str], bool]:
-    """Return the rows of `root`, notes, and whether its layout is that of the task (the splits are then the requested fold)."""
+def _read_rows(task: Task, settings: DataSettings, root: Path, on_event: OnEvent) -> tuple[list[Row], list[str], bool, str]:
+    """Return the rows of `root`, notes, whether its layout is that of the task (the splits are then the requested fold), and the base of the table."""
     left_out: Counter[str] = Counter()
     if root.is_dir():
         official = task.rows(root, settings.fold) if task.rows else None
         if official is not None:
-            return official, [], True
+            return official, [], True, ""
         names = sorted(Path(path).relative_to(root).as_posix() for path in walk_images(root, left_out))
+        shards = [] if names else [path for path in sorted(root.rglob(f"*{PARQUET}")) if parquet_images.holds_images(path, settings.path_col)]
+        if shards:
+            return _read_parquet_images(shards, root, settings, on_event)
         rows, notes = read_members(str(root) + os.sep, names, str(root))
-        return rows, notes + describe_others(left_out) + _find_empty_folders(root, rows), False
+        return rows, notes + describe_others(left_out) + _find_empty_folders(root, rows), False, ""
     if root.suffix.lower() == ".zip":
         rows, notes = read_members(f"{root}!/", list_members(root, left_out), str(root))
-        return rows, notes + describe_others(left_out), False
+        return rows, notes + describe_others(left_out), False, ""
+    if parquet_images.holds_images(root, settings.path_col):
+        return _read_parquet_images([root], root, settings, on_event)
     if root.suffix.lower() in TABLES:
-        return *read_table(root, settings), False
+        return *read_table(root, settings), False, ""
     raise UsageError(
         f"{root} is not a folder, a .zip, a .csv or a .parquet", "Give --data a folder of class folders, a zip of one, or a table of paths and labels"
     )
+
+
+def _read_parquet_images(shards: Sequence[Path], root: Path, settings: DataSettings, on_event: OnEvent) -> tuple[list[Row], list[str], bool, str]:
+    rows, folder, notes = parquet_images.unpack(shards, root, settings, on_event)
+    if not rows:
+        raise DataError(f"{shards[0]} has no row with a label", f"Name the column of labels with {flag_name('label_col')}")
+    return rows, notes, False, str(folder)
 
 
 def read_members(prefix: str, names: list[str], source: str) -> tuple[list[Row], list[str]]:

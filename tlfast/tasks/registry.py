@@ -19,6 +19,7 @@ from ..core import UsageError
 from ..core.errors import suggest_name
 from ..core.settings import check_run_name, flag_name
 from ..data import Task
+from ..data.hub import is_hub_dataset
 from .folder import folder_task
 
 DEPTH_FLAGS: dict[str, list[str]] = {"": [], "0": [], "all": ["--full"]}  # values of `depth` with a shorter form than --depth
@@ -120,7 +121,7 @@ def get_task(name: str) -> Task:
 
 
 def find_task(name: str) -> tuple[Task, str]:
-    """Return (task, "") for the name of a task or a .py file that defines one, or (task, absolute path) for a path of images.
+    """Return (task, "") for the name of a task or a .py file that defines one, or (task, absolute path) for a path of images, or its address on the hub.
 
     Raises UsageError for anything else.
     """
@@ -128,6 +129,8 @@ def find_task(name: str) -> tuple[Task, str]:
         return registered_tasks()[name], ""
     if name.endswith(".py") and Path(name).is_file():
         return load_task_file(Path(name)), ""
+    if is_hub_dataset(name):
+        return replace(folder_task(Path(name.partition("@")[0])), title=f"images of {name}"), name
     if Path(name).expanduser().exists():
         path = Path(name).expanduser().resolve()
         return folder_task(path), str(path)

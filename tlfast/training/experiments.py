@@ -13,8 +13,8 @@ from ..core import Journal, ModelSettings, OnEvent, RunError, Settings, UsageErr
 from ..core.journal import SUFFIX, open_journal
 from ..core.runs import PREDICTIONS, name_split_file
 from ..core.system import package_versions
-from ..data import Task, load_table
-from ..data.sources import locate
+from ..data import Task
+from ..data.sources import open_data
 from ..evaluation import apply_temperature, save_predictions
 from ..models import pretrained
 from . import trainer
@@ -57,7 +57,7 @@ def place_on_fold(settings: Settings, folds: int, fold: int) -> Settings:
 
 def run_trial(task: Task, settings: Settings, on_event: OnEvent) -> Trial:
     """Train and predict the valid split, or read the cached result for the same settings, images, weights and versions. Raises TlfastError."""
-    table = load_table(task, settings, locate(task, settings.data))
+    table = open_data(task, settings, on_event)
     important = {name: value for name, value in settings.to_dict().items() if name not in UNIMPORTANT}
     augmentation = resolve_augmentation(settings)
     important["augment"] = asdict(augmentation) if augmentation else None  # its numbers, not the name of a preset

@@ -16,8 +16,8 @@ from fastai.torch_core import set_seed
 
 from ..core import Journal, Note, OnEvent, Settings, TrainingError, TrainingSettings
 from ..core.system import release_memory
-from ..data import ImageTable, Preprocessing, Store, Task, duplicates, load_table, open_store
-from ..data.sources import locate
+from ..data import ImageTable, Preprocessing, Store, Task, duplicates, open_store
+from ..data.sources import open_data
 from ..data.store import image_digests
 from ..evaluation import Predictions
 from ..models import build, choose_algorithms, copy_state, is_out_of_memory, normalization_stats, pick_device, pretrained, release_device_memory, share_cores
@@ -45,7 +45,7 @@ def prepare(task: Task, settings: Settings, on_event: OnEvent, journal: Journal 
     device = pick_device(settings.device)
     weights = pretrained.find_weights(settings.arch, settings.weights)
     preprocessing = Preprocessing.from_settings(settings, normalization_stats(weights))
-    table, store = open_store(load_table(task, settings, locate(task, settings.data)), settings, on_event)
+    table, store = open_store(open_data(task, settings, on_event), settings, on_event)
     for note in [*table.notes, *_describe_copies(table, store)]:
         on_event(Note("data", note))
     for image in table.unreadable:
