@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tlfast import tasks
-from tlfast.commands import compare
 from tlfast.core.errors import DataError
-from tlfast.data import Row, split
+from tlfast.data import Row, load_table, split
 from tlfast.tasks import resolve
 
 
@@ -15,7 +14,7 @@ def test_a_smaller_share_is_part_of_a_larger_one(folder):
     task = tasks.folder_task(folder)
 
     def kept(share):
-        table = compare.load_table(task, resolve.resolve_settings(task, None, {"train_pct": share}), folder)
+        table = load_table(task, resolve.resolve_settings(task, None, {"train_pct": share}), folder)
         assert len(table.rows) == 36 and len(table.part("valid")) == 6
         return {row.path for row in table.part("train")}
 

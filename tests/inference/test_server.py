@@ -14,11 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.helpers.serving import IMAGE, ask, serving_at
 from tlfast.core import errors
 from tlfast.inference import batching, uploads
 from tlfast.inference import server as server_module
+from tlfast.inference.host_check import allow_hosts
 
 BOUNDARY = "frontier"
 LIMITS = uploads.Limits(body=200_000, files=4, pixels=1_000_000, seconds=1.0)
@@ -62,7 +64,7 @@ def test_what_else_it_says(port):
     status, model = ask(port, path="/model")
     assert status == 200 and model["classes"] == ["ant", "bee", "cat"] and model["info"]["size"] == "32"
     status, described = ask(port, path="/openapi.json")
-    assert status == 200 and set(described["paths"]) == {"/predict", "/model", "/healthz"}
+    assert status == 200 and set(described["paths"]) == {"/predict", "/model", "/health", "/metrics"}
     status, docs = ask(port, path="/docs")
     assert status == 200 and "POST /predict" in docs
     status, page = ask(port)
@@ -264,6 +266,56 @@ def test_stopping_does_not_wait_for_stalled_uploads(classifier, monkeypatch):
         server.should_exit = True
         answers = [each.result() for each in slow]
     assert all(answer.startswith(b"HTTP/1.1 503") and b"the server is stopping" in answer for answer in answers)  # no 408 after 20 s
+
+
+def test_figures_for_prometheus(classifier):
+    with serving_at(classifier, root_path="/plants", token="secret") as (port, _):
+        known = {**IMAGE, "Authorization": "Bearer secret"}
+        assert ask(port, path="/metrics")[0] == 401
+        label = ask(port, "POST", "/plants/predict", png(), known)[1]["predictions"][0]["label"]
+        assert ask(port, "POST", "/predict", b"no image", known)[0] == 422
+        assert ask(port, path="/wp-login.php")[0] == 404
+        status, text = ask(port, path="/metrics", headers=known)
+    values = {sample.name + str(sorted(sample.labels.values())): sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
+    assert status == 200 and values[f"tlfast_images_total['{label}']"] == 1 and sum(value for name, value in values.items() if "images_total" in name) == 1
+    assert values["tlfast_requests_total['/plants/predict', '200']"] == values["tlfast_requests_total['/predict', '422']"] == 1
+    assert values["tlfast_requests_total['404', 'other']"] == 1 and values["tlfast_requests_in_progress[]"] == 0
+    assert values["tlfast_request_seconds_count['/plants/predict']"] == 1
+
+
+def test_health_needs_no_token(classifier):
+    with serving_at(classifier, token="secret") as (port, _):
+        assert ask(port, path="/health") == ask(port, path="/healthz") == (200, {"status": "ok"})
+
+
+LOCAL = allow_hosts("127.0.0.1", ["plants.example.org"])
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost"}, 200),
+        ({"Host": "[::1]:8000"}, 200),
+        ({"Host": "Plants.example.org:443"}, 200),
+        ({"Host": "evil.example.org"}, 403),
+        ({"Host": "[::1"}, 403),
+        ({"Host": ""}, 403),
+        ({"Host": "localhost:8000", "Origin": "http://localhost:8000"}, 200),
+        ({"Host": "localhost:8000", "Origin": "http://evil.example.org"}, 403),
+        ({"Host": "localhost:8000", "Origin": "null"}, 403),
+    ],
+    ids=str,
+)
+def test_other_hosts_and_other_sites_are_refused(classifier, headers, status):
+    with serving_at(classifier, hosts=LOCAL) as (port, _):
+        answered, body = ask(port, "POST", "/predict", png(), {**IMAGE, **headers})
+        assert answered == status and ("error" in body) == (status == 403)
+
+
+@pytest.mark.parametrize(("host", "names", "expected"), [("0.0.0.0", [], set()), ("192.168.1.2", [], set()), ("::1", [], {"localhost", "127.0.0.1", "::1"})])
+def test_allowed_hosts(host, names, expected):
+    assert allow_hosts(host, names) == expected
 
 
 def test_behind_a_proxy_all_addresses_work_with_and_without_the_root_path(classifier):

@@ -234,9 +234,10 @@ class Run:
 
     def serve(self, port: int = 8000, *, host: str = "127.0.0.1", token: str = "") -> None:
         """Serve the classifier, a web page and a REST API, until Ctrl-C or an interruption of the cell. `token` is a required bearer token."""
+        from ..inference.host_check import allow_hosts
         from ..inference.server import Service, serve
 
-        serve(Service(self.classifier, token), host, port)
+        serve(Service(self.classifier, token, hosts=allow_hosts(host)), host, port)
 
     def learner(self, *, data: str = "", device: str = "auto", quiet: bool = False) -> Learner:
         """Return a fastai Learner with the run's weights and images, to go on from: `fine_tune`, `lr_find`, `show_results`, callbacks.

@@ -263,17 +263,20 @@ def serve(
     token: Annotated[str, typer.Option(help="Require this bearer token.", envvar="TLFAST_TOKEN", show_default=False)] = "",
     tta: Tta = "",
     root_path: Annotated[str, typer.Option(help="Path of the service behind a reverse proxy, such as /plants.", show_default=False)] = "",
+    allow_host: Annotated[str, typer.Option(help="Also accept requests for these host names, such as plants.example.org.", show_default=False)] = "",
     log_json: Annotated[bool, typer.Option("--log-json", help="Write a line of JSON to stderr for each request.")] = False,
     verify: Verify = True,
     out: OutOption = "exports",
 ) -> None:
     """Serve a classifier: a web page for images and a REST API."""
     from ..inference import load, server
+    from ..inference.host_check import allow_hosts
     from ..inference.request_log import print_line
 
     with screen.progress() as on_event:
         classifier = load(run, out, verify, tta, on_event)
-    service = server.Service(classifier, token, root_path, print_line if log_json else None)
+    hosts = allow_hosts(host, split_list(allow_host))
+    service = server.Service(classifier, token, root_path, hosts, print_line if log_json else None)
     server.serve(service, host, port, lambda address: screen.message("serving at", address + root_path))
 
 

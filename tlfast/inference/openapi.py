@@ -11,6 +11,12 @@ from .uploads import FIELD, Limits
 
 BINARY = {"type": "string", "format": "binary"}
 PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
+TEXT = {"type": "string"}
+HEALTH = {"type": "object", "properties": {"status": {"const": "ok"}}}
+MODEL = {
+    "type": "object",
+    "properties": {"run": TEXT, "classes": {"type": "array", "items": TEXT}, "info": {"type": "object", "additionalProperties": TEXT}},
+}
 STYLE = "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}"
 EXAMPLE = "curl -F file=@photo.jpg http://127.0.0.1:8000/predict?top=3"
 
@@ -22,8 +28,13 @@ def build_openapi(classifier: Classifier, limits: Limits, with_token: bool, root
         "info": {"title": f"tlfast: {classifier.info.get('task', '')}", "version": classifier.info.get("tlfast", "")},
         "paths": {
             "/predict": {"post": _describe_predict(classifier.classes, limits)},
-            "/model": {"get": {"summary": "Classes and metadata of the model", "responses": {"200": {"description": "run, classes, info"}}}},
-            "/healthz": {"get": {"summary": "Health check", "responses": {"200": {"description": "the server is running"}}}},
+            "/model": {"get": {"summary": "Classes and metadata of the model", "responses": {"200": _describe_json("run, classes, info", MODEL)}}},
+            "/health": {
+                "get": {"summary": "Health check; also /healthz", "responses": {"200": _describe_json("the server is running", HEALTH)}, "security": []}
+            },
+            "/metrics": {
+                "get": {"summary": "Figures for Prometheus", "responses": {"200": {"description": "counters", "content": {"text/plain": {"schema": TEXT}}}}}
+            },
         },
     }
     if root_path:
@@ -64,14 +75,20 @@ def _response_schema(classes: Sequence[str]) -> dict[str, Any]:
 
 def _describe_errors(limits: Limits) -> dict[str, str]:
     return {
+        "400": "the client ended the request before its body was complete",
         "401": "the token is missing or wrong",
+        "403": "the request is for another host, or from a page of another site",
         "408": f"the request did not arrive within {limits.seconds:g} seconds",
         "413": f"the request has more than {limits.body >> 20} MB or {limits.files} files",
         "415": "the content type is neither a form nor an image",
         "422": "an image or a parameter is invalid",
         "429": f"more than {limits.per_client} concurrent requests from one address",
-        "503": f"more than {limits.requests} concurrent requests",
+        "503": f"more than {limits.requests} concurrent requests, or the server is stopping",
     }
+
+
+def _describe_json(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": _json_content(schema)}
 
 
 def _json_content(schema: dict[str, Any]) -> dict[str, Any]:

@@ -25,10 +25,11 @@ class RequestLog:
     """ASGI middleware: every response has the header `X-Request-ID`, that of the request if it has one.
 
     `write` receives one line of JSON per request: time (UTC), id, client, method, path, status, and seconds. None: nothing is logged.
+    `count` receives path, status and seconds of each request.
     """
 
-    def __init__(self, app: ASGIApp, write: Callable[[str], object] | None = None) -> None:
-        self.app, self.write = app, write
+    def __init__(self, app: ASGIApp, write: Callable[[str], object] | None, count: Callable[[str, int, float], object]) -> None:
+        self.app, self.write, self.count = app, write, count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -51,6 +52,8 @@ class RequestLog:
             status = 500  # the response is made outside this middleware
             raise
         finally:
+            seconds = time.perf_counter() - started
+            self.count(scope["path"], status, seconds)
             if self.write:
                 facts = {
                     "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
@@ -59,6 +62,6 @@ class RequestLog:
                     "method": scope["method"],
                     "path": scope["path"],
                     "status": status,
-                    "seconds": round(time.perf_counter() - started, 4),
+                    "seconds": round(seconds, 4),
                 }
                 self.write(json.dumps(facts))

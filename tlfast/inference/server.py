@@ -27,9 +27,11 @@ from ..core.system import count_cores
 from ..data import images
 from .batching import BatchQueue
 from .classifier import Classifier
+from .host_check import HostCheck
 from .onnx_model import rank_classes
 from .openapi import build_openapi, render_docs
 from .request_log import RequestLog
+from .service_metrics import ServiceMetrics
 from .types import Prediction
 from .uploads import Limits, build_protocol, read_files
 
@@ -41,6 +43,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+PATHS = ("/", "/health", "/healthz", "/metrics", "/model", "/predict", "/openapi.json", "/docs")
 RETRY = {"Retry-After": "1"}
 SHUTDOWN_SECONDS = 30  # for requests in progress
 
@@ -52,6 +55,7 @@ class Service:
     Attributes:
         classifier: the classifier.
         token: bearer token that requests need; "" for none.
+        hosts: host names that requests may have; empty for any.
         root_path: path of the service behind a proxy, such as "/plants"; all addresses work with and without it.
         log: receives a line of JSON for each request; None for no log.
         limits: limits of requests.
@@ -62,6 +66,7 @@ class Service:
     classifier: Classifier
     token: str = ""
     root_path: str = ""
+    hosts: frozenset[str] = frozenset()
     log: Callable[[str], object] | None = None
     limits: Limits = field(default_factory=Limits)
     clients: Counter[str] = field(default_factory=Counter)
@@ -72,6 +77,8 @@ class Service:
             raise UsageError(f"--root-path {self.root_path}: not a path such as /plants", "Start it with / and end it without")
         self.queue = BatchQueue(self.classifier.network)
         self.decoding = asyncio.Semaphore(count_cores())
+        paths = frozenset(path for known in PATHS for path in (known, self.root_path + known))
+        self.metrics = ServiceMetrics(self.classifier, paths, self.clients.total)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -83,7 +90,9 @@ class Service:
         """Classify the bytes of an image file. Raises ImageError."""
         async with self.decoding:
             pixels = await asyncio.to_thread(_decode_upload, data, self.limits.pixels)
-        return rank_classes(await self.queue.predict(pixels), self.classifier.classes)
+        prediction = rank_classes(await self.queue.predict(pixels), self.classifier.classes)
+        self.metrics.count_image(prediction.label)
+        return prediction
 
     @contextlib.contextmanager
     def admit(self, request: Request) -> Iterator[None]:
@@ -122,6 +131,10 @@ def build_app(service: Service) -> Starlette:
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
+    async def metrics(request: Request) -> Response:
+        service.authorize(request)
+        return Response(service.metrics.render(), media_type=service.metrics.content_type)
+
     async def model(request: Request) -> Response:
         service.authorize(request)
         info = {name: value for name, value in classifier.info.items() if name != "classes"}
@@ -144,7 +157,9 @@ def build_app(service: Service) -> Starlette:
 
     routes: list[BaseRoute] = [
         Route("/", page),
+        Route("/health", health),
         Route("/healthz", health),
+        Route("/metrics", metrics),
         Route("/model", model),
         Route("/predict", predict, methods=["POST"]),
         Route("/openapi.json", openapi),
@@ -152,7 +167,7 @@ def build_app(service: Service) -> Starlette:
     ]
     if service.root_path:  # a proxy may remove it from the path, or not
         routes.append(Mount(service.root_path, routes=list(routes)))
-    middleware = [Middleware(RequestLog, write=service.log)]
+    middleware = [Middleware(RequestLog, write=service.log, count=service.metrics.count_request), Middleware(HostCheck, hosts=service.hosts)]
     handlers: dict[Any, Any] = {HTTPException: _respond_refused, Exception: _respond_failed}
     return Starlette(routes=routes, exception_handlers=handlers, middleware=middleware, lifespan=service.lifespan)
 

@@ -1,0 +1,61 @@
+"""Refusal of requests for other host names and from other sites, which a browser on this machine could be made to send (DNS rebinding)."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+def allow_hosts(host: str, names: Collection[str] = ()) -> frozenset[str]:
+    """Return the host names that requests to a server on the address `host` may have: local ones on a local address, and `names`. Empty: any.
+
+    >>> sorted(allow_hosts("127.0.0.1", ["plants.example.org"]))
+    ['127.0.0.1', '::1', 'localhost', 'plants.example.org']
+    """
+    return frozenset(name.lower() for name in (*names, *(LOCAL_NAMES if is_local(host) or names else ())))
+
+
+def is_local(host: str) -> bool:
+    """Return whether an address accepts connections from this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class HostCheck:
+    """ASGI middleware: requests must name one of `hosts` in the header Host, unless it is empty; a header Origin must name the same host."""
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
+        self.app, self.hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        problem = self.find_problem(Headers(scope=scope)) if scope["type"] == "http" else ""
+        if problem:
+            await JSONResponse({"error": problem}, 403)(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+    def find_problem(self, headers: Headers) -> str:
+        """Return why a request is refused, or ""."""
+        host, origin = _host_name(f"//{headers.get('host', '')}"), headers.get("origin", "")
+        if self.hosts and host not in self.hosts:
+            return f"the host '{host[:80]}' is not served here; start the server with --allow-host NAME for other names"
+        if origin and _host_name(origin) != host:
+            return "requests from pages of other sites are refused"
+        return ""
+
+
+def _host_name(address: str) -> str:
+    """Return the host name of a URL in lower case, without the port; "" for an invalid one."""
+    try:
+        return (urlsplit(address).hostname or "").lower()
+    except ValueError:
+        return ""
