@@ -174,7 +174,7 @@ def test_a_data_set_of_the_hub_is_trained_on_by_its_address(cli, model_hub):
     data = outcome.json["data"]
     assert data["source"] == "hf://datasets/some/faces" and data["classes"] == ["ant", "bee"]
     assert sum(data["counts"]["train"].values()) + sum(data["counts"]["valid"].values()) == 8 and data["counts"]["test"] == {"ant": 0, "bee": 1}
-    assert "1 rows without a label are skipped" in data["notes"]
+    assert "1 images without a label are skipped" in data["notes"]
     run = outcome.json["folder"]
     assert cli("cache", "clear").code == 0
     assert cli("evaluate", run, "--json").json["evaluation"]["accuracy"] == outcome.json["evaluation"]["accuracy"]  # unpacked again

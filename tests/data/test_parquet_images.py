@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from tests.helpers.files import image_bytes, message
 from tlfast.core.errors import TlfastError
-from tlfast.data import parquet_images
+from tlfast.data import unpacking
 from tlfast.data.sources import open_data
 from tlfast.tasks import find_task, resolve_settings
 
@@ -66,7 +66,7 @@ def test_the_fingerprint_does_not_depend_on_the_place_of_the_cache(tmp_path, mon
 def test_unpacked_once(tmp_path, monkeypatch):
     path = write(tmp_path / "plants.parquet", rows_of())
     before = read(path).rows
-    monkeypatch.setattr(parquet_images, "_write_images", None)
+    monkeypatch.setattr(unpacking, "_write_images", None)
     assert read(path).rows == before
 
 
@@ -83,8 +83,8 @@ def test_a_table_of_paths_stays_one_although_it_has_pictures(tmp_path):
     ("rows", "names", "expected"),
     [
         (rows_of(), None, ""),  # numbers without names
-        ([{**row, "label": None} for row in rows_of()], None, "has no row with a label"),
-        ([{**row, "label": -1} for row in rows_of()], ["cat", "dog"], "has no row with a label"),
+        ([{**row, "label": None} for row in rows_of()], None, "has no image with a label"),
+        ([{**row, "label": -1} for row in rows_of()], ["cat", "dog"], "has no image with a label"),
         ([{"image": row["image"], "kind": row["label"]} for row in rows_of()], None, "has no column 'label'; it has: image, kind"),
         ([{**row, "split": "summer"} for row in rows_of()], None, "'summer' in the split column is not a split"),
         ([{**row, "image": {"bytes": None, "path": "gone.jpg"}} for row in rows_of()], None, ""),  # reported with the unreadable images

@@ -29,14 +29,14 @@ def arch_names(incomplete: str) -> list[str]:
 TaskArgument = Annotated[
     str,
     typer.Argument(
-        help="Name of a task, or path of a folder, zip, CSV or parquet file of labelled images, or of a .py file with a task, or hf://datasets/user/name.",
+        help="Name of a task, path of labelled images (folder, zip, CSV, parquet, COCO or tar file) or of a .py file with a task, or hf://datasets/user/name.",
         autocompletion=task_names,
     ),
 ]
 OptionalTask = Annotated[
     str,
     typer.Argument(
-        help="Name of a task, or path of a folder, zip, CSV or parquet file of images, or of a .py file with a task, or hf://datasets/user/name. "
+        help="Name of a task, path of images (folder, zip, CSV, parquet, COCO or tar file) or of a .py file with a task, or hf://datasets/user/name. "
         "Optional with --config run.json.",
         autocompletion=task_names,
         show_default=False,

@@ -24,11 +24,11 @@ KINDS = {
     "checks": "statistics of images, for `data check`",
     "digests": "hashes of the pixels of decoded images",
     "features": "outputs of frozen backbones and lower stages",
-    "parquet": "images unpacked from parquet files",
     "rooms": "depth and views that fit the disk",
     "stores": "decoded images",
     "timings": "choices of the number format",
     "trainings": "predictions of trainings of `compare`",
+    "unpacked": "images of parquet files and WebDataset tars",
     "unfinished": "entries of killed processes",
 }
 UNFINISHED_KIND = "unfinished"

@@ -10,9 +10,10 @@ from typing import Any
 
 from ..core import DataError, OnEvent, Progress, UsageError
 from .download import TIMEOUT, describe_failure
-from .parquet_images import find_columns, name_file, read_records_with_images
+from .parquet_images import find_columns, get_bytes, read_rows
 from .split import SPLIT_NAMES
 from .task import Task, normalise_name
+from .unpacking import name_file
 
 PARQUET = "refs/convert/parquet"  # branch with the Parquet conversion
 DATASETS = "hf://datasets/"  # scheme of their addresses
@@ -140,14 +141,14 @@ def _write_images(task: Task, path: Path, target: Path, numbers: Iterator[int]) 
     columns = find_columns(schema)
     if columns is None:
         raise DataError(f"{path.name} has no image column with a label column; it has: {', '.join(schema.names)}")
-    for record in read_records_with_images(path, [columns.image, columns.label]):
+    for record in read_rows(path, [columns.image, columns.label]):
         label = columns.name_class(record[columns.label])
         if normalise_name(label) not in classes:
             raise DataError(f"label '{label or record[columns.label]}' is not one of: {', '.join(dict.fromkeys(classes.values()))}")
         folder = target / classes[normalise_name(label)]
         folder.mkdir(parents=True, exist_ok=True)
-        name, data = name_file(record[columns.image], next(numbers))
-        (folder / name).write_bytes(data)
+        data = get_bytes(record[columns.image])
+        (folder / name_file(data, next(numbers))).write_bytes(data)
 
 
 def _spellings(task: Task) -> dict[str, str]:

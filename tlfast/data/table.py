@@ -18,12 +18,16 @@ from typing import TypeVar
 from ..core import DataError, DataSettings, ImageError, OnEvent, Progress, Settings, UsageError, ignore_event
 from ..core.errors import make_printable
 from ..core.settings import flag_name
-from . import images, parquet_images
-from .discovery import PARQUET, TABLES, check_unique, describe_others, is_address, list_members, read_records, resolve_beside, walk_images
+from . import images
+from .annotations import JSON, read_coco, resolve_image, use_label_studio_columns
+from .discovery import TABLES, check_unique, describe_others, is_address, list_members, read_records, walk_images
 from .hub import is_hub_dataset
+from .parquet_images import holds_images, read_parquet_images
 from .split import SPLIT_NAMES, SPLITS, assign_groups, assign_splits, limit_rows, subsample_train
 from .task import Task, normalise_name
 from .types import DataSummary, Row, Unreadable
+from .unpacking import Reader, unpack
+from .webdataset import TAR, read_webdataset
 
 MAX_UNREADABLE = 0.05  # largest fraction of unreadable images; more suggest a wrong folder or a broken copy
 BLOCK = 256  # images processed ahead of the consumer
@@ -71,7 +75,7 @@ class ImageTable:
 def load_table(task: Task, settings: Settings, root: Path, on_event: OnEvent = ignore_event) -> ImageTable:
     """Read the images of `root` (folder, zip, CSV or parquet file), assign splits and classes, and apply `--limit` and `--train-pct`.
 
-    The images of parquet files are unpacked into the cache. Raises UsageError for settings that do not fit the data, DataError for data that cannot be
+    The images of parquet files and tars are unpacked into the cache. Raises UsageError for settings that do not fit the data, DataError for data that cannot be
     trained on.
     """
     rows, notes, official, base = _read_rows(task, settings, root, on_event)
@@ -176,27 +180,40 @@ def _read_rows(task: Task, settings: DataSettings, root: Path, on_event: OnEvent
         if official is not None:
             return official, [], True, ""
         names = sorted(Path(path).relative_to(root).as_posix() for path in walk_images(root, left_out))
-        shards = [] if names else [path for path in sorted(root.rglob(f"*{PARQUET}")) if parquet_images.holds_images(path, settings.path_col)]
-        if shards:
-            return _read_parquet_images(shards, root, settings, on_event)
+        files = [] if names else sorted(root.rglob("*.*"))
+        if read := _find_reader(files, settings):
+            return _unpack([path for path in files if _find_reader([path], settings) is read], root, read, settings, on_event)
         rows, notes = read_members(str(root) + os.sep, names, str(root))
         return rows, notes + describe_others(left_out) + _find_empty_folders(root, rows), False, ""
     if root.suffix.lower() == ".zip":
         rows, notes = read_members(f"{root}!/", list_members(root, left_out), str(root))
         return rows, notes + describe_others(left_out), False, ""
-    if parquet_images.holds_images(root, settings.path_col):
-        return _read_parquet_images([root], root, settings, on_event)
+    if read := _find_reader([root], settings):
+        return _unpack([root], root, read, settings, on_event)
     if root.suffix.lower() in TABLES:
         return *read_table(root, settings), False, ""
+    if root.suffix.lower() == JSON:
+        return *read_coco(root), False, ""
     raise UsageError(
-        f"{root} is not a folder, a .zip, a .csv or a .parquet", "Give --data a folder of class folders, a zip of one, or a table of paths and labels"
+        f"{root} is not a folder, .zip, .csv, .parquet, .json or .tar",
+        "Give --data a folder of class folders, a zip of one, a WebDataset tar, or a table of paths and labels",
     )
 
 
-def _read_parquet_images(shards: Sequence[Path], root: Path, settings: DataSettings, on_event: OnEvent) -> tuple[list[Row], list[str], bool, str]:
-    rows, folder, notes = parquet_images.unpack(shards, root, settings, on_event)
+def _find_reader(paths: Sequence[Path], settings: DataSettings) -> Reader | None:
+    """Return the reader of files that hold images, by the first of them; None if there is none."""
+    for path in paths:
+        if path.suffix.lower() == TAR:
+            return read_webdataset
+        if holds_images(path, settings.path_col):
+            return read_parquet_images
+    return None
+
+
+def _unpack(paths: Sequence[Path], root: Path, read: Reader, settings: DataSettings, on_event: OnEvent) -> tuple[list[Row], list[str], bool, str]:
+    rows, folder, notes = unpack(paths, root, read, settings, on_event)
     if not rows:
-        raise DataError(f"{shards[0]} has no row with a label", f"Name the column of labels with {flag_name('label_col')}")
+        raise DataError(f"{root} has no image with a label", f"Name the column of labels with {flag_name('label_col')}")
     return rows, notes, False, str(folder)
 
 
@@ -243,6 +260,7 @@ def read_table(path: Path, settings: DataSettings) -> tuple[list[Row], list[str]
     for an image with two labels, splits or groups.
     """
     columns, records = read_records(path)
+    settings = use_label_studio_columns(settings, columns)
     for column, name in ((settings.path_col, "path_col"), (settings.label_col, "label_col")):
         if column not in columns:
             raise UsageError(f"{path.name} has no column '{column}'; it has: {', '.join(columns) or 'none'}", f"Name the column with {flag_name(name)}")
@@ -275,7 +293,7 @@ def _parse_csv_row(record: dict[str, str], line: int, path: Path, settings: Data
     split = (record.get(settings.split_col) or "").strip()
     if split and split.lower() not in SPLIT_NAMES:
         raise DataError(f"{path.name} line {line}: '{split}' is not a split", "Use train, valid or test")
-    return Row(resolve_beside(path, name), label, SPLIT_NAMES.get(split.lower(), ""), (record.get(settings.group_col) or "").strip())
+    return Row(resolve_image(path, name), label, SPLIT_NAMES.get(split.lower(), ""), (record.get(settings.group_col) or "").strip())
 
 
 def _count_wrapping_folders(paths: list[tuple[str, ...]]) -> int:

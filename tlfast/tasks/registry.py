@@ -138,5 +138,5 @@ def find_task(name: str) -> tuple[Task, str]:
         suggest_name(name, list(registered_tasks()))
         or "Tasks: " + ", ".join(registered_tasks()) + "; or the path of a folder, zip, CSV or parquet file of images"
     )
-    looks_like_path = bool(re.search(r"[/\\]|\.(zip|csv|tsv|parquet|py)$", name))
+    looks_like_path = bool(re.search(r"[/\\]|\.(zip|tar|csv|tsv|json|parquet|py)$", name))
     raise UsageError(f"{name}: no such folder or file" if looks_like_path else f"unknown task '{name}'", hint)
