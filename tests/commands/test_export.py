@@ -26,7 +26,7 @@ def test_a_smaller_form_is_judged_sealed_and_can_be_used(run, cli, folder, flags
     path = run.folder / name
     assert export["megabytes"] == pytest.approx(path.stat().st_size / 1e6)
     # what was said of it is true of it
-    rows = [row for row in export_module._read_rows(run) if row.split == "valid"]
+    rows = [row for row in export_module.read_images_of_run(run) if row.split == "valid"]
     small, whole = tlfast.load(path), tlfast.load("r")
     for classifier, said in ((small, export["accuracy"]), (whole, export["accuracy_before"])):
         assert sum(classifier.predict(row.path).label == row.label for row in rows) / 6 == pytest.approx(said)
@@ -76,7 +76,7 @@ def test_calibration_images_are_of_all_classes(tmp_path, monkeypatch):
 
 
 def test_an_unreadable_first_image_does_not_stop_an_export(run, cli):
-    first = next(row for row in export_module._read_rows(run) if row.split == "valid")
+    first = next(row for row in export_module.read_images_of_run(run) if row.split == "valid")
     before = Path(first.path).read_bytes()
     Path(first.path).write_bytes(b"damaged")
     try:

@@ -168,19 +168,30 @@ class Run:
             return Page(report_run(self._record, split, data, device, Contents(paths, check), on_event).files[0])
 
     def export(
-        self, to: str | os.PathLike[str] = "", *, quantize: str = "", half: bool = False, tta: str = "", allow_drop: bool = False, quiet: bool = False
+        self,
+        to: str | os.PathLike[str] = "",
+        *,
+        quantize: str = "",
+        half: bool = False,
+        tta: str = "",
+        format: str = "",
+        opset: int = 0,
+        allow_drop: bool = False,
+        quiet: bool = False,
     ) -> ExportResult:
         """Write a smaller or more accurate network into the run, and a bundle that works without tlfast: a new folder, or a file that ends in .zip.
 
         `quantize="int8"` and `half=True` write networks with 8-bit weights and 16-bit floats, `tta="flip"` or `"crops"` one with test-time augmentation.
         They are evaluated first: a smaller one that loses more than one percentage point of accuracy, and test-time augmentation without a gain, are
-        refused unless `allow_drop`. Raises TlfastError.
+        refused unless `allow_drop`. `format` is that of another runtime: "torchscript", "torch-export", "onnx-resized" (with `opset`) or
+        "openvino"; its file is compared with the network. Raises TlfastError.
         """
-        from ..commands.export import choose_formats, export_run
+        from ..commands.export import ExportRequest, export_run
 
-        formats = choose_formats(quantize, half, tta, os.fspath(to))
+        request = ExportRequest(quantize, half, tta, format, opset, os.fspath(to), allow_drop)
+        request.list_formats()
         with show_progress(quiet) as on_event:
-            result = export_run(self._record, formats, os.fspath(to), allow_drop, on_event)
+            result = export_run(self._record, request, on_event)
         self._record = records.read(self.folder)
         return result
 

@@ -236,6 +236,10 @@ def export(
     tta: Annotated[
         str, typer.Option(help="Write a network with test-time augmentation, the mean over views of an image: flip or crops.", show_default=False)
     ] = "",
+    format: Annotated[
+        str, typer.Option(help="Write a file for another runtime: torchscript, torch-export, onnx-resized or openvino.", show_default=False)
+    ] = "",
+    opset: Annotated[int, typer.Option(help="ONNX opset of --format onnx-resized or openvino; 0 for the default.", min=0, max=99)] = 0,
     allow_drop: Annotated[
         bool, typer.Option("--allow-drop", help="Also keep a smaller network that loses more than 1 point of accuracy, or --tta without a gain.")
     ] = False,
@@ -247,10 +251,11 @@ def export(
     from ..commands import export
     from ..inference.hub import find_run
 
-    formats = export.choose_formats(quantize, half, tta, to)
+    request = export.ExportRequest(quantize, half, tta, format, opset, to, allow_drop)
+    request.list_formats()  # before the run is looked for
     with screen.progress() as on_event:
         found_run = find_run(run, out, verify, on_event)
-        result = export.export_run(found_run, formats, to, allow_drop, on_event)
+        result = export.export_run(found_run, request, on_event)
     screen.export_result(result)
 
 

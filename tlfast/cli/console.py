@@ -169,6 +169,9 @@ class Screen:
         if result.exports:
             columns = ("file", "MB", "of model.onnx", "accuracy", "model.onnx", "images/s", "model.onnx", "images")
             self._table(columns, [formatting.export_cells(export) for export in result.exports])
+        for each in result.portable:
+            differ = f"on {each.images:,} images {each.top1:.1%} of the labels are those of the network"
+            self.out.print(f"{each.format}: {escape(', '.join(each.files))} ({each.megabytes:.1f} MB; {differ})", soft_wrap=True)
         if result.bundle:
             self.out.print(f"bundle: {escape(result.bundle)}", soft_wrap=True)
 

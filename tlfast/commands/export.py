@@ -17,7 +17,7 @@ from ..core import DataError, ExportError, ImageError, OnEvent, Progress, Run, R
 from ..data import Row, images
 from ..data.discovery import read_records
 from ..evaluation.calibration import choose_temperature, log_loss
-from ..export import FORMATS, Export, Format, write_bundle
+from ..export import FORMATS, Export, Format, PortableExport, write_bundle
 from ..export.bundle import check_free
 from ..inference import Network, open_network
 from ..inference.onnx_model import FILE, VIEWS, batch_size, name_file
@@ -25,6 +25,7 @@ from .file_predictions import RESTORE_HINT, predict_file, read_pixels
 
 CALIBRATED_ON = 256  # training images
 MAX_DROP = 0.01  # of accuracy; a format with a larger drop is refused
+ONNX_FORMATS = ("onnx-resized", "openvino")  # formats for which an opset can be given
 ROUNDS = 7  # of timing
 
 
@@ -34,12 +35,14 @@ class ExportResult:
 
     Attributes:
         run: id of the run.
-        exports: files that were written into the run.
+        exports: smaller or more accurate ONNX files that were written into the run.
+        portable: files for other runtimes that were written into the run.
         bundle: path of the bundle, "" for none.
     """
 
     run: str
     exports: list[Export]
+    portable: list[PortableExport]
     bundle: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -47,36 +50,72 @@ class ExportResult:
         return asdict(self)
 
 
-def choose_formats(quantize: str, half: bool, views: str, to: str) -> list[str]:
-    """Return the names in `FORMATS` for the options of the command. Raises UsageError for another `quantize` or `views`, or if nothing is left to do."""
-    if quantize not in ("", "int8"):
-        raise UsageError(f"--quantize '{quantize}' is not int8", "Use --quantize int8, or --half for 16-bit floats")
-    name_file(views)  # raises UsageError for another word
-    formats = [name for name, wanted in (("int8", quantize), ("fp16", half), (f"tta-{views}", views)) if wanted]
-    if not formats and not to:
-        raise UsageError("nothing to export", "Use --quantize int8, --half, --tta flip, --to FOLDER or --to FILE.zip")
-    return formats
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export.
 
-
-def export_run(run: Run, formats: Sequence[str], to: str = "", allow_drop: bool = False, on_event: OnEvent = ignore_event) -> ExportResult:
-    """Write `model.onnx` in further formats (names in `FORMATS`) into the run, then a bundle at `to`: a folder, or a file that ends in .zip.
-
-    Each file is evaluated on the run's valid split, beside `model.onnx`. Raises ExportError if a smaller file loses more than one percentage point of
-    accuracy, or test-time augmentation gains nothing, unless `allow_drop`; UsageError if a file exists; RunError or DataError if files of the run or
-    its images are missing.
+    Attributes:
+        quantize: "int8" for a network with 8-bit weights, or "".
+        half: whether to write a network with 16-bit floats.
+        tta: kind of test-time augmentation, or "".
+        format: name of a format for another runtime, a key of `PORTABLE`, or "".
+        opset: ONNX opset of `format`, 0 for the default.
+        to: path of a bundle, a folder or a file that ends in .zip, or "".
+        allow_drop: whether to keep smaller files that lose more than one percentage point of accuracy, and augmentation without a gain.
     """
+
+    quantize: str = ""
+    half: bool = False
+    tta: str = ""
+    format: str = ""
+    opset: int = 0
+    to: str = ""
+    allow_drop: bool = False
+
+    def list_formats(self) -> list[str]:
+        """Return the names in `FORMATS`. Raises UsageError for an invalid value, or if nothing is asked for."""
+        if self.quantize not in ("", "int8"):
+            raise UsageError(f"--quantize '{self.quantize}' is not int8", "Use --quantize int8, or --half for 16-bit floats")
+        name_file(self.tta)  # raises UsageError for another word
+        formats = [name for name, wanted in (("int8", self.quantize), ("fp16", self.half), (f"tta-{self.tta}", self.tta)) if wanted]
+        if self.opset and self.format not in ONNX_FORMATS:
+            raise UsageError(f"--opset {self.opset} is given without a format that is ONNX", f"Add --format {ONNX_FORMATS[0]}")
+        if not formats and not self.to and not self.format:
+            raise UsageError("nothing to export", "Use --quantize int8, --half, --tta flip, --format torchscript, --to FOLDER or --to FILE.zip")
+        return formats
+
+
+def export_run(run: Run, request: ExportRequest, on_event: OnEvent = ignore_event) -> ExportResult:
+    """Write the network of a run in further formats into the run, then a bundle.
+
+    Each file of `FORMATS` is evaluated on the run's valid split, beside `model.onnx`; a file for another runtime is compared with the network. Raises
+    ExportError if a smaller file loses more than one percentage point of accuracy, or test-time augmentation gains nothing, unless `allow_drop`, and for a
+    file that differs from the network; UsageError if a file exists; RunError or DataError if files of the run or its images are missing.
+    """
+    formats = request.list_formats()
     if not (run.folder / FILE).is_file():
         raise RunError(f"{run.folder} has no {FILE}", "It was trained with --no-onnx, or by an older version: train again")
-    if to:
-        check_free(Path(to))
+    if request.to:
+        check_free(Path(request.to))
     for name in formats:
-        if (run.folder / FORMATS[name].file).exists():
-            raise UsageError(f"{run.folder / FORMATS[name].file} exists already", "Move it away first; files are never overwritten")
+        check_absent(run, FORMATS[name].file)
     exports = []
     for name in formats:
-        run, export = _add_format(run, FORMATS[name], allow_drop, on_event)
+        run, export = _add_format(run, FORMATS[name], request.allow_drop, on_event)
         exports.append(export)
-    return ExportResult(run.id, exports, str(write_bundle(run, Path(to))) if to else "")
+    portable = []
+    if request.format:
+        from .export_portable import add_portable  # loads torch
+
+        run, added = add_portable(run, request.format, request.opset, on_event)
+        portable.append(added)
+    return ExportResult(run.id, exports, portable, str(write_bundle(run, Path(request.to))) if request.to else "")
+
+
+def check_absent(run: Run, name: str) -> None:
+    """Raise UsageError if a run has a file of this name."""
+    if (run.folder / name).exists():
+        raise UsageError(f"{run.folder / name} exists already", "Move it away first; files are never overwritten")
 
 
 # Further formats
@@ -84,11 +123,11 @@ def export_run(run: Run, formats: Sequence[str], to: str = "", allow_drop: bool 
 
 def _add_format(run: Run, chosen: Format, allow_drop: bool, on_event: OnEvent) -> tuple[Run, Export]:
     """Write the network in one format, evaluate it, and add it to the run. Returns the run with its new manifest."""
-    source, rows = run.folder / FILE, _read_rows(run)
+    source, rows = run.folder / FILE, read_images_of_run(run)
     with tempfile.TemporaryDirectory(dir=run.folder, prefix=".export.") as scratch:
         target = Path(scratch) / chosen.file
         chosen.write(source, target, _calibration_images(rows, on_event))
-        export = _evaluate_file(run, source, target, _select_split(rows, "valid"), on_event)
+        export = _evaluate_file(run, source, target, select_split(rows, "valid"), on_event)
         if chosen.augments:
             from ..export.tta import set_temperature  # loads onnx
 
@@ -118,7 +157,7 @@ def _check_gain(export: Export) -> None:
 
 def _calibration_images(rows: Sequence[Row], on_event: OnEvent) -> Iterator[np.ndarray]:
     """Yield the pixels `[h, w, 3]` of training images, evenly spaced. Raises DataError if files are missing."""
-    train = _select_split(rows, "train")  # sorted by class
+    train = select_split(rows, "train")  # sorted by class
     sample = [train[round(i)] for i in np.linspace(0, len(train) - 1, min(len(train), CALIBRATED_ON))]
     for done, row in enumerate(sample, start=1):
         on_event(Progress("calibrating", done, len(sample)))
@@ -186,13 +225,13 @@ def _measure_rates(networks: Sequence[Network], rows: Sequence[Row]) -> list[flo
 # Images of the run
 
 
-def _read_rows(run: Run) -> list[Row]:
+def read_images_of_run(run: Run) -> list[Row]:
     """Return the images of a run, as listed in its `images.csv`."""
     _, records = read_records(run.folder / "images.csv")
     return [Row(record["path"], record["label"], record["split"]) for record in records]
 
 
-def _select_split(rows: Sequence[Row], split: str) -> list[Row]:
+def select_split(rows: Sequence[Row], split: str) -> list[Row]:
     """Return the rows of a split. Raises DataError if it is empty or if files are missing."""
     selected = [row for row in rows if row.split == split]
     missing = [row.path for row in selected if not os.path.exists(images.split_zip(row.path)[0])]

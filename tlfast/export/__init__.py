@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .formats import FORMATS, Format
     from .metadata import describe_model
     from .onnx import build_onnx, check_onnx, export_onnx
-    from .types import Agreement, Export
+    from .types import Agreement, Export, PortableExport
     from .weights import load_model, save_model
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Agreement",
     "Export",
     "Format",
+    "PortableExport",
     "build_onnx",
     "check_onnx",
     "describe_model",
@@ -42,7 +43,7 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
             "formats": ["FORMATS", "Format"],
             "metadata": ["describe_model"],
             "onnx": ["build_onnx", "check_onnx", "export_onnx"],
-            "types": ["Agreement", "Export"],
+            "types": ["Agreement", "Export", "PortableExport"],
             "weights": ["load_model", "save_model"],
         },
     )

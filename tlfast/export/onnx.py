@@ -89,24 +89,27 @@ def _count_flops(model: nn.Module, size: int) -> int:
 def check_onnx(path: Path, model: nn.Module, preprocessing: Preprocessing, sources: Sequence[str], on_event: OnEvent, temperature: float = 1.0) -> Agreement:
     """Compare the probabilities of a `model.onnx` with those of the network on image files. Raises ExportError if too many labels differ."""
     network = open_network(path)
-    differences: list[float] = []
-    disagreements: list[dict[str, Any]] = []
+    pairs: list[tuple[str, np.ndarray, np.ndarray]] = []
     for start in range(0, len(sources), BATCH):
         batch = sources[start : start + BATCH]
-        for source, expected, actual in _compare_batch(network, model, preprocessing, batch, temperature):
-            differences.append(float(np.abs(expected - actual).max()))
-            if expected.argmax() != actual.argmax():
-                second, first = np.sort(expected)[-2:]
-                disagreements.append({"path": source, "margin": float(first - second)})
+        pairs += _compare_batch(network, model, preprocessing, batch, temperature)
         on_event(Progress("checking model.onnx", start + len(batch), len(sources)))
-    agreement = Agreement(len(sources), 1 - len(disagreements) / len(sources), max(differences), disagreements)
+    return judge_agreement(FILE, pairs, "Use model.safetensors or learner.pkl, and report a bug with the value of --arch; --no-onnx skips this export")
+
+
+def judge_agreement(file: str, pairs: Sequence[tuple[str, np.ndarray, np.ndarray]], hint: str) -> Agreement:
+    """Summarize (source, probabilities of the network `[c]`, probabilities of the file `[c]`) of each image. Raises ExportError if too many labels differ."""
+    difference = max(float(np.abs(expected - actual).max()) for _, expected, actual in pairs)
+    disagreements: list[dict[str, Any]] = []
+    for source, expected, actual in pairs:
+        if expected.argmax() != actual.argmax():
+            second, first = np.sort(expected)[-2:]
+            disagreements.append({"path": source, "margin": float(first - second)})
     wrong = sum(disagreement["margin"] > TIE for disagreement in disagreements)
-    if wrong > (1 - MIN_AGREEMENT) * len(sources):
-        raise ExportError(
-            f"{FILE} disagrees with the network on {len(disagreements)} of {len(sources)} images (probabilities differ by up to {max(differences):.2g})",
-            "Use model.safetensors or learner.pkl, and report a bug with the value of --arch; --no-onnx skips this export",
-        )
-    return agreement
+    if wrong > (1 - MIN_AGREEMENT) * len(pairs) or not np.isfinite(difference):
+        problem = f"disagrees with the network on {len(disagreements)} of {len(pairs)} images (probabilities differ by up to {difference:.2g})"
+        raise ExportError(f"{file} {problem}", hint)
+    return Agreement(len(pairs), 1 - len(disagreements) / len(pairs), difference, disagreements)
 
 
 def _compare_batch(
@@ -115,7 +118,7 @@ def _compare_batch(
     """Return (source, probabilities of the network `[c]`, probabilities of the file `[c]`) of each image."""
     opened = [images.open_image(source) for source in sources]
     prepared = np.stack([images.prepare(image, preprocessing.size, preprocessing.full_size, preprocessing.resize) for image in opened])
-    expected = _predict_torch(model, prepared, preprocessing, temperature)  # [b, c]
+    expected = predict_torch(model, prepared, preprocessing, temperature)  # [b, c]
     return list(zip(sources, expected, _predict_onnx(network, [np.asarray(image) for image in opened]), strict=True))
 
 
@@ -131,7 +134,7 @@ def _predict_onnx(network: Network, pixels: Sequence[np.ndarray]) -> list[np.nda
 
 
 @torch.inference_mode()
-def _predict_torch(model: nn.Module, pixels: np.ndarray, preprocessing: Preprocessing, temperature: float) -> np.ndarray:
+def predict_torch(model: nn.Module, pixels: np.ndarray, preprocessing: Preprocessing, temperature: float) -> np.ndarray:
     """Map prepared images, uint8 `[b, size, size, 3]`, to the probabilities of the network, float32 `[b, c]`."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
     batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)  # [b, 3, size, size]

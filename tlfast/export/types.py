@@ -21,6 +21,27 @@ class Agreement:
 
 
 @dataclass(frozen=True)
+class PortableExport:
+    """A file for another runtime, and its agreement with the network on images of the valid split.
+
+    Attributes:
+        format: name of the format.
+        files: names of the files in the run, the main one first, the example program last.
+        megabytes: size of the files.
+        images: number of images.
+        top1: share of the images with the same label.
+        largest_difference: largest difference of a probability.
+    """
+
+    format: str
+    files: list[str]
+    megabytes: float
+    images: int
+    top1: float
+    largest_difference: float
+
+
+@dataclass(frozen=True)
 class Export:
     """Size, accuracy and speed of a further ONNX file, and of `model.onnx` (`*_before`) in the same process on the same images.
 

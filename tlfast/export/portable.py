@@ -1,0 +1,219 @@
+"""Formats of other runtimes: TorchScript, torch.export, OpenVINO, and ONNX without resizing. Their input is an image that has been resized.
+
+To add a format, write a function that writes its files and one that loads them, and add a `PortableFormat` to `PORTABLE`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..core import ExportError, OnEvent, Progress, UsageError
+from ..core.errors import first_line
+from ..data import Preprocessing, images
+from ..inference.onnx_model import OUTPUT
+from .onnx import BATCH, OPSET, judge_agreement, predict_torch
+from .types import Agreement
+
+INPUT = "pixels"
+Predict = Callable[[np.ndarray], np.ndarray]  # uint8 [b, size, size, 3] -> probabilities [b, c]
+
+
+class ResizedInput(nn.Module):
+    """A network with normalization, temperature and softmax: resized RGB images, uint8 `[b, size, size, 3]` -> probabilities, float32 `[b, c]`."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, model: nn.Module, preprocessing: Preprocessing, temperature: float) -> None:
+        super().__init__()
+        self.model, self.temperature = model, temperature
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        batch = (pixels.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+        probabilities: torch.Tensor = (self.model(batch) / self.temperature).softmax(dim=1)
+        return probabilities
+
+
+@dataclass(frozen=True)
+class PortableFormat:
+    """A format of another runtime.
+
+    Attributes:
+        name: value of `--format`.
+        files: names of its files, the main one first.
+        write: writes the files to a folder, for a network, an example of its input and an ONNX opset.
+        load: returns a function that predicts with the main file.
+        example: lines of a program that predicts with the file, after `pixels` has been read.
+        package: Python package that it needs besides torch.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    write: Callable[[nn.Module, torch.Tensor, Path, int], None]
+    load: Callable[[Path], Predict]
+    example: str
+    package: str = ""
+
+    @property
+    def example_file(self) -> str:
+        """Name of the example program."""
+        return f"example_{self.name.replace('-', '_')}.py"
+
+
+def _write_torchscript(network: nn.Module, example: torch.Tensor, folder: Path, opset: int) -> None:
+    traced: Any = torch.jit.trace(network, example)
+    traced.save(str(folder / "model.torchscript.pt"))
+
+
+def _load_torchscript(path: Path) -> Predict:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch advises against TorchScript, which many programs still load
+        module = torch.jit.load(str(path))
+    return lambda pixels: np.asarray(module(torch.from_numpy(pixels)).detach())
+
+
+def _write_torch_export(network: nn.Module, example: torch.Tensor, folder: Path, opset: int) -> None:
+    program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},))
+    torch.export.save(program, folder / "model.pt2")
+
+
+def _load_torch_export(path: Path) -> Predict:
+    module = torch.export.load(path).module()
+    return lambda pixels: np.asarray(module(torch.from_numpy(pixels)).detach())
+
+
+def _write_resized_onnx(network: nn.Module, example: torch.Tensor, folder: Path, opset: int) -> None:
+    axes = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
+    names: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT], "dynamic_axes": axes}
+    torch.onnx.export(network, (example,), str(folder / "model.resized.onnx"), opset_version=opset, dynamo=False, **names)
+
+
+def _load_resized_onnx(path: Path) -> Predict:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda pixels: np.asarray(session.run([OUTPUT], {INPUT: pixels})[0])
+
+
+def _write_openvino(network: nn.Module, example: torch.Tensor, folder: Path, opset: int) -> None:
+    import openvino
+
+    with tempfile.TemporaryDirectory() as scratch:  # `openvino.convert_model` would send usage statistics, `read_model` does not
+        _write_resized_onnx(network, example, Path(scratch), opset)
+        model = openvino.Core().read_model(Path(scratch) / "model.resized.onnx")
+        openvino.save_model(model, folder / "model.openvino.xml", compress_to_fp16=False)
+
+
+def _load_openvino(path: Path) -> Predict:
+    import openvino
+
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda pixels: np.asarray(compiled(pixels)[0])
+
+
+PORTABLE = {
+    each.name: each
+    for each in (
+        PortableFormat(
+            "torchscript",
+            ("model.torchscript.pt",),
+            _write_torchscript,
+            _load_torchscript,
+            'import torch\n\nnetwork = torch.jit.load("model.torchscript.pt")\nprobabilities = network(torch.from_numpy(pixels))[0].tolist()',
+        ),
+        PortableFormat(
+            "torch-export",
+            ("model.pt2",),
+            _write_torch_export,
+            _load_torch_export,
+            'import torch\n\nnetwork = torch.export.load("model.pt2").module()\nprobabilities = network(torch.from_numpy(pixels))[0].tolist()',
+        ),
+        PortableFormat(
+            "onnx-resized",
+            ("model.resized.onnx",),
+            _write_resized_onnx,
+            _load_resized_onnx,
+            'import onnxruntime\n\nsession = onnxruntime.InferenceSession("model.resized.onnx")\n'
+            f'probabilities = session.run(None, {{"{INPUT}": pixels}})[0][0].tolist()',
+        ),
+        PortableFormat(
+            "openvino",
+            ("model.openvino.xml", "model.openvino.bin"),
+            _write_openvino,
+            _load_openvino,
+            'import openvino\n\nnetwork = openvino.Core().compile_model("model.openvino.xml", "CPU")\nprobabilities = network(pixels)[0][0].tolist()',
+            package="openvino",
+        ),
+    )
+}
+
+
+def check_portable(name: str) -> PortableFormat:
+    """Return a format. Raises UsageError for an unknown one, or if its package is missing."""
+    from ..core.errors import suggest_name
+
+    if name not in PORTABLE:
+        raise UsageError(f"--format '{name}' is not one of: {', '.join(PORTABLE)}", suggest_name(name, list(PORTABLE)))
+    package = PORTABLE[name].package
+    if package and not importlib.util.find_spec(package):
+        raise UsageError(f"--format {name} needs the package {package}", f'Install it: pip install "tlfast[{name}]"')
+    return PORTABLE[name]
+
+
+def write_portable(chosen: PortableFormat, model: nn.Module, preprocessing: Preprocessing, temperature: float, folder: Path, opset: int = OPSET) -> None:
+    """Write a network in a format to a folder. Raises ExportError."""
+    network = ResizedInput(model, preprocessing, temperature).eval()
+    example = torch.zeros(2, preprocessing.size, preprocessing.size, 3, dtype=torch.uint8)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # tracing warns of every Python number in a network
+            chosen.write(network, example, folder, opset)
+    except Exception as error:  # converters raise errors of many types for networks that they do not support
+        raise ExportError(f"the network cannot be written as {chosen.name} ({first_line(error)})", "Use model.onnx, or another --format") from error
+
+
+def check_files(
+    chosen: PortableFormat, folder: Path, model: nn.Module, preprocessing: Preprocessing, temperature: float, sources: Sequence[str], on_event: OnEvent
+) -> Agreement:
+    """Compare the probabilities of the files with those of the network on image files. Raises ExportError if too many labels differ."""
+    predict = chosen.load(folder / chosen.files[0])
+    pairs: list[tuple[str, np.ndarray, np.ndarray]] = []
+    for start in range(0, len(sources), BATCH):
+        batch = sources[start : start + BATCH]
+        opened = [images.open_image(source) for source in batch]
+        pixels = np.stack([images.prepare(image, preprocessing.size, preprocessing.full_size, preprocessing.resize) for image in opened])
+        pairs += zip(batch, predict_torch(model, pixels, preprocessing, temperature), predict(pixels), strict=True)
+        on_event(Progress(f"checking {chosen.files[0]}", start + len(batch), len(sources)))
+    return judge_agreement(chosen.files[0], pairs, "Use model.onnx, or another --format")
+
+
+def format_example(chosen: PortableFormat, classes: Sequence[str], preprocessing: Preprocessing) -> str:
+    """Return a program that classifies a photo with the file of a format, Pillow and NumPy."""
+    size, full_size, offset = preprocessing.size, preprocessing.full_size, (preprocessing.full_size - preprocessing.size) // 2
+    squares = {
+        "squish": "",
+        "crop": "side = min(image.size)\nleft, top = (image.width - side) // 2, (image.height - side) // 2\n"
+        "image = image.crop((left, top, left + side, top + side))\n",
+        "pad": 'square = Image.new("RGB", (max(image.size),) * 2)\n'
+        "square.paste(image, ((square.width - image.width) // 2, (square.height - image.height) // 2))\nimage = square\n",
+    }
+    crop = f".crop(({offset}, {offset}, {offset + size}, {offset + size}))" if size != full_size else ""
+    return (
+        "import sys\n\nimport numpy as np\nfrom PIL import Image, ImageOps\n\n"
+        'image = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")\n'
+        f"{squares[preprocessing.resize]}image = image.resize(({full_size}, {full_size}), Image.Resampling.BILINEAR){crop}\n"
+        f"pixels = np.array(image)[None]\n\n{chosen.example}\n"
+        f"print(max(zip(probabilities, {list(classes)!r})))\n"
+    )
