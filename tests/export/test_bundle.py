@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 import tlfast
 from tests.helpers.command_line import TINY
+from tlfast.inference import server
 from tlfast.models import Weights, build_body
 
 WITHOUT_TLFAST = "import sys, runpy; sys.modules['tlfast'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
@@ -26,7 +27,7 @@ def test_a_bundle_needs_no_tlfast(run, cli, folder, tmp_path, target):
     place = tmp_path / "bundle"
     if target.endswith(".zip"):
         zipfile.ZipFile(target).extractall(place)
-    assert {path.name for path in place.iterdir()} == {"model.onnx", "README.md", "example.py", "SHA256SUMS"}
+    assert {path.name for path in place.iterdir()} == {"model.onnx", "README.md", "example.py", "Dockerfile", "SHA256SUMS"}
     for line in (place / "SHA256SUMS").read_text().splitlines():
         digest, name = line.split()
         assert hashlib.sha256((place / name).read_bytes()).hexdigest() == digest
@@ -39,6 +40,24 @@ def test_a_bundle_needs_no_tlfast(run, cli, folder, tmp_path, target):
     assert f"Accuracy {json.loads((run.folder / 'metrics.json').read_text())['accuracy']:.4f}" in (place / "README.md").read_text()
     refused = cli("export", "r", "--to", target)
     assert refused.code == 2 and "it exists already" in refused.err
+
+
+INSTRUCTIONS = {"FROM", "ARG", "RUN", "COPY", "USER", "EXPOSE", "HEALTHCHECK", "CMD"}
+
+
+def test_the_dockerfile_serves_the_bundle(run, cli, tmp_path, monkeypatch):
+    """Its command runs here, with the bundle in place of /model; no container engine is needed."""
+    assert cli("export", "r", "--to", "bundle").code == 0
+    lines = (tmp_path / "bundle" / "Dockerfile").read_text().splitlines()
+    found = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines}
+    assert set(found) == INSTRUCTIONS and lines[0].startswith("FROM ") and found["COPY"] == ". /model"
+    program, *words = json.loads(found["CMD"])
+    served = []
+    monkeypatch.setattr(server, "serve", lambda service, host, port, started: served.append((service.classifier.run, host, port, service.hosts)))
+    outcome = cli(*(str(tmp_path / "bundle") if word == "/model" else word for word in words))
+    assert program == "tlfast" and outcome.code == 0, outcome.err
+    assert served == [("r", "0.0.0.0", int(found["EXPOSE"]), frozenset())]
+    compile(json.loads(found["HEALTHCHECK"].removeprefix("CMD "))[2], "healthcheck", "exec")
 
 
 def test_neither_bundle_nor_model_names_a_local_folder(cli, folder, tmp_path):

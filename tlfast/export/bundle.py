@@ -31,14 +31,25 @@ for probability, name in sorted(zip(probabilities[0].tolist(), classes), reverse
     print(f"{probability:7.2%}  {name}")
 """
 
+# tlfast needs torch to train only; the index has it without CUDA. TLFAST may be the address of a wheel or of a git repository.
+DOCKERFILE = """FROM python:3.11-slim
+ARG TLFAST=tlfast
+RUN pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu "$TLFAST"
+COPY . /model
+USER nobody
+EXPOSE 8000
+HEALTHCHECK CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health')"]
+CMD ["tlfast", "serve", "/model", "--host", "0.0.0.0"]
+"""
+
 
 def write_bundle(run: Run, target: Path) -> Path:
     """Write a bundle of a run, a folder or a zip, atomically; return `target`.
 
-    It contains `model.onnx`, the smaller ONNX files of the run, a README, an example without tlfast, and SHA-256 sums. Raises ExportError.
+    It contains `model.onnx`, the smaller ONNX files of the run, a README, an example without tlfast, a Dockerfile, and SHA-256 sums. Raises ExportError.
     """
     files = {name: (run.folder / name).read_bytes() for name in (FILE, *(each.file for each in FORMATS.values())) if (run.folder / name).is_file()}
-    files |= {"README.md": _format_readme(run).encode(), BUNDLED: EXAMPLE.encode()}
+    files |= {"README.md": _format_readme(run).encode(), BUNDLED: EXAMPLE.encode(), "Dockerfile": DOCKERFILE.encode()}
     files["SHA256SUMS"] = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items()).encode()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +96,11 @@ the classes. Resizing ({info["resize"]}, to {info["size"]} px) and normalization
 
     pip install onnxruntime pillow
     python example.py photo.jpg
+
+A server with a web page and a REST API, in a container:
+
+    docker build -t classifier .
+    docker run -p 8000:8000 classifier
 
 Accuracy {metrics["accuracy"]:.4f}, macro F1 {metrics["macro"]["f1"]:.4f} on the {metrics["split"]} split of the data
 (strategy {run.strategy}, backbone {info["arch"]}, run {info["run"]}, tlfast {info["tlfast"]}).
