@@ -164,6 +164,10 @@ def load(
     """
     from .inference.classifier import load as load_classifier
 
+    if not isinstance(reference, (str, os.PathLike)):
+        from .core import UsageError
+
+        raise UsageError(f"{reference!r} is not the name or path of a run", 'Give one, such as tlfast.load("exports/fer")')
     if backend == "onnx":
         return load_classifier(reference, out, verify, tta)
     from .core import UsageError, runs

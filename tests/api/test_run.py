@@ -147,6 +147,15 @@ def test_dataset_of_a_run_is_what_it_was_trained_on(run):
     assert sorted(table[table["split"] == "valid"]["path"]) == sorted(run.predictions["path"])
 
 
+def test_paths_of_wrong_types(run):
+    opened = tlfast.Run(run.folder)
+    for call, name in ((lambda: opened.export(3), "to=3"), (lambda: opened.learner(data=3), "data=3"), (lambda: opened.evaluate(data=3), "data=3")):
+        with pytest.raises(tlfast.UsageError, match=f"{name} is not a text"):
+            call()
+    with pytest.raises(tlfast.UsageError, match="3 is not the name or path of a run"):
+        tlfast.load(3)
+
+
 def test_wrong_types_are_usage_errors(run):
     with pytest.raises(tlfast.UsageError, match="reference=3 is not a text"):
         tlfast.Run(3)  # type: ignore[arg-type]

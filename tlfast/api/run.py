@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from .cleaner import Cleaner
     from .datasets import Dataset
 
+DATA = 'data="photos/"'  # example in errors
+
 
 class Run:
     """A finished run. `tlfast.train` returns one; `Run("fer")` opens the latest of a task, or one by its run id or folder.
@@ -151,7 +153,7 @@ class Run:
 
         check_split(split)
         with show_progress(quiet) as on_event:
-            result = evaluate_run(self._record, EvaluateRequest(split, data, device, tta, join_names(log)), on_event)
+            result = evaluate_run(self._record, EvaluateRequest(split, check_text("data", data, DATA), device, tta, join_names(log)), on_event)
         self._record = records.read(self.folder)
         return Scores(result.evaluation.to_dict())
 
@@ -165,7 +167,7 @@ class Run:
 
         check_split(split)
         with show_progress(quiet) as on_event:
-            return Page(report_run(self._record, split, data, device, Contents(paths, check), on_event).files[0])
+            return Page(report_run(self._record, split, check_text("data", data, DATA), device, Contents(paths, check), on_event).files[0])
 
     def export(
         self,
@@ -188,7 +190,7 @@ class Run:
         """
         from ..commands.export import ExportRequest, export_run
 
-        request = ExportRequest(quantize, half, tta, format, opset, os.fspath(to), allow_drop)
+        request = ExportRequest(quantize, half, tta, format, opset, check_text("to", to, 'run.export("bundle.zip")'), allow_drop)
         request.list_formats()
         with show_progress(quiet) as on_event:
             result = export_run(self._record, request, on_event)
@@ -258,7 +260,7 @@ class Run:
         from ..commands.learner import open_run_learner
 
         with show_progress(quiet) as on_event:
-            return open_run_learner(self._record, data, device, on_event)
+            return open_run_learner(self._record, check_text("data", data, DATA), device, on_event)
 
     @classmethod
     def from_learner(cls, learn: Learner, data: Dataset | None = None, *, quiet: bool = False) -> Run:
