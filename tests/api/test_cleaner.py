@@ -47,6 +47,12 @@ def test_the_same_label_is_no_decision(run):
     assert cleaner.decisions == {}
 
 
+@pytest.mark.parametrize("path", [3, None, [3]], ids=str)
+def test_paths_of_wrong_types(run, path):
+    with pytest.raises(tlfast.UsageError):
+        tlfast.Run(run.folder).cleaner(2, quiet=True).drop(path)
+
+
 def test_unknown_images_and_classes(run):
     cleaner = run.cleaner(2)
     with pytest.raises(tlfast.UsageError, match="nix.png is not an image of r"):

@@ -65,3 +65,11 @@ def test_one_word_in_place_of_a_list(pictures):
         tlfast.compare(pictures, arms="partial", quiet=True, **TINY)
     with pytest.raises(tlfast.UsageError, match="seeds='2' is not a whole number"):
         tlfast.compare(pictures, seeds="2", quiet=True, **TINY)
+
+
+@pytest.mark.parametrize(
+    "options", [{"folds": -1}, {"shares": 0.5}, {"shares": ["x"]}, {"archs": 3}, {"arms": {"a": 3, "b": {}}}, {"arms": {1: {}, 2: {}}}], ids=str
+)
+def test_arguments_of_wrong_types(pictures, options):
+    with pytest.raises(tlfast.UsageError):
+        tlfast.compare(pictures, **options)

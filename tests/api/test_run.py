@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import io
 import json
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 import tlfast
@@ -145,6 +147,25 @@ def test_runs_is_a_frame(run):
 def test_dataset_of_a_run_is_what_it_was_trained_on(run):
     table = run.dataset.table
     assert sorted(table[table["split"] == "valid"]["path"]) == sorted(run.predictions["path"])
+
+
+@pytest.mark.parametrize("image", [io.BytesIO(b"x"), {"a": 1}, torch.zeros(3, 8, 8)], ids=["file", "dict", "tensor"])
+def test_what_is_neither_an_image_nor_a_list(run, image):
+    with pytest.raises(tlfast.UsageError, match="is neither an image nor a list of images"):
+        tlfast.Run(run.folder).predict(image)
+
+
+@pytest.mark.parametrize(("options", "problem"), [({"port": 99999}, "is not a port"), ({"host": 3}, "host=3"), ({"token": 3}, "token=3")], ids=str)
+def test_options_of_a_server_are_checked(run, options, problem):
+    with pytest.raises(tlfast.UsageError, match=problem):
+        tlfast.Run(run.folder).serve(**options)
+
+
+def test_a_name_of_two_runs_is_an_error(run):
+    shutil.copytree(run.folder, run.folder.parent.parent / "others" / "r")
+    with pytest.raises(tlfast.RunError, match="2 runs are named 'r'"):
+        tlfast.Run("r")
+    assert tlfast.Run(run.folder).id == "r"
 
 
 def test_paths_of_wrong_types(run):

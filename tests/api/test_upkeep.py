@@ -56,3 +56,19 @@ def test_days_are_a_number(days):
     assert len(tlfast.cache_entries()) == 1
     with pytest.raises(tlfast.UsageError, match="kind=3 is not a text"):
         tlfast.clear_cache(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: tlfast.get_data(3),
+        lambda: tlfast.get_data("weeds", address=3),
+        lambda: tlfast.import_data(3, "x"),
+        lambda: tlfast.import_data("fer", 3),
+        lambda: tlfast.doctor(3),
+        lambda: tlfast.runs(out=3),
+    ],
+)
+def test_names_and_paths_of_wrong_types(call):
+    with pytest.raises(tlfast.UsageError, match="is not a text"):
+        call()

@@ -167,7 +167,7 @@ def test_wrong_usage(cli, folder, arguments, words):
 def test_arms_must_be_judged_on_the_same_images(cli, folder, tmp_path):
     (tmp_path / "other.toml").write_text("valid_pct = 0.4\n")
     outcome = cli("compare", folder, *QUICK, "--arms", "partial,other.toml")
-    assert outcome.code == 2 and "the arms were evaluated on different images" in outcome.err
+    assert outcome.code == 2 and "the arms are evaluated on different images" in outcome.err
 
 
 def test_comparing_depths(cli, folder):

@@ -131,3 +131,51 @@ def test_an_encrypted_zip_is_one_error(tmp_path):
     with pytest.raises(DataError, match=r"a\.zip is encrypted") as caught:
         discovery.list_members(tmp_path / "a.zip")
     assert "password" in caught.value.hint
+
+
+def test_output_of_tlfast_and_links_to_folders_are_named_and_left_out(folder, tmp_path):
+    for run in ("exports/pictures/one", "pictures/two"):  # with --out exports, and with --out set to the folder above the images
+        draw_image(folder / run / "plots" / "calibration.png", (0, 0, 0), 1)
+        (folder / run / "run.json").write_text("{}")
+    draw_image(folder / "other" / "pictures" / "lr-find.png", (0, 0, 0), 1)
+    (folder / "linked").symlink_to(folder / "red")
+    (folder / "blue" / "loop").symlink_to(folder)
+    skipped = []
+    assert len(list(discovery.walk_images(folder, skipped=skipped, out=str(folder / "other")))) == 36
+    assert discovery.describe_skipped(folder, skipped) == [
+        "links to folders are not followed: linked, blue/loop",
+        "folders with runs of tlfast are left out: other, exports/pictures/one, pictures/two",
+    ]
+
+
+def test_patterns_do_not_follow_links_in_a_circle(folder, tmp_path, monkeypatch):
+    (folder / "blue" / "up").symlink_to("..")
+    (folder / "all").symlink_to(folder)
+    draw_image(folder / ".hidden" / "1.png", (0, 0, 0), 1)
+    monkeypatch.chdir(tmp_path)
+    for pattern in ("pictures/**", "pictures/**/*.png", "**/*.png", str(tmp_path / "pic*" / "**" / "*.png")):
+        assert len(list(discovery.gather_sources([pattern]))) == 36
+    assert len(list(discovery.gather_sources(["pictures/**/red/*.png"]))) == 12
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(folder, monkeypatch):
+    walk = os.walk
+
+    def refuse(root, onerror):
+        onerror(PermissionError(13, "Permission denied", str(folder / "red")))
+        return walk(root)
+
+    monkeypatch.setattr(os, "walk", refuse)
+    with pytest.raises(DataError, match=r"red cannot be read: Permission denied"):
+        list(discovery.walk_images(folder))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [('path,label\n"' + "a" * 200_000 + '",red', "field larger"), ("path,label\na.png,red,extra", "line 2: more cells than columns")],
+    ids=["cell", "cells"],
+)
+def test_lines_of_tables_that_cannot_be_read(tmp_path, text, problem):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(DataError, match=problem):
+        list(discovery.gather_sources([str(tmp_path / "a.csv")]))

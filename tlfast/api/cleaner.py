@@ -16,6 +16,7 @@ from ..data.split import SPLITS
 from ..evaluation.report.thumbnails import make_thumbnail
 from .datasets import Dataset, write_table
 from .display import ImageFrame, format_table, wrap_html
+from .keywords import check_text
 
 if TYPE_CHECKING:
     from .datasets import Findings
@@ -61,7 +62,10 @@ class Cleaner:
         self._decide(path, KEEP)
 
     def _decide(self, path: str | Iterable[str], decision: str) -> None:
+        if not isinstance(path, Iterable):
+            raise UsageError(f"{path!r} is neither the path of an image nor a list of paths", "Use the paths of cleaner.candidates")
         for given in [path] if isinstance(path, str) else list(path):
+            check_text("path", given, "those of cleaner.candidates")
             each = given if given in self._rows else os.path.abspath(given)  # tables of DataFrames have absolute paths
             if each not in self._rows:
                 raise UsageError(f"{given} is not an image of {self._run.id}", "Use the paths of cleaner.candidates or run.dataset.table")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -110,11 +110,18 @@ def compare(
 
     arms, archs = (arms,) if isinstance(arms, str | int) else arms, (archs,) if isinstance(archs, str) else archs
     for name, value in (("folds", folds), ("seeds", seeds)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise UsageError(f"{name}={value!r} is not a whole number", f"Give a number, such as {name}=3")
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise UsageError(f"{name}={value!r} is not a whole number of at least 0", f"Give a number, such as {name}=3")
+    if not isinstance(shares, Iterable) or not all(isinstance(share, (int, float)) for share in shares):
+        raise UsageError(f"shares={shares!r} is not a list of numbers", "Give shares of the training images, such as shares=(0.1, 0.3, 1.0)")
+    if not isinstance(archs, Iterable) or not isinstance(arms, Iterable):
+        raise UsageError(f"arms={arms!r}, archs={archs!r}: not lists", 'Give lists, such as arms=["partial", 3], archs=["resnet50"]')
     dataset = to_dataset(data)
     arguments = merge_settings(dataset, settings, config=config)
     if isinstance(arms, Mapping):
+        for name, values in arms.items():
+            if not isinstance(name, str) or not isinstance(values, Mapping):
+                raise UsageError(f"the arm {name!r}: {values!r} is not a name with a dict of settings", 'Such as arms={"small": {"size": 96}}')
         built = [Arm(name, arguments.with_flags(check_names(values)).settings(None)) for name, values in arms.items()]
     else:
         built = build_arms(dataset.task, list(map(str, arms)), archs, arguments.flags, arguments.values)

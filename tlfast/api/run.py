@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
 from html import escape
@@ -152,6 +153,7 @@ class Run:
         from ..commands.evaluate import EvaluateRequest, evaluate_run
 
         check_split(split)
+        check_text("tta", tta, 'run.evaluate(tta="flip")')
         with show_progress(quiet) as on_event:
             result = evaluate_run(self._record, EvaluateRequest(split, check_text("data", data, DATA), device, tta, join_names(log)), on_event)
         self._record = records.read(self.folder)
@@ -233,8 +235,8 @@ class Run:
             return self._predict_all(list(gather_sources([os.fspath(images)])), quiet)
         if isinstance(images, str | bytes | os.PathLike) or hasattr(images, "__array_interface__"):
             return self.classifier.predict(images)  # type: ignore[arg-type]  # a DataFrame has no __array_interface__
-        if not isinstance(images, Iterable):
-            raise UsageError(f"{images!r} is neither an image nor a list of images", 'Give a path, such as run.predict("photo.jpg"), or a list of paths')
+        if not isinstance(images, Iterable) or isinstance(images, (io.IOBase, Mapping)) or hasattr(images, "detach"):  # files, dicts, tensors
+            raise UsageError(f"{images!r:.80} is neither an image nor a list of images", 'Give a path, such as run.predict("photo.jpg"), or a list of paths')
         return self._predict_all(list(cast("Iterable[ImageSource]", images)), quiet)
 
     def _predict_all(self, images: list[ImageSource], quiet: bool) -> pd.DataFrame:
@@ -247,6 +249,10 @@ class Run:
 
     def serve(self, port: int = 8000, *, host: str = "127.0.0.1", token: str = "") -> None:
         """Serve the classifier, a web page and a REST API, until Ctrl-C or an interruption of the cell. `token` is a required bearer token."""
+        check_text("host", host, 'run.serve(host="0.0.0.0")')
+        check_text("token", token, 'run.serve(token="WORD")')
+        if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65_535:
+            raise UsageError(f"port={port!r} is not a port", "Give a number from 0, any free port, to 65535")
         from ..inference.host_check import allow_hosts
         from ..inference.server import Service, serve
 
@@ -313,7 +319,7 @@ def runs(task: str = "", *, interrupted: bool = False, out: str = "exports") -> 
 
     >>> tlfast.runs("digits")[["run", "accuracy"]]  # doctest: +SKIP
     """
-    task = check_text("task", task, 'tlfast.runs("fer")')
+    task, out = check_text("task", task, 'tlfast.runs("fer")'), check_text("out", out, 'out="exports"')
     if interrupted:
         names = [field.name for field in fields(InterruptedTraining)]
         return pd.DataFrame([each.to_dict() for each in list_interrupted(out, task)], columns=names)

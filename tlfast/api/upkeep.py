@@ -49,9 +49,9 @@ def get_data(task: str, address: str = "", *, quiet: bool = False) -> Path:
 
     >>> tlfast.get_data("weeds")  # doctest: +SKIP
     """
-    found = tasks.get_task(task)
+    found = tasks.get_task(check_text("task", task, 'tlfast.get_data("weeds")'))
     with show_progress(quiet) as on_event:
-        return sources.get_data(found, on_event=on_event, address=address)
+        return sources.get_data(found, on_event=on_event, address=check_text("address", address, 'address="https://example.org/weeds.zip"'))
 
 
 def import_data(task: str, source: str | os.PathLike[str], *, quiet: bool = False) -> Path:
@@ -59,9 +59,9 @@ def import_data(task: str, source: str | os.PathLike[str], *, quiet: bool = Fals
 
     >>> tlfast.import_data("fer", "fer2013.csv")  # doctest: +SKIP
     """
-    found = tasks.get_task(task)
+    found = tasks.get_task(check_text("task", task, 'tlfast.import_data("fer", "fer2013.csv")'))
     with show_progress(quiet) as on_event:
-        return sources.import_data(found, os.fspath(source), on_event=on_event)
+        return sources.import_data(found, check_text("source", source, '"fer2013.csv"'), on_event=on_event)
 
 
 def doctor(out: str = "exports", *, bench: bool = False, quiet: bool = False) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def doctor(out: str = "exports", *, bench: bool = False, quiet: bool = False) ->
     from ..commands.doctor import inspect_machine
 
     with show_progress(quiet) as on_event:
-        return inspect_machine(out, bench, on_event).to_dict()
+        return inspect_machine(check_text("out", out, 'tlfast.doctor("exports")'), bench, on_event).to_dict()
 
 
 def cache_entries() -> pd.DataFrame:

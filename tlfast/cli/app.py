@@ -265,7 +265,7 @@ def serve(
     screen: Screen,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 accepts remote connections.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 uses any free port.", min=0, max=65_535)] = 8000,
-    token: Annotated[str, typer.Option(help="Require this bearer token.", envvar="TLFAST_TOKEN", show_default=False)] = "",
+    token: Annotated[str | None, typer.Option(help="Require this bearer token.", envvar="TLFAST_TOKEN", show_default=False)] = None,
     tta: Tta = "",
     root_path: Annotated[str, typer.Option(help="Path of the service behind a reverse proxy, such as /plants.", show_default=False)] = "",
     allow_host: Annotated[str, typer.Option(help="Also accept requests for these host names, such as plants.example.org.", show_default=False)] = "",
@@ -278,10 +278,12 @@ def serve(
     from ..inference.host_check import allow_hosts
     from ..inference.request_log import print_line
 
+    if token == "":
+        raise UsageError("the token is empty", "Give a word to --token or TLFAST_TOKEN, or leave both out for a service without a token")
     with screen.progress() as on_event:
         classifier = load(run, out, verify, tta, on_event)
     hosts = allow_hosts(host, split_list(allow_host))
-    service = server.Service(classifier, token, root_path, hosts, print_line if log_json else None)
+    service = server.Service(classifier, token or "", root_path, hosts, print_line if log_json else None)
     server.serve(service, host, port, lambda address: screen.message("serving at", address + root_path))
 
 

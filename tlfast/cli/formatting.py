@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..core import Settings
@@ -194,7 +193,7 @@ def format_top_classes(row: PredictRow, top: int | None, min_probability: float)
     """Return the `top` most probable classes with their probabilities, or the error of the row."""
     if row.prediction is None:
         return row.error
-    classes = "  ".join(f"{name} {probability:.1%}" for name, probability in islice(row.prediction.probabilities.items(), top or 1))
+    classes = "  ".join(f"{name} {probability:.1%}" for name, probability in list(row.prediction.probabilities.items())[: top or 1])
     return f"{UNSURE} ({classes})" if label_of(row, min_probability) == UNSURE else classes
 
 

@@ -135,6 +135,10 @@ def _convert_error(error: Exception) -> TlfastError:
     """Convert an exception to a TlfastError: disk errors with the file name, all others as unexpected."""
     if isinstance(error, TlfastError):
         return error
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return UsageError(f"a name is too long: {str(error.filename)[:60]}...", "Names of files and folders have at most 255 bytes")
+    if isinstance(error, OSError) and not error.filename and error.errno in NO_ROOM:
+        return TlfastError(f"the output cannot be written: {error.strerror}", "Free some space, or write the output to another place")
     if isinstance(error, OSError) and error.filename and error.errno in (*NO_ROOM, *NO_ACCESS):
         problem = "cannot write" if error.errno in NO_ROOM else "no access to"
         hint = "Free some space or change the permissions; a run folder can also be copied to another place and given by its path"

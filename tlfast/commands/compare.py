@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,22 @@ from typing import Any
 import numpy as np
 from pyarrow import parquet
 
-from ..core import DataError, Event, ImageError, Interrupted, ModelSettings, Note, OnEvent, Progress, Settings, UsageError, files, ignore_event, runs
+from ..core import (
+    DataError,
+    DataSettings,
+    Event,
+    ImageError,
+    Interrupted,
+    ModelSettings,
+    Note,
+    OnEvent,
+    Progress,
+    Settings,
+    UsageError,
+    files,
+    ignore_event,
+    runs,
+)
 from ..core.config_files import read_config
 from ..core.settings import DEPTH_ENDS
 from ..data import ImageTable, Preprocessing, Row, Task, images
@@ -41,7 +56,7 @@ from ..evaluation.comparison import (
 from ..evaluation.report import REPORT_FILE, render_comparison_page
 from ..export import metadata, onnx
 from ..inference import Network, open_network
-from ..models import Weights, build, list_stages, weights
+from ..models import Weights, build, find_weights, list_stages, weights
 from ..tasks import resolve_settings
 from ..training import EpochEnd, StepEnd, experiments
 from ..training.trackers import open_tracking
@@ -51,6 +66,7 @@ FOLDER = "comparisons"
 ARMS_FILE, DIFFERENCES_FILE, CURVE_FILE = "arms.csv", "differences.csv", "learning_curve.csv"
 KINDS = (*DEPTH_ENDS, *DEPTH_ENDS.values(), "auto")  # values of --arms, besides numbers of stages and TOML files
 MAX_DEPTHS = 4  # between partial and full, with --depths
+DIFFERENT_IMAGES, DIFFERENT_IMAGES_HINT = "the arms are evaluated on different images", "Give all arms the same --data, --limit, --valid-pct and --seed"
 LATENCY_ROUNDS = 30
 
 # Arms
@@ -101,6 +117,7 @@ def compare_arms(task: Task, arms: Sequence[Arm], design: Design | None = None, 
     first = arms[0].settings
     runs.check_writable(first.out, first.task, "")
     table = open_data(task, experiments.place_on_fold(first, design.folds, 0), on_event)
+    _check_arms(task, arms, design, table, listen)
     try:
         with open_tracking(first.log, listen) as tracking:
             tracked = TrackedComparison(tracking, f"comparison-{run_id}", describe_images(tracking, table))
@@ -109,7 +126,7 @@ def compare_arms(task: Task, arms: Sequence[Arm], design: Design | None = None, 
         raise Interrupted("interrupted; finished trainings and checkpoints are cached", "Repeat the command to continue") from None
     on_all_images = [predictions[arm.name, 1.0] for arm in arms]
     if any(of_arm.paths != on_all_images[0].paths for of_arm in predictions.values()):
-        raise UsageError("the arms were evaluated on different images", "Give all arms the same --data, --limit, --valid-pct and --seed")
+        raise UsageError(DIFFERENT_IMAGES, DIFFERENT_IMAGES_HINT)
     costs = _measure_costs(arms, table, listen)
     f1 = [measure_macro_f1(of_arm, len(table.classes)) for of_arm in on_all_images]
     scores = [score_arm(arm, of_arm, arm_f1, costs[arm.name]) for arm, of_arm, arm_f1 in zip(arms, on_all_images, f1, strict=True)]
@@ -147,6 +164,19 @@ def _check_design(arms: Sequence[Arm], design: Design) -> None:
         raise UsageError(f"one arm ({names[0]}) and nothing to compare it with", "Give several --arms or --archs, or --folds, --seeds or --learning-curve")
     if any(arm.settings.fold is not None for arm in arms):
         raise UsageError("--fold selects a single fold", "Use --folds K to compare on all of them")
+
+
+def _check_arms(task: Task, arms: Sequence[Arm], design: Design, table: ImageTable, on_event: OnEvent) -> None:
+    """Check, before the first training, that the arms are evaluated on the images of `table`, and have backbones with weights. Raises UsageError."""
+    names, first = [field.name for field in fields(DataSettings)], experiments.place_on_fold(arms[0].settings, design.folds, 0)
+    valid = {row.path for row in table.part("valid")}
+    for arm in arms:
+        build.check_arch(arm.settings.arch)
+        find_weights(arm.settings.arch, arm.settings.weights)
+        settings = experiments.place_on_fold(arm.settings, design.folds, 0)
+        is_other = settings.split_seed != first.split_seed or any(getattr(settings, name) != getattr(first, name) for name in names)
+        if is_other and {row.path for row in open_data(task, settings, on_event).part("valid")} != valid:
+            raise UsageError(DIFFERENT_IMAGES, DIFFERENT_IMAGES_HINT)
 
 
 def _filter_events(on_event: OnEvent) -> OnEvent:

@@ -95,6 +95,7 @@ def export_run(run: Run, request: ExportRequest, on_event: OnEvent = ignore_even
     formats = request.list_formats()
     if not (run.folder / FILE).is_file():
         raise RunError(f"{run.folder} has no {FILE}", "It was trained with --no-onnx, or by an older version: train again")
+    open_network(run.folder / FILE)  # raises RunError for a damaged file
     if request.to:
         check_free(Path(request.to))
     for name in formats:

@@ -118,7 +118,7 @@ def name_split_file(name: str, split: str) -> str:
 def check_split(split: str) -> None:
     """Raise UsageError if a run cannot be evaluated on a split of this name."""
     if split not in EVALUATED:
-        raise UsageError(f"--split '{split}' is not one of: {', '.join(EVALUATED)}", suggest_name(split, EVALUATED))
+        raise UsageError(f"--split '{split}' is not one of: {', '.join(EVALUATED)}", suggest_name(str(split), EVALUATED))
 
 
 @contextmanager
@@ -162,8 +162,10 @@ def _find(reference: str, out: str) -> Run:
         if (folder / LATEST).is_file():
             return read(_read_latest(folder))
     matches = [run for run in list_folders(out) if run.name == reference]
+    if len(matches) > 1:
+        raise RunError(f"{len(matches)} runs are named '{reference}': {', '.join(map(str, matches))}", "Give the folder of one")
     if matches:
-        return read(max(matches, key=lambda folder: folder.stat().st_mtime))
+        return read(matches[0])
     raise _not_found_error(reference, out)
 
 

@@ -23,27 +23,58 @@ STDIN = "-"
 ADDRESSES = ("http://", "https://")
 PARQUET = ".parquet"
 TABLES = (".csv", ".tsv", PARQUET)
+RUN_MARKS = ("run.json", "latest")  # files of tlfast in the folder of a run, and in that of the runs of a task
 ENCRYPTED = 1  # flag of a member of a zip
 SHOWN_SUFFIXES = 5  # in a note on the files that are left out
 
 
-def walk_images(root: str | Path, left_out: Counter[str] | None = None) -> Iterator[str]:
-    """Yield the image files below a folder, sorted in each folder. Hidden files and folders and links to folders are skipped.
+def walk_images(root: str | Path, left_out: Counter[str] | None = None, skipped: list[str] | None = None, out: str = "") -> Iterator[str]:
+    """Yield the image files below a folder, sorted in each folder. Hidden files and folders, links to folders and output of tlfast are skipped.
 
-    The other files are counted in `left_out`, by suffix.
+    The other files are counted in `left_out`, by suffix; links to folders, and folders with output, are added to `skipped`. `out` is the folder for runs.
+    Raises DataError for a folder that cannot be read.
     """
-    for path in _walk_files(root):
+    for path in _walk_files(root, skipped, out):
         if _is_image(path):
             yield path
         elif left_out is not None:
             _count_other(os.path.basename(path), left_out)
 
 
-def _walk_files(root: str | Path) -> Iterator[str]:
-    """Yield the files below a folder, sorted in each folder, without hidden folders and links to folders."""
-    for folder, inner, files in os.walk(root):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
+def _walk_files(root: str | Path, skipped: list[str] | None = None, out: str = "") -> Iterator[str]:
+    """Yield the files below a folder, sorted in each folder, without hidden folders, links to folders, and output of tlfast."""
+    output = os.path.realpath(out) if out else ""
+    for folder, inner, files in os.walk(root, onerror=_refuse_folder):
+        visible = sorted(name for name in inner if not name.startswith("."))
+        inner[:] = [name for name in visible if not os.path.islink(path := os.path.join(folder, name)) and not _is_output(path, output)]
+        if skipped is not None:
+            skipped += [os.path.join(folder, name) for name in visible if name not in inner]
         yield from (os.path.join(folder, name) for name in sorted(files))
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise DataError(f"{error.filename} cannot be read: {error.strerror}", "Change its permissions, or remove it")
+
+
+def _is_output(folder: str, output: str) -> bool:
+    """Return whether a folder is output of tlfast, whose pictures are no images of a user: the folder for runs, runs of a task, or a run."""
+    return os.path.realpath(folder) == output or any(os.path.isfile(os.path.join(folder, mark)) for mark in RUN_MARKS)
+
+
+def describe_skipped(root: str | Path, skipped: Sequence[str]) -> list[str]:
+    """Return notes on links to folders and folders of runs, which are not read.
+
+    >>> describe_skipped("photos", ["photos/exports"])
+    ['folders with runs of tlfast are left out: exports']
+    """
+    notes = []
+    links = [os.path.relpath(path, root) for path in skipped if os.path.islink(path)]
+    outputs = [os.path.relpath(path, root) for path in skipped if not os.path.islink(path)]
+    for title, names in (("links to folders are not followed", links), ("folders with runs of tlfast are left out", outputs)):
+        if names:
+            more = f" and {len(names) - SHOWN_SUFFIXES} more" if len(names) > SHOWN_SUFFIXES else ""
+            notes.append(f"{title}: {', '.join(map(make_printable, names[:SHOWN_SUFFIXES]))}{more}")
+    return notes
 
 
 def _is_image(path: str) -> bool:
@@ -137,7 +168,25 @@ def read_records(path: Path) -> tuple[list[str], Iterator[dict[str, str]]]:
     except csv.Error:  # a single column
         delimiter = ","
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    return list(reader.fieldnames or []), reader
+    try:
+        return list(reader.fieldnames or []), _check_records(reader, path)
+    except csv.Error as error:
+        raise _describe_bad_line(path, reader, error) from None
+
+
+def _check_records(reader: csv.DictReader[str], path: Path) -> Iterator[dict[str, str]]:
+    """Yield the records of a reader. Raises DataError for a line that cannot be read, or with more cells than columns."""
+    try:
+        for record in reader:
+            if None in record:
+                raise DataError(f"{path.name} line {reader.line_num}: more cells than columns", "Put cells that hold the delimiter in double quotes")
+            yield record
+    except csv.Error as error:
+        raise _describe_bad_line(path, reader, error) from None
+
+
+def _describe_bad_line(path: Path, reader: csv.DictReader[str], error: csv.Error) -> DataError:
+    return DataError(f"{path.name} line {reader.line_num}: {error}", "Correct the line; a quote that is not closed joins all lines after it")
 
 
 def _read_parquet(path: Path) -> tuple[list[str], Iterator[dict[str, str]]]:
@@ -177,8 +226,23 @@ def _expand(source: str, column: str, stdin: Iterable[str], left_out: Counter[st
     if suffix in TABLES and os.path.isfile(source):
         return _read_column(Path(source), column)
     if not os.path.exists(source) and glob.has_magic(source):
-        return iter(sorted(path for path in glob.glob(source, recursive=True) if os.path.isfile(path)))
+        return iter(sorted(path for path in _match_pattern(source) if os.path.isfile(path)))
     return iter([source])
+
+
+def _match_pattern(pattern: str) -> Iterator[str]:
+    """Yield the paths that match a pattern. `**` does not follow links to folders, which may form a circle, and no `*` matches hidden names."""
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        yield from glob.iglob(pattern)
+        return
+    first = parts.index("**")
+    start, rest = os.sep.join(parts[:first]), parts[first:] + (["*"] if parts[-1] == "**" else [])
+    hidden = any(part.startswith(".") for part in rest)
+    for folder in glob.glob(start or os.sep) if first else ["."]:
+        for found in Path(folder).glob(os.sep.join(rest)):
+            if hidden or not any(part.startswith(".") for part in found.relative_to(folder).parts):
+                yield str(found)
 
 
 def has_many(source: str) -> bool:

@@ -77,7 +77,7 @@ def _draw_fold(rows: list[Row], number: int, folds: int, seed: int) -> list[int]
     labels = [row.label for row in rows]
     label, count = min(Counter(labels).items(), key=lambda item: item[1])
     if count < folds:
-        raise DataError(f"class '{label}' has {count} images, fewer than the {folds} folds", "Remove --fold, or add images of the class")
+        raise DataError(f"class '{label}' has {count} images, fewer than the {folds} folds", "Use fewer folds, or add images of the class")
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
     return [int(i) for i in list(splitter.split(labels, labels))[number][1]]
 

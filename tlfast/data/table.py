@@ -20,7 +20,7 @@ from ..core.errors import make_printable
 from ..core.settings import flag_name
 from . import images
 from .annotations import JSON, read_coco, resolve_image, use_label_studio_columns
-from .discovery import TABLES, check_unique, describe_others, is_address, list_members, read_records, walk_images
+from .discovery import TABLES, check_unique, describe_others, describe_skipped, is_address, list_members, read_records, walk_images
 from .hub import is_hub_dataset
 from .parquet_images import holds_images, read_parquet_images
 from .split import SPLIT_NAMES, SPLITS, assign_groups, assign_splits, limit_rows, subsample_train
@@ -91,7 +91,7 @@ def load_table(task: Task, settings: Settings, root: Path, on_event: OnEvent = i
         rows = limit_rows(rows, settings.limit, settings.split_seed)
     if settings.train_pct < 1:
         rows = subsample_train(rows, settings.train_pct, settings.split_seed)
-    notes += class_notes + _find_similar_classes(classes) + _find_missing_classes(rows, classes)
+    notes += _find_divided_groups(rows) + class_notes + _find_similar_classes(classes) + _find_missing_classes(rows, classes)
     source = settings.data if is_hub_dataset(settings.data) else str(root)
     table = ImageTable(tuple(rows), classes, source, notes=tuple(notes), official_folds=official and settings.fold is not None, base=base)
     _check_splits(table)
@@ -172,19 +172,21 @@ def _find_problem(path: str) -> str:
 # Reading
 
 
-def _read_rows(task: Task, settings: DataSettings, root: Path, on_event: OnEvent) -> tuple[list[Row], list[str], bool, str]:
+def _read_rows(task: Task, settings: Settings, root: Path, on_event: OnEvent) -> tuple[list[Row], list[str], bool, str]:
     """Return the rows of `root`, notes, whether its layout is that of the task (the splits are then the requested fold), and the base of the table."""
     left_out: Counter[str] = Counter()
+    skipped: list[str] = []
     if root.is_dir():
         official = task.rows(root, settings.fold) if task.rows else None
         if official is not None:
             return official, [], True, ""
-        names = sorted(Path(path).relative_to(root).as_posix() for path in walk_images(root, left_out))
+        names = sorted(Path(path).relative_to(root).as_posix() for path in walk_images(root, left_out, skipped, settings.out))
         files = [] if names else sorted(root.rglob("*.*"))
         if read := _find_reader(files, settings):
             return _unpack([path for path in files if _find_reader([path], settings) is read], root, read, settings, on_event)
         rows, notes = read_members(str(root) + os.sep, names, str(root))
-        return rows, notes + describe_others(left_out) + _find_empty_folders(root, rows), False, ""
+        notes += describe_others(left_out) + describe_skipped(root, skipped)
+        return rows, notes + _find_empty_folders(root, rows, skipped), False, ""
     if root.suffix.lower() == ".zip":
         rows, notes = read_members(f"{root}!/", list_members(root, left_out), str(root))
         return rows, notes + describe_others(left_out), False, ""
@@ -242,13 +244,13 @@ def read_members(prefix: str, names: list[str], source: str) -> tuple[list[Row],
     return rows, [f"{skipped} images outside the class folders are skipped"] if skipped else []
 
 
-def _find_empty_folders(root: Path, rows: list[Row]) -> list[str]:
-    """Return a note on folders next to the class folders that contain no image: perhaps classes without images yet."""
+def _find_empty_folders(root: Path, rows: list[Row], skipped: Sequence[str]) -> list[str]:
+    """Return a note on folders next to the class folders that contain no image, and are not `skipped`: perhaps classes without images yet."""
     parents: set[Path] = set()
     for row in rows:
         parts = Path(row.path).relative_to(root).parts
         parents.add(root.joinpath(*parts[: parts.index(row.label)]))
-    labels = {row.label for row in rows}
+    labels = {row.label for row in rows} | {os.path.basename(path) for path in skipped}
     empty = sorted({path.name for parent in parents for path in parent.iterdir() if path.is_dir() and path.name not in labels and path.name[0] != "."})
     return [f"folders without images are not classes: {', '.join(empty)}"] if empty else []
 
@@ -325,6 +327,13 @@ def _find_classes(task: Task, rows: list[Row], root: Path) -> tuple[tuple[str, .
     known = tuple(label for label in task.classes if label in labels)
     classes = known if len(known) == len(labels) else tuple(sorted(labels))
     return classes, [f"the data has {len(labels)} classes, the task {task.name} has {len(task.classes)}; the classes of the data are used"]
+
+
+def _find_divided_groups(rows: Sequence[Row]) -> list[str]:
+    """Return a note on groups with images in the train split and in another one, as a table may have them."""
+    trained = {row.group for row in rows if row.group and row.split == "train"}
+    divided = {row.group for row in rows if row.split in ("valid", "test")} & trained
+    return [f"groups with images in the train split and in another: {len(divided):,}, such as {min(divided)}; the figures may be too high"] if divided else []
 
 
 def _find_similar_classes(classes: Sequence[str]) -> list[str]:

@@ -30,8 +30,8 @@ def parse_reference(reference: str) -> tuple[str, str]:
     >>> parse_reference("hf://me/weeds@v2")
     ('me/weeds', 'v2')
     """
-    name, _, revision = reference.removeprefix(SCHEME).partition("@")
-    if not REPOSITORY.fullmatch(name) or ".." in name:
+    name, mark, revision = reference.removeprefix(SCHEME).partition("@")
+    if not REPOSITORY.fullmatch(name) or ".." in reference or (mark and not revision):
         raise UsageError(f"'{reference}' is not a repository of the hub", "Give user/name, such as me/weeds, or me/weeds@REVISION")
     return name, revision
 

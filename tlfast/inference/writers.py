@@ -74,7 +74,7 @@ def as_dict(row: PredictRow, top: int | None = None, min_probability: float = 0.
     """Return a row as a dict for JSON, with the `top` most probable classes, or all of them."""
     if row.prediction is None:
         return {"path": row.path, "error": row.error}
-    probabilities = dict(islice(row.prediction.probabilities.items(), top))
+    probabilities = dict(list(row.prediction.probabilities.items())[:top])
     return {"path": row.path, "label": label_of(row, min_probability), "probability": row.prediction.probability, "probabilities": probabilities}
 
 

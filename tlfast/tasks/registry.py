@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shlex
 import warnings
@@ -131,7 +132,7 @@ def find_task(name: str) -> tuple[Task, str]:
         return load_task_file(Path(name)), ""
     if is_hub_dataset(name):
         return replace(folder_task(Path(name.partition("@")[0])), title=f"images of {name}"), name
-    if Path(name).expanduser().exists():
+    if os.path.exists(os.path.expanduser(name)):  # false for names that are too long
         path = Path(name).expanduser().resolve()
         return folder_task(path), str(path)
     hint = (

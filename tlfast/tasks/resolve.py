@@ -20,6 +20,8 @@ def resolve_settings(task: Task, strategy: str | None, flags: Mapping[str, Any],
     config = dict(config or {})
     config.pop("task", None)
     if isinstance(config.get("full"), bool):  # named like the flag --full
+        if "depth" in config:
+            raise UsageError(f"the settings name both full = {str(config['full']).lower()} and depth = {config['depth']}", "Keep one of them")
         config.setdefault("strategy", "full" if config.pop("full") else "partial")
     configured_strategy, depth = config.pop("strategy", None), _requested_depth(flags)
     if strategy and depth and strategy != DEPTH_ENDS.get(depth, "depth"):

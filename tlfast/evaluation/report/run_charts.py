@@ -11,7 +11,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ...core import Run
+from ...core import Run, RunError
+from ...core.errors import first_line
 from .svg import Axis, Series, draw_chart
 
 
@@ -36,9 +37,12 @@ def _draw_coverage(calibration: Mapping[str, Any]) -> Markup:
 def _draw_histories(path: Path) -> list[Markup]:
     """Draw the losses by epoch, one chart for each phase of the training."""
     phases: dict[str, list[dict[str, str]]] = defaultdict(list)
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            phases[row["phase"]].append(row)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                phases[row["phase"]].append(row)
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise RunError(f"{path} cannot be read ({first_line(error)})", "Copy the run again from where it was trained, or train again") from None
     charts = []
     for phase, rows in phases.items():
         lines = [
