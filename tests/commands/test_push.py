@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 import tlfast
 from tests.helpers.hub import Repository
-from tlfast.commands.push import push_run
+from tlfast.commands.push import _find_base_model, push_run
 from tlfast.core import runs
 
 
@@ -25,7 +26,13 @@ def test_push_writes_networks_metrics_and_a_card(cli, run, model_hub, tmp_path):
 
 
 def test_the_card_names_the_licence_of_the_images(digits_hub):
-    assert "licence of the images: CC BY 4.0" in digits_hub.repositories["me/digits"].files["README.md"].decode()
+    card = digits_hub.repositories["me/digits"].files["README.md"].decode()
+    assert "licence of the images: CC BY 4.0" in card and "base_model" not in card.partition("# ")[0]  # its weights were random
+
+
+def test_the_card_names_the_repository_of_the_pretrained_weights(run):
+    changed = replace(run, manifest={**run.manifest, "settings": {**run.manifest["settings"], "weights": "auto"}})
+    assert _find_base_model(changed) == "timm/test_resnet.r160_in1k" and _find_base_model(run) == ""
 
 
 def test_the_pickle_only_if_asked_for(run, model_hub):

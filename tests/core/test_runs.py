@@ -76,6 +76,29 @@ def test_paths_are_hidden_in_all_texts_of_a_manifest_and_other_values_stay():
     assert runs.hide_paths({"settings": {"data": "/photos"}, "note": "1/2"}) == {"settings": {"data": "photos"}, "note": "1/2"}
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"classes": None},
+        {"classes": 3},
+        {"classes": []},
+        {"mean": "x"},
+        {"std": [None]},
+        {"temperature": None},
+        {"data": []},
+        {"data": {"source": 3}},
+        {"files": []},
+    ],
+    ids=str,
+)
+def test_entries_of_wrong_types_are_damage(tmp_path, changes):
+    (tmp_path / "run.json").write_text(json.dumps({"settings": {"task": "x"}, "classes": ["a", "b"], **changes}))
+    with pytest.raises(RunError, match="is damaged"):
+        runs.read(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"settings": {"task": "x"}, "classes": ["a", "b"]}))
+    assert runs.read(tmp_path).manifest["classes"] == ["a", "b"]  # as runs of early versions
+
+
 def test_damaged_runs_are_named(run, cli):
     (run.folder / "metrics.json").write_text("{")
     outcome = cli("runs")

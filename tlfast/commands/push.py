@@ -100,10 +100,25 @@ def fill_folder(run: Run, folder: Path, repository: str, pickle: bool = False) -
         (folder / CONFIG).write_text(format_json(config or _describe_network(run)), encoding="utf-8")
         shown = Run(run.folder, runs.hide_paths(run.manifest))
         metrics = json.loads((run.folder / runs.METRICS).read_text(encoding="utf-8"))
-        licence = open_network(run.folder / FILE).info.get("licence", "")
-        (folder / CARD).write_text(render_card(shown, metrics, repository, licence, is_timm), encoding="utf-8")
+        of_hub = {"repository": repository, "is_timm": is_timm, "base_model": _find_base_model(run), "licence": _find_licence(run)}
+        (folder / CARD).write_text(render_card(shown, metrics, **of_hub), encoding="utf-8")
         runs.seal(folder, shown.manifest)
     return is_timm
+
+
+def _find_base_model(run: Run) -> str:
+    """Return the repository of the pretrained weights of a run's backbone on the hub; "" for random weights and for backbones without one."""
+    import timm
+
+    settings = Settings.from_dict(run.manifest["settings"])
+    cfg = timm.get_pretrained_cfg(settings.arch)
+    return cfg.hf_hub_id if cfg and cfg.hf_hub_id and settings.weights != "none" else ""
+
+
+def _find_licence(run: Run) -> str:
+    """Return the licence of the pretrained weights of a run; "" if it is unknown, or the weights were random."""
+    known = open_network(run.folder / FILE).info.get("licence", "")
+    return "" if Settings.from_dict(run.manifest["settings"]).weights == "none" else known
 
 
 def _write_timm_weights(run: Run, folder: Path) -> dict[str, Any] | None:

@@ -20,10 +20,10 @@ def read_config(path: str) -> dict[str, Any]:
     else:
         import tomli as tomllib
     try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}", "Give a TOML file of settings, such as: epochs = 5") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"--config {path} is not TOML: {error}", "Write one setting per line, such as: epochs = 5") from None
     return {name.replace("-", "_"): value for name, value in values.items()}
 
@@ -36,7 +36,7 @@ def read_manifest(path: str) -> dict[str, Any]:
             raise ValueError("its settings name no task")
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}", "Give the run.json of a run, or a TOML file of settings") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"--config {path} is not the run.json of a run ({error})", "Give the run.json of a run, or a TOML file of settings") from None
     return manifest
 

@@ -181,7 +181,7 @@ def read(folder: Path) -> Run:
     """Read the manifest of a run. Raises RunError if it is missing or damaged."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        manifest["settings"]["task"], manifest["classes"], manifest.get("files", {}).items()
+        _check_types(manifest)
     except RecursionError:
         raise RunError(f"{folder / MANIFEST} is damaged (too deeply nested)", "Train again; this run cannot be used") from None
     except OSError as error:
@@ -189,6 +189,15 @@ def read(folder: Path) -> Run:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{folder / MANIFEST} is damaged ({error})", "Train again; this run cannot be used") from None
     return Run(folder, manifest)
+
+
+def _check_types(manifest: Mapping[str, Any]) -> None:
+    """Raise ValueError, KeyError, TypeError or AttributeError for a manifest with entries of wrong types. Runs of early versions lack some of them."""
+    manifest["settings"]["task"], manifest.get("files", {}).items(), float(manifest.get("temperature", 1.0))
+    wrong = [name for name in ("classes", "mean", "std") if not isinstance(manifest.get(name, []), list)]
+    wrong += [name for name in ("mean", "std") if not all(isinstance(value, (int, float)) for value in manifest.get(name, []))]
+    if wrong or not manifest["classes"] or not isinstance(manifest.get("data", {"source": ""})["source"], str):
+        raise ValueError(f"wrong type of {wrong[0] if wrong else 'classes or data'}")
 
 
 def compute_checksums(folder: Path) -> dict[str, str]:
@@ -301,6 +310,8 @@ def list_runs(out: str, task: str = "", on_event: OnEvent = ignore_event) -> lis
 
 
 def _not_found_error(reference: str, out: str) -> RunError:
+    if not reference:
+        return RunError("the name of the run is empty", "Give a task, a run id or a folder; list the runs with: tlfast runs")
     if reference.startswith("hf://"):
         name = reference.removeprefix("hf://")
         return RunError(f"{reference} is on the hub, and this command writes into the folder of a run", f"Download it first: tlfast pull {name}")

@@ -44,6 +44,8 @@ def assign_splits(rows: list[Row], settings: DataSettings, *, seed: int, folds: 
     if has_valid and (official or settings.fold is None):
         return rows
     pool = [i for i, row in enumerate(rows) if row.split != "test"]
+    if not pool:
+        raise DataError("all images are in the test split", "Set the split column to train or valid for some, or leave it empty")
     pool_rows = [rows[i] for i in pool]
     _check_class_sizes(pool_rows)
     chosen = _draw_validation(pool_rows, settings.valid_pct, seed) if settings.fold is None else _draw_fold(pool_rows, settings.fold, folds, seed)

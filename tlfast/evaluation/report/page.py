@@ -39,12 +39,13 @@ def write_report(run: Run, evaluation: StoredEvaluation, evidence: Evidence, on_
     return [_write_page(run.folder, name, evaluation.metrics["split"], text) for name, text in pages.items()]
 
 
-def render_card(run: Run, metrics: Mapping[str, Any], repository: str, licence: str, is_timm: bool) -> str:
-    """Return the model card of a run in a repository of the hub.
+def render_card(run: Run, metrics: Mapping[str, Any], **of_hub: Any) -> str:
+    """Return the model card of a run in a repository of the hub. `metrics` is the content of `metrics.json`.
 
-    `metrics` is the content of `metrics.json`, `licence` that of the pretrained weights ("" if unknown), `is_timm` whether timm loads the network.
+    `of_hub` are `repository`, `licence` of the pretrained weights ("" if unknown), `base_model` (their repository, "" for none), and `is_timm`, whether timm
+    loads the network.
     """
-    return _render_card({**collect_facts(run, metrics), "repository": repository, "licence": licence, "is_timm": is_timm})
+    return _render_card({**collect_facts(run, metrics), **of_hub})
 
 
 def _render_card(facts: dict[str, Any]) -> str:
