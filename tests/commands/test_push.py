@@ -91,6 +91,8 @@ def test_pull_gives_a_run_that_works_as_the_former(cli, run, model_hub, pictures
     assert pulled.metrics["accuracy"] == tlfast.Run("r").metrics["accuracy"]
     runs.verify(runs.read(pulled.folder))
     assert not (pulled.folder.parent / "latest").exists()
+    with pytest.raises(tlfast.DataError, match="was pulled from the hub, and has no images"):
+        pulled.evaluate(quiet=True)
     scores = pulled.evaluate(data=str(pictures), quiet=True)
     assert scores["accuracy"] == tlfast.Run("r").metrics["accuracy"]
     again = tlfast.pull("me/colours", out="others", quiet=True)

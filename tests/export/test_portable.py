@@ -58,7 +58,7 @@ def test_the_example_program_answers_like_the_run(cli, pictures, tmp_path, flags
         assert made["format"] == name and made["top1"] == 1 and made["images"] == 6 and made["largest_difference"] < 1e-4
         folder = runs.find("r").folder.resolve()
         assert all((folder / file).is_file() for file in made["files"])
-        done = subprocess.run([sys.executable, "-W", "ignore", made["files"][-1], str(photo)], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-W", "ignore", folder / made["files"][-1], photo], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         probability, label = ast.literal_eval(done.stdout)
         assert label == expected.label and probability == pytest.approx(expected.probability, abs=1e-4)

@@ -61,6 +61,9 @@ def test_a_file_that_was_altered_on_the_server_is_refused_by_name(published, nam
     replace(published, name, published.repositories["me/colours"].files[name].replace(b"r", b"s", 1))
     with pytest.raises(RunError, match=rf"/{name}.* changed after the export"):
         load("hf://me/colours")
+    with pytest.raises(RunError) as caught:
+        load("hf://me/colours")
+    assert caught.value.message.startswith("hf://me/colours: ") and "hf://me/colours@REVISION" in caught.value.hint
 
 
 def test_a_manifest_without_checksums_is_refused(published):

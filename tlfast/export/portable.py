@@ -55,7 +55,7 @@ class PortableFormat:
         files: names of its files, the main one first.
         write: writes the files to a folder, for a network, an example of its input and an ONNX opset.
         load: returns a function that predicts with the main file.
-        example: lines of a program that predicts with the file, after `pixels` has been read.
+        example: lines of a program that predicts with the main file `file`, after `pixels` has been read.
         package: Python package that it needs besides torch.
     """
 
@@ -131,29 +131,28 @@ PORTABLE = {
             ("model.torchscript.pt",),
             _write_torchscript,
             _load_torchscript,
-            'import torch\n\nnetwork = torch.jit.load("model.torchscript.pt")\nprobabilities = network(torch.from_numpy(pixels))[0].tolist()',
+            "import torch\n\nnetwork = torch.jit.load(file)\nprobabilities = network(torch.from_numpy(pixels))[0].tolist()",
         ),
         PortableFormat(
             "torch-export",
             ("model.pt2",),
             _write_torch_export,
             _load_torch_export,
-            'import torch\n\nnetwork = torch.export.load("model.pt2").module()\nprobabilities = network(torch.from_numpy(pixels))[0].tolist()',
+            "import torch\n\nnetwork = torch.export.load(file).module()\nprobabilities = network(torch.from_numpy(pixels))[0].tolist()",
         ),
         PortableFormat(
             "onnx-resized",
             ("model.resized.onnx",),
             _write_resized_onnx,
             _load_resized_onnx,
-            'import onnxruntime\n\nsession = onnxruntime.InferenceSession("model.resized.onnx")\n'
-            f'probabilities = session.run(None, {{"{INPUT}": pixels}})[0][0].tolist()',
+            f'import onnxruntime\n\nsession = onnxruntime.InferenceSession(file)\nprobabilities = session.run(None, {{"{INPUT}": pixels}})[0][0].tolist()',
         ),
         PortableFormat(
             "openvino",
             ("model.openvino.xml", "model.openvino.bin"),
             _write_openvino,
             _load_openvino,
-            'import openvino\n\nnetwork = openvino.Core().compile_model("model.openvino.xml", "CPU")\nprobabilities = network(pixels)[0][0].tolist()',
+            'import openvino\n\nnetwork = openvino.Core().compile_model(file, "CPU")\nprobabilities = network(pixels)[0][0].tolist()',
             package="openvino",
         ),
     )
@@ -211,8 +210,10 @@ def format_example(chosen: PortableFormat, classes: Sequence[str], preprocessing
     }
     crop = f".crop(({offset}, {offset}, {offset + size}, {offset + size}))" if size != full_size else ""
     return (
-        "import sys\n\nimport numpy as np\nfrom PIL import Image, ImageOps\n\n"
-        'image = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")\n'
+        "import sys\nfrom pathlib import Path\n\nimport numpy as np\nfrom PIL import Image, ImageOps\n\n"
+        f'file = str(Path(__file__).with_name("{chosen.files[0]}"))\n'
+        f'photo = sys.argv[1] if len(sys.argv) > 1 else sys.exit("usage: python {chosen.example_file} photo.jpg")\n'
+        'image = ImageOps.exif_transpose(Image.open(photo)).convert("RGB")\n'
         f"{squares[preprocessing.resize]}image = image.resize(({full_size}, {full_size}), Image.Resampling.BILINEAR){crop}\n"
         f"pixels = np.array(image)[None]\n\n{chosen.example}\n"
         f"print(max(zip(probabilities, {list(classes)!r})))\n"

@@ -65,7 +65,12 @@ def fetch_run(reference: str, patterns: Sequence[str], verify: bool = True, on_e
     if verify:
         if not isinstance(run.manifest.get("files"), dict) or not run.manifest["files"]:
             raise RunError(f"{reference}: {runs.MANIFEST} has no checksums", runs.UNVERIFIED)
-        runs.verify(run, patterns)
+        try:
+            runs.verify(run, patterns)
+        except RunError as error:
+            raise RunError(
+                f"{reference}: {error.message}", f"Do not use it; ask its owner, or give an earlier revision: {SCHEME}{repository}@REVISION"
+            ) from None
     return run
 
 
