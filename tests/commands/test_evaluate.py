@@ -108,10 +108,10 @@ def test_the_weights_stay_as_they_were_trained(run):
     said = loaded_run.predict_split(model, "valid", lambda event: None)
     kept = table(run.folder / "predictions.parquet")
     raw = np.exp(said.log_probabilities)
-    assert model.temperature == run.manifest["temperature"]
+    assert model.run.temperature == run.manifest["temperature"]
     assert np.abs(raw[:, 0] - kept["p(blue)"]).max() > 1e-4
     with safe_open(run.folder / weights.WEIGHTS, "np") as file:
-        assert file.metadata()["temperature"] == repr(model.temperature)
+        assert file.metadata()["temperature"] == repr(model.run.temperature)
 
 
 def test_an_empty_part_and_a_wrong_one(cli, trained_run, tmp_path):

@@ -110,6 +110,18 @@ def test_a_pulled_run_needs_the_name_of_a_folder(cli, run, model_hub):
     assert outcome.code == 1 and "no name of a folder" in outcome.err
 
 
+def test_a_manifest_cannot_name_files_elsewhere(cli, run, model_hub, tmp_path):
+    push_run(run, "me/colours")
+    (tmp_path / "secret.txt").write_text("mine")
+    manifest = json.loads(model_hub.repositories["me/colours"].files["run.json"])
+    manifest["files"][str(tmp_path / "secret.txt")] = manifest["files"]["../" * 20 + f"{tmp_path}/secret.txt"] = "0" * 64
+    text = json.dumps(manifest).encode()
+    model_hub.repositories["me/colours"].commit({"run.json": text, "run.json.sha256": runs._format_seal(text).encode()})
+    pulled = tlfast.pull("me/colours", quiet=True)
+    assert set(runs.read(pulled.folder).manifest["files"]) == {path.name for path in pulled.folder.iterdir()} - {"run.json", "run.json.sha256"}
+    assert (tmp_path / "secret.txt").read_text() == "mine"
+
+
 def test_use_from_the_hub(cli, run, model_hub, pictures):
     push_run(run, "me/colours")
     photo = str(pictures / "red" / "0.png")

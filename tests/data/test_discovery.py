@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -156,6 +157,22 @@ def test_patterns_do_not_follow_links_in_a_circle(folder, tmp_path, monkeypatch)
     for pattern in ("pictures/**", "pictures/**/*.png", "**/*.png", str(tmp_path / "pic*" / "**" / "*.png")):
         assert len(list(discovery.gather_sources([pattern]))) == 36
     assert len(list(discovery.gather_sources(["pictures/**/red/*.png"]))) == 12
+
+
+def test_empty_cells_beyond_the_columns_do_no_harm(tmp_path):
+    (tmp_path / "a.csv").write_text("path,label\na.png,red,\nb.png,red,,\n")
+    assert [Path(name).name for name in discovery.gather_sources([str(tmp_path / "a.csv")])] == ["a.png", "b.png"]
+
+
+def test_a_folder_that_vanishes_while_it_is_read_is_no_error(folder, monkeypatch):
+    walk = os.walk
+
+    def vanish(root, onerror):
+        onerror(FileNotFoundError(2, "No such file or directory", str(folder / "gone")))
+        return walk(root)
+
+    monkeypatch.setattr(os, "walk", vanish)
+    assert len(list(discovery.walk_images(folder))) == 36
 
 
 def test_a_folder_that_cannot_be_read_is_an_error(folder, monkeypatch):

@@ -190,7 +190,7 @@ def test_a_data_set_without_a_conversion_is_read_as_it_is(model_hub):
 
 @pytest.mark.parametrize("address", ["hf://datasets/faces", "hf://datasets/", "hf://datasets/a/../b"])
 def test_addresses_that_name_no_data_set(address):
-    with pytest.raises(UsageError, match="is not a data set of the hub"):
+    with pytest.raises(UsageError, match="is not a repository of the hub"):
         open_data(*resolved(address))
 
 

@@ -154,6 +154,13 @@ def test_class_names_that_are_almost_equal_are_named(tmp_path):
     assert load(tmp_path).notes == ("the names of the classes 'Snake weed' and 'snake-weed' are almost equal; give them the same name if they are one class",)
 
 
+def test_numbers_are_not_almost_equal(tmp_path):
+    for label in ("-1", "1", "1_0", "10"):
+        for i in range(4):
+            draw_image(tmp_path / label / f"{i}.png", (0, 0, 0), i)
+    assert load(tmp_path).notes == ()
+
+
 def test_class_with_one_image(folder):
     draw_image(folder / "rare" / "1.png", (0, 0, 0), 1)
     with pytest.raises(DataError, match="class 'rare' has 1 image"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from dataclasses import replace
@@ -36,7 +37,7 @@ def chosen(request):
 def test_files_give_the_probabilities_of_the_network_for_any_batch(chosen, arch, tmp_path):
     model = build_model(arch, 5, 64).eval()
     preprocessing = Preprocessing(64, 64, "squish", *STATS)
-    portable.write_portable(chosen, model, preprocessing, 1.3, tmp_path)
+    portable.write_portable(chosen, portable.ResizedInput(model, preprocessing, 1.3), 64, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == set(chosen.files)
     predict = chosen.load(tmp_path / chosen.files[0])
     pixels = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
@@ -45,32 +46,52 @@ def test_files_give_the_probabilities_of_the_network_for_any_batch(chosen, arch,
         np.testing.assert_allclose(predict(pixels[:count]), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("flags", [("--resize", "squish"), ("--resize", "crop", "--crop-pct", "0.8"), ("--resize", "pad")], ids=" ".join)
-def test_the_example_program_answers_like_the_run(cli, pictures, tmp_path, flags):
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        ((), [*portable.PORTABLE]),
+        (("--resize", "crop", "--crop-pct", "0.8"), ["onnx-resized"]),  # the lines that prepare an image are those of all formats
+        (("--resize", "pad"), ["onnx-resized"]),
+    ],
+    ids=str,
+)
+def test_the_example_program_answers_like_the_run(cli, pictures, tmp_path, flags, names):
     assert cli("train", pictures, *TINY, *flags, "--name", "r").code == 0
-    formats = [name for name, each in portable.PORTABLE.items() if not each.package or portable.importlib.util.find_spec(each.package)]
     photo = pictures / "red" / "3.png"
     expected = load("r").predict(photo)
-    for name in formats:
+    for name in names:
+        if portable.PORTABLE[name].package and not importlib.util.find_spec(portable.PORTABLE[name].package):
+            continue
         outcome = cli("export", "r", "--format", name, "--json")
         assert outcome.code == 0, outcome.err
         (made,) = outcome.json["portable"]
         assert made["format"] == name and made["top1"] == 1 and made["images"] == 6 and made["largest_difference"] < 1e-4
         folder = runs.find("r").folder.resolve()
         assert all((folder / file).is_file() for file in made["files"])
-        done = subprocess.run([sys.executable, "-W", "ignore", folder / made["files"][-1], photo], cwd=tmp_path, capture_output=True, text=True)
+        program = [sys.executable, "-W", "ignore", folder / made["files"][-1], photo]
+        done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         probability, label = ast.literal_eval(done.stdout)
         assert label == expected.label and probability == pytest.approx(expected.probability, abs=1e-4)
     runs.verify(runs.find("r"))
-    assert cli("export", "r", "--format", formats[0]).code == 2  # it exists already
+    assert cli("export", "r", "--format", names[0]).code == 2  # it exists already
+
+
+def test_the_help_names_all_formats(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert all(name in cli("export", "--help").out for name in portable.PORTABLE)
 
 
 def test_opset(cli, run):
     assert cli("export", "r", "--format", "onnx-resized", "--opset", 13).code == 0
     assert onnx.load(run.folder / "model.resized.onnx").opset_import[0].version == 13
     outcome = cli("export", "r", "--format", "torchscript", "--opset", 13)
-    assert outcome.code == 2 and "without a format that is ONNX" in outcome.err
+    assert outcome.code == 2 and "which is not made from ONNX" in outcome.err
+    assert cli("export", "r", "--opset", 13).code == 2
+
+
+def test_a_wrong_format_is_an_error_before_another_file_is_written(cli, run):
+    assert cli("export", "r", "--half", "--format", "torchscrip").code == 2 and not (run.folder / "model.fp16.onnx").exists()
 
 
 def test_unknown_formats_and_missing_packages(cli, run, monkeypatch):
@@ -97,4 +118,5 @@ def test_a_network_that_cannot_be_converted(tmp_path):
             raise RuntimeError("no such operator")
 
     with pytest.raises(ExportError, match=r"cannot be written as torchscript \(no such operator\)"):
-        portable.write_portable(portable.PORTABLE["torchscript"], Odd(), Preprocessing(32, 32, "squish", *STATS), 1.0, tmp_path)
+        network = portable.ResizedInput(Odd(), Preprocessing(32, 32, "squish", *STATS), 1.0)
+        portable.write_portable(portable.PORTABLE["torchscript"], network, 32, tmp_path)

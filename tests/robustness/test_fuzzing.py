@@ -18,7 +18,7 @@ from tlfast.core.errors import ImageError, TlfastError
 from tlfast.data import images
 from tlfast.data.discovery import list_members
 
-FUZZ = settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
+FUZZ = settings(max_examples=4000, deadline=None, suppress_health_check=list(HealthCheck))
 
 SEEDS = {name: odd.make() for name, odd in CORPUS.items() if not odd.reason and len(odd.make()) < 8000}
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..core import OnEvent, cache, ignore_event, journal, system
 from ..core.errors import first_line
 from ..data.download import describe_failure
-from ..data.hub import check_reachable
+from ..data.hub_client import check_reachable
 from ..models import pretrained
 
 if TYPE_CHECKING:  # it is imported when something is measured

@@ -74,7 +74,7 @@ def _evaluate(run: Run, request: EvaluateRequest, on_event: OnEvent) -> Evaluate
     evaluation = loaded_run.evaluate_split(model, predictions, split)
     if split == "valid":
         return EvaluateResult(run.id, evaluation, [])
-    written = [save_predictions(run.folder, predictions, split, apply_temperature(predictions.log_probabilities, model.temperature))]
+    written = [save_predictions(run.folder, predictions, split, apply_temperature(predictions.log_probabilities, model.run.temperature))]
     written.append(run.folder / name_split_file(METRICS, split))
     write_json(written[-1], evaluation.to_dict())
     record_test_use(run, "evaluate", {"images": len(predictions.rows), "accuracy": evaluation.accuracy}, *(path.name for path in written))

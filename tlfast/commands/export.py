@@ -25,7 +25,6 @@ from .file_predictions import RESTORE_HINT, predict_file, read_pixels
 
 CALIBRATED_ON = 256  # training images
 MAX_DROP = 0.01  # of accuracy; a format with a larger drop is refused
-ONNX_FORMATS = ("onnx-resized", "openvino")  # formats for which an opset can be given
 ROUNDS = 7  # of timing
 
 
@@ -78,8 +77,8 @@ class ExportRequest:
             raise UsageError(f"--quantize '{self.quantize}' is not int8", "Use --quantize int8, or --half for 16-bit floats")
         name_file(self.tta)  # raises UsageError for another word
         formats = [name for name, wanted in (("int8", self.quantize), ("fp16", self.half), (f"tta-{self.tta}", self.tta)) if wanted]
-        if self.opset and self.format not in ONNX_FORMATS:
-            raise UsageError(f"--opset {self.opset} is given without a format that is ONNX", f"Add --format {ONNX_FORMATS[0]}")
+        if self.opset and not self.format:
+            raise UsageError(f"--opset {self.opset} is given without --format", "Add --format onnx-resized, or leave it out")
         if not formats and not self.to and not self.format:
             raise UsageError("nothing to export", "Use --quantize int8, --half, --tta flip, --format torchscript, --to FOLDER or --to FILE.zip")
         return formats
@@ -100,15 +99,17 @@ def export_run(run: Run, request: ExportRequest, on_event: OnEvent = ignore_even
         check_free(Path(request.to))
     for name in formats:
         check_absent(run, FORMATS[name].file)
-    exports = []
+    if request.format:
+        from ..export.portable import check_portable  # loads torch
+        from .export_portable import add_portable
+
+        chosen = check_portable(request.format, request.opset)
+    exports, portable = [], []
     for name in formats:
         run, export = _add_format(run, FORMATS[name], request.allow_drop, on_event)
         exports.append(export)
-    portable = []
     if request.format:
-        from .export_portable import add_portable  # loads torch
-
-        run, added = add_portable(run, request.format, request.opset, on_event)
+        run, added = add_portable(run, chosen, request.opset, on_event)
         portable.append(added)
     return ExportResult(run.id, exports, portable, str(write_bundle(run, Path(request.to))) if request.to else "")
 
@@ -172,7 +173,7 @@ def _calibration_images(rows: Sequence[Row], on_event: OnEvent) -> Iterator[np.n
 
 def _evaluate_file(run: Run, source: Path, target: Path, rows: Sequence[Row], on_event: OnEvent) -> Export:
     """Compare accuracy, log loss, speed and size of the file `target` with those of `source`."""
-    paths, temperature = (source, target), float(run.manifest.get("temperature", 1.0))
+    paths, temperature = (source, target), run.temperature
     networks = [open_network(path) for path in paths]
     scores = [_score(network, rows, f"evaluating {path.name}", on_event) for network, path in zip(networks, paths, strict=True)]
     rates = _measure_rates(networks, rows)

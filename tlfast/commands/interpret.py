@@ -87,7 +87,7 @@ def interpret_run(run: Run, split: str = "valid", k: int = 12, data: str = "", d
 
 def build_interpretation(model: loaded_run.LoadedRun, predictions: Predictions) -> CachedInterpretation:
     """Return fastai's interpretation of predictions, with the run's temperature applied."""
-    probabilities = apply_temperature(predictions.log_probabilities, model.temperature).astype(np.float32)
+    probabilities = apply_temperature(predictions.log_probabilities, model.run.temperature).astype(np.float32)
     learn = Learner(model.dls, model.network, loss_func=CrossEntropyLossFlat())
     return CachedInterpretation(learn, model.loader(predictions.rows), torch.from_numpy(probabilities), torch.from_numpy(predictions.labels))
 

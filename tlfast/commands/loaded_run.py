@@ -9,7 +9,7 @@ from fastai.data.core import DataLoaders, TfmdDL
 from torch import nn
 
 from .. import tasks
-from ..core import DataError, ModelSettings, Note, OnEvent, Run, Settings, TlfastError
+from ..core import DataError, Note, OnEvent, Run, Settings, TlfastError
 from ..core.errors import first_line
 from ..data import Finding, ImageTable, Preprocessing, Row, Store, open_store, scan
 from ..data.sources import open_data
@@ -45,14 +45,9 @@ class LoadedRun:
     network: nn.Sequential
 
     @property
-    def temperature(self) -> float:
-        """Divisor of the logits in the run's exports; 1 for runs of versions without calibration."""
-        return float(self.run.manifest.get("temperature", 1.0))
-
-    @property
     def preprocessing(self) -> Preprocessing:
         """Preprocessing of the network's input."""
-        return _read_preprocessing(self.run, self.settings)
+        return Preprocessing.of_run(self.run)
 
     def loader(self, rows: Sequence[Row]) -> TfmdDL:
         """Return a loader over `rows` in their order, without augmentation."""
@@ -68,7 +63,7 @@ def load_run(run: Run, data: str, device: str, on_event: OnEvent) -> LoadedRun:
     settings = Settings.from_dict(run.manifest["settings"])
     listed = _rebuild_table(run, settings, data, on_event)
     table, store = _open_images(run, listed, settings, on_event)
-    dls = build_loaders(table, _read_preprocessing(run, settings), settings, chosen_device, store)
+    dls = build_loaders(table, Preprocessing.of_run(run), settings, chosen_device, store)
     network = weights.load_model(run).to(chosen_device)
     assert isinstance(network, nn.Sequential)  # body and head
     return LoadedRun(run, settings, listed.rows, table, dls, network)
@@ -102,8 +97,8 @@ def evaluate_split(model: LoadedRun, split_predictions: Predictions, split: str)
     The run's temperature was fitted on the valid split. There, the calibration is therefore evaluated with cross-fitted temperatures.
     """
     if split == "valid":
-        return evaluate(split_predictions, split, seed=model.settings.seed, calibrated=model.temperature != 1.0)
-    return evaluate(split_predictions, split, model.temperature, model.settings.seed)
+        return evaluate(split_predictions, split, seed=model.settings.seed, calibrated=model.run.temperature != 1.0)
+    return evaluate(split_predictions, split, model.run.temperature, model.settings.seed)
 
 
 def collect_evidence(model: LoadedRun, paths: Sequence[str], on_event: OnEvent, check: bool = True) -> Evidence:
@@ -148,7 +143,3 @@ def _open_images(run: Run, listed: ImageTable, settings: Settings, on_event: OnE
     if table.fingerprint() != run.manifest["data"]["fingerprint"]:
         on_event(Note("data", f"the images of {listed.source} differ from those that {run.id} was trained on"))
     return table, store
-
-
-def _read_preprocessing(run: Run, settings: ModelSettings) -> Preprocessing:
-    return Preprocessing.from_settings(settings, (run.manifest["mean"], run.manifest["std"]))

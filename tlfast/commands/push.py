@@ -12,8 +12,9 @@ from typing import Any
 
 from ..core import Note, OnEvent, Progress, Run, RunError, Settings, UsageError, ignore_event, runs
 from ..core.files import convert_os_errors, convert_write_errors, format_json
+from ..data import Preprocessing
 from ..data.download import TIMEOUT
-from ..data.hub import check_reachable
+from ..data.hub_client import SIGN_IN, check_reachable, explain_failures, open_api, parse_repository
 from ..evaluation.report import render_card
 from ..export.fastai_learner import LEARNER
 from ..inference import hub, open_network
@@ -76,7 +77,7 @@ def push_run(run: Run, repository: str, private: bool = False, pickle: bool = Fa
     Local paths are left out. With `pickle` the fastai learner is uploaded too, a file that executes code when it is loaded. Raises UsageError for an
     invalid name and for a repository with other content, RunError if the run has no network or the hub refuses.
     """
-    name, revision = hub.parse_reference(repository)
+    name, revision = parse_repository(repository)
     if revision:
         raise UsageError(f"'{repository}': a push makes a new revision", f"Give the repository alone: {name}")
     if not (run.folder / FILE).is_file():
@@ -84,7 +85,7 @@ def push_run(run: Run, repository: str, private: bool = False, pickle: bool = Fa
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         is_timm = fill_folder(run, folder, name, pickle)
-        with hub.explain_failures(name):
+        with explain_failures(name, RunError):
             return _upload(run, folder, name, private, is_timm, on_event)
 
 
@@ -93,10 +94,11 @@ def fill_folder(run: Run, folder: Path, repository: str, pickle: bool = False) -
     networks = [path.name for path in run.folder.glob("model*.onnx")]
     copied = [name for name in (*COPIED, *networks, *([LEARNER] if pickle else [])) if (run.folder / name).is_file()]
     with convert_os_errors(run.folder), convert_write_errors(folder):
-        for name in copied:
-            shutil.copyfile(run.folder / name, folder / name)
         config = _write_timm_weights(run, folder) if WEIGHTS in copied else None
         is_timm = config is not None
+        for name in copied:
+            if not (folder / name).exists():  # the weights may be those of a timm model
+                shutil.copyfile(run.folder / name, folder / name)
         (folder / CONFIG).write_text(format_json(config or _describe_network(run)), encoding="utf-8")
         shown = Run(run.folder, runs.hide_paths(run.manifest))
         metrics = json.loads((run.folder / runs.METRICS).read_text(encoding="utf-8"))
@@ -122,26 +124,24 @@ def _find_licence(run: Run) -> str:
 
 
 def _write_timm_weights(run: Run, folder: Path) -> dict[str, Any] | None:
-    """Replace the weights in `folder` by those of an equal timm model, if there is one, and its head. Returns its configuration, or None."""
+    """Write the weights of an equal timm model, if there is one, and the head of the run. Returns the configuration of the timm model, or None."""
     from safetensors import safe_open
     from torch import nn
 
-    from ..data import Preprocessing
     from ..export import load_model, timm_format
     from ..export.weights import HEAD, write_tensors
 
-    settings, classes, temperature = Settings.from_dict(run.manifest["settings"]), run.manifest["classes"], float(run.manifest.get("temperature", 1.0))
+    settings, classes = Settings.from_dict(run.manifest["settings"]), run.manifest["classes"]
     model = load_model(run)
     assert isinstance(model, nn.Sequential)  # body and head
-    network = timm_format.build_timm_model(model, settings.arch, len(classes), settings.size, temperature)
+    network = timm_format.build_timm_model(model, settings.arch, len(classes), settings.size, run.temperature)
     if network is None:
         return None
-    with safe_open(folder / WEIGHTS, "pt") as file:
+    with safe_open(run.folder / WEIGHTS, "pt") as file:
         header = file.metadata() or {}
     write_tensors(folder / HEAD, model[1].state_dict(), {"format": "pt"})
     write_tensors(folder / WEIGHTS, network.state_dict(), {**header, timm_format.CLASSIFIER: timm_format.name_classifier(network)})
-    preprocessing = Preprocessing.from_settings(settings, (run.manifest["mean"], run.manifest["std"]))
-    return timm_format.describe_timm_model(network, settings.arch, classes, preprocessing)
+    return timm_format.describe_timm_model(network, settings.arch, classes, Preprocessing.of_run(run))
 
 
 def _describe_network(run: Run) -> dict[str, Any]:
@@ -159,14 +159,12 @@ def _describe_network(run: Run) -> dict[str, Any]:
 
 
 def _upload(run: Run, folder: Path, repository: str, private: bool, is_timm: bool, on_event: OnEvent) -> PushResult:
-    from huggingface_hub import CommitOperationAdd, HfApi, get_token
-    from huggingface_hub.utils.tqdm import disable_progress_bars
+    from huggingface_hub import CommitOperationAdd, get_token
 
     if not get_token():
-        raise RunError("no token of the hub is set", hub.SIGN_IN)
-    disable_progress_bars()
+        raise RunError("no token of the hub is set", SIGN_IN)
     check_reachable(TIMEOUT)
-    api = HfApi()
+    api = open_api()
     created = api.create_repo(repository, private=private, exist_ok=True)
     info = api.model_info(repository)
     present = {each.rfilename for each in info.siblings or []} - {".gitattributes"}
@@ -187,14 +185,13 @@ def pull_run(reference: str, out: str = "exports", on_event: OnEvent = ignore_ev
     Raises UsageError for an invalid reference, RunError for a failed download, a changed file or a folder that cannot be written.
     """
     found = hub.fetch_run(reference, hub.ALL_FILES, on_event=on_event)
-    repository, _ = hub.parse_reference(reference)
+    repository, _ = parse_repository(reference)
     recorded = open_network(found.folder / FILE).info.get("run", "")
     names = [name for name in (recorded, repository.replace("/", "--")) if RUN_NAME.fullmatch(name)]
     if not RUN_NAME.fullmatch(found.task):
         raise RunError(f"{reference} names the task '{found.task}', which is no name of a folder", "Use it in place: tlfast predict hf://user/name")
     with runs.create_run(out, found.task, names[0], latest=False) as (temporary, published):
-        for name in found.manifest["files"]:
-            if (found.folder / name).is_file():
-                shutil.copyfile(found.folder / name, temporary / name)
+        for name in hub.select_files(found.manifest["files"], hub.ALL_FILES):  # no other name that the manifest may hold
+            shutil.copyfile(found.folder / name, temporary / name)
         runs.seal(temporary, {**found.manifest, "hub": {"repository": repository, "revision": found.folder.name}})
-    return PullResult(published[0].name, f"{hub.SCHEME}{reference.removeprefix(hub.SCHEME)}", str(published[0]))
+    return PullResult(published[0].name, f"{runs.HUB_SCHEME}{reference.removeprefix(runs.HUB_SCHEME)}", str(published[0]))

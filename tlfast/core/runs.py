@@ -27,6 +27,8 @@ METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"  # of the valid spl
 EVALUATED = ("valid", "test")  # splits that a run can be evaluated on
 COMPARISON = "comparison.json"
 LATEST = "latest"
+ENTRIES: dict[str, type] = {"classes": list, "data": dict, "files": dict, "mean": list, "std": list}  # of the manifest
+HUB_SCHEME = "hf://"  # begins the address of a run on the Hugging Face hub
 BY_HAND = "by hand"  # strategy of a run that was fitted by hand in Python
 LEAST_ROOM = 1e6  # bytes that every run needs
 UNVERIFIED = "Copy the run again from where it was trained, train again, or use it as it is with --no-verify"
@@ -48,6 +50,11 @@ class Run:
     def task(self) -> str:
         """Name of the task."""
         return str(self.manifest["settings"]["task"])
+
+    @property
+    def temperature(self) -> float:
+        """Divisor of the logits in the exports; 1 for runs of versions without calibration."""
+        return float(self.manifest.get("temperature", 1.0))
 
     @property
     def strategy(self) -> str:
@@ -186,18 +193,21 @@ def read(folder: Path) -> Run:
         raise RunError(f"{folder / MANIFEST} is damaged (too deeply nested)", "Train again; this run cannot be used") from None
     except OSError as error:
         raise RunError(f"{folder} is not a run: {MANIFEST}: {error.strerror}", "List the runs with: tlfast runs") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder / MANIFEST} is damaged ({error})", "Train again; this run cannot be used") from None
     return Run(folder, manifest)
 
 
-def _check_types(manifest: Mapping[str, Any]) -> None:
-    """Raise ValueError, KeyError, TypeError or AttributeError for a manifest with entries of wrong types. Runs of early versions lack some of them."""
-    manifest["settings"]["task"], manifest.get("files", {}).items(), float(manifest.get("temperature", 1.0))
-    wrong = [name for name in ("classes", "mean", "std") if not isinstance(manifest.get(name, []), list)]
-    wrong += [name for name in ("mean", "std") if not all(isinstance(value, (int, float)) for value in manifest.get(name, []))]
-    if wrong or not manifest["classes"] or not isinstance(manifest.get("data", {"source": ""})["source"], str):
-        raise ValueError(f"wrong type of {wrong[0] if wrong else 'classes or data'}")
+def _check_types(manifest: dict[str, Any]) -> None:
+    """Raise ValueError, KeyError or TypeError for a manifest with missing entries, or with entries of wrong types. Runs of early versions lack some."""
+    manifest["settings"]["task"], manifest["classes"]
+    wrong = [name for name, kind in ENTRIES.items() if not isinstance(manifest.get(name, kind()), kind)]
+    wrong += [name for name in ("mean", "std") if name not in wrong and not all(isinstance(value, (int, float)) for value in manifest.get(name, []))]
+    wrong += ["temperature"] if not isinstance(manifest.get("temperature", 1.0), (int, float)) else []
+    if wrong:
+        raise ValueError(f"wrong type of {wrong[0]}")
+    if not manifest["classes"] or not isinstance(manifest.get("data", {}).get("source", ""), str):
+        raise ValueError("no classes, or no source of the images")
 
 
 def compute_checksums(folder: Path) -> dict[str, str]:
@@ -312,9 +322,9 @@ def list_runs(out: str, task: str = "", on_event: OnEvent = ignore_event) -> lis
 def _not_found_error(reference: str, out: str) -> RunError:
     if not reference:
         return RunError("the name of the run is empty", "Give a task, a run id or a folder; list the runs with: tlfast runs")
-    if reference.startswith("hf://"):
-        name = reference.removeprefix("hf://")
-        return RunError(f"{reference} is on the hub, and this command writes into the folder of a run", f"Download it first: tlfast pull {name}")
+    if reference.startswith(HUB_SCHEME):
+        hint = f"Download it first: tlfast pull {reference.removeprefix(HUB_SCHEME)}"
+        return RunError(f"{reference} is on the hub, and this command writes into the folder of a run", hint)
     known = sorted({name for folder in list_folders(out) for name in (folder.parent.name, folder.name)})
     if Path(reference).is_file():
         return RunError(f"{reference} is not a run", "The run comes first, then the images: tlfast predict RUN IMAGE...; list the runs with: tlfast runs")

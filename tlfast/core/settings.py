@@ -102,7 +102,7 @@ class ModelSettings:
 class DataSettings:
     """The images: source, split, and cache of decoded images."""
 
-    data: str = setting("", "Use these images: a folder, zip, CSV or parquet file. Nothing is copied.")
+    data: str = setting("", "Use these images: a folder, a zip, CSV, parquet, COCO or tar file, or hf://datasets/user/name.")
     path_col: str = setting("path", "Column of a CSV or parquet file with image paths, relative to that file.")
     label_col: str = setting("label", "Column with labels.")
     split_col: str = setting("split", "Column with the split: train, valid or test (optional).")

@@ -34,15 +34,15 @@ def walk_images(root: str | Path, left_out: Counter[str] | None = None, skipped:
     The other files are counted in `left_out`, by suffix; links to folders, and folders with output, are added to `skipped`. `out` is the folder for runs.
     Raises DataError for a folder that cannot be read.
     """
-    for path in _walk_files(root, skipped, out):
+    for path in walk_files(root, skipped, out):
         if _is_image(path):
             yield path
         elif left_out is not None:
             _count_other(os.path.basename(path), left_out)
 
 
-def _walk_files(root: str | Path, skipped: list[str] | None = None, out: str = "") -> Iterator[str]:
-    """Yield the files below a folder, sorted in each folder, without hidden folders, links to folders, and output of tlfast."""
+def walk_files(root: str | Path, skipped: list[str] | None = None, out: str = "") -> Iterator[str]:
+    """Yield the files below a folder, as `walk_images` does, images or not."""
     output = os.path.realpath(out) if out else ""
     for folder, inner, files in os.walk(root, onerror=_refuse_folder):
         visible = sorted(name for name in inner if not name.startswith("."))
@@ -53,6 +53,8 @@ def _walk_files(root: str | Path, skipped: list[str] | None = None, out: str = "
 
 
 def _refuse_folder(error: OSError) -> None:
+    if isinstance(error, FileNotFoundError):  # removed in the meantime
+        return
     raise DataError(f"{error.filename} cannot be read: {error.strerror}", "Change its permissions, or remove it")
 
 
@@ -178,7 +180,7 @@ def _check_records(reader: csv.DictReader[str], path: Path) -> Iterator[dict[str
     """Yield the records of a reader. Raises DataError for a line that cannot be read, or with more cells than columns."""
     try:
         for record in reader:
-            if None in record:
+            if any(record.pop(None, None) or ()):  # cells without a column; empty ones do no harm
                 raise DataError(f"{path.name} line {reader.line_num}: more cells than columns", "Put cells that hold the delimiter in double quotes")
             yield record
     except csv.Error as error:
@@ -301,7 +303,7 @@ def watch_folder(folder: str, seconds: float = 1.0) -> Iterator[str]:
     known: dict[str, int] = {}  # size when the file was last identified
     previous: dict[str, int] = {}
     while True:
-        sizes = {path: _file_size(path) for path in _walk_files(folder)}
+        sizes = {path: _file_size(path) for path in walk_files(folder)}
         for path, size in sizes.items():
             if size == previous.get(path) and size != known.get(path):
                 known[path] = size

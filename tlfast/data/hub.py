@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..core import DataError, OnEvent, Progress, UsageError
+from ..core import DataError, OnEvent, Progress
 from .download import TIMEOUT, describe_failure
+from .hub_client import DATASETS, check_reachable, explain_failures, open_api, parse_repository
 from .parquet_images import find_columns, get_bytes, read_rows
 from .split import SPLIT_NAMES
 from .task import Task, normalise_name
 from .unpacking import name_file
 
 PARQUET = "refs/convert/parquet"  # branch with the Parquet conversion
-DATASETS = "hf://datasets/"  # scheme of their addresses
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def is_hub_dataset(address: str) -> bool:
@@ -35,27 +33,27 @@ def fetch_dataset(address: str, on_event: OnEvent) -> Path:
     Without a revision they are those of the hub's conversion, or of the data set itself where there is none. Raises UsageError for an invalid address,
     DataError for a failed download.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    name, _, revision = address.removeprefix(DATASETS).partition("@")
-    if not REPOSITORY.fullmatch(name) or ".." in name:
-        raise UsageError(f"'{address}' is not a data set of the hub", "Give hf://datasets/user/name, or hf://datasets/user/name@REVISION")
-    disable_progress_bars()
-    api, hint = HfApi(), "Check the name and the connection; for a private data set set HF_TOKEN, or sign in with: hf auth login"
-    revisions = [revision] if revision else [PARQUET, "main"]
-    for number, each in enumerate(revisions, start=1):
-        try:
-            check_reachable(TIMEOUT)
-            shards = _choose_configuration(api.list_repo_files(name, repo_type="dataset", revision=each))
+    name, revision = parse_repository(address, DATASETS)
+    with explain_failures(address, DataError):
+        check_reachable(TIMEOUT)
+        api = open_api()
+        for each in [revision] if revision else [PARQUET, "main"]:
+            shards = _choose_configuration(_list_files(api, name, each))
             if shards:
                 return _download_shards(api, name, each, shards, on_event)
-        except DataError:
-            raise
-        except Exception as error:  # of requests, httpx or the client, depending on its version
-            if number == len(revisions):
-                raise DataError(f"{address}: {describe_failure(error)}", hint) from None
     raise DataError(f"{address} has no Parquet files", "Download it, and give the folder of images")
+
+
+def _list_files(api: Any, name: str, revision: str) -> list[str]:
+    """Return the files of a data set; none if it has no conversion."""
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    try:
+        return list(api.list_repo_files(name, repo_type="dataset", revision=revision))
+    except RevisionNotFoundError:
+        if revision != PARQUET:
+            raise
+        return []
 
 
 def _choose_configuration(names: Sequence[str]) -> list[str]:
@@ -63,7 +61,7 @@ def _choose_configuration(names: Sequence[str]) -> list[str]:
     files = sorted(name for name in names if name.endswith(".parquet") and ".." not in PurePosixPath(name).parts)
     configurations = sorted({name.split("/")[0] for name in files if name.count("/") == 2})
     chosen = "default" if "default" in configurations else next(iter(configurations), "")
-    return [name for name in files if not configurations or name.startswith(f"{chosen}/")]
+    return [name for name in files if name.count("/") == 2 and name.startswith(f"{chosen}/")] if chosen else files
 
 
 def _download_shards(api: Any, name: str, revision: str, shards: Sequence[str], on_event: OnEvent) -> Path:
@@ -82,11 +80,7 @@ def download_hub_dataset(task: Task, dataset: str, downloads: Path, staging: Pat
 
     The Parquet files are saved in `downloads` for a later attempt. Raises DataError for a failed download and for unknown columns or labels.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    disable_progress_bars()
-    api = HfApi()
+    api = open_api()
     _call_hub(check_reachable, TIMEOUT)
     shards = _list_shards(_call_hub(api.list_repo_files, dataset, repo_type="dataset", revision=PARQUET), dataset)
     paths = []
@@ -99,14 +93,6 @@ def download_hub_dataset(task: Task, dataset: str, downloads: Path, staging: Pat
         on_event(Progress(f"unpacking {dataset}", done, len(shards)))
 
 
-def check_reachable(timeout: float | tuple[float, float]) -> None:
-    """Send one request to the hub; its client would retry for half a minute. `timeout` is in seconds. Raises the exceptions of requests."""
-    import requests
-    from huggingface_hub import constants
-
-    requests.head(constants.ENDPOINT, timeout=timeout)
-
-
 def _call_hub(call: Any, *args: Any, **options: Any) -> Any:
     """Call a function of the hub's client. Raises DataError for any exception."""
     try:
@@ -117,15 +103,14 @@ def _call_hub(call: Any, *args: Any, **options: Any) -> Any:
 
 def _list_shards(names: list[str], dataset: str) -> list[tuple[str, str]]:
     """Return (split, file) for each `<configuration>/<split>/<number>.parquet` of one configuration. Raises DataError."""
-    paths = [PurePosixPath(name).parts for name in sorted(names) if name.endswith(".parquet")]
-    paths = [path for path in paths if len(path) == 3 and ".." not in path]
-    if not paths:
+    shards = [name for name in _choose_configuration(names) if name.count("/") == 2]
+    if not shards:
         raise DataError(f"{dataset} has no Parquet conversion")
-    chosen = "default" if any(path[0] == "default" for path in paths) else paths[0][0]
-    for path in paths:
-        if path[0] == chosen and path[1] not in SPLIT_NAMES:  # such as partial-train, if a data set is too large for a full conversion
-            raise DataError(f"'{path[1]}' of {dataset} is not a split: train, valid or test")
-    return [(SPLIT_NAMES[path[1]], "/".join(path)) for path in paths if path[0] == chosen]
+    splits = [name.split("/")[1] for name in shards]
+    for split in splits:
+        if split not in SPLIT_NAMES:  # such as partial-train, if a data set is too large for a full conversion
+            raise DataError(f"'{split}' of {dataset} is not a split: train, valid or test")
+    return [(SPLIT_NAMES[split], name) for split, name in zip(splits, shards, strict=True)]
 
 
 def _write_images(task: Task, path: Path, target: Path, numbers: Iterator[int]) -> None:

@@ -41,11 +41,11 @@ class Columns:
 
 def holds_images(path: Path, path_column: str) -> bool:
     """Return whether a file is a parquet file with a column of images, and without the column of paths."""
-    import pyarrow
-    from pyarrow import parquet
-
     if path.suffix.lower() != PARQUET:
         return False
+    import pyarrow  # takes a quarter of a second, and most data are no parquet files
+    from pyarrow import parquet
+
     try:
         schema = parquet.read_schema(path)
         return bool(_list_image_columns(schema)) and path_column not in schema.names

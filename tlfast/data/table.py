@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ..core import DataError, DataSettings, ImageError, OnEvent, Progress, Settings, UsageError, ignore_event
 from ..core.errors import make_printable
 from ..core.settings import flag_name
 from . import images
 from .annotations import JSON, read_coco, resolve_image, use_label_studio_columns
-from .discovery import TABLES, check_unique, describe_others, describe_skipped, is_address, list_members, read_records, walk_images
+from .discovery import TABLES, check_unique, describe_others, describe_skipped, is_address, list_members, read_records, walk_files, walk_images
 from .hub import is_hub_dataset
 from .parquet_images import holds_images, read_parquet_images
 from .split import SPLIT_NAMES, SPLITS, assign_groups, assign_splits, limit_rows, subsample_train
@@ -40,8 +41,7 @@ class ImageTable:
     """All images of a run. Every row has a split. The index of a label in `classes` is its class number.
 
     `source` is the folder, zip, table or address of a data set. `base` is the folder that the fingerprint leaves out of the paths; "" for that of
-    `source`. `official_folds` is true if the splits are one of the official folds of the data: another
-    fold has the same images in other splits.
+    `source`. `official_folds` is true if the splits are one of the official folds of the data: another fold has the same images in other splits.
     """
 
     rows: tuple[Row, ...]
@@ -172,51 +172,65 @@ def _find_problem(path: str) -> str:
 # Reading
 
 
-def _read_rows(task: Task, settings: Settings, root: Path, on_event: OnEvent) -> tuple[list[Row], list[str], bool, str]:
-    """Return the rows of `root`, notes, whether its layout is that of the task (the splits are then the requested fold), and the base of the table."""
+class _Reading(NamedTuple):
+    """Rows of the data, and notes. `official`: the layout is that of the task, and the splits are the requested fold. `base` is that of the table."""
+
+    rows: list[Row]
+    notes: list[str]
+    official: bool = False
+    base: str = ""
+
+
+def _read_rows(task: Task, settings: Settings, root: Path, on_event: OnEvent) -> _Reading:
+    """Read the rows of `root`."""
     left_out: Counter[str] = Counter()
     skipped: list[str] = []
     if root.is_dir():
         official = task.rows(root, settings.fold) if task.rows else None
         if official is not None:
-            return official, [], True, ""
+            return _Reading(official, [], official=True)
         names = sorted(Path(path).relative_to(root).as_posix() for path in walk_images(root, left_out, skipped, settings.out))
-        files = [] if names else sorted(root.rglob("*.*"))
-        if read := _find_reader(files, settings):
-            return _unpack([path for path in files if _find_reader([path], settings) is read], root, read, settings, on_event)
+        if not names and (shards := _find_shards(root, settings)):
+            return _unpack(shards, root, settings, on_event)
         rows, notes = read_members(str(root) + os.sep, names, str(root))
         notes += describe_others(left_out) + describe_skipped(root, skipped)
-        return rows, notes + _find_empty_folders(root, rows, skipped), False, ""
+        return _Reading(rows, notes + _find_empty_folders(root, rows, skipped))
     if root.suffix.lower() == ".zip":
         rows, notes = read_members(f"{root}!/", list_members(root, left_out), str(root))
-        return rows, notes + describe_others(left_out), False, ""
-    if read := _find_reader([root], settings):
-        return _unpack([root], root, read, settings, on_event)
+        return _Reading(rows, notes + describe_others(left_out))
+    if _find_reader(root, settings):
+        return _unpack([root], root, settings, on_event)
     if root.suffix.lower() in TABLES:
-        return *read_table(root, settings), False, ""
+        return _Reading(*read_table(root, settings))
     if root.suffix.lower() == JSON:
-        return *read_coco(root), False, ""
+        return _Reading(*read_coco(root))
     raise UsageError(
         f"{root} is not a folder, .zip, .csv, .parquet, .json or .tar",
         "Give --data a folder of class folders, a zip of one, a WebDataset tar, or a table of paths and labels",
     )
 
 
-def _find_reader(paths: Sequence[Path], settings: DataSettings) -> Reader | None:
-    """Return the reader of files that hold images, by the first of them; None if there is none."""
-    for path in paths:
-        if path.suffix.lower() == TAR:
-            return read_webdataset
-        if holds_images(path, settings.path_col):
-            return read_parquet_images
-    return None
+def _find_reader(path: Path, settings: DataSettings) -> Reader | None:
+    """Return the reader of a file that holds images, None for other files."""
+    if path.suffix.lower() == TAR:
+        return read_webdataset
+    return read_parquet_images if holds_images(path, settings.path_col) else None
 
 
-def _unpack(paths: Sequence[Path], root: Path, read: Reader, settings: DataSettings, on_event: OnEvent) -> tuple[list[Row], list[str], bool, str]:
+def _find_shards(root: Path, settings: Settings) -> list[Path]:
+    """Return the files below a folder that hold images, all in the format of the first."""
+    readers = {path: read for path in map(Path, walk_files(root, out=settings.out)) if (read := _find_reader(path, settings))}
+    first = next(iter(readers.values()), None)
+    return [path for path, read in readers.items() if read is first]
+
+
+def _unpack(paths: Sequence[Path], root: Path, settings: Settings, on_event: OnEvent) -> _Reading:
+    read = _find_reader(paths[0], settings)
+    assert read is not None
     rows, folder, notes = unpack(paths, root, read, settings, on_event)
     if not rows:
         raise DataError(f"{root} has no image with a label", f"Name the column of labels with {flag_name('label_col')}")
-    return rows, notes, False, str(folder)
+    return _Reading(rows, notes, base=str(folder))
 
 
 def read_members(prefix: str, names: list[str], source: str) -> tuple[list[Row], list[str]]:
@@ -344,7 +358,7 @@ def _find_similar_classes(classes: Sequence[str]) -> list[str]:
     """
     notes: list[str] = []
     first: dict[str, str] = {}
-    for label in classes:
+    for label in filter(re.compile(r"[^\W\d_]").search, classes):  # with a letter: -1 and 1 are two numbers
         other = first.setdefault(normalise_name(label), label)
         if other != label:
             notes.append(f"the names of the classes '{other}' and '{label}' are almost equal; give them the same name if they are one class")

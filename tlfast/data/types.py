@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..core import ModelSettings
+from ..core import ModelSettings, Run, Settings
 
 
 @dataclass(frozen=True)
@@ -120,3 +120,8 @@ class Preprocessing:
     def from_settings(cls, settings: ModelSettings, stats: Stats) -> Preprocessing:
         """Combine the sizes of the settings with the mean and standard deviation of the pretrained weights."""
         return cls(settings.size, settings.full_size, settings.resize, *stats)
+
+    @classmethod
+    def of_run(cls, run: Run) -> Preprocessing:
+        """Return the preprocessing of a run."""
+        return cls.from_settings(Settings.from_dict(run.manifest["settings"]), (run.manifest["mean"], run.manifest["std"]))

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from ..core import ExportError, OnEvent, Progress, UsageError
-from ..core.errors import first_line
+from ..core.errors import first_line, suggest_name
 from ..data import Preprocessing, images
 from ..inference.onnx_model import OUTPUT
 from .onnx import BATCH, OPSET, judge_agreement, predict_torch
@@ -57,6 +57,7 @@ class PortableFormat:
         load: returns a function that predicts with the main file.
         example: lines of a program that predicts with the main file `file`, after `pixels` has been read.
         package: Python package that it needs besides torch.
+        takes_opset: whether it is made from ONNX, so that an opset can be chosen.
     """
 
     name: str
@@ -65,6 +66,7 @@ class PortableFormat:
     load: Callable[[Path], Predict]
     example: str
     package: str = ""
+    takes_opset: bool = False
 
     @property
     def example_file(self) -> str:
@@ -146,6 +148,7 @@ PORTABLE = {
             _write_resized_onnx,
             _load_resized_onnx,
             f'import onnxruntime\n\nsession = onnxruntime.InferenceSession(file)\nprobabilities = session.run(None, {{"{INPUT}": pixels}})[0][0].tolist()',
+            takes_opset=True,
         ),
         PortableFormat(
             "openvino",
@@ -154,37 +157,37 @@ PORTABLE = {
             _load_openvino,
             'import openvino\n\nnetwork = openvino.Core().compile_model(file, "CPU")\nprobabilities = network(pixels)[0][0].tolist()',
             package="openvino",
+            takes_opset=True,
         ),
     )
 }
 
 
-def check_portable(name: str) -> PortableFormat:
-    """Return a format. Raises UsageError for an unknown one, or if its package is missing."""
-    from ..core.errors import suggest_name
-
+def check_portable(name: str, opset: int = 0) -> PortableFormat:
+    """Return a format. Raises UsageError for an unknown one, if its package is missing, and for an opset that it has no use for."""
     if name not in PORTABLE:
         raise UsageError(f"--format '{name}' is not one of: {', '.join(PORTABLE)}", suggest_name(name, list(PORTABLE)))
-    package = PORTABLE[name].package
-    if package and not importlib.util.find_spec(package):
-        raise UsageError(f"--format {name} needs the package {package}", f'Install it: pip install "tlfast[{name}]"')
-    return PORTABLE[name]
+    chosen = PORTABLE[name]
+    if chosen.package and not importlib.util.find_spec(chosen.package):
+        raise UsageError(f"--format {name} needs the package {chosen.package}", f'Install it: pip install "tlfast[{name}]"')
+    if opset and not chosen.takes_opset:
+        raise UsageError(f"--opset {opset} is given for --format {name}, which is not made from ONNX", "Leave it out")
+    return chosen
 
 
-def write_portable(chosen: PortableFormat, model: nn.Module, preprocessing: Preprocessing, temperature: float, folder: Path, opset: int = OPSET) -> None:
-    """Write a network in a format to a folder. Raises ExportError."""
-    network = ResizedInput(model, preprocessing, temperature).eval()
-    example = torch.zeros(2, preprocessing.size, preprocessing.size, 3, dtype=torch.uint8)
+def write_portable(chosen: PortableFormat, network: ResizedInput, size: int, folder: Path, opset: int = OPSET) -> None:
+    """Write a network for images of `size` pixels in a format to a folder. Raises ExportError."""
+    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # tracing warns of every Python number in a network
-            chosen.write(network, example, folder, opset)
+            chosen.write(network.eval(), example, folder, opset)
     except Exception as error:  # converters raise errors of many types for networks that they do not support
         raise ExportError(f"the network cannot be written as {chosen.name} ({first_line(error)})", "Use model.onnx, or another --format") from error
 
 
 def check_files(
-    chosen: PortableFormat, folder: Path, model: nn.Module, preprocessing: Preprocessing, temperature: float, sources: Sequence[str], on_event: OnEvent
+    chosen: PortableFormat, folder: Path, network: ResizedInput, preprocessing: Preprocessing, sources: Sequence[str], on_event: OnEvent
 ) -> Agreement:
     """Compare the probabilities of the files with those of the network on image files. Raises ExportError if too many labels differ."""
     predict = chosen.load(folder / chosen.files[0])
@@ -193,7 +196,7 @@ def check_files(
         batch = sources[start : start + BATCH]
         opened = [images.open_image(source) for source in batch]
         pixels = np.stack([images.prepare(image, preprocessing.size, preprocessing.full_size, preprocessing.resize) for image in opened])
-        pairs += zip(batch, predict_torch(model, pixels, preprocessing, temperature), predict(pixels), strict=True)
+        pairs += zip(batch, predict_torch(network.model, pixels, preprocessing, network.temperature), predict(pixels), strict=True)
         on_event(Progress(f"checking {chosen.files[0]}", start + len(batch), len(sources)))
     return judge_agreement(chosen.files[0], pairs, "Use model.onnx, or another --format")
 

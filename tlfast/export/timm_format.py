@@ -12,7 +12,7 @@ from torch import nn
 from ..data import Preprocessing
 
 CONFIG = "config.json"
-CROP_MODES = {"squish": "squash", "crop": "center", "pad": "border"}  # the transforms for crop and pad differ slightly between timm and tlfast
+CROP_MODES = {"squish": "squash", "crop": "center", "pad": "border"}  # timm resizes before it crops, and pads with the mean colour: not as tlfast does
 CLASSIFIER = "classifier"  # in the header of the weights: name of the last layer of a timm model
 TOLERANCE = 1e-3  # largest difference of a logit, relative to the largest logit
 

@@ -11,7 +11,7 @@ from torch import nn
 from ..core import UsageError, WeightsError
 from ..core.errors import first_line, suggest_name
 from ..data.download import TIMEOUT, describe_failure
-from ..data.hub import check_reachable
+from ..data.hub_client import check_reachable
 from . import pretrained
 from .head import build_head
 from .weights import load_weights, read_weights

@@ -137,7 +137,7 @@ def find_task(name: str) -> tuple[Task, str]:
         return folder_task(path), str(path)
     hint = (
         suggest_name(name, list(registered_tasks()))
-        or "Tasks: " + ", ".join(registered_tasks()) + "; or the path of a folder, zip, CSV or parquet file of images"
+        or "Tasks: " + ", ".join(registered_tasks()) + "; or the path of images: a folder, or a zip, CSV, parquet, COCO or tar file"
     )
     looks_like_path = bool(re.search(r"[/\\]|\.(zip|tar|csv|tsv|json|parquet|py)$", name))
     raise UsageError(f"{name}: no such folder or file" if looks_like_path else f"unknown task '{name}'", hint)
