@@ -10,7 +10,7 @@ import pytest
 
 import tlfast
 from tests.helpers.command_line import invoke
-from tlfast.api.keywords import Keywords
+from tlfast.api.keywords import Keywords, name_keywords
 from tlfast.commands import train as train_command
 from tlfast.core.settings import declared_settings
 
@@ -83,7 +83,8 @@ def test_keyword_and_option_give_the_same_error(name, seen, pictures):
     with pytest.raises(tlfast.UsageError) as error:
         tlfast.train(pictures, **{name: value})
     assert printed.code == 2
-    assert " ".join(error.value.message.split()) in " ".join(printed.err.split())
+    assert " ".join(error.value.message.split()) in name_keywords(" ".join(printed.err.split()), DECLARED)
+    assert DECLARED[name].flag not in error.value.message + error.value.hint
 
 
 def test_an_unknown_keyword_names_the_nearest_one(pictures):

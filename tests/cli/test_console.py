@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.helpers.command_line import TINY
@@ -57,3 +62,14 @@ def test_an_interruption_before_the_first_command_has_no_traceback(monkeypatch, 
         cli_package.main()
     assert ended.value.code == Interrupted.exit_code
     assert capsys.readouterr().err == "error: interrupted\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+@pytest.mark.parametrize("arguments", ["tasks", "tasks --json", "tasks --help", "--version", "tasks nonsense --json"])
+def test_a_full_or_closed_output_gives_no_traceback(arguments):
+    code = f"import sys; sys.argv = ['tlfast', *{arguments.split()!r}]; from tlfast.cli import main; main()"
+    with open("/dev/full", "w") as full:
+        on_full = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
+    closed = subprocess.run(f"{shlex.join([sys.executable, '-c', code])} >&-", shell=True, stderr=subprocess.PIPE, text=True)
+    assert on_full.returncode == 1 and "error: the output cannot be written: No space left on device\n" in on_full.stderr
+    assert "Traceback" not in on_full.stderr + closed.stderr and closed.returncode == (2 if "nonsense" in arguments else 0)

@@ -170,6 +170,12 @@ def test_arms_must_be_judged_on_the_same_images(cli, folder, tmp_path):
     assert outcome.code == 2 and "the arms are evaluated on different images" in outcome.err
 
 
+def test_a_flag_never_overrides_the_file_of_an_arm(cli, folder, tmp_path):
+    (tmp_path / "smooth.toml").write_text("label_smoothing = 0.1\n")
+    outcome = cli("compare", folder, *QUICK, "--arms", "partial,smooth.toml", "--label-smoothing", 0.2)
+    assert outcome.code == 2 and "--label-smoothing 0.2 would override label_smoothing = 0.1 of the arm smooth.toml" in outcome.err
+
+
 def test_comparing_depths(cli, folder):
     outcome = cli("compare", folder, *TINY, "--depths", "--epochs", 1, "--freeze-epochs", 1, "--views", 1, "--json")
     names = [arm["name"] for arm in outcome.json["arms"]]

@@ -119,3 +119,27 @@ def test_an_empty_part_and_a_wrong_one(cli, trained_run, tmp_path):
     outcome = cli("evaluate", "pictures", "--split", "test")
     assert outcome.code == 1 and "has no test split" in outcome.err and "--split valid" in outcome.err
     assert cli("evaluate", "pictures", "--split", "all").code == 2
+
+
+def test_all_images_of_another_source_with_some_of_the_classes(run, cli, tmp_path):
+    for n in range(6):
+        draw_image(tmp_path / "new" / ("red" if n % 2 else "blue") / f"{n}.png", COLOURS["red" if n % 2 else "blue"], n)
+    outcome = cli("evaluate", "parted", "--split", "all", "--data", "new", "--json")
+    assert outcome.code == 0, outcome.err
+    found = outcome.json["evaluation"]
+    answers = cli("predict", "parted", "new", "--json").json
+    right = sum(answer["label"] == answer["path"].split("/")[-2] for answer in answers)
+    assert found["split"] == "all" and found["macro"]["support"] == 6 and found["accuracy"] == right / 6
+    assert sorted(score["support"] for score in found["per_class"]) == [0, 3, 3]
+    assert "test_looks" not in runs.find("parted", verified=True).manifest
+    refused = cli("evaluate", "parted", "--data", "new")
+    assert refused.code == 1 and "green is missing" in refused.err and "--split all" in refused.err
+    draw_image(tmp_path / "new" / "purple" / "0.png", (200, 0, 200), 0)
+    unknown = cli("evaluate", "parted", "--split", "all", "--data", "new")
+    assert unknown.code == 1 and "does not know: purple" in unknown.err
+
+
+def test_all_needs_images_and_runs_on_the_cpu(run, cli):
+    assert "--data PATH" in cli("evaluate", "parted", "--split", "all").err
+    assert "Leave out --device" in cli("evaluate", "parted", "--split", "all", "--data", "x", "--device", "cuda").err
+    assert cli("interpret", "parted", "--split", "all").code == 2

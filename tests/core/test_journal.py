@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers.interruption import Killed
 from tlfast.core import journal as journal_module
-from tlfast.core.errors import RunError
+from tlfast.core.errors import RunError, UsageError
 from tlfast.core.journal import Journal
 
 
@@ -38,6 +38,17 @@ def test_a_name_is_taken_from_the_beginning(tmp_path):
     with journal_module.open_journal(str(tmp_path), "t", "a", {}) as first, journal_module.open_journal(str(tmp_path), "t", "a", {}) as second:
         assert (first.run_id, second.run_id) == ("a", "a-2")
     assert list((tmp_path / "t").iterdir()) == []
+
+
+def test_the_name_of_a_running_training_cannot_be_resumed(tmp_path):
+    with journal_module.open_journal(str(tmp_path), "t", "a", {}), pytest.raises(UsageError, match="named 'a' is running") as error:
+        journal_module.check_free(str(tmp_path), "t", "a")
+    assert "--resume" not in error.value.hint
+    with pytest.raises(KeyboardInterrupt), journal_module.open_journal(str(tmp_path), "t", "a", {}):
+        raise KeyboardInterrupt
+    with pytest.raises(UsageError, match="named 'a' is unfinished") as error:
+        journal_module.check_free(str(tmp_path), "t", "a")
+    assert "--resume a" in error.value.hint
 
 
 def test_a_journal_says_a_thing_once(tmp_path):

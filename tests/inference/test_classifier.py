@@ -11,6 +11,7 @@ from PIL import Image
 
 import tlfast
 from tlfast.core.errors import ImageError, RunError
+from tlfast.inference.classifier import open_pixels
 
 
 @pytest.fixture
@@ -61,3 +62,8 @@ def test_threads_may_share_one(run, folder):
     alone = [classifier.predict(path) for path in paths]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(classifier.predict, paths)) == alone
+
+
+def test_addresses_of_other_protocols_say_what_can_be_read():
+    with pytest.raises(ImageError, match="begin with ftp:// cannot be read; download the file, or give an http"):
+        open_pixels("ftp://example.org/a.jpg")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import operator
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypedDict, TypeVar
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal, TypedDict, TypeVar, cast
 
-from ..core.errors import UsageError, suggest_name
+from ..core.errors import TlfastError, UsageError, suggest_name
 from ..core.settings import declared_settings
 
 F = TypeVar("F", bound=Callable[..., Any])
+FLAG = re.compile(r"--(?P<no>no-)?(?P<name>[a-z]+(?:-[a-z]+)*)(?: (?P<value>'[^']*'|[\w.+-]*\w))?")
+VALUE = re.compile(r"'.*'|[-+.\d].*|[A-Z]+|nan|inf")  # what is a value of a flag, and not the next word of the sentence
 
 
 class Keywords(TypedDict, total=False):
@@ -111,7 +115,10 @@ def check_text(name: str, value: Any, example: str) -> str:
 
 
 def with_settings(function: F) -> F:
-    """Replace `**settings` in the signature of a function by all declared settings, for `help` and completion in notebooks."""
+    """Replace `**settings` in the signature of a function by all declared settings, for `help` and completion in notebooks.
+
+    Errors of the function name its keywords where those of the command line name flags.
+    """
     signature = inspect.signature(function)
     own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     taken = {parameter.name for parameter in own}
@@ -120,5 +127,35 @@ def with_settings(function: F) -> F:
         for name, declaration in declared_settings().items()
         if name not in taken
     ]
-    function.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
-    return function
+    names = frozenset(parameter.name for parameter in (*own, *added))
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        try:
+            return function(*arguments, **keywords)
+        except TlfastError as error:
+            error.rewrite(functools.partial(name_keywords, names=names))
+            raise
+
+    call.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+    return cast(F, call)
+
+
+def name_keywords(text: str, names: Collection[str]) -> str:
+    """Return a message with keywords in place of flags.
+
+    >>> name_keywords("--bs 0 is too small; see --no-onnx and --train-bn", ["bs", "onnx", "train_bn"])
+    'bs=0 is too small; see onnx=False and train_bn=True'
+    """
+    declared = declared_settings()
+
+    def replace(match: re.Match[str]) -> str:
+        name, word = match["name"].replace("-", "_"), match["value"] or ""
+        if name not in names:
+            return match[0]
+        if name == "full" or (name in declared and declared[name].type is bool):
+            return f"{name}={not match['no']} {word}".rstrip()
+        is_value = VALUE.fullmatch(word) or (name in declared and word in (*declared[name].words, *declared[name].choices))
+        return f"{name}={word}" if is_value else f"{name} {word}".rstrip()
+
+    return FLAG.sub(replace, text)

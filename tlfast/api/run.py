@@ -18,7 +18,7 @@ from .. import tasks
 from ..commands.interrupted import InterruptedTraining, list_interrupted
 from ..core import ModelSettings, Progress, RunError, Settings, UsageError
 from ..core import runs as records
-from ..core.runs import METRICS, PREDICTIONS, check_split, name_split_file
+from ..core.runs import ALL, EVALUATED, METRICS, PREDICTIONS, check_split, name_split_file
 from ..data.discovery import gather_sources, has_many
 from ..inference import Classifier, Prediction, load
 from ..inference.writers import column_names, row_cells
@@ -145,14 +145,14 @@ class Run:
     def evaluate(
         self, split: str = "valid", *, data: str = "", device: str = "auto", tta: str = "", log: str | Sequence[str] = "", quiet: bool = False
     ) -> Scores:
-        """Run the network on the valid or test split and return its scores. Each use of the test split is recorded in the run.
+        """Run the network on the valid or test split and return its scores; `split="all"` on all images of `data`. Each use of the test split is recorded.
 
         `data` names the images if they have moved, `tta` the test-time augmentation of a file that `export` has written, `log` experiment trackers, such
         as `log=["tensorboard", "mlflow"]`. Raises TlfastError.
         """
         from ..commands.evaluate import EvaluateRequest, evaluate_run
 
-        check_split(split)
+        check_split(split, (*EVALUATED, ALL))
         check_text("tta", tta, 'run.evaluate(tta="flip")')
         with show_progress(quiet) as on_event:
             result = evaluate_run(self._record, EvaluateRequest(split, check_text("data", data, DATA), device, tta, join_names(log)), on_event)

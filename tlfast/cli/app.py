@@ -13,7 +13,23 @@ from ..core import Note, UsageError
 from ..core.signals import raise_interrupt
 from .arguments import parse_arguments, parse_shares, split_list
 from .data_and_cache import cache_app, data_app
-from .options import Config, Device, Full, Log, Moved, OptionalTask, OutOption, RunArgument, Split, TaskArgument, Tta, Verify, task_names
+from .options import (
+    Config,
+    Device,
+    Full,
+    Log,
+    Moved,
+    MovedOrOther,
+    OptionalTask,
+    OutOption,
+    RunArgument,
+    Split,
+    SplitOrAll,
+    TaskArgument,
+    Tta,
+    Verify,
+    task_names,
+)
 from .registration import DATA, TRAIN, UNDERSTAND, UPKEEP, USE, Commands, command
 
 if TYPE_CHECKING:
@@ -27,11 +43,11 @@ app.add_typer(data_app, name="data", rich_help_panel=DATA)
 app.add_typer(cache_app, name="cache", rich_help_panel=UPKEEP)
 
 
-def _find_run(run: str, split: str, out: str, verify: bool) -> Run:
-    """Find a run by reference, after a check of `--split`. Raises UsageError or RunError."""
-    from ..core.runs import check_split, find
+def _find_run(run: str, split: str, out: str, verify: bool, *more: str) -> Run:
+    """Find a run by reference, after a check of `--split`, which may also be one of `more`. Raises UsageError or RunError."""
+    from ..core.runs import EVALUATED, check_split, find
 
-    check_split(split)
+    check_split(split, (*EVALUATED, *more))
     return find(run, out, verify)
 
 
@@ -114,8 +130,8 @@ def interpret(
 def evaluate(
     run: RunArgument,
     screen: Screen,
-    split: Split = "valid",
-    data: Moved = "",
+    split: SplitOrAll = "valid",
+    data: MovedOrOther = "",
     device: Device = "auto",
     tta: Tta = "",
     log: Log = "",
@@ -123,7 +139,7 @@ def evaluate(
     out: OutOption = "exports",
 ) -> None:
     """Evaluate a run: all metrics with confidence intervals, calibration, and coverage by confidence."""
-    found_run = _find_run(run, split, out, verify)
+    found_run = _find_run(run, split, out, verify, "all")
     with screen.progress() as on_event:
         from ..commands import evaluate
 

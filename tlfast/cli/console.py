@@ -80,12 +80,12 @@ class Screen:
             draw(*arguments)
 
     def error(self, error: TlfastError) -> None:
-        """Print an error and its hint to stderr; with `as_json` also to stdout as JSON."""
-        if self.as_json:
-            print(json.dumps({"error": error.message, "hint": error.hint}, ensure_ascii=False))
+        """Print an error and its hint to stderr; with `as_json` then also to stdout as JSON."""
         self.err.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)
         if error.hint:
             self.err.print(f"  {escape(error.hint)}", soft_wrap=True)
+        if self.as_json:
+            print(json.dumps({"error": error.message, "hint": error.hint}, ensure_ascii=False))
 
     def note(self, event: Note) -> None:
         """Print a note to stderr."""

@@ -46,7 +46,11 @@ RunArgument = Annotated[str, typer.Argument(help="Name of a task (its latest run
 OutOption = Annotated[str, typer.Option(help="Folder for runs.")]
 Verify = Annotated[bool, typer.Option("--verify/--no-verify", help="Refuse a run if a file was changed after the export.")]
 Split = Annotated[str, typer.Option(help="Split to evaluate: valid or test. Each use of test is recorded in the run.")]
+SplitOrAll = Annotated[str, typer.Option(help="Split to evaluate: valid or test, or all for all images of --data. Each use of test is recorded in the run.")]
 Moved = Annotated[str, typer.Option("--data", help="Path of the images of the run, if they were moved.", show_default=False)]
+MovedOrOther = Annotated[
+    str, typer.Option("--data", help="Path of the images of the run, if they were moved; with --split all any images.", show_default=False)
+]
 Tta = Annotated[str, typer.Option(help="Test-time augmentation, with a file that export --tta has written: flip or crops.", show_default=False)]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps; auto uses a GPU if there is one.")]
 Log = Annotated[str, typer.Option(help=declared_settings()["log"].help, show_default=False)]

@@ -36,7 +36,7 @@ from ..core import (
     runs,
 )
 from ..core.config_files import read_config
-from ..core.settings import DEPTH_ENDS
+from ..core.settings import DEPTH_ENDS, flag_name
 from ..data import ImageTable, Preprocessing, Row, Task, images
 from ..data.sources import open_data
 from ..evaluation import Arm, CompareResult, Design, plots
@@ -84,7 +84,9 @@ def build_arms(task: Task, kinds: Sequence[str], archs: Sequence[str], flags: Ma
         is_file = kind.endswith(".toml")
         if kind not in KINDS and not kind.isdigit() and not is_file:
             raise UsageError(f"--arms '{kind}' is neither partial, full, a depth nor a TOML file", "Such as: --arms partial,3,full or --arms partial,mine.toml")
-        values = {**config, **read_config(kind)} if is_file else config
+        of_file = read_config(kind) if is_file else {}
+        _check_overrides(kind, of_file, flags)
+        values = {**config, **of_file}
         strategy = kind if kind in DEPTH_ENDS.values() else None
         depth = {} if is_file or strategy else {"depth": kind}
         for arch in archs or [""]:
@@ -92,6 +94,14 @@ def build_arms(task: Task, kinds: Sequence[str], archs: Sequence[str], flags: Ma
             name = Path(kind).stem if is_file else settings.tuning
             arms.append(Arm(f"{name} {arch}" if len(archs) > 1 else name, settings))
     return arms
+
+
+def _check_overrides(file: str, values: Mapping[str, Any], flags: Mapping[str, Any]) -> None:
+    """Raise UsageError if a flag would override a setting in the file of an arm: then the arms would not differ as their files say."""
+    for name in values.keys() & flags.keys():
+        if str(values[name]) != str(flags[name]):
+            found = f"{flag_name(name)} {flags[name]} would override {name} = {values[name]} of the arm {file}"
+            raise UsageError(found, f"Leave out {flag_name(name)}, or remove {name} from the file")
 
 
 def list_depths(task: Task, flags: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax
 
-from ..core import OnEvent, Run, ignore_event, runs
+from ..core import OnEvent, Run, UsageError, ignore_event, runs
 from ..core.files import write_json
-from ..core.runs import METRICS, name_split_file, record_test_use
+from ..core.runs import ALL, METRICS, name_split_file, record_test_use
 from ..evaluation import Evaluation, Predictions, apply_temperature, evaluate, plots, save_predictions
 from ..inference import load
 from ..training.trackers import open_tracking
@@ -43,7 +43,7 @@ class EvaluateRequest:
     """What to evaluate.
 
     Attributes:
-        split: valid or test.
+        split: valid or test; "all" for all images of `data`, with `model.onnx`, on the CPU, without files.
         data: path of the images if they have moved, "" otherwise.
         device: auto, cpu, cuda or mps.
         tta: test-time augmentation of a file that `tlfast export --tta` has written, "" for none. It runs on the CPU, and no files are written.
@@ -58,12 +58,17 @@ class EvaluateRequest:
 
 
 def evaluate_run(run: Run, request: EvaluateRequest, on_event: OnEvent = ignore_event) -> EvaluateResult:
-    """Evaluate a run on its valid or test split. For the test split, write the results into the run, and record that the split was used.
+    """Evaluate a run on its valid or test split, or on all images of another source. For the test split, write the results into the run, and record that
+    the split was used.
 
     Raises UsageError for unknown trackers, RunError, or DataError if the split is empty or the classes of the data differ from the run's.
     """
+    if request.split == ALL and not request.data:
+        raise UsageError("--split all needs images", "Name a folder, zip or table of labelled images: --data PATH")
+    if request.split == ALL and request.device not in ("auto", "cpu"):
+        raise UsageError(f"--split all runs model.onnx on the CPU, not on {request.device}", "Leave out --device")
     with open_tracking(request.log, on_event) as tracking:
-        result = (_evaluate_file if request.tta else _evaluate)(run, request, tracking.on_event)
+        result = (_evaluate_file if request.tta or request.split == ALL else _evaluate)(run, request, tracking.on_event)
         track_evaluation(tracking, runs.read(run.folder), result.evaluation, request.tta)
     return result
 
@@ -83,16 +88,18 @@ def _evaluate(run: Run, request: EvaluateRequest, on_event: OnEvent) -> Evaluate
 
 
 def _evaluate_file(run: Run, request: EvaluateRequest, on_event: OnEvent) -> EvaluateResult:
-    """Evaluate an ONNX file with test-time augmentation."""
+    """Evaluate an ONNX file: that of a test-time augmentation, or `model.onnx`."""
     split, tta = request.split, request.tta
     network = load(run.folder, verify=False, tta=tta).network
-    rows, log_probabilities = predict_file(network, loaded_run.list_split(run, split, request.data, on_event), "evaluating", on_event)
-    temperature = float(network.info["temperature"])
+    listed = loaded_run.list_labelled(run, request.data, on_event) if split == ALL else loaded_run.list_split(run, split, request.data, on_event)
+    rows, log_probabilities = predict_file(network, listed, "evaluating", on_event)
+    temperature = float(network.info["temperature"]) if tta else run.temperature  # a file with test-time augmentation has its own
     labels = np.array([network.classes.index(row.label) for row in rows])
     predictions = Predictions(rows, network.classes, log_softmax(temperature * log_probabilities, axis=1), labels)  # before temperature scaling
     seed = int(run.manifest["settings"]["seed"])
     if split == "valid":
         return EvaluateResult(run.id, evaluate(predictions, split, seed=seed, calibrated=temperature != 1.0), [])
     evaluation = evaluate(predictions, split, temperature, seed)
-    record_test_use(run, f"evaluate --tta {tta}", {"images": len(rows), "accuracy": evaluation.accuracy})
+    if split != ALL:
+        record_test_use(run, f"evaluate --tta {tta}", {"images": len(rows), "accuracy": evaluation.accuracy})
     return EvaluateResult(run.id, evaluation, [])

@@ -12,7 +12,7 @@ from .. import tasks
 from ..core import DataError, Note, OnEvent, Run, Settings, TlfastError
 from ..core.errors import first_line
 from ..data import Finding, ImageTable, Preprocessing, Row, Store, open_store, scan
-from ..data.sources import open_data
+from ..data.sources import open_data, read_labelled
 from ..evaluation import Evaluation, Predictions, cam, evaluate
 from ..evaluation.report import Evidence
 from ..export import weights
@@ -76,6 +76,15 @@ def list_split(run: Run, split: str, data: str, on_event: OnEvent) -> Sequence[R
     return _select_split(run, table, split)
 
 
+def list_labelled(run: Run, data: str, on_event: OnEvent) -> Sequence[Row]:
+    """Return all labelled images of `data`, whatever their split. Raises DataError if the run lacks one of their classes."""
+    settings = replace(Settings.from_dict(run.manifest["settings"]), data=data)
+    rows, classes = read_labelled(tasks.find_run_task(run.manifest, data), settings, on_event), run.manifest["classes"]
+    if unknown := sorted({row.label for row in rows}.difference(classes)):
+        raise DataError(f"{data} has classes that the run {run.id} does not know: {', '.join(unknown)}", f"The run has: {', '.join(classes)}")
+    return rows
+
+
 def predict_split(model: LoadedRun, split: str, on_event: OnEvent) -> Predictions:
     """Run the network on the images of a split. Raises DataError if it is empty."""
     rows = _select_split(model.run, model.table, split)
@@ -133,8 +142,19 @@ def _rebuild_table(run: Run, settings: Settings, data: str, on_event: OnEvent) -
     task = tasks.find_run_task(run.manifest, source)
     table = open_data(task, replace(settings, data=source), on_event)
     if list(table.classes) != run.manifest["classes"]:
-        raise DataError(f"the classes of {source} differ from those of the run {run.id}", f"The run has: {', '.join(run.manifest['classes'])}")
+        found = f"the classes of {source} differ from those of the run {run.id}: {_describe_difference(table.classes, run.manifest['classes'])}"
+        raise DataError(found, "To evaluate on some of the classes: tlfast evaluate RUN --split all --data PATH")
     return table
+
+
+def _describe_difference(found: Sequence[str], known: Sequence[str]) -> str:
+    """Return which classes are missing and which are unknown.
+
+    >>> _describe_difference(["a", "c"], ["a", "b"])
+    'b is missing; c is unknown'
+    """
+    parts = [(sorted(set(known).difference(found)), "missing"), (sorted(set(found).difference(known)), "unknown")]
+    return "; ".join(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {what}" for names, what in parts if names) or "they are in another order"
 
 
 def _open_images(run: Run, listed: ImageTable, settings: Settings, on_event: OnEvent) -> tuple[ImageTable, Store | None]:

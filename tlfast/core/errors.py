@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 
@@ -22,6 +23,13 @@ class TlfastError(Exception):
         self.hint = hint
         if hint and hasattr(self, "add_note"):  # Python 3.11
             self.add_note(hint)
+
+    def rewrite(self, change: Callable[[str], str]) -> None:
+        """Replace the message and the hint by `change` of them."""
+        self.message, self.hint = change(self.message), change(self.hint)
+        self.args = (self.message,)
+        if getattr(self, "__notes__", None):
+            self.__notes__ = [self.hint]
 
     def _render_traceback_(self) -> list[str]:
         """Return what IPython and Jupyter show in place of a traceback."""

@@ -127,9 +127,13 @@ def open_journal(out: str, task: str, run_id: str, settings: dict[str, Any], res
 
 
 def check_free(out: str, task: str, name: str) -> None:
-    """Raise UsageError if an unfinished training has the given run name."""
-    if name and (Path(out) / task / f"{name}{SUFFIX}").exists():
-        raise UsageError(f"a training named '{name}' is unfinished in {Path(out) / task}", f"Resume it with --resume {name}, or choose another --name")
+    """Raise UsageError if an unfinished training has the given run name, interrupted or running."""
+    folder = Path(out) / task / f"{name}{SUFFIX}"
+    if not name or not folder.exists():
+        return
+    if folder in list_interrupted(out, task):
+        raise UsageError(f"a training named '{name}' is unfinished in {folder.parent}", f"Resume it with --resume {name}, or choose another --name")
+    raise UsageError(f"a training named '{name}' is running in {folder.parent}", "Choose another --name, or wait until it has finished")
 
 
 def run_id_of(folder: Path) -> str:

@@ -25,6 +25,7 @@ MANIFEST = "run.json"
 SEAL = "run.json.sha256"  # SHA-256 of the manifest, in the format of sha256sum; the manifest lists those of all other files
 METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"  # of the valid split; `name_split_file` gives the names for others
 EVALUATED = ("valid", "test")  # splits that a run can be evaluated on
+ALL = "all"  # in place of a split: all images of another source
 COMPARISON = "comparison.json"
 LATEST = "latest"
 ENTRIES: dict[str, type] = {"classes": list, "data": dict, "files": dict, "mean": list, "std": list}  # of the manifest
@@ -122,10 +123,10 @@ def name_split_file(name: str, split: str) -> str:
     return name if split == "valid" else f"{stem}_{split}{dot}{suffix}"
 
 
-def check_split(split: str) -> None:
-    """Raise UsageError if a run cannot be evaluated on a split of this name."""
-    if split not in EVALUATED:
-        raise UsageError(f"--split '{split}' is not one of: {', '.join(EVALUATED)}", suggest_name(str(split), EVALUATED))
+def check_split(split: str, choices: tuple[str, ...] = EVALUATED) -> None:
+    """Raise UsageError if `split` is not one of the choices."""
+    if split not in choices:
+        raise UsageError(f"--split '{split}' is not one of: {', '.join(choices)}", suggest_name(str(split), choices))
 
 
 @contextmanager

@@ -21,8 +21,9 @@ from .discovery import is_address
 from .download import convert_errors, download
 from .hub import download_hub_dataset, fetch_dataset, is_hub_dataset
 from .images import is_image_name
-from .table import ImageTable, load_table
+from .table import ImageTable, load_table, read_rows
 from .task import Source, Task
+from .types import Row
 
 LOCK = ".lock"  # locked while a process downloads to its folder
 DOWNLOADS = ".downloads"  # sub-folder of the data folder; files stay there, so that a download can be continued
@@ -51,8 +52,19 @@ def locate(task: Task, data: str, root: str = "data") -> Path:
 
 def open_data(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> ImageTable:
     """Return the image table for the settings of the data: a path, a data set of the hub, or the folder of the task. Raises UsageError or DataError."""
-    root = fetch_dataset(settings.data, on_event) if is_hub_dataset(settings.data) else locate(task, settings.data)
-    return load_table(task, settings, root, on_event)
+    return load_table(task, settings, _find_root(task, settings, on_event), on_event)
+
+
+def read_labelled(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> list[Row]:
+    """Return all labelled images of `settings.data`, of any number of classes and without a division into splits. Raises UsageError or DataError."""
+    reading = read_rows(task, settings, _find_root(task, settings, on_event), on_event)
+    for note in reading.notes:
+        on_event(Note("data", note))
+    return reading.rows
+
+
+def _find_root(task: Task, settings: Settings, on_event: OnEvent) -> Path:
+    return fetch_dataset(settings.data, on_event) if is_hub_dataset(settings.data) else locate(task, settings.data)
 
 
 def import_data(task: Task, source: str, root: str = "data", on_event: OnEvent = ignore_event) -> Path:

@@ -78,7 +78,7 @@ def load_table(task: Task, settings: Settings, root: Path, on_event: OnEvent = i
     The images of parquet files and tars are unpacked into the cache. Raises UsageError for settings that do not fit the data, DataError for data that cannot be
     trained on.
     """
-    rows, notes, official, base = _read_rows(task, settings, root, on_event)
+    rows, notes, official, base = read_rows(task, settings, root, on_event)
     rows, encoding_notes = _drop_undecodable(rows)
     notes += encoding_notes
     if settings.group_by in task.groupings:
@@ -181,7 +181,7 @@ class _Reading(NamedTuple):
     base: str = ""
 
 
-def _read_rows(task: Task, settings: Settings, root: Path, on_event: OnEvent) -> _Reading:
+def read_rows(task: Task, settings: Settings, root: Path, on_event: OnEvent) -> _Reading:
     """Read the rows of `root`."""
     left_out: Counter[str] = Counter()
     skipped: list[str] = []

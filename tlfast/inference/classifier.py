@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ def open_pixels(source: ImageSource, network: bool = True, allow_private: bool =
         from ..data.fetch import fetch  # the import of ssl and http takes longer than a prediction
 
         source = fetch(source, allow_private)
+    elif isinstance(source, str) and "://" in source and not os.path.exists(source):
+        raise ImageError(f"addresses that begin with {source.split('://')[0]}:// cannot be read; download the file, or give an http(s) address")
     return np.asarray(images.open_image(source))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from jinja2 import Environment, PackageLoader
 from markupsafe import escape
 
@@ -16,6 +18,6 @@ def template_environment() -> Environment:
     Filters: `percent` formats shares, 0.5 -> "50.0 %"; `plain` makes a name safe in Markdown.
     """
     environment = Environment(loader=PackageLoader(__package__ or "", "templates"), autoescape=lambda name: str(name).endswith(".html"))
-    environment.filters["plain"] = lambda text: str(escape(make_printable(text))).replace("|", "\\|")
+    environment.filters["plain"] = lambda text: re.sub(r"([|*_`\[\]~\\])", r"\\\1", str(escape(make_printable(text))))
     environment.filters["percent"] = lambda value, digits=1: f"{100 * value:.{digits}f} %"
     return environment
