@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import glob
-import io
 import os
 import re
 import time
@@ -13,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from ..core import DataError, UsageError
 from ..core.errors import first_line, make_printable
@@ -22,6 +21,7 @@ from . import images
 STDIN = "-"
 ADDRESSES = ("http://", "https://")
 PARQUET = ".parquet"
+PARQUET_BATCH = 10_000  # rows that are read at once
 TABLES = (".csv", ".tsv", PARQUET)
 RUN_MARKS = ("run.json", "latest")  # files of tlfast in the folder of a run, and in that of the runs of a task
 ENCRYPTED = 1  # flag of a member of a zip
@@ -159,26 +159,35 @@ def is_outside(name: str) -> str:
 
 
 def read_records(path: Path) -> tuple[list[str], Iterator[dict[str, str]]]:
-    """Return the columns and records of a file of comma-, semicolon- or tab-separated values, or of a parquet file. Raises DataError."""
+    """Return the columns and records of a file of comma-, semicolon- or tab-separated values, or of a parquet file, in constant memory. Raises DataError."""
     if path.suffix.lower() == PARQUET:
         return _read_parquet(path)
-    text = _read_text(path)
-    if not text.strip():
-        raise DataError(f"{path} is empty", "Add a line of column names and one line per image")
-    try:
-        delimiter = csv.Sniffer().sniff(re.split("[\r\n]", text, maxsplit=1)[0], ",;\t").delimiter
-    except csv.Error:  # a single column
-        delimiter = ","
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        return list(reader.fieldnames or []), _check_records(reader, path)
-    except csv.Error as error:
-        raise _describe_bad_line(path, reader, error) from None
+    lines = _read_csv(path)
+    return next(lines), lines
 
 
-def _check_records(reader: csv.DictReader[str], path: Path) -> Iterator[dict[str, str]]:
-    """Yield the records of a reader. Raises DataError for a line that cannot be read, or with more cells than columns."""
+def _read_csv(path: Path) -> Iterator[Any]:
+    """Yield the list of columns of a CSV file, then its records. Raises DataError for a line that cannot be read, or with more cells than columns."""
     try:
+        with path.open(encoding="utf-8-sig", newline="") as file:  # with its line ends, which may be part of a quoted name
+            first = file.readline()
+            if not first.strip() and not any(line.strip() for line in file):
+                raise DataError(f"{path} is empty", "Add a line of column names and one line per image")
+            try:
+                delimiter = csv.Sniffer().sniff(first.rstrip("\r\n"), ",;\t").delimiter
+            except csv.Error:  # a single column
+                delimiter = ","
+            file.seek(0)
+            yield from _parse_csv(csv.DictReader(file, delimiter=delimiter), path)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error.reason})", "Save the file as UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+
+
+def _parse_csv(reader: csv.DictReader[str], path: Path) -> Iterator[Any]:
+    try:
+        yield list(reader.fieldnames or [])
         for record in reader:
             if any(record.pop(None, None) or ()):  # cells without a column; empty ones do no harm
                 raise DataError(f"{path.name} line {reader.line_num}: more cells than columns", "Put cells that hold the delimiter in double quotes")
@@ -198,11 +207,23 @@ def _read_parquet(path: Path) -> tuple[list[str], Iterator[dict[str, str]]]:
 
     try:
         schema = parquet.read_schema(path)
-        columns = [field.name for field in schema if not (pa.types.is_nested(field.type) or pa.types.is_binary(field.type))]
-        table = parquet.read_table(path, columns=columns)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} is not a parquet file that can be read ({first_line(error)})", "Write it again, or give a CSV file") from None
-    return columns, ({name: "" if value is None else str(value) for name, value in record.items()} for record in table.to_pylist())
+        raise _describe_bad_parquet(path, error) from None
+    columns = [field.name for field in schema if not (pa.types.is_nested(field.type) or pa.types.is_binary(field.type))]
+
+    def read() -> Iterator[dict[str, str]]:
+        try:
+            for batch in parquet.ParquetFile(path).iter_batches(PARQUET_BATCH, columns=columns):
+                for record in batch.to_pylist():
+                    yield {name: "" if value is None else str(value) for name, value in record.items()}
+        except (OSError, pa.ArrowException) as error:
+            raise _describe_bad_parquet(path, error) from None
+
+    return columns, read()
+
+
+def _describe_bad_parquet(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} is not a parquet file that can be read ({first_line(error)})", "Write it again, or give a CSV file")
 
 
 def gather_sources(sources: Sequence[str], column: str = "path", stdin: Iterable[str] = (), left_out: Counter[str] | None = None) -> Iterator[str]:
@@ -281,15 +302,6 @@ def check_unique(path: Path, columns: Sequence[str], used: Sequence[str]) -> Non
     for column in used:
         if columns.count(column) > 1:
             raise DataError(f"{path.name} has {columns.count(column)} columns '{column}'", "Rename or remove the others")
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")  # with its line ends, which may be part of a quoted name
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})", "Save the file as UTF-8") from None
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
 
 
 def watch_folder(folder: str, seconds: float = 1.0) -> Iterator[str]:
