@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,15 +14,23 @@ from ..core.signals import raise_interrupt
 from .arguments import parse_arguments, parse_shares, split_list
 from .data_and_cache import cache_app, data_app
 from .options import (
+    Address,
     Config,
+    Cpus,
     Device,
+    EngineOption,
     Full,
     Log,
     Moved,
     MovedOrOther,
     OptionalTask,
+    OutDir,
     OutOption,
+    PredictRun,
     RunArgument,
+    Shard,
+    Shards,
+    Sources,
     Split,
     SplitOrAll,
     TaskArgument,
@@ -177,17 +185,9 @@ def report(
 
 @command(app, "predict", USE)
 def predict(
-    run: Annotated[
-        str,
-        typer.Argument(
-            help="Name of a task (its latest run), run id, run folder, bundle folder, model.onnx file, or hf://user/name.", autocompletion=task_names
-        ),
-    ],
+    run: PredictRun,
     screen: Screen,
-    sources: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Argument(help="Image files, folders, zips, patterns, CSV or parquet files, http(s) URLs, or - for a list on stdin.", show_default=False),
-    ] = None,
+    sources: Sources = None,
     top: Annotated[int | None, typer.Option(help="Number of classes to show. Default: 1, with --json all.", min=1)] = None,
     min_prob: Annotated[float, typer.Option(help='Below this probability the label is "unsure".', min=0, max=1)] = 0.0,
     tta: Tta = "",
@@ -196,6 +196,12 @@ def predict(
     jsonl: Annotated[str, typer.Option(help="Also write the predictions to this file, one line of JSON per image.", show_default=False)] = "",
     parquet: Annotated[str, typer.Option(help="Also write the predictions to this parquet file.", show_default=False)] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the output files of an interrupted command.")] = False,
+    out_dir: OutDir = "",
+    shards: Shards = 0,
+    shard: Shard = "",
+    engine: EngineOption = "local",
+    address: Address = "",
+    cpus: Cpus = 1,
     watch: Annotated[str, typer.Option(help="Classify each new image in this folder, until interrupted.", show_default=False)] = "",
     network: Annotated[bool, typer.Option("--network/--no-network", help="Download http(s) URLs.")] = True,
     allow_private: Annotated[bool, typer.Option("--allow-private", help="Also download from private networks.")] = False,
@@ -203,17 +209,25 @@ def predict(
     out: OutOption = "exports",
 ) -> None:
     """Classify images with an exported classifier. Exit code 1 if an image could not be read."""
-    from ..commands import predict
-    from ..inference import load
+    from ..commands import predict, predict_shards
+    from ..inference.classifier import find_model, load
 
     if bool(sources) == bool(watch):
         raise UsageError("--watch and images are both given" if watch else "no images are given", "Give either images or --watch FOLDER")
     files = {"csv": csv, "jsonl": jsonl, "parquet": parquet}
-    request = predict.PredictRequest(sources or [], column, files, resume, min_prob, watch, network, allow_private)
+    in_shards = predict_shards.ShardsRequest(sources or [], out_dir, column, shards, shard, min_prob, network, allow_private, engine, address, cpus)
+    predict_shards.check_request(in_shards, {**files, "watch": watch, "resume": resume, "top": top})
     with screen.progress() as on_event:
-        classifier = load(run, out, verify, tta, on_event)
-        tally = screen.predictions(predict.predict_sources(classifier, request, on_event), top, min_prob, at_once=bool(watch))
-    raise typer.Exit(1 if tally.failed else 0)
+        if out_dir:
+            result = predict_shards.predict_shards(*find_model(run, out, verify, tta, on_event), in_shards, on_event)
+            failed = result.failed
+        else:
+            request = predict.PredictRequest(sources or [], column, files, resume, min_prob, watch, network, allow_private)
+            rows = predict.predict_sources(load(run, out, verify, tta, on_event), request, on_event)
+            failed = screen.predictions(rows, top, min_prob, at_once=bool(watch)).failed
+    if out_dir:
+        screen.sharded(result)
+    raise typer.Exit(1 if failed else 0)
 
 
 @command(app, "compare", TRAIN)

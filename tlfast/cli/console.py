@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # not imported at run time: `predict` must start fast
     from ..commands.export import ExportResult
     from ..commands.interpret import InterpretResult
     from ..commands.interrupted import InterruptedTraining
+    from ..commands.predict_shards import ShardsResult
     from ..commands.report import ReportResult
     from ..commands.train import Plan, TrainResult
     from ..data import DataSummary, Task
@@ -237,6 +238,17 @@ class Screen:
                 print("[" if number == 1 else ",", json.dumps(values, ensure_ascii=False, indent=1), sep="\n")
         elif at_once:
             print(make_printable(f"{row.path}  {formatting.format_top_classes(row, top, min_probability)}"), flush=True)
+
+    def sharded(self, result: ShardsResult) -> None:
+        """Print the counts of a sharded prediction."""
+        self.emit(result.to_dict(), self._sharded, result)
+
+    def _sharded(self, result: ShardsResult) -> None:
+        rows = [(name, f"{count:,}", f"{count / max(1, result.images):.1%}") for name, count in result.labels.items()]
+        self._table(("prediction", "images", "share"), rows)
+        kept = f", {result.reused:,} of them by earlier commands" if result.reused else ""
+        parts = f"{result.shards:,} of {result.of:,}{kept}" if result.shards else "none"
+        self._facts("", {"images": f"{result.images:,}, {result.failed:,} unreadable", "parts": parts, "folder": result.folder})
 
     def _predictions_table(self, shown: Sequence[PredictRow], tally: Tally, top: int | None, min_probability: float) -> None:
         """Print a table of predictions; for too many, the counts of the classes and a table of the first errors."""

@@ -116,7 +116,7 @@ def _run(function: Command, values: dict[str, Any], quiet: bool, as_json: bool, 
     screen = Screen(quiet, as_json)
     try:
         function(screen=screen, **values)
-    except typer.Exit:
+    except (typer.Exit, BrokenPipeError):  # the reader of the output has ended, as head does: Typer exits with code 1
         raise
     except KeyboardInterrupt:
         screen.error(Interrupted("interrupted"))

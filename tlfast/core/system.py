@@ -59,9 +59,19 @@ def hide_known_warnings() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # on unusual EXIF or truncated pages; unreadable images are reported anyway
 
 
+_limit: int | None = None  # of `limit_cores`
+
+
 def count_cores() -> int:
     """Return the number of processor cores available to this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(available, _limit or available)
+
+
+def limit_cores(number: int | None) -> None:
+    """Let this process use fewer cores than it could, as a worker beside others; None ends the limit."""
+    global _limit
+    _limit = number
 
 
 def load_average() -> float:

@@ -23,6 +23,7 @@ ADDRESSES = ("http://", "https://")
 PARQUET = ".parquet"
 PARQUET_BATCH = 10_000  # rows that are read at once
 TABLES = (".csv", ".tsv", PARQUET)
+PACKED = (".tar", PARQUET)  # may hold images
 RUN_MARKS = ("run.json", "latest")  # files of tlfast in the folder of a run, and in that of the runs of a task
 ENCRYPTED = 1  # flag of a member of a zip
 SHOWN_SUFFIXES = 5  # in a note on the files that are left out
@@ -227,7 +228,7 @@ def _describe_bad_parquet(path: Path, error: Exception) -> DataError:
 
 
 def gather_sources(sources: Sequence[str], column: str = "path", stdin: Iterable[str] = (), left_out: Counter[str] | None = None) -> Iterator[str]:
-    """Yield the images of files, folders, zips, CSV and parquet files, glob patterns, URLs and `-` (a list on `stdin`).
+    """Yield the images of files, folders, zips, tars, CSV and parquet files, glob patterns, URLs and `-` (a list on `stdin`).
 
     `column` is the path column of tables. Missing files are included; they become rows with an error. The files of folders and zips that are no
     images are counted in `left_out`, by suffix. Raises UsageError or DataError.
@@ -246,11 +247,24 @@ def _expand(source: str, column: str, stdin: Iterable[str], left_out: Counter[st
         return walk_images(source, left_out)
     if suffix == ".zip" and os.path.isfile(source):
         return (f"{source}!/{name}" for name in list_members(source, left_out))
+    if suffix in PACKED and os.path.isfile(source):
+        from . import packed  # imports this module
+
+        if suffix == ".tar":
+            return iter(packed.list_tar(Path(source)))
+        if packed.holds_images(Path(source), column):
+            return packed.list_rows(Path(source))
     if suffix in TABLES and os.path.isfile(source):
         return _read_column(Path(source), column)
     if not os.path.exists(source) and glob.has_magic(source):
-        return iter(sorted(path for path in _match_pattern(source) if os.path.isfile(path)))
+        return _expand_matches(sorted(path for path in _match_pattern(source) if os.path.isfile(path)), column, left_out)
     return iter([source])
+
+
+def _expand_matches(paths: Sequence[str], column: str, left_out: Counter[str] | None) -> Iterator[str]:
+    """Yield the paths, and in place of zips, tars and parquet files their images."""
+    for path in paths:
+        yield from _expand(path, column, (), left_out) if os.path.splitext(path)[1].lower() in (".zip", *PACKED) else [path]
 
 
 def _match_pattern(pattern: str) -> Iterator[str]:
@@ -271,7 +285,7 @@ def _match_pattern(pattern: str) -> Iterator[str]:
 def has_many(source: str) -> bool:
     """Return whether a source of `gather_sources` can have several images: a folder, a zip, a table or a pattern."""
     is_pattern = glob.has_magic(source) and not os.path.exists(source) and not is_address(source)
-    return is_pattern or os.path.isdir(source) or os.path.splitext(source)[1].lower() in (".zip", *TABLES)
+    return is_pattern or os.path.isdir(source) or os.path.splitext(source)[1].lower() in (".zip", ".tar", *TABLES)
 
 
 def is_address(source: str) -> bool:

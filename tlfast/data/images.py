@@ -1,6 +1,6 @@
 """Opening, decoding and resizing of images. No other module does this.
 
-The path of an image is that of a file, or `archive.zip!/member` for an image in a zip.
+The path of an image is that of a file, `archive.zip!/member` or `archive.tar!/member`, or `file.parquet#12` for the image of row 12.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import importlib.util
 import io
 import lzma
 import os
+import re
 import stat
 import struct
 import zipfile
@@ -37,6 +38,7 @@ HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1")  # at byte 4 
 # Files with these suffixes are not opened to see whether they are images.
 OTHER_SUFFIXES = frozenset({".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".html", ".py", ".parquet", ".pdf", ".zip", ".tar", ".gz", ".npy", ".pt"})
 ZIP_MARK = ".zip!/"
+PACKED = re.compile(r"(.+?\.tar)!/(.+)|(.+\.parquet)#(\d+)", re.IGNORECASE | re.DOTALL)  # a member of a tar, or a row of a parquet file
 # Exceptions of zipfile for damaged and encrypted archives; RuntimeError includes unknown compression methods.
 DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError)
 MAX_BYTES = 2 << 30  # of a file
@@ -155,6 +157,10 @@ def read_bytes(path: str) -> bytes:
     try:
         if member:
             return _archive(archive, os.getpid()).read(member)
+        if packed := split_packed(path):
+            from . import packed as reader  # needs pyarrow, and most images are files
+
+            return reader.read_member(*packed)
         _check_file(path)
         return Path(path).read_bytes()
     except (OSError, KeyError, ValueError, *DAMAGED_ZIP) as error:  # ValueError: a NUL character in the path
@@ -178,6 +184,19 @@ def split_zip(path: str) -> tuple[str, str]:
     """
     at = path.lower().find(ZIP_MARK)
     return (path, "") if at < 0 else (path[: at + 4], path[at + len(ZIP_MARK) :])
+
+
+def split_packed(path: str) -> tuple[str, str] | None:
+    """Return the tar and the member of a path, or the parquet file and the row; None for other paths, and for files of such a name.
+
+    >>> split_packed("a.tar!/b.jpg"), split_packed("a.parquet#3"), split_packed("a.jpg")
+    (('a.tar', 'b.jpg'), ('a.parquet', '3'), None)
+    """
+    found = PACKED.fullmatch(path)
+    if not found or os.path.exists(path):
+        return None
+    file, member = (part for part in found.groups() if part is not None)
+    return file, member
 
 
 def resize(image: Image.Image, size: int, policy: str) -> Image.Image:

@@ -48,7 +48,7 @@ def holds_images(path: Path, path_column: str) -> bool:
 
     try:
         schema = parquet.read_schema(path)
-        return bool(_list_image_columns(schema)) and path_column not in schema.names
+        return bool(list_image_columns(schema)) and path_column not in schema.names
     except (OSError, pyarrow.ArrowException):
         return False
 
@@ -61,7 +61,7 @@ def find_columns(schema: Any, label: str = "") -> Columns | None:
     numbered = [name for name in schema.names if "names" in features.get(name, {})]
     spelled = [name for name in LABEL_COLUMNS if name in schema.names and schema.field(name).type in (pyarrow.string(), pyarrow.large_string())]
     found = [label] if label in schema.names else numbered + spelled
-    images = _list_image_columns(schema)
+    images = list_image_columns(schema)
     return Columns(images[0], found[0], features.get(found[0], {}).get("names", [])) if images and found else None
 
 
@@ -97,7 +97,8 @@ def get_bytes(value: bytes | dict[str, Any] | None) -> bytes:
     return (value.get("bytes") if isinstance(value, dict) else value) or b""
 
 
-def _list_image_columns(schema: Any) -> list[str]:
+def list_image_columns(schema: Any) -> list[str]:
+    """Return the columns of an Arrow schema that hold images: bytes, or structs with the field `bytes`."""
     import pyarrow
 
     structs = [field.name for field in schema if pyarrow.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0]

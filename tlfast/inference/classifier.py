@@ -105,6 +105,13 @@ def load(reference: str | Path, out: str = "exports", verify: bool = True, tta: 
     recorded at export. `tta` is the kind of test-time augmentation of a file that `tlfast export --tta` has written. Raises RunError, or UsageError for
     another kind.
     """
+    path, run = find_model(reference, out, verify, tta, on_event)
+    network = open_network(path)
+    return Classifier(network, run or network.info.get("run", ""))
+
+
+def find_model(reference: str | Path, out: str = "exports", verify: bool = True, tta: str = "", on_event: OnEvent = ignore_event) -> tuple[Path, str]:
+    """Return the ONNX file that `load` opens, and the id of its run, "" if only the file knows it. Arguments and errors are those of `load`."""
     path, file = Path(reference), name_file(tta)
     if path.suffix == ".zip" and path.is_file():
         raise RunError(f"{reference} is a zip", "Unpack it, and give the folder with model.onnx")
@@ -113,14 +120,10 @@ def load(reference: str | Path, out: str = "exports", verify: bool = True, tta: 
     if path.suffix == ".onnx":
         if tta and path.name != file:
             raise UsageError(f"--tta {tta} is given for the file {reference}", f"Leave it out, or give the folder with {file}")
-        network = open_network(path)
-        return Classifier(network, network.info.get("run", ""))
-    if hub.is_hub_reference(str(reference)):
-        run = hub.fetch_run(str(reference), (*hub.RECORD, file), verify, on_event)
-    else:
-        run = runs.find(str(reference), out, verify)
+        return path, ""
+    is_on_hub = hub.is_hub_reference(str(reference))
+    run = hub.fetch_run(str(reference), (*hub.RECORD, file), verify, on_event) if is_on_hub else runs.find(str(reference), out, verify)
     if not (run.folder / file).is_file():
         missing = "The run was trained with --no-onnx or by an older tlfast; train again without --no-onnx"
         raise RunError(f"{run.folder} has no {file}", f"Write it first: tlfast export {run.id} --tta {tta}" if tta else missing)
-    network = open_network(run.folder / file)
-    return Classifier(network, network.info.get("run", "") if hub.is_hub_reference(str(reference)) else run.id)
+    return run.folder / file, "" if is_on_hub else run.id

@@ -160,7 +160,14 @@ def _write_jsonl(target: Path, rows: Iterable[PredictRow], classes: Sequence[str
         file.writelines(json.dumps(as_dict(row, None, min_probability), ensure_ascii=False) + "\n" for row in rows)
 
 
-def _write_parquet(target: Path, rows: Iterable[PredictRow], classes: Sequence[str], min_probability: float) -> None:
+def write_parquet(
+    target: Path,
+    rows: Iterable[PredictRow],
+    classes: Sequence[str],
+    min_probability: float,
+    describe: Callable[[], Mapping[bytes, bytes]] = dict,
+) -> None:
+    """Write a table of predictions. `describe` is called after the last row and returns metadata of the file."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -172,9 +179,10 @@ def _write_parquet(target: Path, rows: Iterable[PredictRow], classes: Sequence[s
             readable = (replace(row, path=replace_undecodable(row.path)) for row in block)
             columns = zip(*(row_cells(row, classes, min_probability, missing=None) for row in readable), strict=True)
             writer.write_table(pa.table(dict(zip(names, map(list, columns), strict=True)), schema))
+        writer.add_key_value_metadata(describe())
 
 
-FORMATS: dict[str, Callable[[Path, Iterable[PredictRow], Sequence[str], float], None]] = {"csv": _write_csv, "jsonl": _write_jsonl, "parquet": _write_parquet}
+FORMATS: dict[str, Callable[[Path, Iterable[PredictRow], Sequence[str], float], None]] = {"csv": _write_csv, "jsonl": _write_jsonl, "parquet": write_parquet}
 
 
 def column_names(classes: Sequence[str]) -> list[str]:

@@ -1,0 +1,181 @@
+"""`tlfast predict --out-dir`: parts, their repetition, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from pyarrow import concat_tables, parquet
+
+from tests.helpers.command_line import python
+from tlfast.core import system
+from tlfast.core.files import lock_file
+from tlfast.inference import manifest, shards
+from tlfast.inference.shards import name_part, read_description
+
+
+@pytest.fixture
+def run(run):
+    """The folder of the task, with the run "r"."""
+    return str(run.folder.parent)
+
+
+def read_parts(folder):
+    """Return the rows of all parts in order."""
+    return concat_tables([parquet.read_table(path) for path in sorted(folder.glob("part-*.parquet"))])
+
+
+def names(folder):
+    return sorted(path.name for path in folder.glob("part-*"))
+
+
+@pytest.mark.parametrize("chunk", [5, 10_000])
+def test_parts_hold_the_predictions_of_one_command(run, cli, folder, tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(manifest, "CHUNK", chunk)  # files of the list that do not end where a part does
+    (folder / "red" / "bad.png").write_text("no image")
+    assert cli("predict", run, "pictures", "--parquet", "one.parquet").code == 1
+    outcome = cli("predict", run, "pictures", "--out-dir", "answers", "--shards", 4, "--json")
+    expected, found = parquet.read_table(tmp_path / "one.parquet"), read_parts(tmp_path / "answers")
+    assert outcome.code == 1 and names(tmp_path / "answers") == [name_part(shard, 4) for shard in range(4)]
+    assert found.drop_columns(["probability", *found.column_names[4:]]).equals(expected.drop_columns(["probability", *expected.column_names[4:]]))
+    assert found["probability"].to_pylist() == pytest.approx(expected["probability"].to_pylist(), abs=1e-6)
+    assert outcome.json["images"] == 37 and outcome.json["failed"] == 1 and sum(outcome.json["labels"].values()) == 36
+    assert [path for path in (tmp_path / "answers").iterdir() if path.name.endswith((".tmp", ".partial"))] == []
+
+
+def test_a_repeated_command_writes_what_is_missing(run, cli, folder, tmp_path):
+    answers = tmp_path / "answers"
+    first = cli("predict", run, "pictures", "--out-dir", "answers", "--shard", "1/3", "--json").json
+    assert names(answers) == [name_part(1, 3)] and (first["images"], first["shards"], first["of"], first["reused"]) == (12, 1, 3, 0)
+    written = (answers / name_part(1, 3)).stat().st_mtime_ns
+    (answers / name_part(2, 3)).write_bytes(b"damaged")
+    second = cli("predict", run, "pictures", "--out-dir", "answers", "--shards", 3, "--json")
+    assert second.json["reused"] == 1 and second.json["images"] == 36 and "1 of 3 parts are there already" in second.err
+    assert (answers / name_part(1, 3)).stat().st_mtime_ns == written
+    assert sorted(read_parts(answers)["path"].to_pylist()) == sorted(str(path.relative_to(tmp_path)) for path in folder.rglob("*.png"))
+    assert cli("predict", run, "pictures", "--out-dir", "answers").out.count("3 of 3, 3 of them by earlier commands") == 1
+    assert second.json["labels"] == cli("predict", run, "pictures", "--out-dir", "answers", "--json").json["labels"]
+
+
+def test_images_are_those_of_the_list(run, cli, folder, tmp_path):
+    cli("predict", run, "pictures", "--out-dir", "answers", "--shard", "0/2")
+    (folder / "blue" / "new.png").write_bytes((folder / "blue" / "1.png").read_bytes())
+    changed, gone = sorted(folder.glob("red/*.png"))[:2]
+    changed.write_bytes((folder / "blue" / "1.png").read_bytes() + b" ")
+    gone.unlink()
+    assert cli("predict", run, "pictures", "--out-dir", "answers", "--shard", "1/2").code == 1
+    rows = {row["path"]: row["error"] for row in read_parts(tmp_path / "answers").to_pylist()}
+    assert len(rows) == 36 and {os.path.basename(path): error for path, error in rows.items() if error} == {
+        changed.name: shards.CHANGED,
+        gone.name: shards.CHANGED,
+    }
+
+
+def test_a_kill_leaves_no_part_and_nothing_is_lost(run, cli, folder, tmp_path):
+    code = f"""
+import os, sys
+from tlfast.inference import shards
+read = shards._open_unchanged
+def open_or_die(given, work):
+    if "red" in given.path:
+        os.kill(os.getpid(), 9)
+    return read(given, work)
+shards._open_unchanged = open_or_die
+from tlfast.cli.app import app
+app(["predict", {run!r}, {str(folder)!r}, "--out-dir", "answers", "--shards", "6"])
+"""
+    assert python(code).returncode == -9
+    killed = names(tmp_path / "answers")
+    assert 0 < len(killed) < 6
+    outcome = cli("predict", run, folder, "--out-dir", "answers", "--json")
+    assert outcome.code == 0 and outcome.json["reused"] == len(killed) and read_parts(tmp_path / "answers").num_rows == 36
+
+
+def test_a_killed_list_is_made_again(run, cli, folder, tmp_path):
+    answers = tmp_path / "answers"
+    for left in (".manifest.partial", "manifest"):
+        (answers / left).mkdir(parents=True)
+        (answers / left / "000000.parquet").write_bytes(b"")
+    assert cli("predict", run, "pictures", "--out-dir", "answers").code == 0
+    assert read_description(answers).images == read_parts(answers).num_rows == 36
+
+
+def test_a_second_process_waits_for_the_list(run, cli, folder, tmp_path):
+    (tmp_path / "answers").mkdir()
+    with ThreadPoolExecutor() as pool:
+        with lock_file(tmp_path / "answers" / ".lock", RuntimeError()):
+            waiting = pool.submit(python, f"from tlfast.cli.app import app; app(['predict', {run!r}, 'pictures', '--out-dir', 'answers'])")
+            time.sleep(4)  # longer than the command takes without the lock
+            assert not waiting.done() and names(tmp_path / "answers") == []
+        done = waiting.result()
+    assert done.returncode == 0, done.stderr
+    assert len(names(tmp_path / "answers")) == 1
+
+
+def test_tars_and_parquet_files_in_parts(run, cli, folder, tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as file:
+        file.add(folder, "x")
+    cli("predict", run, "a.tar", "--out-dir", "answers", "--shards", 2)
+    rows = read_parts(tmp_path / "answers").to_pylist()
+    assert len(rows) == 36 and rows[0]["path"].startswith("a.tar!/x/") and not any(row["error"] for row in rows)
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--shards", 3], "--shards is given without --out-dir"),
+    (["--engine", "ray"], "--engine is given without --out-dir"),
+    (["--out-dir", "answers", "--shard", "3/3"], "--shard 3/3 is not K/N with K from 0 to N-1"),
+    (["--out-dir", "answers", "--shard", "1/3", "--shards", 2], "--shard 1/3 and --shards 2 differ"),
+    (["--out-dir", "answers", "--csv", "a.csv"], "--csv and --out-dir exclude each other"),
+    (["--out-dir", "answers", "--resume"], "Repeat the command without it"),
+    (["--out-dir", "answers", "--engine", "dask"], "--engine 'dask' is not one of: local, ray"),
+    (["--out-dir", "answers", "--address", "10.0.0.1:6379"], "without --engine ray"),
+    (["--out-dir", "pictures"], "--out-dir pictures holds other files, such as blue"),
+])  # fmt: skip
+def test_wrong_usage(run, cli, folder, arguments, words):
+    outcome = cli("predict", run, "pictures", *arguments)
+    assert outcome.code == 2 and words in outcome.err
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["pictures/red"], "was begun with the images pictures"),
+    (["pictures", "--shards", 3], "was begun with --shards 2"),
+    (["pictures", "--min-prob", 0.5], "was begun with --min-prob 0.0"),
+])  # fmt: skip
+def test_a_folder_belongs_to_one_request(run, cli, folder, tmp_path, arguments, words):
+    cli("predict", run, "pictures", "--out-dir", "answers", "--shards", 2)
+    before = names(tmp_path / "answers")
+    outcome = cli("predict", run, *arguments, "--out-dir", "answers")
+    assert outcome.code == 2 and words in outcome.err and names(tmp_path / "answers") == before
+
+
+def test_a_folder_belongs_to_one_model(run, cli, folder, tmp_path):
+    cli("predict", run, "pictures", "--out-dir", "answers")
+    path = tmp_path / "answers" / "predictions.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model": "0" * 64}))
+    outcome = cli("predict", run, "pictures", "--out-dir", "answers")
+    assert outcome.code == 2 and "was begun with another model, that of the run r" in outcome.err
+    path.write_text("{")
+    assert "predictions.json is damaged" in cli("predict", run, "pictures", "--out-dir", "answers").err
+
+
+def test_empty_sources(run, cli, tmp_path):
+    (tmp_path / "void").mkdir()
+    assert "no images in void" in cli("predict", run, "void", "--out-dir", "answers").err
+    assert not (tmp_path / "answers" / "predictions.json").exists()
+
+
+def test_more_parts_than_images(run, cli, folder, tmp_path):
+    outcome = cli("predict", run, "pictures/red", "--out-dir", "answers", "--shards", 20)
+    assert outcome.code == 0 and len(names(tmp_path / "answers")) == 20 and read_parts(tmp_path / "answers").num_rows == 12
+
+
+def test_a_limit_of_cores_ends(monkeypatch):
+    available = system.count_cores()
+    system.limit_cores(1)
+    assert system.count_cores() == 1
+    system.limit_cores(None)
+    assert system.count_cores() == available

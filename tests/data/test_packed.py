@@ -1,0 +1,76 @@
+"""Images in tars and parquet files."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from tlfast.core.errors import DataError, ImageError
+from tlfast.data import images
+from tlfast.data.discovery import gather_sources
+from tlfast.testing import COLOURS, draw_image
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Paths of twelve different images."""
+    colours = list(COLOURS.values())
+    for n in range(12):
+        draw_image(tmp_path / "files" / f"{n:02d}.png", colours[n % 3], n)
+    return sorted((tmp_path / "files").iterdir())
+
+
+def write_tar(path, pictures):
+    with tarfile.open(path, "w") as file:
+        for picture in pictures:
+            file.add(picture, f"inner/{picture.name}")
+            file.addfile(tarfile.TarInfo(f"inner/{picture.stem}.cls"), io.BytesIO())
+    return path
+
+
+def write_parquet(path, pictures, as_struct):
+    values = [picture.read_bytes() for picture in pictures]
+    column = [{"bytes": value, "path": "x"} for value in values] if as_struct else values
+    parquet.write_table(pa.table({"image": column, "number": list(range(len(values)))}), path, row_group_size=5)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["tar", "bytes", "struct"])
+def test_images_in_packed_files_are_those_of_the_files(tmp_path, pictures, kind):
+    path = write_tar(tmp_path / "a.tar", pictures) if kind == "tar" else write_parquet(tmp_path / "a.parquet", pictures, kind == "struct")
+    names = list(gather_sources([str(path)]))
+    assert names[0] == str(path) + ("!/inner/00.png" if kind == "tar" else "#0") and len(names) == len(pictures)
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(images.read_bytes, names * 3))
+    assert read == [picture.read_bytes() for picture in pictures] * 3
+    assert np.array_equal(images.open_image(names[7]), images.open_image(pictures[7]))
+
+
+def test_a_parquet_file_with_paths_is_a_list(tmp_path, pictures):
+    values = {"path": [picture.name for picture in pictures], "image": [picture.read_bytes() for picture in pictures]}
+    parquet.write_table(pa.table(values), tmp_path / "files" / "a.parquet")
+    assert list(gather_sources([str(tmp_path / "files" / "a.parquet")])) == list(map(str, pictures))
+
+
+def test_what_is_missing_or_damaged(tmp_path, pictures):
+    tar, table = write_tar(tmp_path / "a.tar", pictures), write_parquet(tmp_path / "a.parquet", pictures, False)
+    for path in (f"{tar}!/none.png", f"{table}#12", f"{tmp_path}/gone.tar!/a.png", f"{tmp_path}/gone.parquet#0"):
+        with pytest.raises(ImageError, match="cannot be read"):
+            images.read_bytes(path)
+    (tmp_path / "bad.tar").write_bytes(b"x" * 2000)
+    with pytest.raises(ImageError, match="cannot be read"):
+        images.read_bytes(f"{tmp_path}/bad.tar!/a.png")
+    with pytest.raises(DataError, match="is not a tar that can be read"):
+        list(gather_sources([str(tmp_path / "bad.tar")]))
+
+
+def test_a_file_of_such_a_name_is_a_file(tmp_path, pictures):
+    odd = tmp_path / "x.parquet#3"
+    odd.write_bytes(pictures[0].read_bytes())
+    assert images.read_bytes(str(odd)) == pictures[0].read_bytes()

@@ -1,0 +1,119 @@
+"""Engines give the results of a loop, and errors that say what to do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from pyarrow import concat_tables, parquet
+
+from tests.helpers.command_line import invoke
+from tlfast.core.errors import DataError, TlfastError, UsageError
+from tlfast.core.system import count_cores
+from tlfast.distributed import ENGINES, open_engine
+from tlfast.distributed import engines as engines_module
+
+ray = pytest.importorskip("ray")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster of two nodes on this machine, one core each, and the second node."""
+    from ray.cluster_utils import Cluster
+
+    handler = signal.getsignal(signal.SIGTERM)
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 << 20})
+    second = found.add_node(num_cpus=1, object_store_memory=100 << 20)
+    yield found, second
+    ray.shutdown()
+    found.shutdown()
+    signal.signal(signal.SIGTERM, handler)
+
+
+def square(number):
+    return number * number, count_cores()
+
+
+def fail(number):
+    raise DataError(f"item {number} is wrong", "Correct it")
+
+
+def crash(number):
+    raise ZeroDivisionError("by zero")
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_results_are_those_of_a_loop(cluster, name):
+    engine = open_engine(name, cluster[0].address if name == "ray" else "")
+    assert sorted(result for result, _ in engine.run(square, range(20))) == [n * n for n in range(20)]
+    assert list(engine.run(square, [])) == []
+
+
+def test_tasks_of_ray_use_their_cores(cluster):
+    assert {cores for _, cores in open_engine("ray", cluster[0].address).run(square, range(4))} == {1}
+
+
+def test_errors_of_tasks_are_those_of_a_loop(cluster):
+    engine = open_engine("ray", cluster[0].address)
+    with pytest.raises(DataError, match="item 1 is wrong") as error:
+        list(engine.run(fail, [1]))
+    assert error.value.hint == "Correct it"
+    with pytest.raises(TlfastError, match="a task failed: ZeroDivisionError: by zero"):
+        list(engine.run(crash, [1]))
+
+
+def test_what_cannot_be_opened(monkeypatch):
+    with pytest.raises(UsageError, match="--cpus 0 must be at least 1"):
+        open_engine("ray", cpus=0)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match="needs the package ray") as error:
+        open_engine("ray")
+    assert error.value.hint == 'Install it: pip install "tlfast[scale]"'
+
+
+def read_rows(folder):
+    return concat_tables([parquet.read_table(path) for path in sorted(folder.glob("part-*.parquet"))])
+
+
+@pytest.mark.slow
+def test_a_node_that_is_removed_loses_and_doubles_no_row(cluster, run, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = [str(path) for path in sorted(pictures.rglob("*.png"))] * 10
+    (tmp_path / "list.csv").write_text("\n".join(["path", *images]))
+    model = str(run.folder / "model.onnx")
+    assert invoke("predict", model, "list.csv", "--out-dir", "one", "--shards", 40).code == 0
+    removed = []
+
+    def remove(ray_module, reference):
+        result = ray.get(reference)
+        if not removed:
+            removed.append(cluster[0].remove_node(cluster[1]))
+        return result
+
+    monkeypatch.setattr(engines_module, "_get", remove)
+    outcome = invoke("predict", model, "list.csv", "--out-dir", "two", "--shards", 40, "--engine", "ray", "--address", cluster[0].address)
+    assert outcome.code == 0 and removed, outcome.err
+    assert read_rows(tmp_path / "two").equals(read_rows(tmp_path / "one"))
+
+
+@pytest.mark.slow
+def test_a_killed_driver_is_continued_by_its_command(run, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = [str(path) for path in sorted(pictures.rglob("*.png"))] * 30
+    (tmp_path / "list.csv").write_text("\n".join(["path", *images]))
+    command = [sys.executable, "-m", "tlfast", "predict", str(run.folder / "model.onnx"), "list.csv", "--out-dir", "two", "--shards", "60", "--engine", "ray"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    while process.poll() is None and len(list((tmp_path / "two").glob("part-*"))) < 3:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    written = len(list((tmp_path / "two").glob("part-*")))
+    assert 3 <= written < 60
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and "parts are there already" in done.stderr, done.stderr
+    assert invoke("predict", str(run.folder / "model.onnx"), "list.csv", "--out-dir", "one", "--shards", 60).code == 0
+    assert read_rows(tmp_path / "two").equals(read_rows(tmp_path / "one"))

@@ -1,0 +1,236 @@
+"""`tlfast predict --out-dir`: predictions in parts, by any number of processes, continued by repeating the command. Loads no torch."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..core import Note, OnEvent, Progress, UsageError, ignore_event
+from ..core.files import convert_os_errors, lock_file
+from ..data.discovery import describe_others, gather_sources
+from ..distributed import Engine, open_engine
+from ..inference import open_network
+from ..inference.manifest import FOLDER, write_manifest
+from ..inference.shards import DESCRIPTION, ShardedWork, ShardResult, hash_model, predict_shard, read_description, read_part, write_description
+
+LOCK = ".lock"
+PER_SHARD = 10_000  # images, without --shards
+STALE_SECONDS = 24 * 3600.0  # age of unfinished parts of killed processes
+
+
+@dataclass(frozen=True)
+class ShardsRequest:
+    """What to predict in parts.
+
+    Attributes:
+        sources: files, folders, zips, tars, patterns, tables, URLs, or "-" for a list on stdin.
+        out_dir: folder for the parts.
+        column: column of paths in tables.
+        shards: number of parts, 0 for one for each 10,000 images.
+        shard: "K/N" for part K of N only, "" for all.
+        min_prob: probability below which the label is "unsure".
+        network: allow downloads.
+        allow_private: allow downloads from private networks.
+        engine: local or ray.
+        address: address of a Ray cluster.
+        cpus: cores for each task of Ray.
+    """
+
+    sources: Sequence[str]
+    out_dir: str
+    column: str = "path"
+    shards: int = 0
+    shard: str = ""
+    min_prob: float = 0.0
+    network: bool = True
+    allow_private: bool = False
+    engine: str = "local"
+    address: str = ""
+    cpus: int = 1
+
+
+@dataclass(frozen=True)
+class ShardsResult:
+    """Result of a sharded prediction.
+
+    Attributes:
+        folder: folder of the parts.
+        images: number of images in the parts of this command.
+        shards: number of these parts.
+        of: number of all parts.
+        reused: number of parts that an earlier command had written.
+        labels: number of images of each label, most frequent first.
+        failed: number of unreadable images.
+    """
+
+    folder: str
+    images: int
+    shards: int
+    of: int
+    reused: int
+    labels: dict[str, int]
+    failed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all values as JSON types."""
+        return asdict(self)
+
+
+def check_request(request: ShardsRequest, others: Mapping[str, Any]) -> None:
+    """Raise UsageError for options that need --out-dir without it, and for those of `others`, by name, that exclude it."""
+    if request.out_dir:
+        for name in (name for name, value in others.items() if value):
+            hint = "Repeat the command without it: parts that are there are kept" if name == "resume" else "The parts are parquet files; leave it out"
+            raise UsageError(f"--{name} and --out-dir exclude each other", hint)
+        return
+    unset = ShardsRequest(request.sources, "")
+    for name in ("shards", "shard", "engine", "address", "cpus"):
+        if getattr(request, name) != getattr(unset, name):
+            raise UsageError(f"--{name} is given without --out-dir", "Name the folder for the parts: --out-dir answers")
+
+
+def predict_shards(model: Path, run: str, request: ShardsRequest, on_event: OnEvent = ignore_event) -> ShardsResult:
+    """Predict all images of the request, or those of one shard, with the ONNX file `model`; valid parts of earlier commands are kept.
+
+    The images are listed once, by the first command. Raises UsageError if the folder belongs to another request, DataError, or TlfastError.
+    """
+    number, shards = _parse_shard(request)
+    engine = open_engine(request.engine, request.address, request.cpus)
+    folder = Path(request.out_dir)
+    with convert_os_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        work = _open_work(folder, model, run, replace(request, shards=shards), on_event)
+        _remove_stale(folder)
+    wanted = range(work.shards) if number is None else [number]
+    found = [result for shard in wanted if (result := read_part(folder, work, shard))]
+    missing = sorted(set(wanted).difference(result.shard for result in found))
+    if found:
+        on_event(Note("predicting", f"{len(found):,} of {len(wanted):,} parts are there already"))
+    results = [*found, *_run_engine(engine, folder, model, work, missing, on_event)]
+    labels = sum((Counter(result.labels) for result in results), Counter[str]())
+    images = sum(stop - start for start, stop in map(work.range_of, wanted))
+    return ShardsResult(str(folder), images, len(wanted), work.shards, len(found), dict(labels.most_common()), sum(result.failed for result in results))
+
+
+def _parse_shard(request: ShardsRequest) -> tuple[int | None, int]:
+    """Return the number of the shard, None for all, and the number of shards, 0 if it is not given. Raises UsageError."""
+    if not request.shard:
+        return None, request.shards
+    found = re.fullmatch(r"(\d+)/(\d+)", request.shard)
+    if not found or int(found[1]) >= int(found[2]):
+        raise UsageError(f"--shard {request.shard} is not K/N with K from 0 to N-1", "Such as: --shard 17/256")
+    number, shards = int(found[1]), int(found[2])
+    if request.shards not in (0, shards):
+        raise UsageError(f"--shard {request.shard} and --shards {request.shards} differ", "Leave out --shards")
+    return number, shards
+
+
+def _open_work(folder: Path, model: Path, run: str, request: ShardsRequest, on_event: OnEvent) -> ShardedWork:
+    """Return the work in the folder, after a check that it is that of the request; the first command lists the images. Raises UsageError or DataError."""
+    network = open_network(model)  # fails here for a damaged file
+    wanted = ShardedWork(
+        run=run or network.info.get("run", ""),
+        model=hash_model(model),
+        classes=network.classes,
+        sources=tuple(request.sources),
+        column=request.column,
+        base=str(Path.cwd()),
+        images=0,
+        shards=request.shards,
+        min_prob=request.min_prob,
+        network=request.network,
+        allow_private=request.allow_private,
+    )
+    with _wait_for_lock(folder / LOCK, on_event):
+        work = read_description(folder)
+        if work is None:
+            work = _list_images(folder, wanted, on_event)
+    _check_same(folder, work, wanted)
+    return work
+
+
+@contextmanager
+def _wait_for_lock(path: Path, on_event: OnEvent) -> Iterator[None]:
+    """Lock a file for this process; wait while another one lists the images."""
+    taken, said = BlockingIOError(), False
+    while True:
+        try:
+            with lock_file(path, taken):
+                yield
+            return
+        except BlockingIOError as error:
+            if error is not taken:
+                raise
+        if not said:
+            on_event(Note("listing images", "another process is listing the images; waiting for it"))
+        said = True
+        time.sleep(0.5)
+
+
+def _list_images(folder: Path, wanted: ShardedWork, on_event: OnEvent) -> ShardedWork:
+    """List the images, and describe the work. Raises UsageError if there are none, or if the folder holds other files."""
+    others = sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, FOLDER, f".{FOLDER}.partial"))
+    if others:
+        raise UsageError(f"--out-dir {folder} holds other files, such as {others[0]}", "Give a new or an empty folder")
+    left_out: Counter[str] = Counter()
+    if (folder / FOLDER).exists():  # of a process that was killed before it described the work
+        shutil.rmtree(folder / FOLDER)
+    images = write_manifest(folder, gather_sources(wanted.sources, wanted.column, sys.stdin, left_out), on_event)
+    for note in describe_others(left_out):
+        on_event(Note("predicting", note))
+    if not images:
+        hint = "Give image files, folders, zips or tars of them, patterns in quotes, or a table"
+        raise UsageError("no images in " + ", ".join(wanted.sources), hint)
+    work = replace(wanted, images=images, shards=wanted.shards or -(-images // PER_SHARD))
+    write_description(folder, work)
+    return work
+
+
+def _check_same(folder: Path, work: ShardedWork, wanted: ShardedWork) -> None:
+    """Raise UsageError if the folder belongs to another model, or to other images or options."""
+    is_relative = any(not Path(source).is_absolute() and "://" not in source for source in wanted.sources)
+    names = ["model", "sources", "column", "min_prob", *(["base"] if is_relative else []), *(["shards"] if wanted.shards else [])]
+    begun = {
+        "model": f"another model, that of the run {work.run}",
+        "sources": f"the images {' '.join(work.sources)}",
+        "base": f"relative paths in {work.base}",
+    }
+    for name in names:
+        if getattr(work, name) != getattr(wanted, name):
+            found = begun.get(name, f"--{name.replace('_', '-')} {getattr(work, name)}")
+            raise UsageError(f"--out-dir {folder} was begun with {found}", f"Repeat the command as it was, see {folder / DESCRIPTION}; or give another folder")
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove unfinished parts of processes that were killed long ago."""
+    for path in folder.glob(".part-*.tmp"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                path.unlink()
+
+
+def _run_engine(engine: Engine, folder: Path, model: Path, work: ShardedWork, missing: Sequence[int], on_event: OnEvent) -> Iterator[ShardResult]:
+    """Yield the results of the missing shards. Progress is that of images in this process, else that of finished shards."""
+    total, done = sum(stop - start for start, stop in map(work.range_of, missing)), 0
+    on_image = None
+
+    def report(images: int) -> None:
+        on_event(Progress("predicting", done + images, total))
+
+    if engine.in_process:
+        on_image = report
+    report(0)
+    for result in engine.run(partial(predict_shard, folder.resolve(), model.resolve(), on_image=on_image), missing):
+        start, stop = work.range_of(result.shard)
+        done += stop - start
+        report(0)
+        yield result

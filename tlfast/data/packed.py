@@ -1,0 +1,90 @@
+"""Images in tars and parquet files. Their paths are `shard.tar!/0001.jpg`, and `images.parquet#12` for the image of row 12."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import threading
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ..core import DataError
+from ..core.errors import first_line
+from .archives import DAMAGED_TARBALL
+from .discovery import PARQUET
+from .images import is_image_name
+from .parquet_images import get_bytes, holds_images, list_image_columns
+
+__all__ = ["holds_images", "list_rows", "list_tar", "read_member"]
+KEPT_GROUPS, KEPT_TARS = 2, 8  # row groups and indices in memory
+_lock = threading.Lock()  # the threads that decode images read a row group or an index once
+
+
+def list_tar(path: Path) -> list[str]:
+    """Return the paths of the images in an uncompressed tar, in order. Raises DataError for a damaged tar."""
+    try:
+        return [f"{path}!/{name}" for name in _index_tar(str(path), os.stat(path).st_mtime_ns) if is_image_name(name)]
+    except DAMAGED_TARBALL as error:
+        raise DataError(f"{path} is not a tar that can be read ({first_line(error)})", "Check it with: python -m tarfile -t FILE") from None
+
+
+def list_rows(path: Path) -> Iterator[str]:
+    """Yield the paths of the images in a parquet file."""
+    from pyarrow import parquet
+
+    return (f"{path}#{row}" for row in range(parquet.read_metadata(path).num_rows))
+
+
+def read_member(path: str, member: str) -> bytes:
+    """Return the bytes of an image, for the two parts of a path that `images.split_packed` returns. Raises OSError, KeyError or ValueError."""
+    modified = os.stat(path).st_mtime_ns
+    if path.lower().endswith(PARQUET):
+        return _read_row(path, modified, int(member))
+    try:
+        with _lock:
+            offset, size = _index_tar(path, modified)[member]
+    except DAMAGED_TARBALL as error:
+        raise ValueError(first_line(error)) from None
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+@lru_cache(maxsize=KEPT_TARS)
+def _index_tar(path: str, modified: int) -> dict[str, tuple[int, int]]:
+    """Return name -> offset and size of the regular files in an uncompressed tar."""
+    with tarfile.open(path, "r:") as file:
+        return {member.name: (member.offset_data, member.size) for member in file if member.isfile()}
+
+
+def _read_row(path: str, modified: int, row: int) -> bytes:
+    with _lock:
+        starts = _row_groups(path, modified)
+        group = max(i for i, start in enumerate(starts[:-1]) if start <= row) if 0 <= row < starts[-1] else -1
+        if group < 0:
+            raise ValueError(f"the file has {starts[-1]:,} rows")
+        values = _read_group(path, modified, group)
+    return get_bytes(values[row - starts[group]].as_py())
+
+
+@lru_cache(maxsize=KEPT_TARS)
+def _row_groups(path: str, modified: int) -> list[int]:
+    """Return the first row of each row group, and the number of rows."""
+    from pyarrow import parquet
+
+    metadata, starts = parquet.read_metadata(path), [0]
+    for group in range(metadata.num_row_groups):
+        starts.append(starts[-1] + metadata.row_group(group).num_rows)
+    return starts
+
+
+@lru_cache(maxsize=KEPT_GROUPS)
+def _read_group(path: str, modified: int, group: int) -> Any:
+    """Return the images of a row group, as an Arrow array."""
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        column = list_image_columns(file.schema_arrow)[0]
+        return file.read_row_group(group, columns=[column]).column(0)

@@ -1,0 +1,10 @@
+"""Engines that run independent pieces of work: in this process, or on the machines of a Ray cluster.
+
+To add an engine, add a class to `engines` and its name to `ENGINES`.
+"""
+
+from __future__ import annotations
+
+from .engines import ENGINES, Engine, LocalEngine, RayEngine, open_engine
+
+__all__ = ["ENGINES", "Engine", "LocalEngine", "RayEngine", "open_engine"]

@@ -1,0 +1,141 @@
+"""Engines: `run` calls a function for each item, in any order and on any machine, and yields the results as they arrive."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from ..core import TlfastError, UsageError
+from ..core.errors import first_line, suggest_name
+from ..core.system import count_cores, limit_cores
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+RETRIES = 3  # of a task whose process or node has died
+OBJECT_STORE = 100 << 20  # bytes, for a cluster that is started here: results are small
+AHEAD = 2  # tasks in flight for each that can run
+
+
+class Engine(Protocol):
+    """Run independent pieces of work."""
+
+    name: ClassVar[str]
+    in_process: ClassVar[bool]  # whether the work runs in this process
+
+    def run(self, work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
+        """Yield `work(item)` for each item, in any order. `work` and the items must be picklable. Raises TlfastError."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """One item after another in this process, with all its cores."""
+
+    name: ClassVar[str] = "local"
+    in_process: ClassVar[bool] = True
+    address: str = ""
+    cpus: int = 1
+
+    def run(self, work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
+        return map(work, items)
+
+
+@dataclass(frozen=True)
+class RayEngine:
+    """Tasks on a Ray cluster: that at `address` or at `RAY_ADDRESS`, else one that is started on this machine for as long as the work lasts.
+
+    Each task uses `cpus` cores. A task whose process or node dies is repeated elsewhere. All nodes need tlfast and the same files at the same paths.
+    """
+
+    name: ClassVar[str] = "ray"
+    in_process: ClassVar[bool] = False
+    address: str = ""
+    cpus: int = 1
+
+    def run(self, work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
+        with _connect(self.address) as ray:
+            task = ray.remote(num_cpus=self.cpus, max_retries=RETRIES)(_run_limited)
+            remaining, pending = iter(items), list[Any]()
+            while True:
+                slots = max(1, int(ray.cluster_resources().get("CPU", 1)) // self.cpus)  # a cluster can grow and shrink
+                pending += [task.remote(work, self.cpus, item) for item in islice(remaining, max(0, AHEAD * slots - len(pending)))]
+                if not pending:
+                    return
+                (done, *_), pending = ray.wait(pending, num_returns=1)
+                yield _get(ray, done)
+
+
+ENGINES: dict[str, type[LocalEngine] | type[RayEngine]] = {engine.name: engine for engine in (LocalEngine, RayEngine)}
+
+
+def open_engine(name: str, address: str = "", cpus: int = 1) -> Engine:
+    """Return an engine by its name. Raises UsageError for an unknown one, or if its package is not installed."""
+    if name not in ENGINES:
+        raise UsageError(f"--engine '{name}' is not one of: {', '.join(ENGINES)}", suggest_name(name, list(ENGINES)))
+    if address and ENGINES[name] is not RayEngine:
+        raise UsageError(f"--address {address} is given without --engine ray", "Add --engine ray, or leave out --address")
+    if cpus < 1:
+        raise UsageError(f"--cpus {cpus} must be at least 1")
+    if ENGINES[name] is RayEngine:
+        _import_ray()
+    return ENGINES[name](address, cpus)
+
+
+def _run_limited(work: Callable[[Item], T], cpus: int, item: Item) -> T:
+    limit_cores(cpus)
+    return work(item)
+
+
+def _import_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read by the import
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError:
+        raise UsageError("--engine ray needs the package ray", 'Install it: pip install "tlfast[scale]"') from None
+    return ray
+
+
+@contextmanager
+def _connect(address: str) -> Iterator[Any]:
+    """Yield ray, connected to a cluster. A connection that the caller has opened is used and stays open."""
+    ray = _import_ray()
+    if ray.is_initialized():
+        yield ray
+        return
+    place: dict[str, Any] = {"address": address} if address else {}
+    if not address and not os.environ.get("RAY_ADDRESS"):
+        place = {"address": "local", "num_cpus": count_cores(), "object_store_memory": OBJECT_STORE, "include_dashboard": False}
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(**place, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise TlfastError(f"no Ray cluster answers at {address or 'RAY_ADDRESS'} ({first_line(error)})", "Start one: ray start --head") from None
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)  # ray.init replaces it
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _get(ray: Any, reference: Any) -> Any:
+    """Return the result of a task. Raises the TlfastError of the task, or one that describes how it ended."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, TlfastError):
+            raise cause from None
+        raise TlfastError(f"a task failed: {type(cause).__name__}: {first_line(cause)}", "Repeat the command to continue") from error
+    except ray.exceptions.RayError as error:
+        hint = "Repeat the command to continue, with fewer tasks at once if memory is short: --cpus 2"
+        raise TlfastError(f"a task was lost {RETRIES + 1} times ({first_line(error)})", hint) from None

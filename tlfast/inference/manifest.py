@@ -1,0 +1,94 @@
+"""The list of the images of a sharded prediction, in parquet files: written once in a stream, read by range."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from ..core import OnEvent, Progress
+from ..data import images
+from ..data.discovery import is_address
+
+CHUNK = 10_000  # images in a file
+FOLDER = "manifest"
+
+
+class Input(NamedTuple):
+    """One image.
+
+    Attributes:
+        path: its path as given, the path of a member or row, or an address.
+        bytes: size of the file, or of the zip, tar or parquet file that holds the image; -1 if it cannot be found.
+        modified: time of its last change in nanoseconds; -1 if it cannot be found.
+    """
+
+    path: str
+    bytes: int
+    modified: int
+
+
+def describe_input(path: str, base: str = "") -> Input:
+    """Return the image with the size and time of its file now. Relative paths begin at `base`."""
+    if is_address(path):
+        return Input(path, -1, -1)
+    packed = images.split_packed(path)
+    file = packed[0] if packed else images.split_zip(path)[0]
+    return Input(path, *(_stat(os.path.join(base, file)) if file == path else _stat_archive(os.path.join(base, file))))
+
+
+def _stat(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+_stat_archive = lru_cache(maxsize=4)(_stat)  # of many images in turn
+
+
+def write_manifest(folder: Path, paths: Iterable[str], on_event: OnEvent) -> int:
+    """Write the list of images to `folder/manifest`, in constant memory. Returns their number. An unfinished list is replaced.
+
+    The folder appears when the list is complete.
+    """
+    target, staging = folder / FOLDER, folder / f".{FOLDER}.partial"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    _stat_archive.cache_clear()
+    remaining, total = map(describe_input, paths), 0
+    while rows := list(islice(remaining, CHUNK)):
+        _write_chunk(staging / _name_chunk(total // CHUNK), rows)
+        total += len(rows)
+        on_event(Progress("listing images", total, 0))
+    os.rename(staging, target)
+    return total
+
+
+def _name_chunk(number: int) -> str:
+    return f"{number:06d}.parquet"
+
+
+def _write_chunk(path: Path, rows: list[Input]) -> None:
+    import pyarrow as pa  # imported here, as in `writers`
+    from pyarrow import parquet
+
+    types = (pa.binary(), pa.int64(), pa.int64())  # names of files may not be UTF-8
+    columns = ([os.fsencode(row.path) for row in rows], [row.bytes for row in rows], [row.modified for row in rows])
+    parquet.write_table(pa.table([pa.array(values, kind) for values, kind in zip(columns, types, strict=True)], names=Input._fields), path)
+
+
+def read_manifest(folder: Path, start: int, stop: int) -> Iterator[Input]:
+    """Yield the images `start` to `stop` (excluded) of the list."""
+    from pyarrow import parquet
+
+    for number in range(start // CHUNK, -(-stop // CHUNK)):
+        table = parquet.read_table(folder / FOLDER / _name_chunk(number))
+        first = number * CHUNK
+        rows = table.slice(max(0, start - first), min(stop - first, CHUNK) - max(0, start - first)).to_pydict()
+        yield from (Input(os.fsdecode(path), *numbers) for path, *numbers in zip(*(rows[name] for name in Input._fields), strict=True))

@@ -1,0 +1,210 @@
+"""Sharded predictions: a folder with a list of images and one parquet file for each shard of it, written by any number of processes.
+
+`answers/predictions.json` describes the work, `answers/manifest/` lists the images, and `answers/part-00017-of-00256.parquet` holds the predictions of one
+shard. Each part is written under another name and renamed, and names the model and its images in its metadata: a repeated command skips valid parts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from ..core import ImageError, RunError, UsageError
+from ..core.files import write_shared_text
+from .classifier import Classifier, open_pixels
+from .manifest import Input, describe_input, read_manifest
+from .onnx_model import open_network, predict_stream, rank_classes
+from .types import PredictRow
+from .writers import label_of, write_parquet
+
+DESCRIPTION = "predictions.json"
+METADATA = b"tlfast"  # key in the metadata of a part
+CHANGED = "the file has changed since the images were listed"
+
+
+@dataclass(frozen=True)
+class ShardedWork:
+    """What is to be predicted, the same for all processes.
+
+    Attributes:
+        run: id of the run.
+        model: SHA-256 of the ONNX file.
+        classes: the labels.
+        sources: what was given as images.
+        column: column of paths in tables.
+        base: folder at which relative paths begin.
+        images: number of images.
+        shards: number of parts.
+        min_prob: probability below which the label is "unsure".
+        network: allow downloads.
+        allow_private: allow downloads from private networks.
+    """
+
+    run: str
+    model: str
+    classes: tuple[str, ...]
+    sources: tuple[str, ...]
+    column: str
+    base: str
+    images: int
+    shards: int
+    min_prob: float = 0.0
+    network: bool = True
+    allow_private: bool = False
+
+    def range_of(self, shard: int) -> tuple[int, int]:
+        """Return the first image of a shard, and the first of the next one.
+
+        >>> [ShardedWork("", "", (), (), "", "", images=10, shards=3).range_of(shard) for shard in range(3)]
+        [(0, 3), (3, 6), (6, 10)]
+        """
+        return shard * self.images // self.shards, (shard + 1) * self.images // self.shards
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """Result of one shard.
+
+    Attributes:
+        shard: its number.
+        labels: number of images of each label, "unsure" included.
+        failed: number of unreadable images.
+        reused: whether an earlier command had written it.
+    """
+
+    shard: int
+    labels: dict[str, int]
+    failed: int
+    reused: bool = False
+
+
+def name_part(shard: int, shards: int) -> str:
+    """Return the file name of a shard's predictions.
+
+    >>> name_part(17, 256)
+    'part-00017-of-00256.parquet'
+    """
+    return f"part-{shard:05d}-of-{shards:05d}.parquet"
+
+
+def write_description(folder: Path, work: ShardedWork) -> None:
+    """Write the description of the work into its folder."""
+    write_shared_text(folder / DESCRIPTION, json.dumps(asdict(work), indent=1) + "\n")
+
+
+def read_description(folder: Path) -> ShardedWork | None:
+    """Return the description of the work in a folder, None if there is none. Raises RunError if it is damaged."""
+    path = folder / DESCRIPTION
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return ShardedWork(**{**values, "classes": tuple(values["classes"]), "sources": tuple(values["sources"])})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{path} is damaged ({error})", "Give another --out-dir") from None
+
+
+def predict_shard(folder: Path, model: Path, shard: int, on_image: Callable[[int], object] | None = None) -> ShardResult:
+    """Predict the images of a shard and write its part, unless a valid one exists. `on_image` is called with the number of predicted images.
+
+    Raises UsageError if the ONNX file is not that of the work.
+    """
+    work = read_description(folder)
+    if work is None:
+        raise RunError(f"{folder} has no {DESCRIPTION}", "Repeat the command that began it")
+    if finished := read_part(folder, work, shard):
+        return finished
+    classifier = _open_model(str(model), model.stat().st_mtime_ns, work.model, work.run)
+    inputs = list(read_manifest(folder, *work.range_of(shard)))
+    labels: dict[str, int] = {}
+    failed = 0
+
+    def count(rows: Iterator[PredictRow]) -> Iterator[PredictRow]:
+        nonlocal failed
+        for done, row in enumerate(rows, start=1):
+            if on_image:
+                on_image(done)
+            failed += row.prediction is None
+            if row.prediction:
+                label = label_of(row, work.min_prob)
+                labels[label] = labels.get(label, 0) + 1
+            yield row
+
+    target = folder / name_part(shard, work.shards)
+    temporary = folder / f".{target.name}.{socket.gethostname()}.{os.getpid()}.tmp"
+    try:
+        rows = count(_predict(classifier, inputs, work))
+        write_parquet(temporary, rows, work.classes, work.min_prob, lambda: _describe_part(work, inputs, labels, failed))
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return ShardResult(shard, labels, failed)
+
+
+def read_part(folder: Path, work: ShardedWork, shard: int) -> ShardResult | None:
+    """Return the result of a shard whose part exists and belongs to this work and these images, else None."""
+    from pyarrow import ArrowException, parquet
+
+    path = folder / name_part(shard, work.shards)
+    try:
+        metadata = parquet.read_metadata(path)
+        facts = json.loads((metadata.metadata or {})[METADATA])
+        start, stop = work.range_of(shard)
+        if facts["model"] != work.model or metadata.num_rows != stop - start or facts["inputs"] != hash_inputs(read_manifest(folder, start, stop)):
+            return None
+        return ShardResult(shard, facts["labels"], facts["failed"], reused=True)
+    except (OSError, ValueError, KeyError, TypeError, ArrowException):
+        return None
+
+
+def hash_inputs(inputs: Iterator[Input] | list[Input]) -> str:
+    """Return the SHA-256 (hex) of the paths, sizes and times of images."""
+    digest = hashlib.sha256()
+    for each in inputs:
+        digest.update(os.fsencode(each.path) + f"\0{each.bytes}\0{each.modified}\n".encode())
+    return digest.hexdigest()
+
+
+def _describe_part(work: ShardedWork, inputs: list[Input], labels: dict[str, int], failed: int) -> dict[bytes, bytes]:
+    facts = {"run": work.run, "model": work.model, "inputs": hash_inputs(inputs), "labels": labels, "failed": failed, "written": time.strftime("%FT%T%z")}
+    return {METADATA: json.dumps(facts).encode()}
+
+
+def hash_model(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _open_model(path: str, modified: int, expected: str, run: str) -> Classifier:
+    """Open an ONNX file once for all shards of this process. Raises UsageError if it is not that of the work."""
+    if hash_model(Path(path)) != expected:
+        raise UsageError(f"{path} is not the model that the predictions were begun with", "Give another --out-dir for another model")
+    return Classifier(open_network(Path(path)), run)
+
+
+def _predict(classifier: Classifier, inputs: list[Input], work: ShardedWork) -> Iterator[PredictRow]:
+    opener = partial(_open_unchanged, work=work)
+    for given, result in predict_stream(classifier.network, inputs, opener):
+        yield PredictRow(given.path, None, result) if isinstance(result, str) else PredictRow(given.path, rank_classes(result, classifier.classes))
+
+
+def _open_unchanged(given: Input, work: ShardedWork) -> np.ndarray:
+    """Open an image. Raises ImageError, also if its file is another one than when it was listed."""
+    if describe_input(given.path, work.base) != given:
+        raise ImageError(CHANGED)
+    path = given.path if given.bytes < 0 else os.path.join(work.base, given.path)
+    return open_pixels(path, network=work.network, allow_private=work.allow_private)
