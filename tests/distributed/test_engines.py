@@ -20,20 +20,6 @@ from tlfast.distributed import engines as engines_module
 ray = pytest.importorskip("ray")
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """A cluster of two nodes on this machine, one core each, and the second node."""
-    from ray.cluster_utils import Cluster
-
-    handler = signal.getsignal(signal.SIGTERM)
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 << 20})
-    second = found.add_node(num_cpus=1, object_store_memory=100 << 20)
-    yield found, second
-    ray.shutdown()
-    found.shutdown()
-    signal.signal(signal.SIGTERM, handler)
-
-
 def square(number):
     return number * number, count_cores()
 
@@ -48,17 +34,17 @@ def crash(number):
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_results_are_those_of_a_loop(cluster, name):
-    engine = open_engine(name, cluster[0].address if name == "ray" else "")
+    engine = open_engine(name, cluster.address if name == "ray" else "")
     assert sorted(result for result, _ in engine.run(square, range(20))) == [n * n for n in range(20)]
     assert list(engine.run(square, [])) == []
 
 
 def test_tasks_of_ray_use_their_cores(cluster):
-    assert {cores for _, cores in open_engine("ray", cluster[0].address).run(square, range(4))} == {1}
+    assert {cores for _, cores in open_engine("ray", cluster.address).run(square, range(4))} == {1}
 
 
 def test_errors_of_tasks_are_those_of_a_loop(cluster):
-    engine = open_engine("ray", cluster[0].address)
+    engine = open_engine("ray", cluster.address)
     with pytest.raises(DataError, match="item 1 is wrong") as error:
         list(engine.run(fail, [1]))
     assert error.value.hint == "Correct it"
@@ -80,7 +66,7 @@ def read_rows(folder):
 
 
 @pytest.mark.slow
-def test_a_node_that_is_removed_loses_and_doubles_no_row(cluster, run, pictures, tmp_path, monkeypatch):
+def test_a_node_that_is_removed_loses_and_doubles_no_row(cluster, remove_node, run, pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     images = [str(path) for path in sorted(pictures.rglob("*.png"))] * 10
     (tmp_path / "list.csv").write_text("\n".join(["path", *images]))
@@ -91,11 +77,11 @@ def test_a_node_that_is_removed_loses_and_doubles_no_row(cluster, run, pictures,
     def remove(ray_module, reference):
         result = ray.get(reference)
         if not removed:
-            removed.append(cluster[0].remove_node(cluster[1]))
+            removed.append(remove_node())
         return result
 
     monkeypatch.setattr(engines_module, "_get", remove)
-    outcome = invoke("predict", model, "list.csv", "--out-dir", "two", "--shards", 40, "--engine", "ray", "--address", cluster[0].address)
+    outcome = invoke("predict", model, "list.csv", "--out-dir", "two", "--shards", 40, "--engine", "ray", "--address", cluster.address)
     assert outcome.code == 0 and removed, outcome.err
     assert read_rows(tmp_path / "two").equals(read_rows(tmp_path / "one"))
 

@@ -84,6 +84,9 @@ def compare(
     folds: int = 0,
     seeds: int = 1,
     shares: Sequence[float] = (1.0,),
+    engine: str = "local",
+    address: str = "",
+    cpus: int = 1,
     config: str | os.PathLike[str] = "",
     quiet: bool = False,
     **settings: Unpack[Keywords],
@@ -97,6 +100,9 @@ def compare(
         folds: number of folds for cross-validation; 0 evaluates on the valid split.
         seeds: number of seeds for each arm.
         shares: shares of the training images for a learning curve, such as (0.1, 0.3, 1.0).
+        engine: "local" trains in this process, "ray" as tasks of a Ray cluster, with `pip install "tlfast[scale]"`.
+        address: address of a Ray cluster; without it that of RAY_ADDRESS, else one on this machine.
+        cpus: cores of each task of Ray.
         config: a TOML file of settings for all arms.
         quiet: hide progress.
         settings: settings of `train` for all arms.
@@ -106,6 +112,7 @@ def compare(
     >>> tlfast.compare("digits", arms=["partial", 2], seeds=3).best  # doctest: +SKIP
     """
     from ..commands.compare import build_arms, compare_arms
+    from ..distributed import open_engine
     from ..evaluation import Arm, Design
 
     arms, archs = (arms,) if isinstance(arms, str | int) else arms, (archs,) if isinstance(archs, str) else archs
@@ -127,7 +134,8 @@ def compare(
         built = build_arms(dataset.task, list(map(str, arms)), archs, arguments.flags, arguments.values)
     try:
         with show_progress(quiet) as on_event:
-            result = compare_arms(dataset.task, built, Design(folds, seeds, tuple(sorted({*shares, 1.0}))), on_event)
+            placed = open_engine(engine, address, cpus, gpus=int(any(arm.settings.device == "cuda" for arm in built)))
+            result = compare_arms(dataset.task, built, Design(folds, seeds, tuple(sorted({*shares, 1.0}))), on_event, placed)
     except Interrupted as error:
         raise Interrupted(error.message, "Call tlfast.compare again to continue after them") from None
     return Comparison(dataset, built, result)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import tasks as registry
-from ..core import Note, UsageError
+from ..core import Note
 from ..core.signals import raise_interrupt
 from .arguments import parse_arguments, parse_shares, split_list
 from .data_and_cache import cache_app, data_app
+from .inference import inference_app
 from .options import (
     Address,
     Config,
@@ -24,13 +25,8 @@ from .options import (
     Moved,
     MovedOrOther,
     OptionalTask,
-    OutDir,
     OutOption,
-    PredictRun,
     RunArgument,
-    Shard,
-    Shards,
-    Sources,
     Split,
     SplitOrAll,
     TaskArgument,
@@ -47,6 +43,7 @@ else:
     Screen = Any  # typer evaluates annotations, and rich must not be imported for that
 
 app = typer.Typer(name="tlfast", cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
+app.add_typer(inference_app)  # without a name: its commands are commands of tlfast
 app.add_typer(data_app, name="data", rich_help_panel=DATA)
 app.add_typer(cache_app, name="cache", rich_help_panel=UPKEEP)
 
@@ -183,53 +180,6 @@ def report(
         typer.launch(result.files[0])
 
 
-@command(app, "predict", USE)
-def predict(
-    run: PredictRun,
-    screen: Screen,
-    sources: Sources = None,
-    top: Annotated[int | None, typer.Option(help="Number of classes to show. Default: 1, with --json all.", min=1)] = None,
-    min_prob: Annotated[float, typer.Option(help='Below this probability the label is "unsure".', min=0, max=1)] = 0.0,
-    tta: Tta = "",
-    column: Annotated[str, typer.Option(help="Column with image paths in CSV and parquet files, relative to the file.")] = "path",
-    csv: Annotated[str, typer.Option(help="Also write the predictions to this CSV file.", show_default=False)] = "",
-    jsonl: Annotated[str, typer.Option(help="Also write the predictions to this file, one line of JSON per image.", show_default=False)] = "",
-    parquet: Annotated[str, typer.Option(help="Also write the predictions to this parquet file.", show_default=False)] = "",
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the output files of an interrupted command.")] = False,
-    out_dir: OutDir = "",
-    shards: Shards = 0,
-    shard: Shard = "",
-    engine: EngineOption = "local",
-    address: Address = "",
-    cpus: Cpus = 1,
-    watch: Annotated[str, typer.Option(help="Classify each new image in this folder, until interrupted.", show_default=False)] = "",
-    network: Annotated[bool, typer.Option("--network/--no-network", help="Download http(s) URLs.")] = True,
-    allow_private: Annotated[bool, typer.Option("--allow-private", help="Also download from private networks.")] = False,
-    verify: Verify = True,
-    out: OutOption = "exports",
-) -> None:
-    """Classify images with an exported classifier. Exit code 1 if an image could not be read."""
-    from ..commands import predict, predict_shards
-    from ..inference.classifier import find_model, load
-
-    if bool(sources) == bool(watch):
-        raise UsageError("--watch and images are both given" if watch else "no images are given", "Give either images or --watch FOLDER")
-    files = {"csv": csv, "jsonl": jsonl, "parquet": parquet}
-    in_shards = predict_shards.ShardsRequest(sources or [], out_dir, column, shards, shard, min_prob, network, allow_private, engine, address, cpus)
-    predict_shards.check_request(in_shards, {**files, "watch": watch, "resume": resume, "top": top})
-    with screen.progress() as on_event:
-        if out_dir:
-            result = predict_shards.predict_shards(*find_model(run, out, verify, tta, on_event), in_shards, on_event)
-            failed = result.failed
-        else:
-            request = predict.PredictRequest(sources or [], column, files, resume, min_prob, watch, network, allow_private)
-            rows = predict.predict_sources(load(run, out, verify, tta, on_event), request, on_event)
-            failed = screen.predictions(rows, top, min_prob, at_once=bool(watch)).failed
-    if out_dir:
-        screen.sharded(result)
-    raise typer.Exit(1 if failed else 0)
-
-
 @command(app, "compare", TRAIN)
 def compare(
     task: TaskArgument,
@@ -243,17 +193,22 @@ def compare(
     learning_curve: Annotated[
         str, typer.Option(help="Also train on these percentages of the training images, such as 5,10,25,50,100.", show_default=False)
     ] = "",
+    engine: EngineOption = "local",
+    address: Address = "",
+    cpus: Cpus = 1,
     config: Config = "",
 ) -> None:
     """Compare strategies, backbones or settings on the same images, with statistical tests of their differences."""
     arguments, shares = parse_arguments(task, flags, config), parse_shares(learning_curve)
     with screen.progress() as on_event:
         from ..commands import compare
+        from ..distributed import open_engine
         from ..evaluation import comparison
 
         kinds = compare.list_depths(arguments.task, arguments.flags, arguments.values) if depths else split_list(arms)
         built = compare.build_arms(arguments.task, kinds, split_list(archs), arguments.flags, arguments.values)
-        result = compare.compare_arms(arguments.task, built, comparison.Design(folds, seeds, shares), on_event)
+        placed = open_engine(engine, address, cpus, gpus=int(any(arm.settings.device == "cuda" for arm in built)))
+        result = compare.compare_arms(arguments.task, built, comparison.Design(folds, seeds, shares), on_event, placed)
     screen.compare_result(result)
 
 
@@ -287,34 +242,6 @@ def export(
         found_run = find_run(run, out, verify, on_event)
         result = export.export_run(found_run, request, on_event)
     screen.export_result(result)
-
-
-@command(app, "serve", USE)
-def serve(
-    run: RunArgument,
-    screen: Screen,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 accepts remote connections.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 uses any free port.", min=0, max=65_535)] = 8000,
-    token: Annotated[str | None, typer.Option(help="Require this bearer token.", envvar="TLFAST_TOKEN", show_default=False)] = None,
-    tta: Tta = "",
-    root_path: Annotated[str, typer.Option(help="Path of the service behind a reverse proxy, such as /plants.", show_default=False)] = "",
-    allow_host: Annotated[str, typer.Option(help="Also accept requests for these host names, such as plants.example.org.", show_default=False)] = "",
-    log_json: Annotated[bool, typer.Option("--log-json", help="Write a line of JSON to stderr for each request.")] = False,
-    verify: Verify = True,
-    out: OutOption = "exports",
-) -> None:
-    """Serve a classifier: a web page for images and a REST API."""
-    from ..inference import load, server
-    from ..inference.host_check import allow_hosts
-    from ..inference.request_log import print_line
-
-    if token == "":
-        raise UsageError("the token is empty", "Give a word to --token or TLFAST_TOKEN, or leave both out for a service without a token")
-    with screen.progress() as on_event:
-        classifier = load(run, out, verify, tta, on_event)
-    hosts = allow_hosts(host, split_list(allow_host))
-    service = server.Service(classifier, token or "", root_path, hosts, print_line if log_json else None)
-    server.serve(service, host, port, lambda address: screen.message("serving at", address + root_path))
 
 
 @command(app, "push", USE)

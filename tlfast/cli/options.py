@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -56,20 +56,6 @@ Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps; auto 
 Log = Annotated[str, typer.Option(help=declared_settings()["log"].help, show_default=False)]
 Full = Annotated[bool | None, typer.Option("--full/--partial", help="Train all layers, or only the head.", show_default="partial")]
 Config = Annotated[str, typer.Option(help="TOML file of settings, or the run.json of a run to repeat. Flags have priority.", show_default=False)]
-
-# Of `predict`
-
-PredictRun = Annotated[
-    str,
-    typer.Argument(help="Name of a task (its latest run), run id, run folder, bundle folder, model.onnx file, or hf://user/name.", autocompletion=task_names),
-]
-Sources = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Argument(help="Image files, folders, zips, tars, patterns, CSV or parquet files, http(s) URLs, or - for a list on stdin.", show_default=False),
-]
-OutDir = Annotated[str, typer.Option(help="Write the predictions to this folder in parts; repeat the command to continue.", show_default=False)]
-Shards = Annotated[int, typer.Option(help="Number of parts. Default: one for each 10,000 images.", min=0, max=99_999, show_default=False)]
-Shard = Annotated[str, typer.Option(help="Write only part K of N, counted from 0, as a job of an array does.", metavar="K/N", show_default=False)]
 EngineOption = Annotated[str, typer.Option("--engine", help="Where the parts are computed: local (this process), or ray.")]
 Address = Annotated[str, typer.Option(help="Address of a Ray cluster. Default: RAY_ADDRESS, else a cluster on this machine.", show_default=False)]
 Cpus = Annotated[int, typer.Option(help="Cores of each task of Ray.", min=1)]

@@ -1,7 +1,7 @@
 """`tlfast compare`: strategies, backbones or settings, trained and evaluated on the same images.
 
-The steps, one section each: arms from the command line, the comparison, trainings, costs, files. The statistics are in `evaluation.comparison`, the
-cached trainings in `training.experiments`.
+The steps, one section each: arms from the command line, the comparison, costs, files. The statistics are in `evaluation.comparison`, the trainings of
+the arms in `comparison_trainings`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pyarrow import parquet
 
 from ..core import (
     DataError,
@@ -39,17 +37,15 @@ from ..core.config_files import read_config
 from ..core.settings import DEPTH_ENDS, flag_name
 from ..data import ImageTable, Preprocessing, Row, Task, images
 from ..data.sources import open_data
+from ..distributed import Engine, LocalEngine
 from ..evaluation import Arm, CompareResult, Design, plots
 from ..evaluation.comparison import (
-    ArmPredictions,
     Cost,
-    Outcome,
     build_curve,
     compare_pairs,
     describe_design,
     find_crossings,
     measure_macro_f1,
-    merge_folds,
     score_arm,
     write_verdict,
 )
@@ -60,7 +56,8 @@ from ..models import Weights, build, find_weights, list_stages, weights
 from ..tasks import resolve_settings
 from ..training import EpochEnd, StepEnd, experiments
 from ..training.trackers import open_tracking
-from .tracked import TrackedComparison, describe_images, track_trial
+from .comparison_trainings import train_arms
+from .tracked import TrackedComparison, describe_images
 
 FOLDER = "comparisons"
 ARMS_FILE, DIFFERENCES_FILE, CURVE_FILE = "arms.csv", "differences.csv", "learning_curve.csv"
@@ -116,12 +113,15 @@ def list_depths(task: Task, flags: Mapping[str, Any], config: Mapping[str, Any])
 # The comparison
 
 
-def compare_arms(task: Task, arms: Sequence[Arm], design: Design | None = None, on_event: OnEvent = ignore_event) -> CompareResult:
+def compare_arms(
+    task: Task, arms: Sequence[Arm], design: Design | None = None, on_event: OnEvent = ignore_event, engine: Engine | None = None
+) -> CompareResult:
     """Train every arm with every fold, seed and share of the design, compare the arms, and write tables, plots and a page.
 
-    Trainings are cached, and so are checkpoints of an unfinished one, so that an interrupted comparison continues. Raises TlfastError.
+    Trainings are cached, and so are checkpoints of an unfinished one, so that an interrupted comparison continues. `engine` runs the trainings, by default
+    in this process. Raises TlfastError.
     """
-    design = design or Design()
+    design, engine = design or Design(), engine or LocalEngine()
     _check_design(arms, design)
     started, listen, run_id = time.perf_counter(), _filter_events(on_event), time.strftime("%Y%m%d-%H%M%S")
     first = arms[0].settings
@@ -131,7 +131,7 @@ def compare_arms(task: Task, arms: Sequence[Arm], design: Design | None = None, 
     try:
         with open_tracking(first.log, listen) as tracking:
             tracked = TrackedComparison(tracking, f"comparison-{run_id}", describe_images(tracking, table))
-            predictions = _train_arms(task, arms, design, table.classes, tracked)
+            predictions = train_arms(task, arms, design, table.classes, tracked, engine)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; finished trainings and checkpoints are cached", "Repeat the command to continue") from None
     on_all_images = [predictions[arm.name, 1.0] for arm in arms]
@@ -201,46 +201,6 @@ def _filter_events(on_event: OnEvent) -> OnEvent:
         on_event(event)
 
     return listen
-
-
-# Trainings
-
-
-def _train_arms(task: Task, arms: Sequence[Arm], design: Design, classes: Sequence[str], tracked: TrackedComparison) -> dict[tuple[str, float], ArmPredictions]:
-    """Run all trainings of the design that are not cached. Returns (name of an arm, share of the training split) -> its predictions."""
-    on_event = tracked.tracking.on_event
-    folds = range(max(1, design.folds))
-    done, total = 0, len(arms) * len(design.shares) * design.seeds * len(folds)
-    predictions = {}
-    for arm, share in product(arms, design.shares):
-        outcomes = []
-        for seed, fold in product(range(design.seeds), folds):
-            on_event(Progress("comparing", done, total))
-            settings = experiments.place_on_fold(arm.settings, design.folds, fold)
-            settings = replace(settings, seed=arm.settings.seed + seed, train_pct=share * settings.train_pct)
-            with track_trial(tracked, settings, _name_trial(arm, settings, design)) as results:
-                results.append(_run_outcome(task, settings, classes, on_event))
-            outcomes += results
-            done += 1
-        predictions[arm.name, share] = merge_folds(outcomes, design)
-    on_event(Progress("comparing", total, total))
-    return predictions
-
-
-def _name_trial(arm: Arm, settings: Settings, design: Design) -> str:
-    """Return the name of a training for trackers, such as "partial-seed0-fold2-0.3"."""
-    fold = [f"fold{settings.fold}"] if design.folds else []
-    share = [f"{settings.train_pct:.3g}"] if len(design.shares) > 1 else []
-    return "-".join([arm.name, f"seed{settings.seed}", *fold, *share])
-
-
-def _run_outcome(task: Task, settings: Settings, classes: Sequence[str], on_event: OnEvent) -> Outcome:
-    """Return labels and predictions for the valid split by a training with these settings, which may be cached."""
-    trial = experiments.run_trial(task, settings, on_event)
-    table = parquet.read_table(trial.predictions, columns=["path", "label", "prediction"])
-    index, paths = {label: i for i, label in enumerate(classes)}, table["path"].to_pylist()
-    labels, predicted = (dict(zip(paths, (index[name] for name in table[column].to_pylist()), strict=True)) for column in ("label", "prediction"))
-    return Outcome(labels, predicted, trial.seconds, trial.trained_on, trial.reused)
 
 
 # Costs

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DataError, UsageError, suggest_name
+from .files import wait_for_lock
 
 ENVIRONMENT = "TLFAST_CACHE"
 KINDS = {
@@ -112,14 +113,41 @@ def get_or_create(kind: str, name: str, fill: Callable[[Path], dict[str, Any]]) 
     entry = find(kind, name)
     if not entry:
         try:
-            with write_entry(kind, name) as (folder, about):
-                about.update(fill(folder))
+            with _lock_entry(kind, name):
+                entry = find(kind, name)  # another process may have written it
+                if not entry:
+                    with write_entry(kind, name) as (folder, about):
+                        about.update(fill(folder))
         except OSError as error:
             raise DataError(f"cannot write {kind} to the cache {find_root()}: {error.strerror or error}", NO_ROOM_HINT) from error
         entry = find(kind, name)
     if not entry:
         raise DataError(f"the {kind} just written to the cache {find_root()} are missing", NO_ROOM_HINT)
     return entry
+
+
+_waits = False  # of `wait_for_others`
+
+
+def wait_for_others() -> None:
+    """Let this process wait while another one makes the same entry, as a task beside equal ones; usually both make it, and one is kept."""
+    global _waits
+    _waits = True
+
+
+@contextmanager
+def _lock_entry(kind: str, name: str) -> Iterator[None]:
+    """Lock the making of an entry, if this process waits for others."""
+    if not _waits:
+        yield
+        return
+    lock = find_root() / kind / f".{name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with wait_for_lock(lock):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def get_or_compute(kind: str, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -88,6 +88,15 @@ def lock_file(path: Path, taken: Exception) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def wait_for_lock(path: Path) -> Iterator[None]:
+    """Lock a file, which is created, until the end of the block or of the process; wait while another process has it. On Windows nothing is locked."""
+    with path.open("w") as file:
+        if os.name == "posix":
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def count_bytes(folder: Path) -> int:
     """Return the size of all files in a folder, in bytes. Files that disappear meanwhile count nothing."""
     total = 0

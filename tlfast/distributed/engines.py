@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from ..core import TlfastError, UsageError
+from ..core import TlfastError, UsageError, cache
 from ..core.errors import first_line, suggest_name
 from ..core.system import count_cores, limit_cores
 
@@ -39,8 +40,6 @@ class LocalEngine:
 
     name: ClassVar[str] = "local"
     in_process: ClassVar[bool] = True
-    address: str = ""
-    cpus: int = 1
 
     def run(self, work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
         return map(work, items)
@@ -50,21 +49,24 @@ class LocalEngine:
 class RayEngine:
     """Tasks on a Ray cluster: that at `address` or at `RAY_ADDRESS`, else one that is started on this machine for as long as the work lasts.
 
-    Each task uses `cpus` cores. A task whose process or node dies is repeated elsewhere. All nodes need tlfast and the same files at the same paths.
+    Each task uses `cpus` cores and `gpus` GPUs, in the working directory of this process and with its variables TLFAST_*. A task whose process or node dies
+    is repeated elsewhere. All nodes need tlfast and the same files at the same paths.
     """
 
     name: ClassVar[str] = "ray"
     in_process: ClassVar[bool] = False
     address: str = ""
     cpus: int = 1
+    gpus: int = 0
 
     def run(self, work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
         with _connect(self.address) as ray:
-            task = ray.remote(num_cpus=self.cpus, max_retries=RETRIES)(_run_limited)
+            task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=RETRIES)(_run_task)
+            place = _Place(self.cpus, os.getcwd(), {name: value for name, value in os.environ.items() if name.startswith("TLFAST_")})
             remaining, pending = iter(items), list[Any]()
             while True:
                 slots = max(1, int(ray.cluster_resources().get("CPU", 1)) // self.cpus)  # a cluster can grow and shrink
-                pending += [task.remote(work, self.cpus, item) for item in islice(remaining, max(0, AHEAD * slots - len(pending)))]
+                pending += [task.remote(place, work, item) for item in islice(remaining, max(0, AHEAD * slots - len(pending)))]
                 if not pending:
                     return
                 (done, *_), pending = ray.wait(pending, num_returns=1)
@@ -74,21 +76,35 @@ class RayEngine:
 ENGINES: dict[str, type[LocalEngine] | type[RayEngine]] = {engine.name: engine for engine in (LocalEngine, RayEngine)}
 
 
-def open_engine(name: str, address: str = "", cpus: int = 1) -> Engine:
-    """Return an engine by its name. Raises UsageError for an unknown one, or if its package is not installed."""
+def open_engine(name: str, address: str = "", cpus: int = 1, gpus: int = 0) -> Engine:
+    """Return an engine by its name; `cpus` and `gpus` are those of each task. Raises UsageError for an unknown one, or if its package is not installed."""
     if name not in ENGINES:
         raise UsageError(f"--engine '{name}' is not one of: {', '.join(ENGINES)}", suggest_name(name, list(ENGINES)))
-    if address and ENGINES[name] is not RayEngine:
-        raise UsageError(f"--address {address} is given without --engine ray", "Add --engine ray, or leave out --address")
     if cpus < 1:
         raise UsageError(f"--cpus {cpus} must be at least 1")
-    if ENGINES[name] is RayEngine:
-        _import_ray()
-    return ENGINES[name](address, cpus)
+    if ENGINES[name] is LocalEngine:
+        for flag, value in (("--address", address), ("--cpus", "" if cpus == 1 else cpus)):
+            if value:
+                raise UsageError(f"{flag} {value} is given without --engine ray", f"Add --engine ray, or leave out {flag}")
+        return LocalEngine()
+    _import_ray()
+    return RayEngine(address, cpus, gpus)
 
 
-def _run_limited(work: Callable[[Item], T], cpus: int, item: Item) -> T:
-    limit_cores(cpus)
+@dataclass(frozen=True)
+class _Place:
+    """Where a task runs: its number of cores, its working directory, and variables of the environment."""
+
+    cpus: int
+    folder: str
+    variables: Mapping[str, str]
+
+
+def _run_task(place: _Place, work: Callable[[Item], T], item: Item) -> T:
+    limit_cores(place.cpus)
+    os.chdir(place.folder)
+    os.environ.update(place.variables)
+    cache.wait_for_others()
     return work(item)
 
 
@@ -122,7 +138,8 @@ def _connect(address: str) -> Iterator[Any]:
         if in_main:
             signal.signal(signal.SIGTERM, before)  # ray.init replaces it
     try:
-        yield ray
+        with redirect_stdout(sys.stderr):  # a thread of Ray prints messages about lost tasks, which are no results
+            yield ray
     finally:
         ray.shutdown()
 

@@ -1,0 +1,108 @@
+"""The commands that classify images: `tlfast predict` and `tlfast serve`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from ..core import UsageError
+from .arguments import split_list
+from .options import Address, Cpus, EngineOption, OutOption, RunArgument, Tta, Verify, task_names
+from .registration import USE, command
+
+if TYPE_CHECKING:
+    from .console import Screen
+else:
+    Screen = Any  # typer evaluates annotations, and rich must not be imported for that
+
+inference_app = typer.Typer()
+
+PredictRun = Annotated[
+    str,
+    typer.Argument(help="Name of a task (its latest run), run id, run folder, bundle folder, model.onnx file, or hf://user/name.", autocompletion=task_names),
+]
+
+Sources = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Argument(help="Image files, folders, zips, tars, patterns, CSV or parquet files, http(s) URLs, or - for a list on stdin.", show_default=False),
+]
+
+OutDir = Annotated[str, typer.Option(help="Write the predictions to this folder in parts; repeat the command to continue.", show_default=False)]
+Shards = Annotated[int, typer.Option(help="Number of parts. Default: one for each 10,000 images.", min=0, max=99_999, show_default=False)]
+Shard = Annotated[str, typer.Option(help="Write only part K of N, counted from 0, as a job of an array does.", metavar="K/N", show_default=False)]
+
+
+@command(inference_app, "predict", USE)
+def predict(
+    run: PredictRun,
+    screen: Screen,
+    sources: Sources = None,
+    top: Annotated[int | None, typer.Option(help="Number of classes to show. Default: 1, with --json all.", min=1)] = None,
+    min_prob: Annotated[float, typer.Option(help='Below this probability the label is "unsure".', min=0, max=1)] = 0.0,
+    tta: Tta = "",
+    column: Annotated[str, typer.Option(help="Column with image paths in CSV and parquet files, relative to the file.")] = "path",
+    csv: Annotated[str, typer.Option(help="Also write the predictions to this CSV file.", show_default=False)] = "",
+    jsonl: Annotated[str, typer.Option(help="Also write the predictions to this file, one line of JSON per image.", show_default=False)] = "",
+    parquet: Annotated[str, typer.Option(help="Also write the predictions to this parquet file.", show_default=False)] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the output files of an interrupted command.")] = False,
+    out_dir: OutDir = "",
+    shards: Shards = 0,
+    shard: Shard = "",
+    engine: EngineOption = "local",
+    address: Address = "",
+    cpus: Cpus = 1,
+    watch: Annotated[str, typer.Option(help="Classify each new image in this folder, until interrupted.", show_default=False)] = "",
+    network: Annotated[bool, typer.Option("--network/--no-network", help="Download http(s) URLs.")] = True,
+    allow_private: Annotated[bool, typer.Option("--allow-private", help="Also download from private networks.")] = False,
+    verify: Verify = True,
+    out: OutOption = "exports",
+) -> None:
+    """Classify images with an exported classifier. Exit code 1 if an image could not be read."""
+    from ..commands import predict, predict_shards
+    from ..inference.classifier import find_model, load
+
+    if bool(sources) == bool(watch):
+        raise UsageError("--watch and images are both given" if watch else "no images are given", "Give either images or --watch FOLDER")
+    files = {"csv": csv, "jsonl": jsonl, "parquet": parquet}
+    in_shards = predict_shards.ShardsRequest(sources or [], out_dir, column, shards, shard, min_prob, network, allow_private, engine, address, cpus)
+    predict_shards.check_request(in_shards, {**files, "watch": watch, "resume": resume, "top": top})
+    with screen.progress() as on_event:
+        if out_dir:
+            result = predict_shards.predict_shards(*find_model(run, out, verify, tta, on_event), in_shards, on_event)
+            failed = result.failed
+        else:
+            request = predict.PredictRequest(sources or [], column, files, resume, min_prob, watch, network, allow_private)
+            rows = predict.predict_sources(load(run, out, verify, tta, on_event), request, on_event)
+            failed = screen.predictions(rows, top, min_prob, at_once=bool(watch)).failed
+    if out_dir:
+        screen.sharded(result)
+    raise typer.Exit(1 if failed else 0)
+
+
+@command(inference_app, "serve", USE)
+def serve(
+    run: RunArgument,
+    screen: Screen,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 accepts remote connections.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 uses any free port.", min=0, max=65_535)] = 8000,
+    token: Annotated[str | None, typer.Option(help="Require this bearer token.", envvar="TLFAST_TOKEN", show_default=False)] = None,
+    tta: Tta = "",
+    root_path: Annotated[str, typer.Option(help="Path of the service behind a reverse proxy, such as /plants.", show_default=False)] = "",
+    allow_host: Annotated[str, typer.Option(help="Also accept requests for these host names, such as plants.example.org.", show_default=False)] = "",
+    log_json: Annotated[bool, typer.Option("--log-json", help="Write a line of JSON to stderr for each request.")] = False,
+    verify: Verify = True,
+    out: OutOption = "exports",
+) -> None:
+    """Serve a classifier: a web page for images and a REST API."""
+    from ..inference import load, server
+    from ..inference.host_check import allow_hosts
+    from ..inference.request_log import print_line
+
+    if token == "":
+        raise UsageError("the token is empty", "Give a word to --token or TLFAST_TOKEN, or leave both out for a service without a token")
+    with screen.progress() as on_event:
+        classifier = load(run, out, verify, tta, on_event)
+    hosts = allow_hosts(host, split_list(allow_host))
+    service = server.Service(classifier, token or "", root_path, hosts, print_line if log_json else None)
+    server.serve(service, host, port, lambda address: screen.message("serving at", address + root_path))
