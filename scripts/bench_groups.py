@@ -296,6 +296,20 @@ def measure_scaling(bench: Bench) -> list[Line]:
     return lines
 
 
+def compare_engines(bench: Bench) -> list[Line]:
+    """Sharded predictions of the valid split as Ray tasks and in one process, and the memory of the process that lists the images."""
+    run = str(ROOT / bench.train("--epochs", "1", *bench.limit)["folder"])
+    folder, shards = str(bench.images / "valid"), 16
+    line = Line("scale", f"the valid part in {shards} parts, Ray tasks on all cores; one process", remark="wanted: 0.85")
+    for _ in range(bench.rounds):
+        line.add_rates(*(bench.measure("shards", run=run, folder=folder, engine=engine, shards=shards)["rate"] for engine in ("ray", "local")))
+    lines = [line]
+    for rows in (10_000, 100_000) if bench.quick else (10_000, 100_000, 1_000_000):
+        found = bench.measure("listing", rows=rows)
+        lines.append(Line("scale", f"list of {rows:,} images", ours=[found["rate"]], unit="rows/s", remark=f"peak {found['peak']:,.0f} MB"))
+    return lines
+
+
 GROUPS: dict[str, Callable[[Bench], list[Line]]] = {
     "loader": compare_loaders,
     "partial": compare_partial,
@@ -305,5 +319,6 @@ GROUPS: dict[str, Callable[[Bench], list[Line]]] = {
     "startup": compare_startup,
     "busy": compare_busy,
     "scaling": measure_scaling,
+    "scale": compare_engines,
     "syncs": count_syncs,
 }

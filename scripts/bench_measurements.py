@@ -230,6 +230,41 @@ def measure_our_predict(inputs: Inputs, run: str, folder: str) -> dict[str, floa
     return {"rate": len(files) / (time.perf_counter() - started)}
 
 
+def measure_shards(inputs: Inputs, run: str, folder: str, engine: str, shards: int) -> dict[str, float]:
+    """Return images per second of a sharded prediction: `engine` is local, or ray with a cluster and workers that are warm."""
+    import tempfile
+
+    from tlfast.commands.predict_shards import ShardsRequest, predict_shards
+    from tlfast.core.system import count_cores
+
+    if engine == "ray":
+        import ray
+
+        ray.init(address="local", num_cpus=count_cores(), include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    with tempfile.TemporaryDirectory() as work:
+        for name in ("warm-up", "timed"):
+            started = time.perf_counter()
+            found = predict_shards(Path(run) / "model.onnx", "", ShardsRequest([folder], f"{work}/{name}", shards=shards, engine=engine))
+        return {"rate": found.images / (time.perf_counter() - started)}
+
+
+def measure_listing(inputs: Inputs, rows: int) -> dict[str, float]:
+    """Return the paths per second of the list of a sharded prediction, from a CSV file of as many paths; the caller reads the peak memory."""
+    import tempfile
+
+    from tlfast.data.discovery import gather_sources
+    from tlfast.inference.manifest import write_manifest
+
+    with tempfile.TemporaryDirectory() as work:
+        table = Path(work) / "list.csv"
+        with table.open("w") as file:
+            file.write("path\n")
+            file.writelines(f"folder-{row // 1000}/image-{row}.jpg\n" for row in range(rows))
+        started = time.perf_counter()
+        assert write_manifest(Path(work), gather_sources([str(table)]), lambda event: None) == rows
+        return {"rate": rows / (time.perf_counter() - started)}
+
+
 # The plain fastai script
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ from tlfast.core.system import hide_known_warnings
 from tlfast.testing import draw_classes
 
 hide_known_warnings()
+NODE = {"num_cpus": 1, "object_store_memory": 100 << 20}
 
 
 def pytest_configure() -> None:
@@ -229,3 +232,26 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
     yield site
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A Ray cluster of one node on this machine, with one core."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    handler = signal.getsignal(signal.SIGTERM)
+    found = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    yield found
+    ray.shutdown()
+    found.shutdown()
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def remove_node(cluster: Any) -> Iterator[Callable[[], None]]:
+    """Add a second node for the test. Returns a function that removes it."""
+    node = cluster.add_node(**NODE)
+    yield lambda: cluster.remove_node(node)
+    with suppress(Exception):  # the test has removed it
+        cluster.remove_node(node)

@@ -11,8 +11,8 @@ from tlfast.cli import app
 from tlfast.cli.examples import EXAMPLES
 from tlfast.cli.registration import PANELS
 
-GROUPS = {"": app.app, "data": app.data_app, "cache": app.cache_app}
-COMMANDS = [f"{group} {command.name}".strip() for group, app in GROUPS.items() for command in app.registered_commands]
+GROUPS = [("", app.app), ("", app.use_app), ("data", app.data_app), ("cache", app.cache_app)]
+COMMANDS = [f"{group} {command.name}".strip() for group, app in GROUPS for command in app.registered_commands]
 LINES = [line for lines in EXAMPLES.values() for line in lines]
 
 

@@ -8,9 +8,11 @@ import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pandas as pd
 import pytest
 from pyarrow import concat_tables, parquet
 
+import tlfast
 from tests.helpers.command_line import python
 from tlfast.core import system
 from tlfast.core.files import lock_file
@@ -97,7 +99,7 @@ app(["predict", {run!r}, {str(folder)!r}, "--out-dir", "answers", "--shards", "6
 
 def test_a_killed_list_is_made_again(run, cli, folder, tmp_path):
     answers = tmp_path / "answers"
-    for left in (".manifest.partial", "manifest"):
+    for left in ("_manifest.partial", "_manifest"):
         (answers / left).mkdir(parents=True)
         (answers / left / "000000.parquet").write_bytes(b"")
     assert cli("predict", run, "pictures", "--out-dir", "answers").code == 0
@@ -154,7 +156,7 @@ def test_a_folder_belongs_to_one_request(run, cli, folder, tmp_path, arguments, 
 
 def test_a_folder_belongs_to_one_model(run, cli, folder, tmp_path):
     cli("predict", run, "pictures", "--out-dir", "answers")
-    path = tmp_path / "answers" / "predictions.json"
+    path = tmp_path / "answers" / "_predictions.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "model": "0" * 64}))
     outcome = cli("predict", run, "pictures", "--out-dir", "answers")
     assert outcome.code == 2 and "was begun with another model, that of the run r" in outcome.err
@@ -165,7 +167,7 @@ def test_a_folder_belongs_to_one_model(run, cli, folder, tmp_path):
 def test_empty_sources(run, cli, tmp_path):
     (tmp_path / "void").mkdir()
     assert "no images in void" in cli("predict", run, "void", "--out-dir", "answers").err
-    assert not (tmp_path / "answers" / "predictions.json").exists()
+    assert not (tmp_path / "answers" / "_predictions.json").exists()
 
 
 def test_more_parts_than_images(run, cli, folder, tmp_path):
@@ -179,3 +181,14 @@ def test_a_limit_of_cores_ends(monkeypatch):
     assert system.count_cores() == 1
     system.limit_cores(None)
     assert system.count_cores() == available
+
+
+def test_from_python(run, cli, folder, tmp_path):
+    found = tlfast.Run(run).predict_to("answers", folder, shards=2)
+    rows = pd.read_parquet(tmp_path / "answers")
+    assert found["images"].sum() == len(rows) == 36 and dict(found.values) == rows["label"].value_counts().to_dict()
+    assert tlfast.Run(run).predict_to("answers", [folder]).equals(found)
+    with pytest.raises(tlfast.UsageError, match="was begun with shards=2"):
+        tlfast.Run(run).predict_to("answers", folder, shards=3)
+    with pytest.raises(tlfast.UsageError, match="2/2 is not K/N"):
+        tlfast.Run(run).predict_to("answers", folder, shard="2/2")

@@ -23,6 +23,7 @@ from .training import merge_settings, train_resolved
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from ..cli.arguments import Arguments
     from ..evaluation import Arm
     from .datasets import DataSource
 
@@ -111,27 +112,17 @@ def compare(
 
     >>> tlfast.compare("digits", arms=["partial", 2], seeds=3).best  # doctest: +SKIP
     """
-    from ..commands.compare import build_arms, compare_arms
+    from ..commands.compare import compare_arms
     from ..distributed import open_engine
-    from ..evaluation import Arm, Design
+    from ..evaluation import Design
 
-    arms, archs = (arms,) if isinstance(arms, str | int) else arms, (archs,) if isinstance(archs, str) else archs
     for name, value in (("folds", folds), ("seeds", seeds)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise UsageError(f"{name}={value!r} is not a whole number of at least 0", f"Give a number, such as {name}=3")
     if not isinstance(shares, Iterable) or not all(isinstance(share, (int, float)) for share in shares):
         raise UsageError(f"shares={shares!r} is not a list of numbers", "Give shares of the training images, such as shares=(0.1, 0.3, 1.0)")
-    if not isinstance(archs, Iterable) or not isinstance(arms, Iterable):
-        raise UsageError(f"arms={arms!r}, archs={archs!r}: not lists", 'Give lists, such as arms=["partial", 3], archs=["resnet50"]')
     dataset = to_dataset(data)
-    arguments = merge_settings(dataset, settings, config=config)
-    if isinstance(arms, Mapping):
-        for name, values in arms.items():
-            if not isinstance(name, str) or not isinstance(values, Mapping):
-                raise UsageError(f"the arm {name!r}: {values!r} is not a name with a dict of settings", 'Such as arms={"small": {"size": 96}}')
-        built = [Arm(name, arguments.with_flags(check_names(values)).settings(None)) for name, values in arms.items()]
-    else:
-        built = build_arms(dataset.task, list(map(str, arms)), archs, arguments.flags, arguments.values)
+    built = _build_arms(dataset, merge_settings(dataset, settings, config=config), arms, archs)
     try:
         with show_progress(quiet) as on_event:
             placed = open_engine(engine, address, cpus, gpus=int(any(arm.settings.device == "cuda" for arm in built)))
@@ -139,3 +130,19 @@ def compare(
     except Interrupted as error:
         raise Interrupted(error.message, "Call tlfast.compare again to continue after them") from None
     return Comparison(dataset, built, result)
+
+
+def _build_arms(dataset: Dataset, arguments: Arguments, arms: Any, archs: Any) -> list[Arm]:
+    """Return the arms of a comparison. Raises UsageError for wrong types, and for settings that do not fit."""
+    from ..commands.compare import build_arms
+    from ..evaluation import Arm
+
+    arms, archs = (arms,) if isinstance(arms, str | int) else arms, (archs,) if isinstance(archs, str) else archs
+    if not isinstance(archs, Iterable) or not isinstance(arms, Iterable):
+        raise UsageError(f"arms={arms!r}, archs={archs!r}: not lists", 'Give lists, such as arms=["partial", 3], archs=["resnet50"]')
+    if not isinstance(arms, Mapping):
+        return build_arms(dataset.task, list(map(str, arms)), list(archs), arguments.flags, arguments.values)
+    for name, values in arms.items():
+        if not isinstance(name, str) or not isinstance(values, Mapping):
+            raise UsageError(f"the arm {name!r}: {values!r} is not a name with a dict of settings", 'Such as arms={"small": {"size": 96}}')
+    return [Arm(name, arguments.with_flags(check_names(values)).settings(None)) for name, values in arms.items()]

@@ -128,7 +128,13 @@ def with_settings(function: F) -> F:
         for name, declaration in declared_settings().items()
         if name not in taken
     ]
-    names = frozenset(parameter.name for parameter in (*own, *added))
+    function.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+    return with_keywords_in_errors(function)
+
+
+def with_keywords_in_errors(function: F) -> F:
+    """Let the errors of a function name its keywords where those of the command line name flags."""
+    names = frozenset(inspect.signature(function).parameters)
 
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
@@ -138,7 +144,6 @@ def with_settings(function: F) -> F:
             error.rewrite(functools.partial(name_keywords, names=names))
             raise
 
-    call.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
     return cast(F, call)
 
 

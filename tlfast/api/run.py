@@ -20,10 +20,10 @@ from ..core import ModelSettings, Progress, RunError, Settings, UsageError
 from ..core import runs as records
 from ..core.runs import ALL, EVALUATED, METRICS, PREDICTIONS, check_split, name_split_file
 from ..data.discovery import gather_sources, has_many
-from ..inference import Classifier, Prediction, load
+from ..inference import Classifier, Prediction, find_model, load
 from ..inference.writers import column_names, row_cells
 from .display import ConfusionMatrix, ImageFrame, Page, wrap_html
-from .keywords import check_count, check_text, join_names
+from .keywords import check_count, check_text, join_names, with_keywords_in_errors
 from .progress import show_progress
 from .scores import Scores
 
@@ -246,6 +246,38 @@ class Run:
                 cells.append(row_cells(row, self.classes, missing=None))
                 on_event(Progress("predicting", done, len(images)))
         return ImageFrame(cells, columns=column_names(self.classes))
+
+    @with_keywords_in_errors
+    def predict_to(
+        self,
+        out_dir: str | os.PathLike[str],
+        images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        shards: int = 0,
+        shard: str = "",
+        column: str = "path",
+        min_prob: float = 0.0,
+        engine: str = "local",
+        address: str = "",
+        cpus: int = 1,
+        quiet: bool = False,
+    ) -> pd.DataFrame:
+        """Write predictions to a folder in parts, and return the number of images of each label. Repeat the call to continue after an interruption.
+
+        `images` are folders, zips, tars, patterns, tables or files. `shards` is the number of parts, by default one for each 10,000 images, and `shard` one of
+        them, "17/256". With `engine="ray"` the parts are tasks of a Ray cluster, with `cpus` cores each; `address` is that of a running one.
+        `pandas.read_parquet(out_dir)` reads all parts. Raises TlfastError.
+        """
+        from ..commands.predict_shards import ShardsRequest, predict_shards
+
+        sources = [images] if isinstance(images, str | os.PathLike) else list(images)
+        names = [check_text("images", source, 'run.predict_to("answers", "photos")') for source in sources]
+        folder = check_text("out_dir", out_dir, 'out_dir="answers"')
+        request = ShardsRequest(names, folder, column, shards, shard, min_prob, engine=engine, address=address, cpus=cpus)
+        with show_progress(quiet) as on_event:
+            result = predict_shards(*find_model(self.folder, verify=False), request, on_event)
+        labels = {**result.labels, **({"": result.failed} if result.failed else {})}
+        return pd.DataFrame({"label": list(labels), "images": list(labels.values())})
 
     def serve(self, port: int = 8000, *, host: str = "127.0.0.1", token: str = "") -> None:
         """Serve the classifier, a web page and a REST API, until Ctrl-C or an interruption of the cell. `token` is a required bearer token."""

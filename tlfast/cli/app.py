@@ -13,7 +13,6 @@ from ..core import Note
 from ..core.signals import raise_interrupt
 from .arguments import parse_arguments, parse_shares, split_list
 from .data_and_cache import cache_app, data_app
-from .inference import inference_app
 from .options import (
     Address,
     Config,
@@ -34,7 +33,8 @@ from .options import (
     Verify,
     task_names,
 )
-from .registration import DATA, TRAIN, UNDERSTAND, UPKEEP, USE, Commands, command
+from .registration import DATA, TRAIN, UNDERSTAND, UPKEEP, Commands, command
+from .use import use_app
 
 if TYPE_CHECKING:
     from ..core import Run
@@ -43,7 +43,7 @@ else:
     Screen = Any  # typer evaluates annotations, and rich must not be imported for that
 
 app = typer.Typer(name="tlfast", cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
-app.add_typer(inference_app)  # without a name: its commands are commands of tlfast
+app.add_typer(use_app)  # without a name: its commands are commands of tlfast
 app.add_typer(data_app, name="data", rich_help_panel=DATA)
 app.add_typer(cache_app, name="cache", rich_help_panel=UPKEEP)
 
@@ -210,73 +210,6 @@ def compare(
         placed = open_engine(engine, address, cpus, gpus=int(any(arm.settings.device == "cuda" for arm in built)))
         result = compare.compare_arms(arguments.task, built, comparison.Design(folds, seeds, shares), on_event, placed)
     screen.compare_result(result)
-
-
-@command(app, "export", USE)
-def export(
-    run: RunArgument,
-    screen: Screen,
-    quantize: Annotated[str, typer.Option(help="Write a smaller network with 8-bit weights: int8.", show_default=False)] = "",
-    half: Annotated[bool, typer.Option("--half", help="Write model.fp16.onnx, for hardware with 16-bit floats.")] = False,
-    tta: Annotated[
-        str, typer.Option(help="Write a network with test-time augmentation, the mean over views of an image: flip or crops.", show_default=False)
-    ] = "",
-    format: Annotated[
-        str, typer.Option(help="Write a file for another runtime: torchscript, torch-export, onnx-resized or openvino.", show_default=False)
-    ] = "",
-    opset: Annotated[int, typer.Option(help="ONNX opset of --format onnx-resized or openvino; 0 for the default.", min=0, max=99)] = 0,
-    allow_drop: Annotated[
-        bool, typer.Option("--allow-drop", help="Also keep a smaller network that loses more than 1 point of accuracy, or --tta without a gain.")
-    ] = False,
-    to: Annotated[str, typer.Option(help="Write a bundle that works without tlfast: a new folder, or a .zip file.", show_default=False)] = "",
-    verify: Verify = True,
-    out: OutOption = "exports",
-) -> None:
-    """Export a smaller or more accurate network, which is evaluated before it is kept, or a bundle for other machines."""
-    from ..commands import export
-    from ..inference.hub import find_run
-
-    request = export.ExportRequest(quantize, half, tta, format, opset, to, allow_drop)
-    request.list_formats()  # before the run is looked for
-    with screen.progress() as on_event:
-        found_run = find_run(run, out, verify, on_event)
-        result = export.export_run(found_run, request, on_event)
-    screen.export_result(result)
-
-
-@command(app, "push", USE)
-def push(
-    run: RunArgument,
-    repository: Annotated[str, typer.Argument(help="Repository on the Hugging Face hub: user/name.")],
-    screen: Screen,
-    private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
-    pickle: Annotated[bool, typer.Option("--pickle", help="Also upload learner.pkl, which executes code when it is loaded.")] = False,
-    verify: Verify = True,
-    out: OutOption = "exports",
-) -> None:
-    """Upload a run to the Hugging Face hub: networks, metrics and a model card, without local paths."""
-    from ..core.runs import find
-
-    found_run = find(run, out, verify)
-    with screen.progress() as on_event:
-        from ..commands.push import push_run
-
-        result = push_run(found_run, repository, private, pickle, on_event)
-    screen.facts(result.to_dict())
-
-
-@command(app, "pull", USE)
-def pull(
-    repository: Annotated[str, typer.Argument(help="Repository on the Hugging Face hub: user/name, or user/name@REVISION.")],
-    screen: Screen,
-    out: OutOption = "exports",
-) -> None:
-    """Download a run from the Hugging Face hub, to evaluate it on your images or to train on."""
-    with screen.progress() as on_event:
-        from ..commands.push import pull_run
-
-        result = pull_run(repository, out, on_event)
-    screen.facts(result.to_dict())
 
 
 @command(app, "tasks", DATA)

@@ -178,7 +178,7 @@ def _wait_for_lock(path: Path, on_event: OnEvent) -> Iterator[None]:
 
 def _list_images(folder: Path, wanted: ShardedWork, on_event: OnEvent) -> ShardedWork:
     """List the images, and describe the work. Raises UsageError if there are none, or if the folder holds other files."""
-    others = sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, FOLDER, f".{FOLDER}.partial"))
+    others = sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, FOLDER, f"{FOLDER}.partial"))
     if others:
         raise UsageError(f"--out-dir {folder} holds other files, such as {others[0]}", "Give a new or an empty folder")
     left_out: Counter[str] = Counter()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..core.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .classifier import Classifier, load
+    from .classifier import Classifier, find_model, load
     from .onnx_model import Network, open_network, predict_stream
     from .server import Service, build_app, serve
     from .types import Prediction, PredictRow, Tally
@@ -25,6 +25,7 @@ __all__ = [
     "Service",
     "Tally",
     "build_app",
+    "find_model",
     "load",
     "open_network",
     "open_writer",
@@ -36,7 +37,7 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
     __getattr__ = lazy_exports(
         __name__,
         {
-            "classifier": ["Classifier", "load"],
+            "classifier": ["Classifier", "find_model", "load"],
             "onnx_model": ["Network", "open_network", "predict_stream"],
             "server": ["Service", "build_app", "serve"],
             "types": ["Prediction", "PredictRow", "Tally"],

@@ -15,7 +15,7 @@ from ..data import images
 from ..data.discovery import is_address
 
 CHUNK = 10_000  # images in a file
-FOLDER = "manifest"
+FOLDER = "_manifest"  # readers of a folder of parquet files leave out names that begin with "_" or "."
 
 
 class Input(NamedTuple):
@@ -53,11 +53,11 @@ _stat_archive = lru_cache(maxsize=4)(_stat)  # of many images in turn
 
 
 def write_manifest(folder: Path, paths: Iterable[str], on_event: OnEvent) -> int:
-    """Write the list of images to `folder/manifest`, in constant memory. Returns their number. An unfinished list is replaced.
+    """Write the list of images to `folder/_manifest`, in constant memory. Returns their number. An unfinished list is replaced.
 
     The folder appears when the list is complete.
     """
-    target, staging = folder / FOLDER, folder / f".{FOLDER}.partial"
+    target, staging = folder / FOLDER, folder / f"{FOLDER}.partial"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
     _stat_archive.cache_clear()

@@ -1,6 +1,6 @@
 """Sharded predictions: a folder with a list of images and one parquet file for each shard of it, written by any number of processes.
 
-`answers/predictions.json` describes the work, `answers/manifest/` lists the images, and `answers/part-00017-of-00256.parquet` holds the predictions of one
+`answers/_predictions.json` describes the work, `answers/_manifest/` lists the images, and `answers/part-00017-of-00256.parquet` holds the predictions of one
 shard. Each part is written under another name and renamed, and names the model and its images in its metadata: a repeated command skips valid parts.
 """
 
@@ -26,7 +26,7 @@ from .onnx_model import open_network, predict_stream, rank_classes
 from .types import PredictRow
 from .writers import label_of, write_parquet
 
-DESCRIPTION = "predictions.json"
+DESCRIPTION = "_predictions.json"
 METADATA = b"tlfast"  # key in the metadata of a part
 CHANGED = "the file has changed since the images were listed"
 

@@ -1,4 +1,4 @@
-"""The commands that classify images: `tlfast predict` and `tlfast serve`."""
+"""The commands that use a run: `tlfast predict`, `export`, `serve`, `push` and `pull`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 else:
     Screen = Any  # typer evaluates annotations, and rich must not be imported for that
 
-inference_app = typer.Typer()
+use_app = typer.Typer()
 
 PredictRun = Annotated[
     str,
@@ -33,7 +33,7 @@ Shards = Annotated[int, typer.Option(help="Number of parts. Default: one for eac
 Shard = Annotated[str, typer.Option(help="Write only part K of N, counted from 0, as a job of an array does.", metavar="K/N", show_default=False)]
 
 
-@command(inference_app, "predict", USE)
+@command(use_app, "predict", USE)
 def predict(
     run: PredictRun,
     screen: Screen,
@@ -60,7 +60,7 @@ def predict(
 ) -> None:
     """Classify images with an exported classifier. Exit code 1 if an image could not be read."""
     from ..commands import predict, predict_shards
-    from ..inference.classifier import find_model, load
+    from ..inference import find_model, load
 
     if bool(sources) == bool(watch):
         raise UsageError("--watch and images are both given" if watch else "no images are given", "Give either images or --watch FOLDER")
@@ -80,7 +80,39 @@ def predict(
     raise typer.Exit(1 if failed else 0)
 
 
-@command(inference_app, "serve", USE)
+@command(use_app, "export", USE)
+def export(
+    run: RunArgument,
+    screen: Screen,
+    quantize: Annotated[str, typer.Option(help="Write a smaller network with 8-bit weights: int8.", show_default=False)] = "",
+    half: Annotated[bool, typer.Option("--half", help="Write model.fp16.onnx, for hardware with 16-bit floats.")] = False,
+    tta: Annotated[
+        str, typer.Option(help="Write a network with test-time augmentation, the mean over views of an image: flip or crops.", show_default=False)
+    ] = "",
+    format: Annotated[
+        str, typer.Option(help="Write a file for another runtime: torchscript, torch-export, onnx-resized or openvino.", show_default=False)
+    ] = "",
+    opset: Annotated[int, typer.Option(help="ONNX opset of --format onnx-resized or openvino; 0 for the default.", min=0, max=99)] = 0,
+    allow_drop: Annotated[
+        bool, typer.Option("--allow-drop", help="Also keep a smaller network that loses more than 1 point of accuracy, or --tta without a gain.")
+    ] = False,
+    to: Annotated[str, typer.Option(help="Write a bundle that works without tlfast: a new folder, or a .zip file.", show_default=False)] = "",
+    verify: Verify = True,
+    out: OutOption = "exports",
+) -> None:
+    """Export a smaller or more accurate network, which is evaluated before it is kept, or a bundle for other machines."""
+    from ..commands import export
+    from ..inference.hub import find_run
+
+    request = export.ExportRequest(quantize, half, tta, format, opset, to, allow_drop)
+    request.list_formats()  # before the run is looked for
+    with screen.progress() as on_event:
+        found_run = find_run(run, out, verify, on_event)
+        result = export.export_run(found_run, request, on_event)
+    screen.export_result(result)
+
+
+@command(use_app, "serve", USE)
 def serve(
     run: RunArgument,
     screen: Screen,
@@ -106,3 +138,38 @@ def serve(
     hosts = allow_hosts(host, split_list(allow_host))
     service = server.Service(classifier, token or "", root_path, hosts, print_line if log_json else None)
     server.serve(service, host, port, lambda address: screen.message("serving at", address + root_path))
+
+
+@command(use_app, "push", USE)
+def push(
+    run: RunArgument,
+    repository: Annotated[str, typer.Argument(help="Repository on the Hugging Face hub: user/name.")],
+    screen: Screen,
+    private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
+    pickle: Annotated[bool, typer.Option("--pickle", help="Also upload learner.pkl, which executes code when it is loaded.")] = False,
+    verify: Verify = True,
+    out: OutOption = "exports",
+) -> None:
+    """Upload a run to the Hugging Face hub: networks, metrics and a model card, without local paths."""
+    from ..core.runs import find
+
+    found_run = find(run, out, verify)
+    with screen.progress() as on_event:
+        from ..commands.push import push_run
+
+        result = push_run(found_run, repository, private, pickle, on_event)
+    screen.facts(result.to_dict())
+
+
+@command(use_app, "pull", USE)
+def pull(
+    repository: Annotated[str, typer.Argument(help="Repository on the Hugging Face hub: user/name, or user/name@REVISION.")],
+    screen: Screen,
+    out: OutOption = "exports",
+) -> None:
+    """Download a run from the Hugging Face hub, to evaluate it on your images or to train on."""
+    with screen.progress() as on_event:
+        from ..commands.push import pull_run
+
+        result = pull_run(repository, out, on_event)
+    screen.facts(result.to_dict())
