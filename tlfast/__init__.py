@@ -162,15 +162,20 @@ def load(
     >>> load("exports/fer").predict("face.jpg").label  # doctest: +SKIP
     'happy'
     """
+    from .core import UsageError
     from .inference.classifier import load as load_classifier
 
     if not isinstance(reference, (str, os.PathLike)):
-        from .core import UsageError
-
         raise UsageError(f"{reference!r} is not the name or path of a run", 'Give one, such as tlfast.load("exports/fer")')
+    for name, value in (("out", out), ("tta", tta)):
+        if not isinstance(value, (str, os.PathLike)):
+            raise UsageError(f"{name}={value!r} is not a text", 'Such as out="exports", tta="flip"')
+    out = os.path.expanduser(out)
+    if tta and backend == "fastai":
+        raise UsageError(f'tta="{tta}" is for backend="onnx": a Learner has test-time augmentation of its own', "Leave out tta, and call learn.tta()")
     if backend == "onnx":
         return load_classifier(reference, out, verify, tta)
-    from .core import UsageError, runs
+    from .core import runs
     from .core.system import hide_known_warnings
 
     if backend != "fastai":

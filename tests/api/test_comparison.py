@@ -44,8 +44,8 @@ def test_shares_give_a_learning_curve(pictures, small):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"folds": 1}, "--folds 1 leaves nothing to train on"),
-        ({"arms": []}, "--arms is empty"),
+        ({"folds": 1}, "folds=1 leaves nothing to train on"),
+        ({"arms": []}, "arms is empty"),
         ({"shares": (0.0,)}, r"shares \(0\.0, 1\.0\) of the training images are not all above 0"),
         ({"shares": (2.0,)}, r"shares \(1\.0, 2\.0\) of the training images are not all above 0"),
     ],

@@ -149,7 +149,7 @@ def test_without_needs_a_kind(pictures):
     with pytest.raises(tlfast.UsageError) as error:
         tlfast.dataset(pictures).without()
     assert "duplicates" in error.value.hint
-    with pytest.raises(tlfast.UsageError, match="--seeds 0 must be at least 1"):
+    with pytest.raises(tlfast.UsageError, match="seeds=0 must be at least 1"):
         tlfast.compare(pictures, seeds=0)
 
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import sys
+import threading
 
 import numpy as np
 import pandas as pd
@@ -129,7 +131,7 @@ def test_export_of_a_bundle(run, tmp_path):
     assert tlfast.load(folder).classes == tuple(run.classes)
     with pytest.raises(tlfast.UsageError, match="nothing to export"):
         run.export()
-    with pytest.raises(tlfast.UsageError, match="--quantize 'int4' is not int8"):
+    with pytest.raises(tlfast.UsageError, match="quantize='int4' is not int8"):
         run.export(quantize="int4")
 
 
@@ -191,7 +193,7 @@ def test_wrong_types_are_usage_errors(run):
 def test_a_bundle_is_no_other_archive(run, tmp_path):
     with pytest.raises(tlfast.UsageError, match=r"a bundle is a folder or a \.zip file, not \.gz") as error:
         run.export(tmp_path / "bundle.tar.gz")
-    assert error.value.hint == "Use --to bundle.zip" and not (tmp_path / "bundle.tar.gz").exists()
+    assert error.value.hint == "Use to=bundle.zip" and not (tmp_path / "bundle.tar.gz").exists()
 
 
 def test_predictions_of_a_series_have_its_index(run, paths):
@@ -199,3 +201,28 @@ def test_predictions_of_a_series_have_its_index(run, paths):
     assert run.predict(series, quiet=True).index.tolist() == [7, 3, 5]
     with pytest.raises(tlfast.UsageError, match="None is neither an image nor a list"):
         run.predict(None)  # type: ignore[arg-type]
+
+
+def test_a_run_stays_the_same_in_another_working_directory(run, paths, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(run.history) and len(run.top_losses(2)) == 2 and run.predict(paths[0]).label in run.classes
+
+
+def test_paths_in_an_array_are_a_list(run, paths):
+    assert run.predict(np.array(paths[:3])).equals(run.predict(paths[:3]))
+
+
+def test_calls_of_several_threads_take_turns(run):
+    scores = []
+    threads = [threading.Thread(target=lambda: scores.append(run.evaluate(quiet=True)["accuracy"].value)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert scores == [run.metrics["accuracy"].value] * 4
+
+
+def test_without_a_console(run, paths, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    assert len(run.predict(paths[:2])) == 2

@@ -113,7 +113,7 @@ def test_lr_find_returns_the_curve_of_each_phase(pictures, tmp_path):
 def test_an_error_is_shown_with_its_hint(pictures):
     with pytest.raises(tlfast.UsageError) as error:
         tlfast.train(pictures, resize="stretch")
-    assert error.value._render_traceback_()[0].startswith("UsageError: --resize 'stretch' is not one of")
+    assert error.value._render_traceback_()[0].startswith("UsageError: resize='stretch' is not one of")
     assert len(error.value._render_traceback_()) == 2 - (not error.value.hint)
 
 

@@ -212,3 +212,10 @@ def test_files_that_are_no_images_are_named_in_one_line_and_images_of_other_name
     assert outcome.code == 0
     assert f"{folder}/red/picture" in outcome.out
     assert outcome.err.count("2 files are not images and are left out: 1 .csv, 1 no suffix") == 1
+
+
+def test_one_file_under_two_names(run, cli, folder, tmp_path):
+    for arguments in (["--csv", "o.csv", "--jsonl", tmp_path / "o.csv"], ["--csv", "o.csv", "--jsonl", "o.csv.partial"]):
+        outcome = cli("predict", run, "pictures", *arguments)
+        assert outcome.code == 2 and "name the same file" in outcome.err
+    assert list(tmp_path.glob("o.csv*")) == []

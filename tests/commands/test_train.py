@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tlfast.core.errors import UsageError, WeightsError
 from tlfast.core.events import Progress
 from tlfast.models import build
 from tlfast.testing import draw_image
+from tlfast.training import loaders
 from tlfast.training.callbacks import progress
 
 
@@ -213,3 +215,18 @@ def test_a_refused_training_leaves_nothing_behind(folder, tmp_path):
     with pytest.raises(UsageError):
         train.train_run(task, chosen)
     assert not (tmp_path / "new" / "exports").exists()
+
+
+def test_a_tilde_in_out_is_the_home_folder(cli, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    outcome = cli("train", folder, *TINY, "--epochs", 1, "--views", 1, "--no-onnx", "--name", "r", "--out=~/runs")
+    assert outcome.code == 0, outcome.err
+    assert (tmp_path / "home" / "runs" / "pictures" / "r" / "run.json").is_file() and not (tmp_path / "~").exists()
+    assert cli("evaluate", "r", "--out=~/runs").code == 0
+
+
+def test_an_image_that_is_removed_meanwhile_is_named(cli, folder, monkeypatch):
+    find = loaders.PILImage
+    monkeypatch.setattr(loaders, "PILImage", lambda image: (shutil.rmtree(folder, ignore_errors=True), find(image))[1])
+    outcome = cli("train", folder, *TINY, "--full", "--epochs", 1, "--freeze-epochs", 1, "--no-onnx", "--store", "off")
+    assert outcome.code == 1 and ".png cannot be read" in outcome.err and "--resume" in outcome.err

@@ -77,3 +77,11 @@ def test_a_damaged_journal_is_named(tmp_path, text):
     (tmp_path / "journal.json").write_text(text)
     with pytest.raises(RunError, match="is damaged"):
         journal_module.read(tmp_path)
+
+
+def test_a_training_of_other_images_is_named(tmp_path):
+    with pytest.raises(KeyboardInterrupt), journal_module.open_journal(str(tmp_path), "old", "a", {"data": "/old"}):
+        raise KeyboardInterrupt
+    with pytest.raises(UsageError, match="--resume a: this training is one of old, not of new") as error:
+        journal_module.find(str(tmp_path), "new", "a")
+    assert "/old" in error.value.hint

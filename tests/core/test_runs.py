@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -113,3 +115,26 @@ def test_a_file_latest_that_names_no_run(run, cli, content):
     (run.folder.parent / runs.LATEST).write_text(content)
     outcome = cli("predict", "pictures", "a.png")
     assert outcome.code == 1 and f"latest names '{content}', which is no run" in " ".join(outcome.err.split())
+
+
+def test_concurrent_changes_of_a_run_are_all_kept_and_verified_meanwhile(run):
+    code = f"""
+from pathlib import Path
+from tlfast.core import runs
+run = runs.read(Path({str(run.folder)!r}))
+for number in range(10):
+    runs.record_test_use(run, "evaluate", {{"number": number}})
+    runs.verify(run)
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    errors = [process.communicate()[1] for process in processes]
+    assert errors == [""] * 4
+    found = runs.find(str(run.folder), verified=True).manifest["test_looks"]
+    assert sorted(look["number"] for look in found) == sorted(list(range(10)) * 4)
+
+
+def test_an_unfinished_training_is_no_run(tmp_path):
+    (tmp_path / "t" / "mine.unfinished").mkdir(parents=True)
+    with pytest.raises(RunError, match="mine is an unfinished training") as error:
+        runs.find("mine", str(tmp_path))
+    assert "tlfast runs --interrupted" in error.value.hint

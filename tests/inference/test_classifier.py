@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -67,3 +69,15 @@ def test_threads_may_share_one(run, folder):
 def test_addresses_of_other_protocols_say_what_can_be_read():
     with pytest.raises(ImageError, match="begin with ftp:// cannot be read; download the file, or give an http"):
         open_pixels("ftp://example.org/a.jpg")
+
+
+def test_a_classifier_can_be_pickled(run, folder):
+    classifier, path = tlfast.load(run), str(folder / "red" / "1.png")
+    for other in (pickle.loads(pickle.dumps(classifier)), copy.deepcopy(classifier)):
+        assert other.predict(path) == classifier.predict(path) and other.classes == classifier.classes
+
+
+@pytest.mark.parametrize("wrong", [{"out": None}, {"tta": True}, {"backend": "fastai", "trust": True, "tta": "flip"}])
+def test_wrong_types_of_load(run, wrong):
+    with pytest.raises(tlfast.UsageError):
+        tlfast.load(run, **wrong)

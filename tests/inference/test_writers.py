@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from pyarrow import parquet
@@ -54,3 +55,25 @@ def test_names_that_are_not_utf8_are_written_to_every_file(tmp_path):
             write(row)
     assert parquet.read_table(tmp_path / "p.parquet")["path"].to_pylist() == ["b\ufffd.png"]
     assert b"b\xff.png" in (tmp_path / "p.csv").read_bytes()
+
+
+@pytest.mark.parametrize("line", ["hello", "[1]", '{"a": 1}'])
+def test_a_foreign_log_is_not_continued(tmp_path, line):
+    (tmp_path / "a.csv.partial").write_text(line + "\n")
+    with pytest.raises(UsageError, match="is not a log of tlfast"), open_writer("csv", tmp_path / "a.csv", "r", ["a"], 0.0, True):
+        pass
+    assert (tmp_path / "a.csv.partial").read_text() == line + "\n"
+
+
+def test_a_folder_is_no_file(tmp_path):
+    for target in (tmp_path, Path(".")):
+        with pytest.raises(UsageError, match="this is a folder"), open_writer("csv", target, "r", ["a"], 0.0, False):
+            pass
+
+
+def test_a_log_has_one_writer(tmp_path):
+    with open_writer("csv", tmp_path / "a.csv", "r", ["a"], 0.0, False) as (_, write):
+        write(PredictRow("x.jpg", None, "unreadable"))
+        with pytest.raises(UsageError, match="is being written by another command"), open_writer("csv", tmp_path / "a.csv", "r", ["a"], 0.0, True):
+            pass
+    assert (tmp_path / "a.csv").read_text().count("x.jpg") == 1

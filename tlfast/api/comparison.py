@@ -18,6 +18,7 @@ from .display import Page, format_table, wrap_html
 from .keywords import Keywords, check_names, with_settings
 from .progress import show_progress
 from .run import Run
+from .serial import one_at_a_time
 from .training import merge_settings, train_resolved
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Comparison:
 
 
 @with_settings
+@one_at_a_time
 def compare(
     data: Dataset | DataSource,
     *,

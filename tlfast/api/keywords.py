@@ -16,7 +16,7 @@ from ..core.settings import declared_settings
 F = TypeVar("F", bound=Callable[..., Any])
 FLAG = re.compile(r"--(?P<no>no-)?(?P<name>[a-z]+(?:-[a-z]+)*)(?: (?P<value>'[^']*'|[\w.+-]*\w))?")
 SWITCHES = ("full", "quiet")  # keywords that are True or False, besides settings
-VALUE = re.compile(r"'.*'|[-+.\d].*|[A-Z]+|nan|inf")  # what is a value of a flag, and not the next word of the sentence
+VALUE = re.compile(r"'.*'|.*\d.*|\w+\.\w+|[A-Z]+|nan|inf")  # what is a value of a flag, and not the next word of the sentence
 
 
 class Keywords(TypedDict, total=False):
@@ -133,8 +133,8 @@ def with_settings(function: F) -> F:
 
 
 def with_keywords_in_errors(function: F) -> F:
-    """Let the errors of a function name its keywords where those of the command line name flags."""
-    names = frozenset(inspect.signature(function).parameters)
+    """Let the errors of a function name keywords, its own and settings, where those of the command line name flags."""
+    names = frozenset((*inspect.signature(function).parameters, *declared_settings()))
 
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:

@@ -29,7 +29,7 @@ def show_progress(quiet: bool = False) -> Iterator[OnEvent]:
             yield output
         finally:
             output.finish()
-    elif sys.stderr.isatty():
+    elif sys.stderr and sys.stderr.isatty():  # None without a console, as in a Windows service
         from ..cli.console import Screen
 
         with Screen().progress() as on_event:

@@ -6,12 +6,13 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import pandas as pd
 
 from .. import tasks
@@ -26,6 +27,7 @@ from .display import ConfusionMatrix, ImageFrame, Page, wrap_html
 from .keywords import check_count, check_text, join_names, with_keywords_in_errors
 from .progress import show_progress
 from .scores import Scores
+from .serial import one_at_a_time
 
 if TYPE_CHECKING:
     from fastai.learner import Learner
@@ -52,7 +54,9 @@ class Run:
     """
 
     def __init__(self, reference: str | os.PathLike[str], *, out: str = "exports", verify: bool = True) -> None:
-        self._record = records.find(check_text("reference", reference, 'tlfast.Run("fer")'), out, verify)
+        folder = os.path.expanduser(check_text("out", out, 'out="exports"'))
+        record = records.find(check_text("reference", reference, 'tlfast.Run("fer")'), folder, verify)
+        self._record = replace(record, folder=record.folder.absolute())  # stays the same in another working directory
 
     @property
     def folder(self) -> Path:
@@ -142,6 +146,8 @@ class Run:
 
     # Commands
 
+    @with_keywords_in_errors
+    @one_at_a_time
     def evaluate(
         self, split: str = "valid", *, data: str = "", device: str = "auto", tta: str = "", log: str | Sequence[str] = "", quiet: bool = False
     ) -> Scores:
@@ -159,6 +165,8 @@ class Run:
         self._record = records.read(self.folder)
         return Scores(result.evaluation.to_dict())
 
+    @with_keywords_in_errors
+    @one_at_a_time
     def report(self, split: str = "valid", *, data: str = "", device: str = "auto", paths: bool = True, check: bool = True, quiet: bool = False) -> Page:
         """Write the HTML report of the run: metrics, confusion matrix, misclassified images, findings of the data check, command to repeat it.
 
@@ -171,6 +179,8 @@ class Run:
         with show_progress(quiet) as on_event:
             return Page(report_run(self._record, split, check_text("data", data, DATA), device, Contents(paths, check), on_event).files[0])
 
+    @with_keywords_in_errors
+    @one_at_a_time
     def export(
         self,
         to: str | os.PathLike[str] = "",
@@ -231,6 +241,8 @@ class Run:
             return self._predict_all(images["path"].tolist(), quiet).set_axis(images.index)
         if isinstance(images, pd.Series):
             return self._predict_all(images.tolist(), quiet).set_axis(images.index)
+        if isinstance(images, np.ndarray) and images.dtype.kind in "UO":  # of paths
+            return self._predict_all(images.tolist(), quiet)
         if isinstance(images, str | os.PathLike) and has_many(os.fspath(images)):
             return self._predict_all(list(gather_sources([os.fspath(images)])), quiet)
         if isinstance(images, str | bytes | os.PathLike) or hasattr(images, "__array_interface__"):
@@ -290,6 +302,7 @@ class Run:
 
         serve(Service(self.classifier, token, hosts=allow_hosts(host)), host, port)
 
+    @one_at_a_time
     def learner(self, *, data: str = "", device: str = "auto", quiet: bool = False) -> Learner:
         """Return a fastai Learner with the run's weights and images, to go on from: `fine_tune`, `lr_find`, `show_results`, callbacks.
 
@@ -301,6 +314,7 @@ class Run:
             return open_run_learner(self._record, check_text("data", data, DATA), device, on_event)
 
     @classmethod
+    @one_at_a_time
     def from_learner(cls, learn: Learner, data: Dataset | None = None, *, quiet: bool = False) -> Run:
         """Evaluate a Learner of `tlfast.learner` or `run.learner` on the valid split, and export it as a run with its present weights.
 

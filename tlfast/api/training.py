@@ -18,6 +18,7 @@ from .display import format_table, wrap_html
 from .keywords import Keywords, check_names, check_text, with_settings
 from .progress import show_progress
 from .run import Run
+from .serial import one_at_a_time
 
 if TYPE_CHECKING:
     from fastai.callback.core import Callback
@@ -68,6 +69,7 @@ def train(
     return train_resolved(dataset.task, resolved, which, arguments.like, cbs, quiet)
 
 
+@one_at_a_time
 def train_resolved(
     task: Task, settings: Settings, resume: str = "", like: Mapping[str, Any] = MappingProxyType({}), cbs: Sequence[Callback] = (), quiet: bool = False
 ) -> Run:
@@ -141,6 +143,7 @@ class TrainingPlan:
 
 
 @with_settings
+@one_at_a_time
 def plan(
     data: Dataset | DataSource,
     *,
@@ -166,6 +169,7 @@ def plan(
 
 
 @with_settings
+@one_at_a_time
 def lr_find(
     data: Dataset | DataSource,
     *,
@@ -190,6 +194,7 @@ def lr_find(
 
 
 @with_settings
+@one_at_a_time
 def learner(
     data: Dataset | DataSource,
     *,

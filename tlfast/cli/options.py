@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from typing import Annotated
 
@@ -43,7 +44,7 @@ OptionalTask = Annotated[
     ),
 ]
 RunArgument = Annotated[str, typer.Argument(help="Name of a task (its latest run), run id, or run folder.", autocompletion=task_names)]
-OutOption = Annotated[str, typer.Option(help="Folder for runs.")]
+OutOption = Annotated[str, typer.Option(help="Folder for runs.", callback=os.path.expanduser)]
 Verify = Annotated[bool, typer.Option("--verify/--no-verify", help="Refuse a run if a file was changed after the export.")]
 Split = Annotated[str, typer.Option(help="Split to evaluate: valid or test. Each use of test is recorded in the run.")]
 SplitOrAll = Annotated[str, typer.Option(help="Split to evaluate: valid or test, or all for all images of --data. Each use of test is recorded in the run.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,10 +80,16 @@ def _evaluate(run: Run, request: EvaluateRequest, on_event: OnEvent) -> Evaluate
     evaluation = loaded_run.evaluate_split(model, predictions, split)
     if split == "valid":
         return EvaluateResult(run.id, evaluation, [])
-    written = [save_predictions(run.folder, predictions, split, apply_temperature(predictions.log_probabilities, model.run.temperature))]
-    written.append(run.folder / name_split_file(METRICS, split))
-    write_json(written[-1], evaluation.to_dict())
-    record_test_use(run, "evaluate", {"images": len(predictions.rows), "accuracy": evaluation.accuracy}, *(path.name for path in written))
+    calibrated, metrics = apply_temperature(predictions.log_probabilities, model.run.temperature), run.folder / name_split_file(METRICS, split)
+    written: list[Path] = []
+
+    def write() -> list[Path]:
+        written.append(save_predictions(run.folder, predictions, split, calibrated))
+        write_json(metrics, evaluation.to_dict())
+        written.append(metrics)
+        return written
+
+    record_test_use(run, "evaluate", {"images": len(predictions.rows), "accuracy": evaluation.accuracy}, write)
     picture = plots.plot_calibration(evaluation, run.folder / "plots" / name_split_file("calibration.png", split), f"{run.task}: {run.id}, {split} split")
     return EvaluateResult(run.id, evaluation, [str(path) for path in (*written, picture)])
 

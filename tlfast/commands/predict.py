@@ -15,7 +15,7 @@ from ..data.discovery import STDIN, describe_others, gather_sources, watch_folde
 from ..inference import Classifier, PredictRow, open_writer
 from ..inference.classifier import open_pixels
 from ..inference.onnx_model import Opener
-from ..inference.writers import read_log
+from ..inference.writers import PARTIAL, read_log
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def predict_sources(classifier: Classifier, request: PredictRequest, on_event: O
 def _check_files(request: PredictRequest) -> dict[str, Path]:
     """Return the files to write by their format. Raises UsageError."""
     targets = {kind: Path(path) for kind, path in request.files.items() if path}
-    if len(set(targets.values())) < len(targets):
+    places = {path.absolute().resolve() for path in targets.values()}
+    if len(places | {place.with_name(place.name + PARTIAL) for place in places if place.name}) < 2 * len(targets):
         raise UsageError("two of --csv, --jsonl and --parquet name the same file", "Give each its own file")
     if request.resume and not targets:
         raise UsageError("--resume continues a file, but no file is given", "Repeat --csv, --jsonl or --parquet of the interrupted command")

@@ -105,7 +105,7 @@ def predict_shards(model: Path, run: str, request: ShardsRequest, on_event: OnEv
     """
     number, shards = _parse_shard(request)
     engine = open_engine(request.engine, request.address, request.cpus)
-    folder = Path(request.out_dir)
+    folder = Path(request.out_dir).expanduser()
     with convert_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         work = _open_work(folder, model, run, replace(request, shards=shards), on_event)

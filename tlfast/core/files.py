@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,21 +49,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_atomic(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file atomically: temporary file beside it, fsync, rename. Raises OSError; the temporary file is always removed."""
-    _write_by_way_of(path.with_name(f".{path.name}.tmp"), path, fill)
+    """Write a file atomically: temporary file beside it, fsync, rename. Of several processes that write it at the same time, the last one wins.
 
-
-def write_text_atomic(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically."""
-    write_atomic(path, lambda file: file.write(text.encode()))
-
-
-def write_shared_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically where several processes may write it at the same time; the last one wins."""
-    _write_by_way_of(path.with_name(f".{path.name}.{os.getpid()}.tmp"), path, lambda file: file.write(text.encode()))
-
-
-def _write_by_way_of(temporary: Path, path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
+    Raises OSError; the temporary file is always removed.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with temporary.open("wb") as file:
             fill(file)
@@ -71,6 +62,28 @@ def _write_by_way_of(temporary: Path, path: Path, fill: Callable[[IO[bytes]], An
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    write_atomic(path, lambda file: file.write(text.encode()))
+
+
+@contextmanager
+def lock_folder(folder: Path, shared: bool = False) -> Iterator[None]:
+    """Lock a folder until the end of the block or of the process; wait while another process has it. Shared locks exclude only the others.
+
+    On Windows nothing is locked. Raises OSError.
+    """
+    if os.name != "posix":
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -183,6 +183,10 @@ def list_folders(out: str, task: str = "*") -> list[Path]:
 def find(out: str, task: str, which: str) -> Path:
     """Return the folder of an unfinished training: that of the run id `which`, or the newest of the task for "newest". Raises UsageError."""
     folders = {run_id_of(folder): folder for folder in list_folders(out, task)}
+    elsewhere = [folder for folder in list_folders(out) if run_id_of(folder) == which and folder.parent.name != task]
+    if elsewhere and which not in folders:
+        found = f"--resume {which}: this training is one of {elsewhere[0].parent.name}, not of {task}"
+        raise UsageError(found, f"Its command is listed by: tlfast runs --interrupted; it began with the images in {read(elsewhere[0]).settings.get('data')}")
     if not folders:
         raise UsageError(f"no interrupted training of {task} in {out}", "Leave out --resume to start a new training")
     if which == NEWEST:

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -18,7 +18,8 @@ from typing import Any
 from . import system
 from .errors import RunError, UsageError, first_line, make_printable, suggest_name
 from .events import Note, OnEvent, ignore_event
-from .files import convert_os_errors, format_json, move_file, move_to_free_name, write_shared_text, write_text_atomic
+from .files import convert_os_errors, format_json, lock_folder, move_file, move_to_free_name, write_text_atomic
+from .journal import SUFFIX as UNFINISHED
 from .settings import describe_strategy
 
 MANIFEST = "run.json"
@@ -146,7 +147,7 @@ def create_run(out: str, task: str, run_id: str, latest: bool = True) -> Iterato
             yield temporary, published
             published.append(move_to_free_name(temporary, parent, run_id))
             if latest:
-                write_shared_text(parent / LATEST, published[0].name + "\n")
+                write_text_atomic(parent / LATEST, published[0].name + "\n")
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -234,23 +235,31 @@ def add_file(run: Run, name: str, source: Path, facts: dict[str, Any]) -> Run:
     Raises UsageError if a file of that name exists, RunError if the run cannot be written.
     """
     target = run.folder / name
-    with convert_os_errors(run.folder):
+    with _changed(run) as current:
         try:
             move_file(source, target)
         except FileExistsError:
             # An export that was killed before it changed run.json has left the same file.
-            is_leftover = name not in run.manifest.get("files", {}) and _hash_file(target) == _hash_file(source)
+            is_leftover = name not in current.manifest.get("files", {}) and _hash_file(target) == _hash_file(source)
             if not is_leftover:
                 raise UsageError(f"{target} exists already", "Move it away first; files are never overwritten") from None
             source.unlink()
-        return _update_seal(run, {"exports": {**run.manifest.get("exports", {}), name: facts}}, name)
+        return _update_seal(current, {"exports": {**current.manifest.get("exports", {}), name: facts}}, name)
 
 
-def record_test_use(run: Run, command: str, figures: dict[str, Any], *names: str) -> Run:
-    """Record a use of the test split in `run.json`: time, command, figures. `names` are the files written for it. Raises RunError."""
+def record_test_use(run: Run, command: str, figures: dict[str, Any], write: Callable[[], Sequence[Path]] = list) -> Run:
+    """Record a use of the test split in `run.json`: time, command, figures. `write` writes the files for it and returns them. Raises RunError."""
     look = {"when": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": command, **figures}
-    with convert_os_errors(run.folder):
-        return _update_seal(run, {"test_looks": [*run.manifest.get("test_looks", []), look]}, *names)
+    with _changed(run) as current:
+        names = [path.name for path in write()]
+        return _update_seal(current, {"test_looks": [*current.manifest.get("test_looks", []), look]}, *names)
+
+
+@contextmanager
+def _changed(run: Run) -> Iterator[Run]:
+    """Lock a run for a change, and yield it as it is now: another process may have changed it. Raises RunError."""
+    with convert_os_errors(run.folder), lock_folder(run.folder):
+        yield read(run.folder)
 
 
 def _update_seal(run: Run, changes: dict[str, Any], *names: str) -> Run:
@@ -266,17 +275,21 @@ def verify(run: Run, patterns: Sequence[str] = ("*",)) -> None:
 
     Runs of early versions have no checksums and pass.
     """
-    expected = {name: digest for name, digest in run.manifest.get("files", {}).items() if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)}
-    if not expected:
+    if not run.manifest.get("files"):
         return
+    with lock_folder(run.folder, shared=True):  # no other process is changing it
+        _compare_checksums(read(run.folder), patterns)
+
+
+def _compare_checksums(run: Run, patterns: Sequence[str]) -> None:
     path = run.folder / SEAL
     try:
         # The manifest first: its checksums are valid only if it is unchanged itself.
         if path.read_bytes() != _format_seal((run.folder / MANIFEST).read_bytes()).encode():
             raise RunError(f"{run.folder / MANIFEST} does not match {SEAL}: one of them was changed after the export", UNVERIFIED)
-        for name, digest in expected.items():
+        for name, digest in run.manifest["files"].items():
             path = run.folder / name
-            if _hash_file(path) != digest:
+            if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns) and _hash_file(path) != digest:
                 raise RunError(f"{path} was changed after the export: its SHA-256 differs from that in {MANIFEST}", UNVERIFIED)
     except OSError as error:
         raise RunError(f"{path} belongs to the export and cannot be read ({error.strerror})", UNVERIFIED) from None
@@ -327,6 +340,10 @@ def _not_found_error(reference: str, out: str) -> RunError:
         hint = f"Download it first: tlfast pull {reference.removeprefix(HUB_SCHEME)}"
         return RunError(f"{reference} is on the hub, and this command writes into the folder of a run", hint)
     known = sorted({name for folder in list_folders(out) for name in (folder.parent.name, folder.name)})
+    if any(folder.name == f"{reference}{UNFINISHED}" for folder in Path(out).glob(f"*/*{UNFINISHED}")):
+        return RunError(f"{reference} is an unfinished training in {out}", "Resume it first; the command is listed by: tlfast runs --interrupted")
+    if Path(reference).suffix.lower() == ".zip" and Path(reference).is_file():
+        return RunError(f"{reference} is a zip", "Unpack it, and give the folder with run.json or model.onnx")
     if Path(reference).is_file():
         return RunError(f"{reference} is not a run", "The run comes first, then the images: tlfast predict RUN IMAGE...; list the runs with: tlfast runs")
     hint = suggest_name(reference, known) or f"Train one first: tlfast train {reference}" + ("; list the runs with: tlfast runs" if known else "")

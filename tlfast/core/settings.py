@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -72,9 +73,9 @@ def _check_regex(value: str) -> str:
 
 def check_run_name(value: str) -> str:
     """Return why a name cannot be that of a run or of a folder of runs, or ""."""
-    if re.fullmatch(r"[A-Za-z0-9][\w.+-]*", value) and value != "latest":
+    if re.fullmatch(r"[A-Za-z0-9][\w.+-]*", value) and value != "latest" and not value.endswith(".unfinished"):
         return ""
-    return "must start with a letter or digit and hold only letters, digits, '.', '_', '+' and '-' (not 'latest')"
+    return "must start with a letter or digit and hold only letters, digits, '.', '_', '+' and '-' (not 'latest', nor '.unfinished' at the end)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -349,6 +350,8 @@ def check_value(name: str, value: Any, declared: Mapping[str, Declaration]) -> A
             return declaration.words[value]
         value = _parse_number(value, declaration)
     value = _convert(name, value, declaration.type)
+    if name == "out":
+        value = os.path.expanduser(value)  # a shell does not expand --out=~/runs
     problem = declaration.check(value) if declaration.check and value is not None else ""
     if problem:
         default = f"; the default is {declaration.default!r}" if declaration.default not in ("", None) else ", or leave it out"

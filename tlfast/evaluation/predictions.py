@@ -49,5 +49,6 @@ def save_predictions(folder: Path, predictions: Predictions, split: str, probabi
         **{f"p({name})": pa.array(probabilities[:, i], pa.float32()) for i, name in enumerate(classes)},
     }
     path = folder / name_split_file(PREDICTIONS, split)
-    parquet.write_table(pa.table(list(columns.values()), names=list(columns)), path)
+    with path.open("wb") as file:  # pyarrow would expand a "~" in the path
+        parquet.write_table(pa.table(list(columns.values()), names=list(columns)), file)
     return path

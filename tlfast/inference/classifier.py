@@ -113,8 +113,6 @@ def load(reference: str | Path, out: str = "exports", verify: bool = True, tta: 
 def find_model(reference: str | Path, out: str = "exports", verify: bool = True, tta: str = "", on_event: OnEvent = ignore_event) -> tuple[Path, str]:
     """Return the ONNX file that `load` opens, and the id of its run, "" if only the file knows it. Arguments and errors are those of `load`."""
     path, file = Path(reference), name_file(tta)
-    if path.suffix == ".zip" and path.is_file():
-        raise RunError(f"{reference} is a zip", "Unpack it, and give the folder with model.onnx")
     if (path / BUNDLED).is_file() and not (path / runs.MANIFEST).is_file():  # a bundle; a run that has lost its manifest is refused below
         path = path / file
     if path.suffix == ".onnx":

@@ -36,11 +36,15 @@ Opener = Callable[[Any], np.ndarray]
 
 @dataclass(frozen=True)
 class Network:
-    """An open ONNX file. Thread-safe. `info` is the metadata of the file."""
+    """An open ONNX file. Thread-safe. `info` is the metadata of the file. A pickled network is opened again from `path`."""
 
     session: onnxruntime.InferenceSession
     classes: tuple[str, ...]
     info: Mapping[str, str]
+    path: Path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_network, (self.path,)
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Map RGB images of one size, uint8 `[b, h, w, 3]`, to probabilities, float32 `[b, c]`."""
@@ -73,7 +77,7 @@ def open_network(path: Path) -> Network:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         info = dict(session.get_modelmeta().custom_metadata_map)
-        return Network(session, tuple(json.loads(info["classes"])), info)
+        return Network(session, tuple(json.loads(info["classes"])), info, path.absolute())
     except Exception as error:  # the exceptions of onnxruntime have no common base class
         raise RunError(f"{path} cannot be opened ({first_line(error)})", "Give a model.onnx exported by tlfast; `tlfast runs` lists the runs") from error
 

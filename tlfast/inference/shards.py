@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core import ImageError, RunError, UsageError
-from ..core.files import write_shared_text
+from ..core.files import write_text_atomic
 from .classifier import Classifier, open_pixels
 from .manifest import Input, describe_input, read_manifest
 from .onnx_model import open_network, predict_stream, rank_classes
@@ -98,7 +98,7 @@ def name_part(shard: int, shards: int) -> str:
 
 def write_description(folder: Path, work: ShardedWork) -> None:
     """Write the description of the work into its folder."""
-    write_shared_text(folder / DESCRIPTION, json.dumps(asdict(work), indent=1) + "\n")
+    write_text_atomic(folder / DESCRIPTION, json.dumps(asdict(work), indent=1) + "\n")
 
 
 def read_description(folder: Path) -> ShardedWork | None:

@@ -88,9 +88,8 @@ async def read_files(request: Request, limits: Limits, stopping: asyncio.Event) 
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_form = content_type == "multipart/form-data"
     if not is_form and not content_type.startswith("image/") and content_type != "application/octet-stream":
-        raise HTTPException(
-            415, f"the content type is '{content_type[:80]}'; send a form (multipart/form-data) with images in the field '{FIELD}', or one image as the body"
-        )
+        ways = f"send a form (multipart/form-data) with images in the field '{FIELD}', or one image as the body with its type, such as image/jpeg"
+        raise HTTPException(415, f"the content type is '{content_type[:80]}'; {ways}")
     body = await _read_body(request, limits, stopping)
     if not body:
         raise HTTPException(422, "the request body is empty; send an image")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -37,14 +38,21 @@ def open_writer(
     without an error. `kind` is csv, jsonl or parquet. Predictions below `min_probability` are labelled "unsure". Raises UsageError if a file
     would be overwritten, or if the log is that of another run; TlfastError if the file cannot be written.
     """
+    if not target.name or target.is_dir():
+        raise UsageError(f"--{kind} {target}: this is a folder", "Give the name of a file")
     log = target.with_name(target.name + PARTIAL)
     _check_path(kind, target, log, resume)
     with _convert_os_errors(kind, target):
-        origin, finished = _read_start(log)
-        _check_origin(kind, log, origin, run, classes)
         file = open(log, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 (closed below)
-        if not log.stat().st_size:
-            file.write(json.dumps({"run": run, "classes": list(classes)}) + "\n")
+        try:
+            _lock_log(kind, file, log)
+            origin, finished = _read_start(kind, log)
+            _check_origin(kind, log, origin, run, classes)
+            if not log.stat().st_size:
+                file.write(json.dumps({"run": run, "classes": list(classes)}) + "\n")
+        except BaseException:
+            file.close()
+            raise
 
     def write(row: PredictRow) -> None:
         with _convert_os_errors(kind, target):
@@ -59,9 +67,20 @@ def open_writer(
         _publish(kind, target, log, classes, min_probability)
 
 
+def _lock_log(kind: str, file: IO[str], log: Path) -> None:
+    """Lock a log for this process. Raises UsageError if another command is writing it. On Windows nothing is locked."""
+    if os.name == "posix":
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"--{kind}: {log} is being written by another command", "Wait for it, or give another file name") from None
+
+
 def _publish(kind: str, target: Path, log: Path, classes: Sequence[str], min_probability: float) -> None:
     """Convert the log to the target atomically, then delete the log."""
-    temporary = target.with_name(f".{target.name}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         FORMATS[kind](temporary, read_log(target, classes), classes, min_probability)
         move_file(temporary, target)
@@ -118,7 +137,7 @@ def _check_origin(kind: str, log: Path, origin: Mapping[str, Any], run: str, cla
         raise UsageError(f"--{kind}: {log} was begun with another run, {name}", f"Continue it with that run, tlfast predict {name}, or give another file name")
 
 
-def _read_start(log: Path) -> tuple[dict[str, Any], set[str]]:
+def _read_start(kind: str, log: Path) -> tuple[dict[str, Any], set[str]]:
     """Return the first line of a log, if it names a run, and the paths of all images in it. An incomplete last line is removed from the file."""
     with suppress(FileNotFoundError), open(log, "r+b") as file:
         origin: dict[str, Any] = {}
@@ -126,7 +145,7 @@ def _read_start(log: Path) -> tuple[dict[str, Any], set[str]]:
         for line in file:
             if not line.endswith(b"\n"):
                 break
-            values = json.loads(line)
+            values = _parse_log_line(kind, log, line)
             if "path" in values:
                 finished.add(values["path"])
             else:
@@ -135,6 +154,17 @@ def _read_start(log: Path) -> tuple[dict[str, Any], set[str]]:
         file.truncate(size)
         return origin, finished
     return {}, set()
+
+
+def _parse_log_line(kind: str, log: Path, line: bytes) -> dict[str, Any]:
+    """Return one line of a log. Raises UsageError if tlfast has not written it."""
+    try:
+        values = json.loads(line)
+        if isinstance(values, dict) and (isinstance(values.get("path"), str) or (isinstance(values.get("classes"), list) and "run" in values)):
+            return values
+    except ValueError:
+        pass
+    raise UsageError(f"--{kind}: {log} is not a log of tlfast", "Move it away, or give another file name")
 
 
 def read_log(target: Path, classes: Sequence[str]) -> Iterator[PredictRow]:

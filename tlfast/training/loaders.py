@@ -16,7 +16,7 @@ from fastai.vision.augment import RandTransform
 from fastai.vision.core import PILImage
 from PIL import Image
 
-from ..core import DataSettings, Settings, TrainingSettings
+from ..core import DataError, DataSettings, ImageError, Settings, TrainingSettings
 from ..core.system import count_cores, release_pages
 from ..data import ImageTable, Preprocessing, Row, Store, images
 from ..models import copy_to_device, fits_on_gpu
@@ -111,7 +111,10 @@ class Square(RandTransform):
 
 
 def _open_pil(path: str) -> PILImage:
-    return PILImage(images.open_image(path))
+    try:
+        return PILImage(images.open_image(path))
+    except ImageError as error:
+        raise DataError(f"{path} {error.message}", "Restore the image; an interrupted training then continues with --resume") from None
 
 
 class StoreLoader(TfmdDL):
