@@ -198,11 +198,13 @@ def _list_images(folder: Path, wanted: ShardedWork, on_event: OnEvent) -> Sharde
 def _check_same(folder: Path, work: ShardedWork, wanted: ShardedWork) -> None:
     """Raise UsageError if the folder belongs to another model, or to other images or options."""
     is_relative = any(not Path(source).is_absolute() and "://" not in source for source in wanted.sources)
-    names = ["model", "sources", "column", "min_prob", *(["base"] if is_relative else []), *(["shards"] if wanted.shards else [])]
+    names = ["model", "sources", "column", "min_prob", "network", "allow_private", *(["base"] if is_relative else []), *(["shards"] if wanted.shards else [])]
     begun = {
         "model": f"another model, that of the run {work.run}",
         "sources": f"the images {' '.join(work.sources)}",
         "base": f"relative paths in {work.base}",
+        "network": "--network" if work.network else "--no-network",
+        "allow_private": "--allow-private" if work.allow_private else "no --allow-private",
     }
     for name in names:
         if getattr(work, name) != getattr(wanted, name):
@@ -221,15 +223,13 @@ def _remove_stale(folder: Path) -> None:
 def _run_engine(engine: Engine, folder: Path, model: Path, work: ShardedWork, missing: Sequence[int], on_event: OnEvent) -> Iterator[ShardResult]:
     """Yield the results of the missing shards. Progress is that of images in this process, else that of finished shards."""
     total, done = sum(stop - start for start, stop in map(work.range_of, missing)), 0
-    on_image = None
 
     def report(images: int) -> None:
         on_event(Progress("predicting", done + images, total))
 
-    if engine.in_process:
-        on_image = report
     report(0)
-    for result in engine.run(partial(predict_shard, folder.resolve(), model.resolve(), on_image=on_image), missing):
+    predict = partial(predict_shard, folder.resolve(), model.resolve(), on_image=report if engine.in_process else None)
+    for result in engine.run(predict, missing) if missing else ():
         start, stop = work.range_of(result.shard)
         done += stop - start
         report(0)
