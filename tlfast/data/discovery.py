@@ -17,6 +17,7 @@ from typing import IO, Any
 from ..core import DataError, UsageError
 from ..core.errors import first_line, make_printable
 from . import images
+from .remote import is_remote, list_remote
 
 STDIN = "-"
 ADDRESSES = ("http://", "https://")
@@ -243,6 +244,8 @@ def _expand(source: str, column: str, stdin: Iterable[str], left_out: Counter[st
         return (line.strip() for line in stdin if line.strip())
     if is_address(source):
         return iter([source])
+    if is_remote(source) and not os.path.exists(source):
+        return list_remote(source)
     if os.path.isdir(source):
         return walk_images(source, left_out)
     if suffix == ".zip" and os.path.isfile(source):
@@ -308,7 +311,7 @@ def _read_column(path: Path, column: str) -> Iterator[str]:
         name = (record.get(column) or "").strip()
         if not name:
             raise DataError(f"{path.name} line {line}: no path", f"Fill in the column '{column}', or delete the row")
-        yield name if is_address(name) else resolve_beside(path, name)
+        yield name if is_address(name) or is_remote(name) else resolve_beside(path, name)
 
 
 def check_unique(path: Path, columns: Sequence[str], used: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from ..core import ImageError, OnEvent, RunError, UsageError, ignore_event, runs
 from ..data import images
 from ..data.discovery import is_address
+from ..data.remote import is_remote, read_remote
 from . import hub
 from .onnx_model import BUNDLED, Network, Opener, name_file, open_network, predict_stream, rank_classes
 from .types import Prediction, PredictRow
@@ -24,7 +25,8 @@ ImageSource = str | Path | bytes | Image.Image | np.ndarray
 def open_pixels(source: ImageSource, network: bool = True, allow_private: bool = False) -> np.ndarray:
     """Open an image as uint8 RGB `[h, w, 3]`.
 
-    An http(s) address is downloaded if `network` is true; addresses in private networks also need `allow_private`. Raises ImageError.
+    An http(s) address is downloaded if `network` is true; addresses in private networks also need `allow_private`. Those of other file systems, such as
+    s3://, are read by fsspec. Raises ImageError.
     """
     if isinstance(source, str) and is_address(source):
         if not network:
@@ -32,8 +34,10 @@ def open_pixels(source: ImageSource, network: bool = True, allow_private: bool =
         from ..data.fetch import fetch  # the import of ssl and http takes longer than a prediction
 
         source = fetch(source, allow_private)
-    elif isinstance(source, str) and "://" in source and not os.path.exists(source):
-        raise ImageError(f"addresses that begin with {source.split('://')[0]}:// cannot be read; download the file, or give an http(s) address")
+    elif isinstance(source, str) and is_remote(source) and not os.path.exists(source):
+        if not network:
+            raise ImageError("not read, because --no-network is set")
+        source = read_remote(source)
     return np.asarray(images.open_image(source))
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ..core import OnEvent, Progress
 from ..data import images
 from ..data.discovery import is_address
+from ..data.remote import is_remote
 
 CHUNK = 10_000  # images in a file
 FOLDER = "_manifest"  # readers of a folder of parquet files leave out names that begin with "_" or "."
@@ -34,7 +35,7 @@ class Input(NamedTuple):
 
 def describe_input(path: str, base: str = "") -> Input:
     """Return the image with the size and time of its file now. Relative paths begin at `base`."""
-    if is_address(path):
+    if is_address(path) or (is_remote(path) and not os.path.exists(path)):
         return Input(path, -1, -1)
     packed = images.split_packed(path)
     file = packed[0] if packed else images.split_zip(path)[0]
