@@ -134,6 +134,8 @@ def test_all_images_of_another_source_with_some_of_the_classes(run, cli, tmp_pat
     assert "test_looks" not in runs.find("parted", verified=True).manifest
     refused = cli("evaluate", "parted", "--data", "new")
     assert refused.code == 1 and "green is missing" in refused.err and "--split all" in refused.err
+    (tmp_path / "new" / "red" / "bad.png").write_text("no image")
+    assert "1 of 7 images cannot be read and are left out, the first: " in cli("evaluate", "parted", "--split", "all", "--data", "new").err
     draw_image(tmp_path / "new" / "purple" / "0.png", (200, 0, 200), 0)
     unknown = cli("evaluate", "parted", "--split", "all", "--data", "new")
     assert unknown.code == 1 and "does not know: purple" in unknown.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -192,3 +193,34 @@ def test_from_python(run, cli, folder, tmp_path):
         tlfast.Run(run).predict_to("answers", folder, shards=3)
     with pytest.raises(tlfast.UsageError, match="2/2 is not K/N"):
         tlfast.Run(run).predict_to("answers", folder, shard="2/2")
+
+
+@pytest.mark.parametrize(("values", "words"), [
+    ({"shards": -1}, "shards=-1 is not a whole number"), ({"shards": "2"}, "shards='2' is not"), ({"shard": 1}, "shard=1 is not a text"),
+    ({"min_prob": float("nan")}, "min_prob=nan is not a number"), ({"min_prob": "x"}, "min_prob='x' is not"), ({"cpus": "2"}, "cpus='2'"),
+    ({"engine": None}, "engine='None' is not one of"), ({"images": {"a": 1}}, "images of type dict"), ({"images": None}, "images of type NoneType"),
+    ({"images": "-"}, "a list on stdin"), ({"out_dir": " "}, "out_dir is empty"),
+])  # fmt: skip
+def test_wrong_values_from_python(run, cli, folder, tmp_path, values, words):
+    given = {"out_dir": "answers", "images": folder, **values}
+    with pytest.raises(tlfast.UsageError) as error:
+        tlfast.Run(run).predict_to(given.pop("out_dir"), given.pop("images"), **given)
+    assert words in error.value.message and not (tmp_path / "answers" / "_predictions.json").exists()
+
+
+def test_folders_of_the_user_stay(run, cli, folder, tmp_path):
+    (tmp_path / "mine" / "_manifest").mkdir(parents=True)
+    (tmp_path / "mine" / "_manifest" / "notes.txt").write_text("precious")
+    outcome = cli("predict", run, "pictures", "--out-dir", "mine")
+    assert outcome.code == 2 and "holds other files, such as _manifest" in outcome.err
+    assert (tmp_path / "mine" / "_manifest" / "notes.txt").read_text() == "precious"
+    (tmp_path / "file").write_text("")
+    assert "written with --out-dir" in cli("predict", run, "pictures", "--out-dir", "file").err
+    assert "--out-dir is empty" in cli("predict", run, "pictures", "--out-dir", "").err
+
+
+def test_a_list_that_is_gone(run, cli, folder, tmp_path):
+    cli("predict", run, "pictures", "--out-dir", "answers")
+    shutil.rmtree(tmp_path / "answers" / "_manifest")
+    outcome = cli("predict", run, "pictures", "--out-dir", "answers")
+    assert outcome.code == 1 and "the list of images, cannot be read" in outcome.err

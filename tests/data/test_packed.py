@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -74,3 +75,25 @@ def test_a_file_of_such_a_name_is_a_file(tmp_path, pictures):
     odd = tmp_path / "x.parquet#3"
     odd.write_bytes(pictures[0].read_bytes())
     assert images.read_bytes(str(odd)) == pictures[0].read_bytes()
+
+
+def test_a_tar_that_is_cut_off_is_damaged(tmp_path, pictures):
+    whole = write_tar(tmp_path / "a.tar", pictures).read_bytes()
+    with tarfile.open(tmp_path / "a.tar") as file:
+        offsets = [member.offset for member in file]
+    for size in (offsets[3], offsets[3] + 100, offsets[-1]):
+        (tmp_path / "cut.tar").write_bytes(whole[:size])
+        with pytest.raises(DataError, match="cut off|unexpected end"):
+            list(gather_sources([str(tmp_path / "cut.tar")]))
+
+
+def test_hard_links_and_other_files_in_a_tar(tmp_path, pictures):
+    with tarfile.open(tmp_path / "a.tar", "w") as file:
+        file.add(pictures[0], "a.png")
+        link = tarfile.TarInfo("b.png")
+        link.type, link.linkname = tarfile.LNKTYPE, "a.png"
+        file.addfile(link)
+        file.addfile(tarfile.TarInfo("notes.txt"), io.BytesIO())
+    left_out: Counter[str] = Counter()
+    names = list(gather_sources([str(tmp_path / "a.tar")], left_out=left_out))
+    assert [images.read_bytes(name) for name in names] == [pictures[0].read_bytes()] * 2 and left_out == {".txt": 1}

@@ -52,6 +52,12 @@ def test_errors_of_tasks_are_those_of_a_loop(cluster):
         list(engine.run(crash, [1]))
 
 
+def test_tasks_that_no_node_can_run_are_refused(cluster):
+    for engine in (open_engine("ray", cluster.address, cpus=64), open_engine("ray", cluster.address, gpus=1)):
+        with pytest.raises(UsageError, match="the nodes have 1 cores and 0 GPUs"):
+            list(engine.run(square, [1]))
+
+
 def test_what_cannot_be_opened(monkeypatch):
     with pytest.raises(UsageError, match="--cpus 0 must be at least 1"):
         open_engine("ray", cpus=0)

@@ -282,6 +282,8 @@ class Run:
         """
         from ..commands.predict_shards import ShardsRequest, predict_shards
 
+        if isinstance(images, (bytes, Mapping, pd.DataFrame)) or not isinstance(images, (str, os.PathLike, Iterable)):
+            raise UsageError(f"images of type {type(images).__name__} are not paths", 'Such as run.predict_to("answers", "photos"), or a list of paths')
         sources = [images] if isinstance(images, str | os.PathLike) else list(images)
         names = [check_text("images", source, 'run.predict_to("answers", "photos")') for source in sources]
         folder = check_text("out_dir", out_dir, 'out_dir="answers"')

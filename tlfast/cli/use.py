@@ -28,7 +28,7 @@ Sources = Annotated[
     typer.Argument(help="Image files, folders, zips, tars, patterns, CSV or parquet files, http(s) URLs, or - for a list on stdin.", show_default=False),
 ]
 
-OutDir = Annotated[str, typer.Option(help="Write the predictions to this folder in parts; repeat the command to continue.", show_default=False)]
+OutDir = Annotated[str | None, typer.Option(help="Write the predictions to this folder in parts; repeat the command to continue.", show_default=False)]
 Shards = Annotated[int, typer.Option(help="Number of parts. Default: one for each 10,000 images.", min=0, max=99_999, show_default=False)]
 Shard = Annotated[str, typer.Option(help="Write only part K of N, counted from 0, as a job of an array does.", metavar="K/N", show_default=False)]
 
@@ -46,7 +46,7 @@ def predict(
     jsonl: Annotated[str, typer.Option(help="Also write the predictions to this file, one line of JSON per image.", show_default=False)] = "",
     parquet: Annotated[str, typer.Option(help="Also write the predictions to this parquet file.", show_default=False)] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the output files of an interrupted command.")] = False,
-    out_dir: OutDir = "",
+    out_dir: OutDir = None,
     shards: Shards = 0,
     shard: Shard = "",
     engine: EngineOption = "local",
@@ -68,14 +68,14 @@ def predict(
     in_shards = predict_shards.ShardsRequest(sources or [], out_dir, column, shards, shard, min_prob, network, allow_private, engine, address, cpus)
     predict_shards.check_request(in_shards, {**files, "watch": watch, "resume": resume, "top": top})
     with screen.progress() as on_event:
-        if out_dir:
+        if out_dir is not None:
             result = predict_shards.predict_shards(*find_model(run, out, verify, tta, on_event), in_shards, on_event)
             failed = result.failed
         else:
             request = predict.PredictRequest(sources or [], column, files, resume, min_prob, watch, network, allow_private)
             rows = predict.predict_sources(load(run, out, verify, tta, on_event), request, on_event)
             failed = screen.predictions(rows, top, min_prob, at_once=bool(watch)).failed
-    if out_dir:
+    if out_dir is not None:
         screen.sharded(result)
     raise typer.Exit(1 if failed else 0)
 

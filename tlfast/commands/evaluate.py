@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax
 
-from ..core import OnEvent, Run, UsageError, ignore_event, runs
+from ..core import Note, OnEvent, Run, UsageError, ignore_event, runs
 from ..core.files import write_json
 from ..core.runs import ALL, METRICS, name_split_file, record_test_use
 from ..evaluation import Evaluation, Predictions, apply_temperature, evaluate, plots, save_predictions
@@ -100,6 +100,10 @@ def _evaluate_file(run: Run, request: EvaluateRequest, on_event: OnEvent) -> Eva
     network = load(run.folder, verify=False, tta=tta).network
     listed = loaded_run.list_labelled(run, request.data, on_event) if split == ALL else loaded_run.list_split(run, split, request.data, on_event)
     rows, log_probabilities = predict_file(network, listed, "evaluating", on_event)
+    if len(rows) < len(listed):
+        readable = {row.path for row in rows}
+        first = next(row.path for row in listed if row.path not in readable)
+        on_event(Note("evaluating", f"{len(listed) - len(rows):,} of {len(listed):,} images cannot be read and are left out, the first: {first}"))
     temperature = float(network.info["temperature"]) if tta else run.temperature  # a file with test-time augmentation has its own
     labels = np.array([network.classes.index(row.label) for row in rows])
     predictions = Predictions(rows, network.classes, log_softmax(temperature * log_probabilities, axis=1), labels)  # before temperature scaling

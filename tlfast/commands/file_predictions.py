@@ -11,7 +11,7 @@ from ..data import Row, images
 from ..inference import Network, predict_stream
 
 LEAST_PROBABILITY = 1e-12  # whose logarithm is finite
-RESTORE_HINT = "Restore the images at the paths that the run was trained with"
+RESTORE_HINT = "Restore the images, or correct their paths"
 
 
 def predict_file(network: Network, rows: Sequence[Row], phase: str, on_event: OnEvent) -> tuple[list[Row], np.ndarray]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,13 +15,14 @@ from typing import Any
 
 from ..core import Note, OnEvent, Progress, UsageError, ignore_event
 from ..core.files import convert_os_errors, lock_file
-from ..data.discovery import describe_others, gather_sources
+from ..data.discovery import STDIN, describe_others, gather_sources
 from ..distributed import Engine, open_engine
 from ..inference import open_network
-from ..inference.manifest import FOLDER, write_manifest
+from ..inference.manifest import FOLDER, is_manifest, write_manifest
 from ..inference.shards import DESCRIPTION, ShardedWork, ShardResult, hash_model, predict_shard, read_description, read_part, write_description
 
 LOCK = ".lock"
+MOST_SHARDS = 99_999  # names of parts have five digits
 PER_SHARD = 10_000  # images, without --shards
 STALE_SECONDS = 24 * 3600.0  # age of unfinished parts of killed processes
 
@@ -33,7 +33,7 @@ class ShardsRequest:
 
     Attributes:
         sources: files, folders, zips, tars, patterns, tables, URLs, or "-" for a list on stdin.
-        out_dir: folder for the parts.
+        out_dir: folder for the parts; None without one.
         column: column of paths in tables.
         shards: number of parts, 0 for one for each 10,000 images.
         shard: "K/N" for part K of N only, "" for all.
@@ -46,7 +46,7 @@ class ShardsRequest:
     """
 
     sources: Sequence[str]
-    out_dir: str
+    out_dir: str | None
     column: str = "path"
     shards: int = 0
     shard: str = ""
@@ -87,12 +87,12 @@ class ShardsResult:
 
 def check_request(request: ShardsRequest, others: Mapping[str, Any]) -> None:
     """Raise UsageError for options that need --out-dir without it, and for those of `others`, by name, that exclude it."""
-    if request.out_dir:
+    if request.out_dir is not None:
         for name in (name for name, value in others.items() if value):
             hint = "Repeat the command without it: parts that are there are kept" if name == "resume" else "The parts are parquet files; leave it out"
             raise UsageError(f"--{name} and --out-dir exclude each other", hint)
         return
-    unset = ShardsRequest(request.sources, "")
+    unset = ShardsRequest(request.sources, None)
     for name in ("shards", "shard", "engine", "address", "cpus"):
         if getattr(request, name) != getattr(unset, name):
             raise UsageError(f"--{name} is given without --out-dir", "Name the folder for the parts: --out-dir answers")
@@ -103,10 +103,11 @@ def predict_shards(model: Path, run: str, request: ShardsRequest, on_event: OnEv
 
     The images are listed once, by the first command. Raises UsageError if the folder belongs to another request, DataError, or TlfastError.
     """
+    _check_values(request)
     number, shards = _parse_shard(request)
     engine = open_engine(request.engine, request.address, request.cpus)
-    folder = Path(request.out_dir).expanduser()
-    with convert_os_errors(folder):
+    folder = Path(request.out_dir or "").expanduser()
+    with convert_os_errors(folder, "--out-dir"):
         folder.mkdir(parents=True, exist_ok=True)
         work = _open_work(folder, model, run, replace(request, shards=shards), on_event)
         _remove_stale(folder)
@@ -121,13 +122,28 @@ def predict_shards(model: Path, run: str, request: ShardsRequest, on_event: OnEv
     return ShardsResult(str(folder), images, len(wanted), work.shards, len(found), dict(labels.most_common()), sum(result.failed for result in results))
 
 
+def _check_values(request: ShardsRequest) -> None:
+    """Raise UsageError for values of wrong types or outside their range."""
+    if not (request.out_dir or "").strip():
+        raise UsageError("--out-dir is empty", "Name the folder for the parts: --out-dir answers")
+    if isinstance(request.shards, bool) or not isinstance(request.shards, int) or not 0 <= request.shards <= MOST_SHARDS:
+        raise UsageError(f"--shards {request.shards!r} is not a whole number from 1 to {MOST_SHARDS:,}")
+    if not isinstance(request.shard, str):
+        raise UsageError(f"--shard {request.shard!r} is not a text", "Such as: --shard 17/256")
+    if isinstance(request.min_prob, bool) or not isinstance(request.min_prob, (int, float)) or not 0 <= request.min_prob <= 1:
+        raise UsageError(f"--min-prob {request.min_prob!r} is not a number from 0 to 1")
+    if STDIN in request.sources:
+        hint = "Write the paths to a CSV file with a column 'path', and give that: a repeated command needs the same list"
+        raise UsageError("a list on stdin and --out-dir exclude each other", hint)
+
+
 def _parse_shard(request: ShardsRequest) -> tuple[int | None, int]:
     """Return the number of the shard, None for all, and the number of shards, 0 if it is not given. Raises UsageError."""
     if not request.shard:
         return None, request.shards
     found = re.fullmatch(r"(\d+)/(\d+)", request.shard)
-    if not found or int(found[1]) >= int(found[2]):
-        raise UsageError(f"--shard {request.shard} is not K/N with K from 0 to N-1", "Such as: --shard 17/256")
+    if not found or int(found[1]) >= int(found[2]) or int(found[2]) > MOST_SHARDS:
+        raise UsageError(f"--shard {request.shard} is not K/N with K from 0 to N-1, and N up to {MOST_SHARDS:,}", "Such as: --shard 17/256")
     number, shards = int(found[1]), int(found[2])
     if request.shards not in (0, shards):
         raise UsageError(f"--shard {request.shard} and --shards {request.shards} differ", "Leave out --shards")
@@ -178,13 +194,13 @@ def _wait_for_lock(path: Path, on_event: OnEvent) -> Iterator[None]:
 
 def _list_images(folder: Path, wanted: ShardedWork, on_event: OnEvent) -> ShardedWork:
     """List the images, and describe the work. Raises UsageError if there are none, or if the folder holds other files."""
-    others = sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, FOLDER, f"{FOLDER}.partial"))
+    others = sorted(path.name for path in folder.iterdir() if path.name != LOCK and not is_manifest(path))
     if others:
         raise UsageError(f"--out-dir {folder} holds other files, such as {others[0]}", "Give a new or an empty folder")
     left_out: Counter[str] = Counter()
     if (folder / FOLDER).exists():  # of a process that was killed before it described the work
         shutil.rmtree(folder / FOLDER)
-    images = write_manifest(folder, gather_sources(wanted.sources, wanted.column, sys.stdin, left_out), on_event)
+    images = write_manifest(folder, gather_sources(wanted.sources, wanted.column, left_out=left_out), on_event)
     for note in describe_others(left_out):
         on_event(Note("predicting", note))
     if not images:

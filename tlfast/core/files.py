@@ -174,12 +174,12 @@ def convert_write_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def convert_os_errors(folder: str | Path) -> Iterator[None]:
-    """Convert OSError to RunError: a run in `folder` cannot be written."""
+def convert_os_errors(folder: str | Path, flag: str = "--out") -> Iterator[None]:
+    """Convert OSError to RunError: files in `folder`, which `flag` names, cannot be written."""
     try:
         yield
     except OSError as error:
-        raise RunError(f"cannot write to {error.filename or folder}: {error.strerror or error}", "Name a folder that can be written with --out") from None
+        raise RunError(f"cannot write to {error.filename or folder}: {error.strerror or error}", f"Name a folder that can be written with {flag}") from None
 
 
 def replace_undecodable(path: str) -> str:

@@ -40,7 +40,7 @@ def walk_images(root: str | Path, left_out: Counter[str] | None = None, skipped:
         if _is_image(path):
             yield path
         elif left_out is not None:
-            _count_other(os.path.basename(path), left_out)
+            count_other(os.path.basename(path), left_out)
 
 
 def walk_files(root: str | Path, skipped: list[str] | None = None, out: str = "") -> Iterator[str]:
@@ -110,7 +110,7 @@ def list_members(archive: str | Path, left_out: Counter[str] | None = None) -> l
         raise DataError(f"{archive} is not a zip that can be read ({error})", "Check it with: python -m zipfile -t FILE") from None
     if left_out is not None:
         for name in set(visible).difference(found):
-            _count_other(PurePosixPath(name).name, left_out)
+            count_other(PurePosixPath(name).name, left_out)
     return found
 
 
@@ -121,7 +121,7 @@ def _open_regular(path: str) -> IO[bytes]:
     return Path(path).open("rb")
 
 
-def _count_other(name: str, left_out: Counter[str]) -> None:
+def count_other(name: str, left_out: Counter[str]) -> None:
     """Count a file that is no image by its suffix, unless it is hidden."""
     if not name.startswith("."):
         left_out[os.path.splitext(name)[1].lower() or "no suffix"] += 1
@@ -165,7 +165,7 @@ def read_records(path: Path) -> tuple[list[str], Iterator[dict[str, str]]]:
     if path.suffix.lower() == PARQUET:
         return _read_parquet(path)
     lines = _read_csv(path)
-    return next(lines), lines
+    return next(lines, []), lines
 
 
 def _read_csv(path: Path) -> Iterator[Any]:
@@ -254,7 +254,7 @@ def _expand(source: str, column: str, stdin: Iterable[str], left_out: Counter[st
         from . import packed  # imports this module
 
         if suffix == ".tar":
-            return iter(packed.list_tar(Path(source)))
+            return iter(packed.list_tar(Path(source), left_out))
         if packed.holds_images(Path(source), column):
             return packed.list_rows(Path(source))
     if suffix in TABLES and os.path.isfile(source):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from ..core import DataError
 from ..core.errors import first_line
 from .archives import DAMAGED_TARBALL
-from .discovery import PARQUET
+from .discovery import PARQUET, count_other
 from .images import is_image_name
 from .parquet_images import get_bytes, holds_images, list_image_columns
 
@@ -22,12 +23,21 @@ KEPT_GROUPS, KEPT_TARS = 2, 8  # row groups and indices in memory
 _lock = threading.Lock()  # the threads that decode images read a row group or an index once
 
 
-def list_tar(path: Path) -> list[str]:
-    """Return the paths of the images in an uncompressed tar, in order. Raises DataError for a damaged tar."""
+def list_tar(path: Path, left_out: Counter[str] | None = None) -> list[str]:
+    """Return the paths of the images in an uncompressed tar, in order. The other files are counted in `left_out`, by suffix.
+
+    Raises DataError for a damaged tar.
+    """
     try:
-        return [f"{path}!/{name}" for name in _index_tar(str(path), os.stat(path).st_mtime_ns) if is_image_name(name)]
+        names = list(_index_tar(str(path), os.stat(path).st_mtime_ns))
     except DAMAGED_TARBALL as error:
-        raise DataError(f"{path} is not a tar that can be read ({first_line(error)})", "Check it with: python -m tarfile -t FILE") from None
+        hint = "Check it with: python -m tarfile -t FILE; compressed tars must be unpacked"
+        raise DataError(f"{path} is not a tar that can be read ({first_line(error)})", hint) from None
+    if left_out is not None:
+        for name in names:
+            if not is_image_name(name):
+                count_other(name.rpartition("/")[2], left_out)
+    return [f"{path}!/{name}" for name in names if is_image_name(name)]
 
 
 def list_rows(path: Path) -> Iterator[str]:
@@ -54,9 +64,20 @@ def read_member(path: str, member: str) -> bytes:
 
 @lru_cache(maxsize=KEPT_TARS)
 def _index_tar(path: str, modified: int) -> dict[str, tuple[int, int]]:
-    """Return name -> offset and size of the regular files in an uncompressed tar."""
+    """Return name -> offset and size of the files in an uncompressed tar; a hard link is the file that it names. Raises TarError if the tar is cut off."""
+    index: dict[str, tuple[int, int]] = {}
     with tarfile.open(path, "r:") as file:
-        return {member.name: (member.offset_data, member.size) for member in file if member.isfile()}
+        for member in file:
+            if member.isreg():
+                index[member.name] = member.offset_data, member.size
+            elif member.islnk() and member.linkname in index:
+                index[member.name] = index[member.linkname]
+        end = file.offset
+    with open(path, "rb") as content:
+        content.seek(end)  # of the last member; a block of zeros follows
+        if content.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("it has no end: the file is cut off")
+    return index
 
 
 def _read_row(path: str, modified: int, row: int) -> bytes:

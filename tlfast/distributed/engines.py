@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from itertools import islice
@@ -61,6 +61,8 @@ class RayEngine:
 
     def run(self, work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
         with _connect(self.address) as ray:
+            self._check_nodes(ray.nodes())
+            self._check_nodes(ray.nodes())
             task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=RETRIES)(_run_task)
             place = _Place(self.cpus, os.getcwd(), {name: value for name, value in os.environ.items() if name.startswith("TLFAST_")})
             remaining, pending = iter(items), list[Any]()
@@ -72,14 +74,23 @@ class RayEngine:
                 (done, *_), pending = ray.wait(pending, num_returns=1)
                 yield _get(ray, done)
 
+    def _check_nodes(self, nodes: Sequence[Mapping[str, Any]]) -> None:
+        """Raise UsageError if no node has the cores and GPUs of a task, which would wait forever."""
+        alive = [node["Resources"] for node in nodes if node["Alive"]]
+        if not any(has.get("CPU", 0) >= self.cpus and has.get("GPU", 0) >= self.gpus for has in alive):
+            found = ", ".join(f"{has.get('CPU', 0):g} cores and {has.get('GPU', 0):g} GPUs" for has in alive)
+            raise UsageError(f"--cpus {self.cpus} and {self.gpus} GPUs for each task: the nodes have {found}", "Use fewer --cpus, or other nodes")
+
 
 ENGINES: dict[str, type[LocalEngine] | type[RayEngine]] = {engine.name: engine for engine in (LocalEngine, RayEngine)}
 
 
 def open_engine(name: str, address: str = "", cpus: int = 1, gpus: int = 0) -> Engine:
     """Return an engine by its name; `cpus` and `gpus` are those of each task. Raises UsageError for an unknown one, or if its package is not installed."""
-    if name not in ENGINES:
-        raise UsageError(f"--engine '{name}' is not one of: {', '.join(ENGINES)}", suggest_name(name, list(ENGINES)))
+    if not isinstance(address, str) or isinstance(cpus, bool) or not isinstance(cpus, int):
+        raise UsageError(f"--address {address!r}, --cpus {cpus!r}: not a text and a whole number")
+    if not isinstance(name, str) or name not in ENGINES:
+        raise UsageError(f"--engine '{name}' is not one of: {', '.join(ENGINES)}", suggest_name(str(name), list(ENGINES)))
     if cpus < 1:
         raise UsageError(f"--cpus {cpus} must be at least 1")
     if ENGINES[name] is LocalEngine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -10,7 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core import OnEvent, Progress
+from ..core import OnEvent, Progress, RunError
+from ..core.errors import first_line
 from ..data import images
 from ..data.discovery import is_address
 from ..data.remote import is_remote
@@ -53,6 +55,12 @@ def _stat(path: str) -> tuple[int, int]:
 _stat_archive = lru_cache(maxsize=4)(_stat)  # of many images in turn
 
 
+def is_manifest(path: Path) -> bool:
+    """Return whether a folder is a list of images, finished or not, and holds nothing else."""
+    named = path.name in (FOLDER, f"{FOLDER}.partial") and path.is_dir() and not path.is_symlink()
+    return named and all(re.fullmatch(r"\d{6}\.parquet", file.name) for file in path.iterdir())
+
+
 def write_manifest(folder: Path, paths: Iterable[str], on_event: OnEvent) -> int:
     """Write the list of images to `folder/_manifest`, in constant memory. Returns their number. An unfinished list is replaced.
 
@@ -85,11 +93,14 @@ def _write_chunk(path: Path, rows: list[Input]) -> None:
 
 
 def read_manifest(folder: Path, start: int, stop: int) -> Iterator[Input]:
-    """Yield the images `start` to `stop` (excluded) of the list."""
-    from pyarrow import parquet
+    """Yield the images `start` to `stop` (excluded) of the list. Raises RunError if it is damaged."""
+    from pyarrow import ArrowException, parquet
 
     for number in range(start // CHUNK, -(-stop // CHUNK)):
-        table = parquet.read_table(folder / FOLDER / _name_chunk(number))
+        try:
+            table = parquet.read_table(folder / FOLDER / _name_chunk(number))
+        except (OSError, ArrowException) as error:
+            raise RunError(f"{folder / FOLDER}, the list of images, cannot be read ({first_line(error)})", "Start again with another --out-dir") from None
         first = number * CHUNK
         rows = table.slice(max(0, start - first), min(stop - first, CHUNK) - max(0, start - first)).to_pydict()
         yield from (Input(os.fsdecode(path), *numbers) for path, *numbers in zip(*(rows[name] for name in Input._fields), strict=True))

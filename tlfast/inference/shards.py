@@ -28,7 +28,7 @@ from .writers import label_of, write_parquet
 
 DESCRIPTION = "_predictions.json"
 METADATA = b"tlfast"  # key in the metadata of a part
-CHANGED = "the file has changed since the images were listed"
+CHANGED = "the file was changed or removed since the images were listed"
 
 
 @dataclass(frozen=True)
