@@ -115,7 +115,7 @@ def compare(
     >>> tlfast.compare("digits", arms=["partial", 2], seeds=3).best  # doctest: +SKIP
     """
     from ..commands.compare import compare_arms
-    from ..distributed import open_engine
+    from ..commands.comparison_trainings import open_arms_engine
     from ..evaluation import Design
 
     for name, value in (("folds", folds), ("seeds", seeds)):
@@ -127,7 +127,7 @@ def compare(
     built = _build_arms(dataset, merge_settings(dataset, settings, config=config), arms, archs)
     try:
         with show_progress(quiet) as on_event:
-            placed = open_engine(engine, address, cpus, gpus=int(any(arm.settings.device == "cuda" for arm in built)))
+            placed = open_arms_engine(built, engine, address, cpus)
             result = compare_arms(dataset.task, built, Design(folds, seeds, tuple(sorted({*shares, 1.0}))), on_event, placed)
     except Interrupted as error:
         raise Interrupted(error.message, "Call tlfast.compare again to continue after them") from None

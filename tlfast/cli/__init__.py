@@ -23,6 +23,8 @@ def main() -> None:
             print("error: interrupted", file=sys.stderr)
             sys.exit(Interrupted.exit_code)
         except OSError as error:  # of the output, such as on a full disk; those of commands are errors of the command
+            if error.errno is None or error.filename:
+                raise
             print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
             os.dup2(nowhere.fileno(), 1)  # what is still buffered cannot be written at exit either
             sys.exit(1)

@@ -201,13 +201,12 @@ def compare(
     """Compare strategies, backbones or settings on the same images, with statistical tests of their differences."""
     arguments, shares = parse_arguments(task, flags, config), parse_shares(learning_curve)
     with screen.progress() as on_event:
-        from ..commands import compare
-        from ..distributed import open_engine
+        from ..commands import compare, comparison_trainings
         from ..evaluation import comparison
 
         kinds = compare.list_depths(arguments.task, arguments.flags, arguments.values) if depths else split_list(arms)
         built = compare.build_arms(arguments.task, kinds, split_list(archs), arguments.flags, arguments.values)
-        placed = open_engine(engine, address, cpus, gpus=int(any(arm.settings.device == "cuda" for arm in built)))
+        placed = comparison_trainings.open_arms_engine(built, engine, address, cpus)
         result = compare.compare_arms(arguments.task, built, comparison.Design(folds, seeds, shares), on_event, placed)
     screen.compare_result(result)
 

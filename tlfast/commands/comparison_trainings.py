@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from ..core import OnEvent, Progress, Settings, ignore_event
 from ..data import Task
-from ..distributed import Engine
+from ..distributed import Engine, open_engine
 from ..evaluation import Arm, Design
 from ..evaluation.comparison import ArmPredictions, Outcome, merge_folds
 from ..training import experiments
@@ -27,6 +27,11 @@ class _Training:
     share: float
     settings: Settings
     name: str
+
+
+def open_arms_engine(arms: Sequence[Arm], name: str, address: str, cpus: int) -> Engine:
+    """Return the engine for the trainings of the arms; each training uses a GPU if an arm asks for CUDA. Arguments and errors are those of `open_engine`."""
+    return open_engine(name, address, cpus, gpus=int(any(arm.settings.device == "cuda" for arm in arms)))
 
 
 def train_arms(
