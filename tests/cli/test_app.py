@@ -15,9 +15,9 @@ from tlfast.cli.app import main
 from tlfast.core import settings, system
 from tlfast.testing import draw_image
 
-GROUPS = {"": app.app, "data": app.data_app, "cache": app.cache_app}
+GROUPS = [("", app.app), ("", app.use_app), ("data", app.data_app), ("cache", app.cache_app)]
 
-COMMANDS = [f"{group} {command.name}".strip() for group, app in GROUPS.items() for command in app.registered_commands]
+COMMANDS = [f"{group} {command.name}".strip() for group, app in GROUPS for command in app.registered_commands]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -66,8 +66,8 @@ def test_usual_speeds_are_the_declarations():
 
 def test_every_command_has_a_section_with_its_options():
     text = (REFERENCE / "commands.md").read_text(encoding="utf-8")
-    groups = {"": app.app, "data ": app.data_app, "cache ": app.cache_app}
-    names = [f"{group}{command.name}" for group, typer in groups.items() for command in typer.registered_commands]
+    groups = [("", app.app), ("", app.use_app), ("data ", app.data_app), ("cache ", app.cache_app)]
+    names = [f"{group}{command.name}" for group, typer in groups for command in typer.registered_commands]
     assert sorted(re.findall(r"^## tlfast (.+)$", text, re.MULTILINE)) == sorted(names)
 
 

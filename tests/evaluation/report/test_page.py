@@ -68,6 +68,7 @@ def test_everything_is_in_the_file(reported):
 
 def test_names_stay_text(reported):
     text = reported[1][0].read_text()
+    assert "These images also chose the best epoch" in text
     assert "<img src=x" not in text and NASTY not in text
     assert "&lt;b&gt;bad &amp; &#39;*worse*&#39;" in text
     card = reported[1][1].read_text()
