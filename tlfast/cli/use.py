@@ -59,25 +59,28 @@ def predict(
     out: OutOption = "exports",
 ) -> None:
     """Classify images with an exported classifier. Exit code 1 if an image could not be read."""
-    from ..commands import predict, predict_shards
-    from ..inference import find_model, load
-
     if bool(sources) == bool(watch):
         raise UsageError("--watch and images are both given" if watch else "no images are given", "Give either images or --watch FOLDER")
     files = {"csv": csv, "jsonl": jsonl, "parquet": parquet}
-    in_shards = predict_shards.ShardsRequest(sources or [], out_dir, column, shards, shard, min_prob, network, allow_private, engine, address, cpus)
-    predict_shards.check_request(in_shards, {**files, "watch": watch, "resume": resume, "top": top})
-    with screen.progress() as on_event:
-        if out_dir is not None:
-            result = predict_shards.predict_shards(*find_model(run, out, verify, tta, on_event), in_shards, on_event)
-            failed = result.failed
-        else:
-            request = predict.PredictRequest(sources or [], column, files, resume, min_prob, watch, network, allow_private)
-            rows = predict.predict_sources(load(run, out, verify, tta, on_event), request, on_event)
-            failed = screen.predictions(rows, top, min_prob, at_once=bool(watch)).failed
-    if out_dir is not None:
+    in_parts = shards, shard, engine, address, cpus
+    if out_dir is not None or in_parts != (0, "", "local", "", 1):
+        from ..commands import predict_shards
+        from ..inference import find_model
+
+        request = predict_shards.ShardsRequest(sources or [], out_dir, column, shards, shard, min_prob, network, allow_private, engine, address, cpus)
+        predict_shards.check_request(request, {**files, "watch": watch, "resume": resume, "top": top})
+        with screen.progress() as on_event:
+            result = predict_shards.predict_shards(*find_model(run, out, verify, tta, on_event), request, on_event)
         screen.sharded(result)
-    raise typer.Exit(1 if failed else 0)
+        raise typer.Exit(1 if result.failed else 0)
+    from ..commands import predict  # not before: one prediction must start fast
+    from ..inference import load
+
+    plain = predict.PredictRequest(sources or [], column, files, resume, min_prob, watch, network, allow_private)
+    with screen.progress() as on_event:
+        rows = predict.predict_sources(load(run, out, verify, tta, on_event), plain, on_event)
+        tally = screen.predictions(rows, top, min_prob, at_once=bool(watch))
+    raise typer.Exit(1 if tally.failed else 0)
 
 
 @command(use_app, "export", USE)
