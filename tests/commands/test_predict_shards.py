@@ -15,7 +15,6 @@ from pyarrow import concat_tables, parquet
 
 import tlfast
 from tests.helpers.command_line import python
-from tlfast.core import system
 from tlfast.core.files import lock_file
 from tlfast.inference import manifest, shards
 from tlfast.inference.shards import name_part, read_description
@@ -176,12 +175,14 @@ def test_more_parts_than_images(run, cli, folder, tmp_path):
     assert outcome.code == 0 and len(names(tmp_path / "answers")) == 20 and read_parts(tmp_path / "answers").num_rows == 12
 
 
-def test_a_limit_of_cores_ends(monkeypatch):
-    available = system.count_cores()
-    system.limit_cores(1)
-    assert system.count_cores() == 1
-    system.limit_cores(None)
-    assert system.count_cores() == available
+def test_a_tar_that_changes_between_two_parts_of_one_process(run, cli, folder, tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as file:
+        file.add(folder, "x")
+    assert cli("predict", run, "a.tar", "--out-dir", "answers", "--shard", "0/2").code == 0
+    os.utime(tmp_path / "a.tar", (0, 0))
+    assert cli("predict", run, "a.tar", "--out-dir", "answers", "--shard", "1/2").code == 1
+    errors = parquet.read_table(tmp_path / "answers" / name_part(1, 2))["error"].to_pylist()
+    assert errors == [shards.CHANGED] * 18
 
 
 def test_from_python(run, cli, folder, tmp_path):

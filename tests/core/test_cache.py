@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import time
 from contextlib import suppress
 
@@ -125,3 +127,23 @@ def test_another_folder_is_the_cache_within_a_block(tmp_path):
         made = kept()
         raise KeyboardInterrupt
     assert made.is_relative_to(tmp_path / "other") and cache.find_root() == before and not cache.list_entries()
+
+
+def test_processes_that_wait_for_each_other_make_an_entry_once(tmp_path, cache_folder):
+    code = f"""
+import time
+from pathlib import Path
+from tlfast.core import cache
+cache.wait_for_others()
+def fill(folder):
+    with Path({str(tmp_path / "made")!r}).open("a") as file:
+        file.write("x")
+    time.sleep(1)
+    (folder / "file").write_text("content")
+    return {{"number": 1}}
+folder, about = cache.get_or_create("stores", "0" * 24, fill)
+assert about["number"] == 1 and (folder / "file").read_text() == "content"
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert (tmp_path / "made").read_text() == "x" and not list(cache_folder.glob("*/*.lock"))

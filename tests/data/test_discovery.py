@@ -164,25 +164,24 @@ def test_empty_cells_beyond_the_columns_do_no_harm(tmp_path):
     assert [Path(name).name for name in discovery.gather_sources([str(tmp_path / "a.csv")])] == ["a.png", "b.png"]
 
 
-def test_a_folder_that_vanishes_while_it_is_read_is_no_error(folder, monkeypatch):
+def fail_to_walk(monkeypatch, error):
+    """Let `os.walk` report an error for one of the folders."""
     walk = os.walk
 
-    def vanish(root, onerror):
-        onerror(FileNotFoundError(2, "No such file or directory", str(folder / "gone")))
+    def report(root, onerror):
+        onerror(error)
         return walk(root)
 
-    monkeypatch.setattr(os, "walk", vanish)
+    monkeypatch.setattr(os, "walk", report)
+
+
+def test_a_folder_that_vanishes_while_it_is_read_is_no_error(folder, monkeypatch):
+    fail_to_walk(monkeypatch, FileNotFoundError(2, "No such file or directory", str(folder / "gone")))
     assert len(list(discovery.walk_images(folder))) == 36
 
 
 def test_a_folder_that_cannot_be_read_is_an_error(folder, monkeypatch):
-    walk = os.walk
-
-    def refuse(root, onerror):
-        onerror(PermissionError(13, "Permission denied", str(folder / "red")))
-        return walk(root)
-
-    monkeypatch.setattr(os, "walk", refuse)
+    fail_to_walk(monkeypatch, PermissionError(13, "Permission denied", str(folder / "red")))
     with pytest.raises(DataError, match=r"red cannot be read: Permission denied"):
         list(discovery.walk_images(folder))
 

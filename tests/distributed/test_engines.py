@@ -21,7 +21,16 @@ ray = pytest.importorskip("ray")
 
 
 def square(number):
-    return number * number, count_cores()
+    return number * number
+
+
+def count_of_eight(number):
+    """Return the number of cores that tlfast uses in a task on a machine of eight."""
+    find, os.sched_getaffinity = os.sched_getaffinity, lambda process: set(range(8))
+    try:
+        return count_cores()
+    finally:
+        os.sched_getaffinity = find
 
 
 def fail(number):
@@ -35,12 +44,13 @@ def crash(number):
 @pytest.mark.parametrize("name", ENGINES)
 def test_results_are_those_of_a_loop(cluster, name):
     engine = open_engine(name, cluster.address if name == "ray" else "")
-    assert sorted(result for result, _ in engine.run(square, range(20))) == [n * n for n in range(20)]
+    assert sorted(engine.run(square, range(20))) == [n * n for n in range(20)]
     assert list(engine.run(square, [])) == []
 
 
 def test_tasks_of_ray_use_their_cores(cluster):
-    assert {cores for _, cores in open_engine("ray", cluster.address).run(square, range(4))} == {1}
+    assert set(open_engine("ray", cluster.address).run(count_of_eight, range(4))) == {1}
+    assert set(open_engine("local").run(count_of_eight, range(4))) == {8}
 
 
 def test_errors_of_tasks_are_those_of_a_loop(cluster):

@@ -141,3 +141,11 @@ def test_a_name_that_is_not_utf8_is_left_out_and_named(cli, folder):
         assert outcome.code == 0, outcome.err
         assert r"images whose names are not UTF-8 are left out: 1, the first: " in outcome.out + outcome.err
         assert r"odd\udcff.png" in outcome.out + outcome.err
+
+
+def test_only_names_that_are_not_utf8_are_an_error(cli, folder, tmp_path):
+    for label in ("a", "b"):
+        (tmp_path / "odd" / label).mkdir(parents=True)
+        shutil.copy(folder / "red" / "0.png", os.fsencode(tmp_path / "odd" / label) + b"/odd\xff.png")
+    outcome = cli("train", "odd", *TINY, "--epochs", 1)
+    assert outcome.code == 1 and "the names of all 2 images are not UTF-8" in outcome.err and "PYTHONUTF8=1" in outcome.err

@@ -48,11 +48,11 @@ app.add_typer(data_app, name="data", rich_help_panel=DATA)
 app.add_typer(cache_app, name="cache", rich_help_panel=UPKEEP)
 
 
-def _find_run(run: str, split: str, out: str, verify: bool, *more: str) -> Run:
-    """Find a run by reference, after a check of `--split`, which may also be one of `more`. Raises UsageError or RunError."""
-    from ..core.runs import EVALUATED, check_split, find
+def _find_run(run: str, split: str, out: str, verify: bool, allow_all: bool = False) -> Run:
+    """Find a run by reference, after a check of `--split`. Raises UsageError or RunError."""
+    from ..core.runs import ALL, EVALUATED, check_split, find
 
-    check_split(split, (*EVALUATED, *more))
+    check_split(split, (*EVALUATED, ALL) if allow_all else EVALUATED)
     return find(run, out, verify)
 
 
@@ -144,7 +144,7 @@ def evaluate(
     out: OutOption = "exports",
 ) -> None:
     """Evaluate a run: all metrics with confidence intervals, calibration, and coverage by confidence."""
-    found_run = _find_run(run, split, out, verify, "all")
+    found_run = _find_run(run, split, out, verify, allow_all=True)
     with screen.progress() as on_event:
         from ..commands import evaluate
 

@@ -62,13 +62,13 @@ def predict(
     if bool(sources) == bool(watch):
         raise UsageError("--watch and images are both given" if watch else "no images are given", "Give either images or --watch FOLDER")
     files = {"csv": csv, "jsonl": jsonl, "parquet": parquet}
-    in_parts = shards, shard, engine, address, cpus
-    if out_dir is not None or in_parts != (0, "", "local", "", 1):
+    of_parts = {"shards": shards, "shard": shard, "engine": engine != "local", "address": address, "cpus": cpus != 1}
+    _check_outputs(out_dir, of_parts, {**files, "watch": watch, "resume": resume, "top": top})
+    if out_dir is not None:
         from ..commands import predict_shards
         from ..inference import find_model
 
         request = predict_shards.ShardsRequest(sources or [], out_dir, column, shards, shard, min_prob, network, allow_private, engine, address, cpus)
-        predict_shards.check_request(request, {**files, "watch": watch, "resume": resume, "top": top})
         with screen.progress() as on_event:
             result = predict_shards.predict_shards(*find_model(run, out, verify, tta, on_event), request, on_event)
         screen.sharded(result)
@@ -81,6 +81,17 @@ def predict(
         rows = predict.predict_sources(load(run, out, verify, tta, on_event), plain, on_event)
         tally = screen.predictions(rows, top, min_prob, at_once=bool(watch))
     raise typer.Exit(1 if tally.failed else 0)
+
+
+def _check_outputs(out_dir: str | None, of_parts: dict[str, Any], of_rows: dict[str, Any]) -> None:
+    """Raise UsageError for options of parts without --out-dir, and for those of other outputs with it. The dicts hold their values by name."""
+    if out_dir is None:
+        for name in (name for name, value in of_parts.items() if value):
+            raise UsageError(f"--{name} is given without --out-dir", "Name the folder for the parts: --out-dir answers")
+        return
+    for name in (name for name, value in of_rows.items() if value):
+        hint = "Repeat the command without it: parts that are there are kept" if name == "resume" else "The parts are parquet files; leave it out"
+        raise UsageError(f"--{name} and --out-dir exclude each other", hint)
 
 
 @command(use_app, "export", USE)

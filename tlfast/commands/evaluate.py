@@ -11,7 +11,7 @@ from scipy.special import log_softmax
 
 from ..core import Note, OnEvent, Run, UsageError, ignore_event, runs
 from ..core.files import write_json
-from ..core.runs import ALL, METRICS, name_split_file, record_test_use
+from ..core.runs import ALL, METRICS, PREDICTIONS, name_split_file, record_test_use
 from ..evaluation import Evaluation, Predictions, apply_temperature, evaluate, plots, save_predictions
 from ..inference import load
 from ..training.trackers import open_tracking
@@ -59,10 +59,10 @@ class EvaluateRequest:
 
 
 def evaluate_run(run: Run, request: EvaluateRequest, on_event: OnEvent = ignore_event) -> EvaluateResult:
-    """Evaluate a run on its valid or test split, or on all images of another source. For the test split, write the results into the run, and record that
-    the split was used.
+    """Evaluate a run on its valid or test split, or on all images of another source.
 
-    Raises UsageError for unknown trackers, RunError, or DataError if the split is empty or the classes of the data differ from the run's.
+    For the test split, the results are written into the run, and the use of the split is recorded. Raises UsageError for unknown
+    trackers, RunError, or DataError if the split is empty or the classes of the data differ from the run's.
     """
     if request.split == ALL and not request.data:
         raise UsageError("--split all needs images", "Name a folder, zip or table of labelled images: --data PATH")
@@ -80,13 +80,11 @@ def _evaluate(run: Run, request: EvaluateRequest, on_event: OnEvent) -> Evaluate
     evaluation = loaded_run.evaluate_split(model, predictions, split)
     if split == "valid":
         return EvaluateResult(run.id, evaluation, [])
-    calibrated, metrics = apply_temperature(predictions.log_probabilities, model.run.temperature), run.folder / name_split_file(METRICS, split)
-    written: list[Path] = []
+    written = [run.folder / name_split_file(name, split) for name in (PREDICTIONS, METRICS)]
 
     def write() -> list[Path]:
-        written.append(save_predictions(run.folder, predictions, split, calibrated))
-        write_json(metrics, evaluation.to_dict())
-        written.append(metrics)
+        save_predictions(run.folder, predictions, split, apply_temperature(predictions.log_probabilities, model.run.temperature))
+        write_json(written[1], evaluation.to_dict())
         return written
 
     record_test_use(run, "evaluate", {"images": len(predictions.rows), "accuracy": evaluation.accuracy}, write)

@@ -6,20 +6,20 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..core import Note, OnEvent, Progress, UsageError, ignore_event
-from ..core.files import convert_os_errors, lock_file
+from ..core.files import convert_os_errors, hash_file, wait_for_lock
 from ..data.discovery import STDIN, describe_others, gather_sources
 from ..distributed import Engine, open_engine
 from ..inference import open_network
 from ..inference.manifest import FOLDER, is_manifest, write_manifest
-from ..inference.shards import DESCRIPTION, ShardedWork, ShardResult, hash_model, predict_shard, read_description, read_part, write_description
+from ..inference.shards import DESCRIPTION, ShardedWork, ShardResult, predict_shard, read_description, read_part, write_description
 
 LOCK = ".lock"
 MOST_SHARDS = 99_999  # names of parts have five digits
@@ -33,7 +33,7 @@ class ShardsRequest:
 
     Attributes:
         sources: files, folders, zips, tars, patterns, tables, URLs, or "-" for a list on stdin.
-        out_dir: folder for the parts; None without one.
+        out_dir: folder for the parts.
         column: column of paths in tables.
         shards: number of parts, 0 for one for each 10,000 images.
         shard: "K/N" for part K of N only, "" for all.
@@ -46,7 +46,7 @@ class ShardsRequest:
     """
 
     sources: Sequence[str]
-    out_dir: str | None
+    out_dir: str
     column: str = "path"
     shards: int = 0
     shard: str = ""
@@ -85,19 +85,6 @@ class ShardsResult:
         return asdict(self)
 
 
-def check_request(request: ShardsRequest, others: Mapping[str, Any]) -> None:
-    """Raise UsageError for options that need --out-dir without it, and for those of `others`, by name, that exclude it."""
-    if request.out_dir is not None:
-        for name in (name for name, value in others.items() if value):
-            hint = "Repeat the command without it: parts that are there are kept" if name == "resume" else "The parts are parquet files; leave it out"
-            raise UsageError(f"--{name} and --out-dir exclude each other", hint)
-        return
-    unset = ShardsRequest(request.sources, None)
-    for name in ("shards", "shard", "engine", "address", "cpus"):
-        if getattr(request, name) != getattr(unset, name):
-            raise UsageError(f"--{name} is given without --out-dir", "Name the folder for the parts: --out-dir answers")
-
-
 def predict_shards(model: Path, run: str, request: ShardsRequest, on_event: OnEvent = ignore_event) -> ShardsResult:
     """Predict all images of the request, or those of one shard, with the ONNX file `model`; valid parts of earlier commands are kept.
 
@@ -106,7 +93,7 @@ def predict_shards(model: Path, run: str, request: ShardsRequest, on_event: OnEv
     _check_values(request)
     number, shards = _parse_shard(request)
     engine = open_engine(request.engine, request.address, request.cpus)
-    folder = Path(request.out_dir or "").expanduser()
+    folder = Path(request.out_dir).expanduser()
     with convert_os_errors(folder, "--out-dir"):
         folder.mkdir(parents=True, exist_ok=True)
         work = _open_work(folder, model, run, replace(request, shards=shards), on_event)
@@ -124,7 +111,7 @@ def predict_shards(model: Path, run: str, request: ShardsRequest, on_event: OnEv
 
 def _check_values(request: ShardsRequest) -> None:
     """Raise UsageError for values of wrong types or outside their range."""
-    if not (request.out_dir or "").strip():
+    if not request.out_dir.strip():
         raise UsageError("--out-dir is empty", "Name the folder for the parts: --out-dir answers")
     if isinstance(request.shards, bool) or not isinstance(request.shards, int) or not 0 <= request.shards <= MOST_SHARDS:
         raise UsageError(f"--shards {request.shards!r} is not a whole number from 1 to {MOST_SHARDS:,}")
@@ -155,7 +142,7 @@ def _open_work(folder: Path, model: Path, run: str, request: ShardsRequest, on_e
     network = open_network(model)  # fails here for a damaged file
     wanted = ShardedWork(
         run=run or network.info.get("run", ""),
-        model=hash_model(model),
+        model=hash_file(model),
         classes=network.classes,
         sources=tuple(request.sources),
         column=request.column,
@@ -166,30 +153,13 @@ def _open_work(folder: Path, model: Path, run: str, request: ShardsRequest, on_e
         network=request.network,
         allow_private=request.allow_private,
     )
-    with _wait_for_lock(folder / LOCK, on_event):
+    waiting = Note("listing images", "another process is listing the images; waiting for it")
+    with wait_for_lock(folder / LOCK, lambda: on_event(waiting)):
         work = read_description(folder)
         if work is None:
             work = _list_images(folder, wanted, on_event)
     _check_same(folder, work, wanted)
     return work
-
-
-@contextmanager
-def _wait_for_lock(path: Path, on_event: OnEvent) -> Iterator[None]:
-    """Lock a file for this process; wait while another one lists the images."""
-    taken, said = BlockingIOError(), False
-    while True:
-        try:
-            with lock_file(path, taken):
-                yield
-            return
-        except BlockingIOError as error:
-            if error is not taken:
-                raise
-        if not said:
-            on_event(Note("listing images", "another process is listing the images; waiting for it"))
-        said = True
-        time.sleep(0.5)
 
 
 def _list_images(folder: Path, wanted: ShardedWork, on_event: OnEvent) -> ShardedWork:

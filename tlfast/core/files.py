@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import json
 import os
 import threading
@@ -86,6 +87,24 @@ def lock_folder(folder: Path, shared: bool = False) -> Iterator[None]:
         os.close(descriptor)
 
 
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def lock_open_file(file: IO[Any], taken: Exception) -> None:
+    """Lock an open file for this process until it is closed. Raises `taken` if another process has it. On Windows nothing is locked."""
+    if os.name == "posix":
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise taken from None
+
+
 @contextmanager
 def lock_file(path: Path, taken: Exception) -> Iterator[None]:
     """Lock a file, which is created, for this process until the end of the block or of the process. Raises `taken` if another process has it.
@@ -93,19 +112,22 @@ def lock_file(path: Path, taken: Exception) -> Iterator[None]:
     On Windows nothing is locked.
     """
     with path.open("w") as file:
-        if os.name == "posix":
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise taken from None
+        lock_open_file(file, taken)
         yield
 
 
 @contextmanager
-def wait_for_lock(path: Path) -> Iterator[None]:
-    """Lock a file, which is created, until the end of the block or of the process; wait while another process has it. On Windows nothing is locked."""
+def wait_for_lock(path: Path, on_wait: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Lock a file, which is created, until the end of the block or of the process; wait while another process has it, after a call of `on_wait`.
+
+    On Windows nothing is locked.
+    """
+    taken = BlockingIOError()
     with path.open("w") as file:
-        if os.name == "posix":
+        try:
+            lock_open_file(file, taken)
+        except BlockingIOError:
+            on_wait()
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

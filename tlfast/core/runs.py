@@ -18,7 +18,7 @@ from typing import Any
 from . import system
 from .errors import RunError, UsageError, first_line, make_printable, suggest_name
 from .events import Note, OnEvent, ignore_event
-from .files import convert_os_errors, format_json, lock_folder, move_file, move_to_free_name, write_text_atomic
+from .files import convert_os_errors, format_json, hash_file, lock_folder, move_file, move_to_free_name, write_text_atomic
 from .journal import SUFFIX as UNFINISHED
 from .settings import describe_strategy
 
@@ -215,7 +215,7 @@ def _check_types(manifest: dict[str, Any]) -> None:
 def compute_checksums(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file of a run by its relative path, except the manifest and its seal."""
     names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {name: _hash_file(path) for name, path in names.items() if not name.startswith(".") and name not in (MANIFEST, SEAL)}
+    return {name: hash_file(path) for name, path in names.items() if not name.startswith(".") and name not in (MANIFEST, SEAL)}
 
 
 def seal(folder: Path, manifest: dict[str, Any]) -> None:
@@ -240,7 +240,7 @@ def add_file(run: Run, name: str, source: Path, facts: dict[str, Any]) -> Run:
             move_file(source, target)
         except FileExistsError:
             # An export that was killed before it changed run.json has left the same file.
-            is_leftover = name not in current.manifest.get("files", {}) and _hash_file(target) == _hash_file(source)
+            is_leftover = name not in current.manifest.get("files", {}) and hash_file(target) == hash_file(source)
             if not is_leftover:
                 raise UsageError(f"{target} exists already", "Move it away first; files are never overwritten") from None
             source.unlink()
@@ -264,7 +264,7 @@ def _changed(run: Run) -> Iterator[Run]:
 
 def _update_seal(run: Run, changes: dict[str, Any], *names: str) -> Run:
     """Update the manifest and the SHA-256 of the files `names`."""
-    files = {**(run.manifest.get("files") or compute_checksums(run.folder)), **{name: _hash_file(run.folder / name) for name in names}}
+    files = {**(run.manifest.get("files") or compute_checksums(run.folder)), **{name: hash_file(run.folder / name) for name in names}}
     manifest = {**run.manifest, **changes, "files": files}
     _write_sealed(run.folder, manifest)
     return Run(run.folder, manifest)
@@ -277,8 +277,12 @@ def verify(run: Run, patterns: Sequence[str] = ("*",)) -> None:
     """
     if not run.manifest.get("files"):
         return
-    with lock_folder(run.folder, shared=True):  # no other process is changing it
-        _compare_checksums(read(run.folder), patterns)
+    path = run.folder
+    try:
+        with lock_folder(path, shared=True):  # no other process is changing it
+            _compare_checksums(read(path), patterns)
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror})", UNVERIFIED) from None
 
 
 def _compare_checksums(run: Run, patterns: Sequence[str]) -> None:
@@ -289,7 +293,7 @@ def _compare_checksums(run: Run, patterns: Sequence[str]) -> None:
             raise RunError(f"{run.folder / MANIFEST} does not match {SEAL}: one of them was changed after the export", UNVERIFIED)
         for name, digest in run.manifest["files"].items():
             path = run.folder / name
-            if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns) and _hash_file(path) != digest:
+            if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns) and hash_file(path) != digest:
                 raise RunError(f"{path} was changed after the export: its SHA-256 differs from that in {MANIFEST}", UNVERIFIED)
     except OSError as error:
         raise RunError(f"{path} belongs to the export and cannot be read ({error.strerror})", UNVERIFIED) from None
@@ -297,14 +301,6 @@ def _compare_checksums(run: Run, patterns: Sequence[str]) -> None:
 
 def _format_seal(manifest: bytes) -> str:
     return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n"
-
-
-def _hash_file(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def list_folders(out: str, task: str = "") -> list[Path]:

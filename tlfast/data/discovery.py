@@ -24,7 +24,8 @@ ADDRESSES = ("http://", "https://")
 PARQUET = ".parquet"
 PARQUET_BATCH = 10_000  # rows that are read at once
 TABLES = (".csv", ".tsv", PARQUET)
-PACKED = (".tar", PARQUET)  # may hold images
+TAR = ".tar"
+PACKED = (TAR, PARQUET)  # may hold images
 RUN_MARKS = ("run.json", "latest")  # files of tlfast in the folder of a run, and in that of the runs of a task
 ENCRYPTED = 1  # flag of a member of a zip
 SHOWN_SUFFIXES = 5  # in a note on the files that are left out
@@ -165,7 +166,7 @@ def read_records(path: Path) -> tuple[list[str], Iterator[dict[str, str]]]:
     if path.suffix.lower() == PARQUET:
         return _read_parquet(path)
     lines = _read_csv(path)
-    return next(lines, []), lines
+    return next(lines), lines
 
 
 def _read_csv(path: Path) -> Iterator[Any]:
@@ -244,18 +245,18 @@ def _expand(source: str, column: str, stdin: Iterable[str], left_out: Counter[st
         return (line.strip() for line in stdin if line.strip())
     if is_address(source):
         return iter([source])
-    if is_remote(source) and not os.path.exists(source):
+    if is_remote(source):
         return list_remote(source)
     if os.path.isdir(source):
         return walk_images(source, left_out)
     if suffix == ".zip" and os.path.isfile(source):
         return (f"{source}!/{name}" for name in list_members(source, left_out))
     if suffix in PACKED and os.path.isfile(source):
-        from . import packed  # imports this module
+        from . import packed, parquet_images  # import this module
 
-        if suffix == ".tar":
+        if suffix == TAR:
             return iter(packed.list_tar(Path(source), left_out))
-        if packed.holds_images(Path(source), column):
+        if parquet_images.holds_images(Path(source), column):
             return packed.list_rows(Path(source))
     if suffix in TABLES and os.path.isfile(source):
         return _read_column(Path(source), column)
@@ -288,7 +289,7 @@ def _match_pattern(pattern: str) -> Iterator[str]:
 def has_many(source: str) -> bool:
     """Return whether a source of `gather_sources` can have several images: a folder, a zip, a table or a pattern."""
     is_pattern = glob.has_magic(source) and not os.path.exists(source) and not is_address(source)
-    return is_pattern or os.path.isdir(source) or os.path.splitext(source)[1].lower() in (".zip", ".tar", *TABLES)
+    return is_pattern or os.path.isdir(source) or os.path.splitext(source)[1].lower() in (".zip", TAR, *TABLES)
 
 
 def is_address(source: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 import threading
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
@@ -16,9 +17,8 @@ from ..core.errors import first_line
 from .archives import DAMAGED_TARBALL
 from .discovery import PARQUET, count_other
 from .images import is_image_name
-from .parquet_images import get_bytes, holds_images, list_image_columns
+from .parquet_images import get_bytes, list_image_columns
 
-__all__ = ["holds_images", "list_rows", "list_tar", "read_member"]
 KEPT_GROUPS, KEPT_TARS = 2, 8  # row groups and indices in memory
 _lock = threading.Lock()  # the threads that decode images read a row group or an index once
 
@@ -83,9 +83,9 @@ def _index_tar(path: str, modified: int) -> dict[str, tuple[int, int]]:
 def _read_row(path: str, modified: int, row: int) -> bytes:
     with _lock:
         starts = _row_groups(path, modified)
-        group = max(i for i, start in enumerate(starts[:-1]) if start <= row) if 0 <= row < starts[-1] else -1
-        if group < 0:
+        if row >= starts[-1]:
             raise ValueError(f"the file has {starts[-1]:,} rows")
+        group = bisect_right(starts, row) - 1
         values = _read_group(path, modified, group)
     return get_bytes(values[row - starts[group]].as_py())
 

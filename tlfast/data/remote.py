@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -16,13 +17,13 @@ WEB = ("http", "https")  # downloaded by `fetch`, which checks addresses
 
 
 def is_remote(source: str) -> bool:
-    """Return whether a source is the address of a file system, and not of the web.
+    """Return whether a source is the address of a file system, and neither of the web nor a local file of such a name.
 
     >>> is_remote("s3://bucket/a.jpg"), is_remote("https://example.org/a.jpg"), is_remote("photos")
     (True, False, False)
     """
     found = SCHEME.match(source)
-    return found is not None and found[1].lower() not in WEB
+    return found is not None and found[1].lower() not in WEB and not os.path.exists(source)
 
 
 def list_remote(source: str) -> Iterator[str]:

@@ -21,14 +21,14 @@ from ..core.errors import make_printable
 from ..core.settings import flag_name
 from . import images
 from .annotations import JSON, read_coco, resolve_image, use_label_studio_columns
-from .discovery import TABLES, check_unique, describe_others, describe_skipped, is_address, list_members, read_records, walk_files, walk_images
+from .discovery import TABLES, TAR, check_unique, describe_others, describe_skipped, is_address, list_members, read_records, walk_files, walk_images
 from .hub import is_hub_dataset
 from .parquet_images import holds_images, read_parquet_images
 from .split import SPLIT_NAMES, SPLITS, assign_groups, assign_splits, limit_rows, subsample_train
 from .task import Task, normalise_name
 from .types import DataSummary, Row, Unreadable
 from .unpacking import Reader, unpack
-from .webdataset import TAR, read_webdataset
+from .webdataset import read_webdataset
 
 MAX_UNREADABLE = 0.05  # largest fraction of unreadable images; more suggest a wrong folder or a broken copy
 BLOCK = 256  # images processed ahead of the consumer
@@ -103,9 +103,11 @@ def _drop_undecodable(rows: list[Row]) -> tuple[list[Row], list[str]]:
     odd = [row.path for row in rows if not _is_encodable(row.path)]
     if not odd:
         return rows, []
-    return [row for row in rows if row.path not in set(odd)], [
-        f"images whose names are not UTF-8 are left out: {len(odd):,}, the first: {make_printable(odd[0])}"
-    ]
+    if len(odd) == len(rows):
+        hint = "Rename the images; if they look right in a terminal, set PYTHONUTF8=1 or another locale"
+        raise DataError(f"the names of all {len(rows):,} images are not UTF-8, the first: {make_printable(odd[0])}", hint)
+    note = f"images whose names are not UTF-8 are left out: {len(odd):,}, the first: {make_printable(odd[0])}"
+    return [row for row in rows if row.path not in set(odd)], [note]
 
 
 def _is_encodable(text: str) -> bool:

@@ -14,7 +14,6 @@ from .archives import DAMAGED_TARBALL
 from .images import SUFFIXES
 from .unpacking import Record
 
-TAR = ".tar"
 LABELS, TEXTS = ("cls", "label", "class"), ("txt", "text")  # suffixes of files with a label; texts may be captions, and are used where nothing else is
 KEYS = ("label", "class", "cls", "category")  # of a label in a .json file, after the name of the label column
 

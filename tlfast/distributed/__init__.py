@@ -1,6 +1,6 @@
 """Engines that run independent pieces of work: in this process, or on the machines of a Ray cluster.
 
-To add an engine, add a class to `engines` and its name to `ENGINES`.
+To add an engine, write a class in `engines` and add it to `ENGINES`.
 """
 
 from __future__ import annotations

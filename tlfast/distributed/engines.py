@@ -29,6 +29,11 @@ class Engine(Protocol):
     name: ClassVar[str]
     in_process: ClassVar[bool]  # whether the work runs in this process
 
+    @classmethod
+    def open(cls, address: str, cpus: int, gpus: int) -> Engine:
+        """Return the engine for a cluster, with the cores and GPUs of each task. Raises UsageError for what it lacks."""
+        ...
+
     def run(self, work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
         """Yield `work(item)` for each item, in any order. `work` and the items must be picklable. Raises TlfastError."""
         ...
@@ -40,6 +45,13 @@ class LocalEngine:
 
     name: ClassVar[str] = "local"
     in_process: ClassVar[bool] = True
+
+    @classmethod
+    def open(cls, address: str, cpus: int, gpus: int) -> LocalEngine:
+        for flag, value in (("--address", address), ("--cpus", "" if cpus == 1 else cpus)):
+            if value:
+                raise UsageError(f"{flag} {value} is given without --engine ray", f"Add --engine ray, or leave out {flag}")
+        return cls()
 
     def run(self, work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
         return map(work, items)
@@ -59,9 +71,13 @@ class RayEngine:
     cpus: int = 1
     gpus: int = 0
 
+    @classmethod
+    def open(cls, address: str, cpus: int, gpus: int) -> RayEngine:
+        _import_ray()
+        return cls(address, cpus, gpus)
+
     def run(self, work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
         with _connect(self.address) as ray:
-            self._check_nodes(ray.nodes())
             self._check_nodes(ray.nodes())
             task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=RETRIES)(_run_task)
             place = _Place(self.cpus, os.getcwd(), {name: value for name, value in os.environ.items() if name.startswith("TLFAST_")})
@@ -82,7 +98,7 @@ class RayEngine:
             raise UsageError(f"--cpus {self.cpus} and {self.gpus} GPUs for each task: the nodes have {found}", "Use fewer --cpus, or other nodes")
 
 
-ENGINES: dict[str, type[LocalEngine] | type[RayEngine]] = {engine.name: engine for engine in (LocalEngine, RayEngine)}
+ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (LocalEngine, RayEngine)}
 
 
 def open_engine(name: str, address: str = "", cpus: int = 1, gpus: int = 0) -> Engine:
@@ -93,13 +109,7 @@ def open_engine(name: str, address: str = "", cpus: int = 1, gpus: int = 0) -> E
         raise UsageError(f"--engine '{name}' is not one of: {', '.join(ENGINES)}", suggest_name(str(name), list(ENGINES)))
     if cpus < 1:
         raise UsageError(f"--cpus {cpus} must be at least 1")
-    if ENGINES[name] is LocalEngine:
-        for flag, value in (("--address", address), ("--cpus", "" if cpus == 1 else cpus)):
-            if value:
-                raise UsageError(f"{flag} {value} is given without --engine ray", f"Add --engine ray, or leave out {flag}")
-        return LocalEngine()
-    _import_ray()
-    return RayEngine(address, cpus, gpus)
+    return ENGINES[name].open(address, cpus, gpus)
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,6 @@ def _run_task(place: _Place, work: Callable[[Item], T], item: Item) -> T:
 
 def _import_ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read by the import
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
     except ImportError:

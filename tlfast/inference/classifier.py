@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,7 @@ def open_pixels(source: ImageSource, network: bool = True, allow_private: bool =
         from ..data.fetch import fetch  # the import of ssl and http takes longer than a prediction
 
         source = fetch(source, allow_private)
-    elif isinstance(source, str) and is_remote(source) and not os.path.exists(source):
+    elif isinstance(source, str) and is_remote(source):
         if not network:
             raise ImageError("not read, because --no-network is set")
         source = read_remote(source)

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -35,24 +34,16 @@ class Input(NamedTuple):
     modified: int
 
 
-def describe_input(path: str, base: str = "") -> Input:
-    """Return the image with the size and time of its file now. Relative paths begin at `base`."""
-    if is_address(path) or (is_remote(path) and not os.path.exists(path)):
+def describe_input(path: str) -> Input:
+    """Return the image with the size and time of its file now."""
+    if is_address(path) or is_remote(path):
         return Input(path, -1, -1)
     packed = images.split_packed(path)
-    file = packed[0] if packed else images.split_zip(path)[0]
-    return Input(path, *(_stat(os.path.join(base, file)) if file == path else _stat_archive(os.path.join(base, file))))
-
-
-def _stat(path: str) -> tuple[int, int]:
     try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
-
-
-_stat_archive = lru_cache(maxsize=4)(_stat)  # of many images in turn
+        status = os.stat(packed[0] if packed else images.split_zip(path)[0])
+    except (OSError, ValueError):  # ValueError: a NUL character in the path
+        return Input(path, -1, -1)
+    return Input(path, status.st_size, status.st_mtime_ns)
 
 
 def is_manifest(path: Path) -> bool:
@@ -69,7 +60,6 @@ def write_manifest(folder: Path, paths: Iterable[str], on_event: OnEvent) -> int
     target, staging = folder / FOLDER, folder / f"{FOLDER}.partial"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
-    _stat_archive.cache_clear()
     remaining, total = map(describe_input, paths), 0
     while rows := list(islice(remaining, CHUNK)):
         _write_chunk(staging / _name_chunk(total // CHUNK), rows)

@@ -11,7 +11,8 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core import ImageError, RunError, UsageError
-from ..core.files import write_text_atomic
+from ..core.files import hash_file, write_text_atomic
 from .classifier import Classifier, open_pixels
 from .manifest import Input, describe_input, read_manifest
 from .onnx_model import open_network, predict_stream, rank_classes
@@ -41,7 +42,7 @@ class ShardedWork:
         classes: the labels.
         sources: what was given as images.
         column: column of paths in tables.
-        base: folder at which relative paths begin.
+        base: working directory, at which relative paths begin.
         images: number of images.
         shards: number of parts.
         min_prob: probability below which the label is "unsure".
@@ -125,7 +126,7 @@ def predict_shard(folder: Path, model: Path, shard: int, on_image: Callable[[int
         return finished
     classifier = _open_model(str(model), model.stat().st_mtime_ns, work.model, work.run)
     inputs = list(read_manifest(folder, *work.range_of(shard)))
-    labels: dict[str, int] = {}
+    labels: Counter[str] = Counter()
     failed = 0
 
     def count(rows: Iterator[PredictRow]) -> Iterator[PredictRow]:
@@ -134,9 +135,7 @@ def predict_shard(folder: Path, model: Path, shard: int, on_image: Callable[[int
             if on_image:
                 on_image(done)
             failed += row.prediction is None
-            if row.prediction:
-                label = label_of(row, work.min_prob)
-                labels[label] = labels.get(label, 0) + 1
+            labels.update([label_of(row, work.min_prob)] if row.prediction else [])
             yield row
 
     target = folder / name_part(shard, work.shards)
@@ -147,7 +146,7 @@ def predict_shard(folder: Path, model: Path, shard: int, on_image: Callable[[int
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-    return ShardResult(shard, labels, failed)
+    return ShardResult(shard, dict(labels), failed)
 
 
 def read_part(folder: Path, work: ShardedWork, shard: int) -> ShardResult | None:
@@ -166,7 +165,7 @@ def read_part(folder: Path, work: ShardedWork, shard: int) -> ShardResult | None
         return None
 
 
-def hash_inputs(inputs: Iterator[Input] | list[Input]) -> str:
+def hash_inputs(inputs: Iterable[Input]) -> str:
     """Return the SHA-256 (hex) of the paths, sizes and times of images."""
     digest = hashlib.sha256()
     for each in inputs:
@@ -179,19 +178,10 @@ def _describe_part(work: ShardedWork, inputs: list[Input], labels: dict[str, int
     return {METADATA: json.dumps(facts).encode()}
 
 
-def hash_model(path: Path) -> str:
-    """Return the SHA-256 (hex) of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 @lru_cache(maxsize=1)
 def _open_model(path: str, modified: int, expected: str, run: str) -> Classifier:
     """Open an ONNX file once for all shards of this process. Raises UsageError if it is not that of the work."""
-    if hash_model(Path(path)) != expected:
+    if hash_file(Path(path)) != expected:
         raise UsageError(f"{path} is not the model that the predictions were begun with", "Give another --out-dir for another model")
     return Classifier(open_network(Path(path)), run)
 
@@ -204,7 +194,6 @@ def _predict(classifier: Classifier, inputs: list[Input], work: ShardedWork) -> 
 
 def _open_unchanged(given: Input, work: ShardedWork) -> np.ndarray:
     """Open an image. Raises ImageError, also if its file is another one than when it was listed."""
-    if describe_input(given.path, work.base) != given:
+    if describe_input(given.path) != given:
         raise ImageError(CHANGED)
-    path = given.path if given.bytes < 0 else os.path.join(work.base, given.path)
-    return open_pixels(path, network=work.network, allow_private=work.allow_private)
+    return open_pixels(given.path, network=work.network, allow_private=work.allow_private)

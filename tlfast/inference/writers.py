@@ -14,12 +14,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from ..core import TlfastError, UsageError
-from ..core.files import move_file, replace_undecodable
+from ..core.files import lock_open_file, move_file, replace_undecodable
 from .onnx_model import rank_classes
 from .types import PredictRow
 
@@ -45,7 +45,7 @@ def open_writer(
     with _convert_os_errors(kind, target):
         file = open(log, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 (closed below)
         try:
-            _lock_log(kind, file, log)
+            lock_open_file(file, UsageError(f"--{kind}: {log} is being written by another command", "Wait for it, or give another file name"))
             origin, finished = _read_start(kind, log)
             _check_origin(kind, log, origin, run, classes)
             if not log.stat().st_size:
@@ -65,17 +65,6 @@ def open_writer(
             file.close()  # flushes its buffer, so it can fail
     with _convert_os_errors(kind, target):
         _publish(kind, target, log, classes, min_probability)
-
-
-def _lock_log(kind: str, file: IO[str], log: Path) -> None:
-    """Lock a log for this process. Raises UsageError if another command is writing it. On Windows nothing is locked."""
-    if os.name == "posix":
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"--{kind}: {log} is being written by another command", "Wait for it, or give another file name") from None
 
 
 def _publish(kind: str, target: Path, log: Path, classes: Sequence[str], min_probability: float) -> None:
