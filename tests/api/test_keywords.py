@@ -12,6 +12,7 @@ import tlfast
 from tests.helpers.command_line import invoke
 from tlfast.api.keywords import Keywords, name_keywords
 from tlfast.commands import train as train_command
+from tlfast.commands import train_processes
 from tlfast.core.settings import declared_settings
 
 DECLARED = {name: declaration for name, declaration in declared_settings().items() if name != "data"}  # data is the first argument
@@ -36,6 +37,7 @@ def seen(monkeypatch, tmp_path):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train_command, "train_run", capture)
+    monkeypatch.setattr(train_processes, "train_in_processes", lambda training, *arguments: capture(training.task, training.settings))
     return settings
 
 
@@ -66,7 +68,7 @@ def as_flags(name: str, value: Any) -> list[Any]:
 @pytest.mark.parametrize("name", DECLARED)
 def test_keyword_and_option_give_the_same_settings(name, seen, pictures):
     value = sample(name)
-    more = {"full": True} if name in ("sizes", "ema") else {}
+    more = {"full": True} if name in ("sizes", "ema", "gpus") else {}
     invoke("train", pictures, *as_flags(name, value), *(["--full"] if more else []))
     with pytest.raises(Captured):
         tlfast.train(pictures, **{name: value}, **more)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tlfast.core import runs
 from tlfast.core.errors import TrainingError
 from tlfast.core.events import Note
 from tlfast.export.weights import load_model
-from tlfast.training import trainer
+from tlfast.training import OpenPhase, trainer
 from tlfast.training.strategies import full, get_strategy
 
 
@@ -72,6 +72,23 @@ def test_out_of_memory_halves_the_batch(pictures, tmp_path, monkeypatch):
     with pytest.raises(TrainingError, match="out of memory on .* at --bs 8") as caught:
         train_way("full", pictures, tmp_path, lr="3e-3", freeze_epochs=0, auto_bs=False)
     assert "smaller --bs or --size" in caught.value.hint
+
+
+def test_out_of_memory_beside_other_processes_ends_all_of_them(pictures, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    task, chosen = resolved(pictures, "full", freeze_epochs=0)
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        (plan,) = get_strategy("full").phases(session, chosen)
+        plan = replace(plan, open=lambda attempt: nullcontext(OpenPhase(session.learn)))
+        monkeypatch.setattr(trainer, "fit_phase", fail)
+        monkeypatch.setattr(trainer, "open_data_parallel", lambda learn, sync_bn: nullcontext())
+        monkeypatch.setattr(trainer.processes, "count", lambda: 2)
+        with pytest.raises(trainer.processes.HalveBatchError, match="out of memory in process 0 at --bs 8") as caught:
+            trainer.fit_within_memory(session, plan, chosen, None)
+    assert caught.value.phase == "all layers"
+    assert session.journal.facts.halvings == 0  # is for the caller, who knows the folder
 
 
 def test_a_halved_batch_starts_with_the_memory_of_the_failed_one_free(pictures, tmp_path, monkeypatch):

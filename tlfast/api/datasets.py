@@ -16,7 +16,7 @@ from ..core import DataSettings, Settings, UsageError
 from ..core.cache import make_key
 from ..core.errors import suggest_name
 from ..core.files import convert_os_errors, write_csv
-from ..core.settings import check_run_name
+from ..core.setting_checks import check_run_name
 from ..data import Finding, ImageTable, Preprocessing, Row, Task
 from ..data.sources import open_data
 from ..tasks import resolve_settings

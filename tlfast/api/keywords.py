@@ -69,6 +69,8 @@ class Keywords(TypedDict, total=False):
     checkpoint_minutes: float
     onnx: bool
     device: Literal["auto", "cpu", "cuda", "mps"]
+    gpus: int
+    sync_bn: bool
     out: str | os.PathLike[str]
     name: str
     log: str | Sequence[str]

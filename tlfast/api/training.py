@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ..cli.arguments import Arguments, read_values
-from ..core import DataSettings, Interrupted, Settings, UsageError, config_files
+from ..cli.worker import WORKER
+from ..core import DataSettings, Interrupted, Settings, UsageError, config_files, ignore_event, torchrun
 from ..core.journal import NEWEST
 from .datasets import Dataset, to_dataset
 from .display import format_table, wrap_html
@@ -79,10 +80,21 @@ def train_resolved(
     _check_callbacks(cbs)
     try:
         with show_progress(quiet) as on_event:
+            if settings.gpus > 1 and not torchrun.is_started_by_torchrun():
+                return Run(_train_in_processes(task, settings, resume, like, cbs, quiet), verify=False)
             result = train_run(task, settings, on_event, resume, like, cbs)
     except Interrupted as error:
         raise Interrupted(error.message, INTERRUPTED_HINT) from None
     return Run(result.folder, verify=False)
+
+
+def _train_in_processes(task: Task, settings: Settings, resume: str, like: Mapping[str, Any], cbs: Sequence[Callback], quiet: bool) -> str:
+    """Train by other processes, which print their progress themselves. Returns the folder of the run. Raises TlfastError."""
+    from ..commands.train_processes import Training, train_in_processes
+
+    if cbs:
+        raise UsageError(f"cbs are given with gpus={settings.gpus}: other processes cannot receive them", "Start this script by torchrun, without gpus")
+    return train_in_processes(Training(task, settings, resume, like, quiet, show=False), WORKER, ignore_event)
 
 
 def _check_callbacks(cbs: Any) -> None:

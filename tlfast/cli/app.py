@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import tasks as registry
-from ..core import Note
+from ..core import Note, torchrun
 from ..core.signals import raise_interrupt
 from .arguments import parse_arguments, parse_shares, split_list
 from .data_and_cache import cache_app, data_app
@@ -35,6 +35,7 @@ from .options import (
 )
 from .registration import DATA, TRAIN, UNDERSTAND, UPKEEP, Commands, command
 from .use import use_app
+from .worker import WORKER
 
 if TYPE_CHECKING:
     from ..core import Run
@@ -72,6 +73,14 @@ def train(
     """Train a pretrained network on labelled images, evaluate it and export it."""
     arguments = parse_arguments(task, flags, config)
     settings = arguments.resumed(resume, full) if resume else arguments.settings(full)
+    if settings.gpus > 1 and not dry_run and not torchrun.is_started_by_torchrun():
+        from ..commands.train_processes import Training, train_in_processes
+        from .progress import Lines
+
+        request = Training(arguments.task, settings, resume, arguments.like, screen.quiet, screen.as_json)
+        train_in_processes(request, WORKER, Lines(screen))
+        return
+    first = torchrun.rank() == 0
     with screen.progress() as on_event:
         from ..commands import train
 
@@ -79,7 +88,7 @@ def train(
         result = None if plan else train.train_run(arguments.task, settings, on_event, resume, arguments.like)
     if plan:
         screen.plan(plan)
-    if result:
+    if result and first:
         screen.train_result(result)
 
 

@@ -13,6 +13,8 @@ from ..core.settings import check_value, declared_settings, flag_name
 from ..data import Task
 from ..tasks import resolve
 
+RESUMED_WITH_OTHERS = ("log", "gpus")  # settings that a resumed training may change
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -44,8 +46,8 @@ class Arguments:
         declared = declared_settings()
         for name, given in requested.items():
             saved, value = getattr(settings, name, given), check_value(name, given, declared) if name in declared else given
-            if name == "log":  # does not change the results
-                settings = replace(settings, log=value)
+            if name in RESUMED_WITH_OTHERS:
+                settings = replace(settings, **{name: value})
             elif saved != value and not (name == "data" and Path(saved).resolve() == Path(value).resolve()):
                 hint = f"Leave out {flag_name(name)}, or leave out --resume to start a new training"
                 raise UsageError(f"{flag_name(name)} {given}: the interrupted training began with {settings.to_dict().get(name, saved)}", hint)

@@ -55,6 +55,7 @@ from ..inference import Network, open_network
 from ..models import Weights, build, find_weights, list_stages, weights
 from ..tasks import resolve_settings
 from ..training import EpochEnd, StepEnd, experiments
+from ..training.processes import require_single
 from ..training.trackers import open_tracking
 from .comparison_trainings import train_arms
 from .tracked import TrackedComparison, describe_images
@@ -123,6 +124,8 @@ def compare_arms(
     """
     design, engine = design or Design(), engine or LocalEngine()
     _check_design(arms, design)
+    for arm in arms:
+        require_single(arm.settings, "compare")
     started, listen, run_id = time.perf_counter(), _filter_events(on_event), time.strftime("%Y%m%d-%H%M%S")
     first = arms[0].settings
     runs.check_writable(first.out, first.task, "")

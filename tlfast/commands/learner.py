@@ -19,6 +19,7 @@ from ..models import pretrained
 from ..training import Phase, Session, get_strategy, predict_valid, prepare
 from ..training.callbacks import KeepBatchNorm, ShareCores
 from ..training.learner import build_learner
+from ..training.processes import require_single
 from ..training.types import EPOCH_VALUES, EpochRow
 from .loaded_run import load_run
 from .train import describe_origin, describe_phase, publish
@@ -32,6 +33,7 @@ def open_learner(task: Task, settings: Settings, on_event: OnEvent = ignore_even
 
     All layers are trainable; `learn.freeze()` freezes the backbone. Raises TlfastError.
     """
+    require_single(settings, "a Learner")
     with prepare(task, settings, on_event) as session:
         return _prepare_for_user(session.learn, settings)
 

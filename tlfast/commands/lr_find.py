@@ -13,6 +13,7 @@ from ..data import Task
 from ..training import RateCurve, Session, get_strategy, prepare
 from ..training.phase import search_rate
 from ..training.plots import plot_rate_curve
+from ..training.processes import require_single
 from ..training.trainer import fit_within_memory
 
 
@@ -40,6 +41,7 @@ def find_rates(task: Task, settings: Settings, on_event: OnEvent = ignore_event)
     All phases but the last are trained, as `train` does it, because the search for a phase starts from the network of the phase before.
     Raises TlfastError.
     """
+    require_single(settings, "lr-find")
     if settings.rate:
         settings = replace(settings, lr="auto")  # with a fixed rate, phases skip the search
     runs.check_writable(settings.out, settings.task, "")

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from fastai.callback.core import Callback
 from torch import nn
 
-from ..core import DataError, ExportError, Interrupted, Note, OnEvent, Settings, files, ignore_event, runs
-from ..core.journal import check_free, list_interrupted, open_journal, run_id_of
+from ..core import DataError, ExportError, Interrupted, Journal, Note, OnEvent, Settings, files, ignore_event, runs
+from ..core.journal import Facts, check_free, list_interrupted, open_journal, run_id_of
+from ..core.settings import check_conflicts
 from ..data import DataSummary, Task
 from ..data.split import SPLITS
 from ..evaluation import Evaluation, Predictions, calibration, evaluate, save_predictions
@@ -20,7 +21,7 @@ from ..evaluation.plots import plot_calibration
 from ..export import Agreement, metadata, onnx, save_model
 from ..inference import onnx_model
 from ..models import hash_weights, read_licence
-from ..training import DepthPlan, Phase, Session, fit, get_strategy, predict_valid, prepare, records
+from ..training import DepthPlan, Phase, Session, checkpoints, fit, get_strategy, predict_valid, prepare, processes, records
 from ..training.plots import plot_rate_curve
 from ..training.trackers import Tracking, open_tracking, parse_names
 from .interrupted import read_interrupted, resume_command
@@ -107,7 +108,21 @@ def train_run(
 
     `resume` is the id of an interrupted training with these settings. `like` is the manifest of a run to repeat: a note tells if images or
     weights differ from its own. `callbacks` are fastai callbacks for every phase. Raises TlfastError, for Ctrl-C its subclass Interrupted.
+
+    If torchrun has started several processes, all call this function, train together and return the result; the first one writes the files.
     """
+    with processes.join(settings) as count:
+        if count == 1:
+            return _train_alone(task, settings, on_event, resume, like, callbacks)
+        settings = replace(settings, gpus=count)
+        check_conflicts(settings)
+        if processes.index():
+            return _assist(task, settings, callbacks)
+        return processes.share(_train_alone(task, settings, on_event, resume, like, callbacks))
+
+
+def _train_alone(task: Task, settings: Settings, on_event: OnEvent, resume: str, like: Mapping[str, Any], callbacks: Sequence[Callback]) -> TrainResult:
+    """Do the work of `train_run` that only one process does; the phases of the backbone together with the others."""
     runs.check_writable(settings.out, settings.task, "" if resume else settings.name)
     if not resume:
         check_free(settings.out, settings.task, settings.name)
@@ -123,6 +138,36 @@ def train_run(
                 return _train(task, session, settings, like, tracking)
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; the checkpoints are in {journal.folder}", f"To resume: {resume_command(settings, journal.run_id)}") from None
+        except RuntimeError as error:
+            if not processes.is_lost_peer(error):
+                raise
+            raise processes.PeerLostError(processes.PEER_LOST, f"To resume: {resume_command(settings, journal.run_id)}") from error
+        except processes.HalveBatchError as error:
+            _record_halving(journal, error)
+            raise
+
+
+def _assist(task: Task, settings: Settings, callbacks: Sequence[Callback]) -> TrainResult:
+    """Train the backbone together with the first process, and return its result."""
+    try:
+        with prepare(task, settings, ignore_event, Journal(), callbacks) as session:
+            settings, session.journal.facts, folder = processes.share((settings, Facts(), Path()))
+            try:
+                fit(session, settings)
+            except processes.HalveBatchError as error:
+                _record_halving(Journal(folder, session.journal.facts), error)
+                raise
+            return processes.share(cast(TrainResult, None))
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted") from None
+
+
+def _record_halving(journal: Journal, error: processes.HalveBatchError) -> None:
+    """Let a resumed training begin the phase with half the batch. The process whose memory ran out does this, because all others wait for it."""
+    if journal.folder and journal.folder.exists():  # on another machine it need not
+        journal.facts.halvings += 1
+        journal.write()
+        checkpoints.remove_checkpoints(journal, error.phase)
 
 
 def estimate_room(model: nn.Sequential, settings: Settings) -> int:
@@ -136,6 +181,7 @@ def _train(task: Task, session: Session, settings: Settings, like: Mapping[str, 
     journal, device = session.journal, str(session.learn.dls.device)
     facts = {**_check_origin(task, session, like), "device": device, "asked": {"depth": settings.to_dict()["depth"], "minutes": settings.minutes}}
     settings, depths = get_strategy(settings.strategy).resolve(session, settings)
+    processes.share((settings, journal.facts, journal.folder))
     start_tracking(tracking, journal, settings, {name: facts[name] for name in ("data", "weights", "device")})
     written = files.count_bytes(journal.folder) if journal.folder else 0  # by an interrupted training
     runs.check_room(settings.out, estimate_room(session.learn.model, settings) - written)

@@ -7,16 +7,15 @@ and `run.json` follow from the declarations. To add a setting, add a field to it
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import UsageError, suggest_name
 from .metrics import CHOICES
+from .setting_checks import Check, at_least, between, check_depth, check_rate, check_regex, check_run_name, check_sizes
 
 FORMER_NAMES = {"middle": "depth"}  # strategy names of earlier versions
 DEPTH_ENDS = {"0": "partial", "all": "full"}  # values of --depth that select a strategy; all others select "depth"
@@ -26,56 +25,10 @@ FINDER = "finder"  # `--lr finder`
 EPOCHS_FACTOR = 2  # --minutes trains at most this many times the preset's epochs, unless --epochs is given
 FOLDS = 5  # number of random folds for data without official folds
 
-Check = Callable[[Any], str]  # returns the error of a value, or ""
-
 
 def setting(default: Any, help: str, *, check: Check | None = None, choices: tuple[str, ...] = (), words: Mapping[str, int] = MappingProxyType({})) -> Any:
     """Declare a setting: a dataclass field with a help text, and a check or a choice of words. `words` can be given in place of numbers."""
     return field(default=default, metadata={"help": help, "check": check, "choices": choices, "words": words})
-
-
-def at_least(low: float) -> Check:
-    """Return a check for finite numbers of at least `low`."""
-    return lambda value: "" if value >= low and math.isfinite(value) else f"must be at least {low:g}"
-
-
-def between(low: float, high: float) -> Check:
-    """Return a check for numbers from `low` to `high`, both included."""
-    return lambda value: "" if low <= value <= high else f"must lie between {low} and {high}"
-
-
-def _check_rate(value: str) -> str:
-    if value in ("auto", FINDER):
-        return ""
-    try:
-        rate = float(value)
-    except ValueError:
-        return "must be auto, finder or a number such as 1e-3"
-    return "" if 0 < rate <= 10 else "must be above 0 and at most 10"
-
-
-def _check_sizes(value: str) -> str:
-    numbers = [int(part) if part.strip().isdigit() else 0 for part in value.split(",")] if value else [8]
-    return "" if min(numbers) >= 8 and numbers == sorted(set(numbers)) else "must be increasing sizes of at least 8, such as 64,80"
-
-
-def _check_depth(value: str) -> str:
-    return "" if value in ("", "auto", *DEPTH_ENDS) or re.fullmatch(r"[1-9]\d?", value) else "must be 0, a number of stages such as 3, all, or auto"
-
-
-def _check_regex(value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error as error:
-        return f"is not a regular expression: {error}"
-    return ""
-
-
-def check_run_name(value: str) -> str:
-    """Return why a name cannot be that of a run or of a folder of runs, or ""."""
-    if re.fullmatch(r"[A-Za-z0-9][\w.+-]*", value) and value != "latest" and not value.endswith(".unfinished"):
-        return ""
-    return "must start with a letter or digit and hold only letters, digits, '.', '_', '+' and '-' (not 'latest', nor '.unfinished' at the end)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +64,7 @@ class DataSettings:
     group_by: str = setting(
         "",
         "Regular expression for file names, whose match is the group of the image, or a grouping of the task, such as day. Groups stay in one split.",
-        check=_check_regex,
+        check=check_regex,
     )
     fold: int | None = setting(
         None, "Fold to hold out for validation: one of the official folds if the data has them, else one of 5 random folds.", check=at_least(0)
@@ -142,7 +95,7 @@ class TrainingSettings:
     depth: str = setting(
         "",
         "Layers to train: 0 for the head (as --partial), N for the head and the top N stages of the backbone, all (as --full), or auto.",
-        check=_check_depth,
+        check=check_depth,
     )
     minutes: float | None = setting(
         None,
@@ -162,7 +115,7 @@ class TrainingSettings:
     lr: str = setting(
         "auto",
         "Learning rate; auto: the customary rate of each phase, or less if the loss climbs early in the learning-rate finder; finder: its suggestion.",
-        check=_check_rate,
+        check=check_rate,
     )
     class_weights: Literal["none", "balanced"] = setting("none", "Class weights in the loss; balanced: inversely proportional to class frequency.")
     label_smoothing: float = setting(0.0, "Label smoothing: fraction of the target that is spread evenly over all classes.", check=between(0, 0.9))
@@ -172,7 +125,7 @@ class TrainingSettings:
         False, "With --partial: train the head on images with BatchNorm in training mode, as fastai does. Slow, because features are not cached."
     )
     sizes: str = setting(
-        "", "With --full: progressive resizing from these smaller sizes, such as 64,80, each for an equal share of the epochs.", check=_check_sizes
+        "", "With --full: progressive resizing from these smaller sizes, such as 64,80, each for an equal share of the epochs.", check=check_sizes
     )
     ema: bool = setting(False, "With --full or --depth: evaluate and save an exponential moving average of the weights.")
     amp: Literal["auto", "off", "bf16", "fp16"] = setting(
@@ -211,6 +164,10 @@ class RunSettings:
 
     onnx: bool = setting(True, "Also export model.onnx, for tlfast predict and other programs, and check it.")
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Device to train on; auto uses a GPU if there is one.")
+    gpus: int = setting(
+        1, "With --full or --depth: number of processes, each on a GPU of its own; with --device cpu on the cores. --bs is per process.", check=between(1, 4096)
+    )
+    sync_bn: bool = setting(False, "With --gpus: compute the statistics of BatchNorm from the batches of all processes.")
     out: str = setting("exports", "Folder for runs.")
     name: str = setting("", "Name of the run. Default: time, strategy and backbone.", check=lambda v: check_run_name(v) if v else "")
     log: str = setting("", "Experiment trackers, separated by commas: tensorboard, mlflow, wandb, trackio.")
@@ -325,18 +282,26 @@ def build_settings(values: Mapping[str, Any], internals: Internals | None = None
         raise UsageError("--bs 1: BatchNorm cannot train on a single image", f"Use --bs 2 --accumulate {max(1, settings.accumulate // 2)}")
     if settings.sizes and int(settings.sizes.split(",")[-1]) >= settings.size:
         raise UsageError(f"--sizes {settings.sizes} must stay below --size {settings.size}", "Leave out the last size: the last epochs use --size anyway")
-    for name, (reason, way) in CONFLICTS.get(settings.strategy, {}).items():
-        if getattr(settings, name):
-            raise UsageError(f"{flag_name(name)} {reason}", f"Leave out {flag_name(name)}, or use {way}")
+    check_conflicts(settings)
     return settings
+
+
+def check_conflicts(settings: Settings) -> None:
+    """Raise UsageError if a setting is given that the strategy does not support."""
+    for name, (reason, way) in CONFLICTS.get(settings.strategy, {}).items():
+        if getattr(settings, name) != getattr(Settings, name):
+            raise UsageError(f"{flag_name(name)} {reason}", f"Leave out {flag_name(name)}, or use {way}")
 
 
 # Strategy -> settings that it does not support -> the reason, and the strategy to use instead.
 CONFLICTS = {
+    "partial": {
+        "gpus": ("divides the batches of a backbone among GPUs, but only the head is trained, on cached features", "--full or --depth"),
+    },
     "depth": {
         "sizes": ("changes the images, but --depth trains on cached activations of the lower stages", "--full"),
         "train_bn": ("trains on images, but --depth trains on cached activations of the lower stages", "--partial"),
-    }
+    },
 }
 
 

@@ -30,7 +30,10 @@ def pick_device(wanted: str) -> torch.device:
         raise UsageError(f"--device {wanted}: torch finds no such device", "Use --device auto; tlfast doctor lists the devices")
     if wanted == "cpu":
         torch.set_num_threads(count_cores())
-    return torch.device(wanted, 0) if wanted == "cuda" else torch.device(wanted)
+    if wanted != "cuda":
+        return torch.device(wanted)
+    # Each process of a training has a GPU of its own.
+    return torch.device(wanted, torch.cuda.current_device() if torch.distributed.is_initialized() else 0)
 
 
 @contextmanager

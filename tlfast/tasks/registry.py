@@ -18,7 +18,8 @@ from typing import Any
 
 from ..core import UsageError
 from ..core.errors import suggest_name
-from ..core.settings import check_run_name, flag_name
+from ..core.setting_checks import check_run_name
+from ..core.settings import flag_name
 from ..data import Task
 from ..data.hub import is_hub_dataset
 from .folder import folder_task

@@ -1,7 +1,8 @@
 """Checkpoints: finished phases, and the state within a phase. A resumed training gives the same result as one without interruption.
 
 A checkpoint within a phase holds the model, the optimizer, all callbacks with a state, and every random generator. Resuming draws the batches of
-the interrupted epoch again, skips those that were trained on, and then restores the state.
+the interrupted epoch again, skips those that were trained on, and then restores the state. With several processes, the first one writes the
+checkpoint, with the random generators of all.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from torch import nn
 from ..core import Journal, Note, OnEvent, files
 from ..core.files import convert_write_errors
 from ..core.journal import list_states, name_state, parse_state
+from . import processes
+from .data_parallel import count_shares
 from .types import FeaturePass, Phase, RateCurve, restore_row
 
 KEPT = 2  # newest checkpoints of a phase; the second serves if the first is damaged
@@ -53,6 +56,20 @@ def load_phase(journal: Journal, name: str, model: nn.Module) -> Phase | None:
 def load_newest(journal: Journal, phase: str) -> dict[str, Any] | None:
     """Return the newest checkpoint of a phase that can be read; None without one."""
     return next(filter(None, map(_read_state, _list_checkpoints(journal, phase))), None)
+
+
+def place_checkpoint(start: dict[str, Any], learn: Any) -> dict[str, Any]:
+    """Return a checkpoint with the generators of this process, and with the batch at which as many images of the epoch were seen.
+
+    With another number of processes than before, a process without generators keeps its own.
+    """
+    saved = start.get("processes", 1)  # earlier versions had one process
+    batch = start["batch"] * saved // count_shares(learn)
+    others = start.get("others", [])
+    if not processes.index():
+        return {**start, "batch": batch}
+    generators = others[processes.index() - 1] if processes.index() <= len(others) else dict.fromkeys(("random_of_epoch", "random"), _get_random_state())
+    return {**start, "batch": batch, **generators}
 
 
 def remove_checkpoints(journal: Journal, phase: str) -> None:
@@ -136,14 +153,20 @@ class Checkpoints(Callback):
             if self.iter == self.start["batch"] - 1:
                 self._restore(self.start)
             return
-        if self.interrupted() or time.perf_counter() - self.last_saved >= self.interval:
+        if self._is_due(self.interval):
             self._write(self.epoch, self.iter + 1)
 
     def after_epoch(self) -> None:
         if self.start or self.epoch + 1 == self.n_epoch:  # skipped, or the last epoch: the whole phase is saved next
             return
-        if self.interrupted() or time.perf_counter() - self.last_saved >= LEAST_SECONDS:
+        if self._is_due(LEAST_SECONDS):
             self._write(self.epoch + 1, 0)
+
+    def _is_due(self, seconds: float) -> bool:
+        """Return whether to write a checkpoint: `seconds` after the last one, or because the user interrupted. All processes decide together."""
+        flags = self.interrupted() or processes.is_orphan(), time.perf_counter() - self.last_saved >= seconds
+        self.stopping, late = processes.any_of(*flags) if count_shares(self.learn) > 1 else flags
+        return self.stopping or late
 
     def _write(self, epoch: int, batch: int) -> None:
         """Save the state before `batch` of `epoch`, unless a loss was not finite, then stop if the user interrupted."""
@@ -151,11 +174,14 @@ class Checkpoints(Callback):
             loader, random_of_epoch = self.loader, self.random_of_epoch
         else:
             loader, random_of_epoch = self.dls.train.rng.getstate(), _get_random_state()
-        state = {"epoch": epoch, "batch": batch, "loader": loader, "random_of_epoch": random_of_epoch, "random": _get_random_state(), "seconds": self.seconds}
+        generators = {"random_of_epoch": random_of_epoch, "random": _get_random_state()}
+        everywhere = processes.gather(generators) if count_shares(self.learn) > 1 else [generators]
+        shared = {"processes": len(everywhere), "others": everywhere[1:]}
+        state = {"epoch": epoch, "batch": batch, "loader": loader, "seconds": self.seconds, **everywhere[0], **shared}
         if math.isfinite(self.recorder.smooth_loss.val):  # StopAtNan may not have seen it yet
             self._save_checkpoint(state | _collect_state(self.learn))
         self.last_saved = time.perf_counter()
-        if self.interrupted():
+        if self.stopping:
             raise KeyboardInterrupt
 
     def _save_checkpoint(self, state: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ from .types import Phase
 KIND = "trainings"
 AVERAGED = "averaged"  # predictions averaged over all views of an image, where features have several
 LAYOUT = 3  # increase it when the same training gives other predictions
-UNIMPORTANT = ("out", "name", "data", "store", "workers", "onnx", "checkpoint_minutes", "log")  # settings without effect on predictions
+UNIMPORTANT = ("out", "name", "data", "store", "workers", "onnx", "checkpoint_minutes", "log", "gpus", "sync_bn")  # settings without effect on predictions
 
 
 @dataclass(frozen=True)

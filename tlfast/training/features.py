@@ -20,6 +20,7 @@ from ..core.system import release_pages
 from ..data import ImageTable, Row, Store
 from ..data.split import SPARE
 from ..models import fits_on_gpu, hash_weights, to_network_input
+from . import processes
 from .amp import FrozenBody, choose_pass_precision
 from .augment import resolve_augmentation
 from .feature_codec import Rows, decode, encode, row_shape, row_type, to_tensors
@@ -121,27 +122,38 @@ def extract(body: nn.Module, session: Session, settings: Settings) -> Features:
 
 
 def _extract_views(body: nn.Module, session: Session, views: Sequence[_View], settings: Settings) -> tuple[list[Rows], FeaturePass]:
-    """Return the features of each view, and what they cost."""
+    """Return the features of each view, and what they cost. Several processes begin with different views, and read those of the others."""
     precision = pass_precision(body, session, settings)
     network = FrozenBody(body, precision)
     names = _cache_names(body, session, views, settings, precision)
     cached = [cache.find(KIND, name) if name else None for name in names]
     total = sum(len(view.rows) for view, entry in zip(views, cached, strict=True) if entry is None)
-    started, done, arrays = time.perf_counter(), 0, []
-    for view, name, entry in zip(views, names, cached, strict=True):
+    started, done = time.perf_counter(), 0
+    arrays: dict[int, Rows] = {}
+    for number in _rotate(len(views), processes.index()):
+        view, name, entry = views[number], names[number], cached[number]
         if entry is not None:
-            arrays.append(_open_file(*entry, settings.cache_format))
+            arrays[number] = _open_file(*entry, settings.cache_format)
             continue
 
         def report(images: int, before: int = done) -> None:
             session.on_event(Progress("backbone: features", before + images, total))
 
         batches = _forward_batches(network, _build_loader(session.learn.dls, view, settings), settings.cache_format, report)
-        arrays.append(_collect(batches, name, settings.cache_format))
+        arrays[number] = _collect(batches, name, settings.cache_format)
         done += len(view.rows)
     cached_seconds = sum(about["seconds"] for _, about in filter(None, cached))
     kept = sum(len(view.rows) for view in views) - total
-    return arrays, FeaturePass(total, time.perf_counter() - started, kept, cached_seconds, precision)
+    return [arrays[number] for number in range(len(views))], FeaturePass(total, time.perf_counter() - started, kept, cached_seconds, precision)
+
+
+def _rotate(length: int, first: int) -> list[int]:
+    """Return the numbers below `length`, beginning with `first`.
+
+    >>> _rotate(3, 1)
+    [1, 2, 0]
+    """
+    return [(first + number) % length for number in range(length)]
 
 
 def pass_precision(network: nn.Module, session: Session, settings: Settings) -> str:

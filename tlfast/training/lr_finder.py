@@ -13,6 +13,8 @@ from ..core import Note, OnEvent, Progress, TrainingSettings
 from ..core.settings import FINDER
 from ..models import copy_state, is_out_of_memory
 from .callbacks.progress import ProgressCallback, silence_fastai
+from .data_parallel import count_shares
+from .processes import is_lost_peer
 from .types import RateCurve
 
 FALLBACK_RATE = 1e-3  # if the finder fails: the default of Adam in most libraries
@@ -73,7 +75,7 @@ def find_rate(learn: Learner, phase: str, epochs: int, rule: RateRule, lr: str, 
             limit, least = edge / BELOW_EDGE, min(rule.least, edge / LEAST_BELOW_EDGE)
             suggestion = min(max(suggested * rule.scale, least), HIGHEST_RATE)
         except (IndexError, ValueError, RuntimeError) as error:
-            if is_out_of_memory(error):  # the phase starts again with a smaller batch
+            if is_out_of_memory(error) or is_lost_peer(error):  # the phase starts again
                 raise
             learn.model.load_state_dict(initial)  # fastai restores the weights only after a complete search
             on_event(Note(name, f"the learning-rate finder failed ({error}): using {FALLBACK_RATE:g}"))
@@ -96,9 +98,9 @@ def find_divergence(rates: Sequence[float], losses: Sequence[float]) -> float:
 
 
 def count_batch(learn: Learner) -> int:
-    """Return the number of images per optimizer step, with those of gradient accumulation."""
+    """Return the number of images per optimizer step, with those of gradient accumulation and of all processes."""
     accumulation = getattr(learn, "gradient_accumulation", None)
-    return int(accumulation.n_acc if accumulation else learn.dls.train.bs)
+    return int(accumulation.n_acc if accumulation else learn.dls.train.bs) * count_shares(learn)
 
 
 def count_finder_steps(training_steps: int) -> int:

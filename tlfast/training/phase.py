@@ -15,18 +15,20 @@ from fastai.learner import Learner
 from fastai.torch_core import set_seed
 
 from ..core import Journal, Note, OnEvent, Settings, TrainingError, TrainingSettings, signals
-from . import checkpoints
+from . import checkpoints, processes
 from .budget import Budget
 from .callbacks.early_stopping import KeepBest, StopAtNan
 from .callbacks.memory import ReleaseMemory
 from .callbacks.mixup import MixUp
 from .callbacks.progress import ProgressCallback, silence_fastai
 from .callbacks.time_budget import KeepToBudget
+from .data_parallel import count_shares
 from .features import Features
 from .lr_finder import RateRule, find_rate
 from .session import Session
 from .types import FeaturePass, Phase, RateCurve
 
+SEED_STEP = 1_000_003  # between the seeds of processes
 # Batches of features grow with their number, at the same rate; see docs/benchmarks.md, "Learning rates".
 HEAD_RATES = RateRule(customary=7e-3, by_batch=False)
 
@@ -49,7 +51,8 @@ class PhasePlan:
     """One phase to be fitted: its name, epochs and rates, and how to open its Learner.
 
     `open` takes the settings of an attempt: after an out-of-memory error, with half the batch. `budget` is the time budget, None without
-    `--minutes`. `features` reads the features from which the fitted head can predict; None if it cannot.
+    `--minutes`. `features` reads the features from which the fitted head can predict; None if it cannot. With several processes, all train a
+    `parallel` phase together, and the first process alone trains the others.
     """
 
     name: str
@@ -58,6 +61,7 @@ class PhasePlan:
     rates: RateRule = HEAD_RATES
     budget: Budget | None = None
     features: Callable[[], Features] | None = None
+    parallel: bool = False
 
 
 def fit_phase(session: Session, plan: PhasePlan, opened: OpenPhase, settings: TrainingSettings, before: Phase | None = None) -> Phase:
@@ -79,6 +83,9 @@ def fit_phase(session: Session, plan: PhasePlan, opened: OpenPhase, settings: Tr
         StopAtNan(),
     )
     start = checkpoints.load_newest(journal, plan.name)
+    if plan.parallel:
+        start = processes.share(start)
+    start = checkpoints.place_checkpoint(start, learn) if start else None
     with signals.defer_interrupts() as interrupted, silence_fastai(learn):
         saver = checkpoints.Checkpoints(journal, plan.name, settings.checkpoint_minutes, interrupted, on_event, start)
         callbacks: list[Callback] = [progress, best, finite, saver, *session.callbacks]
@@ -109,7 +116,8 @@ def search_rate(session: Session, plan: PhasePlan, opened: OpenPhase, settings: 
         reseed(opened.learn, settings.seed)
         return asdict(find_rate(opened.learn, plan.name, plan.epochs, plan.rates, settings.lr, session.on_event))
 
-    return RateCurve(**session.journal.once(f"rates of {plan.name}", search))
+    curve = session.journal.once(f"rates of {plan.name}", search)
+    return RateCurve(**(processes.share(curve) if plan.parallel else curve))
 
 
 def _adjust_epochs(plan: PhasePlan, curve: RateCurve | None, on_event: OnEvent, journal: Journal) -> int:
@@ -123,15 +131,18 @@ def _adjust_epochs(plan: PhasePlan, curve: RateCurve | None, on_event: OnEvent, 
     if not (curve and curve.step):
         return journal.facts.epochs or plan.epochs
     step = curve.step
-    epochs = int(journal.once("epochs", lambda: budget.count_epochs(journal.seconds, step)))
+    epochs = int(journal.once("epochs", lambda: processes.share(budget.count_epochs(journal.seconds, step))))
     if epochs != plan.epochs:
         on_event(Note(plan.name, f"{epochs} epochs instead of {plan.epochs} fit the time budget, at {1 / step:,.0f} images/s"))
     return epochs
 
 
 def reseed(learn: Learner, seed: int) -> None:
-    """Seed all generators and that of the training loader, so that a fit does not depend on numbers drawn before."""
-    set_seed(seed)
+    """Seed all generators and that of the training loader, so that a fit does not depend on numbers drawn before.
+
+    Processes that fit a Learner together draw different augmentations, but shuffle alike.
+    """
+    set_seed(seed + (SEED_STEP * processes.index() if count_shares(learn) > 1 else 0))
     learn.dls.train.rng = random.Random(seed)
 
 

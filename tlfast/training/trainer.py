@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from fastai.callback.core import Callback
@@ -21,7 +22,8 @@ from ..data.sources import open_data
 from ..data.store import image_digests
 from ..evaluation import Predictions
 from ..models import build, choose_algorithms, copy_state, is_out_of_memory, normalization_stats, pick_device, pretrained, release_device_memory, share_cores
-from . import checkpoints
+from . import checkpoints, processes
+from .data_parallel import open_data_parallel
 from .feature_learner import predict_from_features
 from .features import Features
 from .learner import balance_classes, build_learner
@@ -74,12 +76,14 @@ def fit(session: Session, settings: Settings) -> tuple[list[Phase], Features | N
     phases: list[Phase] = []
     features = None
     for plan in get_strategy(settings.strategy).phases(session, settings):
-        phase = checkpoints.load_phase(session.journal, plan.name, session.learn.model)
+        phase = processes.share(checkpoints.load_phase(session.journal, plan.name, session.learn.model))
         if phase:
             features = plan.features() if plan.features else None
-        else:
+        elif plan.parallel or not processes.index():
             phase, features = fit_within_memory(session, plan, settings, phases[-1] if phases else None)
-        phases.append(phase)
+        phase = processes.share(phase)
+        processes.share_tensors(session.learn.model.state_dict().values())
+        phases.append(cast(Phase, phase))
     return phases, features
 
 
@@ -92,13 +96,15 @@ def fit_within_memory(session: Session, plan: PhasePlan, settings: Settings, bef
     while True:
         attempt = _halve_batch(settings, journal.facts.halvings)
         try:
-            with plan.open(attempt) as opened:
+            with plan.open(attempt) as opened, open_data_parallel(opened.learn, attempt.sync_bn) if plan.parallel else nullcontext():
                 return fit_phase(session, plan, opened, attempt, before), opened.features
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             if attempt.bs <= SMALLEST_BATCH or not settings.auto_bs:
                 raise TrainingError(f"out of memory on {session.learn.dls.device} at --bs {attempt.bs}", "Use a smaller --bs or --size") from None
+            if plan.parallel and processes.count() > 1:  # the others wait for this process
+                raise processes.HalveBatchError(f"out of memory in process {processes.index()} at --bs {attempt.bs}", "", plan.name) from None
         journal.facts.halvings += 1
         journal.write()
         checkpoints.remove_checkpoints(journal, plan.name)

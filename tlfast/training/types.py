@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 else:  # the fields follow the declared metrics; one that an earlier version did not compute is NaN
     _values = [(name, float, field(default=math.nan)) for name in (*EPOCH_VALUES, "seconds")]
     EpochRow = make_dataclass("EpochRow", [("phase", str), ("epoch", int), *_values], frozen=True)
+    EpochRow.__module__ = __name__  # processes send each other rows
 
 
 def restore_row(values: Mapping[str, Any]) -> EpochRow:

@@ -15,6 +15,7 @@ from fastai.callback.core import Callback
 from fastai.learner import Learner
 
 from ...core import OnEvent, Progress
+from ..data_parallel import count_shares
 from ..types import EPOCH_VALUES, LOGGED_EVERY, EpochEnd, EpochRow, StepEnd, restore_row
 
 
@@ -68,11 +69,12 @@ class ProgressCallback(Callback):
         self.step += 1
         if self.steps:
             self.step_ends.append(time.perf_counter())
-        self.images += len(self.learn.yb[0])
+        images = len(self.learn.yb[0]) * count_shares(self.learn)
+        self.images += images
         self.total = self.steps or self.n_epoch * self.n_iter
         self.on_event(Progress(self.label, self.step, self.total))
         if not self.steps and not self.skipped:
-            self._report_step(len(self.learn.yb[0]))
+            self._report_step(images)
 
     def _report_step(self, images: int) -> None:
         self.epoch_images += images

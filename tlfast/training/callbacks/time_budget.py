@@ -8,6 +8,7 @@ from fastai.callback.core import Callback, CancelFitException
 
 from ...core import Journal, Note, OnEvent
 from ..budget import Budget
+from ..processes import share
 
 CHANGE = 0.2  # share of the remaining epochs by which their number must be wrong to be changed
 
@@ -36,7 +37,7 @@ class KeepToBudget(Callback):
             raise CancelFitException
 
     def _recount(self, done: int, seconds: float) -> None:
-        epochs = self.budget.recount_epochs(self.journal.seconds, done, seconds)
+        epochs = share(self.budget.recount_epochs(self.journal.seconds, done, seconds))
         if abs(epochs - self.epochs) <= CHANGE * (self.epochs - done):
             return
         self.on_event(Note(self.phase, f"{epochs} epochs instead of {self.epochs} fit the time budget: the last one took {seconds:.1f} s"))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from fastai.data.core import DataLoaders
@@ -22,6 +22,7 @@ from ...core import Settings, TrainingSettings
 from ...core.settings import AUTO_BATCH
 from ...core.system import release_memory
 from ...models import SplitBody, split_at
+from .. import processes
 from ..activations import BATCH_FORWARD, HEAD_IMAGES, ActivationLoader, activation_shape, compute_features
 from ..amp import choose_step_precision, use_precision
 from ..batch_size import settle_batch
@@ -30,7 +31,7 @@ from ..budget import read_budget
 from ..callbacks.requested import build_callbacks
 from ..compilation import use_compilation
 from ..feature_learner import open_head
-from ..features import Features, extract
+from ..features import Features, extract, pass_precision
 from ..learner import split_parameters
 from ..lr_finder import RateRule
 from ..optim import build_adam
@@ -63,9 +64,12 @@ class Depth:
 
     def phases(self, session: Session, settings: Settings) -> Iterator[PhasePlan]:
         lower = _LowerStages(session, settings)
+        if processes.count() > 1:
+            _ = lower.activations  # each process computes some of the views
         if settings.freeze_epochs:
             yield PhasePlan("head", settings.freeze_epochs, lambda attempt: _open_head(session, lower, attempt))
-        yield PhasePlan("upper stages", settings.epochs, lambda attempt: _open_upper(session, lower, attempt), RATES, read_budget(session.journal))
+        budget = read_budget(session.journal)
+        yield PhasePlan("upper stages", settings.epochs, lambda attempt: _open_upper(session, lower, attempt), RATES, budget, parallel=True)
 
     def trainable(self, model: nn.Sequential, settings: Settings) -> list[nn.Module]:
         return [model[1], split_at(model[0], settings.arch, int(settings.depth), settings.size).upper]
@@ -91,7 +95,10 @@ class _LowerStages:
 
     @cached_property
     def activations(self) -> Features:
-        return extract(self.parts.lower, self.session, self.settings)
+        settings, lower = self.settings, self.parts.lower
+        if processes.count() > 1:  # the timings of each may differ
+            settings = replace(settings, amp=cast(Any, processes.share(pass_precision(lower, self.session, settings))))
+        return extract(lower, self.session, settings)
 
 
 @contextmanager
@@ -124,7 +131,7 @@ def _open_upper(session: Session, lower: _LowerStages, settings: Settings) -> It
     )
     record_on_device(upper).unfreeze()
     shape = activations.train[torch.tensor([0])].shape[1:]
-    precision = session.journal.once("precision", lambda: choose_step_precision(upper.model, device, settings, shape))
+    precision = session.journal.once("precision", lambda: processes.share(choose_step_precision(upper.model, device, settings, shape)))
     with use_compilation(upper.model, settings.compile), use_precision(upper, precision), upper.added_cbs(build_callbacks(settings)):
         yield OpenPhase(upper, precision, activations.cost)
 

@@ -25,6 +25,7 @@ from ..features import extract, pass_precision
 from ..lr_finder import RateRule
 from ..phase import OpenPhase, PhasePlan
 from ..planner import closing_seconds, feature_seconds, finder_batches, head_seconds
+from ..processes import share
 from ..session import Session
 from ..types import DepthPlan, Timing, Work
 
@@ -43,7 +44,9 @@ class Full:
     def phases(self, session: Session, settings: Settings) -> Iterator[PhasePlan]:
         if settings.freeze_epochs:
             yield PhasePlan("head", settings.freeze_epochs, lambda attempt: _open_head(session, attempt))
-        yield PhasePlan("all layers", settings.epochs, lambda attempt: _open_all_layers(session, settings, attempt), RATES, read_budget(session.journal))
+        yield PhasePlan(
+            "all layers", settings.epochs, lambda attempt: _open_all_layers(session, settings, attempt), RATES, read_budget(session.journal), parallel=True
+        )
 
     def trainable(self, model: nn.Sequential, settings: Settings) -> list[nn.Module]:
         return [model[1], model[0]]
@@ -74,7 +77,7 @@ def _open_all_layers(session: Session, settings: Settings, attempt: Settings) ->
         learn.dls = session.build_loaders(attempt)
     learn.unfreeze()
     release_memory()  # the phase of the head used blocks of other sizes
-    precision = session.journal.once("precision", lambda: choose_step_precision(learn.model, learn.dls.device, attempt, (3, attempt.size, attempt.size)))
+    precision = session.journal.once("precision", lambda: share(choose_step_precision(learn.model, learn.dls.device, attempt, (3, attempt.size, attempt.size))))
     with use_compilation(learn.model, attempt.compile), use_precision(learn, precision), learn.added_cbs([NetworkInput(), *build_callbacks(attempt)]):
         yield OpenPhase(learn, precision)
 

@@ -1,0 +1,54 @@
+"""Checks of the values of settings: functions that return why a value is wrong, or ""."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+Check = Callable[[Any], str]  # returns the error of a value, or ""
+
+
+def at_least(low: float) -> Check:
+    """Return a check for finite numbers of at least `low`."""
+    return lambda value: "" if value >= low and math.isfinite(value) else f"must be at least {low:g}"
+
+
+def between(low: float, high: float) -> Check:
+    """Return a check for numbers from `low` to `high`, both included."""
+    return lambda value: "" if low <= value <= high else f"must lie between {low} and {high}"
+
+
+def check_rate(value: str) -> str:
+    if value in ("auto", "finder"):
+        return ""
+    try:
+        rate = float(value)
+    except ValueError:
+        return "must be auto, finder or a number such as 1e-3"
+    return "" if 0 < rate <= 10 else "must be above 0 and at most 10"
+
+
+def check_sizes(value: str) -> str:
+    numbers = [int(part) if part.strip().isdigit() else 0 for part in value.split(",")] if value else [8]
+    return "" if min(numbers) >= 8 and numbers == sorted(set(numbers)) else "must be increasing sizes of at least 8, such as 64,80"
+
+
+def check_depth(value: str) -> str:
+    return "" if value in ("", "auto", "0", "all") or re.fullmatch(r"[1-9]\d?", value) else "must be 0, a number of stages such as 3, all, or auto"
+
+
+def check_regex(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        return f"is not a regular expression: {error}"
+    return ""
+
+
+def check_run_name(value: str) -> str:
+    """Return why a name cannot be that of a run or of a folder of runs, or ""."""
+    if re.fullmatch(r"[A-Za-z0-9][\w.+-]*", value) and value != "latest" and not value.endswith(".unfinished"):
+        return ""
+    return "must start with a letter or digit and hold only letters, digits, '.', '_', '+' and '-' (not 'latest', nor '.unfinished' at the end)"

@@ -1,0 +1,145 @@
+"""The processes of one training on several GPUs: their numbers, and the exchange of decisions, objects and tensors.
+
+torchrun starts the processes and gives each one its rank in the environment. All functions also work in a single process: they return their
+argument.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+
+from ..core import Settings, TrainingError, UsageError, cache
+from ..core.system import count_cores, limit_cores
+from ..core.torchrun import is_started_by_torchrun
+
+T = TypeVar("T")
+
+_parent = os.getppid()
+
+PEER_LOST = "another process of this training has ended"
+TIMEOUT = timedelta(days=7)  # for waiting processes: the first one trains the head and exports alone
+LOST = ("connection closed", "connection reset", "connection refused", "broken pipe", "socket timeout", "remote process", "nccl error", "recvvalue failed")
+
+
+class PeerLostError(TrainingError):
+    """Another process of the training has ended. Its own error is the cause."""
+
+
+class HalveBatchError(TrainingError):
+    """Memory ran out in a phase that all processes train; the phase starts again with half the batch when the training is resumed."""
+
+    def __init__(self, message: str, hint: str, phase: str) -> None:
+        super().__init__(message, hint)
+        self.phase = phase
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message, self.hint, self.phase)
+
+
+def count() -> int:
+    """Return the number of processes."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def index() -> int:
+    """Return the rank of this process. The first process, 0, writes all files."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+@contextmanager
+def join(settings: Settings) -> Iterator[int]:
+    """Within the block, this process is one of those that torchrun started. Yields their number, 1 without torchrun.
+
+    Raises PeerLostError if another process has ended.
+    """
+    if not is_started_by_torchrun() or distributed.is_initialized():
+        yield count()
+        return
+    cuda = settings.device in ("auto", "cuda") and torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    limit_cores(max(1, count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    cache.wait_for_others()
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=TIMEOUT)
+    for name in ("RANK", "WORLD_SIZE"):  # fastai's own support of several processes reads them; its lr_find then hangs
+        os.environ.pop(name, None)
+    try:
+        yield count()
+    except RuntimeError as error:
+        if not is_lost_peer(error):
+            raise
+        raise PeerLostError(PEER_LOST, "Its error is the cause") from error
+    finally:
+        distributed.destroy_process_group()
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Return whether an error says that another process has ended."""
+    return isinstance(error, distributed.DistError) or any(words in str(error).lower() for words in LOST)
+
+
+def is_orphan() -> bool:
+    """Return whether the program that started this process has ended."""
+    return count() > 1 and os.getppid() != _parent
+
+
+def require_single(settings: Settings, command: str) -> None:
+    """Raise UsageError for `--gpus` in a command that does not support it."""
+    if settings.gpus > 1:
+        raise UsageError(f"--gpus {settings.gpus}: {command} uses one process", "Leave out --gpus; tlfast train supports it")
+
+
+def share(value: T) -> T:
+    """Return the value of the first process."""
+    values = [value]
+    if count() > 1:
+        distributed.broadcast_object_list(values)
+    return values[0]
+
+
+def on_first(compute: Callable[[], T]) -> T:
+    """Return the result of `compute` in the first process. The others wait."""
+    return share(compute() if index() == 0 else None)  # type: ignore[return-value]  # the value of the others is not used
+
+
+def gather(value: T) -> list[T]:
+    """Return the values of all processes, in the order of their ranks."""
+    if count() == 1:
+        return [value]
+    values: list[Any] = [None] * count()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def any_of(*flags: bool) -> list[bool]:
+    """Return for each flag whether it is true in any process."""
+    if count() == 1:
+        return list(flags)
+    combined = torch.tensor(flags, dtype=torch.int32)
+    distributed.all_reduce(combined, distributed.ReduceOp.MAX)
+    return [bool(flag) for flag in combined]
+
+
+@torch.no_grad()
+def mean(x: torch.Tensor) -> torch.Tensor:
+    """Return the mean of a tensor over all processes."""
+    total = x.detach().clone()
+    if count() > 1:
+        distributed.all_reduce(total)
+    return total / count()
+
+
+def share_tensors(tensors: Iterable[torch.Tensor]) -> None:
+    """Copy the values of tensors, such as weights, of the first process to those of all others."""
+    if count() > 1:
+        for value in tensors:
+            contiguous = value.contiguous()  # weights in the channels_last format are not
+            distributed.broadcast(contiguous, 0)
+            value.copy_(contiguous)
