@@ -14,6 +14,7 @@ from ..cli.arguments import Arguments, read_values
 from ..cli.worker import WORKER
 from ..core import DataSettings, Interrupted, Settings, UsageError, config_files, ignore_event, torchrun
 from ..core.journal import NEWEST
+from ..distributed import open_engine
 from .datasets import Dataset, to_dataset
 from .display import format_table, wrap_html
 from .keywords import Keywords, check_names, check_text, with_settings
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from ..commands.train import Plan
     from ..data import Task
+    from ..distributed import Engine
     from ..training import RateCurve
     from .datasets import DataSource
 
@@ -44,6 +46,9 @@ def train(
     config: str | os.PathLike[str] = "",
     resume: bool | str = False,
     cbs: Sequence[Callback] = (),
+    engine: str = "local",
+    address: str = "",
+    cpus: int = 1,
     quiet: bool = False,
     **settings: Unpack[Keywords],
 ) -> Run:
@@ -56,6 +61,9 @@ def train(
         config: a TOML file of settings, or the `run.json` of a run to repeat.
         resume: True continues the newest interrupted training of these images, a run id a certain one.
         cbs: fastai callbacks for every phase. With a frozen backbone they see batches of features instead of images.
+        engine: where frozen layers run: "local", or "ray" for one task of a Ray cluster for each view, with `pip install "tlfast[scale]"`.
+        address: address of a Ray cluster; without it that of RAY_ADDRESS, else one on this machine.
+        cpus: cores of each task of Ray.
         quiet: hide progress.
         settings: all settings of `tlfast train --help`, such as `depth=3`, `epochs=8`, `minutes=10`, `seed=0`.
 
@@ -67,7 +75,18 @@ def train(
     arguments = merge_settings(dataset, settings, Run(like) if isinstance(like, str) else like, config)
     which = NEWEST if resume is True else resume or ""
     resolved = arguments.resumed(which, full) if which else arguments.settings(full)
+    placed = open_engine(engine, address, cpus, gpus=int(resolved.device == "cuda"))
+    if not placed.in_process:
+        _compute_features(dataset.task, resolved, placed, quiet)
     return train_resolved(dataset.task, resolved, which, arguments.like, cbs, quiet)
+
+
+@one_at_a_time
+def _compute_features(task: Task, settings: Settings, engine: Engine, quiet: bool) -> None:
+    from ..commands.train_features import compute_features
+
+    with show_progress(quiet) as on_event:
+        compute_features(task, settings, engine, on_event)
 
 
 @one_at_a_time

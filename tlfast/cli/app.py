@@ -11,6 +11,7 @@ import typer
 from .. import tasks as registry
 from ..core import Note, torchrun
 from ..core.signals import raise_interrupt
+from ..distributed import open_engine
 from .arguments import parse_arguments, parse_shares, split_list
 from .data_and_cache import cache_app, data_app
 from .options import (
@@ -69,10 +70,19 @@ def train(
         str, typer.Option(help="Resume an interrupted training: the newest of the task, or the given run.", metavar="[RUN]", show_default=False)
     ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show settings, data and model size, without training.")] = False,
+    engine: Annotated[str, typer.Option(help="Where frozen layers run: local (this process), or ray (one task for each view of the images).")] = "local",
+    address: Address = "",
+    cpus: Cpus = 1,
 ) -> None:
     """Train a pretrained network on labelled images, evaluate it and export it."""
     arguments = parse_arguments(task, flags, config)
     settings = arguments.resumed(resume, full) if resume else arguments.settings(full)
+    placed = open_engine(engine, address, cpus, gpus=int(settings.device == "cuda"))
+    if not placed.in_process and not dry_run:
+        with screen.progress() as on_event:
+            from ..commands.train_features import compute_features
+
+            compute_features(arguments.task, settings, placed, on_event)
     if settings.gpus > 1 and not dry_run and not torchrun.is_started_by_torchrun():
         from ..commands.train_processes import Training, train_in_processes
         from .progress import Lines

@@ -156,6 +156,11 @@ def _rotate(length: int, first: int) -> list[int]:
     return [(first + number) % length for number in range(length)]
 
 
+def extract_view(body: nn.Module, session: Session, settings: Settings, number: int) -> None:
+    """Run `body` on the images of one view, and cache the result, as `extract` does with all views. Raises DataError if the cache cannot be written."""
+    _extract_views(body, session, [_list_views(session.table, settings)[number]], settings)
+
+
 def pass_precision(network: nn.Module, session: Session, settings: Settings) -> str:
     """Return the precision of the forward passes of a frozen network on the images of a session."""
     return choose_pass_precision(network, session.learn.dls.device, settings, (3, settings.size, settings.size))

@@ -34,6 +34,10 @@ class Strategy(Protocol):
         """Yield the phases in order. All work of a phase happens when it is opened, so that resuming skips finished phases."""
         ...
 
+    def find_frozen(self, session: Session, settings: Settings) -> nn.Module | None:
+        """Return the layers that run once for each view and whose output is cached; None if there are none, or if they change before they run."""
+        ...
+
     def trainable(self, model: nn.Sequential, settings: Settings) -> list[nn.Module]:
         """Return the modules whose parameters are trained; `--dry-run` counts them."""
         ...

@@ -71,6 +71,9 @@ class Depth:
         budget = read_budget(session.journal)
         yield PhasePlan("upper stages", settings.epochs, lambda attempt: _open_upper(session, lower, attempt), RATES, budget, parallel=True)
 
+    def find_frozen(self, session: Session, settings: Settings) -> nn.Module | None:
+        return _LowerStages(session, settings).parts.lower
+
     def trainable(self, model: nn.Sequential, settings: Settings) -> list[nn.Module]:
         return [model[1], split_at(model[0], settings.arch, int(settings.depth), settings.size).upper]
 

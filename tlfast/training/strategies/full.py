@@ -48,6 +48,9 @@ class Full:
             "all layers", settings.epochs, lambda attempt: _open_all_layers(session, settings, attempt), RATES, read_budget(session.journal), parallel=True
         )
 
+    def find_frozen(self, session: Session, settings: Settings) -> nn.Module | None:
+        return None  # BatchNorm is adapted before the head is trained
+
     def trainable(self, model: nn.Sequential, settings: Settings) -> list[nn.Module]:
         return [model[1], model[0]]
 

@@ -39,6 +39,9 @@ class Partial:
             features = partial(extract, session.learn.model[0], session, settings)
             yield PhasePlan("head", settings.epochs, lambda attempt: open_head(session.learn, features(), attempt), features=features)
 
+    def find_frozen(self, session: Session, settings: Settings) -> nn.Module | None:
+        return None if settings.train_bn else session.learn.model[0]
+
     def trainable(self, model: nn.Sequential, settings: Settings) -> list[nn.Module]:
         return [model[1]]
 

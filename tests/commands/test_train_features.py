@@ -1,0 +1,91 @@
+"""`tlfast train --engine`: cached features by the tasks of an engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import pandas as pd
+import pytest
+
+from tests.helpers.command_line import TINY, invoke
+from tlfast.distributed import engines
+
+QUICK = [*TINY, "--epochs", 2, "--freeze-epochs", 1, "--views", 3, "--amp", "off", "--json"]
+
+
+class Recorded(engines.LocalEngine):
+    """The engine of this process, as if it were another one. It records the items of its work."""
+
+    in_process = False
+    items: ClassVar[list[list[int]]] = []
+
+    def run(self, work, items):
+        self.items.append(list(items))
+        return map(work, self.items[-1])
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """The items of each work of the engine "ray"."""
+    monkeypatch.setitem(engines.ENGINES, "ray", Recorded)
+    monkeypatch.setattr(Recorded, "open", classmethod(lambda cls, address, cpus, gpus: cls()))
+    monkeypatch.setattr(Recorded, "items", [])
+    return Recorded.items
+
+
+def read_history(outcome, root: Path) -> pd.DataFrame:
+    """Return the epochs without their times."""
+    assert outcome.code == 0, outcome.err
+    return pd.read_csv(root / outcome.json["folder"] / "history.csv").drop(columns="seconds")
+
+
+def count_passes(outcome) -> list[tuple[int, int]]:
+    """Return the images of each phase whose features were computed by the training itself, and those that were cached."""
+    return [(phase["features"]["images"], phase["features"]["kept"]) for phase in outcome.json["phases"] if phase["features"]]
+
+
+@pytest.mark.parametrize("way", [[], ["--depth", 1]])
+def test_features_of_an_engine_are_those_of_the_training(cli, tmp_path, monkeypatch, pictures, recorded, way):
+    here = cli("train", pictures, *QUICK, *way)
+    monkeypatch.setenv("TLFAST_CACHE", str(tmp_path / "other"))
+    there = cli("train", pictures, *QUICK, *way, "--engine", "ray")
+    assert recorded == [[0, 1, 2]]
+    pd.testing.assert_frame_equal(read_history(there, tmp_path), read_history(here, tmp_path))
+    (computed, kept), *_ = count_passes(here)[-1:]
+    assert computed > 0 and kept == 0
+    assert count_passes(there)[-1] == (0, computed)
+    assert cli("train", pictures, *QUICK, *way, "--engine", "ray", "--views", 4).code == 0
+    assert recorded[1:] == [[3]]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message", "hint"),
+    [
+        (["--full"], "full training with these settings has none to share", "for all layers on several GPUs use --gpus"),
+        (["--train-bn"], "partial training with these settings has none to share", "Use --partial or --depth N"),
+        (["--depth", "auto"], "--engine ray is given with an open depth", "such as --depth 2"),
+        (["--minutes", 2], "--engine ray is given with an open depth", "such as --depth 2"),
+        (["--store", "ram"], "needs cached features on a disk, but --store is ram", "Use --store disk"),
+    ],
+)
+def test_what_an_engine_cannot_compute(cli, pictures, recorded, flags, message, hint):
+    outcome = cli("train", pictures, *TINY, *flags, "--engine", "ray")
+    assert outcome.code == 2
+    assert message in outcome.err and hint in outcome.err
+    assert not recorded
+
+
+def test_options_of_ray_without_ray(cli, pictures):
+    outcome = cli("train", pictures, *TINY, "--cpus", 2)
+    assert outcome.code == 2 and "--cpus 2 is given without --engine ray" in outcome.err
+
+
+@pytest.mark.slow
+def test_views_are_tasks_of_ray(cluster, tmp_path, monkeypatch, pictures):
+    pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)
+    outcome = invoke("train", pictures, *QUICK, "--engine", "ray", "--address", cluster.address)
+    assert outcome.code == 0, outcome.err
+    ((computed, kept),) = count_passes(outcome)
+    assert computed == 0 and kept > 0
