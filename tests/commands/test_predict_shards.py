@@ -15,6 +15,7 @@ from pyarrow import concat_tables, parquet
 
 import tlfast
 from tests.helpers.command_line import python
+from tlfast.commands import predict_shards
 from tlfast.core.files import lock_file
 from tlfast.inference import manifest, shards
 from tlfast.inference.shards import name_part, read_description
@@ -104,6 +105,85 @@ def test_a_killed_list_is_made_again(run, cli, folder, tmp_path):
         (answers / left / "000000.parquet").write_bytes(b"")
     assert cli("predict", run, "pictures", "--out-dir", "answers").code == 0
     assert read_description(answers).images == read_parts(answers).num_rows == 36
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Lists of images in files of ten images, and so parts of ten images."""
+    for module in (manifest, predict_shards):
+        monkeypatch.setattr(module, "CHUNK", 10)
+
+
+@pytest.fixture
+def listing(monkeypatch):
+    """What happens: "listed" for each image of a list, "predicted" for each image that is opened. `stop` makes the listing fail after so many images."""
+    happened, gather, read = [], predict_shards.gather_sources, shards._open_unchanged
+
+    def record(*arguments, **options):
+        for path in gather(*arguments, **options):
+            if happened.count("listed") == stop.get("after"):
+                raise KeyboardInterrupt
+            happened.append("listed")
+            yield path
+
+    def open_image(given, work):
+        happened.append("predicted")
+        return read(given, work)
+
+    stop = {}
+    monkeypatch.setattr(predict_shards, "gather_sources", record)
+    monkeypatch.setattr(shards, "_open_unchanged", open_image)
+    return happened, stop
+
+
+def test_images_are_predicted_while_others_are_listed(run, cli, folder, tmp_path, small_chunks, listing):
+    happened, _ = listing
+    outcome = cli("predict", run, "pictures", "--out-dir", "answers", "--json")
+    assert happened[:20] == ["listed"] * 10 + ["predicted"] * 10
+    assert names(tmp_path / "answers") == [name_part(shard, 4) for shard in range(4)]
+    assert [parquet.read_metadata(path).num_rows for path in sorted((tmp_path / "answers").glob("part-*"))] == [10, 10, 10, 6]
+    assert (outcome.json["images"], outcome.json["shards"], outcome.json["of"], outcome.json["reused"]) == (36, 4, 4, 0)
+    cli("predict", run, "pictures", "--out-dir", "listed-first", "--shards", 4)
+    assert read_parts(tmp_path / "answers").drop(["probability"])["path"].equals(read_parts(tmp_path / "listed-first")["path"])
+    assert read_parts(tmp_path / "answers")["label"].equals(read_parts(tmp_path / "listed-first")["label"])
+    again = cli("predict", run, "pictures", "--out-dir", "answers", "--json")
+    assert again.json["reused"] == 4 and again.json["labels"] == outcome.json["labels"]
+
+
+def test_a_list_that_was_interrupted_keeps_what_was_predicted(run, cli, folder, tmp_path, small_chunks, listing):
+    happened, stop = listing
+    stop["after"] = 25
+    assert cli("predict", run, "pictures", "--out-dir", "answers").code == 130
+    assert not names(tmp_path / "answers") and len(list((tmp_path / "answers").glob(".part-*.draft"))) == 2
+    for other in (["--min-prob", 0.5], ["--shards", 2], ["--shard", "0/2"]):
+        refused = cli("predict", run, "pictures", "--out-dir", "answers", *other)
+        assert refused.code == 2 and "answers was begun with" in refused.err
+    stop.clear()
+    happened.clear()
+    outcome = cli("predict", run, "pictures", "--out-dir", "answers", "--json")
+    assert outcome.json["reused"] == 2 and "2 of 4 parts were there already" in outcome.err
+    assert happened.count("listed") == 36 and happened.count("predicted") == 16
+    assert names(tmp_path / "answers") == [name_part(shard, 4) for shard in range(4)]
+    assert sorted(read_parts(tmp_path / "answers")["path"].to_pylist()) == sorted(str(path.relative_to(tmp_path)) for path in folder.rglob("*.png"))
+    assert not list((tmp_path / "answers").glob(".part-*"))
+
+
+def test_a_list_that_is_shorter_after_an_interruption(run, cli, folder, tmp_path, small_chunks, listing):
+    _, stop = listing
+    stop["after"] = 31
+    assert cli("predict", run, "pictures", "--out-dir", "answers").code == 130
+    stop.clear()
+    for path in sorted(folder.rglob("*.png"))[:30]:
+        path.unlink()
+    outcome = cli("predict", run, "pictures", "--out-dir", "answers", "--json")
+    assert outcome.json["images"] == read_parts(tmp_path / "answers").num_rows == 6
+    assert names(tmp_path / "answers") == [name_part(0, 1)] and not list((tmp_path / "answers").glob(".part-*"))
+
+
+def test_no_images_leave_no_work(run, cli, folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert cli("predict", run, "empty", "--out-dir", "answers").code == 2
+    assert cli("predict", run, "pictures", "--out-dir", "answers").code == 0
 
 
 def test_a_second_process_waits_for_the_list(run, cli, folder, tmp_path):

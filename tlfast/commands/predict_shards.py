@@ -6,7 +6,7 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,12 +18,21 @@ from ..core.files import convert_os_errors, hash_file, wait_for_lock
 from ..data.discovery import STDIN, describe_others, gather_sources
 from ..distributed import Engine, open_engine
 from ..inference import open_network
-from ..inference.manifest import FOLDER, is_manifest, write_manifest
-from ..inference.shards import DESCRIPTION, ShardedWork, ShardResult, predict_shard, read_description, read_part, write_description
+from ..inference.manifest import CHUNK, FOLDER, finish_manifest, is_manifest, write_chunks, write_manifest
+from ..inference.shards import (
+    DESCRIPTION,
+    ShardedWork,
+    ShardResult,
+    predict_listed,
+    predict_shard,
+    read_description,
+    read_part,
+    rename_drafts,
+    write_description,
+)
 
 LOCK = ".lock"
 MOST_SHARDS = 99_999  # names of parts have five digits
-PER_SHARD = 10_000  # images, without --shards
 STALE_SECONDS = 24 * 3600.0  # age of unfinished parts of killed processes
 
 
@@ -35,7 +44,7 @@ class ShardsRequest:
         sources: files, folders, zips, tars, patterns, tables, URLs, or "-" for a list on stdin.
         out_dir: folder for the parts.
         column: column of paths in tables.
-        shards: number of parts, 0 for one for each 10,000 images.
+        shards: number of parts, 0 for one for each 10,000 images, which are predicted while further images are listed.
         shard: "K/N" for part K of N only, "" for all.
         min_prob: probability below which the label is "unsure".
         network: allow downloads.
@@ -88,25 +97,34 @@ class ShardsResult:
 def predict_shards(model: Path, run: str, request: ShardsRequest, on_event: OnEvent = ignore_event) -> ShardsResult:
     """Predict all images of the request, or those of one shard, with the ONNX file `model`; valid parts of earlier commands are kept.
 
-    The images are listed once, by the first command. Raises UsageError if the folder belongs to another request, DataError, or TlfastError.
+    The first command lists the images. Without a number of shards, each file of the list is predicted as soon as it is written. Raises UsageError if
+    the folder belongs to another request, DataError, or TlfastError.
     """
     _check_values(request)
     number, shards = _parse_shard(request)
     engine = open_engine(request.engine, request.address, request.cpus)
-    folder = Path(request.out_dir).expanduser()
+    folder, results = Path(request.out_dir).expanduser(), list[ShardResult]()
     with convert_os_errors(folder, "--out-dir"):
         folder.mkdir(parents=True, exist_ok=True)
-        work = _open_work(folder, model, run, replace(request, shards=shards), on_event)
+        waiting = Note("listing images", "another process is listing the images; waiting for it")
+        with wait_for_lock(folder / LOCK, lambda: on_event(waiting)):
+            work = _open_work(folder, model, run, replace(request, shards=shards))
+            if not work.images:
+                images, results = _list_images(folder, model, work, engine, on_event)
+                work = replace(work, images=images, shards=work.shards or -(-images // CHUNK), per_shard=0 if work.shards else CHUNK)
+                write_description(folder, work)
+            rename_drafts(folder, work)
         _remove_stale(folder)
     wanted = range(work.shards) if number is None else [number]
-    found = [result for shard in wanted if (result := read_part(folder, work, shard))]
-    missing = sorted(set(wanted).difference(result.shard for result in found))
-    if found:
-        on_event(Note("predicting", f"{len(found):,} of {len(wanted):,} parts are there already"))
-    results = [*found, *_run_engine(engine, folder, model, work, missing, on_event)]
+    if not results:
+        results = [result for shard in wanted if (result := read_part(folder, work, shard))]
+        if results:
+            on_event(Note("predicting", f"{len(results):,} of {len(wanted):,} parts are there already"))
+    missing = sorted(set(wanted).difference(result.shard for result in results))
+    results += _run_engine(engine, folder, model, work, missing, on_event)
     labels = sum((Counter(result.labels) for result in results), Counter[str]())
-    images = sum(stop - start for start, stop in map(work.range_of, wanted))
-    return ShardsResult(str(folder), images, len(wanted), work.shards, len(found), dict(labels.most_common()), sum(result.failed for result in results))
+    images, reused = sum(stop - start for start, stop in map(work.range_of, wanted)), sum(result.reused for result in results)
+    return ShardsResult(str(folder), images, len(wanted), work.shards, reused, dict(labels.most_common()), sum(result.failed for result in results))
 
 
 def _check_values(request: ShardsRequest) -> None:
@@ -137,8 +155,8 @@ def _parse_shard(request: ShardsRequest) -> tuple[int | None, int]:
     return number, shards
 
 
-def _open_work(folder: Path, model: Path, run: str, request: ShardsRequest, on_event: OnEvent) -> ShardedWork:
-    """Return the work in the folder, after a check that it is that of the request; the first command lists the images. Raises UsageError or DataError."""
+def _open_work(folder: Path, model: Path, run: str, request: ShardsRequest) -> ShardedWork:
+    """Return the work in the folder, after a check that it is that of the request. Raises UsageError or DataError."""
     network = open_network(model)  # fails here for a damaged file
     wanted = ShardedWork(
         run=run or network.info.get("run", ""),
@@ -153,32 +171,64 @@ def _open_work(folder: Path, model: Path, run: str, request: ShardsRequest, on_e
         network=request.network,
         allow_private=request.allow_private,
     )
-    waiting = Note("listing images", "another process is listing the images; waiting for it")
-    with wait_for_lock(folder / LOCK, lambda: on_event(waiting)):
-        work = read_description(folder)
-        if work is None:
-            work = _list_images(folder, wanted, on_event)
+    work = read_description(folder)
+    if work is None:
+        others = sorted(path.name for path in folder.iterdir() if path.name != LOCK and not is_manifest(path))
+        if others:
+            raise UsageError(f"--out-dir {folder} holds other files, such as {others[0]}", "Give a new or an empty folder")
+        return wanted
     _check_same(folder, work, wanted)
     return work
 
 
-def _list_images(folder: Path, wanted: ShardedWork, on_event: OnEvent) -> ShardedWork:
-    """List the images, and describe the work. Raises UsageError if there are none, or if the folder holds other files."""
-    others = sorted(path.name for path in folder.iterdir() if path.name != LOCK and not is_manifest(path))
-    if others:
-        raise UsageError(f"--out-dir {folder} holds other files, such as {others[0]}", "Give a new or an empty folder")
+def _list_images(folder: Path, model: Path, work: ShardedWork, engine: Engine, on_event: OnEvent) -> tuple[int, list[ShardResult]]:
+    """List the images, and predict them meanwhile if the number of parts is open. Returns their number, and the results.
+
+    Raises UsageError if there are none.
+    """
     left_out: Counter[str] = Counter()
     if (folder / FOLDER).exists():  # of a process that was killed before it described the work
         shutil.rmtree(folder / FOLDER)
-    images = write_manifest(folder, gather_sources(wanted.sources, wanted.column, left_out=left_out), on_event)
+    paths = gather_sources(work.sources, work.column, left_out=left_out)
+    if work.shards:
+        images, results = write_manifest(folder, paths, on_event), list[ShardResult]()
+    else:
+        write_description(folder, work)  # drafts of a killed process belong to it
+        images, results = _predict_while_listing(folder, model, work, engine, paths, on_event)
     for note in describe_others(left_out):
         on_event(Note("predicting", note))
     if not images:
+        (folder / DESCRIPTION).unlink(missing_ok=True)
         hint = "Give image files, folders, zips or tars of them, patterns in quotes, or a table"
-        raise UsageError("no images in " + ", ".join(wanted.sources), hint)
-    work = replace(wanted, images=images, shards=wanted.shards or -(-images // PER_SHARD))
-    write_description(folder, work)
-    return work
+        raise UsageError("no images in " + ", ".join(work.sources), hint)
+    return images, results
+
+
+def _predict_while_listing(
+    folder: Path, model: Path, work: ShardedWork, engine: Engine, paths: Iterable[str], on_event: OnEvent
+) -> tuple[int, list[ShardResult]]:
+    """Predict each file of the list as soon as it is written. Returns the number of images, and the results in the order of the list."""
+    listed, done = list[int](), 0  # images of each file
+
+    def list_chunks() -> Iterator[int]:
+        for number, images in enumerate(write_chunks(folder, paths)):
+            listed.append(images)
+            yield number
+
+    def report(images: int) -> None:
+        on_event(Progress("predicting", done + images, sum(listed)))
+
+    predict = partial(predict_listed, folder.resolve(), model.resolve(), work, on_image=report if engine.in_process else None)
+    results = []
+    for result in engine.run(predict, list_chunks()):
+        done += listed[result.shard]
+        report(0)
+        results.append(result)
+    finish_manifest(folder)
+    reused = sum(result.reused for result in results)
+    if reused:
+        on_event(Note("predicting", f"{reused:,} of {len(results):,} parts were there already"))
+    return sum(listed), sorted(results, key=lambda result: result.shard)
 
 
 def _check_same(folder: Path, work: ShardedWork, wanted: ShardedWork) -> None:
@@ -189,6 +239,7 @@ def _check_same(folder: Path, work: ShardedWork, wanted: ShardedWork) -> None:
         "model": f"another model, that of the run {work.run}",
         "sources": f"the images {' '.join(work.sources)}",
         "base": f"relative paths in {work.base}",
+        "shards": f"--shards {work.shards}" if work.shards else "no --shards",
         "network": "--network" if work.network else "--no-network",
         "allow_private": "--allow-private" if work.allow_private else "no --allow-private",
     }

@@ -17,6 +17,7 @@ from ..data.discovery import is_address
 from ..data.remote import is_remote
 
 CHUNK = 10_000  # images in a file
+STAGING = "_manifest.partial"  # of an unfinished list
 FOLDER = "_manifest"  # readers of a folder of parquet files leave out names that begin with "_" or "."
 
 
@@ -48,25 +49,35 @@ def describe_input(path: str) -> Input:
 
 def is_manifest(path: Path) -> bool:
     """Return whether a folder is a list of images, finished or not, and holds nothing else."""
-    named = path.name in (FOLDER, f"{FOLDER}.partial") and path.is_dir() and not path.is_symlink()
+    named = path.name in (FOLDER, STAGING) and path.is_dir() and not path.is_symlink()
     return named and all(re.fullmatch(r"\d{6}\.parquet", file.name) for file in path.iterdir())
 
 
 def write_manifest(folder: Path, paths: Iterable[str], on_event: OnEvent) -> int:
-    """Write the list of images to `folder/_manifest`, in constant memory. Returns their number. An unfinished list is replaced.
+    """Write the list of images to `folder/_manifest`, in constant memory. Returns their number. An unfinished list is replaced."""
+    total = 0
+    for rows in write_chunks(folder, paths):
+        total += rows
+        on_event(Progress("listing images", total, 0))
+    finish_manifest(folder)
+    return total
 
-    The folder appears when the list is complete.
-    """
-    target, staging = folder / FOLDER, folder / f"{FOLDER}.partial"
+
+def write_chunks(folder: Path, paths: Iterable[str]) -> Iterator[int]:
+    """Write the list of images file by file to a folder that replaces an unfinished list. Yields the number of images of each file."""
+    staging = folder / STAGING
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
-    remaining, total = map(describe_input, paths), 0
+    remaining, number = map(describe_input, paths), 0
     while rows := list(islice(remaining, CHUNK)):
-        _write_chunk(staging / _name_chunk(total // CHUNK), rows)
-        total += len(rows)
-        on_event(Progress("listing images", total, 0))
-    os.rename(staging, target)
-    return total
+        _write_chunk(staging / _name_chunk(number), rows)
+        yield len(rows)
+        number += 1
+
+
+def finish_manifest(folder: Path) -> None:
+    """Name the list of `write_chunks` as complete."""
+    os.rename(folder / STAGING, folder / FOLDER)
 
 
 def _name_chunk(number: int) -> str:
@@ -84,13 +95,22 @@ def _write_chunk(path: Path, rows: list[Input]) -> None:
 
 def read_manifest(folder: Path, start: int, stop: int) -> Iterator[Input]:
     """Yield the images `start` to `stop` (excluded) of the list. Raises RunError if it is damaged."""
+    for number in range(start // CHUNK, -(-stop // CHUNK)):
+        first = number * CHUNK
+        yield from _read_chunk(folder / FOLDER / _name_chunk(number), max(0, start - first), min(stop - first, CHUNK))
+
+
+def read_staged(folder: Path, number: int) -> list[Input]:
+    """Return the images of one file of an unfinished list. Raises RunError if it is damaged."""
+    return list(_read_chunk(folder / STAGING / _name_chunk(number), 0, CHUNK))
+
+
+def _read_chunk(path: Path, start: int, stop: int) -> Iterator[Input]:
     from pyarrow import ArrowException, parquet
 
-    for number in range(start // CHUNK, -(-stop // CHUNK)):
-        try:
-            table = parquet.read_table(folder / FOLDER / _name_chunk(number))
-        except (OSError, ArrowException) as error:
-            raise RunError(f"{folder / FOLDER}, the list of images, cannot be read ({first_line(error)})", "Start again with another --out-dir") from None
-        first = number * CHUNK
-        rows = table.slice(max(0, start - first), min(stop - first, CHUNK) - max(0, start - first)).to_pydict()
-        yield from (Input(os.fsdecode(path), *numbers) for path, *numbers in zip(*(rows[name] for name in Input._fields), strict=True))
+    try:
+        table = parquet.read_table(path)
+    except (OSError, ArrowException) as error:
+        raise RunError(f"{path.parent}, the list of images, cannot be read ({first_line(error)})", "Start again with another --out-dir") from None
+    rows = table.slice(start, stop - start).to_pydict()
+    yield from (Input(os.fsdecode(path), *numbers) for path, *numbers in zip(*(rows[name] for name in Input._fields), strict=True))

@@ -22,12 +22,13 @@ import numpy as np
 from ..core import ImageError, RunError, UsageError
 from ..core.files import hash_file, write_text_atomic
 from .classifier import Classifier, open_pixels
-from .manifest import Input, describe_input, read_manifest
+from .manifest import Input, describe_input, read_manifest, read_staged
 from .onnx_model import open_network, predict_stream, rank_classes
 from .types import PredictRow
 from .writers import label_of, write_parquet
 
 DESCRIPTION = "_predictions.json"
+DRAFT = ".draft"  # suffix of parts while the images are being listed
 METADATA = b"tlfast"  # key in the metadata of a part
 CHANGED = "the file was changed or removed since the images were listed"
 
@@ -43,8 +44,9 @@ class ShardedWork:
         sources: what was given as images.
         column: column of paths in tables.
         base: working directory, at which relative paths begin.
-        images: number of images.
-        shards: number of parts.
+        images: number of images, 0 while they are being listed.
+        shards: number of parts, 0 while it is open.
+        per_shard: number of images of each part but the last; 0: all parts have the same number, up to one.
         min_prob: probability below which the label is "unsure".
         network: allow downloads.
         allow_private: allow downloads from private networks.
@@ -61,6 +63,7 @@ class ShardedWork:
     min_prob: float = 0.0
     network: bool = True
     allow_private: bool = False
+    per_shard: int = 0
 
     def range_of(self, shard: int) -> tuple[int, int]:
         """Return the first image of a shard, and the first of the next one.
@@ -68,6 +71,8 @@ class ShardedWork:
         >>> [ShardedWork("", "", (), (), "", "", images=10, shards=3).range_of(shard) for shard in range(3)]
         [(0, 3), (3, 6), (6, 10)]
         """
+        if self.per_shard:
+            return shard * self.per_shard, min((shard + 1) * self.per_shard, self.images)
         return shard * self.images // self.shards, (shard + 1) * self.images // self.shards
 
 
@@ -124,8 +129,36 @@ def predict_shard(folder: Path, model: Path, shard: int, on_image: Callable[[int
         raise RunError(f"{folder} has no {DESCRIPTION}", "Repeat the command that began it")
     if finished := read_part(folder, work, shard):
         return finished
+    return _write_part(folder / name_part(shard, work.shards), model, work, shard, list(read_manifest(folder, *work.range_of(shard))), on_image)
+
+
+def predict_listed(folder: Path, model: Path, work: ShardedWork, chunk: int, on_image: Callable[[int], object] | None = None) -> ShardResult:
+    """Predict one file of a list that is still being written, unless it was done before. `rename_drafts` names the result when the list is complete."""
+    target, inputs = folder / name_draft(chunk), read_staged(folder, chunk)
+    return _read_file(target, work, chunk, len(inputs), inputs) or _write_part(target, model, work, chunk, inputs, on_image)
+
+
+def name_draft(shard: int) -> str:
+    """Return the file name of a part while the number of all parts is not known.
+
+    >>> name_draft(17)
+    '.part-00017.draft'
+    """
+    return f".part-{shard:05d}{DRAFT}"
+
+
+def rename_drafts(folder: Path, work: ShardedWork) -> None:
+    """Give the drafts of a complete list the names of parts. Those beyond it, of a list that was longer once, are removed."""
+    for path in sorted(folder.glob(f".part-*{DRAFT}")):
+        shard = int(path.name.removeprefix(".part-").removesuffix(DRAFT))
+        if shard < work.shards:
+            os.replace(path, folder / name_part(shard, work.shards))
+        else:
+            path.unlink()
+
+
+def _write_part(target: Path, model: Path, work: ShardedWork, shard: int, inputs: list[Input], on_image: Callable[[int], object] | None = None) -> ShardResult:
     classifier = _open_model(str(model), model.stat().st_mtime_ns, work.model, work.run)
-    inputs = list(read_manifest(folder, *work.range_of(shard)))
     labels: Counter[str] = Counter()
     failed = 0
 
@@ -138,8 +171,7 @@ def predict_shard(folder: Path, model: Path, shard: int, on_image: Callable[[int
             labels.update([label_of(row, work.min_prob)] if row.prediction else [])
             yield row
 
-    target = folder / name_part(shard, work.shards)
-    temporary = folder / f".{target.name}.{socket.gethostname()}.{os.getpid()}.tmp"
+    temporary = target.parent / f".{target.name.lstrip('.')}.{socket.gethostname()}.{os.getpid()}.tmp"
     try:
         rows = count(_predict(classifier, inputs, work))
         write_parquet(temporary, rows, work.classes, work.min_prob, lambda: _describe_part(work, inputs, labels, failed))
@@ -151,14 +183,18 @@ def predict_shard(folder: Path, model: Path, shard: int, on_image: Callable[[int
 
 def read_part(folder: Path, work: ShardedWork, shard: int) -> ShardResult | None:
     """Return the result of a shard whose part exists and belongs to this work and these images, else None."""
+    start, stop = work.range_of(shard)
+    return _read_file(folder / name_part(shard, work.shards), work, shard, stop - start, read_manifest(folder, start, stop))
+
+
+def _read_file(path: Path, work: ShardedWork, shard: int, count: int, inputs: Iterable[Input]) -> ShardResult | None:
+    """Return the result in a file if it belongs to this work and to these `count` images, else None."""
     from pyarrow import ArrowException, parquet
 
-    path = folder / name_part(shard, work.shards)
     try:
         metadata = parquet.read_metadata(path)
         facts = json.loads((metadata.metadata or {})[METADATA])
-        start, stop = work.range_of(shard)
-        if facts["model"] != work.model or metadata.num_rows != stop - start or facts["inputs"] != hash_inputs(read_manifest(folder, start, stop)):
+        if facts["model"] != work.model or metadata.num_rows != count or facts["inputs"] != hash_inputs(inputs):
             return None
         return ShardResult(shard, facts["labels"], facts["failed"], reused=True)
     except (OSError, ValueError, KeyError, TypeError, ArrowException):
