@@ -182,3 +182,11 @@ def test_main_hears_a_kill_as_ctrl_c(monkeypatch):
             main()
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_removed_current_folder_is_one_error(cli, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    outcome = cli("runs")
+    assert outcome.code == 2 and "error: the current folder was removed" in outcome.err and "Change to another one" in outcome.err

@@ -73,6 +73,7 @@ def test_order_of_precedence():
         ({"group_by": "("}, "--group-by ( is not a regular expression"),
         ({"valid_pct": 1.5}, "--valid-pct 1.5 must lie between 0.01 and 0.9"),
         ({"name": "../x"}, "--name ../x must start with a letter or digit"),
+        ({"name": "x" * 201}, f"--name {'x' * 201} has 201 characters, and a name at most 200"),
         ({"name": "latest"}, "--name latest must start with"),
         ({"breadth": 3}, "unknown setting 'breadth'"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, cast, get_args
@@ -115,6 +116,7 @@ def _run(function: Command, values: dict[str, Any], quiet: bool, as_json: bool, 
     hide_known_warnings()
     screen = Screen(quiet, as_json)
     try:
+        _check_folder()
         function(screen=screen, **values)
     except (typer.Exit, BrokenPipeError):  # the reader of the output has ended, as head does: Typer exits with code 1
         raise
@@ -129,6 +131,14 @@ def _run(function: Command, values: dict[str, Any], quiet: bool, as_json: bool, 
         converted = _convert_error(error)
         screen.error(converted)
         raise typer.Exit(converted.exit_code) from None
+
+
+def _check_folder() -> None:
+    """Raise UsageError if the current folder has been removed, because relative paths then mean nothing."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UsageError("the current folder was removed", "Change to another one: cd") from None
 
 
 def _convert_error(error: Exception) -> TlfastError:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+LONGEST_NAME = 200  # characters; file systems allow 255 bytes, with the suffixes of temporary files
 Check = Callable[[Any], str]  # returns the error of a value, or ""
 
 
@@ -49,6 +50,8 @@ def check_regex(value: str) -> str:
 
 def check_run_name(value: str) -> str:
     """Return why a name cannot be that of a run or of a folder of runs, or ""."""
+    if len(value) > LONGEST_NAME:
+        return f"has {len(value)} characters, and a name at most {LONGEST_NAME}"
     if re.fullmatch(r"[A-Za-z0-9][\w.+-]*", value) and value != "latest" and not value.endswith(".unfinished"):
         return ""
     return "must start with a letter or digit and hold only letters, digits, '.', '_', '+' and '-' (not 'latest', nor '.unfinished' at the end)"
