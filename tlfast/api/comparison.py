@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ class Comparison:
         table: DataFrame with one row for each arm: the columns of `arms.csv`, such as accuracy, its interval, seconds, parameters.
         differences: DataFrame with one row for each pair of arms: difference, interval, p-value.
         learning_curve: DataFrame of accuracies by share of the training images; empty without shares.
+        ranking: DataFrame of the backbones that `archs="auto"` has chosen from, best first; empty without it.
         verdict: one sentence on the most accurate arm.
         folder: folder with tables, plots and a page.
 
@@ -50,6 +52,7 @@ class Comparison:
         self.table = pd.DataFrame([to_cells(score) for score in result.arms])
         self.differences = pd.DataFrame([to_cells(difference) for difference in result.differences])
         self.learning_curve = pd.DataFrame([to_cells(point) for point in result.curve])
+        self.ranking = pd.DataFrame([asdict(backbone) for backbone in result.ranking])
         self.verdict, self.folder = result.verdict, result.folder
 
     @cached_property
@@ -83,7 +86,7 @@ def compare(
     data: Dataset | DataSource,
     *,
     arms: Sequence[str | int] | Mapping[str, Mapping[str, Any]] = ("partial", "full"),
-    archs: Sequence[str] = (),
+    archs: Sequence[str] | str = (),
     folds: int = 0,
     seeds: int = 1,
     shares: Sequence[float] = (1.0,),
@@ -99,7 +102,7 @@ def compare(
     Args:
         data: a dataset, or what `tlfast.dataset` accepts.
         arms: strategies: "partial", "full", depths such as 3, or TOML files of settings; or a dict of names and settings.
-        archs: backbones; each is combined with each arm.
+        archs: backbones; each is combined with each arm. "auto": the two whose features suit the images best (LogME), of those whose weights are at hand.
         folds: number of folds for cross-validation; 0 evaluates on the valid split.
         seeds: number of seeds for each arm.
         shares: shares of the training images for a learning curve, such as (0.1, 0.3, 1.0).
@@ -114,6 +117,7 @@ def compare(
 
     >>> tlfast.compare("digits", arms=["partial", 2], seeds=3).best  # doctest: +SKIP
     """
+    from ..commands import rank_backbones
     from ..commands.compare import compare_arms
     from ..commands.comparison_trainings import open_arms_engine
     from ..evaluation import Design
@@ -124,11 +128,13 @@ def compare(
     if not isinstance(shares, Iterable) or not all(isinstance(share, (int, float)) for share in shares):
         raise UsageError(f"shares={shares!r} is not a list of numbers", "Give shares of the training images, such as shares=(0.1, 0.3, 1.0)")
     dataset = to_dataset(data)
-    built = _build_arms(dataset, merge_settings(dataset, settings, config=config), arms, archs)
+    arguments = merge_settings(dataset, settings, config=config)
     try:
         with show_progress(quiet) as on_event:
+            ranked = rank_backbones.choose_backbones(dataset.task, arguments.settings(None), on_event) if archs == rank_backbones.AUTO else []
+            built = _build_arms(dataset, arguments, arms, [each.arch for each in ranked[: rank_backbones.CHOSEN]] or archs)
             placed = open_arms_engine(built, engine, address, cpus)
-            result = compare_arms(dataset.task, built, Design(folds, seeds, tuple(sorted({*shares, 1.0}))), on_event, placed)
+            result = compare_arms(dataset.task, built, Design(folds, seeds, tuple(sorted({*shares, 1.0}))), on_event, placed, ranked)
     except Interrupted as error:
         raise Interrupted(error.message, "Call tlfast.compare again to continue after them") from None
     return Comparison(dataset, built, result)

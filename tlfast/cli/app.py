@@ -206,7 +206,13 @@ def compare(
     flags: dict[str, Any],
     arms: Annotated[str, typer.Option(help="Strategies to compare: partial, full, depths such as 3, or TOML files of settings.")] = "partial,full",
     depths: Annotated[bool, typer.Option("--depths", help="Compare partial, full and up to four depths in between.")] = False,
-    archs: Annotated[str, typer.Option(help="Backbones to compare, such as mobilenetv2_100,resnet50.", show_default=False)] = "",
+    archs: Annotated[
+        str,
+        typer.Option(
+            help="Backbones to compare, such as mobilenetv2_100,resnet50; auto: the two whose features suit the images best, of those at hand.",
+            show_default=False,
+        ),
+    ] = "",
     folds: Annotated[int, typer.Option(help="Number of folds for cross-validation; 0: evaluate on the valid split.", min=0, max=100)] = 0,
     seeds: Annotated[int, typer.Option(help="Number of seeds to train each arm with.", min=1, max=100)] = 1,
     learning_curve: Annotated[
@@ -220,13 +226,17 @@ def compare(
     """Compare strategies, backbones or settings on the same images, with statistical tests of their differences."""
     arguments, shares = parse_arguments(task, flags, config), parse_shares(learning_curve)
     with screen.progress() as on_event:
-        from ..commands import compare, comparison_trainings
+        from ..commands import compare, comparison_trainings, rank_backbones
         from ..evaluation import comparison
 
+        names, ranked = split_list(archs), []
+        if names == [rank_backbones.AUTO]:
+            ranked = rank_backbones.choose_backbones(arguments.task, arguments.settings(None), on_event)
+            names = [each.arch for each in ranked[: rank_backbones.CHOSEN]]
         kinds = compare.list_depths(arguments.task, arguments.flags, arguments.values) if depths else split_list(arms)
-        built = compare.build_arms(arguments.task, kinds, split_list(archs), arguments.flags, arguments.values)
+        built = compare.build_arms(arguments.task, kinds, names, arguments.flags, arguments.values)
         placed = comparison_trainings.open_arms_engine(built, engine, address, cpus)
-        result = compare.compare_arms(arguments.task, built, comparison.Design(folds, seeds, shares), on_event, placed)
+        result = compare.compare_arms(arguments.task, built, comparison.Design(folds, seeds, shares), on_event, placed, ranked)
     screen.compare_result(result)
 
 

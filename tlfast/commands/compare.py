@@ -38,7 +38,7 @@ from ..core.settings import DEPTH_ENDS, flag_name
 from ..data import ImageTable, Preprocessing, Row, Task, images
 from ..data.sources import open_data
 from ..distributed import Engine, LocalEngine
-from ..evaluation import Arm, CompareResult, Design, plots
+from ..evaluation import Arm, CompareResult, Design, RankedBackbone, plots
 from ..evaluation.comparison import (
     Cost,
     build_curve,
@@ -115,12 +115,17 @@ def list_depths(task: Task, flags: Mapping[str, Any], config: Mapping[str, Any])
 
 
 def compare_arms(
-    task: Task, arms: Sequence[Arm], design: Design | None = None, on_event: OnEvent = ignore_event, engine: Engine | None = None
+    task: Task,
+    arms: Sequence[Arm],
+    design: Design | None = None,
+    on_event: OnEvent = ignore_event,
+    engine: Engine | None = None,
+    ranking: Sequence[RankedBackbone] = (),
 ) -> CompareResult:
     """Train every arm with every fold, seed and share of the design, compare the arms, and write tables, plots and a page.
 
     Trainings are cached, and so are checkpoints of an unfinished one, so that an interrupted comparison continues. `engine` runs the trainings, by default
-    in this process. Raises TlfastError.
+    in this process. `ranking` is that from which the backbones were chosen. Raises TlfastError.
     """
     design, engine = design or Design(), engine or LocalEngine()
     _check_design(arms, design)
@@ -156,6 +161,7 @@ def compare_arms(
         crossings=find_crossings(curve),
         reused=sum(outcome.reused for of_arm in predictions.values() for outcome in of_arm.outcomes),
         seconds=time.perf_counter() - started,
+        ranking=list(ranking),
     )
     return _write_comparison(result, first.out, run_id)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .comparison import Arm, CompareResult, Design
     from .evaluator import evaluate, most_confused
     from .predictions import predict_loader, save_predictions
+    from .transferability import RankedBackbone, log_evidence
     from .types import Calibration, ClassScore, ConfusedPair, Coverage, Evaluation, Predictions, ReliabilityBin
 
 __all__ = [
@@ -26,11 +27,13 @@ __all__ = [
     "Design",
     "Evaluation",
     "Predictions",
+    "RankedBackbone",
     "ReliabilityBin",
     "apply_temperature",
     "compute_maps",
     "evaluate",
     "fit_temperature",
+    "log_evidence",
     "most_confused",
     "predict_loader",
     "render_maps",
@@ -46,6 +49,7 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
             "comparison": ["Arm", "CompareResult", "Design"],
             "evaluator": ["evaluate", "most_confused"],
             "predictions": ["predict_loader", "save_predictions"],
+            "transferability": ["RankedBackbone", "log_evidence"],
             "types": ["Calibration", "ClassScore", "ConfusedPair", "Coverage", "Evaluation", "Predictions", "ReliabilityBin"],
         },
     )

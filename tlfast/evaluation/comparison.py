@@ -16,6 +16,7 @@ import numpy as np
 from ..core import Settings
 from ..core.metrics import compute_metrics, confusion_matrix
 from . import bootstrap, significance
+from .transferability import RankedBackbone
 
 ALPHA = 0.05  # level of significance
 
@@ -235,6 +236,7 @@ class CompareResult:
         seconds: duration of the comparison.
         folder: folder of the files.
         files: paths of the files written.
+        ranking: backbones that were chosen from, best first; empty without `--archs auto`.
     """
 
     task: str
@@ -249,6 +251,7 @@ class CompareResult:
     seconds: float
     folder: str = ""
     files: list[str] = field(default_factory=list)
+    ranking: list[RankedBackbone] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values as JSON types."""

@@ -1,0 +1,49 @@
+"""`tlfast compare --archs auto`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+import tlfast
+
+QUICK = ["--arms", "partial", "--size", 32, "--epochs", 1, "--views", 1]
+
+
+@pytest.fixture
+def weights(cli, tmp_path, monkeypatch):
+    """A folder of weights with one tiny network, besides the installed backbone."""
+    torch.manual_seed(0)
+    (tmp_path / "weights").mkdir()
+    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "weights" / "test_resnet.safetensors")
+    monkeypatch.setenv("TLFAST_WEIGHTS", str(tmp_path / "weights"))
+
+
+def test_the_two_best_of_the_ranking_are_compared(cli, weights, pictures):
+    outcome = cli("compare", pictures, *QUICK, "--archs", "auto", "--json")
+    assert outcome.code == 0, outcome.err
+    ranking = outcome.json["ranking"]
+    assert {each["arch"] for each in ranking} == {"test_resnet", "tf_efficientnet_lite0"}
+    assert [each["score"] for each in ranking] == sorted((each["score"] for each in ranking), reverse=True)
+    assert all(each["images"] > 20 and each["features"] > 0 for each in ranking)
+    assert [arm["name"] for arm in outcome.json["arms"]] == [f"partial {each['arch']}" for each in ranking]
+    assert "ranking: LogME of" in outcome.err and "compared are the first 2" in outcome.err
+    assert json.loads(Path(outcome.json["folder"], "comparison.json").read_text())["ranking"] == ranking
+    in_python = tlfast.compare(pictures, arms=["partial"], archs="auto", size=32, epochs=1, views=1, quiet=True)
+    assert list(in_python.ranking["arch"]) == [each["arch"] for each in ranking]
+    assert len(in_python.table) == 2
+
+
+def test_one_backbone_is_no_choice(cli, pictures):
+    outcome = cli("compare", pictures, *QUICK, "--archs", "auto")
+    assert outcome.code == 2 and "--archs auto: weights of 1 backbone are at hand" in outcome.err and "TLFAST_WEIGHTS" in outcome.err
+
+
+def test_weights_of_one_backbone_do_not_fit_all(cli, pictures):
+    outcome = cli("compare", pictures, *QUICK, "--archs", "auto", "--weights", "none")
+    assert outcome.code == 2 and "--archs auto is given with --weights none" in outcome.err

@@ -1,0 +1,64 @@
+"""`tlfast compare --archs auto`: rank the backbones whose weights are at hand by their features of some training images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..core import Note, OnEvent, Progress, Settings, UsageError, ignore_event
+from ..data import Task
+from ..evaluation import RankedBackbone, log_evidence
+from ..models import list_at_hand, list_names, to_network_input
+from ..training import Session, prepare
+from ..training.amp import FrozenBody
+from ..training.features import pass_precision
+from ..training.loaders import plain_loader
+
+AUTO = "auto"  # value of --archs
+SAMPLE = 1000  # training images, stratified by class
+MOST = 12  # candidates
+CHOSEN = 2
+
+
+def choose_backbones(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> list[RankedBackbone]:
+    """Return the candidates for `--archs auto`, best first, after a note with the ranking. The first CHOSEN of them are to be trained.
+
+    Candidates are the backbones whose default weights need no download. Raises UsageError if there are fewer than two.
+    """
+    if settings.weights != "auto":
+        raise UsageError(f"--archs auto is given with --weights {settings.weights}", "Leave out --weights: each backbone has its own")
+    candidates = list_at_hand(list_names())
+    if len(candidates) < CHOSEN:
+        found = f"--archs auto: weights of {len(candidates)} backbone{'s' * (len(candidates) != 1)} are at hand"
+        raise UsageError(found, "Put further ones into a folder and name it in TLFAST_WEIGHTS; see tlfast archs")
+    if len(candidates) > MOST:
+        on_event(Note("ranking", f"{len(candidates)} backbones are at hand; the first {MOST} by name are ranked. Name others with --archs"))
+    ranked = sorted(_score(task, settings, candidates[:MOST], on_event), key=lambda each: -each.score)
+    listed = ", ".join(f"{each.arch} {each.score:.3f}" for each in ranked)
+    on_event(Note("ranking", f"LogME of {ranked[0].images:,} training images: {listed}; compared are the first {CHOSEN}"))
+    return ranked
+
+
+def _score(task: Task, settings: Settings, archs: Sequence[str], on_event: OnEvent) -> Iterator[RankedBackbone]:
+    for number, arch in enumerate(archs):
+        on_event(Progress("ranking backbones", number, len(archs)))
+        with prepare(task, replace(settings, arch=arch, limit=min(SAMPLE, settings.limit or SAMPLE)), ignore_event) as session:
+            started = time.perf_counter()
+            features, labels = _compute_features(session, settings)
+            yield RankedBackbone(arch, log_evidence(features, labels), features.shape[1], len(labels), time.perf_counter() - started)
+    on_event(Progress("ranking backbones", len(archs), len(archs)))
+
+
+@torch.inference_mode()
+def _compute_features(session: Session, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+    """Return the features of the plain training images `[n, d]`, and their class indices `[n]`."""
+    body: nn.Module = session.learn.model[0]
+    network = FrozenBody(body, pass_precision(body, session, settings))
+    batches = [(network(to_network_input(x)).float().cpu(), y.cpu()) for x, y in plain_loader(session.learn.dls, session.table.part("train"), settings.bs)]
+    features, labels = (torch.cat([torch.as_tensor(each) for each in values]) for values in zip(*batches, strict=True))
+    return features.numpy(), labels.numpy()
