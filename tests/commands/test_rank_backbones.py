@@ -47,3 +47,14 @@ def test_one_backbone_is_no_choice(cli, pictures):
 def test_weights_of_one_backbone_do_not_fit_all(cli, pictures):
     outcome = cli("compare", pictures, *QUICK, "--archs", "auto", "--weights", "none")
     assert outcome.code == 2 and "--archs auto is given with --weights none" in outcome.err
+
+
+def test_minutes_are_divided_and_choose_the_depth(cli, weights, pictures):
+    outcome = cli("compare", pictures, "--size", 32, "--epochs", 1, "--archs", "auto", "--minutes", 0.4, "--json")
+    assert outcome.code == 0, outcome.err
+    assert [arm["settings"]["minutes"] for arm in outcome.json["arms"]] == [0.2, 0.2]
+    assert [arm["name"] for arm in outcome.json["arms"]] == [f"depth auto {each['arch']}" for each in outcome.json["ranking"]]
+    refused = cli("compare", pictures, *QUICK, "--archs", "auto", "--minutes", 0.4)
+    assert refused.code == 2 and "--arms partial is given with --minutes, which chooses the depth" in refused.err
+    with pytest.raises(tlfast.UsageError, match="minutes=-1.* must be at least"):
+        tlfast.compare(pictures, archs="auto", minutes=-1, size=32, quiet=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..core import Interrupted, UsageError
+from ..core import Interrupted, OnEvent, UsageError
 from ..core.files import to_cells
 from ..evaluation import CompareResult
 from .datasets import Dataset, to_dataset
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ..cli.arguments import Arguments
-    from ..evaluation import Arm
+    from ..evaluation import Arm, RankedBackbone
     from .datasets import DataSource
 
 SHOWN = ["name", "accuracy", "accuracy_interval_low", "accuracy_interval_high", "accuracy_sd", "macro_f1", "seconds", "parameters", "milliseconds"]
@@ -117,7 +117,6 @@ def compare(
 
     >>> tlfast.compare("digits", arms=["partial", 2], seeds=3).best  # doctest: +SKIP
     """
-    from ..commands import rank_backbones
     from ..commands.compare import compare_arms
     from ..commands.comparison_trainings import open_arms_engine
     from ..evaluation import Design
@@ -131,26 +130,27 @@ def compare(
     arguments = merge_settings(dataset, settings, config=config)
     try:
         with show_progress(quiet) as on_event:
-            ranked = rank_backbones.choose_backbones(dataset.task, arguments.settings(None), on_event) if archs == rank_backbones.AUTO else []
-            built = _build_arms(dataset, arguments, arms, [each.arch for each in ranked[: rank_backbones.CHOSEN]] or archs)
+            built, ranking = _build_arms(dataset, arguments, arms, archs, on_event)
             placed = open_arms_engine(built, engine, address, cpus)
-            result = compare_arms(dataset.task, built, Design(folds, seeds, tuple(sorted({*shares, 1.0}))), on_event, placed, ranked)
+            result = compare_arms(dataset.task, built, Design(folds, seeds, tuple(sorted({*shares, 1.0}))), on_event, placed, ranking)
     except Interrupted as error:
         raise Interrupted(error.message, "Call tlfast.compare again to continue after them") from None
     return Comparison(dataset, built, result)
 
 
-def _build_arms(dataset: Dataset, arguments: Arguments, arms: Any, archs: Any) -> list[Arm]:
-    """Return the arms of a comparison. Raises UsageError for wrong types, and for settings that do not fit."""
+def _build_arms(dataset: Dataset, arguments: Arguments, arms: Any, archs: Any, on_event: OnEvent) -> tuple[list[Arm], Sequence[RankedBackbone]]:
+    """Return the arms of a comparison, and the ranking of backbones. Raises UsageError for wrong types, and for settings that do not fit."""
     from ..commands.compare import build_arms
+    from ..commands.rank_backbones import ArmsRequest, choose_archs
     from ..evaluation import Arm
 
     arms, archs = (arms,) if isinstance(arms, str | int) else arms, (archs,) if isinstance(archs, str) else archs
     if not isinstance(archs, Iterable) or not isinstance(arms, Iterable):
         raise UsageError(f"arms={arms!r}, archs={archs!r}: not lists", 'Give lists, such as arms=["partial", 3], archs=["resnet50"]')
     if not isinstance(arms, Mapping):
-        return build_arms(dataset.task, list(map(str, arms)), list(archs), arguments.flags, arguments.values)
+        request = choose_archs(dataset.task, ArmsRequest(list(map(str, arms)), list(archs), arguments.flags, arguments.values), on_event)
+        return build_arms(dataset.task, request.kinds, request.archs, request.flags, request.config), request.ranking
     for name, values in arms.items():
         if not isinstance(name, str) or not isinstance(values, Mapping):
             raise UsageError(f"the arm {name!r}: {values!r} is not a name with a dict of settings", 'Such as arms={"small": {"size": 96}}')
-    return [Arm(name, arguments.with_flags(check_names(values)).settings(None)) for name, values in arms.items()]
+    return [Arm(name, arguments.with_flags(check_names(values)).settings(None)) for name, values in arms.items()], ()

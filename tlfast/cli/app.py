@@ -229,14 +229,12 @@ def compare(
         from ..commands import compare, comparison_trainings, rank_backbones
         from ..evaluation import comparison
 
-        names, ranked = split_list(archs), []
-        if names == [rank_backbones.AUTO]:
-            ranked = rank_backbones.choose_backbones(arguments.task, arguments.settings(None), on_event)
-            names = [each.arch for each in ranked[: rank_backbones.CHOSEN]]
         kinds = compare.list_depths(arguments.task, arguments.flags, arguments.values) if depths else split_list(arms)
-        built = compare.build_arms(arguments.task, kinds, names, arguments.flags, arguments.values)
+        request = rank_backbones.ArmsRequest(kinds, split_list(archs), arguments.flags, arguments.values)
+        request = rank_backbones.choose_archs(arguments.task, request, on_event)
+        built = compare.build_arms(arguments.task, request.kinds, request.archs, request.flags, request.config)
         placed = comparison_trainings.open_arms_engine(built, engine, address, cpus)
-        result = compare.compare_arms(arguments.task, built, comparison.Design(folds, seeds, shares), on_event, placed, ranked)
+        result = compare.compare_arms(arguments.task, built, comparison.Design(folds, seeds, shares), on_event, placed, request.ranking)
     screen.compare_result(result)
 
 

@@ -203,7 +203,7 @@ def _filter_events(on_event: OnEvent) -> OnEvent:
     notes: set[Event] = set()
 
     def listen(event: Event) -> None:
-        if isinstance(event, EpochEnd | StepEnd) or event in notes:
+        if isinstance(event, EpochEnd | StepEnd) or (isinstance(event, Note) and event in notes):
             return
         if isinstance(event, Note):
             notes.add(event)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,15 +15,17 @@ from ..core import Note, OnEvent, Progress, Settings, UsageError, ignore_event
 from ..data import Task
 from ..evaluation import RankedBackbone, log_evidence
 from ..models import list_at_hand, list_names, to_network_input
+from ..tasks import resolve_settings
 from ..training import Session, prepare
 from ..training.amp import FrozenBody
 from ..training.features import pass_precision
 from ..training.loaders import plain_loader
 
-AUTO = "auto"  # value of --archs
+AUTO = "auto"  # value of --archs, and the kind of an arm whose depth is chosen
 SAMPLE = 1000  # training images, stratified by class
 MOST = 12  # candidates
 CHOSEN = 2
+DEFAULT_KINDS = ("partial", "full")  # of --arms
 
 
 def choose_backbones(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> list[RankedBackbone]:
@@ -42,6 +45,35 @@ def choose_backbones(task: Task, settings: Settings, on_event: OnEvent = ignore_
     listed = ", ".join(f"{each.arch} {each.score:.3f}" for each in ranked)
     on_event(Note("ranking", f"LogME of {ranked[0].images:,} training images: {listed}; compared are the first {CHOSEN}"))
     return ranked
+
+
+@dataclass(frozen=True)
+class ArmsRequest:
+    """What the arms of a comparison are built from: the arguments of `compare.build_arms`, and the ranking that the backbones were chosen from."""
+
+    kinds: Sequence[str]
+    archs: Sequence[str]
+    flags: Mapping[str, Any]
+    config: Mapping[str, Any]
+    ranking: Sequence[RankedBackbone] = ()
+
+
+def choose_archs(task: Task, request: ArmsRequest, on_event: OnEvent = ignore_event) -> ArmsRequest:
+    """Return the request with backbones in place of "auto". With `--minutes`, each of them trains to the depth that fits its share of the time.
+
+    Raises UsageError, also if other arms are given with `--minutes`.
+    """
+    if list(request.archs) != [AUTO]:
+        return request
+    settings = resolve_settings(task, None, request.flags, request.config)
+    kinds, flags, config = request.kinds, request.flags, request.config
+    if settings.minutes is not None:
+        if tuple(kinds) != DEFAULT_KINDS:
+            raise UsageError(f"--arms {','.join(kinds)} is given with --minutes, which chooses the depth", "Leave out --arms, or leave out --minutes")
+        flags = {name: value for name, value in flags.items() if name != "minutes"}
+        kinds, config = [AUTO], {**config, "minutes": settings.minutes / CHOSEN}
+    ranking = choose_backbones(task, settings, on_event)
+    return ArmsRequest(kinds, [each.arch for each in ranking[:CHOSEN]], flags, config, ranking)
 
 
 def _score(task: Task, settings: Settings, archs: Sequence[str], on_event: OnEvent) -> Iterator[RankedBackbone]:
