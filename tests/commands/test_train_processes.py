@@ -98,7 +98,7 @@ def test_a_killed_process_ends_the_training_and_resume_continues_it(undisturbed:
     _, err = finish(process, 1)
     assert "error: the training was ended: process 1 by SIGKILL" in err
     assert err.count("error:") == 1
-    assert "To resume: tlfast train" in err
+    assert "--resume whole" in err
     finish(start(tmp_path, "train", pictures, "--full", "--resume"))
     pd.testing.assert_frame_equal(read_history(tmp_path, "whole"), read_history(undisturbed[0], "whole"))
     assert not list(tmp_path.glob("exports/pictures/*.unfinished"))
@@ -131,7 +131,7 @@ def test_torchrun_with_depth(tmp_path: Path, pictures: Path) -> None:
     [
         (["train", "--gpus", 2], "--gpus divides the batches of a backbone among GPUs, but only the head is trained", "use --full or --depth"),
         (["train", "--full", "--gpus", 2], "--gpus 2: torch finds no GPU with CUDA", "--device cpu to train in 2 processes on the cores"),
-        (["compare", "--gpus", 2, "--arms", "full,1"], "--gpus 2: compare uses one process", "Leave out --gpus"),
+        (["compare", "--gpus", 2], "--gpus applies to one training", "Leave out --gpus"),
         (["lr-find", "--full", "--gpus", 2], "--gpus 2: lr-find uses one process", "Leave out --gpus"),
         (["train", "--full", "--gpus", 0], "--gpus 0 must lie between 1 and 4096", ""),
     ],
@@ -190,7 +190,7 @@ def test_the_error_of_a_process_has_its_traceback_as_the_cause(tmp_path: Path, m
     monkeypatch.setattr(train, "train_run", fail)
     training = train_processes.Training(None, None)  # type: ignore[arg-type]
     assert run_worker(tmp_path, training, lambda event: None) is None
-    cause = train_processes._find_cause(tmp_path, None, {0: 1})  # type: ignore[arg-type]
+    cause = train_processes._find_cause(tmp_path, training, {0: 1})
     assert cause.message == "ValueError: unlikely"
     assert "in fail" in str(cause.__cause__)
 

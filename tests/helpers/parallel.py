@@ -83,11 +83,15 @@ def fit_all() -> dict[str, Any]:
     found["stops"] = processes.gather(stop.step)
     learn = build_learner()
     learn.dls.train.bs = IMAGES
+    with open_data_parallel(learn):
+        inside = len(learn.dls.train), learn.dls.train.bs
+    found["limited"] = (*inside, learn.dls.train.bs)
+    learn.dls.train.n = 3
     try:
         with open_data_parallel(learn):
-            found["too large"] = ""
+            found["too few"] = ""
     except UsageError as error:
-        found["too large"] = error.message
+        found["too few"] = error.message
     found["flags"] = processes.any_of(processes.index() == 1, False), processes.share(processes.index()), processes.gather(processes.index())
     return found
 

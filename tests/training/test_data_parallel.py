@@ -77,9 +77,11 @@ def test_all_processes_stop_at_the_same_loss_that_is_not_finite(together: dict[s
     assert alone["stops"][0] > 0
 
 
-def test_too_few_images_for_a_batch_in_each_process(together: dict[str, Any], alone: dict[str, Any]) -> None:
-    assert together["too large"] == "--bs 640 in 2 processes needs 1280 training images, there are 640"
-    assert alone["too large"] == ""
+def test_a_batch_is_limited_to_the_share_of_the_images(together: dict[str, Any], alone: dict[str, Any]) -> None:
+    assert together["limited"] == (1, parallel.IMAGES // 2, parallel.IMAGES)  # one step; the size within and after the block
+    assert alone["limited"] == (1, parallel.IMAGES, parallel.IMAGES)
+    assert together["too few"] == "2 processes need 4 training images, there are 3"
+    assert alone["too few"] == ""
 
 
 def test_decisions_of_several_processes(together: dict[str, Any], alone: dict[str, Any]) -> None:

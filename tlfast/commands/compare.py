@@ -77,6 +77,8 @@ def build_arms(task: Task, kinds: Sequence[str], archs: Sequence[str], flags: Ma
     """
     if "depth" in flags or "minutes" in flags:
         raise UsageError("--depth and --minutes apply to one training", "Name the depths to compare, such as: --arms partial,2,4,full; or use --depths")
+    if "gpus" in flags:
+        raise UsageError("--gpus applies to one training", "Leave out --gpus; tlfast train supports it")
     arms = []
     for kind in kinds:
         is_file = kind.endswith(".toml")

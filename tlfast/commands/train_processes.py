@@ -74,10 +74,10 @@ def train_in_processes(training: Training, worker: str, on_event: OnEvent) -> st
             try:
                 failed = launch(worker, str(folder), settings.gpus)
             except KeyboardInterrupt:
-                raise _find_cause(folder, settings, {}) from None
+                raise _find_cause(folder, training, {}) from None
             if (folder / RESULT).exists():
                 return (folder / RESULT).read_text(encoding="utf-8")
-            cause = _find_cause(folder, settings, failed)
+            cause = _find_cause(folder, training, failed)
         if not isinstance(cause, HalveBatchError):
             raise cause
         run_id = run_id_of(find(settings.out, settings.task, training.resume or settings.name or NEWEST))
@@ -121,7 +121,7 @@ class RemoteError(Exception):
     """The traceback of an error in another process, as text."""
 
 
-def _find_cause(folder: Path, settings: Settings, failed: Mapping[int, int]) -> TlfastError:
+def _find_cause(folder: Path, training: Training, failed: Mapping[int, int]) -> TlfastError:
     """Return the error that ended a training: an error of its own, before a signal, before an interruption, before the loss of another process."""
     failures = [pickle.loads(path.read_bytes()) for path in sorted(folder.glob(f"{FAILURE}[0-9]*"), key=lambda path: path.stat().st_mtime_ns)]
     ranked = sorted(failures, key=lambda failure: isinstance(failure[0], (Interrupted, PeerLostError)) + isinstance(failure[0], PeerLostError))
@@ -129,10 +129,11 @@ def _find_cause(folder: Path, settings: Settings, failed: Mapping[int, int]) -> 
         error: TlfastError = ranked[0][0]
         error.__cause__ = RemoteError(ranked[0][1])
         return error
+    hints = [error.hint for error, _ in ranked if error.hint]  # of the first process, which knows the id of the run
     killed = [f"process {rank} by {signal.Signals(-code).name}" for rank, code in failed.items() if code < 0]
     if killed:
-        hint = f"If memory ran out, use a smaller --bs. To resume: {resume_command(settings, NEWEST)}"
-        return TrainingError(f"the training was ended: {', '.join(killed)}", hint)
+        hint = hints[0] if hints else f"To resume: {resume_command(training.settings, training.resume or training.settings.name or NEWEST)}"
+        return TrainingError(f"the training was ended: {', '.join(killed)}", f"If memory ran out, use a smaller --bs. {hint}")
     interrupted = [error for error, _ in ranked if isinstance(error, Interrupted)]
     named = [error for error in interrupted if error.hint]
     return (named or interrupted or [error for error, _ in ranked] or [Interrupted("interrupted")])[0]

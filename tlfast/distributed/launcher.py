@@ -6,16 +6,18 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")  # that the agent passes to the processes
+AGENT = "torch.distributed.elastic"  # its loggers, each with a level of its own
 PORT = "localhost:0"  # any free port
 
 
@@ -25,7 +27,14 @@ def launch(module: str, argument: str, count: int) -> dict[int, int]:
     If one fails, the others are ended. Returns the exit codes of those that failed, by rank; those of signals are negative. Raises
     KeyboardInterrupt after a signal to this process; the other processes have 30 seconds to end by themselves.
     """
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # its reports are long; the cause is reported instead
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(AGENT):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # its reports are long; the cause is reported instead
+    with tempfile.TemporaryDirectory(prefix="tlfast-") as logs:
+        return _run_agent(module, argument, count, logs)
+
+
+def _run_agent(module: str, argument: str, count: int, logs: str) -> dict[int, int]:
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -35,6 +44,7 @@ def launch(module: str, argument: str, count: int) -> dict[int, int]:
         rdzv_endpoint=PORT,
         max_restarts=0,
         local_addr="localhost",
+        logs_specs=DefaultLogsSpecs(log_dir=logs),
         signals_to_handle=",".join(SIGNALS),
     )
     # The processes import what this one does, and no module of the current folder that happens to have the same name.

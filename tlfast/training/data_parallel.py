@@ -21,12 +21,14 @@ from . import processes
 from .recording import EpochMetric
 from .sync_batchnorm import synchronize_batchnorm
 
+LEAST_BATCH = 2  # images of a process: BatchNorm cannot train on one
+
 
 @contextmanager
 def open_data_parallel(learn: Learner, sync_bn: bool = False) -> Iterator[None]:
     """Within the block, all processes fit a Learner together; with one process nothing changes. All must call the same methods.
 
-    The batch size of the training loader is that of a process. Raises UsageError if there are too few images for a batch in each process.
+    The batch size of the training loader is that of a process, limited to its share of the images. Raises UsageError for less than LEAST_BATCH images.
     """
     if processes.count() == 1:
         yield
@@ -69,23 +71,24 @@ def choose_share(indices: Sequence[int], bs: int, drop_last: bool, index: int, c
 @contextmanager
 def _divide_loader(loader: DataLoader) -> Iterator[None]:
     """Within the block, a loader yields the share of this process. The processes shuffle alike, because their loaders have the same generator."""
-    whole, bs = loader.n, loader.bs
+    whole, given = loader.n, loader.bs
+    bs = min(given, whole // processes.count()) if loader.drop_last else given  # as one process limits it to the images
+    if loader.drop_last and bs < LEAST_BATCH:
+        least = LEAST_BATCH * processes.count()
+        raise UsageError(f"{processes.count()} processes need {least} training images, there are {whole}", "Use fewer --gpus")
 
     def choose() -> list[int]:
         indices = list(range(whole))
         indices = loader.shuffle_fn(indices) if loader.shuffle else indices
         return choose_share(indices, bs, loader.drop_last, processes.index(), processes.count())
 
-    if loader.drop_last and whole < bs * processes.count():
-        found = f"--bs {bs} in {processes.count()} processes needs {bs * processes.count()} training images, there are {whole}"
-        raise UsageError(found, "Use a smaller --bs, or fewer --gpus")
-    loader.get_idxs = choose
+    loader.get_idxs, loader.bs = choose, bs
     loader.n = len(choose_share(range(whole), bs, loader.drop_last, processes.index(), processes.count()))
     try:
         yield
     finally:
         del loader.get_idxs
-        loader.n = whole
+        loader.n, loader.bs = whole, given
 
 
 class DataParallel(Callback):

@@ -68,8 +68,7 @@ def join(settings: Settings) -> Iterator[int]:
     limit_cores(max(1, count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     cache.wait_for_others()
     distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=TIMEOUT)
-    for name in ("RANK", "WORLD_SIZE"):  # fastai's own support of several processes reads them; its lr_find then hangs
-        os.environ.pop(name, None)
+    hidden = {name: os.environ.pop(name) for name in ("RANK", "WORLD_SIZE")}  # fastai's own support of processes reads them; its lr_find then hangs
     try:
         yield count()
     except RuntimeError as error:
@@ -77,6 +76,7 @@ def join(settings: Settings) -> Iterator[int]:
             raise
         raise PeerLostError(PEER_LOST, "Its error is the cause") from error
     finally:
+        os.environ.update(hidden)
         distributed.destroy_process_group()
 
 
