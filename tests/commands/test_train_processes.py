@@ -144,6 +144,16 @@ def test_where_several_processes_cannot_train(cli, pictures: Path, arguments: li
     assert hint in outcome.err
 
 
+def test_the_hint_for_a_killed_first_process_names_the_run(tmp_path: Path) -> None:
+    from tlfast.commands import train_processes
+
+    train_processes._write_failure(tmp_path, 1, PeerLostError("another process has ended", ""))
+    training = train_processes.Training(Task("t", ""), Settings(task="digits", depth="all", name="mine"))
+    cause = train_processes._find_cause(tmp_path, training, {0: -9})
+    assert cause.message == "the training was ended: process 0 by SIGKILL"
+    assert cause.hint == "If memory ran out, use a smaller --bs. To resume: tlfast train digits --full --resume mine"
+
+
 def test_callbacks_cannot_be_given_to_other_processes(pictures: Path) -> None:
     with pytest.raises(UsageError, match="cbs are given with gpus=2: other processes cannot receive them"):
         tlfast.train(pictures, full=True, gpus=2, device="cpu", cbs=[ShowGraphCallback()])
@@ -153,7 +163,7 @@ def test_out_of_memory_starts_again_with_half_the_batch(tmp_path: Path, monkeypa
     from tlfast.commands import train, train_processes
 
     resumed, notes = [], []
-    settings = Settings(task="t", out=str(tmp_path), gpus=2, device="cpu")
+    settings = Settings(task="digits", depth="all", out=str(tmp_path), gpus=2, device="cpu")
 
     def pretend(module: str, argument: str, count: int) -> dict[int, int]:
         request = train_processes.read_request(Path(argument))
@@ -162,13 +172,14 @@ def test_out_of_memory_starts_again_with_half_the_batch(tmp_path: Path, monkeypa
             (Path(argument) / train_processes.RESULT).write_text("exports/t/run")
             return {}
         error = HalveBatchError("out of memory in process 1 at --bs 64", "", "all layers")
-        train._record_halving(journal, error)
+        train._record_halving(journal, settings, error)
+        assert error.hint == f"To resume with half the batch: tlfast train digits --full --out {tmp_path} --resume first"
         train_processes._write_failure(Path(argument), 0, PeerLostError("another process has ended", ""))
         train_processes._write_failure(Path(argument), 1, error)
         return {1: 1}
 
     monkeypatch.setattr(train_processes, "launch", pretend)
-    with open_journal(str(tmp_path), "t", "first", settings.to_dict()) as journal:
+    with open_journal(str(tmp_path), "digits", "first", settings.to_dict()) as journal:
         (journal.folder / "all-layers.at-00001-0000002.pt").touch()
         (journal.folder / "head.pt").touch()
         folder = train_processes.train_in_processes(train_processes.Training(Task("t", ""), settings), "worker", notes.append)

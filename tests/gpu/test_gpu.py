@@ -150,3 +150,12 @@ def test_what_does_not_fit_on_the_gpu_is_copied_batch_by_batch(strategy, folder,
     first, second = (outcome.json["phases"][-1]["epochs"] for outcome in outcomes)
     for placed, copied in zip(first, second, strict=True):
         assert placed["train_loss"] == pytest.approx(copied["train_loss"], rel=1e-4)
+
+
+@pytest.mark.skipif(KIND != "cuda" or torch.cuda.device_count() < 2, reason="needs two GPUs with CUDA")
+@pytest.mark.parametrize("way", [["--full"], ["--full", "--sync-bn", "--amp", "bf16"], ["--depth", "1"]], ids=" ".join)
+def test_two_gpus_train_one_network(way, folder, cli, tmp_path):
+    outcome = cli("train", folder, *ON_GPU, *way, "--gpus", 2, "--name", "both", "--quiet")
+    assert outcome.code == 0, outcome.err
+    manifest = json.loads((tmp_path / "exports" / "pictures" / "both" / "run.json").read_text())
+    assert manifest["settings"]["gpus"] == 2 and manifest["onnx"]["top1"] == 1

@@ -12,7 +12,7 @@ from fastai.callback.core import Callback
 from torch import nn
 
 from ..core import DataError, ExportError, Interrupted, Journal, Note, OnEvent, Settings, files, ignore_event, runs
-from ..core.journal import Facts, check_free, list_interrupted, open_journal, run_id_of
+from ..core.journal import Facts, check_free, list_interrupted, list_states, open_journal, run_id_of
 from ..core.settings import check_conflicts
 from ..data import DataSummary, Task
 from ..data.split import SPLITS
@@ -143,7 +143,7 @@ def _train_alone(task: Task, settings: Settings, on_event: OnEvent, resume: str,
                 raise
             raise processes.PeerLostError(processes.PEER_LOST, f"To resume: {resume_command(settings, journal.run_id)}") from error
         except processes.HalveBatchError as error:
-            _record_halving(journal, error)
+            _record_halving(journal, settings, error)
             raise
 
 
@@ -155,19 +155,20 @@ def _assist(task: Task, settings: Settings, callbacks: Sequence[Callback]) -> Tr
             try:
                 fit(session, settings)
             except processes.HalveBatchError as error:
-                _record_halving(Journal(folder, session.journal.facts), error)
+                _record_halving(Journal(folder, session.journal.facts), settings, error)
                 raise
             return processes.share(cast(TrainResult, None))
     except KeyboardInterrupt:
         raise Interrupted("interrupted") from None
 
 
-def _record_halving(journal: Journal, error: processes.HalveBatchError) -> None:
+def _record_halving(journal: Journal, settings: Settings, error: processes.HalveBatchError) -> None:
     """Let a resumed training begin the phase with half the batch. The process whose memory ran out does this, because all others wait for it."""
-    if journal.folder and journal.folder.exists():  # on another machine it need not
+    if journal.folder and list_states(journal.folder):  # there are none on another machine, or before the first phase has ended
         journal.facts.halvings += 1
         journal.write()
         checkpoints.remove_checkpoints(journal, error.phase)
+        error.run, error.hint = journal.run_id, f"To resume with half the batch: {resume_command(settings, journal.run_id)}"
 
 
 def estimate_room(model: nn.Sequential, settings: Settings) -> int:

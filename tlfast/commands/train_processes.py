@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..core import Interrupted, Note, OnEvent, Settings, TlfastError, TrainingError, UsageError, files, torchrun
-from ..core.journal import NEWEST, find, run_id_of
+from ..core.journal import NEWEST
 from ..data import Task
 from ..distributed.launcher import launch
 from ..models import pick_device
@@ -78,11 +78,10 @@ def train_in_processes(training: Training, worker: str, on_event: OnEvent) -> st
             if (folder / RESULT).exists():
                 return (folder / RESULT).read_text(encoding="utf-8")
             cause = _find_cause(folder, training, failed)
-        if not isinstance(cause, HalveBatchError):
+        if not isinstance(cause, HalveBatchError) or not cause.run:
             raise cause
-        run_id = run_id_of(find(settings.out, settings.task, training.resume or settings.name or NEWEST))
         on_event(Note(cause.phase, f"{cause.message}: starting again with half as many images in a batch, and twice as many batches per step"))
-        training = replace(training, resume=run_id)
+        training = replace(training, resume=cause.run)
 
 
 def run_worker(folder: Path, training: Training, on_event: OnEvent) -> TrainResult | None:

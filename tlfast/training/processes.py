@@ -7,7 +7,7 @@ argument.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -33,14 +33,19 @@ class PeerLostError(TrainingError):
 
 
 class HalveBatchError(TrainingError):
-    """Memory ran out in a phase that all processes train; the phase starts again with half the batch when the training is resumed."""
+    """Memory ran out in a phase that all processes train; the phase starts again with half the batch when the training is resumed.
 
-    def __init__(self, message: str, hint: str, phase: str) -> None:
+    Attributes:
+        phase: name of the phase.
+        run: run id of the training, "" if it cannot be resumed.
+    """
+
+    def __init__(self, message: str, hint: str, phase: str, run: str = "") -> None:
         super().__init__(message, hint)
-        self.phase = phase
+        self.phase, self.run = phase, run
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.message, self.hint, self.phase)
+        return type(self), (self.message, self.hint, self.phase, self.run)
 
 
 def count() -> int:
@@ -74,7 +79,7 @@ def join(settings: Settings) -> Iterator[int]:
     except RuntimeError as error:
         if not is_lost_peer(error):
             raise
-        raise PeerLostError(PEER_LOST, "Its error is the cause") from error
+        raise PeerLostError(PEER_LOST) from error
     finally:
         os.environ.update(hidden)
         distributed.destroy_process_group()
@@ -102,11 +107,6 @@ def share(value: T) -> T:
     if count() > 1:
         distributed.broadcast_object_list(values)
     return values[0]
-
-
-def on_first(compute: Callable[[], T]) -> T:
-    """Return the result of `compute` in the first process. The others wait."""
-    return share(compute() if index() == 0 else None)  # type: ignore[return-value]  # the value of the others is not used
 
 
 def gather(value: T) -> list[T]:

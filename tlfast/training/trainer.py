@@ -104,7 +104,8 @@ def fit_within_memory(session: Session, plan: PhasePlan, settings: Settings, bef
             if attempt.bs <= SMALLEST_BATCH or not settings.auto_bs:
                 raise TrainingError(f"out of memory on {session.learn.dls.device} at --bs {attempt.bs}", "Use a smaller --bs or --size") from None
             if plan.parallel and processes.count() > 1:  # the others wait for this process
-                raise processes.HalveBatchError(f"out of memory in process {processes.index()} at --bs {attempt.bs}", "", plan.name) from None
+                message = f"out of memory in process {processes.index()} at --bs {attempt.bs}"
+                raise processes.HalveBatchError(message, "Use a smaller --bs or --size", plan.name) from None
         journal.facts.halvings += 1
         journal.write()
         checkpoints.remove_checkpoints(journal, plan.name)
