@@ -83,7 +83,6 @@ def test_options_of_ray_without_ray(cli, pictures):
 
 @pytest.mark.slow
 def test_views_are_tasks_of_ray(cluster, tmp_path, monkeypatch, pictures):
-    pytest.importorskip("ray")
     monkeypatch.chdir(tmp_path)
     outcome = invoke("train", pictures, *QUICK, "--engine", "ray", "--address", cluster.address)
     assert outcome.code == 0, outcome.err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ import torch
 
 from tests.helpers import parallel
 from tlfast.distributed.launcher import launch
+from tlfast.training import processes
 from tlfast.training.data_parallel import choose_share
 
 TOLERANCE = 1e-5
@@ -103,8 +103,12 @@ def test_shares_are_disjoint(count: int, drop_last: bool) -> None:
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_one_process_changes_nothing(tmp_path: Path) -> None:
+def test_one_process_changes_nothing() -> None:
     learn = parallel.build_learner()
     with parallel.open_data_parallel(learn, sync_bn=True):
         assert not hasattr(learn, "data_parallel")
         assert len(learn.dls.train) == parallel.IMAGES // parallel.WHOLE_BATCH
+
+
+def test_a_single_process_loses_no_other() -> None:
+    assert not processes.is_lost_peer(RuntimeError("Connection reset by peer"))

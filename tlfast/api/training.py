@@ -12,9 +12,8 @@ import pandas as pd
 
 from ..cli.arguments import Arguments, read_values
 from ..cli.worker import WORKER
-from ..core import DataSettings, Interrupted, Settings, UsageError, config_files, ignore_event, torchrun
+from ..core import DataSettings, Interrupted, Settings, UsageError, config_files, torchrun
 from ..core.journal import NEWEST
-from ..distributed import open_engine
 from .datasets import Dataset, to_dataset
 from .display import format_table, wrap_html
 from .keywords import Keywords, check_names, check_text, with_settings
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from .datasets import DataSource
 
 HEAD_ONLY = "0"  # value of `depth`
+CBS_HINT = "Start this script by torchrun, without gpus"
 INTERRUPTED_HINT = "Continue with: tlfast.train(..., resume=True)"
 
 
@@ -71,6 +71,8 @@ def train(
 
     >>> run = tlfast.train("digits", depth=2, epochs=3)  # doctest: +SKIP
     """
+    from ..distributed import open_engine
+
     dataset = to_dataset(data)
     arguments = merge_settings(dataset, settings, Run(like) if isinstance(like, str) else like, config)
     which = NEWEST if resume is True else resume or ""
@@ -95,25 +97,20 @@ def train_resolved(
 ) -> Run:
     """Train with resolved settings. The other arguments are those of `commands.train.train_run`. Raises TlfastError."""
     from ..commands.train import train_run
+    from ..commands.train_processes import Training, train_in_processes
 
     _check_callbacks(cbs)
     try:
         with show_progress(quiet) as on_event:
             if settings.gpus > 1 and not torchrun.is_started_by_torchrun():
-                return Run(_train_in_processes(task, settings, resume, like, cbs, quiet), verify=False)
+                if cbs:
+                    raise UsageError(f"cbs are given with gpus={settings.gpus}: other processes cannot receive them", CBS_HINT)
+                request = Training(task, settings, resume, like, quiet, show=False)  # these processes print their progress themselves
+                return Run(train_in_processes(request, WORKER, on_event), verify=False)
             result = train_run(task, settings, on_event, resume, like, cbs)
     except Interrupted as error:
         raise Interrupted(error.message, INTERRUPTED_HINT) from None
     return Run(result.folder, verify=False)
-
-
-def _train_in_processes(task: Task, settings: Settings, resume: str, like: Mapping[str, Any], cbs: Sequence[Callback], quiet: bool) -> str:
-    """Train by other processes, which print their progress themselves. Returns the folder of the run. Raises TlfastError."""
-    from ..commands.train_processes import Training, train_in_processes
-
-    if cbs:
-        raise UsageError(f"cbs are given with gpus={settings.gpus}: other processes cannot receive them", "Start this script by torchrun, without gpus")
-    return train_in_processes(Training(task, settings, resume, like, quiet, show=False), WORKER, ignore_event)
 
 
 def _check_callbacks(cbs: Any) -> None:

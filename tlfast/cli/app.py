@@ -11,7 +11,6 @@ import typer
 from .. import tasks as registry
 from ..core import Note, torchrun
 from ..core.signals import raise_interrupt
-from ..distributed import open_engine
 from .arguments import parse_arguments, parse_shares, split_list
 from .data_and_cache import cache_app, data_app
 from .options import (
@@ -75,6 +74,8 @@ def train(
     cpus: Cpus = 1,
 ) -> None:
     """Train a pretrained network on labelled images, evaluate it and export it."""
+    from ..distributed import open_engine
+
     arguments = parse_arguments(task, flags, config)
     settings = arguments.resumed(resume, full) if resume else arguments.settings(full)
     placed = open_engine(engine, address, cpus, gpus=int(settings.device == "cuda"))

@@ -34,7 +34,8 @@ from ..core import (
     runs,
 )
 from ..core.config_files import read_config
-from ..core.settings import DEPTH_ENDS, flag_name
+from ..core.setting_checks import DEPTH_ENDS
+from ..core.settings import flag_name
 from ..data import ImageTable, Preprocessing, Row, Task, images
 from ..data.sources import open_data
 from ..distributed import Engine, LocalEngine

@@ -10,7 +10,8 @@ from typing import Any
 from .. import tasks
 from ..core import RunError, Settings, journal
 from ..core.journal import Facts
-from ..core.settings import DEPTH_ENDS, describe_strategy
+from ..core.setting_checks import DEPTH_ENDS
+from ..core.settings import describe_strategy
 
 
 @dataclass(frozen=True)

@@ -5,27 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from ..core import Note, OnEvent, Progress, Settings, UsageError, ignore_event
+from ..core.setting_checks import DEPTH_ENDS
 from ..data import Task
 from ..evaluation import RankedBackbone, log_evidence
-from ..models import list_at_hand, list_names, to_network_input
+from ..models import list_at_hand, list_names
 from ..tasks import resolve_settings
-from ..training import Session, prepare
-from ..training.amp import FrozenBody
-from ..training.features import pass_precision
-from ..training.loaders import plain_loader
+from ..training import prepare
+from ..training.features import compute_plain
 
 AUTO = "auto"  # value of --archs, and the kind of an arm whose depth is chosen
 SAMPLE = 1000  # training images, stratified by class
 MOST = 12  # candidates
 CHOSEN = 2
-DEFAULT_KINDS = ("partial", "full")  # of --arms
 
 
 def choose_backbones(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> list[RankedBackbone]:
@@ -68,7 +65,7 @@ def choose_archs(task: Task, request: ArmsRequest, on_event: OnEvent = ignore_ev
     settings = resolve_settings(task, None, request.flags, request.config)
     kinds, flags, config = request.kinds, request.flags, request.config
     if settings.minutes is not None:
-        if tuple(kinds) != DEFAULT_KINDS:
+        if list(kinds) != list(DEPTH_ENDS.values()):  # the default of --arms
             raise UsageError(f"--arms {','.join(kinds)} is given with --minutes, which chooses the depth", "Leave out --arms, or leave out --minutes")
         flags = {name: value for name, value in flags.items() if name != "minutes"}
         kinds, config = [AUTO], {**config, "minutes": settings.minutes / CHOSEN}
@@ -77,20 +74,15 @@ def choose_archs(task: Task, request: ArmsRequest, on_event: OnEvent = ignore_ev
 
 
 def _score(task: Task, settings: Settings, archs: Sequence[str], on_event: OnEvent) -> Iterator[RankedBackbone]:
-    for number, arch in enumerate(archs):
-        on_event(Progress("ranking backbones", number, len(archs)))
+    for arch in archs:
         with prepare(task, replace(settings, arch=arch, limit=min(SAMPLE, settings.limit or SAMPLE)), ignore_event) as session:
-            started = time.perf_counter()
-            features, labels = _compute_features(session, settings)
-            yield RankedBackbone(arch, log_evidence(features, labels), features.shape[1], len(labels), time.perf_counter() - started)
-    on_event(Progress("ranking backbones", len(archs), len(archs)))
+            rows = session.table.part("train")
+            index = {label: i for i, label in enumerate(session.table.classes)}
+            started, report = time.perf_counter(), partial(_report, on_event, arch, len(rows))
+            features = compute_plain(session.learn.model[0], session, rows, settings, report)
+            score = log_evidence(features, np.array([index[row.label] for row in rows]))
+            yield RankedBackbone(arch, score, features.shape[1], len(rows), time.perf_counter() - started)
 
 
-@torch.inference_mode()
-def _compute_features(session: Session, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
-    """Return the features of the plain training images `[n, d]`, and their class indices `[n]`."""
-    body: nn.Module = session.learn.model[0]
-    network = FrozenBody(body, pass_precision(body, session, settings))
-    batches = [(network(to_network_input(x)).float().cpu(), y.cpu()) for x, y in plain_loader(session.learn.dls, session.table.part("train"), settings.bs)]
-    features, labels = (torch.cat([torch.as_tensor(each) for each in values]) for values in zip(*batches, strict=True))
-    return features.numpy(), labels.numpy()
+def _report(on_event: OnEvent, arch: str, total: int, done: int) -> None:
+    on_event(Progress(f"ranking {arch}", done, total))

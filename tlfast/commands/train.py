@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 from fastai.callback.core import Callback
 from torch import nn
 
 from ..core import DataError, ExportError, Interrupted, Journal, Note, OnEvent, Settings, files, ignore_event, runs
-from ..core.journal import Facts, check_free, list_interrupted, list_states, open_journal, run_id_of
+from ..core.journal import check_free, list_interrupted, list_states, open_journal, run_id_of
 from ..core.settings import check_conflicts
 from ..data import DataSummary, Task
 from ..data.split import SPLITS
@@ -151,13 +151,14 @@ def _assist(task: Task, settings: Settings, callbacks: Sequence[Callback]) -> Tr
     """Train the backbone together with the first process, and return its result."""
     try:
         with prepare(task, settings, ignore_event, Journal(), callbacks) as session:
-            settings, session.journal.facts, folder = processes.share((settings, Facts(), Path()))
+            settings, session.journal.facts, folder = processes.receive()
             try:
                 fit(session, settings)
             except processes.HalveBatchError as error:
                 _record_halving(Journal(folder, session.journal.facts), settings, error)
                 raise
-            return processes.share(cast(TrainResult, None))
+            result: TrainResult = processes.receive()
+            return result
     except KeyboardInterrupt:
         raise Interrupted("interrupted") from None
 

@@ -48,8 +48,7 @@ class Training:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle a task of the user by its file, because its functions cannot be imported by name."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return _restore_training, ({**values, "task": self.task.file or self.task, "like": dict(self.like)},)
+        return _restore_training, ({**vars(self), "task": self.task.file or self.task, "like": dict(self.like)},)
 
 
 def _restore_training(values: Mapping[str, Any]) -> Training:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+DEPTH_ENDS = {"0": "partial", "all": "full"}  # values of --depth that select a strategy; all others select "depth"
+FINDER = "finder"  # `--lr finder`
 LONGEST_NAME = 200  # characters; file systems allow 255 bytes, with the suffixes of temporary files
 Check = Callable[[Any], str]  # returns the error of a value, or ""
 
@@ -22,7 +24,8 @@ def between(low: float, high: float) -> Check:
 
 
 def check_rate(value: str) -> str:
-    if value in ("auto", "finder"):
+    """Return why a text is no value of `--lr`, or ""."""
+    if value in ("auto", FINDER):
         return ""
     try:
         rate = float(value)
@@ -32,15 +35,18 @@ def check_rate(value: str) -> str:
 
 
 def check_sizes(value: str) -> str:
+    """Return why a text is no value of `--sizes`, or ""."""
     numbers = [int(part) if part.strip().isdigit() else 0 for part in value.split(",")] if value else [8]
     return "" if min(numbers) >= 8 and numbers == sorted(set(numbers)) else "must be increasing sizes of at least 8, such as 64,80"
 
 
 def check_depth(value: str) -> str:
-    return "" if value in ("", "auto", "0", "all") or re.fullmatch(r"[1-9]\d?", value) else "must be 0, a number of stages such as 3, all, or auto"
+    """Return why a text is no value of `--depth`, or ""."""
+    return "" if value in ("", "auto", *DEPTH_ENDS) or re.fullmatch(r"[1-9]\d?", value) else "must be 0, a number of stages such as 3, all, or auto"
 
 
 def check_regex(value: str) -> str:
+    """Return why a text is not a regular expression, or ""."""
     try:
         re.compile(value)
     except re.error as error:

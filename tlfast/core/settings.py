@@ -15,13 +15,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import UsageError, suggest_name
 from .metrics import CHOICES
-from .setting_checks import Check, at_least, between, check_depth, check_rate, check_regex, check_run_name, check_sizes
+from .setting_checks import DEPTH_ENDS, FINDER, Check, at_least, between, check_depth, check_rate, check_regex, check_run_name, check_sizes
 
 FORMER_NAMES = {"middle": "depth"}  # strategy names of earlier versions
-DEPTH_ENDS = {"0": "partial", "all": "full"}  # values of --depth that select a strategy; all others select "depth"
 STRATEGIES = (*DEPTH_ENDS.values(), "depth")
 AUTO_BATCH = 0  # `--bs auto`
-FINDER = "finder"  # `--lr finder`
 EPOCHS_FACTOR = 2  # --minutes trains at most this many times the preset's epochs, unless --epochs is given
 FOLDS = 5  # number of random folds for data without official folds
 

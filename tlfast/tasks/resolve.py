@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core import Settings, UsageError
-from ..core.settings import DEPTH_ENDS, EPOCHS_FACTOR, FORMER_NAMES, STRATEGIES, Internals, build_settings
+from ..core.setting_checks import DEPTH_ENDS
+from ..core.settings import EPOCHS_FACTOR, FORMER_NAMES, STRATEGIES, Internals, build_settings
 from ..data import Task
 
 

@@ -161,6 +161,12 @@ def extract_view(body: nn.Module, session: Session, settings: Settings, number: 
     _extract_views(body, session, [_list_views(session.table, settings)[number]], settings)
 
 
+def compute_plain(body: nn.Module, session: Session, rows: Sequence[Row], settings: Settings, report: Callable[[int], None]) -> np.ndarray[Any, Any]:
+    """Return the output of `body` for the plain images of `rows`, `[n, ...]` float32, without the cache. `report` receives the number of images done."""
+    network = FrozenBody(body, pass_precision(body, session, settings))
+    return np.concatenate(list(_forward_batches(network, plain_loader(session.learn.dls, rows, BATCH), "fp32", report)))
+
+
 def pass_precision(network: nn.Module, session: Session, settings: Settings) -> str:
     """Return the precision of the forward passes of a frozen network on the images of a session."""
     return choose_pass_precision(network, session.learn.dls.device, settings, (3, settings.size, settings.size))

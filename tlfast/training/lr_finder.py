@@ -10,7 +10,7 @@ from fastai.callback.schedule import minimum
 from fastai.learner import Learner
 
 from ..core import Note, OnEvent, Progress, TrainingSettings
-from ..core.settings import FINDER
+from ..core.setting_checks import FINDER
 from ..models import copy_state, is_out_of_memory
 from .callbacks.progress import ProgressCallback, silence_fastai
 from .data_parallel import count_shares

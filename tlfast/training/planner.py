@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..core import Note, OnEvent, Settings, TrainingSettings
-from ..core.settings import DEPTH_ENDS
+from ..core.setting_checks import DEPTH_ENDS
 from .activations import fit_to_disk
 from .budget import Budget
 from .feature_learner import choose_head_batch

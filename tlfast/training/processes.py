@@ -1,7 +1,7 @@
 """The processes of one training on several GPUs: their numbers, and the exchange of decisions, objects and tensors.
 
-torchrun starts the processes and gives each one its rank in the environment. All functions also work in a single process: they return their
-argument.
+torchrun starts the processes and gives each one its rank in the environment. In a single process, the functions return
+their argument.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def join(settings: Settings) -> Iterator[int]:
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Return whether an error says that another process has ended."""
-    return isinstance(error, distributed.DistError) or any(words in str(error).lower() for words in LOST)
+    """Return whether an error says that another process of this training has ended; False in a single process."""
+    return count() > 1 and (isinstance(error, distributed.DistError) or any(words in str(error).lower() for words in LOST))
 
 
 def is_orphan() -> bool:
@@ -107,6 +107,11 @@ def share(value: T) -> T:
     if count() > 1:
         distributed.broadcast_object_list(values)
     return values[0]
+
+
+def receive() -> Any:
+    """Return the value that the first process shares."""
+    return share(None)
 
 
 def gather(value: T) -> list[T]:
