@@ -97,7 +97,7 @@ def test_one_declaration_adds_a_metric_everywhere(pictures, tmp_path):
     rows = list(csv.DictReader(shown["history"].splitlines()))
     assert all(float(row["error_rate"]) == pytest.approx(1 - float(row["accuracy"])) for row in rows)
     rates = [float(row["error_rate"]) for row in rows]
-    assert rates[shown["phase"]["best_epoch"] - 1] == min(rates), "the lower the better"
+    assert rates[shown["phase"]["kept_epoch"] - 1] == min(rates), "the lower the better"
     assert "'errors' is not one of" in shown["wrong"] and "'error_rate'" in shown["wrong"]
     assert "error_rate" in shown["settings"]["--metric"], "the table of settings in the documentation"
     assert "error rate" in shown["evaluate"]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from tlfast import tasks
-from tlfast.core import settings
+from tlfast.core import config_files, settings
 from tlfast.tasks import resolve
 
 FER = tasks.get_task("fer")
@@ -11,6 +11,16 @@ def test_round_trip_through_run_json():
     chosen = resolve.resolve_settings(FER, "full", {"lr": "1e-3", "limit": 50})
     assert settings.Settings.from_dict(chosen.to_dict()) == chosen
     assert chosen.rate == 1e-3 and resolve.resolve_settings(FER, None, {}).rate is None
+
+
+def test_runs_of_earlier_versions_keep_the_best_epoch():
+    now = resolve.resolve_settings(FER, None, {})
+    earlier = {name: value for name, value in now.to_dict().items() if name != "keep"}
+    assert not now.keeps_best and settings.Settings.from_dict(earlier).keeps_best
+    repeated = config_files.settings_to_repeat({"settings": earlier, "data": {"source": "images"}})
+    assert resolve.resolve_settings(FER, None, {}, repeated).keeps_best
+    assert resolve.resolve_settings(FER, None, {"metric": "macro_f1"}).keeps_best
+    assert not resolve.resolve_settings(FER, None, {"metric": "macro_f1", "keep": "last"}).keeps_best
 
 
 def test_every_declaration_has_help_and_its_default_passes_its_own_check():

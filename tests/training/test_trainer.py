@@ -48,7 +48,7 @@ def test_a_phase_must_beat_the_one_it_starts_from(folder, accuracy, kept):
         before = {name: value.clone() for name, value in session.learn.model.state_dict().items()}
         phase, _ = trainer.fit_within_memory(session, plans[1], chosen, head)
         after = session.learn.model.state_dict()
-    assert (phase.best_epoch == 0) == kept == all(torch.equal(before[name], after[name]) for name in before)
+    assert (phase.kept_epoch == 0) == kept == all(torch.equal(before[name], after[name]) for name in before)
     assert any("its weights are restored. Try more --epochs, or a lower --lr" in event.note for event in events if isinstance(event, Note)) == kept
 
 

@@ -63,6 +63,7 @@ class Keywords(TypedDict, total=False):
     amp: Literal["auto", "off", "bf16", "fp16"]
     compile: bool
     deterministic: bool
+    keep: Literal["auto", "last", "best"]
     metric: Literal["accuracy", "macro_f1", "balanced_accuracy", "valid_loss"]
     seed: int
     auto_bs: bool

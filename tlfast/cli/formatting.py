@@ -155,10 +155,10 @@ def _format_phase(phase: Phase) -> str:
     """Describe a phase in one line. With cached features, the speed is in features per second."""
     source = phase.curve.source if phase.curve else "given"
     rates = f"{phase.lr:.1e}" if phase.lr == phase.lowest_lr else f"{phase.lowest_lr:.1e} to {phase.lr:.1e}"
-    best = f"best epoch {phase.best_epoch} of {len(phase.epochs)}" if phase.best_epoch else f"no improvement in {len(phase.epochs)} epochs"
+    kept = f"epoch {phase.kept_epoch} of {len(phase.epochs)}" if phase.kept_epoch else f"no improvement in {len(phase.epochs)} epochs"
     items = "features" if phase.features and phase.name == "head" else "images"
     amp = "" if phase.precision == "off" else f"  {phase.precision}"
-    return f"rate {rates} ({source})  {best}  {phase.images_per_second:,.0f} {items}/s{amp}  {phase.seconds:.1f} s"
+    return f"rate {rates} ({source})  {kept}  {phase.images_per_second:,.0f} {items}/s{amp}  {phase.seconds:.1f} s"
 
 
 def choice_cells(choice: DepthPlan) -> tuple[str, ...]:

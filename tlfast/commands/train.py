@@ -28,7 +28,7 @@ from .interrupted import read_interrupted, resume_command
 from .tracked import start_tracking, track_results
 
 MODEL_COPIES = 5  # of the weights: model.safetensors, learner.pkl, model.onnx and two saved phases
-CHECKPOINT_COPIES = 8  # of the trained weights: a checkpoint has those of now, of the best epoch, and two averages of Adam; the next one is written beside it
+CHECKPOINT_COPIES = 8  # of the trained weights: a checkpoint has those of now, of the kept epoch, and two averages of Adam; the next one is written beside it
 
 
 @dataclass(frozen=True)

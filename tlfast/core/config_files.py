@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
-from .settings import Internals
+from .settings import EARLIER_VALUES, Internals
 
 
 def read_config(path: str) -> dict[str, Any]:
@@ -48,4 +48,4 @@ def settings_to_repeat(manifest: Mapping[str, Any]) -> dict[str, Any]:
     internals, which no user sets.
     """
     left_out = {"name", "out", "log", *(f.name for f in dataclasses.fields(Internals))}
-    return {**{name: value for name, value in manifest["settings"].items() if name not in left_out}, "data": manifest["data"]["source"]}
+    return {**EARLIER_VALUES, **{name: value for name, value in manifest["settings"].items() if name not in left_out}, "data": manifest["data"]["source"]}

@@ -18,6 +18,7 @@ from .metrics import CHOICES
 from .setting_checks import DEPTH_ENDS, FINDER, Check, at_least, between, check_depth, check_rate, check_regex, check_run_name, check_sizes
 
 FORMER_NAMES = {"middle": "depth"}  # strategy names of earlier versions
+EARLIER_VALUES = {"keep": "best"}  # what earlier versions did, whose files do not name these settings
 STRATEGIES = (*DEPTH_ENDS.values(), "depth")
 AUTO_BATCH = 0  # `--bs auto`
 EPOCHS_FACTOR = 2  # --minutes trains at most this many times the preset's epochs, unless --epochs is given
@@ -133,7 +134,10 @@ class TrainingSettings:
     deterministic: bool = setting(
         False, "On a GPU: use deterministic algorithms, so that the same seed gives the same metrics. They can be slower. A CPU always does."
     )
-    metric: str = setting("accuracy", "Metric that chooses the best epoch, whose weights are saved.", choices=CHOICES)
+    keep: Literal["auto", "last", "best"] = setting(
+        "auto", "Epoch whose weights are saved, the last or the best by --metric; auto: the last, or the best with --patience or another --metric."
+    )
+    metric: str = setting("accuracy", "Metric for --keep best and --patience.", choices=CHOICES)
     seed: int = setting(0, "Random seed.", check=between(0, 2**32 - 1))
     auto_bs: bool = setting(True, "With --full or --depth: if memory runs out, halve the batch size and double the gradient accumulation.")
     checkpoint_minutes: float = setting(
@@ -144,6 +148,11 @@ class TrainingSettings:
     def rate(self) -> float | None:
         """The learning rate, None if it is chosen for each phase."""
         return None if self.lr in ("auto", FINDER) else float(self.lr)
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the weights of the best epoch are saved, in place of those of the last one."""
+        return self.keep == "best" or (self.keep == "auto" and (self.patience is not None or self.metric != TrainingSettings.metric))
 
     @property
     def strategy(self) -> str:
@@ -212,7 +221,7 @@ class Settings(ModelSettings, DataSettings, AugmentationSettings, TrainingSettin
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
         """Build from the settings in a `run.json`, also of earlier versions. Raises UsageError for an unknown setting."""
-        values = dict(values)
+        values = {**EARLIER_VALUES, **values}
         strategy = values.pop("strategy", "")
         ends = {name: depth for depth, name in DEPTH_ENDS.items()}
         values["depth"] = ends.get(strategy, values.get("depth", ""))

@@ -32,7 +32,8 @@ from .types import FeaturePass, Phase, RateCurve, restore_row
 
 KEPT = 2  # newest checkpoints of a phase; the second serves if the first is damaged
 LEAST_SECONDS = 5.0  # between checkpoints after epochs: an epoch of the head takes less
-FORMER_NAMES = {"ProgressCallback": "Watch"}  # of callbacks, in checkpoints of earlier versions
+FORMER_NAMES = {"ProgressCallback": "Watch", "KeepEpoch": "KeepBest"}  # of callbacks, in checkpoints of earlier versions
+FORMER_FIELDS = {"best_epoch": "kept_epoch"}  # of a phase
 
 
 def save_phase(journal: Journal, phase: Phase, model: nn.Module, on_event: OnEvent) -> None:
@@ -47,7 +48,7 @@ def load_phase(journal: Journal, name: str, model: nn.Module) -> Phase | None:
     if state is None:
         return None
     model.load_state_dict(state["model"])
-    values = state["phase"]
+    values = {FORMER_FIELDS.get(name, name): value for name, value in state["phase"].items()}
     types: dict[str, type[RateCurve | FeaturePass]] = {"curve": RateCurve, "features": FeaturePass}
     nested = {key: kind(**values[key]) if values[key] else None for key, kind in types.items()}
     return Phase(**{**values, **nested, "epochs": [restore_row(row) for row in values["epochs"]]})

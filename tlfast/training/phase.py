@@ -1,4 +1,4 @@
-"""One phase of a training: find the learning rate, fit one cycle, restore the best epoch, resume after an interruption."""
+"""One phase of a training: find the learning rate, fit one cycle, keep an epoch, resume after an interruption."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastai.torch_core import set_seed
 from ..core import Journal, Note, OnEvent, Settings, TrainingError, TrainingSettings, signals
 from . import checkpoints, processes
 from .budget import Budget
-from .callbacks.early_stopping import KeepBest, StopAtNan
+from .callbacks.early_stopping import KeepEpoch, StopAtNan
 from .callbacks.memory import ReleaseMemory
 from .callbacks.mixup import MixUp
 from .callbacks.progress import ProgressCallback, silence_fastai
@@ -65,9 +65,9 @@ class PhasePlan:
 
 
 def fit_phase(session: Session, plan: PhasePlan, opened: OpenPhase, settings: TrainingSettings, before: Phase | None = None) -> Phase:
-    """Fit one phase, restore the weights of its best epoch by `settings.metric`, and save the session's model in the journal.
+    """Fit one phase, keep the weights of its last or best epoch, and save the session's model in the journal.
 
-    `before` is the phase before: if no epoch improves on its best, its weights are restored.
+    `before` is the phase before: if no epoch improves on its kept one by `settings.metric`, its weights are restored.
     Raises TrainingError if the loss is not finite and there are no weights to restore, KeyboardInterrupt after Ctrl-C.
     """
     learn, journal, on_event, started = opened.learn, session.journal, session.on_event, time.perf_counter()
@@ -77,18 +77,15 @@ def fit_phase(session: Session, plan: PhasePlan, opened: OpenPhase, settings: Tr
     cost = FeaturePass(**journal.once(f"features of {plan.name}", partial(asdict, opened.cost))) if opened.cost else None
     lr = settings.rate or (curve.rate if curve else 0.0)
     reseed(learn, settings.seed)  # the finder drew random numbers
-    progress, best, finite = (
-        ProgressCallback(plan.name, on_event),
-        KeepBest(settings.metric, settings.patience, _best_value(before, settings)),
-        StopAtNan(),
-    )
+    progress, finite = ProgressCallback(plan.name, on_event), StopAtNan()
+    keep = KeepEpoch(settings.metric, settings.patience, settings.keeps_best, _kept_value(before, settings))
     start = checkpoints.load_newest(journal, plan.name)
     if plan.parallel:
         start = processes.share(start)
     start = checkpoints.place_checkpoint(start, learn) if start else None
     with signals.defer_interrupts() as interrupted, silence_fastai(learn):
         saver = checkpoints.Checkpoints(journal, plan.name, settings.checkpoint_minutes, interrupted, on_event, start)
-        callbacks: list[Callback] = [progress, best, finite, saver, *session.callbacks]
+        callbacks: list[Callback] = [progress, keep, finite, saver, *session.callbacks]
         callbacks += [checkpoints.SkipBatches(start)] if start else []
         callbacks += [MixUp(settings.mixup)] if settings.mixup else []
         callbacks += [ReleaseMemory()] if learn.dls.device.type == "cpu" else []
@@ -96,17 +93,17 @@ def fit_phase(session: Session, plan: PhasePlan, opened: OpenPhase, settings: Tr
         most = plan.budget.most if plan.budget else epochs
         lowest = lr / plan.rates.spread
         learn.fit_one_cycle(most, slice(lowest, lr) if plan.rates.spread > 1 else lr, cbs=callbacks, start_epoch=start["epoch"] if start else 0)
-        _check_outcome(best, finite, plan.name, before, lr, on_event)
+        _check_outcome(keep, finite, plan.name, before, lr, on_event)
         per_second = progress.images / progress.seconds if progress.seconds else 0.0
         seconds = search_seconds + saver.seconds
-        phase = Phase(plan.name, lr, lowest, progress.rows, best.best_epoch, seconds, per_second, curve, cost, opened.precision)
+        phase = Phase(plan.name, lr, lowest, progress.rows, keep.kept_epoch, seconds, per_second, curve, cost, opened.precision)
         checkpoints.save_phase(journal, phase, session.learn.model, on_event)
     return phase
 
 
-def _best_value(phase: Phase | None, settings: TrainingSettings) -> float | None:
-    """Return the metric of a phase's best epoch; None without a phase, or if it has no best epoch."""
-    return float(getattr(phase.epochs[phase.best_epoch - 1], settings.metric)) if phase and phase.best_epoch else None
+def _kept_value(phase: Phase | None, settings: TrainingSettings) -> float | None:
+    """Return the metric of a phase's kept epoch; None without a phase, or if it kept none."""
+    return float(getattr(phase.epochs[phase.kept_epoch - 1], settings.metric)) if phase and phase.kept_epoch else None
 
 
 def search_rate(session: Session, plan: PhasePlan, opened: OpenPhase, settings: TrainingSettings) -> RateCurve:
@@ -146,13 +143,14 @@ def reseed(learn: Learner, seed: int) -> None:
     learn.dls.train.rng = random.Random(seed)
 
 
-def _check_outcome(best: KeepBest, finite: StopAtNan, phase: str, before: Phase | None, lr: float, on_event: OnEvent) -> None:
+def _check_outcome(keep: KeepEpoch, finite: StopAtNan, phase: str, before: Phase | None, lr: float, on_event: OnEvent) -> None:
     """Report a loss that was not finite, and a fit without an improvement. Raises TrainingError if there are no weights to restore."""
     advice = f"Try a lower --lr than {lr:.1e}, or --amp off"
-    if finite.step and best.state is None:
+    if finite.step and keep.state is None:
         raise TrainingError(f"the loss became NaN or infinite at step {finite.step} of phase '{phase}', before the end of its first epoch", advice)
     if finite.step:
-        on_event(Note(phase, f"the loss became NaN or infinite at step {finite.step}: stopped, with the weights of the best epoch. {advice}"))
-    if not best.best_epoch and before:
-        found = f"no epoch improved on phase '{before.name}' ({best.metric} {best.to_beat:.4f}): its weights are restored"
+        which = "best" if keep.keeps_best else "last complete"
+        on_event(Note(phase, f"the loss became NaN or infinite at step {finite.step}: stopped, with the weights of the {which} epoch. {advice}"))
+    if not keep.kept_epoch and before:
+        found = f"no epoch improved on phase '{before.name}' ({keep.metric} {keep.to_beat:.4f}): its weights are restored"
         on_event(Note(phase, f"{found}. Try more --epochs, or a lower --lr than {lr:.1e}"))

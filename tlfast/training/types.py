@@ -104,16 +104,16 @@ class FeaturePass:
 class Phase:
     """One finished phase of a training.
 
-    `lr` is the highest rate of the one-cycle schedule for the head, `lowest_lr` that for the lowest group of parameters. `best_epoch` counts from
-    1; 0 if no epoch improved on the phase before. `images_per_second` is the speed of training: of images, or of the cached features
-    described by `features`.
+    `lr` is the highest rate of the one-cycle schedule for the head, `lowest_lr` that for the lowest group of parameters. `kept_epoch` is the
+    epoch whose weights are kept, from 1; 0 if no epoch improved on the phase before. `images_per_second` is the speed of training: of images, or of
+    the cached features described by `features`.
     """
 
     name: str
     lr: float
     lowest_lr: float
     epochs: list[EpochRow]
-    best_epoch: int
+    kept_epoch: int
     seconds: float
     images_per_second: float
     curve: RateCurve | None = None

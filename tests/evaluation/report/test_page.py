@@ -46,7 +46,9 @@ def reported(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TLFAST_CACHE", str(root / "cache"))
         patch.chdir(root)
-        trained = CliRunner().invoke(app, ["train", str(root / "images"), *map(str, TINY), "--epochs", "2", "--label-smoothing", "0.1", "--quiet"])
+        trained = CliRunner().invoke(
+            app, ["train", str(root / "images"), *map(str, TINY), "--epochs", "2", "--label-smoothing", "0.1", "--keep", "best", "--quiet"]
+        )
         assert trained.exit_code == 0, trained.stderr
         done = CliRunner().invoke(app, ["report", "images", "--json"])
         assert done.exit_code == 0, done.stderr
@@ -68,7 +70,7 @@ def test_everything_is_in_the_file(reported):
 
 def test_names_stay_text(reported):
     text = reported[1][0].read_text()
-    assert "These images also chose the best epoch" in text
+    assert "These images also chose the epoch" in text
     assert "<img src=x" not in text and NASTY not in text
     assert "&lt;b&gt;bad &amp; &#39;*worse*&#39;" in text
     card = reported[1][1].read_text()

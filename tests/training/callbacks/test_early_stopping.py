@@ -1,4 +1,4 @@
-"""The best epoch, early stopping, and losses that are no numbers."""
+"""The kept epoch, early stopping, and losses that are no numbers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 
 from tests.helpers.interruption import train_way
 from tlfast.core.errors import TrainingError
+from tlfast.training import recording
 from tlfast.training.callbacks import progress
 
 
@@ -21,7 +22,7 @@ def test_a_loss_that_is_no_number_ends_a_phase(pictures, tmp_path, monkeypatch):
     said = []
     broken = 5
     result = train_way("full", pictures, tmp_path, lambda event: said.append(getattr(event, "note", "")), lr="3e-3")
-    assert any("the loss became NaN or infinite at step 5: stopped, with the weights of the best epoch. Try a lower --lr" in note for note in said)
+    assert any("the loss became NaN or infinite at step 5: stopped, with the weights of the last complete epoch. Try a lower --lr" in note for note in said)
     assert len(result.phases[1].epochs) == 1
     broken = 1
     with pytest.raises(TrainingError, match="NaN or infinite at step 1 of phase 'all layers', before the end of its first epoch") as caught:
@@ -29,19 +30,40 @@ def test_a_loss_that_is_no_number_ends_a_phase(pictures, tmp_path, monkeypatch):
     assert "Try a lower --lr than 3.0e-03" in caught.value.hint
 
 
-def test_best_epoch_is_what_is_kept(make):
-    result = make("full", epochs=4)
-    phase = result.phases[-1]
-    best = phase.epochs[phase.best_epoch - 1]
-    assert best.accuracy == max(row.accuracy for row in phase.epochs)
-    assert result.evaluation.accuracy == pytest.approx(best.accuracy, abs=1e-6)
+SCORES = [0.1, 0.5, 0.3, 0.4]  # of four epochs
+
+
+@pytest.fixture
+def scores(monkeypatch):
+    """Replace the accuracy of the epochs of a fit by SCORES."""
+
+    def read(metric):
+        return SCORES[metric.epoch - 1] if metric.name == "accuracy" else 0.0
+
+    def reset(metric):
+        metric.epoch = getattr(metric, "epoch", 0) + 1
+
+    monkeypatch.setattr(recording.EpochMetric, "reset", reset)
+    monkeypatch.setattr(recording.EpochMetric, "accumulate", lambda metric, learn: None)
+    monkeypatch.setattr(recording.EpochMetric, "value", property(read))
+
+
+@pytest.mark.parametrize(("flags", "kept"), [({}, 4), ({"keep": "last"}, 4), ({"keep": "best"}, 2), ({"patience": 3}, 2), ({"patience": 3, "keep": "last"}, 4)])
+def test_the_last_or_the_best_epoch_is_kept(make, scores, flags, kept):
+    result = make("partial", epochs=4, lr="3e-3", **flags)
+    phase = result.phases[0]
+    assert [row.accuracy for row in phase.epochs] == SCORES and phase.kept_epoch == kept
+    log_loss = result.evaluation.calibration.log_loss_before
+    losses = [row.valid_loss for row in phase.epochs]
+    assert log_loss == pytest.approx(losses[kept - 1], abs=1e-3), "the weights are those of that epoch"
+    assert min(abs(losses[kept - 1] - other) for i, other in enumerate(losses) if i != kept - 1) > 2e-3, "the losses tell the epochs apart"
 
 
 def test_patience_ends_a_phase_early(make):
     phase = make("partial", epochs=60, patience=2, lr="1e-9").phases[0]
-    assert len(phase.epochs) == phase.best_epoch + 2 < 60
+    assert len(phase.epochs) == phase.kept_epoch + 2 < 60
 
 
 def test_the_metric_decides(make):
     phase = make("partial", epochs=5, metric="valid_loss").phases[0]
-    assert phase.epochs[phase.best_epoch - 1].valid_loss == min(row.valid_loss for row in phase.epochs)
+    assert phase.epochs[phase.kept_epoch - 1].valid_loss == min(row.valid_loss for row in phase.epochs)

@@ -29,7 +29,7 @@ def collect_facts(run: Run, metrics: Mapping[str, Any]) -> dict[str, Any]:
         "title": _describe_images(run),
         "created": manifest["created"],
         "settings": manifest["settings"],
-        "chose_epoch": metrics["split"] == "valid" and not manifest.get("by_hand"),
+        "chose_epoch": settings.keeps_best and metrics["split"] == "valid" and not manifest.get("by_hand"),
         "training": "fine-tuning by hand" if manifest.get("by_hand") else f"{run.strategy} fine-tuning",
         "trained": f"Layers of `{settings.arch}`, chosen by hand, were" if manifest.get("by_hand") else describe_trained_layers(settings),
         "metrics": metrics,

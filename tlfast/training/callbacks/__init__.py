@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ...core.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .early_stopping import KeepBest, StopAtNan
+    from .early_stopping import KeepEpoch, StopAtNan
     from .ema import MovingAverage
     from .handed_out import KeepBatchNorm, ShareCores
     from .input import NetworkInput
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GrowingSize",
     "KeepBatchNorm",
-    "KeepBest",
+    "KeepEpoch",
     "KeepToBudget",
     "MixUp",
     "MovingAverage",
@@ -40,7 +40,7 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
     __getattr__ = lazy_exports(
         __name__,
         {
-            "early_stopping": ["KeepBest", "StopAtNan"],
+            "early_stopping": ["KeepEpoch", "StopAtNan"],
             "ema": ["MovingAverage"],
             "handed_out": ["KeepBatchNorm", "ShareCores"],
             "input": ["NetworkInput"],

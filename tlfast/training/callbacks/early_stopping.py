@@ -1,4 +1,4 @@
-"""Keep the best epoch, stop without improvement, and stop at a loss that is not finite."""
+"""Keep the last or the best epoch, stop without improvement, and stop at a loss that is not finite."""
 
 from __future__ import annotations
 
@@ -45,28 +45,28 @@ class StopAtNan(Callback):
             raise CancelFitException
 
 
-class KeepBest(TrackerCallback):
-    """Restore the weights of the best epoch after the fit, and stop after `patience` epochs without improvement.
+class KeepEpoch(TrackerCallback):
+    """Restore the weights of the best or of the last epoch after the fit, and stop after `patience` epochs without improvement.
 
-    An epoch must improve on `to_beat` if it is given; `best_epoch` is 0 if none does. fastai's SaveModelCallback and EarlyStoppingCallback print to
-    stdout, which `--json` needs.
+    An epoch must improve on `to_beat` if it is given; `kept_epoch` is 0 if none does. After a loss that is not finite, the last epoch is the last complete
+    one. fastai's SaveModelCallback and EarlyStoppingCallback print to stdout, which `--json` needs.
     """
 
     order = 61
 
-    def __init__(self, metric: str, patience: int | None, to_beat: float | None = None) -> None:
+    def __init__(self, metric: str, patience: int | None, keeps_best: bool = True, to_beat: float | None = None) -> None:
         lower_is_better = metric == VALID_LOSS or not METRICS[metric].higher_is_better
         super().__init__(monitor=metric, comp=np.less if lower_is_better else np.greater)
-        self.metric, self.patience, self.to_beat = metric, patience, to_beat
-        self.reset_best()
+        self.metric, self.patience, self.keeps_best, self.to_beat = metric, patience, keeps_best, to_beat
+        self.reset_epochs()
 
-    def reset_best(self) -> None:
-        self.best_epoch, self.epochs = 0, 0
+    def reset_epochs(self) -> None:
+        self.best_epoch, self.kept_epoch, self.epochs = 0, 0, 0
         self.state: dict[str, Any] | None = None
 
     def before_fit(self) -> None:
         super().before_fit()
-        self.reset_best()
+        self.reset_epochs()
         if self.to_beat is not None:
             self.best, self.state = self.to_beat, copy.deepcopy(self.learn.model.state_dict())
 
@@ -75,9 +75,12 @@ class KeepBest(TrackerCallback):
             return
         super().after_epoch()
         self.epochs += 1
-        if self.new_best or self.state is None:
-            self.best_epoch, self.state = self.epochs, copy.deepcopy(self.learn.model.state_dict())
-        elif self.patience and self.epochs - self.best_epoch >= self.patience:
+        improved = self.new_best or self.state is None
+        if improved:
+            self.best_epoch = self.epochs
+        if improved or (self.best_epoch and not self.keeps_best):
+            self.kept_epoch, self.state = self.epochs, copy.deepcopy(self.learn.model.state_dict())
+        if not improved and self.patience and self.epochs - self.best_epoch >= self.patience:
             raise CancelFitException
 
     def after_fit(self) -> None:
@@ -85,7 +88,9 @@ class KeepBest(TrackerCallback):
             self.learn.model.load_state_dict(self.state)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": float(self.best), "best_epoch": self.best_epoch, "epochs": self.epochs, "state": self.state or {}}
+        epochs = {"best_epoch": self.best_epoch, "kept_epoch": self.kept_epoch, "epochs": self.epochs}
+        return {"best": float(self.best), **epochs, "state": self.state or {}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.best_epoch, self.epochs, self.state = state["best"], state["best_epoch"], state["epochs"], state["state"] or None
+        self.kept_epoch = state.get("kept_epoch", self.best_epoch)  # earlier versions kept the best epoch

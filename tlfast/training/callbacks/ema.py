@@ -14,10 +14,10 @@ DECAY = 0.998  # with warm-up, so that short trainings forget their start
 class MovingAverage(Callback):
     """Validate an exponential moving average of the weights (timm's ModelEmaV3), then continue with the weights themselves.
 
-    `KeepBest` runs while the average is in place, so the best epoch is an average.
+    `KeepEpoch` runs while the average is in place, so the kept epoch is an average.
     """
 
-    order = 62  # after KeepBest, which copies the validated weights
+    order = 62  # after KeepEpoch, which copies the validated weights
 
     def before_fit(self) -> None:
         self.trained: dict[str, Any] | None = None

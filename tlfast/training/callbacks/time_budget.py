@@ -20,7 +20,7 @@ class KeepToBudget(Callback):
     at the position that the number of epochs gives.
     """
 
-    order = 70  # after KeepBest, before checkpoints
+    order = 70  # after KeepEpoch, before checkpoints
 
     def __init__(self, budget: Budget, phase: str, epochs: int, journal: Journal, on_event: OnEvent) -> None:
         self.budget, self.phase, self.epochs, self.journal, self.on_event = budget, phase, epochs, journal, on_event
