@@ -25,7 +25,13 @@ def watch(folder: Path) -> Iterator[list[str]]:
 
     def check_repeatedly() -> None:
         while not done.wait(INTERVAL):
-            check()
+            try:
+                check()
+            except FileNotFoundError:  # a folder was removed while it was listed
+                continue
+            except Exception as error:
+                problems.append(f"the watcher failed: {error!r}")
+                return
 
     thread = threading.Thread(target=check_repeatedly, daemon=True)
     thread.start()
