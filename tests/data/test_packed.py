@@ -59,6 +59,18 @@ def test_a_parquet_file_with_paths_is_a_list(tmp_path, pictures):
     assert list(gather_sources([str(tmp_path / "files" / "a.parquet")])) == list(map(str, pictures))
 
 
+def test_one_of_several_columns_of_images(tmp_path, pictures):
+    photos, masks = ([picture.read_bytes() for picture in chosen] for chosen in (pictures[:3], pictures[3:6]))
+    path = tmp_path / "two.parquet"
+    parquet.write_table(pa.table({"photo": photos, "mask": masks}), path)
+    for column, names, values in (("path", "012", photos), ("photo", "012", photos), ("mask", ["mask:0", "mask:1", "mask:2"], masks)):
+        found = list(gather_sources([str(path)], column))
+        assert found == [f"{path}#{name}" for name in names]
+        assert [images.read_bytes(each) for each in found] == values
+    with pytest.raises(ImageError, match="cannot be read .*no column of images named 'other'"):
+        images.read_bytes(f"{path}#other:0")
+
+
 def test_what_is_missing_or_damaged(tmp_path, pictures):
     tar, table = write_tar(tmp_path / "a.tar", pictures), write_parquet(tmp_path / "a.parquet", pictures, False)
     for path in (f"{tar}!/none.png", f"{table}#12", f"{tmp_path}/gone.tar!/a.png", f"{tmp_path}/gone.parquet#0"):

@@ -70,6 +70,12 @@ def test_unpacked_once(tmp_path, monkeypatch):
     assert read(path).rows == before
 
 
+def test_one_of_several_columns_of_images_can_be_named(tmp_path):
+    path = write(tmp_path / "plants.parquet", [{**row, "mask": row["image"], "image": {"bytes": image_bytes(99), "path": ""}} for row in rows_of()])
+    assert {Path(row.path).read_bytes() for row in read(path).rows} == {image_bytes(99)}
+    assert sorted(Path(row.path).read_bytes() for row in read(path, path_col="mask").rows) == sorted(row["image"]["bytes"] for row in rows_of())
+
+
 def test_a_table_of_paths_stays_one_although_it_has_pictures(tmp_path):
     (tmp_path / "0.png").write_bytes(image_bytes(0))
     (tmp_path / "1.png").write_bytes(image_bytes(1))

@@ -257,7 +257,7 @@ def _expand(source: str, column: str, stdin: Iterable[str], left_out: Counter[st
         if suffix == TAR:
             return iter(packed.list_tar(Path(source), left_out))
         if parquet_images.holds_images(Path(source), column):
-            return packed.list_rows(Path(source))
+            return packed.list_rows(Path(source), column)
     if suffix in TABLES and os.path.isfile(source):
         return _read_column(Path(source), column)
     if not os.path.exists(source) and glob.has_magic(source):

@@ -1,6 +1,7 @@
 """Opening, decoding and resizing of images. No other module does this.
 
 The path of an image is that of a file, `archive.zip!/member` or `archive.tar!/member`, or `file.parquet#12` for the image of row 12.
+Of several columns of images it is the first; `file.parquet#photo:12` names another one.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1")  # at byte 4 
 # Files with these suffixes are not opened to see whether they are images.
 OTHER_SUFFIXES = frozenset({".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".html", ".py", ".parquet", ".pdf", ".zip", ".tar", ".gz", ".npy", ".pt"})
 ZIP_MARK = ".zip!/"
-PACKED = re.compile(r"(.+?\.tar)!/(.+)|(.+\.parquet)#(\d+)", re.IGNORECASE | re.DOTALL)  # a member of a tar, or a row of a parquet file
+PACKED = re.compile(r"(.+?\.tar)!/(.+)|(.+\.parquet)#((?:[^#]*:)?\d+)", re.IGNORECASE | re.DOTALL)  # a member of a tar, or a row of a parquet file
 # Exceptions of zipfile for damaged and encrypted archives; RuntimeError includes unknown compression methods.
 DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError)
 MAX_BYTES = 2 << 30  # of a file

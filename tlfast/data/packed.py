@@ -1,4 +1,7 @@
-"""Images in tars and parquet files. Their paths are `shard.tar!/0001.jpg`, and `images.parquet#12` for the image of row 12."""
+"""Images in tars and parquet files.
+
+Their paths are `shard.tar!/0001.jpg`, and `images.parquet#12` for the image of row 12, or `images.parquet#photo:12` for a column that is not the first.
+"""
 
 from __future__ import annotations
 
@@ -40,18 +43,20 @@ def list_tar(path: Path, left_out: Counter[str] | None = None) -> list[str]:
     return [f"{path}!/{name}" for name in names if is_image_name(name)]
 
 
-def list_rows(path: Path) -> Iterator[str]:
-    """Yield the paths of the images in a parquet file."""
+def list_rows(path: Path, column: str = "") -> Iterator[str]:
+    """Yield the paths of the images in a parquet file: of the column `column` if it holds images, else of the first column of images."""
     from pyarrow import parquet
 
-    return (f"{path}#{row}" for row in range(parquet.read_metadata(path).num_rows))
+    chosen = f"{column}:" if column in list_image_columns(parquet.read_schema(path))[1:] else ""
+    return (f"{path}#{chosen}{row}" for row in range(parquet.read_metadata(path).num_rows))
 
 
 def read_member(path: str, member: str) -> bytes:
     """Return the bytes of an image, for the two parts of a path that `images.split_packed` returns. Raises OSError, KeyError or ValueError."""
     modified = os.stat(path).st_mtime_ns
     if path.lower().endswith(PARQUET):
-        return _read_row(path, modified, int(member))
+        column, _, row = member.rpartition(":")
+        return _read_row(path, modified, int(row), column)
     try:
         with _lock:
             offset, size = _index_tar(path, modified)[member]
@@ -80,13 +85,13 @@ def _index_tar(path: str, modified: int) -> dict[str, tuple[int, int]]:
     return index
 
 
-def _read_row(path: str, modified: int, row: int) -> bytes:
+def _read_row(path: str, modified: int, row: int, column: str) -> bytes:
     with _lock:
         starts = _row_groups(path, modified)
         if row >= starts[-1]:
             raise ValueError(f"the file has {starts[-1]:,} rows")
         group = bisect_right(starts, row) - 1
-        values = _read_group(path, modified, group)
+        values = _read_group(path, modified, group, column)
     return get_bytes(values[row - starts[group]].as_py())
 
 
@@ -102,10 +107,12 @@ def _row_groups(path: str, modified: int) -> list[int]:
 
 
 @lru_cache(maxsize=KEPT_GROUPS)
-def _read_group(path: str, modified: int, group: int) -> Any:
-    """Return the images of a row group, as an Arrow array."""
+def _read_group(path: str, modified: int, group: int, column: str) -> Any:
+    """Return the images of a row group, as an Arrow array. `column` is "" for the first column of images. Raises ValueError if it is not there."""
     from pyarrow import parquet
 
     with parquet.ParquetFile(path) as file:
-        column = list_image_columns(file.schema_arrow)[0]
-        return file.read_row_group(group, columns=[column]).column(0)
+        columns = list_image_columns(file.schema_arrow)
+        if column and column not in columns:
+            raise ValueError(f"there is no column of images named '{column}'")
+        return file.read_row_group(group, columns=[column or columns[0]]).column(0)

@@ -40,7 +40,7 @@ class Columns:
 
 
 def holds_images(path: Path, path_column: str) -> bool:
-    """Return whether a file is a parquet file with a column of images, and without the column of paths."""
+    """Return whether a file is a parquet file with a column of images, and `path_column` is one or is not in the file."""
     if path.suffix.lower() != PARQUET:
         return False
     import pyarrow  # takes a quarter of a second, and most data are no parquet files
@@ -48,13 +48,14 @@ def holds_images(path: Path, path_column: str) -> bool:
 
     try:
         schema = parquet.read_schema(path)
-        return bool(list_image_columns(schema)) and path_column not in schema.names
+        columns = list_image_columns(schema)
+        return path_column in columns or (bool(columns) and path_column not in schema.names)
     except (OSError, pyarrow.ArrowException):
         return False
 
 
-def find_columns(schema: Any, label: str = "") -> Columns | None:
-    """Return the columns of images and labels of an Arrow schema, or None. `label` is the name of the label column, if it is known."""
+def find_columns(schema: Any, label: str = "", image: str = "") -> Columns | None:
+    """Return the columns of images and labels of an Arrow schema, or None. `label` and `image` are their names, if they are known."""
     import pyarrow
 
     features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
@@ -62,7 +63,7 @@ def find_columns(schema: Any, label: str = "") -> Columns | None:
     spelled = [name for name in LABEL_COLUMNS if name in schema.names and schema.field(name).type in (pyarrow.string(), pyarrow.large_string())]
     found = [label] if label in schema.names else numbered + spelled
     images = list_image_columns(schema)
-    return Columns(images[0], found[0], features.get(found[0], {}).get("names", [])) if images and found else None
+    return Columns(image if image in images else images[0], found[0], features.get(found[0], {}).get("names", [])) if images and found else None
 
 
 def read_parquet_images(path: Path, settings: DataSettings) -> Iterator[Record]:
@@ -70,7 +71,7 @@ def read_parquet_images(path: Path, settings: DataSettings) -> Iterator[Record]:
     from pyarrow import parquet
 
     schema = parquet.read_schema(path)
-    columns = find_columns(schema, settings.label_col)
+    columns = find_columns(schema, settings.label_col, settings.path_col)
     if columns is None:
         found = ", ".join(schema.names)
         raise UsageError(f"{path.name} has no column '{settings.label_col}'; it has: {found}", f"Name the column with {flag_name('label_col')}")

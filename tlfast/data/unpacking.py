@@ -44,7 +44,8 @@ def unpack(paths: Sequence[Path], root: Path, read: Reader, settings: DataSettin
     def fill(folder: Path) -> dict[str, Any]:
         return _write_images(paths, root, read, settings, folder, on_event)
 
-    columns = (settings.label_col, settings.split_col, settings.group_col)
+    columns: tuple[str, ...] = (settings.label_col, settings.split_col, settings.group_col)
+    columns += () if settings.path_col == DataSettings.path_col else (settings.path_col,)  # it can name a column of images
     key = cache.make_key(layout=LAYOUT, kind=read.__name__, files=hash_files(list(map(str, paths))), columns=columns)
     folder, about = cache.get_or_create(KIND, key, fill)
     _, records = read_records(folder / INDEX)
