@@ -118,6 +118,22 @@ def test_the_command_that_goes_on(cli, pictures, stopped, words):
     assert again.code == 2 and "no interrupted training of pictures in exports" in again.err and "Leave out --resume" in again.err
 
 
+@pytest.mark.parametrize("words", [["--resume"], ["--resume", "mine"]])
+def test_a_resumed_training_needs_no_task(cli, stopped, words):
+    outcome = cli("train", *words, "--json")
+    assert outcome.code == 0 and outcome.json["run"] == "mine", outcome.err
+
+
+def test_a_training_to_resume_that_is_not_there(cli, stopped):
+    outcome = cli("train", "--resume", "other")
+    assert outcome.code == 2 and "--resume other: no interrupted training of that name in exports" in outcome.err
+    shutil.copytree("exports/pictures", "exports/photos")
+    outcome = cli("train", "--resume", "mine")
+    assert outcome.code == 2 and "2 interrupted trainings have that name, of photos, pictures" in outcome.err and "tlfast runs --interrupted" in outcome.err
+    outcome = cli("train", "--resume", "--out", "elsewhere")
+    assert outcome.code == 2 and "no interrupted training in elsewhere" in outcome.err
+
+
 def test_other_settings_than_it_began_with_are_refused(cli, pictures, stopped):
     outcome = cli("train", pictures, "--epochs", 4, "--resume")
     assert outcome.code == 2 and "--epochs 4: the interrupted training began with 3" in outcome.err

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import tasks as registry
-from ..core import Note, torchrun
+from ..core import Note, Settings, torchrun
 from ..core.signals import raise_interrupt
-from .arguments import parse_arguments, parse_shares, split_list
+from .arguments import find_resumed, parse_arguments, parse_shares, split_list
 from .data_and_cache import cache_app, data_app
 from .options import (
     Address,
@@ -66,7 +66,8 @@ def train(
     full: Full = None,
     config: Config = "",
     resume: Annotated[
-        str, typer.Option(help="Resume an interrupted training: the newest of the task, or the given run.", metavar="[RUN]", show_default=False)
+        str,
+        typer.Option(help="Resume an interrupted training: the newest (of the task, if one is given), or the given run.", metavar="[RUN]", show_default=False),
     ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show settings, data and model size, without training.")] = False,
     engine: Annotated[str, typer.Option(help="Where frozen layers run: local (this process), or ray (one task for each view of the images).")] = "local",
@@ -76,6 +77,8 @@ def train(
     """Train a pretrained network on labelled images, evaluate it and export it."""
     from ..distributed import open_engine
 
+    if resume and not (task or config or "data" in flags):
+        task, resume = find_resumed(resume, flags.get("out", Settings.out))
     arguments = parse_arguments(task, flags, config)
     settings = arguments.resumed(resume, full) if resume else arguments.settings(full)
     placed = open_engine(engine, address, cpus, gpus=int(settings.device == "cuda"))

@@ -80,6 +80,23 @@ def parse_arguments(task: str, flags: Mapping[str, Any], config: str = "") -> Ar
     return Arguments(found, {**({"data": path} if path else {}), **flags}, values, like)
 
 
+def find_resumed(resume: str, out: str) -> tuple[str, str]:
+    """Return the task, or the path of the images, and the run id of an interrupted training: that named `resume`, or the newest of all for "newest".
+
+    Raises UsageError.
+    """
+    folders = [folder for folder in journal.list_folders(out) if resume in (journal.NEWEST, journal.run_id_of(folder))]
+    listed = "List the interrupted trainings with: tlfast runs --interrupted"
+    if not folders:
+        raise UsageError(f"--resume {resume}: no interrupted training{'' if resume == journal.NEWEST else ' of that name'} in {out}", listed)
+    if len(folders) > 1 and resume != journal.NEWEST:
+        tasks = ", ".join(folder.parent.name for folder in folders)
+        raise UsageError(f"--resume {resume}: {len(folders)} interrupted trainings have that name, of {tasks}", f"Give the task as well. {listed}")
+    newest = max(folders, key=lambda folder: (folder / journal.JOURNAL).stat().st_mtime_ns)
+    saved = journal.read(newest).settings
+    return saved["task"] if saved["task"] in registry.registered_tasks() else saved["data"], journal.run_id_of(newest)
+
+
 def read_values(config: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the settings of a TOML file, or of the `run.json` of a run and its whole content. Raises UsageError."""
     if not config.endswith(".json"):
