@@ -24,6 +24,7 @@ from tlfast.commands.doctor_reasons import MOST_SCALED, SCALING, SLOW_CLOCK, SLO
 from tlfast.commands.usual_speeds import FAR_BELOW, KINDS, MOST_CORES, USUAL_SPEEDS
 from tlfast.core import errors
 from tlfast.core.metrics import EPOCH_METRICS, FIGURE_TITLES, METRICS
+from tlfast.core.presets import PRESETS
 from tlfast.core.settings import STRATEGIES, declared_settings, flag_name
 from tlfast.data.types import FINDING_KINDS
 from tlfast.tasks import resolve
@@ -171,13 +172,23 @@ def settings_page() -> str:
             ("source", "example"),
             [
                 ("declared default", "the tables below"),
-                ("default of the task, then its preset for the strategy", "`tlfast train digits` uses `--size 64`"),
+                ("default of the task, then that for the strategy", "`tlfast train digits` uses `--size 64`"),
+                ("preset of settings", "`--preset good`"),
                 ("configuration file", "`--config mine.toml`"),
                 ("option", "`--epochs 5`"),
             ],
         ),
         "A configuration file is TOML with the names of the options, `_` in place of `-`:\n",
         '```toml\nfull = true\nepochs = 5\nclass_weights = "balanced"\n```\n',
+        "## Presets\n",
+        table(
+            ("preset", "purpose", "settings"),
+            [
+                (f"`{name}`", preset.purpose, " ".join(_as_flag(setting, value) for setting, value in preset.settings.items()))
+                for name, preset in PRESETS.items()
+            ],
+        ),
+        "`--depth`, `--full`, `--partial` and `--minutes` replace a preset's choice of the layers. Before a training with `best` its time is predicted.\n",
     ]
     for group in dict.fromkeys(declaration.group for declaration in declared_settings().values()):
         chosen = [rows[name] for name, declaration in declared_settings().items() if declaration.group == group]

@@ -19,7 +19,7 @@ DECLARED = {name: declaration for name, declaration in declared_settings().items
 # Values that differ from the default, for settings whose type allows no guess.
 SAMPLES: dict[str, Any] = {"lr": 0.01, "depth": 2, "sizes": "16,24", "group_by": "^(.)", "name": "mine", "crop_pct": 0.5, "fold": 1, "minutes": 2.0}
 WRONG: dict[str, Any] = {"lr": "fast", "depth": "deep", "sizes": "9,8", "group_by": "(", "name": "../x"}
-UNCHECKED = {"weights", "arch", "out", "path_col", "label_col", "split_col", "group_col", "log"}  # any text is valid until it is used
+UNCHECKED = {"teacher", "weights", "arch", "out", "path_col", "label_col", "split_col", "group_col", "log"}  # any text is valid until it is used
 
 
 class Captured(Exception):

@@ -6,8 +6,9 @@ import pytest
 
 from tests.helpers.training import resolved
 from tlfast import tasks
-from tlfast.core import settings
+from tlfast.core import config_files, settings
 from tlfast.core.errors import UsageError
+from tlfast.core.presets import DEPTH_SETTINGS, PRESETS
 from tlfast.tasks import resolve
 
 
@@ -60,9 +61,37 @@ def test_order_of_precedence():
     assert resolve.resolve_settings(FER, "partial", {}, {"strategy": "full"}).strategy == "partial"
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_resolves_for_every_task_and_strategy(name):
+    for task in tasks.registered_tasks().values():
+        alone = resolve.resolve_settings(task, None, {"preset": name})
+        assert all(getattr(alone, setting) == value for setting, value in PRESETS[name].settings.items()) and alone.preset == name
+        for setting, value in PRESETS[name].settings.items():
+            assert value != getattr(settings.Settings, setting), f"{setting} is the default anyway"
+        others = {setting: value for setting, value in PRESETS[name].settings.items() if setting not in DEPTH_SETTINGS}
+        for strategy in ("partial", "full") if others else ():
+            chosen = resolve.resolve_settings(task, strategy, {"preset": name})
+            assert chosen.strategy == strategy and chosen.minutes is None and all(getattr(chosen, setting) == value for setting, value in others.items())
+
+
+def test_other_settings_override_a_preset():
+    best = PRESETS["best"].settings
+    chosen = resolve.resolve_settings(FER, None, {"preset": "best", "epochs": 3}, {"mixup": 0.5})
+    assert (chosen.epochs, chosen.mixup, chosen.label_smoothing, chosen.depth) == (3, 0.5, best["label_smoothing"], "all")
+    assert resolve.resolve_settings(FER, None, {"depth": "2"}, {"preset": "best"}).depth == "2"
+    limited = resolve.resolve_settings(FER, None, {"preset": "best", "minutes": 5.0})
+    assert (limited.depth, limited.internals.most_epochs) == ("auto", best["epochs"])
+    with pytest.raises(UsageError, match="--preset good only chooses the layers to train, and another option does so too"):
+        resolve.resolve_settings(FER, "full", {"preset": "good"})
+    recorded = {**resolve.resolve_settings(FER, None, {"preset": "good"}).to_dict(), "depth": "3"}  # as in the run.json of a run with a chosen depth
+    repeated = config_files.settings_to_repeat({"settings": recorded, "data": {"source": ""}})
+    assert resolve.resolve_settings(FER, None, {}, repeated).depth == "3"
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        ({"preset": "fast"}, "--preset 'fast' is not one of: none, quick, good, best"),
         ({"size": 0}, "--size 0 must lie between 8 and 2048"),
         ({"fold": 9}, "--fold 9 must lie between 0 and 4"),
         ({"lr": "fast"}, "--lr fast must be auto, finder or a number such as 1e-3"),

@@ -12,6 +12,7 @@ from tests.helpers.command_line import TINY
 from tests.helpers.training import resolved
 from tlfast import tasks
 from tlfast.core.events import Note
+from tlfast.core.journal import Journal
 from tlfast.tasks import resolve
 from tlfast.training import planner, trainer, types
 from tlfast.training.callbacks import progress
@@ -130,6 +131,30 @@ def test_the_finders_steps_say_how_many_epochs_end_in_time(cli, folder, monkeypa
 def test_the_deepest_that_fits_with_nearly_all_its_epochs(epochs, best):
     found = [DepthPlan(str(depth), "", 100.0, 0.0, 2, count, 60.0) for depth, count in enumerate(epochs)]
     assert planner._choose_depth(found, [i for i, count in enumerate(epochs) if count], 8) == best
+
+
+def test_a_long_preset_is_forecast_and_a_resumed_one_as_before(cli, folder, monkeypatch):
+    timings = types.Timings([timing("0", 1e-6), timing("all", 1.0)], 1e-6, 1e-6)
+    monkeypatch.setattr(planner, "time_depths", lambda *given: timings)
+    outcome = cli("train", folder, *TINY, "--preset", "best", "--epochs", 7, "--dry-run", "--json")
+    (plan,) = outcome.json["depths"]
+    images = sum(outcome.json["data"]["counts"]["train"].values())
+    assert (plan["depth"], plan["epochs"], plan["chosen"]) == ("all", 7, True) and plan["seconds"] > 7 * images
+    assert f"--preset best: 7 epochs of {plan['trains']} take about {plan['seconds'] / 60:,.0f} minutes" in outcome.err
+    assert "take about" not in cli("train", folder, *TINY, "--full", "--dry-run", "--json").err
+    task, chosen = resolved(folder, "full")
+    with trainer.prepare(task, chosen, lambda event: None, Journal()) as session:
+        first = planner.forecast(session, chosen)
+        monkeypatch.setattr(planner, "time_depths", lambda *given: pytest.fail("timed again"))
+        assert planner.forecast(session, chosen) == first
+
+
+@pytest.mark.parametrize(("strategy", "depth"), [("partial", "0"), ("depth", "2"), ("full", "all")])
+def test_a_forecast_times_the_depth_of_the_training(folder, strategy, depth):
+    task, chosen = resolved(folder, strategy, **({"depth": depth} if strategy == "depth" else {}))
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        plan = planner.forecast(session, chosen)
+    assert (plan.depth, plan.epochs, plan.chosen) == (depth, chosen.epochs, True) and plan.seconds > planner.CLOSING
 
 
 def test_predictions_grow_with_the_work():

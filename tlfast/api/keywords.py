@@ -43,6 +43,7 @@ class Keywords(TypedDict, total=False):
     flip: Literal["none", "horizontal", "both"]
     rotate: float | None
     colour: bool
+    preset: Literal["none", "quick", "good", "best"]
     epochs: int
     freeze_epochs: int
     depth: int | str
@@ -56,6 +57,7 @@ class Keywords(TypedDict, total=False):
     class_weights: Literal["none", "balanced"]
     label_smoothing: float
     mixup: float
+    teacher: str
     patience: int | None
     train_bn: bool
     sizes: str

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..core import DataError, ExportError, Interrupted, Journal, Note, OnEvent, Settings, files, ignore_event, runs
 from ..core.journal import check_free, list_interrupted, list_states, open_journal, run_id_of
+from ..core.presets import PRESETS
 from ..core.settings import check_conflicts
 from ..data import DataSummary, Task
 from ..data.split import SPLITS
@@ -21,7 +22,7 @@ from ..evaluation.plots import plot_calibration
 from ..export import Agreement, metadata, onnx, save_model
 from ..inference import onnx_model
 from ..models import hash_weights, read_licence
-from ..training import DepthPlan, Phase, Session, checkpoints, fit, get_strategy, predict_valid, prepare, processes, records
+from ..training import DepthPlan, Phase, Session, checkpoints, fit, get_strategy, planner, predict_valid, prepare, processes, records
 from ..training.plots import plot_rate_curve
 from ..training.trackers import Tracking, open_tracking, parse_names
 from .interrupted import read_interrupted, resume_command
@@ -46,7 +47,7 @@ class TrainResult:
         data: summary of the images.
         seconds: duration of the training, with the time before an interruption.
         onnx: agreement of `model.onnx` with the network; None with `--no-onnx`.
-        plan: depths that were chosen from; empty without `--depth auto` or `--minutes`.
+        plan: depths that were chosen from, or the forecast of a long preset; empty without `--depth auto`, `--minutes` and `--preset best`.
     """
 
     run: str
@@ -77,7 +78,7 @@ class Plan:
         device: name of the device.
         parameters: number of parameters of the network.
         trained_parameters: number of parameters that would be trained.
-        depths: depths to choose from; empty without `--depth auto` or `--minutes`.
+        depths: depths to choose from, or the forecast of a long preset; empty without `--depth auto`, `--minutes` and `--preset best`.
     """
 
     settings: dict[str, Any]
@@ -182,7 +183,7 @@ def estimate_room(model: nn.Sequential, settings: Settings) -> int:
 def _train(task: Task, session: Session, settings: Settings, like: Mapping[str, Any], tracking: Tracking) -> TrainResult:
     journal, device = session.journal, str(session.learn.dls.device)
     facts = {**_check_origin(task, session, like), "device": device, "asked": {"depth": settings.to_dict()["depth"], "minutes": settings.minutes}}
-    settings, depths = get_strategy(settings.strategy).resolve(session, settings)
+    settings, depths = _resolve(session, settings)
     processes.share((settings, journal.facts, journal.folder))
     start_tracking(tracking, journal, settings, {name: facts[name] for name in ("data", "weights", "device")})
     written = files.count_bytes(journal.folder) if journal.folder else 0  # by an interrupted training
@@ -211,6 +212,16 @@ def _train(task: Task, session: Session, settings: Settings, like: Mapping[str, 
     )
 
 
+def _resolve(session: Session, settings: Settings) -> tuple[Settings, list[DepthPlan]]:
+    """Fill in open settings. Returns the settings, and the depths that were considered; for a long preset the forecast of the training."""
+    settings, depths = get_strategy(settings.strategy).resolve(session, settings)
+    if depths or settings.preset not in PRESETS or not PRESETS[settings.preset].is_long:
+        return settings, depths
+    plan = planner.forecast(session, settings)
+    session.on_event(Note("training", f"--preset {settings.preset}: {plan.epochs} epochs of {plan.trains} take about {max(1, plan.seconds / 60):,.0f} minutes"))
+    return settings, [plan]
+
+
 def describe_phase(phase: Phase) -> dict[str, Any]:
     """Return the facts about a phase for the manifest. Its epochs and its curve have files of their own."""
     return {name: value for name, value in asdict(phase).items() if name not in ("epochs", "curve")}
@@ -225,6 +236,7 @@ def describe_origin(task: Task, session: Session) -> dict[str, Any]:
         **({"task_file": task.file} if task.file else {}),
         "data": {"source": table.source, "fingerprint": table.fingerprint(), **counts},
         "weights": {"source": str(session.weights), "sha256": hash_weights(session.learn.model[0])},
+        **({"teacher": {"sha256": hash_weights(session.teacher)}} if session.teacher is not None else {}),
     }
 
 
@@ -237,6 +249,8 @@ def _check_origin(task: Task, session: Session, like: Mapping[str, Any]) -> dict
     images, weights = origin["data"]["fingerprint"], origin["weights"]["sha256"]
     _check_unchanged(session, "images", images, like["data"]["fingerprint"] if like else images)
     _check_unchanged(session, "weights", weights, like["weights"]["sha256"] if like else weights)
+    if teacher := origin.get("teacher", {}).get("sha256"):
+        _check_unchanged(session, "weights of the teacher", teacher, like.get("teacher", {}).get("sha256", teacher))
     return origin
 
 
@@ -256,7 +270,7 @@ def plan_run(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -
     """Return the data, weights, model size and depths of a training, without training. Writes no run. Raises TlfastError."""
     parse_names(settings.log)
     with prepare(task, settings, on_event) as session:
-        settings, depths = get_strategy(settings.strategy).resolve(session, settings)
+        settings, depths = _resolve(session, settings)
         model = session.learn.model
         trainable = get_strategy(settings.strategy).trainable(model, settings)
         total, trained = (sum(p.numel() for module in modules for p in module.parameters()) for modules in ([model], trainable))

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import UsageError, suggest_name
 from .metrics import CHOICES
+from .presets import NONE, PRESETS
 from .setting_checks import DEPTH_ENDS, FINDER, Check, at_least, between, check_depth, check_rate, check_regex, check_run_name, check_sizes
 
 FORMER_NAMES = {"middle": "depth"}  # strategy names of earlier versions
@@ -89,6 +90,7 @@ class AugmentationSettings:
 class TrainingSettings:
     """Optimization: epochs, learning rate, batches, regularization, precision, seed."""
 
+    preset: str = setting(NONE, "Settings for a purpose: quick (two minutes), good, or best (hours on a CPU). Options override them.", choices=(NONE, *PRESETS))
     epochs: int = setting(10, "Epochs of the main phase (with --partial: of the head).", check=between(1, 10_000))
     freeze_epochs: int = setting(4, "With --full or --depth: epochs of the head with a frozen backbone, before other layers train.", check=between(0, 10_000))
     depth: str = setting(
@@ -119,6 +121,7 @@ class TrainingSettings:
     class_weights: Literal["none", "balanced"] = setting("none", "Class weights in the loss; balanced: inversely proportional to class frequency.")
     label_smoothing: float = setting(0.0, "Label smoothing: fraction of the target that is spread evenly over all classes.", check=between(0, 0.9))
     mixup: float = setting(0.0, "Mixup strength (alpha); 0 disables mixup.", check=between(0, 10))
+    teacher: str = setting("", "Runs whose probabilities the training learns, too (distillation), separated by commas.")
     patience: int | None = setting(None, "Early stopping: stop after this many epochs without a better --metric. Default: off.", check=at_least(1))
     train_bn: bool = setting(
         False, "With --partial: train the head on images with BatchNorm in training mode, as fastai does. Slow, because features are not cached."

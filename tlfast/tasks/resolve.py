@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core import Settings, UsageError
+from ..core.presets import DEPTH_SETTINGS, NONE, PRESETS
 from ..core.setting_checks import DEPTH_ENDS
 from ..core.settings import EPOCHS_FACTOR, FORMER_NAMES, STRATEGIES, Internals, build_settings
 from ..data import Task
 
 
 def resolve_settings(task: Task, strategy: str | None, flags: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Settings:
-    """Merge and check all values. Increasing priority: declared defaults, task, task presets of the strategy, config file, flags.
+    """Merge and check all values. Increasing priority: declared defaults, task, task presets of the strategy, `--preset`, config file, flags.
 
     `flags` holds only the given flags. `--depth` and `--minutes` imply a strategy: 0 is partial, all is full, and everything else is depth.
     Raises UsageError with the name of the flag.
@@ -25,21 +26,35 @@ def resolve_settings(task: Task, strategy: str | None, flags: Mapping[str, Any],
             raise UsageError(f"the settings name both full = {str(config['full']).lower()} and depth = {config['depth']}", "Keep one of them")
         config.setdefault("strategy", "full" if config.pop("full") else "partial")
     configured_strategy, depth = config.pop("strategy", None), _requested_depth(flags)
+    preset = _choose_preset(flags, config, bool(strategy or depth), bool(configured_strategy or _requested_depth(config)))
     if strategy and depth and strategy != DEPTH_ENDS.get(depth, "depth"):
         raise UsageError(f"--{strategy} and {'--depth' if 'depth' in flags else '--minutes'} are both given", "Give only one of them")
-    depth = depth or ("" if strategy in DEPTH_ENDS.values() else _requested_depth(config))
+    depth = depth or ("" if strategy in DEPTH_ENDS.values() else _requested_depth(config)) or _requested_depth(preset)
     if not strategy:
         strategy = DEPTH_ENDS.get(depth, "depth") if depth else configured_strategy or "partial"
     strategy = FORMER_NAMES.get(strategy, strategy)
     if strategy not in STRATEGIES:
         raise UsageError(f"unknown strategy '{strategy}' in the config file", "Use one of: " + ", ".join(STRATEGIES))
     ends = {name: end for end, name in DEPTH_ENDS.items()}
-    values = {**task.defaults, **task.presets(strategy), **config, **flags, "depth": ends.get(strategy, depth or "auto")}
+    values = {**task.defaults, **task.presets(strategy), **preset, **config, **flags, "depth": ends.get(strategy, depth or "auto")}
     settings = build_settings({"task": task.name, **values})
     if settings.minutes is None and settings.depth != "auto":
         return settings
-    most = settings.epochs if "epochs" in {**config, **flags} else EPOCHS_FACTOR * settings.epochs
+    most = settings.epochs if "epochs" in {**preset, **config, **flags} else EPOCHS_FACTOR * settings.epochs
     return dataclasses.replace(settings, internals=Internals(most_epochs=most))
+
+
+def _choose_preset(flags: Mapping[str, Any], config: Mapping[str, Any], depth_given: bool, depth_configured: bool) -> dict[str, Any]:
+    """Return the settings of `--preset`, without those that choose the layers to train if flags or the config file do. Raises UsageError."""
+    name = flags.get("preset", config.get("preset", NONE))
+    if name not in PRESETS:  # none, or unknown: `build_settings` checks it
+        return {}
+    found = dict(PRESETS[name].settings)
+    if depth_given or depth_configured:
+        found = {name: value for name, value in found.items() if name not in DEPTH_SETTINGS}
+    if not found and depth_given:
+        raise UsageError(f"--preset {name} only chooses the layers to train, and another option does so too", "Leave out --preset, or the other option")
+    return found
 
 
 def _requested_depth(values: Mapping[str, Any]) -> str:

@@ -71,8 +71,8 @@ class ActivationLoader(FeatureLoader):
 
     ahead = True
 
-    def __init__(self, features: SplitFeatures, bs: int, shuffle: bool, device: torch.device) -> None:
-        super().__init__(features, bs, shuffle, device, count=features.images)
+    def __init__(self, features: SplitFeatures, bs: int, shuffle: bool, device: torch.device, soft: torch.Tensor | None = None) -> None:
+        super().__init__(features, bs, shuffle, device, features.images, soft)
 
     def choose_items(self, samples: torch.Tensor) -> torch.Tensor:
         return samples + torch.randint(len(self.features.arrays), (len(samples),)) * self.features.images

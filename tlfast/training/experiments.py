@@ -19,6 +19,7 @@ from ..evaluation import apply_temperature, save_predictions
 from ..models import pretrained
 from . import trainer
 from .augment import resolve_augmentation
+from .distillation import describe_teachers
 from .feature_learner import predict_from_features
 from .strategies import get_strategy
 from .types import Phase
@@ -62,6 +63,8 @@ def run_trial(task: Task, settings: Settings, on_event: OnEvent) -> Trial:
     augmentation = resolve_augmentation(settings)
     important["augment"] = asdict(augmentation) if augmentation else None  # its numbers, not the name of a preset
     sources = {"settings": important, "images": table.fingerprint(), "weights": _describe_weights(settings), "versions": package_versions()}
+    if settings.teacher:
+        sources["teacher"] = describe_teachers(settings)
     name = cache.make_key(layout=LAYOUT, **sources)
     reused = cache.find(KIND, name) is not None
 

@@ -18,6 +18,7 @@ from ..core import TrainingSettings
 from ..data import Row
 from ..evaluation import Predictions
 from ..models import copy_to_device, to_network_input
+from .callbacks.distillation import Distillation
 from .feature_codec import decode_tensors, to_tensors
 from .features import Features, SplitFeatures
 from .loaders import split_batches
@@ -31,16 +32,17 @@ HEAD_BATCH, LEAST_STEPS = 512, 50  # features in a batch, steps per epoch; see d
 
 
 @contextmanager
-def open_head(learn: Learner, features: Features, settings: TrainingSettings) -> Iterator[OpenPhase]:
-    """Open a Learner of the head on cached features; it shares the head with the model of `learn`."""
+def open_head(learn: Learner, features: Features, settings: TrainingSettings, soft: torch.Tensor | None = None) -> Iterator[OpenPhase]:
+    """Open a Learner of the head on cached features; it shares the head with the model of `learn`. `soft` are targets of a teacher, `[v * n, c]`."""
     set_seed(settings.seed)  # loaders draw their seeds; computing features draws numbers, reading them does not
     head, device = learn.model[1], learn.dls.device
     loaders = DataLoaders(
-        FeatureLoader(features.train, choose_head_batch(len(features.train), settings.bs), True, device),
+        FeatureLoader(features.train, choose_head_batch(len(features.train), settings.bs), True, device, soft=soft),
         FeatureLoader(features.valid, HEAD_BATCH_VALID, False, device),
         device=device,
     )
     head_learner = Learner(loaders, head, learn.loss_func, build_adam, metrics=epoch_metrics(), path=learn.path, model_dir=learn.model_dir)
+    head_learner.add_cbs([] if soft is None else [Distillation()])
     with use_byte_dropout(head, device):
         yield OpenPhase(record_on_device(head_learner), cost=features.cost, features=features)
 
@@ -101,29 +103,36 @@ def choose_head_batch(count: int, bs: int) -> int:
 class FeatureLoader(DataLoader):
     """Batches of cached features: (`[b, ...]` float32, `[b]` class index). An epoch has `count` items, by default all.
 
+    With `soft` targets of a teacher, `[v * n, c]`, a batch is (`[b, ...]`, `[b, c]`, `[b]` class index).
+
     Features are kept on a GPU if there is room for them. Otherwise they are read by index one batch at a time; for a GPU, and if `ahead` is true also
     for a CPU, by a second thread.
     """
 
     ahead: ClassVar[bool] = False
 
-    def __init__(self, features: SplitFeatures, bs: int, shuffle: bool, device: torch.device, count: int | None = None) -> None:
+    def __init__(
+        self, features: SplitFeatures, bs: int, shuffle: bool, device: torch.device, count: int | None = None, soft: torch.Tensor | None = None
+    ) -> None:
         self.features, count = features, count or len(features)
         self.placed = features.place(device)
+        self.soft = soft.to(device) if soft is not None and self.placed else soft
         super().__init__(range(count), bs=min(bs, count), shuffle=shuffle, drop_last=shuffle, num_workers=0, device=device)
 
     def choose_items(self, samples: torch.Tensor) -> torch.Tensor:
         """Return the items of an epoch `[n]` for its shuffled indices."""
         return samples
 
-    def create_batches(self, samps: Iterable[Any]) -> Iterator[tuple[torch.Tensor, TensorCategory]]:
+    def create_batches(self, samps: Iterable[Any]) -> Iterator[tuple[torch.Tensor, ...]]:
         items = self.choose_items(torch.tensor(list(samps)))
         labels = self.features.labels[items]
         if self.placed:
             items, labels = copy_to_device(items, self.device), copy_to_device(labels, self.device)
         pairs = zip(split_batches(items, self.bs), split_batches(labels, self.bs), strict=True)
-        for *encoded, targets in self._read_batches([batch for batch in pairs if len(batch[0]) == self.bs or not self.drop_last]):
-            yield to_network_input(decode_tensors(*encoded)), TensorCategory(targets)
+        batches = [batch for batch in pairs if len(batch[0]) == self.bs or not self.drop_last]
+        for (chosen, _), (*encoded, targets) in zip(batches, self._read_batches(batches), strict=True):
+            soft = () if self.soft is None else (copy_to_device(self.soft[chosen], self.device),)
+            yield to_network_input(decode_tensors(*encoded)), *soft, TensorCategory(targets)
 
     def _read_batches(self, batches: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Iterator[tuple[torch.Tensor, ...]]:
         """Yield the encoded features and the labels of each batch, on the loader's device."""

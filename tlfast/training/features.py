@@ -102,14 +102,14 @@ class _View:
     rows: Sequence[Row]
 
 
-def extract(body: nn.Module, session: Session, settings: Settings) -> Features:
+def extract(body: nn.Module, session: Session, settings: Settings, title: str = "backbone: features") -> Features:
     """Run `body` (`[b, 3, h, w]` -> `[b, ...]`) on the train split in every view and on the valid split, or read cached features.
 
     The first view is the plain image, as in evaluation; see docs/benchmarks.md, "Views". The body runs in eval mode, so that its BatchNorm
-    statistics do not change. Raises DataError if the cache cannot be written.
+    statistics do not change. `title` names the progress. Raises DataError if the cache cannot be written.
     """
     views = _list_views(session.table, settings)
-    arrays, cost = _extract_views(body, session, views, settings)
+    arrays, cost = _extract_views(body, session, views, settings, title)
     classes = {label: i for i, label in enumerate(session.table.classes)}
     train, valid = session.table.part("train"), session.table.part("valid")
     count = len(views) if settings.fold is not None else 1
@@ -121,7 +121,9 @@ def extract(body: nn.Module, session: Session, settings: Settings) -> Features:
     )
 
 
-def _extract_views(body: nn.Module, session: Session, views: Sequence[_View], settings: Settings) -> tuple[list[Rows], FeaturePass]:
+def _extract_views(
+    body: nn.Module, session: Session, views: Sequence[_View], settings: Settings, title: str = "backbone: features"
+) -> tuple[list[Rows], FeaturePass]:
     """Return the features of each view, and what they cost. Several processes begin with different views, and read those of the others."""
     precision = pass_precision(body, session, settings)
     network = FrozenBody(body, precision)
@@ -137,7 +139,7 @@ def _extract_views(body: nn.Module, session: Session, views: Sequence[_View], se
             continue
 
         def report(images: int, before: int = done) -> None:
-            session.on_event(Progress("backbone: features", before + images, total))
+            session.on_event(Progress(title, before + images, total))
 
         batches = _forward_batches(network, _build_loader(session.learn.dls, view, settings), settings.cache_format, report)
         arrays[number] = _collect(batches, name, settings.cache_format)

@@ -15,7 +15,7 @@ from .activations import fit_to_disk
 from .budget import Budget
 from .feature_learner import choose_head_batch
 from .lr_finder import FINDER_STEPS
-from .profiler import time_depths
+from .profiler import PARTIAL, time_depths
 from .session import Session
 from .strategies import get_strategy
 from .types import DepthPlan, DepthsPlanned, Timing, Work
@@ -24,6 +24,7 @@ AUTO_SHARE = 0.45  # of the predicted time of full fine-tuning, the limit of `--
 NEARLY_ALL, LEAST = 7 / 8, 3 / 8  # shares of the wanted epochs: preferred, and accepted
 NOISE = 1.3  # speed ratio of two depths in the wrong order that only other load explains; see docs/benchmarks.md, "Planner"
 TIMING = 0.1  # share of `--minutes` after which no other round of timing begins
+FORECAST = 10.0  # seconds after which no other round of timing begins for a forecast
 CLOSING = 10.0  # seconds of export, plots and files at the end of a training
 
 
@@ -81,6 +82,20 @@ def plan_depths(session: Session, settings: Settings) -> tuple[list[DepthPlan], 
         _say_full_is_faster(plans[best], plans[-1], on_event)
     budget = Budget(limit, valid * costs.depths[best].upper, closing_seconds(work), train, _most_epochs(settings)) if settings.minutes else None
     return [replace(plan, chosen=i == best) for i, plan in enumerate(plans)], budget
+
+
+def forecast(session: Session, settings: Settings) -> DepthPlan:
+    """Predict the time of a training with settled settings, by timing its steps. A resumed training has its first forecast."""
+
+    def predict() -> dict[str, Any]:
+        started = time.perf_counter()
+        costs = time_depths(session, settings, FORECAST)
+        train, valid = (len(session.table.part(split)) for split in ("train", "valid"))
+        work = Work(train, valid, costs, session.journal.seconds + time.perf_counter() - started)
+        timing = next(timing for timing in costs.depths if timing.depth == (settings.depth or PARTIAL))
+        return asdict(replace(_predict_plan(timing, work, settings), chosen=True))
+
+    return DepthPlan(**session.journal.once("forecast", predict))
 
 
 def _plan_minimum(timing: Timing, work: Work, settings: Settings, limit: float, on_event: OnEvent) -> DepthPlan:

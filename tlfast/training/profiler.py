@@ -16,6 +16,7 @@ from fastai.learner import Learner
 from torch import nn
 
 from ..core import OnEvent, Progress, Settings
+from ..core.setting_checks import DEPTH_ENDS
 from ..models import count_features, list_stages, split_at, synchronize, to_network_input
 from ..models.fuse_bn import fuse_bn
 from .activations import ActivationLoader, activation_gigabytes, activation_shape
@@ -37,7 +38,7 @@ Stopwatch = Callable[[], list[float]]  # runs an operation some times; returns t
 
 
 def time_depths(session: Session, settings: Settings, time_limit: float) -> Timings:
-    """Time each depth on a copy of the network, or only the depth of the settings, and the ends of the scale.
+    """Time the ends of the scale on a copy of the network, and the depths between; if the settings name a depth, only that one.
 
     No round but the first begins after `time_limit` seconds. Raises UsageError if the backbone cannot be divided.
     """
@@ -46,7 +47,9 @@ def time_depths(session: Session, settings: Settings, time_limit: float) -> Timi
     body, head = copy.deepcopy(learn.model)
     names = list_stages(body, settings.arch)
     depths = sorted({round(i) for i in np.linspace(1, len(names), min(len(names), MOST_DEPTHS))})
-    parts = {depth: split_at(body, settings.arch, depth, settings.size) for depth in ([int(settings.depth)] if settings.depth.isdigit() else depths)}
+    if settings.depth != "auto":
+        depths = [int(settings.depth)] if settings.depth.isdigit() and settings.depth not in DEPTH_ENDS else []
+    parts = {depth: split_at(body, settings.arch, depth, settings.size) for depth in depths}
     shapes = {depth: activation_shape(parts[depth], settings.size) for depth in parts}
     image, width = (3, settings.size, settings.size), count_features(body, settings.size)
     precision = choose_pass_precision(body, device, settings, image)

@@ -12,7 +12,7 @@ class MixUp(fastai.callback.mixup.MixUp):
     """fastai's MixUp (Zhang et al. 2018, arXiv 1710.09412); its random numbers are copied to a GPU from pinned memory."""
 
     def before_batch(self) -> None:
-        count, device = len(self.y), self.x.device
+        count, device = len(self.y), self.xb[0].device
         shares = self.distrib.sample((count,))
         self.lam = copy_to_device(torch.maximum(shares, 1 - shares), device)
         order = copy_to_device(torch.randperm(count), device)

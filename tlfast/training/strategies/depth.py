@@ -28,8 +28,10 @@ from ..amp import choose_step_precision, use_precision
 from ..batch_size import settle_batch
 from ..batchnorm import ADAPTING_BATCHES, adapt_batchnorm
 from ..budget import read_budget
+from ..callbacks.distillation import Distillation
 from ..callbacks.requested import build_callbacks
 from ..compilation import use_compilation
+from ..distillation import compute_targets
 from ..feature_learner import open_head
 from ..features import Features, extract, pass_precision
 from ..learner import split_parameters
@@ -121,7 +123,9 @@ def _open_upper(session: Session, lower: _LowerStages, settings: Settings) -> It
     release_memory()
     body, head = learn.model
     device = learn.dls.device
-    train, valid = ActivationLoader(activations.train, settings.bs, True, device), ActivationLoader(activations.valid, BATCH_FORWARD, False, device)
+    soft = compute_targets(session, lower.settings)
+    train = ActivationLoader(activations.train, settings.bs, True, device, soft)
+    valid = ActivationLoader(activations.valid, BATCH_FORWARD, False, device)
     upper = Learner(
         DataLoaders(train, valid, device=device),
         nn.Sequential(lower.parts.upper, head),
@@ -135,7 +139,8 @@ def _open_upper(session: Session, lower: _LowerStages, settings: Settings) -> It
     record_on_device(upper).unfreeze()
     shape = activations.train[torch.tensor([0])].shape[1:]
     precision = session.journal.once("precision", lambda: processes.share(choose_step_precision(upper.model, device, settings, shape)))
-    with use_compilation(upper.model, settings.compile), use_precision(upper, precision), upper.added_cbs(build_callbacks(settings)):
+    callbacks = [*build_callbacks(settings), *([] if soft is None else [Distillation()])]
+    with use_compilation(upper.model, settings.compile), use_precision(upper, precision), upper.added_cbs(callbacks):
         yield OpenPhase(upper, precision, activations.cost)
 
 

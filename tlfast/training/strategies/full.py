@@ -20,6 +20,7 @@ from ..budget import read_budget
 from ..callbacks.input import NetworkInput
 from ..callbacks.requested import build_callbacks
 from ..compilation import use_compilation
+from ..distillation import list_teaching
 from ..feature_learner import open_head
 from ..features import extract, pass_precision
 from ..lr_finder import RateRule
@@ -81,7 +82,8 @@ def _open_all_layers(session: Session, settings: Settings, attempt: Settings) ->
     learn.unfreeze()
     release_memory()  # the phase of the head used blocks of other sizes
     precision = session.journal.once("precision", lambda: share(choose_step_precision(learn.model, learn.dls.device, attempt, (3, attempt.size, attempt.size))))
-    with use_compilation(learn.model, attempt.compile), use_precision(learn, precision), learn.added_cbs([NetworkInput(), *build_callbacks(attempt)]):
+    callbacks = [NetworkInput(), *list_teaching(session, attempt), *build_callbacks(attempt)]
+    with use_compilation(learn.model, attempt.compile), use_precision(learn, precision), learn.added_cbs(callbacks):
         yield OpenPhase(learn, precision)
 
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from ...core import Settings, TrainingSettings
 from ..callbacks.input import NetworkInput
+from ..distillation import compute_targets, list_teaching
 from ..feature_learner import open_head
 from ..features import extract
 from ..phase import OpenPhase, PhasePlan
@@ -34,10 +35,11 @@ class Partial:
 
     def phases(self, session: Session, settings: Settings) -> Iterator[PhasePlan]:
         if settings.train_bn:
-            yield PhasePlan("head and BatchNorm", settings.epochs, lambda attempt: _open_images(session))
+            yield PhasePlan("head and BatchNorm", settings.epochs, lambda attempt: _open_images(session, attempt))
         else:
             features = partial(extract, session.learn.model[0], session, settings)
-            yield PhasePlan("head", settings.epochs, lambda attempt: open_head(session.learn, features(), attempt), features=features)
+            soft = partial(compute_targets, session, settings)
+            yield PhasePlan("head", settings.epochs, lambda attempt: open_head(session.learn, features(), attempt, soft()), features=features)
 
     def find_frozen(self, session: Session, settings: Settings) -> nn.Module | None:
         return None if settings.train_bn else session.learn.model[0]
@@ -54,9 +56,9 @@ class Partial:
 
 
 @contextmanager
-def _open_images(session: Session) -> Iterator[OpenPhase]:
+def _open_images(session: Session, settings: Settings) -> Iterator[OpenPhase]:
     session.learn.freeze()  # in fastai, BatchNorm layers keep training
-    with session.learn.added_cbs(NetworkInput()):
+    with session.learn.added_cbs([NetworkInput(), *list_teaching(session, settings)]):
         yield OpenPhase(session.learn)
 
 

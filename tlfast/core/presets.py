@@ -1,0 +1,37 @@
+"""Presets: sets of settings for a purpose, as words of `--preset`. To add a preset, add an entry to `PRESETS`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+NONE = "none"
+DEPTH_SETTINGS = ("depth", "minutes")  # they choose the layers to train
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A set of settings.
+
+    Attributes:
+        purpose: what it is for, for the documentation.
+        settings: values by name.
+        is_long: whether the time that the training will take is predicted before it starts.
+    """
+
+    purpose: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    is_long: bool = False
+
+
+# Measured in docs/benchmarks.md, "Presets".
+PRESETS: Mapping[str, Preset] = {
+    "quick": Preset("a first result after two minutes", {"minutes": 2.0}),
+    "good": Preset("nearly the accuracy of full fine-tuning, in less than half of its time", {"depth": "auto"}),
+    "best": Preset(
+        "the accuracy that these images and this backbone allow; takes hours without a GPU",
+        {"depth": "all", "epochs": 30, "augment": "strong", "mixup": 0.2, "label_smoothing": 0.1},
+        is_long=True,
+    ),
+}
