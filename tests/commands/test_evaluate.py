@@ -10,6 +10,7 @@ from fastai.learner import load_learner
 from pyarrow import parquet
 from safetensors import safe_open
 
+import tlfast
 from tests.helpers.runs import copy_run, train_in
 from tlfast import load
 from tlfast.commands import loaded_run
@@ -139,6 +140,20 @@ def test_all_images_of_another_source_with_some_of_the_classes(run, cli, tmp_pat
     draw_image(tmp_path / "new" / "purple" / "0.png", (200, 0, 200), 0)
     unknown = cli("evaluate", "parted", "--split", "all", "--data", "new")
     assert unknown.code == 1 and "does not know: purple" in unknown.err
+
+
+def test_a_table_with_other_columns_than_that_of_the_training(run, cli, tmp_path):
+    for n, label in enumerate(("red", "blue", "green")):
+        draw_image(tmp_path / f"{n}.png", COLOURS[label], n)
+    (tmp_path / "new.csv").write_text("file,colour,label\n" + "".join(f"{n}.png,{label},x\n" for n, label in enumerate(("red", "blue", "green"))))
+    words = ["evaluate", "parted", "--split", "all", "--data", "new.csv"]
+    assert "column 'path'" in cli(*words).err
+    found = cli(*words, "--path-col", "file", "--label-col", "colour", "--json")
+    assert found.code == 0 and found.json["evaluation"]["macro"]["support"] == 3, found.err
+    scores = tlfast.Run("parted").evaluate("all", data="new.csv", path_col="file", label_col="colour")
+    assert scores["accuracy"] == found.json["evaluation"]["accuracy"]
+    refused = cli("evaluate", "parted", "--path-col", "file")
+    assert refused.code == 2 and "--split all --data TABLE" in refused.err
 
 
 def test_all_needs_images_and_runs_on_the_cpu(run, cli):

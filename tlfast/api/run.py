@@ -149,19 +149,29 @@ class Run:
     @with_keywords_in_errors
     @one_at_a_time
     def evaluate(
-        self, split: str = "valid", *, data: str = "", device: str = "auto", tta: str = "", log: str | Sequence[str] = "", quiet: bool = False
+        self,
+        split: str = "valid",
+        *,
+        data: str = "",
+        path_col: str = "",
+        label_col: str = "",
+        device: str = "auto",
+        tta: str = "",
+        log: str | Sequence[str] = "",
+        quiet: bool = False,
     ) -> Scores:
         """Run the network on the valid or test split and return its scores; `split="all"` on all images of `data`. Each use of the test split is recorded.
 
-        `data` names the images if they have moved, `tta` the test-time augmentation of a file that `export` has written, `log` experiment trackers, such
-        as `log=["tensorboard", "mlflow"]`. Raises TlfastError.
+        `data` names the images if they have moved, `path_col` and `label_col` columns of a table of other images, `tta` the test-time augmentation of a
+        file that `export` has written, `log` experiment trackers, such as `log=["tensorboard", "mlflow"]`. Raises TlfastError.
         """
         from ..commands.evaluate import EvaluateRequest, evaluate_run
 
         check_split(split, (*EVALUATED, ALL))
         check_text("tta", tta, 'run.evaluate(tta="flip")')
         with show_progress(quiet) as on_event:
-            result = evaluate_run(self._record, EvaluateRequest(split, check_text("data", data, DATA), device, tta, join_names(log)), on_event)
+            request = EvaluateRequest(split, check_text("data", data, DATA), device, tta, join_names(log), path_col, label_col)
+            result = evaluate_run(self._record, request, on_event)
         self._record = records.read(self.folder)
         return Scores(result.evaluation.to_dict())
 

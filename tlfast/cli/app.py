@@ -20,11 +20,13 @@ from .options import (
     Device,
     EngineOption,
     Full,
+    LabelColumn,
     Log,
     Moved,
     MovedOrOther,
     OptionalTask,
     OutOption,
+    PathColumn,
     RunArgument,
     Split,
     SplitOrAll,
@@ -160,6 +162,8 @@ def evaluate(
     screen: Screen,
     split: SplitOrAll = "valid",
     data: MovedOrOther = "",
+    path_col: PathColumn = "",
+    label_col: LabelColumn = "",
     device: Device = "auto",
     tta: Tta = "",
     log: Log = "",
@@ -171,7 +175,7 @@ def evaluate(
     with screen.progress() as on_event:
         from ..commands import evaluate
 
-        result = evaluate.evaluate_run(found_run, evaluate.EvaluateRequest(split, data, device, tta, log), on_event)
+        result = evaluate.evaluate_run(found_run, evaluate.EvaluateRequest(split, data, device, tta, log, path_col, label_col), on_event)
     screen.evaluate_result(result)
 
 

@@ -52,6 +52,12 @@ Moved = Annotated[str, typer.Option("--data", help="Path of the images of the ru
 MovedOrOther = Annotated[
     str, typer.Option("--data", help="Path of the images of the run, if they were moved; with --split all any images.", show_default=False)
 ]
+PathColumn = Annotated[
+    str, typer.Option("--path-col", help="With --split all: column of a table with image paths. Default: that of the training.", show_default=False)
+]
+LabelColumn = Annotated[
+    str, typer.Option("--label-col", help="With --split all: column of a table with labels. Default: that of the training.", show_default=False)
+]
 Tta = Annotated[str, typer.Option(help="Test-time augmentation, with a file that export --tta has written: flip or crops.", show_default=False)]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps; auto uses a GPU if there is one.")]
 Log = Annotated[str, typer.Option(help=declared_settings()["log"].help, show_default=False)]

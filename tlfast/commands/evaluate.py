@@ -49,6 +49,7 @@ class EvaluateRequest:
         device: auto, cpu, cuda or mps.
         tta: test-time augmentation of a file that `tlfast export --tta` has written, "" for none. It runs on the CPU, and no files are written.
         log: experiment trackers that get the figures, and the files of the run.
+        path_col, label_col: columns of a table as `data` with "all"; "" for those of the training.
     """
 
     split: str = "valid"
@@ -56,6 +57,13 @@ class EvaluateRequest:
     device: str = "auto"
     tta: str = ""
     log: str = ""
+    path_col: str = ""
+    label_col: str = ""
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The given columns, by setting."""
+        return {name: value for name, value in (("path_col", self.path_col), ("label_col", self.label_col)) if value}
 
 
 def evaluate_run(run: Run, request: EvaluateRequest, on_event: OnEvent = ignore_event) -> EvaluateResult:
@@ -68,6 +76,8 @@ def evaluate_run(run: Run, request: EvaluateRequest, on_event: OnEvent = ignore_
         raise UsageError("--split all needs images", "Name a folder, zip or table of labelled images: --data PATH")
     if request.split == ALL and request.device not in ("auto", "cpu"):
         raise UsageError(f"--split all runs model.onnx on the CPU, not on {request.device}", "Leave out --device")
+    if request.split != ALL and request.columns:
+        raise UsageError("--path-col and --label-col are columns of other images", "Leave them out, or evaluate a table: --split all --data TABLE")
     with open_tracking(request.log, on_event) as tracking:
         result = (_evaluate_file if request.tta or request.split == ALL else _evaluate)(run, request, tracking.on_event)
         track_evaluation(tracking, runs.read(run.folder), result.evaluation, request.tta)
@@ -96,7 +106,9 @@ def _evaluate_file(run: Run, request: EvaluateRequest, on_event: OnEvent) -> Eva
     """Evaluate an ONNX file: that of a test-time augmentation, or `model.onnx`."""
     split, tta = request.split, request.tta
     network = load(run.folder, verify=False, tta=tta).network
-    listed = loaded_run.list_labelled(run, request.data, on_event) if split == ALL else loaded_run.list_split(run, split, request.data, on_event)
+    listed = (
+        loaded_run.list_labelled(run, request.data, request.columns, on_event) if split == ALL else loaded_run.list_split(run, split, request.data, on_event)
+    )
     rows, log_probabilities = predict_file(network, listed, "evaluating", on_event)
     if len(rows) < len(listed):
         readable = {row.path for row in rows}

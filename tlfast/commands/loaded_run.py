@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fastai.data.core import DataLoaders, TfmdDL
@@ -76,9 +76,12 @@ def list_split(run: Run, split: str, data: str, on_event: OnEvent) -> Sequence[R
     return _select_split(run, table, split)
 
 
-def list_labelled(run: Run, data: str, on_event: OnEvent) -> Sequence[Row]:
-    """Return all labelled images of `data`, whatever their split. Raises DataError if the run lacks one of their classes."""
-    settings = replace(Settings.from_dict(run.manifest["settings"]), data=data)
+def list_labelled(run: Run, data: str, columns: Mapping[str, str], on_event: OnEvent) -> Sequence[Row]:
+    """Return all labelled images of `data`, whatever their split. Raises DataError if the run lacks one of their classes.
+
+    `columns` are settings that name columns of a table; others are those of the training.
+    """
+    settings = replace(Settings.from_dict({**run.manifest["settings"], **columns}), data=data)
     rows, classes = read_labelled(tasks.find_run_task(run.manifest, data), settings, on_event), run.manifest["classes"]
     if unknown := sorted({row.label for row in rows}.difference(classes)):
         raise DataError(f"{data} has classes that the run {run.id} does not know: {', '.join(unknown)}", f"The run has: {', '.join(classes)}")
