@@ -151,7 +151,7 @@ def test_a_table_with_other_columns_than_that_of_the_training(run, cli, tmp_path
     found = cli(*words, "--path-col", "file", "--label-col", "colour", "--json")
     assert found.code == 0 and found.json["evaluation"]["macro"]["support"] == 3, found.err
     scores = tlfast.Run("parted").evaluate("all", data="new.csv", path_col="file", label_col="colour")
-    assert scores["accuracy"] == found.json["evaluation"]["accuracy"]
+    assert scores["accuracy"].value == found.json["evaluation"]["accuracy"]
     refused = cli("evaluate", "parted", "--path-col", "file")
     assert refused.code == 2 and "--split all --data TABLE" in refused.err
 
