@@ -236,7 +236,7 @@ def describe_origin(task: Task, session: Session) -> dict[str, Any]:
         **({"task_file": task.file} if task.file else {}),
         "data": {"source": table.source, "fingerprint": table.fingerprint(), **counts},
         "weights": {"source": str(session.weights), "sha256": hash_weights(session.learn.model[0])},
-        **({"teacher": {"sha256": hash_weights(session.teacher)}} if session.teacher is not None else {}),
+        **({"teacher": {"runs": session.teacher.runs, "sha256": hash_weights(session.teacher)}} if session.teacher is not None else {}),
     }
 
 

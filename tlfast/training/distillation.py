@@ -5,68 +5,22 @@ Hinton et al. 2015 (arXiv 1503.02531). Teacher and student see the same augmente
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import interpolate
 
 from ..core import Run, Settings, UsageError, runs
 from ..data import ImageTable, Preprocessing
 from ..data.discovery import read_records
 from ..export.weights import WEIGHTS, load_model
-from ..models import to_network_input
-from ..models.fuse_bn import fuse_bn
-from . import features
+from ..models.teacher import Ensemble, Teacher
+from . import features, processes
 from .amp import FrozenBody
 from .callbacks.distillation import Distillation, soften
 from .session import Session
-
-
-class Teacher(nn.Module):
-    """A trained network that reads the input of another one: `[b, 3, h, w]` -> log-probabilities `[b, c]`, without gradients.
-
-    Args:
-        network: body and head, in eval mode.
-        own: preprocessing of the network.
-        given: preprocessing of the input. It is undone, and images are resized to the size of the network.
-        order: index of each class of the student among the classes of the network, `[c]`.
-    """
-
-    scale: torch.Tensor
-    shift: torch.Tensor
-    order: torch.Tensor
-
-    def __init__(self, network: nn.Sequential, own: Preprocessing, given: Preprocessing, order: Sequence[int]) -> None:
-        super().__init__()
-        body, head = network
-        self.network, self.size = nn.Sequential(fuse_bn(body), head).eval(), own.size
-        mean, std, own_mean, own_std = (torch.tensor(values).view(1, 3, 1, 1) for values in (given.mean, given.std, own.mean, own.std))
-        self.register_buffer("scale", std / own_std)
-        self.register_buffer("shift", (mean - own_mean) / own_std)
-        self.register_buffer("order", torch.tensor(order))
-
-    @torch.no_grad()
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = to_network_input(x) * self.scale + self.shift
-        if x.shape[-1] != self.size:
-            x = interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True)
-        logits: torch.Tensor = self.network(to_network_input(x))
-        return logits[:, self.order].float().log_softmax(dim=1)
-
-
-class Ensemble(nn.Module):
-    """Several teachers, whose probabilities are averaged: `[b, 3, h, w]` -> log-probabilities `[b, c]`."""
-
-    def __init__(self, teachers: Sequence[Teacher]) -> None:
-        super().__init__()
-        self.teachers = nn.ModuleList(teachers)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.stack([teacher(x) for teacher in self.teachers]).logsumexp(dim=0) - math.log(len(self.teachers))
 
 
 def find_teachers(settings: Settings) -> list[Run]:
@@ -88,7 +42,7 @@ def open_teachers(settings: Settings, table: ImageTable, given: Preprocessing) -
     Raises RunError if a run cannot be loaded, UsageError if its classes are not those of the images.
     """
     found = find_teachers(settings)
-    return Ensemble([_open_teacher(run, table.classes, given) for run in found]) if found else None
+    return Ensemble([_open_teacher(run, table.classes, given) for run in found], [run.id for run in found]) if found else None
 
 
 def _open_teacher(run: Run, classes: Sequence[str], given: Preprocessing) -> Teacher:
@@ -122,12 +76,19 @@ def compute_targets(session: Session, settings: Settings) -> torch.Tensor | None
     """
     if session.teacher is None:
         return None
-    found = features.extract(session.teacher, session, replace(settings, cache_format="fp16"), "teacher: probabilities").train
+    precision = _share_precision(session.teacher, session, settings)
+    chosen = replace(settings, cache_format="fp16", amp=precision)
+    found = features.extract(session.teacher, session, chosen, "teacher: probabilities").train
     return soften(found[torch.arange(len(found))])
 
 
-def list_teaching(session: Session, settings: Settings) -> list[Distillation]:
+def build_distillation(session: Session, settings: Settings) -> list[Distillation]:
     """Return the callback of phases that train on images: the teacher runs in each step. Empty without a teacher."""
     if session.teacher is None:
         return []
-    return [Distillation(FrozenBody(session.teacher, features.pass_precision(session.teacher, session, settings)))]
+    return [Distillation(FrozenBody(session.teacher, _share_precision(session.teacher, session, settings)))]
+
+
+def _share_precision(teacher: nn.Module, session: Session, settings: Settings) -> Any:
+    """Return the precision of the teacher's forward passes, the same in all processes of a training, whose timings may differ."""
+    return processes.share(features.pass_precision(teacher, session, settings))

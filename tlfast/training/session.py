@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
-from torch import nn
 
 from ..core import Journal, OnEvent, Settings
 from ..data import ImageTable, Preprocessing, Store
 from ..models import pretrained
+from ..models.teacher import Ensemble
 from .loaders import build_loaders
 
 
@@ -31,7 +31,7 @@ class Session:
     journal: Journal
     on_event: OnEvent
     callbacks: Sequence[Callback] = ()  # of the user, for every phase
-    teacher: nn.Module | None = None  # images -> log-probabilities `[b, c]`
+    teacher: Ensemble | None = None  # of `--teacher`
 
     @property
     def on_disk(self) -> bool:

@@ -20,7 +20,7 @@ from ..budget import read_budget
 from ..callbacks.input import NetworkInput
 from ..callbacks.requested import build_callbacks
 from ..compilation import use_compilation
-from ..distillation import list_teaching
+from ..distillation import build_distillation
 from ..feature_learner import open_head
 from ..features import extract, pass_precision
 from ..lr_finder import RateRule
@@ -82,7 +82,7 @@ def _open_all_layers(session: Session, settings: Settings, attempt: Settings) ->
     learn.unfreeze()
     release_memory()  # the phase of the head used blocks of other sizes
     precision = session.journal.once("precision", lambda: share(choose_step_precision(learn.model, learn.dls.device, attempt, (3, attempt.size, attempt.size))))
-    callbacks = [NetworkInput(), *list_teaching(session, attempt), *build_callbacks(attempt)]
+    callbacks = [NetworkInput(), *build_distillation(session, attempt), *build_callbacks(attempt)]
     with use_compilation(learn.model, attempt.compile), use_precision(learn, precision), learn.added_cbs(callbacks):
         yield OpenPhase(learn, precision)
 

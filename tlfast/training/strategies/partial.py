@@ -16,7 +16,7 @@ from torch import nn
 
 from ...core import Settings, TrainingSettings
 from ..callbacks.input import NetworkInput
-from ..distillation import compute_targets, list_teaching
+from ..distillation import build_distillation, compute_targets
 from ..feature_learner import open_head
 from ..features import extract
 from ..phase import OpenPhase, PhasePlan
@@ -58,7 +58,7 @@ class Partial:
 @contextmanager
 def _open_images(session: Session, settings: Settings) -> Iterator[OpenPhase]:
     session.learn.freeze()  # in fastai, BatchNorm layers keep training
-    with session.learn.added_cbs([NetworkInput(), *list_teaching(session, settings)]):
+    with session.learn.added_cbs([NetworkInput(), *build_distillation(session, settings)]):
         yield OpenPhase(session.learn)
 
 
