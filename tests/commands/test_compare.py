@@ -123,6 +123,12 @@ def test_folds_judge_every_image_once_and_share_the_backbones_pass(cli, folder, 
     assert len(made) == 2  # views: the plain one and an augmented one, for all trainings together
 
 
+def test_groups_are_resampled_as_a_whole(cli, folder, trainings):
+    outcome = cli("compare", folder, *TINY, "--epochs", 1, "--arms", "partial", "--folds", 3, "--group-by", r"\d(?=\.png)", "--json")
+    assert outcome.code == 0, outcome.err
+    assert "36 images, 10 groups, over which the intervals and tests are" in outcome.json["judged_on"]
+
+
 def test_a_share_of_the_training_images_applies_to_all_trainings(cli, folder, trainings):
     found = cli("compare", folder, *QUICK, "--arms", "partial", "--train-pct", 0.5, "--learning-curve", "50", "--json").json
     assert [share for *_, share in trainings] == [0.25, 0.5]

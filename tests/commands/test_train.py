@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -132,6 +133,15 @@ def test_a_training_to_resume_that_is_not_there(cli, stopped):
     assert outcome.code == 2 and "2 interrupted trainings have that name, of photos, pictures" in outcome.err and "tlfast runs --interrupted" in outcome.err
     outcome = cli("train", "--resume", "--out", "elsewhere")
     assert outcome.code == 2 and "no interrupted training in elsewhere" in outcome.err
+
+
+def test_groups_get_an_interval_of_their_own(cli, pictures):
+    words = ["train", pictures, *TINY, "--epochs", 1, "--no-onnx", "--group-by", r"\d(?=\.png)", "--name", "grouped"]
+    outcome = cli(*words)
+    assert outcome.code == 0 and re.search(r"accuracy over groups +0\.\d{4} to \d\.\d{4} \(\d groups\)", outcome.out), outcome.out
+    page = Path(cli("report", "grouped", "--json").json["files"][0]).read_text()
+    assert re.search(r"These images are \d groups, .* For new groups the 95 % interval of accuracy is 0\.\d{3} to", page)
+    assert "accuracy over groups" in cli("evaluate", "grouped").out
 
 
 def test_other_settings_than_it_began_with_are_refused(cli, pictures, stopped):

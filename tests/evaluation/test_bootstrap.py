@@ -73,3 +73,46 @@ def test_one_answer_to_all_is_no_certainty():
     found = bootstrap.bootstrap_intervals(np.array([[5, 0], [5, 0]]))
     assert found["accuracy"] == pytest.approx((0.2366, 0.7634), abs=5e-5)
     assert bootstrap.wilson_interval(0, 10) == pytest.approx((0.0, 0.2775), abs=5e-5)
+
+
+def clustered(rng, groups=40, size=25):
+    """Labels, predictions and groups: the accuracy of a group is drawn, its images are alike."""
+    share = rng.beta(8, 3, groups)
+    labels = rng.integers(2, size=(groups, size))
+    right = rng.random((groups, size)) < share[:, None]
+    return labels.ravel(), np.where(right, labels, 1 - labels).ravel(), [str(n) for n in np.repeat(np.arange(groups), size)]
+
+
+@pytest.mark.slow
+def test_intervals_over_groups_hold_the_truth_for_new_groups_and_those_over_images_do_not():
+    rng, rounds, over_groups, over_images = np.random.default_rng(5), 400, 0, 0
+    for seed in range(rounds):
+        labels, predicted, groups = clustered(rng)
+        low, high = bootstrap.group_intervals(labels, predicted, groups, 2, seed)["accuracy"]
+        over_groups += low <= 8 / 11 <= high
+        low, high = bootstrap.mean_interval(labels == predicted, labels, seed)
+        over_images += low <= 8 / 11 <= high
+    assert 0.91 <= over_groups / rounds <= 0.98 and over_images / rounds < 0.85
+
+
+def test_intervals_over_groups_are_those_of_a_loop():
+    labels, predicted, groups = clustered(np.random.default_rng(1), groups=6, size=10)
+    rng, found = np.random.default_rng(2), []
+    names = np.unique(groups)
+    for counts in rng.multinomial(6, np.full(6, 1 / 6), size=bootstrap.REPLICATES):
+        chosen = np.concatenate([np.flatnonzero(np.array(groups) == name) for name, count in zip(names, counts, strict=True) for _ in range(count)])
+        found.append(float((labels[chosen] == predicted[chosen]).mean()))
+    expected = bootstrap.percentile_interval(np.array(found))
+    assert bootstrap.group_intervals(labels, predicted, groups, 2, 2)["accuracy"] == pytest.approx(expected)
+    assert bootstrap.mean_interval(labels == predicted, labels, 2, groups) == pytest.approx(expected)
+    macro = bootstrap.bootstrap_macro_f1(np.array([predicted]), labels, 2, 2, groups)
+    assert bootstrap.percentile_interval(macro) == pytest.approx(bootstrap.group_intervals(labels, predicted, groups, 2, 2)["macro_f1"])
+
+
+def test_each_image_as_a_group_is_nearly_the_usual_interval():
+    rng = np.random.default_rng(3)
+    labels = rng.integers(2, size=2000)
+    predicted = np.where(rng.random(2000) < 0.8, labels, 1 - labels)
+    first = bootstrap.mean_interval(labels == predicted, labels)
+    second = bootstrap.mean_interval(labels == predicted, labels, groups=[str(n) for n in range(2000)])
+    assert second == pytest.approx(first, abs=0.004)

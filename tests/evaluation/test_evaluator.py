@@ -7,6 +7,8 @@ import pytest
 from scipy.special import softmax
 from sklearn import metrics as skm
 
+from tlfast.core.metrics import METRICS
+from tlfast.data.types import Row
 from tlfast.evaluation import calibration, evaluate
 from tlfast.evaluation.evaluator import most_confused
 from tlfast.evaluation.types import Predictions
@@ -80,6 +82,24 @@ def test_a_given_temperature_is_used_and_a_fitted_one_said():
     assert given.log_loss == pytest.approx(skm.log_loss(said.labels, softmax(said.log_probabilities / 2.0, axis=1)), rel=1e-5)
     assert fitted.calibration.temperature == pytest.approx(calibration.fit_temperature(said.log_probabilities, said.labels))
     assert given.accuracy == fitted.accuracy and given.calibration.log_loss_before == fitted.calibration.log_loss_before
+
+
+def test_groups_of_images_get_intervals_of_their_own():
+    labels = np.array([0, 1] * 20)
+    found = {}
+    for name, of_rows in (("days", "aaaabbbbcccc"), ("none", ""), ("one", "a" * 40), ("each", "")):
+        groups = [*of_rows, *[""] * (40 - len(of_rows))]
+        rows = [Row(f"{n}.png", "xy"[label], "valid", f"{n}" if name == "each" else group) for n, (label, group) in enumerate(zip(labels, groups, strict=True))]
+        log_probabilities = np.log(one_hot((labels + (np.arange(40) < 6)) % 2, 2))
+        found[name] = evaluate(Predictions(rows, ["x", "y"], log_probabilities, labels), "valid", 1.0)
+    assert {name: (each.groups, bool(each.group_intervals)) for name, each in found.items()} == {
+        "days": (3 + 28, True),  # an image without a group is one of its own
+        "none": (0, False),
+        "one": (0, False),
+        "each": (0, False),
+    }
+    (low, high), (lower, higher) = found["days"].intervals["accuracy"], found["days"].group_intervals["accuracy"]
+    assert higher - lower > high - low and set(found["days"].group_intervals) == set(METRICS)
 
 
 def test_two_classes_and_a_single_one():

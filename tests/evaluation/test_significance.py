@@ -32,6 +32,17 @@ def test_mcnemar_of_several_trainings_is_the_paired_permutation_test():
     )
 
 
+def test_groups_are_swapped_as_a_whole():
+    rng = np.random.default_rng(4)
+    groups = list("aaabbcccdddd")
+    first, second = rng.random((2, 12)) < 0.9, rng.random((2, 12)) < 0.4
+    gains = np.array([(first[:, members].sum() - second[:, members].sum()) for name in "abcd" for members in [np.array(groups) == name]])
+    drawn = [abs((gains * signs).sum()) >= abs(gains.sum()) for signs in itertools.product((1, -1), repeat=4)]
+    assert significance.mcnemar_test(first, second, groups) == pytest.approx(np.mean(drawn)) != significance.mcnemar_test(first, second)
+    each = [str(n) for n in range(12)]
+    assert significance.mcnemar_test(first, second, each) == pytest.approx(significance.mcnemar_test(first, second))
+
+
 def test_mcnemar_of_many_images():
     rng = np.random.default_rng(0)
     first, second = rng.random((3, 50_000)) < 0.8, rng.random((3, 50_000)) < 0.8

@@ -48,6 +48,7 @@ def format_result(result: TrainResult) -> dict[str, str]:
         phases[phase.name] = _format_phase(phase)
     return {
         "accuracy": f"{figures['accuracy']} on {evaluation.macro.support:,} {evaluation.split} images",
+        **{name: figures[name] for name in (OVER_GROUPS,) if name in figures},
         **averages,
         **{name: figures[name] for name in ("calibration error", "selective accuracy")},
         "strategy": f"{settings.tuning} fine-tuning of {settings.arch} at {settings.size} px on {result.device}",
@@ -63,6 +64,9 @@ def _format_predicted(choice: DepthPlan, settings: Settings) -> str:
     return f"predicted: {choice.seconds:.1f}{epochs}"
 
 
+OVER_GROUPS = "accuracy over groups"
+
+
 def format_figures(evaluation: Evaluation) -> dict[str, str]:
     """Return every single-number metric of an evaluation by title, with its bootstrap interval if it has one."""
     calibration = evaluation.calibration
@@ -72,8 +76,10 @@ def format_figures(evaluation: Evaluation) -> dict[str, str]:
         f"{float(accuracy):.0%} on {point.coverage:.0%} of the images (probability at least {point.threshold:.2f})"
         for accuracy, point in calibration.promises.items()
     ]
+    interval = evaluation.group_intervals.get("accuracy")
     return {
         **figures,
+        **({OVER_GROUPS: f"{interval[0]:.4f} to {interval[1]:.4f} ({evaluation.groups:,} groups)"} if interval else {}),
         **{f"top-{k} accuracy": f"{share:.4f}" for k, share in evaluation.top.items()},
         "calibration error": _describe_calibration(calibration),
         "selective accuracy": "; ".join(selective) or "below 90% at every threshold",

@@ -50,6 +50,7 @@ from ..evaluation.comparison import (
     score_arm,
     write_verdict,
 )
+from ..evaluation.evaluator import list_groups
 from ..evaluation.report import REPORT_FILE, render_comparison_page
 from ..export import metadata, onnx
 from ..inference import Network, open_network
@@ -145,6 +146,8 @@ def compare_arms(
             predictions = train_arms(task, arms, design, table.classes, tracked, engine)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; finished trainings and checkpoints are cached", "Repeat the command to continue") from None
+    rows = {row.path: row for row in table.rows}
+    predictions = {key: replace(of_arm, groups=list_groups([rows[path] for path in of_arm.paths])) for key, of_arm in predictions.items()}
     on_all_images = [predictions[arm.name, 1.0] for arm in arms]
     if any(of_arm.paths != on_all_images[0].paths for of_arm in predictions.values()):
         raise UsageError(DIFFERENT_IMAGES, DIFFERENT_IMAGES_HINT)

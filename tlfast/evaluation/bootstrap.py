@@ -1,13 +1,15 @@
 """Bootstrap confidence intervals, of the figures of one classifier and of the difference between two on the same images.
 
-Images are resampled within each actual class: the stratified percentile bootstrap (Efron and Tibshirani 1993).
+Images are resampled within each actual class: the stratified percentile bootstrap (Efron and Tibshirani 1993). Images of one group, such as a day or a
+person, are alike; for statements about other groups, whole groups are resampled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from ..core.metrics import compute_metrics
 
@@ -32,6 +34,35 @@ def bootstrap_intervals(confusion: np.ndarray, seed: int = 0) -> dict[str, tuple
     return intervals
 
 
+def group_intervals(labels: np.ndarray, predicted: np.ndarray, groups: Sequence[str], classes: int, seed: int = 0) -> dict[str, tuple[float, float]]:
+    """Return the bootstrap 95 % interval of each metric, with groups of images resampled in place of images.
+
+    The cluster bootstrap (Davison and Hinkley 1997, section 3.8). `labels` and `predicted` are class indices `[n]`, `groups` has the group of each image.
+    """
+    blocks = list(_resample_groups(labels, predicted, groups, classes, seed))
+    return {name: percentile_interval(np.concatenate([block[name] for block in blocks])) for name in blocks[0]}
+
+
+def _resample_groups(labels: np.ndarray, predicted: np.ndarray, groups: Sequence[str], classes: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the metrics of bootstrap samples of groups, in blocks. The same seed and groups give the same samples."""
+    members, count = _number_groups(groups)
+    cells = (np.ones(len(labels), np.int64), (members, labels * classes + predicted))
+    confusions, rng = csr_matrix(cells, shape=(count, classes**2)), np.random.default_rng(seed)
+    for start, stop in _ranges(REPLICATES, max(1, BLOCK // max(classes**2, count))):
+        yield compute_metrics((_draw_groups(rng, count, stop - start) @ confusions).reshape(-1, classes, classes))
+
+
+def _number_groups(groups: Sequence[str]) -> tuple[np.ndarray, int]:
+    """Return the number of the group of each image `[n]`, and how many groups there are."""
+    names, members = np.unique(groups, return_inverse=True)
+    return members, len(names)
+
+
+def _draw_groups(rng: np.random.Generator, count: int, samples: int) -> np.ndarray:
+    """Return how often each of `count` groups is drawn in each of some bootstrap samples, `[samples, count]`."""
+    return rng.multinomial(count, np.full(count, 1 / count), size=samples)
+
+
 def wilson_interval(hits: int, total: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a proportion (Wilson 1927; Brown, Cai and DasGupta 2001, doi 10.1214/ss/1009213286).
 
@@ -53,9 +84,13 @@ def _resample(rng: np.random.Generator, confusion: np.ndarray, count: int) -> np
     return replicates
 
 
-def mean_interval(values: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """Return the bootstrap 95 % interval of the mean of `values` `[n]`, images resampled within the classes of `labels` `[n]`."""
+def mean_interval(values: np.ndarray, labels: np.ndarray, seed: int = 0, groups: Sequence[str] = ()) -> tuple[float, float]:
+    """Return the bootstrap 95 % interval of the mean of `values` `[n]`, images resampled within the classes of `labels` `[n]`, or by their groups."""
     rng, sums = np.random.default_rng(seed), np.zeros(REPLICATES)
+    if groups:
+        members, count = _number_groups(groups)
+        drawn = _draw_groups(rng, count, REPLICATES)
+        return percentile_interval(drawn @ np.bincount(members, values, count) / (drawn @ np.bincount(members, minlength=count)))
     for label in np.unique(labels):
         members = values[labels == label]
         for start, stop in _ranges(REPLICATES, max(1, BLOCK // len(members))):
@@ -76,22 +111,25 @@ def percentile_interval(replicates: np.ndarray) -> tuple[float, float]:
 # Two classifiers on the same images
 
 
-def paired_interval(first: np.ndarray, second: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
-    """Return the mean of `first - second` and its bootstrap 95 % interval: (difference, low, high).
+def paired_interval(first: np.ndarray, second: np.ndarray, labels: np.ndarray, seed: int = 0, groups: Sequence[str] = ()) -> tuple[float, float, float]:
+    """Return the mean of `first - second` and its bootstrap 95 % interval, over images or over their groups: (difference, low, high).
 
     Both are values per image `[n]` in the same order, for example 1 for a correct prediction and 0 for a wrong one. Pairing removes the variance
     between easy and difficult images.
     """
     difference = first.astype(float) - second
-    return float(difference.mean()), *mean_interval(difference, labels, seed)
+    return float(difference.mean()), *mean_interval(difference, labels, seed, groups)
 
 
-def bootstrap_macro_f1(predicted: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0) -> np.ndarray:
+def bootstrap_macro_f1(predicted: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0, groups: Sequence[str] = ()) -> np.ndarray:
     """Return bootstrap replicates `[REPLICATES]` of the macro F1, the mean over several predictions of each image.
 
     `predicted` is class indices `[s, n]`, `labels` `[n]`. The same seed draws the same images, so that the replicates of two classifiers can be
-    subtracted.
+    subtracted. With `groups`, groups of images are drawn.
     """
+    if groups:
+        by_seed = [np.concatenate([block["macro_f1"] for block in _resample_groups(labels, row, groups, classes, seed)]) for row in predicted]
+        return np.asarray(np.mean(by_seed, axis=0))
     rng, replicates = np.random.default_rng(seed), np.empty(REPLICATES)
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     cells = labels * classes + predicted

@@ -79,12 +79,14 @@ class ArmPredictions:
         labels: class indices `[n]`.
         paths: paths of the n images.
         outcomes: the trainings, seed by seed and fold by fold.
+        groups: group of each image, for intervals and tests over groups; empty without groups.
     """
 
     predicted: np.ndarray
     labels: np.ndarray
     paths: Sequence[str]
     outcomes: Sequence[Outcome]
+    groups: Sequence[str] = ()
 
     @property
     def right(self) -> np.ndarray:
@@ -125,7 +127,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class ArmScore:
-    """Scores and costs of one arm. Intervals are bootstrap 95 % intervals over the images.
+    """Scores and costs of one arm. Intervals are bootstrap 95 % intervals over the images, or over their groups.
 
     Attributes:
         name: name of the arm.
@@ -281,7 +283,7 @@ def score_arm(arm: Arm, predictions: ArmPredictions, f1: MacroF1, cost: Cost) ->
         name=arm.name,
         settings=arm.settings.to_dict(),
         accuracy=float(accuracies.mean()),
-        accuracy_interval=bootstrap.mean_interval(predictions.right.mean(axis=0), predictions.labels),
+        accuracy_interval=bootstrap.mean_interval(predictions.right.mean(axis=0), predictions.labels, groups=predictions.groups),
         accuracy_sd=float(accuracies.std(ddof=1)) if len(accuracies) > 1 else None,
         macro_f1=f1.value,
         macro_f1_interval=bootstrap.percentile_interval(f1.replicates),
@@ -298,17 +300,17 @@ def measure_macro_f1(predictions: ArmPredictions, classes: int) -> MacroF1:
     """Return the macro F1 of an arm and its bootstrap replicates; `classes` is the number of classes."""
     confusions = [confusion_matrix(predictions.labels, row, classes) for row in predictions.predicted]
     value = float(compute_metrics(np.array(confusions))["macro_f1"].mean())
-    return MacroF1(value, bootstrap.bootstrap_macro_f1(predictions.predicted, predictions.labels, classes))
+    return MacroF1(value, bootstrap.bootstrap_macro_f1(predictions.predicted, predictions.labels, classes, groups=predictions.groups))
 
 
 def compare_pairs(arms: Sequence[Arm], predictions: Sequence[ArmPredictions], f1: Sequence[MacroF1]) -> list[ArmDifference]:
     """Compare all pairs of arms, the more accurate one first."""
     pairs = [sorted(pair, key=lambda i: -predictions[i].right.mean()) for pair in combinations(range(len(arms)), 2)]
-    p_values = [significance.mcnemar_test(predictions[i].right, predictions[j].right) for i, j in pairs]
+    p_values = [significance.mcnemar_test(predictions[i].right, predictions[j].right, predictions[i].groups) for i, j in pairs]
     differences = []
     for (i, j), p, corrected in zip(pairs, p_values, significance.holm_correction(p_values), strict=True):
         better, worse = predictions[i], predictions[j]
-        gain, low, high = bootstrap.paired_interval(better.right.mean(axis=0), worse.right.mean(axis=0), better.labels)
+        gain, low, high = bootstrap.paired_interval(better.right.mean(axis=0), worse.right.mean(axis=0), better.labels, groups=better.groups)
         differences.append(
             ArmDifference(
                 first=arms[i].name,
@@ -332,7 +334,7 @@ def build_curve(arms: Sequence[Arm], design: Design, predictions: Mapping[tuple[
         for share in design.shares:
             at_share = predictions[arm.name, share]
             right, count = at_share.right.mean(axis=0), statistics.mean(outcome.trained_on for outcome in at_share.outcomes)
-            points.append(CurvePoint(arm.name, share, count, float(right.mean()), bootstrap.mean_interval(right, at_share.labels)))
+            points.append(CurvePoint(arm.name, share, count, float(right.mean()), bootstrap.mean_interval(right, at_share.labels, groups=at_share.groups)))
     return points
 
 
@@ -362,7 +364,8 @@ def describe_design(design: Design, predictions: ArmPredictions) -> str:
         folds = f"{design.folds} folds with common images, each image evaluated in its last fold"
     images = folds if design.folds else "the valid split"
     seeds = f", {design.seeds} seeds" if design.seeds > 1 else ""
-    return f"{images}: {len(predictions.labels):,} images{seeds}"
+    groups = f", {len(set(predictions.groups)):,} groups, over which the intervals and tests are" if predictions.groups else ""
+    return f"{images}: {len(predictions.labels):,} images{seeds}{groups}"
 
 
 def write_verdict(scores: Sequence[ArmScore], differences: Sequence[ArmDifference]) -> str:

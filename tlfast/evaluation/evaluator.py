@@ -9,6 +9,7 @@ import numpy as np
 from sklearn import metrics as skm
 
 from ..core.metrics import compute_metrics
+from ..data import Row
 from . import bootstrap, calibration
 from .types import FIELD_METRICS, ClassScore, ConfusedPair, Evaluation, Predictions
 
@@ -33,6 +34,7 @@ def evaluate(predictions: Predictions, split: str, temperature: float | None = N
     _, recall, _, support = by_class
     confusion = skm.confusion_matrix(labels, predicted, labels=indices)
     roc_auc, average_precision = _ranking_metrics(probabilities, labels)
+    groups = list_groups(predictions.rows)
     return Evaluation(
         split=split,
         classes=list(classes),
@@ -51,7 +53,15 @@ def evaluate(predictions: Predictions, split: str, temperature: float | None = N
         intervals=_bootstrap_intervals(confusion, probabilities, labels, seed),
         calibration=calibration.measure_calibration(probabilities, uncalibrated, labels, choice.temperature, choice.rejected),
         others={name: float(value) for name, value in compute_metrics(confusion).items() if name not in FIELD_METRICS},
+        groups=len(set(groups)),
+        group_intervals=bootstrap.group_intervals(labels, predicted, groups, len(classes), seed) if groups else {},
     )
+
+
+def list_groups(rows: Sequence[Row]) -> list[str]:
+    """Return the group of each image; an image without one is a group of its own. Empty if there is one group, or none with several images."""
+    groups = [f"group {row.group}" if row.group else f"image {row.path}" for row in rows]
+    return groups if 1 < len(set(groups)) < len(groups) else []
 
 
 def most_confused(evaluation: Evaluation, least: int = 1) -> list[ConfusedPair]:

@@ -9,17 +9,20 @@ from scipy.signal import convolve
 from scipy.stats import binom
 
 
-def mcnemar_test(first: np.ndarray, second: np.ndarray) -> float:
+def mcnemar_test(first: np.ndarray, second: np.ndarray, groups: Sequence[str] = ()) -> float:
     """Return the two-sided p-value of the hypothesis that two classifiers are equally accurate.
 
     `first` and `second` mark correct predictions, `[s, n]` for s trainings and n images in the same order. With one training each, this is McNemar's
     exact test. With several, it is the exact paired permutation test (Fisher 1935) on the number of correct predictions of each image, which are
-    swapped between the classifiers image by image. The test covers the choice of images, not that of seeds.
+    swapped between the classifiers image by image; with `groups`, the group of each image, group by group. The test covers the choice of images, not
+    that of seeds.
 
     >>> round(mcnemar_test(np.array([[1, 1, 1, 1, 1]]), np.array([[0, 0, 0, 0, 0]])), 4)
     0.0625
     """
     gains = first.sum(axis=0) - second.sum(axis=0)
+    if groups:
+        gains = np.bincount(np.unique(groups, return_inverse=True)[1], gains).round().astype(int)
     distribution = np.ones(1)  # of the sum of the gains under random signs, symmetric around 0
     for gain, count in zip(*np.unique(np.abs(gains), return_counts=True), strict=True):
         if gain:

@@ -131,9 +131,11 @@ class Evaluation:
         roc_auc: mean area under the ROC curves of each class against the rest, over the classes with positive and negative images; None without any.
         average_precision: mean average precision of the same classes; None without any.
         brier: Brier score over all classes, from 0 to 2.
-        intervals: name of a figure -> its bootstrap 95 % interval.
+        intervals: name of a figure -> its bootstrap 95 % interval over images.
         calibration: calibration of the probabilities.
         others: metrics of `core.metrics.METRICS` without a field here, by name.
+        groups: number of groups of the images; 0 if they have none.
+        group_intervals: name of a metric -> its bootstrap 95 % interval over groups; empty with fewer than two groups.
     """
 
     split: str
@@ -154,6 +156,8 @@ class Evaluation:
     intervals: dict[str, tuple[float, float]]
     calibration: Calibration
     others: dict[str, float] = field(default_factory=dict)
+    groups: int = 0
+    group_intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def figure(self, name: str) -> float | None:
         """Return a figure by its name in `core.metrics.FIGURE_TITLES`."""
