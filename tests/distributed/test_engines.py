@@ -77,6 +77,14 @@ def test_what_cannot_be_opened(monkeypatch):
     assert error.value.hint == 'Install it: pip install "tlfast[scale]"'
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no.host.invalid:6379", "127.0.0.1:port"])
+def test_an_address_without_a_cluster_is_an_error_before_ray_tries(address, monkeypatch):
+    monkeypatch.setattr(ray, "init", lambda **options: pytest.fail("it tries for half a minute"))
+    with pytest.raises(TlfastError, match=f"no Ray cluster answers at {address}") as error:
+        list(open_engine("ray", address).run(square, [1]))
+    assert "ray start --head" in error.value.hint
+
+
 def read_rows(folder):
     return concat_tables([parquet.read_table(path) for path in sorted(folder.glob("part-*.parquet"))])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from ..core import TlfastError, UsageError, cache
 from ..core.errors import first_line, suggest_name
@@ -20,6 +22,8 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 RETRIES = 3  # of a task whose process or node has died
 OBJECT_STORE = 100 << 20  # bytes, for a cluster that is started here: results are small
+ANSWER = 5.0  # seconds to wait for a connection to a cluster
+NO_CLUSTER_HINT = "Start one with: ray start --head, and give the address that it prints"
 AHEAD = 2  # tasks in flight for each that can run
 
 
@@ -148,12 +152,13 @@ def _connect(address: str) -> Iterator[Any]:
     place: dict[str, Any] = {"address": address} if address else {}
     if not address and not os.environ.get("RAY_ADDRESS"):
         place = {"address": "local", "num_cpus": count_cores(), "object_store_memory": OBJECT_STORE, "include_dashboard": False}
+    _check_answer(address or os.environ.get("RAY_ADDRESS", ""))
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**place, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise TlfastError(f"no Ray cluster answers at {address or 'RAY_ADDRESS'} ({first_line(error)})", "Start one: ray start --head") from None
+        raise TlfastError(f"no Ray cluster answers at {address or 'RAY_ADDRESS'} ({first_line(error)})", NO_CLUSTER_HINT) from None
     finally:
         if in_main:
             signal.signal(signal.SIGTERM, before)  # ray.init replaces it
@@ -162,6 +167,16 @@ def _connect(address: str) -> Iterator[Any]:
             yield ray
     finally:
         ray.shutdown()
+
+
+def _check_answer(address: str) -> None:
+    """Raise TlfastError if nothing listens at an address `host:port` or `ray://host:port`: Ray itself would try for half a minute."""
+    try:
+        place = urlsplit(address if "://" in address else f"//{address}")
+        if place.hostname and place.port:
+            socket.create_connection((place.hostname, place.port), timeout=ANSWER).close()
+    except (OSError, ValueError) as error:
+        raise TlfastError(f"no Ray cluster answers at {address} ({first_line(error)})", NO_CLUSTER_HINT) from None
 
 
 def _get(ray: Any, reference: Any) -> Any:
