@@ -127,6 +127,8 @@ def test_groups_are_resampled_as_a_whole(cli, folder, trainings):
     outcome = cli("compare", folder, *TINY, "--epochs", 1, "--arms", "partial", "--folds", 3, "--group-by", r"\d(?=\.png)", "--json")
     assert outcome.code == 0, outcome.err
     assert "36 images, 10 groups, over which the intervals and tests are" in outcome.json["judged_on"]
+    limited = cli("compare", folder, *TINY, "--epochs", 1, "--arms", "partial", "--folds", 3, "--group-by", r"\d(?=\.png)", "--limit", 8, "--json")
+    assert limited.code == 0 and "24 images" in limited.json["judged_on"] and "groups" in limited.json["judged_on"], limited.err
 
 
 def test_a_share_of_the_training_images_applies_to_all_trainings(cli, folder, trainings):

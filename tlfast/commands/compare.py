@@ -146,7 +146,7 @@ def compare_arms(
             predictions = train_arms(task, arms, design, table.classes, tracked, engine)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; finished trainings and checkpoints are cached", "Repeat the command to continue") from None
-    rows = {row.path: row for row in table.rows}
+    rows = _list_rows(task, first, table)
     predictions = {key: replace(of_arm, groups=list_groups([rows[path] for path in of_arm.paths])) for key, of_arm in predictions.items()}
     on_all_images = [predictions[arm.name, 1.0] for arm in arms]
     if any(of_arm.paths != on_all_images[0].paths for of_arm in predictions.values()):
@@ -202,6 +202,12 @@ def _check_arms(task: Task, arms: Sequence[Arm], design: Design, table: ImageTab
         is_other = settings.split_seed != first.split_seed or any(getattr(settings, name) != getattr(first, name) for name in names)
         if is_other and {row.path for row in open_data(task, settings, on_event).part("valid")} != valid:
             raise UsageError(DIFFERENT_IMAGES, DIFFERENT_IMAGES_HINT)
+
+
+def _list_rows(task: Task, settings: Settings, table: ImageTable) -> dict[str, Row]:
+    """Return all images by path; `--limit` selects others in each fold."""
+    rows = table.rows if settings.limit is None else open_data(task, replace(settings, limit=None)).rows
+    return {row.path: row for row in rows}
 
 
 def _filter_events(on_event: OnEvent) -> OnEvent:

@@ -89,8 +89,10 @@ def mean_interval(values: np.ndarray, labels: np.ndarray, seed: int = 0, groups:
     rng, sums = np.random.default_rng(seed), np.zeros(REPLICATES)
     if groups:
         members, count = _number_groups(groups)
-        drawn = _draw_groups(rng, count, REPLICATES)
-        return percentile_interval(drawn @ np.bincount(members, values, count) / (drawn @ np.bincount(members, minlength=count)))
+        totals = np.stack([np.bincount(members, values, count), np.bincount(members, minlength=count)], axis=1)
+        drawn = [_draw_groups(rng, count, stop - start) @ totals for start, stop in _ranges(REPLICATES, max(1, BLOCK // count))]
+        sums, sizes = np.concatenate(drawn).T
+        return percentile_interval(sums / sizes)
     for label in np.unique(labels):
         members = values[labels == label]
         for start, stop in _ranges(REPLICATES, max(1, BLOCK // len(members))):
