@@ -173,8 +173,8 @@ def settings_page() -> str:
             [
                 ("declared default", "the tables below"),
                 ("default of the task, then that for the strategy", "`tlfast train digits` uses `--size 64`"),
-                ("preset of settings", "`--preset good`"),
                 ("configuration file", "`--config mine.toml`"),
+                ("preset of settings", "`--preset good`"),
                 ("option", "`--epochs 5`"),
             ],
         ),
@@ -188,7 +188,8 @@ def settings_page() -> str:
                 for name, preset in PRESETS.items()
             ],
         ),
-        "`--depth`, `--full`, `--partial` and `--minutes` replace a preset's choice of the layers. Before a training with `best` its time is predicted.\n",
+        "`best` can be combined with `--depth`, `--partial` or `--minutes`, which then choose the layers; `quick` and `good` choose nothing else. In a\n"
+        "configuration file, the other settings of the file override its preset. Before a training with `best` its time is predicted.\n",
     ]
     for group in dict.fromkeys(declaration.group for declaration in declared_settings().values()):
         chosen = [rows[name] for name, declaration in declared_settings().items() if declaration.group == group]

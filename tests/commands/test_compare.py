@@ -127,6 +127,8 @@ def test_groups_are_resampled_as_a_whole(cli, folder, trainings):
     outcome = cli("compare", folder, *TINY, "--epochs", 1, "--arms", "partial", "--folds", 3, "--group-by", r"\d(?=\.png)", "--json")
     assert outcome.code == 0, outcome.err
     assert "36 images, 10 groups, over which the intervals and tests are" in outcome.json["judged_on"]
+    few = cli("compare", folder, *TINY, "--epochs", 1, "--arms", "partial", "--folds", 2, "--group-by", r"\d(?=\d?\.png)", "--json")
+    assert few.code == 0 and ("groups" in few.json["judged_on"]) != ("groups are too few" in few.err)
     limited = cli("compare", folder, *TINY, "--epochs", 1, "--arms", "partial", "--folds", 3, "--group-by", r"\d(?=\.png)", "--limit", 8, "--json")
     assert limited.code == 0 and "24 images" in limited.json["judged_on"] and "groups" in limited.json["judged_on"], limited.err
 

@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from tests.helpers.files import image_bytes, message
 from tlfast.core.errors import TlfastError
-from tlfast.data import unpacking
+from tlfast.data import discovery, unpacking
 from tlfast.data.sources import open_data
 from tlfast.tasks import find_task, resolve_settings
 
@@ -74,6 +74,16 @@ def test_one_of_several_columns_of_images_can_be_named(tmp_path):
     path = write(tmp_path / "plants.parquet", [{**row, "mask": row["image"], "image": {"bytes": image_bytes(99), "path": ""}} for row in rows_of()])
     assert {Path(row.path).read_bytes() for row in read(path).rows} == {image_bytes(99)}
     assert sorted(Path(row.path).read_bytes() for row in read(path, path_col="mask").rows) == sorted(row["image"]["bytes"] for row in rows_of())
+
+
+@pytest.mark.parametrize("flags", [{"path_col": "photo"}, {"label_col": "kind"}])
+def test_a_column_that_is_not_there_is_an_error(tmp_path, flags):
+    path = write(tmp_path / "plants.parquet", rows_of(), ["cat", "dog"])
+    (name,) = flags.values()
+    with pytest.raises(TlfastError, match=f"plants.parquet has no column '{name}'; it has: image, label"):
+        read(path, **flags)
+    with pytest.raises(TlfastError, match="has no column 'photo'"):
+        list(discovery.gather_sources([str(path)], "photo"))
 
 
 def test_a_table_of_paths_stays_one_although_it_has_pictures(tmp_path):

@@ -116,3 +116,11 @@ def test_each_image_as_a_group_is_nearly_the_usual_interval():
     first = bootstrap.mean_interval(labels == predicted, labels)
     second = bootstrap.mean_interval(labels == predicted, labels, groups=[str(n) for n in range(2000)])
     assert second == pytest.approx(first, abs=0.004)
+
+
+def test_an_accuracy_that_is_the_same_in_all_samples_has_wilsons_interval():
+    labels, groups = np.repeat([0, 1], 10), [str(n // 2) for n in range(20)]
+    assert bootstrap.accuracy_interval(np.ones(20), labels) == bootstrap.wilson_interval(20, 20)
+    assert bootstrap.accuracy_interval(np.ones(20), labels, groups) == bootstrap.wilson_interval(10, 10)
+    half = np.arange(20) < 5
+    assert bootstrap.accuracy_interval(half, labels) == bootstrap.mean_interval(half, labels)

@@ -87,7 +87,7 @@ def test_a_given_temperature_is_used_and_a_fitted_one_said():
 def test_groups_of_images_get_intervals_of_their_own():
     labels = np.array([0, 1] * 20)
     found = {}
-    for name, of_rows in (("days", "aaaabbbbcccc"), ("none", ""), ("one", "a" * 40), ("each", "")):
+    for name, of_rows in (("days", "aaaabbbbcccc"), ("none", ""), ("one", "a" * 40), ("few", "abcdefgh" + "i" * 32), ("each", "")):
         groups = [*of_rows, *[""] * (40 - len(of_rows))]
         rows = [Row(f"{n}.png", "xy"[label], "valid", f"{n}" if name == "each" else group) for n, (label, group) in enumerate(zip(labels, groups, strict=True))]
         log_probabilities = np.log(one_hot((labels + (np.arange(40) < 6)) % 2, 2))
@@ -96,6 +96,7 @@ def test_groups_of_images_get_intervals_of_their_own():
         "days": (3 + 28, True),  # an image without a group is one of its own
         "none": (0, False),
         "one": (0, False),
+        "few": (9, False),
         "each": (0, False),
     }
     (low, high), (lower, higher) = found["days"].intervals["accuracy"], found["days"].group_intervals["accuracy"]

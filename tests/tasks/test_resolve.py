@@ -76,11 +76,15 @@ def test_every_preset_resolves_for_every_task_and_strategy(name):
 
 def test_other_settings_override_a_preset():
     best = PRESETS["best"].settings
-    chosen = resolve.resolve_settings(FER, None, {"preset": "best", "epochs": 3}, {"mixup": 0.5})
+    chosen = resolve.resolve_settings(FER, None, {"epochs": 3}, {"preset": "best", "mixup": 0.5})
     assert (chosen.epochs, chosen.mixup, chosen.label_smoothing, chosen.depth) == (3, 0.5, best["label_smoothing"], "all")
     assert resolve.resolve_settings(FER, None, {"depth": "2"}, {"preset": "best"}).depth == "2"
     limited = resolve.resolve_settings(FER, None, {"preset": "best", "minutes": 5.0})
     assert (limited.depth, limited.internals.most_epochs) == ("auto", best["epochs"])
+    typed = resolve.resolve_settings(FER, None, {"preset": "best"}, {"epochs": 2, "strategy": "partial", "depth": "", "mixup": 0.5, "size": 80})
+    assert (typed.epochs, typed.strategy, typed.mixup, typed.size) == (best["epochs"], "full", best["mixup"], 80), "an option overrides the file"
+    in_file = resolve.resolve_settings(FER, None, {}, {"preset": "best", "epochs": 2, "depth": "2"})
+    assert (in_file.epochs, in_file.depth, in_file.mixup) == (2, "2", best["mixup"]), "other settings of the file override its preset"
     with pytest.raises(UsageError, match="--preset good only chooses the layers to train, and another option does so too"):
         resolve.resolve_settings(FER, "full", {"preset": "good"})
     recorded = {**resolve.resolve_settings(FER, None, {"preset": "good"}).to_dict(), "depth": "3"}  # as in the run.json of a run with a chosen depth

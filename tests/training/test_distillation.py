@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 import torch
 
+import tlfast
 from tests.helpers.interruption import settings_of, stopping_at, train_way
-from tests.helpers.training import resolved
+from tests.helpers.training import TINY, resolved
 from tlfast import tasks
 from tlfast.commands import train
 from tlfast.core import runs
@@ -136,7 +137,11 @@ def test_a_teacher_that_does_not_fit(folder, trained_run, teacher, tmp_path):
         opened(folder, "partial", teacher=str(other))[0],
     ):
         pass
-    with pytest.raises(RunError, match="no run 'nobody'"), opened(folder, "partial", teacher="nobody")[0]:
+    with pytest.raises(UsageError, match="--teacher , names no run"), opened(folder, "partial", teacher=",")[0]:
+        pass
+    with pytest.raises(UsageError, match="is on the hub"), opened(folder, "partial", teacher="hf://me/run")[0]:
+        pass
+    with pytest.raises(RunError, match="--teacher nobody: no run 'nobody'"), opened(folder, "partial", teacher="nobody")[0]:
         pass
     damaged = shutil.copytree(trained_run.full, tmp_path / "damaged")
     (damaged / "model.safetensors").write_bytes(b"no weights")
@@ -150,6 +155,25 @@ def test_a_teacher_that_has_seen_the_valid_images_is_named(folder, tmp_path):
     (note,) = noted(folder, made.folder, seed=1)
     valid = pd.read_csv(f"{made.folder}/images.csv").query("split == 'valid'")
     assert f"of the {len(valid)} valid images were training images of the teacher {made.run}" in note and "the same --seed, --fold and --data" in note
+
+
+def test_the_name_of_a_task_is_the_run_that_is_the_latest_now(folder, tmp_path):
+    out = str(tmp_path / "out")
+    train.train_run(*resolved(folder, "partial", out=out, onnx=False, name="first"))
+    taught = train.train_run(*resolved(folder, "partial", out=out, onnx=False, name="second", teacher="pictures"))
+    assert taught.settings["teacher"] == f"{out}/pictures/first"
+
+
+def test_teachers_in_python(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = {**TINY, "onnx": False, "quiet": True}
+    run = tlfast.train(folder, name="first", **options)
+    for n, given in enumerate((run, "first", ["first"], run.folder, [run, Path(run.folder)])):
+        taught = tlfast.train(folder, name=f"taught{n}", teacher=given, **options)
+        assert [Path(name).name for name in taught.settings.teacher.split(",")] == ["first"] * (2 if n == 4 else 1)
+    assert tlfast.train(folder, name="plain", teacher=None, **options).settings.teacher == ""
+    with pytest.raises(UsageError, match="applies to trainings"):
+        tlfast.learner(folder, teacher=run, **TINY)
 
 
 def noted(folder, teacher, **flags):

@@ -140,8 +140,8 @@ def test_a_long_preset_is_forecast_and_a_resumed_one_as_before(cli, folder, monk
     (plan,) = outcome.json["depths"]
     images = sum(outcome.json["data"]["counts"]["train"].values())
     assert (plan["depth"], plan["epochs"], plan["chosen"]) == ("all", 7, True) and plan["seconds"] > 7 * images
-    assert f"--preset best: 7 epochs of {plan['trains']} take about {plan['seconds'] / 60:,.0f} minutes" in outcome.err
-    assert "take about" not in cli("train", folder, *TINY, "--full", "--dry-run", "--json").err
+    assert f"--preset best: about {plan['seconds'] / 60:,.0f} minutes for training {plan['trains']}, by the timing of some steps; epochs: 7" in outcome.err
+    assert "minutes for training" not in cli("train", folder, *TINY, "--full", "--dry-run", "--json").err
     task, chosen = resolved(folder, "full")
     with trainer.prepare(task, chosen, lambda event: None, Journal()) as session:
         first = planner.forecast(session, chosen)

@@ -57,7 +57,7 @@ class Keywords(TypedDict, total=False):
     class_weights: Literal["none", "balanced"]
     label_smoothing: float
     mixup: float
-    teacher: str
+    teacher: str | os.PathLike[str] | Sequence[Any] | Any
     patience: int | None
     train_bn: bool
     sizes: str
@@ -80,22 +80,23 @@ class Keywords(TypedDict, total=False):
 
 
 def check_names(keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keywords with paths and lists of trackers as text. Raises UsageError for an unknown keyword, with the nearest one as hint."""
+    """Return the keywords with paths, and lists of trackers and teachers, as text. Raises UsageError for an unknown keyword, with the nearest one as hint."""
     declared = declared_settings()
     for name in keywords:
         if name not in declared:
             raise UsageError(f"unknown keyword '{name}'", suggest_name(name, sorted(declared)) or "help(tlfast.train) lists the keywords")
     texts = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in keywords.items()}
-    return {**texts, **({"log": join_names(texts["log"])} if "log" in texts else {})}
+    return {**texts, **{name: join_names(texts[name]) for name in ("log", "teacher") if name in texts}}
 
 
-def join_names(names: str | Sequence[str]) -> str:
-    """Return names separated by commas.
+def join_names(names: Any) -> str:
+    """Return names separated by commas; of runs, those of their folders.
 
     >>> join_names(["tensorboard", "mlflow"])
     'tensorboard,mlflow'
     """
-    return ",".join(map(str, names)) if isinstance(names, list | tuple) else str(names)
+    several = names if isinstance(names, list | tuple) else [] if names is None else [names]
+    return ",".join(str(getattr(name, "folder", name)) for name in several)
 
 
 def check_count(name: str, value: Any) -> int:

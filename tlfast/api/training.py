@@ -180,7 +180,7 @@ def plan(
     quiet: bool = False,
     **settings: Unpack[Keywords],
 ) -> TrainingPlan:
-    """Predict the cost of a training without training. Without a depth, of all depths: as with `depth="auto"`. Writes no run.
+    """Predict the cost of a training without training. Without a depth or a preset, of all depths: as with `depth="auto"`. Writes no run.
 
     Keywords are those of `train`. Raises TlfastError.
 
@@ -189,7 +189,7 @@ def plan(
     from ..commands.train import plan_run
 
     dataset = to_dataset(data)
-    if full is None and not {"depth", "minutes"} & set(settings):
+    if full is None and not {"depth", "minutes", "preset"} & set(settings):
         settings["depth"] = "auto"
     resolved = merge_settings(dataset, settings, config=config).settings(full)
     with show_progress(quiet) as on_event:

@@ -88,7 +88,8 @@ def find_resumed(resume: str, out: str) -> tuple[str, str]:
     folders = [folder for folder in journal.list_folders(out) if resume in (journal.NEWEST, journal.run_id_of(folder))]
     listed = "List the interrupted trainings with: tlfast runs --interrupted"
     if not folders:
-        raise UsageError(f"--resume {resume}: no interrupted training{'' if resume == journal.NEWEST else ' of that name'} in {out}", listed)
+        found = "--resume: no interrupted training" if resume == journal.NEWEST else f"--resume {resume}: no interrupted training of that name"
+        raise UsageError(f"{found} in {out}", listed)
     if len(folders) > 1 and resume != journal.NEWEST:
         tasks = ", ".join(folder.parent.name for folder in folders)
         raise UsageError(f"--resume {resume}: {len(folders)} interrupted trainings have that name, of {tasks}", f"Give the task as well. {listed}")

@@ -151,7 +151,7 @@ class Screen:
         self._table(columns, [formatting.arm_cells(arm) for arm in result.arms], title=f"{result.source}, {result.judged_on}")
         if result.differences:
             rows = [formatting.difference_cells(difference) for difference in result.differences]
-            self._table(("difference", "points of accuracy", "points of macro F1", "McNemar p", "corrected p", "significant"), rows)
+            self._table(("difference", "points of accuracy", "points of macro F1", "p", "corrected p", "significant"), rows)
         if result.curve:
             arms, shares = list(dict.fromkeys(p.arm for p in result.curve)), list(dict.fromkeys(p.share for p in result.curve))
             cells = {(p.arm, p.share): formatting.format_interval(p.accuracy, p.interval) for p in result.curve}

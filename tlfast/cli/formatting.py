@@ -76,10 +76,14 @@ def format_figures(evaluation: Evaluation) -> dict[str, str]:
         f"{float(accuracy):.0%} on {point.coverage:.0%} of the images (probability at least {point.threshold:.2f})"
         for accuracy, point in calibration.promises.items()
     ]
-    interval = evaluation.group_intervals.get("accuracy")
+    interval, groups = evaluation.group_intervals.get("accuracy"), {}
+    if evaluation.groups:
+        groups[OVER_GROUPS] = (
+            f"{interval[0]:.4f} to {interval[1]:.4f} ({evaluation.groups:,} groups)" if interval else f"{evaluation.groups} groups are too few"
+        )
     return {
         **figures,
-        **({OVER_GROUPS: f"{interval[0]:.4f} to {interval[1]:.4f} ({evaluation.groups:,} groups)"} if interval else {}),
+        **groups,
         **{f"top-{k} accuracy": f"{share:.4f}" for k, share in evaluation.top.items()},
         "calibration error": _describe_calibration(calibration),
         "selective accuracy": "; ".join(selective) or "below 90% at every threshold",

@@ -50,7 +50,7 @@ from ..evaluation.comparison import (
     score_arm,
     write_verdict,
 )
-from ..evaluation.evaluator import list_groups
+from ..evaluation.evaluator import are_enough, list_groups
 from ..evaluation.report import REPORT_FILE, render_comparison_page
 from ..export import metadata, onnx
 from ..inference import Network, open_network
@@ -147,7 +147,7 @@ def compare_arms(
     except KeyboardInterrupt:
         raise Interrupted("interrupted; finished trainings and checkpoints are cached", "Repeat the command to continue") from None
     rows = _list_rows(task, first, table)
-    predictions = {key: replace(of_arm, groups=list_groups([rows[path] for path in of_arm.paths])) for key, of_arm in predictions.items()}
+    predictions = {key: replace(of_arm, groups=_list_groups(rows, of_arm.paths, listen)) for key, of_arm in predictions.items()}
     on_all_images = [predictions[arm.name, 1.0] for arm in arms]
     if any(of_arm.paths != on_all_images[0].paths for of_arm in predictions.values()):
         raise UsageError(DIFFERENT_IMAGES, DIFFERENT_IMAGES_HINT)
@@ -208,6 +208,15 @@ def _list_rows(task: Task, settings: Settings, table: ImageTable) -> dict[str, R
     """Return all images by path; `--limit` selects others in each fold."""
     rows = table.rows if settings.limit is None else open_data(task, replace(settings, limit=None)).rows
     return {row.path: row for row in rows}
+
+
+def _list_groups(rows: Mapping[str, Row], paths: Sequence[str], on_event: OnEvent) -> list[str]:
+    """Return the group of each image, for intervals and tests over groups; empty without enough groups."""
+    groups = list_groups([rows[path] for path in paths])
+    if not groups or are_enough(groups):
+        return groups
+    on_event(Note("comparison", f"{len(set(groups))} groups are too few for intervals and tests over groups: they are over images"))
+    return []
 
 
 def _filter_events(on_event: OnEvent) -> OnEvent:

@@ -34,6 +34,8 @@ def open_learner(task: Task, settings: Settings, on_event: OnEvent = ignore_even
     All layers are trainable; `learn.freeze()` freezes the backbone. Raises TlfastError.
     """
     require_single(settings, "a Learner")
+    if settings.teacher:
+        raise UsageError("--teacher applies to trainings by train, and not to a Learner", "Leave out --teacher")
     with prepare(task, settings, on_event) as session:
         return _prepare_for_user(session.learn, settings)
 

@@ -23,6 +23,7 @@ from ..export import Agreement, metadata, onnx, save_model
 from ..inference import onnx_model
 from ..models import hash_weights, read_licence
 from ..training import DepthPlan, Phase, Session, checkpoints, fit, get_strategy, planner, predict_valid, prepare, processes, records
+from ..training.distillation import resolve_teachers
 from ..training.plots import plot_rate_curve
 from ..training.trackers import Tracking, open_tracking, parse_names
 from .interrupted import read_interrupted, resume_command
@@ -126,6 +127,7 @@ def _train_alone(task: Task, settings: Settings, on_event: OnEvent, resume: str,
     """Do the work of `train_run` that only one process does; the phases of the backbone together with the others."""
     runs.check_writable(settings.out, settings.task, "" if resume else settings.name)
     if not resume:
+        settings = resolve_teachers(settings)
         check_free(settings.out, settings.task, settings.name)
         for interrupted in map(run_id_of, list_interrupted(settings.out, settings.task)):
             on_event(Note("training", f"{interrupted} was interrupted: --resume {interrupted} continues it; this is a new training"))
@@ -218,7 +220,8 @@ def _resolve(session: Session, settings: Settings) -> tuple[Settings, list[Depth
     if depths or settings.preset not in PRESETS or not PRESETS[settings.preset].is_long:
         return settings, depths
     plan = planner.forecast(session, settings)
-    session.on_event(Note("training", f"--preset {settings.preset}: {plan.epochs} epochs of {plan.trains} take about {max(1, plan.seconds / 60):,.0f} minutes"))
+    duration = f"about {plan.seconds / 60:,.0f} minutes" if plan.seconds > 90 else "less than two minutes"
+    session.on_event(Note("training", f"--preset {settings.preset}: {duration} for training {plan.trains}, by the timing of some steps; epochs: {plan.epochs}"))
     return settings, [plan]
 
 

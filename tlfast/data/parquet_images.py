@@ -40,7 +40,10 @@ class Columns:
 
 
 def holds_images(path: Path, path_column: str) -> bool:
-    """Return whether a file is a parquet file with a column of images, and `path_column` is one or is not in the file."""
+    """Return whether a file is a parquet file with a column of images, and `path_column` is one or is not in the file.
+
+    Raises UsageError if a column other than the default was named and is not in the file.
+    """
     if path.suffix.lower() != PARQUET:
         return False
     import pyarrow  # takes a quarter of a second, and most data are no parquet files
@@ -48,10 +51,12 @@ def holds_images(path: Path, path_column: str) -> bool:
 
     try:
         schema = parquet.read_schema(path)
-        columns = list_image_columns(schema)
-        return path_column in columns or (bool(columns) and path_column not in schema.names)
     except (OSError, pyarrow.ArrowException):
         return False
+    columns = list_image_columns(schema)
+    if columns and path_column not in (*schema.names, DataSettings.path_col):
+        raise UsageError(f"{path.name} has no column '{path_column}'; it has: {', '.join(schema.names)}", f"Columns of images: {', '.join(columns)}")
+    return path_column in columns or (bool(columns) and path_column not in schema.names)
 
 
 def find_columns(schema: Any, label: str = "", image: str = "") -> Columns | None:
@@ -72,7 +77,7 @@ def read_parquet_images(path: Path, settings: DataSettings) -> Iterator[Record]:
 
     schema = parquet.read_schema(path)
     columns = find_columns(schema, settings.label_col, settings.path_col)
-    if columns is None:
+    if columns is None or settings.label_col not in (*schema.names, DataSettings.label_col):
         found = ", ".join(schema.names)
         raise UsageError(f"{path.name} has no column '{settings.label_col}'; it has: {found}", f"Name the column with {flag_name('label_col')}")
     extra = [name for name in (settings.split_col, settings.group_col) if name in schema.names]

@@ -15,6 +15,7 @@ from ..core.metrics import compute_metrics
 
 REPLICATES = 1000
 LEVEL = 0.95
+LEAST_GROUPS = 10  # fewer differ too little between bootstrap samples
 BLOCK = 4_000_000  # most numbers drawn at a time: 32 MB
 
 # One classifier
@@ -98,6 +99,16 @@ def mean_interval(values: np.ndarray, labels: np.ndarray, seed: int = 0, groups:
         for start, stop in _ranges(REPLICATES, max(1, BLOCK // len(members))):
             sums[start:stop] += members[rng.integers(len(members), size=(stop - start, len(members)))].sum(axis=1)
     return percentile_interval(sums / len(values))
+
+
+def accuracy_interval(right: np.ndarray, labels: np.ndarray, groups: Sequence[str] = ()) -> tuple[float, float]:
+    """Return the interval of an accuracy as `mean_interval` does; Wilson's, with each image or group as one observation, if all samples are the same.
+
+    `right` `[n]` is the share of the predictions of an image that are correct.
+    """
+    low, high = mean_interval(right, labels, groups=groups)
+    count = len(set(groups)) or len(right)
+    return wilson_interval(round(low * count), count) if low == high else (low, high)
 
 
 def _ranges(total: int, step: int) -> Iterator[tuple[int, int]]:

@@ -283,7 +283,7 @@ def score_arm(arm: Arm, predictions: ArmPredictions, f1: MacroF1, cost: Cost) ->
         name=arm.name,
         settings=arm.settings.to_dict(),
         accuracy=float(accuracies.mean()),
-        accuracy_interval=bootstrap.mean_interval(predictions.right.mean(axis=0), predictions.labels, groups=predictions.groups),
+        accuracy_interval=bootstrap.accuracy_interval(predictions.right.mean(axis=0), predictions.labels, predictions.groups),
         accuracy_sd=float(accuracies.std(ddof=1)) if len(accuracies) > 1 else None,
         macro_f1=f1.value,
         macro_f1_interval=bootstrap.percentile_interval(f1.replicates),
@@ -334,7 +334,7 @@ def build_curve(arms: Sequence[Arm], design: Design, predictions: Mapping[tuple[
         for share in design.shares:
             at_share = predictions[arm.name, share]
             right, count = at_share.right.mean(axis=0), statistics.mean(outcome.trained_on for outcome in at_share.outcomes)
-            points.append(CurvePoint(arm.name, share, count, float(right.mean()), bootstrap.mean_interval(right, at_share.labels, groups=at_share.groups)))
+            points.append(CurvePoint(arm.name, share, count, float(right.mean()), bootstrap.accuracy_interval(right, at_share.labels, at_share.groups)))
     return points
 
 

@@ -54,7 +54,7 @@ def evaluate(predictions: Predictions, split: str, temperature: float | None = N
         calibration=calibration.measure_calibration(probabilities, uncalibrated, labels, choice.temperature, choice.rejected),
         others={name: float(value) for name, value in compute_metrics(confusion).items() if name not in FIELD_METRICS},
         groups=len(set(groups)),
-        group_intervals=bootstrap.group_intervals(labels, predicted, groups, len(classes), seed) if groups else {},
+        group_intervals=bootstrap.group_intervals(labels, predicted, groups, len(classes), seed) if are_enough(groups) else {},
     )
 
 
@@ -62,6 +62,11 @@ def list_groups(rows: Sequence[Row]) -> list[str]:
     """Return the group of each image; an image without one is a group of its own. Empty if there is one group, or none with several images."""
     groups = [f"group {row.group}" if row.group else f"image {row.path}" for row in rows]
     return groups if 1 < len(set(groups)) < len(groups) else []
+
+
+def are_enough(groups: Sequence[str]) -> bool:
+    """Return whether there are enough groups for an interval over groups."""
+    return len(set(groups)) >= bootstrap.LEAST_GROUPS
 
 
 def most_confused(evaluation: Evaluation, least: int = 1) -> list[ConfusedPair]:

@@ -135,7 +135,7 @@ class Evaluation:
         calibration: calibration of the probabilities.
         others: metrics of `core.metrics.METRICS` without a field here, by name.
         groups: number of groups of the images; 0 if they have none.
-        group_intervals: name of a metric -> its bootstrap 95 % interval over groups; empty with fewer than two groups.
+        group_intervals: name of a metric -> its bootstrap 95 % interval over groups; empty with fewer than ten groups.
     """
 
     split: str

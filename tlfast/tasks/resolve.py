@@ -14,7 +14,9 @@ from ..data import Task
 
 
 def resolve_settings(task: Task, strategy: str | None, flags: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Settings:
-    """Merge and check all values. Increasing priority: declared defaults, task, task presets of the strategy, `--preset`, config file, flags.
+    """Merge and check all values. Increasing priority: declared defaults, task, task presets of the strategy, config file, `--preset`, flags.
+
+    A preset in the config file comes before the other settings of the file.
 
     `flags` holds only the given flags. `--depth` and `--minutes` imply a strategy: 0 is partial, all is full, and everything else is depth.
     Raises UsageError with the name of the flag.
@@ -25,36 +27,45 @@ def resolve_settings(task: Task, strategy: str | None, flags: Mapping[str, Any],
         if "depth" in config:
             raise UsageError(f"the settings name both full = {str(config['full']).lower()} and depth = {config['depth']}", "Keep one of them")
         config.setdefault("strategy", "full" if config.pop("full") else "partial")
+    flags, config = _apply_preset(bool(strategy), flags, config)
     configured_strategy, depth = config.pop("strategy", None), _requested_depth(flags)
-    preset = _choose_preset(flags, config, bool(strategy or depth), bool(configured_strategy or _requested_depth(config)))
     if strategy and depth and strategy != DEPTH_ENDS.get(depth, "depth"):
         raise UsageError(f"--{strategy} and {'--depth' if 'depth' in flags else '--minutes'} are both given", "Give only one of them")
-    depth = depth or ("" if strategy in DEPTH_ENDS.values() else _requested_depth(config)) or _requested_depth(preset)
+    depth = depth or ("" if strategy in DEPTH_ENDS.values() else _requested_depth(config))
     if not strategy:
         strategy = DEPTH_ENDS.get(depth, "depth") if depth else configured_strategy or "partial"
     strategy = FORMER_NAMES.get(strategy, strategy)
     if strategy not in STRATEGIES:
         raise UsageError(f"unknown strategy '{strategy}' in the config file", "Use one of: " + ", ".join(STRATEGIES))
     ends = {name: end for end, name in DEPTH_ENDS.items()}
-    values = {**task.defaults, **task.presets(strategy), **preset, **config, **flags, "depth": ends.get(strategy, depth or "auto")}
+    values = {**task.defaults, **task.presets(strategy), **config, **flags, "depth": ends.get(strategy, depth or "auto")}
     settings = build_settings({"task": task.name, **values})
     if settings.minutes is None and settings.depth != "auto":
         return settings
-    most = settings.epochs if "epochs" in {**preset, **config, **flags} else EPOCHS_FACTOR * settings.epochs
+    most = settings.epochs if "epochs" in {**config, **flags} else EPOCHS_FACTOR * settings.epochs
     return dataclasses.replace(settings, internals=Internals(most_epochs=most))
 
 
-def _choose_preset(flags: Mapping[str, Any], config: Mapping[str, Any], depth_given: bool, depth_configured: bool) -> dict[str, Any]:
-    """Return the settings of `--preset`, without those that choose the layers to train if flags or the config file do. Raises UsageError."""
-    name = flags.get("preset", config.get("preset", NONE))
-    if name not in PRESETS:  # none, or unknown: `build_settings` checks it
-        return {}
-    found = dict(PRESETS[name].settings)
-    if depth_given or depth_configured:
-        found = {name: value for name, value in found.items() if name not in DEPTH_SETTINGS}
-    if not found and depth_given:
-        raise UsageError(f"--preset {name} only chooses the layers to train, and another option does so too", "Leave out --preset, or the other option")
-    return found
+def _apply_preset(strategy_given: bool, flags: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """Return the flags and the config file with the settings of the preset that one of them names. Other settings beside it override it.
+
+    Raises UsageError if nothing of a preset is left.
+    """
+    typed = "preset" in flags
+    found = PRESETS.get(flags.get("preset", config.get("preset", NONE)))  # None for no preset, or an unknown one, which `build_settings` reports
+    if not found:
+        return flags, dict(config)
+    given = strategy_given or bool(_requested_depth(flags))
+    preset = dict(found.settings)
+    if given or (not typed and ("strategy" in config or _requested_depth(config))):
+        preset = {name: value for name, value in preset.items() if name not in DEPTH_SETTINGS}
+    if given and not preset:
+        found_name = flags.get("preset", config.get("preset"))
+        raise UsageError(f"--preset {found_name} only chooses the layers to train, and another option does so too", "Leave out --preset, or the other option")
+    if not typed:
+        return flags, {**preset, **config}
+    left_out = (*DEPTH_SETTINGS, "strategy") if _requested_depth(preset) else ()
+    return {**preset, **flags}, {name: value for name, value in config.items() if name not in left_out}
 
 
 def _requested_depth(values: Mapping[str, Any]) -> str:

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core import Run, Settings, UsageError, runs
+from ..core import DataError, Run, RunError, Settings, UsageError, runs
+from ..core.errors import first_line
+from ..core.runs import HUB_SCHEME
 from ..data import ImageTable, Preprocessing
 from ..data.discovery import read_records
 from ..export.weights import WEIGHTS, load_model
@@ -22,13 +24,31 @@ from .amp import FrozenBody
 from .callbacks.distillation import Distillation, soften
 from .session import Session
 
+HINT = "Give the name of a run in the folder of --out, or the folder of a run; list the runs with: tlfast runs"
+
 
 def find_teachers(settings: Settings) -> list[Run]:
-    """Return the runs of `--teacher`; none without it. Raises RunError, also for a run with changed weights."""
-    found = [runs.find(name.strip(), settings.out) for name in settings.teacher.split(",") if name.strip()]
-    for run in found:
+    """Return the runs of `--teacher`; none without it. Raises UsageError or RunError, also for a run with changed weights."""
+    names = [name.strip() for name in settings.teacher.split(",") if name.strip()]
+    if settings.teacher and not names:
+        raise UsageError(f"--teacher {settings.teacher} names no run", HINT)
+    return [_find_teacher(name, settings.out) for name in names]
+
+
+def _find_teacher(name: str, out: str) -> Run:
+    if name.startswith(HUB_SCHEME):
+        raise UsageError(f"--teacher {name} is on the hub", f"Download it first: tlfast pull {name.removeprefix(HUB_SCHEME)}")
+    try:
+        run = runs.find(name, out)
         runs.verify(run, (WEIGHTS,))
-    return found
+    except RunError as error:
+        raise RunError(f"--teacher {name}: {error.message}", HINT) from None
+    return run
+
+
+def resolve_teachers(settings: Settings) -> Settings:
+    """Return the settings with the folders of the runs of `--teacher`: the name of a task means another run after the next training. Raises as above."""
+    return replace(settings, teacher=",".join(str(run.folder) for run in find_teachers(settings)))
 
 
 def describe_teachers(settings: Settings) -> list[str]:
@@ -60,8 +80,11 @@ def describe_leaks(settings: Settings, table: ImageTable) -> list[str]:
     valid = {row.path for row in table.part("valid")}
     notes = []
     for run in find_teachers(settings):
-        path = run.folder / "images.csv"
-        trained = {record["path"] for record in read_records(path)[1] if record["split"] == "train"} if path.is_file() else set()
+        try:
+            trained = {record["path"] for record in read_records(run.folder / "images.csv")[1] if record["split"] == "train"}
+        except (DataError, OSError, KeyError) as error:
+            notes.append(f"whether the teacher {run.id} was trained on valid images is unknown: its images.csv cannot be read ({first_line(error)})")
+            continue
         if leaked := len(valid & trained):
             problem = f"{leaked} of the {len(valid)} valid images were training images of the teacher {run.id}, so the metrics will be too high"
             notes.append(f"{problem}. Train the teacher with the split of this training: the same --seed, --fold and --data")

@@ -67,7 +67,7 @@ class PhasePlan:
 def fit_phase(session: Session, plan: PhasePlan, opened: OpenPhase, settings: TrainingSettings, before: Phase | None = None) -> Phase:
     """Fit one phase, keep the weights of its last or best epoch, and save the session's model in the journal.
 
-    `before` is the phase before: if no epoch improves on its kept one by `settings.metric`, its weights are restored.
+    `before` is the phase before: if no epoch is as good as its kept one by `settings.metric`, its weights are restored, except with `--keep last`.
     Raises TrainingError if the loss is not finite and there are no weights to restore, KeyboardInterrupt after Ctrl-C.
     """
     learn, journal, on_event, started = opened.learn, session.journal, session.on_event, time.perf_counter()
@@ -78,7 +78,8 @@ def fit_phase(session: Session, plan: PhasePlan, opened: OpenPhase, settings: Tr
     lr = settings.rate or (curve.rate if curve else 0.0)
     reseed(learn, settings.seed)  # the finder drew random numbers
     progress, finite = ProgressCallback(plan.name, on_event), StopAtNan()
-    keep = KeepEpoch(settings.metric, settings.patience, settings.keeps_best, _kept_value(before, settings))
+    to_beat = None if settings.keep == "last" else _kept_value(before, settings)
+    keep = KeepEpoch(settings.metric, settings.patience, settings.keeps_best, to_beat)
     start = checkpoints.load_newest(journal, plan.name)
     if plan.parallel:
         start = processes.share(start)
@@ -152,5 +153,5 @@ def _check_outcome(keep: KeepEpoch, finite: StopAtNan, phase: str, before: Phase
         which = "best" if keep.keeps_best else "last complete"
         on_event(Note(phase, f"the loss became NaN or infinite at step {finite.step}: stopped, with the weights of the {which} epoch. {advice}"))
     if not keep.kept_epoch and before:
-        found = f"no epoch improved on phase '{before.name}' ({keep.metric} {keep.to_beat:.4f}): its weights are restored"
+        found = f"no epoch is as good as phase '{before.name}' ({keep.metric} {keep.to_beat:.4f}): its weights are restored"
         on_event(Note(phase, f"{found}. Try more --epochs, or a lower --lr than {lr:.1e}"))

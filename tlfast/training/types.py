@@ -105,7 +105,7 @@ class Phase:
     """One finished phase of a training.
 
     `lr` is the highest rate of the one-cycle schedule for the head, `lowest_lr` that for the lowest group of parameters. `kept_epoch` is the
-    epoch whose weights are kept, from 1; 0 if no epoch improved on the phase before. `images_per_second` is the speed of training: of images, or of
+    epoch whose weights are kept, from 1; 0 if no epoch was as good as the phase before. `images_per_second` is the speed of training: of images, or of
     the cached features described by `features`.
     """
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
+import torch
 
 from tests.helpers.interruption import train_way
 from tlfast.core.errors import TrainingError
 from tlfast.training import recording
 from tlfast.training.callbacks import progress
+from tlfast.training.callbacks.early_stopping import KeepEpoch
 
 
 def test_a_loss_that_is_no_number_ends_a_phase(pictures, tmp_path, monkeypatch):
@@ -57,6 +62,24 @@ def test_the_last_or_the_best_epoch_is_kept(make, scores, flags, kept):
     losses = [row.valid_loss for row in phase.epochs]
     assert log_loss == pytest.approx(losses[kept - 1], abs=1e-3), "the weights are those of that epoch"
     assert min(abs(losses[kept - 1] - other) for i, other in enumerate(losses) if i != kept - 1) > 2e-3, "the losses tell the epochs apart"
+
+
+@pytest.mark.parametrize(("keep", "before", "kept"), [("auto", 0.5, 4), ("auto", 0.6, 0), ("last", 0.6, 4), ("best", 0.5, 2), ("best", 0.6, 0)])
+def test_an_epoch_as_good_as_the_phase_before_is_enough(keep, before, kept):
+    callback = KeepEpoch("accuracy", None, keep == "best", None if keep == "last" else before)
+    learn = SimpleNamespace(
+        model=torch.nn.Linear(1, 1),
+        recorder=SimpleNamespace(metric_names=["epoch", "train_loss", "valid_loss", "accuracy", "time"], values=[]),
+        load_state_dict=None,
+    )
+    callback.learn, callback.run = learn, True
+    callback.best, callback.idx, callback.state = before, 2, {}
+    if keep == "last":
+        callback.best, callback.state = -np.inf, None
+    for score in SCORES:
+        learn.recorder.values.append([1.0, 1.0, score])
+        callback.after_epoch()
+    assert callback.kept_epoch == kept
 
 
 def test_patience_ends_a_phase_early(make):

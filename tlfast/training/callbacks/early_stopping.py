@@ -48,8 +48,8 @@ class StopAtNan(Callback):
 class KeepEpoch(TrackerCallback):
     """Restore the weights of the best or of the last epoch after the fit, and stop after `patience` epochs without improvement.
 
-    An epoch must improve on `to_beat` if it is given; `kept_epoch` is 0 if none does. After a loss that is not finite, the last epoch is the last complete
-    one. fastai's SaveModelCallback and EarlyStoppingCallback print to stdout, which `--json` needs.
+    An epoch must be at least as good as `to_beat` if it is given; `kept_epoch` is 0 if none is. After a loss that is not finite, the last epoch is the
+    last complete one. fastai's SaveModelCallback and EarlyStoppingCallback print to stdout, which `--json` needs.
     """
 
     order = 61
@@ -75,7 +75,9 @@ class KeepEpoch(TrackerCallback):
             return
         super().after_epoch()
         self.epochs += 1
-        improved = self.new_best or self.state is None
+        value = self.recorder.values[-1][self.idx]
+        ties = not self.best_epoch and self.to_beat is not None and not self.comp(self.to_beat, value)
+        improved = self.new_best or self.state is None or ties
         if improved:
             self.best_epoch = self.epochs
         if improved or (self.best_epoch and not self.keeps_best):
