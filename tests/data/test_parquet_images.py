@@ -72,7 +72,10 @@ def test_unpacked_once(tmp_path, monkeypatch):
 
 def test_one_of_several_columns_of_images_can_be_named(tmp_path):
     path = write(tmp_path / "plants.parquet", [{**row, "mask": row["image"], "image": {"bytes": image_bytes(99), "path": ""}} for row in rows_of()])
-    assert {Path(row.path).read_bytes() for row in read(path).rows} == {image_bytes(99)}
+    table = read(path)
+    assert {Path(row.path).read_bytes() for row in table.rows} == {image_bytes(99)}
+    assert "the images are those of column image; --path-col chooses another one: mask" in table.notes
+    assert not any("--path-col" in note for note in read(path, path_col="mask").notes)
     assert sorted(Path(row.path).read_bytes() for row in read(path, path_col="mask").rows) == sorted(row["image"]["bytes"] for row in rows_of())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tlfast import tasks
@@ -27,3 +29,14 @@ def test_groups_with_too_few_images_for_the_folds_are_refused():
     with pytest.raises(DataError, match="the largest class, 'a', has 3 images, fewer than the 5 folds"):
         split.assign_splits(rows, settings, seed=0, folds=5)
     assert {row.split for row in split.assign_splits(rows, settings, seed=0, folds=3)} == {"train", "valid"}
+
+
+def test_too_few_groups_are_refused():
+    settings = resolve.resolve_settings(tasks.get_task("digits"), None, {})
+    for groups, message in (("aaaa", "all images are of one group"), ("aabb", "2 groups cannot be divided into 5 parts, of which one is for validation")):
+        rows = [Row(f"{n}.png", "xy"[n % 2], group=group) for n, group in enumerate(groups)]
+        with pytest.raises(DataError, match=message):
+            split.assign_splits(rows, settings, seed=0, folds=5)
+    rows = [Row(f"{n}.png", "xy"[n % 2], group="ab"[n // 8]) for n in range(16)]
+    halves = split.assign_splits(rows, replace(settings, valid_pct=0.5), seed=0, folds=5)
+    assert {(row.group, row.split) for row in halves} in ({("a", "train"), ("b", "valid")}, {("b", "train"), ("a", "valid")}), "a larger --valid-pct does help"

@@ -71,6 +71,18 @@ def find_columns(schema: Any, label: str = "", image: str = "") -> Columns | Non
     return Columns(image if image in images else images[0], found[0], features.get(found[0], {}).get("names", [])) if images and found else None
 
 
+def describe_other_columns(path: Path, settings: DataSettings) -> list[str]:
+    """Return a note on the columns of images of a parquet file that are not used, if none was chosen; no note for other files."""
+    if path.suffix.lower() != PARQUET:
+        return []
+    from pyarrow import parquet
+
+    columns = list_image_columns(parquet.read_schema(path))
+    if len(columns) < 2 or settings.path_col in columns:
+        return []
+    return [f"the images are those of column {columns[0]}; {flag_name('path_col')} chooses another one: {', '.join(columns[1:])}"]
+
+
 def read_parquet_images(path: Path, settings: DataSettings) -> Iterator[Record]:
     """Yield the images of a parquet file. Raises UsageError for a missing label column, DataError for a damaged file."""
     from pyarrow import parquet

@@ -88,8 +88,12 @@ def _draw_grouped_fold(rows: list[Row], number: int, folds: int, seed: int) -> l
     from sklearn.model_selection import StratifiedGroupKFold
 
     labels, groups = [row.label for row in rows], [row.group or row.path for row in rows]
+    if len(set(groups)) == 1:
+        hint = "Use a --group-by or --group-col with more groups, or give the splits in a table or in folders train/ and valid/"
+        raise DataError("all images are of one group, which cannot be divided into training and validation", hint)
     if len(set(groups)) < folds:
-        raise DataError(f"{len(set(groups))} groups cannot be divided into {folds} folds", "Use a --group-by with more groups, or a larger --valid-pct")
+        problem = f"{len(set(groups))} groups cannot be divided into {folds} parts, of which one is for validation"
+        raise DataError(problem, "Use a --group-by or --group-col with more groups, fewer --folds, or a larger --valid-pct")
     label, count = max(Counter(labels).items(), key=lambda item: item[1])
     if count < folds:
         raise DataError(f"the largest class, '{label}', has {count} images, fewer than the {folds} folds", "Add images, or use a larger --valid-pct")

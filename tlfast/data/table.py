@@ -23,7 +23,7 @@ from . import images
 from .annotations import JSON, read_coco, resolve_image, use_label_studio_columns
 from .discovery import TABLES, TAR, check_unique, describe_others, describe_skipped, is_address, list_members, read_records, walk_files, walk_images
 from .hub import is_hub_dataset
-from .parquet_images import holds_images, read_parquet_images
+from .parquet_images import describe_other_columns, holds_images, read_parquet_images
 from .split import SPLIT_NAMES, SPLITS, assign_groups, assign_splits, limit_rows, subsample_train
 from .task import Task, normalise_name
 from .types import DataSummary, Row, Unreadable
@@ -232,7 +232,7 @@ def _unpack(paths: Sequence[Path], root: Path, settings: Settings, on_event: OnE
     rows, folder, notes = unpack(paths, root, read, settings, on_event)
     if not rows:
         raise DataError(f"{root} has no image with a label", f"Name the column of labels with {flag_name('label_col')}")
-    return _Reading(rows, notes, base=str(folder))
+    return _Reading(rows, notes + describe_other_columns(paths[0], settings), base=str(folder))
 
 
 def read_members(prefix: str, names: list[str], source: str) -> tuple[list[Row], list[str]]:
