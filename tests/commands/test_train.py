@@ -19,6 +19,7 @@ from tlfast.core import journal as journal_module
 from tlfast.core import runs, settings
 from tlfast.core.errors import UsageError, WeightsError
 from tlfast.core.events import Progress
+from tlfast.evaluation import bootstrap
 from tlfast.models import build
 from tlfast.testing import draw_image
 from tlfast.training import loaders
@@ -135,13 +136,16 @@ def test_a_training_to_resume_that_is_not_there(cli, stopped):
     assert outcome.code == 2 and "no interrupted training in elsewhere" in outcome.err
 
 
-def test_groups_get_an_interval_of_their_own(cli, pictures):
-    words = ["train", pictures, *TINY, "--epochs", 1, "--no-onnx", "--group-by", r"\d(?=\.png)", "--name", "grouped"]
-    outcome = cli(*words)
-    assert outcome.code == 0 and re.search(r"accuracy over groups +0\.\d{4} to \d\.\d{4} \(\d groups\)", outcome.out), outcome.out
-    page = Path(cli("report", "grouped", "--json").json["files"][0]).read_text()
-    assert re.search(r"These images are \d groups, .* For new groups the 95 % interval of accuracy is 0\.\d{3} to", page)
-    assert "accuracy over groups" in cli("evaluate", "grouped").out
+def test_groups_get_an_interval_of_their_own(cli, pictures, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(bootstrap, "LEAST_GROUPS", 2)
+        words = ["train", pictures, *TINY, "--epochs", 1, "--no-onnx", "--group-by", r"\d(?=\.png)", "--name", "grouped"]
+        outcome = cli(*words)
+        assert outcome.code == 0 and re.search(r"accuracy over groups +0\.\d{4} to \d\.\d{4} \(\d groups\)", outcome.out), outcome.out
+        page = Path(cli("report", "grouped", "--json").json["files"][0]).read_text()
+        assert re.search(r"These images are \d groups, .* For new groups the 95 % interval of accuracy is 0\.\d{3} to", page)
+        assert "accuracy over groups" in cli("evaluate", "grouped").out
+    assert re.search(r"accuracy over groups +\d groups are too few", cli("evaluate", "grouped").out)
 
 
 def test_other_settings_than_it_began_with_are_refused(cli, pictures, stopped):

@@ -55,7 +55,8 @@ def search_labels(
 
     Label errors are listed if the probability of the label is at most `cutoff`. Raises DataError if a class has fewer images than there are folds.
     """
-    settings = replace(settings, size=max(SIZE, settings.size), views=max(VIEWS, settings.views))
+    # The epoch is the best one: the figures for label errors were measured so, and no accuracy is reported.
+    settings = replace(settings, size=max(SIZE, settings.size), views=max(VIEWS, settings.views), keep="best")
 
     def pass_progress(event: Event) -> None:
         if isinstance(event, Progress):  # notes of the trainings would repeat findings of the data check
