@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from tests.helpers.command_line import TINY
 from tlfast.core.errors import DataError
+from tlfast.evaluation import bootstrap
 from tlfast.models import build
 from tlfast.testing import draw_image
 from tlfast.training import features, trainer
@@ -123,12 +124,15 @@ def test_folds_judge_every_image_once_and_share_the_backbones_pass(cli, folder, 
     assert len(made) == 2  # views: the plain one and an augmented one, for all trainings together
 
 
-def test_groups_are_resampled_as_a_whole(cli, folder, trainings):
+def test_groups_are_resampled_as_a_whole(cli, folder, trainings, monkeypatch):
     outcome = cli("compare", folder, *TINY, "--epochs", 1, "--arms", "partial", "--folds", 3, "--group-by", r"\d(?=\.png)", "--json")
     assert outcome.code == 0, outcome.err
     assert "36 images, 10 groups, over which the intervals and tests are" in outcome.json["judged_on"]
-    few = cli("compare", folder, *TINY, "--epochs", 1, "--arms", "partial", "--folds", 2, "--group-by", r"\d(?=\d?\.png)", "--json")
-    assert few.code == 0 and ("groups" in few.json["judged_on"]) != ("groups are too few" in few.err)
+    with monkeypatch.context() as patch:
+        patch.setattr(bootstrap, "LEAST_GROUPS", 11)
+        few = cli("compare", folder, *TINY, "--epochs", 1, "--arms", "partial", "--folds", 3, "--group-by", r"\d(?=\.png)", "--json")
+    assert few.code == 0 and "groups" not in few.json["judged_on"]
+    assert "10 groups are too few for intervals and tests over groups: they are over images" in few.err
     limited = cli("compare", folder, *TINY, "--epochs", 1, "--arms", "partial", "--folds", 3, "--group-by", r"\d(?=\.png)", "--limit", 8, "--json")
     assert limited.code == 0 and "24 images" in limited.json["judged_on"] and "groups" in limited.json["judged_on"], limited.err
 

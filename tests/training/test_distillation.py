@@ -172,7 +172,7 @@ def test_teachers_in_python(folder, tmp_path, monkeypatch):
         taught = tlfast.train(folder, name=f"taught{n}", teacher=given, **options)
         assert [Path(name).name for name in taught.settings.teacher.split(",")] == ["first"] * (2 if n == 4 else 1)
     assert tlfast.train(folder, name="plain", teacher=None, **options).settings.teacher == ""
-    with pytest.raises(UsageError, match="applies to trainings"):
+    with pytest.raises(UsageError, match="not supported by a Learner"):
         tlfast.learner(folder, teacher=run, **TINY)
 
 

@@ -8,7 +8,8 @@ import operator
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal, TypedDict, TypeVar, cast
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypedDict, TypeVar, cast
 
 from ..core.errors import TlfastError, UsageError, suggest_name
 from ..core.settings import declared_settings
@@ -17,6 +18,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 FLAG = re.compile(r"--(?P<no>no-)?(?P<name>[a-z]+(?:-[a-z]+)*)(?: (?P<value>'[^']*'|[\w.+-]*\w))?")
 SWITCHES = ("full", "quiet")  # keywords that are True or False, besides settings
 VALUE = re.compile(r"'.*'|.*\d.*|\w+\.\w+|[A-Z]+|nan|inf")  # what is a value of a flag, and not the next word of the sentence
+
+
+class HasFolder(Protocol):
+    """An object with a folder, such as a run."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder."""
+        ...
+
+
+Named = str | os.PathLike[str] | HasFolder
 
 
 class Keywords(TypedDict, total=False):
@@ -57,7 +70,7 @@ class Keywords(TypedDict, total=False):
     class_weights: Literal["none", "balanced"]
     label_smoothing: float
     mixup: float
-    teacher: str | os.PathLike[str] | Sequence[Any] | Any
+    teacher: Named | Sequence[Named] | None
     patience: int | None
     train_bn: bool
     sizes: str
@@ -89,7 +102,7 @@ def check_names(keywords: Mapping[str, Any]) -> dict[str, Any]:
     return {**texts, **{name: join_names(texts[name]) for name in ("log", "teacher") if name in texts}}
 
 
-def join_names(names: Any) -> str:
+def join_names(names: Named | Sequence[Named] | None) -> str:
     """Return names separated by commas; of runs, those of their folders.
 
     >>> join_names(["tensorboard", "mlflow"])

@@ -55,7 +55,7 @@ def search_labels(
 
     Label errors are listed if the probability of the label is at most `cutoff`. Raises DataError if a class has fewer images than there are folds.
     """
-    # The epoch is the best one: the figures for label errors were measured so, and no accuracy is reported.
+    # The best epoch, as in the measurement of label errors in docs/benchmarks.md. No accuracy is reported that it would flatter.
     settings = replace(settings, size=max(SIZE, settings.size), views=max(VIEWS, settings.views), keep="best")
 
     def pass_progress(event: Event) -> None:

@@ -35,7 +35,7 @@ def open_learner(task: Task, settings: Settings, on_event: OnEvent = ignore_even
     """
     require_single(settings, "a Learner")
     if settings.teacher:
-        raise UsageError("--teacher applies to trainings by train, and not to a Learner", "Leave out --teacher")
+        raise UsageError("--teacher is not supported by a Learner of your own", "Leave out --teacher, or train with tlfast.train")
     with prepare(task, settings, on_event) as session:
         return _prepare_for_user(session.learn, settings)
 

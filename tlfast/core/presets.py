@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 NONE = "none"
@@ -17,20 +17,19 @@ class Preset:
     Attributes:
         purpose: what it is for, for the documentation.
         settings: values by name.
-        is_long: whether the time that the training will take is predicted before it starts.
+        is_long: whether the duration of the training is predicted before it starts.
     """
 
     purpose: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any]
     is_long: bool = False
 
 
-# Measured in docs/benchmarks.md, "Presets".
 PRESETS: Mapping[str, Preset] = {
-    "quick": Preset("a first result after two minutes", {"minutes": 2.0}),
+    "quick": Preset("a first result: training of about two minutes", {"minutes": 2.0}),
     "good": Preset("nearly the accuracy of full fine-tuning, in less than half of its time", {"depth": "auto"}),
     "best": Preset(
-        "the accuracy that these images and this backbone allow; takes hours without a GPU",
+        "a long training of all layers with strong regularization, hours without a GPU; its accuracy is not measured yet",
         {"depth": "all", "epochs": 30, "augment": "strong", "mixup": 0.2, "label_smoothing": 0.1},
         is_long=True,
     ),

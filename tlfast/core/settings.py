@@ -121,7 +121,7 @@ class TrainingSettings:
     class_weights: Literal["none", "balanced"] = setting("none", "Class weights in the loss; balanced: inversely proportional to class frequency.")
     label_smoothing: float = setting(0.0, "Label smoothing: fraction of the target that is spread evenly over all classes.", check=between(0, 0.9))
     mixup: float = setting(0.0, "Mixup strength (alpha); 0 disables mixup.", check=between(0, 10))
-    teacher: str = setting("", "Runs whose probabilities the training learns, too (distillation), separated by commas.")
+    teacher: str = setting("", "Runs as teachers, separated by commas: the training also learns their probabilities (distillation).")
     patience: int | None = setting(None, "Early stopping: stop after this many epochs without a better --metric. Default: off.", check=at_least(1))
     train_bn: bool = setting(
         False, "With --partial: train the head on images with BatchNorm in training mode, as fastai does. Slow, because features are not cached."

@@ -46,14 +46,14 @@ def group_intervals(labels: np.ndarray, predicted: np.ndarray, groups: Sequence[
 
 def _resample_groups(labels: np.ndarray, predicted: np.ndarray, groups: Sequence[str], classes: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
     """Yield the metrics of bootstrap samples of groups, in blocks. The same seed and groups give the same samples."""
-    members, count = _number_groups(groups)
+    members, count = number_groups(groups)
     cells = (np.ones(len(labels), np.int64), (members, labels * classes + predicted))
     confusions, rng = csr_matrix(cells, shape=(count, classes**2)), np.random.default_rng(seed)
     for start, stop in _ranges(REPLICATES, max(1, BLOCK // max(classes**2, count))):
         yield compute_metrics((_draw_groups(rng, count, stop - start) @ confusions).reshape(-1, classes, classes))
 
 
-def _number_groups(groups: Sequence[str]) -> tuple[np.ndarray, int]:
+def number_groups(groups: Sequence[str]) -> tuple[np.ndarray, int]:
     """Return the number of the group of each image `[n]`, and how many groups there are."""
     names, members = np.unique(groups, return_inverse=True)
     return members, len(names)
@@ -87,13 +87,14 @@ def _resample(rng: np.random.Generator, confusion: np.ndarray, count: int) -> np
 
 def mean_interval(values: np.ndarray, labels: np.ndarray, seed: int = 0, groups: Sequence[str] = ()) -> tuple[float, float]:
     """Return the bootstrap 95 % interval of the mean of `values` `[n]`, images resampled within the classes of `labels` `[n]`, or by their groups."""
-    rng, sums = np.random.default_rng(seed), np.zeros(REPLICATES)
+    rng = np.random.default_rng(seed)
     if groups:
-        members, count = _number_groups(groups)
+        members, count = number_groups(groups)
         totals = np.stack([np.bincount(members, values, count), np.bincount(members, minlength=count)], axis=1)
         drawn = [_draw_groups(rng, count, stop - start) @ totals for start, stop in _ranges(REPLICATES, max(1, BLOCK // count))]
-        sums, sizes = np.concatenate(drawn).T
-        return percentile_interval(sums / sizes)
+        total, size = np.concatenate(drawn).T
+        return percentile_interval(total / size)
+    sums = np.zeros(REPLICATES)
     for label in np.unique(labels):
         members = values[labels == label]
         for start, stop in _ranges(REPLICATES, max(1, BLOCK // len(members))):

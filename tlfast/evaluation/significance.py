@@ -8,6 +8,8 @@ import numpy as np
 from scipy.signal import convolve
 from scipy.stats import binom
 
+from .bootstrap import number_groups
+
 
 def mcnemar_test(first: np.ndarray, second: np.ndarray, groups: Sequence[str] = ()) -> float:
     """Return the two-sided p-value of the hypothesis that two classifiers are equally accurate.
@@ -22,7 +24,7 @@ def mcnemar_test(first: np.ndarray, second: np.ndarray, groups: Sequence[str] = 
     """
     gains = first.sum(axis=0) - second.sum(axis=0)
     if groups:
-        gains = np.bincount(np.unique(groups, return_inverse=True)[1], gains).round().astype(int)
+        gains = np.bincount(number_groups(groups)[0], gains).round().astype(int)
     distribution = np.ones(1)  # of the sum of the gains under random signs, symmetric around 0
     for gain, count in zip(*np.unique(np.abs(gains), return_counts=True), strict=True):
         if gain:

@@ -1,6 +1,6 @@
 """`tlfast train fer [--full]`: seven facial expressions, FER2013 (48x48 grey faces), MobileNetV2.
 
-Expected on the valid split, at 96 px with ImageNet weights and seed 0 (two CPU cores, November 2026):
+Expected on the valid split, at 96 px with ImageNet weights, seed 0 and `--keep best` (two CPU cores, November 2026):
 
     partial, 10 epochs   accuracy 0.482   macro F1 0.464      73 s
     --depth 4, 8 epochs  accuracy 0.648   macro F1 0.610     422 s

@@ -47,25 +47,25 @@ def resolve_settings(task: Task, strategy: str | None, flags: Mapping[str, Any],
 
 
 def _apply_preset(strategy_given: bool, flags: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """Return the flags and the config file with the settings of the preset that one of them names. Other settings beside it override it.
+    """Return the flags and the values of the config file, with the settings of the preset that one of them names.
+
+    The other settings in the same place override those of the preset.
 
     Raises UsageError if nothing of a preset is left.
     """
-    typed = "preset" in flags
-    found = PRESETS.get(flags.get("preset", config.get("preset", NONE)))  # None for no preset, or an unknown one, which `build_settings` reports
-    if not found:
+    typed, name = "preset" in flags, flags.get("preset", config.get("preset", NONE))
+    if name not in PRESETS:  # none, or unknown: `build_settings` reports it
         return flags, dict(config)
     given = strategy_given or bool(_requested_depth(flags))
-    preset = dict(found.settings)
+    preset = dict(PRESETS[name].settings)
     if given or (not typed and ("strategy" in config or _requested_depth(config))):
-        preset = {name: value for name, value in preset.items() if name not in DEPTH_SETTINGS}
+        preset = {setting: value for setting, value in preset.items() if setting not in DEPTH_SETTINGS}
     if given and not preset:
-        found_name = flags.get("preset", config.get("preset"))
-        raise UsageError(f"--preset {found_name} only chooses the layers to train, and another option does so too", "Leave out --preset, or the other option")
+        raise UsageError(f"--preset {name} only chooses the layers to train, and another option does so too", "Leave out --preset, or the other option")
     if not typed:
         return flags, {**preset, **config}
     left_out = (*DEPTH_SETTINGS, "strategy") if _requested_depth(preset) else ()
-    return {**preset, **flags}, {name: value for name, value in config.items() if name not in left_out}
+    return {**preset, **flags}, {setting: value for setting, value in config.items() if setting not in left_out}
 
 
 def _requested_depth(values: Mapping[str, Any]) -> str:

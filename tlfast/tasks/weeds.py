@@ -1,6 +1,6 @@
 """`tlfast train weeds [--full]`: eight weeds and "Negative" in Australian rangeland, DeepWeeds (256x256 colour), ResNet50.
 
-Expected with compressed ImageNet weights, seed 0 (November 2026; docs/results/deepweeds.md):
+Expected with compressed ImageNet weights, seed 0, `--keep best` (November 2026; docs/results/deepweeds.md):
 
     partial, --views 1   test parts of the five official folds   accuracy 0.858   macro F1 0.812
     partial, --views 4   test parts of the five official folds   accuracy 0.876   macro F1 0.836
@@ -8,7 +8,8 @@ Expected with compressed ImageNet weights, seed 0 (November 2026; docs/results/d
     partial, --views 1   five folds of days, `--group-by day`    accuracy 0.615   macro F1 0.472
 
 The official folds have images of the same day and place in all parts. All layers have not been measured yet. Expected on a
-substitute, the 12 species of Plant Seedlings (`--data`, `--size 128`), with ImageNet weights and seed 0 (two CPU cores, November 2026):
+substitute, the 12 species of Plant Seedlings (`--data`, `--size 128`), with ImageNet weights, seed 0 and `--keep best` (two CPU
+cores, November 2026):
 
     partial, 10 epochs   mobilenetv2_100         accuracy 0.799   macro F1 0.795    59 s
     partial, 10 epochs   tf_efficientnet_lite0   accuracy 0.842   macro F1 0.828    63 s

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..core import DataError, Run, RunError, Settings, UsageError, runs
 from ..core.errors import first_line
@@ -19,7 +18,7 @@ from ..data import ImageTable, Preprocessing
 from ..data.discovery import read_records
 from ..export.weights import WEIGHTS, load_model
 from ..models.teacher import Ensemble, Teacher
-from . import features, processes
+from . import features
 from .amp import FrozenBody
 from .callbacks.distillation import Distillation, soften
 from .session import Session
@@ -28,7 +27,7 @@ HINT = "Give the name of a run in the folder of --out, or the folder of a run; l
 
 
 def find_teachers(settings: Settings) -> list[Run]:
-    """Return the runs of `--teacher`; none without it. Raises UsageError or RunError, also for a run with changed weights."""
+    """Return the runs of `--teacher`; none without it. Raises UsageError or RunError."""
     names = [name.strip() for name in settings.teacher.split(",") if name.strip()]
     if settings.teacher and not names:
         raise UsageError(f"--teacher {settings.teacher} names no run", HINT)
@@ -39,15 +38,16 @@ def _find_teacher(name: str, out: str) -> Run:
     if name.startswith(HUB_SCHEME):
         raise UsageError(f"--teacher {name} is on the hub", f"Download it first: tlfast pull {name.removeprefix(HUB_SCHEME)}")
     try:
-        run = runs.find(name, out)
-        runs.verify(run, (WEIGHTS,))
+        return runs.find(name, out)
     except RunError as error:
         raise RunError(f"--teacher {name}: {error.message}", HINT) from None
-    return run
 
 
 def resolve_teachers(settings: Settings) -> Settings:
-    """Return the settings with the folders of the runs of `--teacher`: the name of a task means another run after the next training. Raises as above."""
+    """Return the settings with the folders of the runs of `--teacher`. The name of a task would mean another run after the next training.
+
+    Raises UsageError or RunError.
+    """
     return replace(settings, teacher=",".join(str(run.folder) for run in find_teachers(settings)))
 
 
@@ -56,13 +56,12 @@ def describe_teachers(settings: Settings) -> list[str]:
     return [run.manifest.get("files", {}).get(WEIGHTS, str(run.folder)) for run in find_teachers(settings)]
 
 
-def open_teachers(settings: Settings, table: ImageTable, given: Preprocessing) -> Ensemble | None:
-    """Return the runs of `--teacher` as one network; None without it.
+def open_teachers(found: Sequence[Run], classes: Sequence[str], given: Preprocessing) -> Ensemble | None:
+    """Return runs as one network for images with these classes and this preprocessing; None without runs.
 
-    Raises RunError if a run cannot be loaded, UsageError if its classes are not those of the images.
+    Raises RunError for a run that cannot be loaded or has changed weights, UsageError for one with other classes.
     """
-    found = find_teachers(settings)
-    return Ensemble([_open_teacher(run, table.classes, given) for run in found], [run.id for run in found]) if found else None
+    return Ensemble([_open_teacher(run, classes, given) for run in found], [run.id for run in found]) if found else None
 
 
 def _open_teacher(run: Run, classes: Sequence[str], given: Preprocessing) -> Teacher:
@@ -71,15 +70,19 @@ def _open_teacher(run: Run, classes: Sequence[str], given: Preprocessing) -> Tea
         missing, further = sorted(set(classes) - set(known)), sorted(set(known) - set(classes))
         differences = [f"{what} {', '.join(names[:5])}" for what, names in (("without", missing), ("with", further)) if names]
         raise UsageError(f"--teacher {run.id} has other classes than the images: {' and '.join(differences)}", "Train a teacher on the same classes")
+    try:
+        runs.verify(run, (WEIGHTS,))
+    except RunError as error:
+        raise RunError(f"--teacher {run.id}: {error.message}", HINT) from None
     network: Any = load_model(run)
     return Teacher(network, Preprocessing.of_run(run), given, [known.index(label) for label in classes])
 
 
-def describe_leaks(settings: Settings, table: ImageTable) -> list[str]:
-    """Return a note for each run of `--teacher` that was trained on images of the valid split."""
+def describe_leaks(found: Sequence[Run], table: ImageTable) -> list[str]:
+    """Return a note for each run that was trained on images of the valid split."""
     valid = {row.path for row in table.part("valid")}
     notes = []
-    for run in find_teachers(settings):
+    for run in found:
         try:
             trained = {record["path"] for record in read_records(run.folder / "images.csv")[1] if record["split"] == "train"}
         except (DataError, OSError, KeyError) as error:
@@ -99,8 +102,7 @@ def compute_targets(session: Session, settings: Settings) -> torch.Tensor | None
     """
     if session.teacher is None:
         return None
-    precision = _share_precision(session.teacher, session, settings)
-    chosen = replace(settings, cache_format="fp16", amp=precision)
+    chosen = replace(features.share_precision(session.teacher, session, settings), cache_format="fp16")
     found = features.extract(session.teacher, session, chosen, "teacher: probabilities").train
     return soften(found[torch.arange(len(found))])
 
@@ -109,9 +111,4 @@ def build_distillation(session: Session, settings: Settings) -> list[Distillatio
     """Return the callback of phases that train on images: the teacher runs in each step. Empty without a teacher."""
     if session.teacher is None:
         return []
-    return [Distillation(FrozenBody(session.teacher, _share_precision(session.teacher, session, settings)))]
-
-
-def _share_precision(teacher: nn.Module, session: Session, settings: Settings) -> Any:
-    """Return the precision of the teacher's forward passes, the same in all processes of a training, whose timings may differ."""
-    return processes.share(features.pass_precision(teacher, session, settings))
+    return [Distillation(FrozenBody(session.teacher, features.share_precision(session.teacher, session, settings).amp))]

@@ -27,7 +27,8 @@ from .types import Phase
 KIND = "trainings"
 AVERAGED = "averaged"  # predictions averaged over all views of an image, where features have several
 LAYOUT = 3  # increase it when the same training gives other predictions
-UNIMPORTANT = ("out", "name", "data", "store", "workers", "onnx", "checkpoint_minutes", "log", "gpus", "sync_bn")  # settings without effect on predictions
+# Settings without effect on predictions; a teacher counts by its weights.
+UNIMPORTANT = ("out", "name", "data", "store", "workers", "onnx", "checkpoint_minutes", "log", "gpus", "sync_bn", "preset", "teacher")
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from .session import Session
 from .types import FeaturePass
 
 KIND = "features"
+TITLE = "backbone: features"  # of the progress
 FILE = "features.bin"
 LAYOUT = 8  # increase it when the features of the same images change
 BATCH = 128  # maximum number of images in a forward pass
@@ -102,7 +103,7 @@ class _View:
     rows: Sequence[Row]
 
 
-def extract(body: nn.Module, session: Session, settings: Settings, title: str = "backbone: features") -> Features:
+def extract(body: nn.Module, session: Session, settings: Settings, title: str = TITLE) -> Features:
     """Run `body` (`[b, 3, h, w]` -> `[b, ...]`) on the train split in every view and on the valid split, or read cached features.
 
     The first view is the plain image, as in evaluation; see docs/benchmarks.md, "Views". The body runs in eval mode, so that its BatchNorm
@@ -121,9 +122,7 @@ def extract(body: nn.Module, session: Session, settings: Settings, title: str = 
     )
 
 
-def _extract_views(
-    body: nn.Module, session: Session, views: Sequence[_View], settings: Settings, title: str = "backbone: features"
-) -> tuple[list[Rows], FeaturePass]:
+def _extract_views(body: nn.Module, session: Session, views: Sequence[_View], settings: Settings, title: str = TITLE) -> tuple[list[Rows], FeaturePass]:
     """Return the features of each view, and what they cost. Several processes begin with different views, and read those of the others."""
     precision = pass_precision(body, session, settings)
     network = FrozenBody(body, precision)
@@ -172,6 +171,11 @@ def compute_plain(body: nn.Module, session: Session, rows: Sequence[Row], settin
 def pass_precision(network: nn.Module, session: Session, settings: Settings) -> str:
     """Return the precision of the forward passes of a frozen network on the images of a session."""
     return choose_pass_precision(network, session.learn.dls.device, settings, (3, settings.size, settings.size))
+
+
+def share_precision(network: nn.Module, session: Session, settings: Settings) -> Settings:
+    """Return the settings with `pass_precision` of the first process as `amp`: the timings of several processes may differ. All processes must call it."""
+    return replace(settings, amp=cast(Any, processes.share(pass_precision(network, session, settings))))
 
 
 def count_images(table: ImageTable, settings: Settings) -> list[int]:

@@ -61,11 +61,8 @@ def plan_depths(session: Session, settings: Settings) -> tuple[list[DepthPlan], 
     With `settings.minutes`, each plan has as many views and epochs as fit the time, at most those of the settings, and the budget of the last phase is
     returned too. Without, the plans have the views and epochs of the settings.
     """
-    elapsed, on_event = session.journal.seconds, session.on_event
-    started = time.perf_counter()
-    costs = time_depths(session, settings, TIMING * 60 * (settings.minutes or math.inf))
-    train, valid = (len(session.table.part(split)) for split in ("train", "valid"))
-    work = Work(train, valid, costs, elapsed + time.perf_counter() - started)
+    on_event, work = session.on_event, _measure_work(session, settings, TIMING * 60 * (settings.minutes or math.inf))
+    costs = work.costs
     if settings.minutes is None:
         plans = [_predict_plan(timing, work, settings) for timing in costs.depths]
         limit = AUTO_SHARE * plans[-1].seconds
@@ -80,19 +77,24 @@ def plan_depths(session: Session, settings: Settings) -> tuple[list[DepthPlan], 
         plans[best] = _plan_minimum(costs.depths[best], work, settings, limit, on_event)
     if plans[best].seconds > plans[-1].seconds and plans[-1].epochs >= plans[best].epochs:
         _say_full_is_faster(plans[best], plans[-1], on_event)
-    budget = Budget(limit, valid * costs.depths[best].upper, closing_seconds(work), train, _most_epochs(settings)) if settings.minutes else None
+    budget = Budget(limit, work.valid * costs.depths[best].upper, closing_seconds(work), work.train, _most_epochs(settings)) if settings.minutes else None
     return [replace(plan, chosen=i == best) for i, plan in enumerate(plans)], budget
+
+
+def _measure_work(session: Session, settings: Settings, time_limit: float) -> Work:
+    """Time the depths as `time_depths` does, and return the amount of work."""
+    elapsed, started = session.journal.seconds, time.perf_counter()
+    costs = time_depths(session, settings, time_limit)
+    train, valid = (len(session.table.part(split)) for split in ("train", "valid"))
+    return Work(train, valid, costs, elapsed + time.perf_counter() - started)
 
 
 def forecast(session: Session, settings: Settings) -> DepthPlan:
     """Predict the time of a training with settled settings, by timing its steps. A resumed training has its first forecast."""
 
     def predict() -> dict[str, Any]:
-        started = time.perf_counter()
-        costs = time_depths(session, settings, FORECAST)
-        train, valid = (len(session.table.part(split)) for split in ("train", "valid"))
-        work = Work(train, valid, costs, session.journal.seconds + time.perf_counter() - started)
-        timing = next(timing for timing in costs.depths if timing.depth == (settings.depth or PARTIAL))
+        work = _measure_work(session, settings, FORECAST)
+        timing = next(timing for timing in work.costs.depths if timing.depth == (settings.depth or PARTIAL))
         return asdict(replace(_predict_plan(timing, work, settings), chosen=True))
 
     return DepthPlan(**session.journal.once("forecast", predict))

@@ -24,7 +24,7 @@ from ..evaluation import Predictions
 from ..models import build, choose_algorithms, copy_state, is_out_of_memory, normalization_stats, pick_device, pretrained, release_device_memory, share_cores
 from . import checkpoints, processes
 from .data_parallel import open_data_parallel
-from .distillation import describe_leaks, open_teachers
+from .distillation import describe_leaks, find_teachers, open_teachers
 from .feature_learner import predict_from_features
 from .features import Features
 from .learner import balance_classes, build_learner
@@ -49,8 +49,9 @@ def prepare(task: Task, settings: Settings, on_event: OnEvent, journal: Journal 
     weights = pretrained.find_weights(settings.arch, settings.weights)
     preprocessing = Preprocessing.from_settings(settings, normalization_stats(weights))
     table, store = open_store(open_data(task, settings, on_event), settings, on_event)
-    teacher = open_teachers(settings, table, preprocessing)
-    for note in [*table.notes, *_describe_copies(table, store), *describe_leaks(settings, table)]:
+    teachers = find_teachers(settings)
+    teacher = open_teachers(teachers, table.classes, preprocessing)
+    for note in [*table.notes, *_describe_copies(table, store), *describe_leaks(teachers, table)]:
         on_event(Note("data", note))
     for image in table.unreadable:
         on_event(Note("data", f"skipped {image.path}: {image.reason}"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
@@ -67,17 +66,11 @@ def test_the_last_or_the_best_epoch_is_kept(make, scores, flags, kept):
 @pytest.mark.parametrize(("keep", "before", "kept"), [("auto", 0.5, 4), ("auto", 0.6, 0), ("last", 0.6, 4), ("best", 0.5, 2), ("best", 0.6, 0)])
 def test_an_epoch_as_good_as_the_phase_before_is_enough(keep, before, kept):
     callback = KeepEpoch("accuracy", None, keep == "best", None if keep == "last" else before)
-    learn = SimpleNamespace(
-        model=torch.nn.Linear(1, 1),
-        recorder=SimpleNamespace(metric_names=["epoch", "train_loss", "valid_loss", "accuracy", "time"], values=[]),
-        load_state_dict=None,
-    )
-    callback.learn, callback.run = learn, True
-    callback.best, callback.idx, callback.state = before, 2, {}
-    if keep == "last":
-        callback.best, callback.state = -np.inf, None
+    recorder = SimpleNamespace(metric_names=["epoch", "train_loss", "valid_loss", "accuracy", "time"], values=[])
+    callback.learn = SimpleNamespace(model=torch.nn.Linear(1, 1), recorder=recorder)
+    callback.before_fit()
     for score in SCORES:
-        learn.recorder.values.append([1.0, 1.0, score])
+        recorder.values.append([1.0, 1.0, score])
         callback.after_epoch()
     assert callback.kept_epoch == kept
 

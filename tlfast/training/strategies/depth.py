@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 import torch
 from fastai.data.core import DataLoaders
@@ -33,7 +33,7 @@ from ..callbacks.requested import build_callbacks
 from ..compilation import use_compilation
 from ..distillation import compute_targets
 from ..feature_learner import open_head
-from ..features import Features, extract, pass_precision
+from ..features import Features, extract, share_precision
 from ..learner import split_parameters
 from ..lr_finder import RateRule
 from ..optim import build_adam
@@ -100,10 +100,8 @@ class _LowerStages:
 
     @cached_property
     def activations(self) -> Features:
-        settings, lower = self.settings, self.parts.lower
-        if processes.count() > 1:  # the timings of each may differ
-            settings = replace(settings, amp=cast(Any, processes.share(pass_precision(lower, self.session, settings))))
-        return extract(lower, self.session, settings)
+        lower = self.parts.lower
+        return extract(lower, self.session, share_precision(lower, self.session, self.settings))
 
 
 @contextmanager
