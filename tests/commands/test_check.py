@@ -176,8 +176,8 @@ def test_groups_that_straddle(cli, folder, tmp_path):
 @pytest.mark.real
 def test_counts_of_fer_are_those_of_an_independent_count(cli, shared, tmp_path):
     whole, part = shared / "data" / "fer2013.zip", tmp_path / "faces.zip"
-    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(part, "w") as target:  # two fifths of the images
-        for name in sorted(source.namelist())[::5] + sorted(source.namelist())[1::5]:
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(part, "w") as target:  # a quarter of the images
+        for name in sorted(source.namelist())[::4]:
             target.writestr(name, source.read(name))
     found = cli("data", "check", "fer", "--data", part, "--json").json
     groups, constant = defaultdict(list), 0
