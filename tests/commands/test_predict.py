@@ -9,6 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pyarrow
 import pytest
 from pyarrow import parquet
 
@@ -82,6 +83,17 @@ def test_csv_file(run, cli, folder, tmp_path):
     turned = cli("predict", folder / "red" / "1.png", "pictures")
     assert turned.code == 1 and "is not a run" in turned.err and "The run comes first" in turned.err
     assert len(list(csv.DictReader(target.read_text().splitlines()))) == 13
+
+
+def test_columns_of_images_that_are_not_used_are_named(run, cli, folder, tmp_path):
+    image = {"bytes": (folder / "red" / "1.png").read_bytes()}
+    mask = {"bytes": (folder / "blue" / "1.png").read_bytes()}
+    parquet.write_table(pyarrow.Table.from_pylist([{"image": image, "mask": mask}]), tmp_path / "plants.parquet")
+    outcome = cli("predict", run, tmp_path / "plants.parquet", "--json")
+    assert "the images are those of column image; --column chooses another one: mask" in outcome.err
+    chosen = cli("predict", run, tmp_path / "plants.parquet", "--column", "mask", "--json")
+    assert "--column" not in chosen.err and chosen.json[0]["path"].endswith("plants.parquet#mask:0")
+    assert chosen.json[0]["probabilities"] != outcome.json[0]["probabilities"]
 
 
 def test_an_interrupted_command_goes_on_where_it_was(run, cli, folder, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..core import Note, OnEvent, Progress, UsageError, ignore_event
 from ..data.discovery import STDIN, describe_others, gather_sources, watch_folder
+from ..data.parquet_images import describe_other_columns
 from ..inference import Classifier, PredictRow, open_writer
 from ..inference.classifier import open_pixels
 from ..inference.onnx_model import Opener
@@ -88,7 +89,8 @@ def _predict_unfinished(classifier: Classifier, request: PredictRequest, finishe
         return
     left_out: Counter[str] = Counter()
     names, total = _list_names(request, left_out)
-    for note in describe_others(left_out):
+    columns = [note for source in request.sources if Path(source).is_file() for note in describe_other_columns(Path(source), request.column, "--column")]
+    for note in [*describe_others(left_out), *columns]:
         on_event(Note("predicting", note))
     unfinished = (name for name in names if name not in finished)
     for done, row in enumerate(classifier.predict_iter(unfinished, opener), start=1):

@@ -71,16 +71,19 @@ def find_columns(schema: Any, label: str = "", image: str = "") -> Columns | Non
     return Columns(image if image in images else images[0], found[0], features.get(found[0], {}).get("names", [])) if images and found else None
 
 
-def describe_other_columns(path: Path, settings: DataSettings) -> list[str]:
-    """Return a note on the columns of images of a parquet file that are not used, if none was chosen; no note for other files."""
-    if path.suffix.lower() != PARQUET:
+def describe_other_columns(path: Path, column: str, option: str) -> list[str]:
+    """Return a note on the columns of images of a parquet file that are not used, if `column` is none of them; no note for other files.
+
+    `option` is the flag that chooses a column.
+    """
+    if not holds_images(path, column):
         return []
     from pyarrow import parquet
 
     columns = list_image_columns(parquet.read_schema(path))
-    if len(columns) < 2 or settings.path_col in columns:
+    if len(columns) < 2 or column in columns:
         return []
-    return [f"the images are those of column {columns[0]}; {flag_name('path_col')} chooses another one: {', '.join(columns[1:])}"]
+    return [f"the images are those of column {columns[0]}; {option} chooses another one: {', '.join(columns[1:])}"]
 
 
 def read_parquet_images(path: Path, settings: DataSettings) -> Iterator[Record]:

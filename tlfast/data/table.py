@@ -232,7 +232,7 @@ def _unpack(paths: Sequence[Path], root: Path, settings: Settings, on_event: OnE
     rows, folder, notes = unpack(paths, root, read, settings, on_event)
     if not rows:
         raise DataError(f"{root} has no image with a label", f"Name the column of labels with {flag_name('label_col')}")
-    return _Reading(rows, notes + describe_other_columns(paths[0], settings), base=str(folder))
+    return _Reading(rows, notes + describe_other_columns(paths[0], settings.path_col, flag_name("path_col")), base=str(folder))
 
 
 def read_members(prefix: str, names: list[str], source: str) -> tuple[list[Row], list[str]]:
