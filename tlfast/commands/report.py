@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import DataError, Note, OnEvent, Run, RunError, ignore_event
+from ..core.files import write_text_atomic
 from ..core.runs import COMPARISON, hide_paths
 from ..evaluation.report import REPORT_FILE, Evidence, read_evaluation, render_comparison_page, write_report
 from . import loaded_run
@@ -71,5 +72,5 @@ def report_comparison(folder: Path) -> ReportResult:
         page = render_comparison_page(json.loads((folder / COMPARISON).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder / COMPARISON} is damaged ({error})", "Repeat the comparison; its trainings are cached") from None
-    (folder / REPORT_FILE).write_text(page, encoding="utf-8")
+    write_text_atomic(folder / REPORT_FILE, page)
     return ReportResult(folder.name, [str(folder / REPORT_FILE)])

@@ -20,6 +20,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ...core import OnEvent, Progress, Run, ignore_event
+from ...core.files import write_text_atomic
 from .album import Album
 from .facts import collect_facts
 from .image_choices import ImageChoices
@@ -64,5 +65,5 @@ def _render_page(context: ReportContext, facts: dict[str, Any], on_event: OnEven
 
 def _write_page(folder: Path, name: str, split: str, text: str) -> Path:
     path = folder / (name if split == "valid" else name.replace(".", f"_{split}."))
-    path.write_text(text, encoding="utf-8")
+    write_text_atomic(path, text)  # the report of a finished run is replaced
     return path
