@@ -36,6 +36,13 @@ def test_best_is_trained_once_with_the_settings_of_its_arm(pictures, small):
     assert len(tlfast.runs()) == 1
 
 
+def test_best_is_never_the_baseline_without_training(pictures, small):
+    result = tlfast.compare(pictures, arms=["knn", "partial"], **small)
+    assert result.table["name"].tolist() == ["knn", "partial"] and result.best.settings.strategy == "partial"
+    with pytest.raises(tlfast.UsageError, match="no arm of the comparison is trained"):
+        _ = tlfast.compare(pictures, arms=["knn"], seeds=2, **small).best
+
+
 def test_shares_give_a_learning_curve(pictures, small):
     result = tlfast.compare(pictures, arms=["partial"], shares=(0.5,), **small)
     assert result.learning_curve["share"].tolist() == [0.5, 1.0]
@@ -56,7 +63,7 @@ def test_designs_that_cannot_be_compared(pictures, small, wrong, message):
 
 
 def test_an_unknown_arm(pictures, small):
-    with pytest.raises(tlfast.UsageError, match="'halb' is neither partial, full, a depth nor a TOML file"):
+    with pytest.raises(tlfast.UsageError, match="'halb' is neither partial, full, a depth, knn nor a TOML file"):
         tlfast.compare(pictures, arms=["halb"], **small)
 
 

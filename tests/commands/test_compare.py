@@ -59,6 +59,16 @@ def test_two_strategies_on_the_same_images(cli, folder, trainings):
     assert cli("runs").out.strip().count("partial") == 0  # a comparison is no run
 
 
+def test_nearest_neighbours_are_a_baseline_without_training(cli, folder, trainings):
+    found = cli("compare", folder, *QUICK, "--arms", "knn,partial", "--json").json
+    assert [arm["name"] for arm in found["arms"]] == ["knn", "partial"] and len(trainings) == 1
+    assert found["arms"][0]["accuracy"] == 1  # the classes differ in their colours
+    assert found["arms"][0]["seconds"] < found["arms"][1]["seconds"]
+    assert cli("compare", folder, *QUICK, "--arms", "knn,partial", "--json").json["reused"] == 2
+    folds = cli("compare", folder, *QUICK, "--arms", "knn", "--folds", 3, "--json").json
+    assert folds["arms"][0]["images"] == 36 and folds["arms"][0]["accuracy"] == 1 and len(trainings) == 1
+
+
 def test_nothing_is_trained_twice(cli, folder, trainings):
     first = cli("compare", folder, *QUICK, "--arms", "partial,full", "--json").json
     again = cli("compare", folder, *QUICK, "--arms", "full,partial", "--json").json
@@ -163,7 +173,7 @@ def test_archs_and_settings_files(cli, folder, tmp_path, trainings):
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    (["--arms", "half"], "--arms 'half' is neither partial, full, a depth nor a TOML file"),
+    (["--arms", "half"], "--arms 'half' is neither partial, full, a depth, knn nor a TOML file"),
     (["--arms", ","], "--arms is empty"),
     (["--arms", "partial"], "one arm (partial) and nothing to compare it with"),
     (["--arms", "partial,partial"], "two arms are the same"),

@@ -57,9 +57,15 @@ class Comparison:
 
     @cached_property
     def best(self) -> Run:
-        """The run of the most accurate arm. A comparison keeps predictions only, so the first access trains it, with the first seed."""
+        """The run of the most accurate arm that trains. A comparison keeps predictions only, so the first access trains it, with the first seed.
+
+        Raises UsageError if no arm trains.
+        """
         accuracies = {score.name: score.accuracy for score in self._result.arms}
-        best = max(self._arms, key=lambda arm: accuracies[arm.name])
+        trained = [arm for arm in self._arms if not arm.neighbours]
+        if not trained:
+            raise UsageError("no arm of the comparison is trained", 'Add one, such as arms=["knn", "partial"]')
+        best = max(trained, key=lambda arm: accuracies[arm.name])
         return train_resolved(self._dataset.task, best.settings)
 
     def report(self) -> Page:
@@ -101,7 +107,8 @@ def compare(
 
     Args:
         data: a dataset, or what `tlfast.dataset` accepts.
-        arms: strategies: "partial", "full", depths such as 3, or TOML files of settings; or a dict of names and settings.
+        arms: strategies: "partial", "full", depths such as 3, TOML files of settings, or "knn", the nearest neighbours in the features of the
+            backbone; or a dict of names and settings.
         archs: backbones; each is combined with each arm. "auto": the two whose features suit the images best (LogME), of those whose weights are at hand.
         folds: number of folds for cross-validation; 0 evaluates on the valid split.
         seeds: number of seeds for each arm.

@@ -212,7 +212,9 @@ def compare(
     task: TaskArgument,
     screen: Screen,
     flags: dict[str, Any],
-    arms: Annotated[str, typer.Option(help="Strategies to compare: partial, full, depths such as 3, or TOML files of settings.")] = "partial,full",
+    arms: Annotated[
+        str, typer.Option(help="What to compare: partial, full, depths such as 3, TOML files of settings; knn: nearest neighbours, without training.")
+    ] = "partial,full",
     depths: Annotated[bool, typer.Option("--depths", help="Compare partial, full and up to four depths in between.")] = False,
     archs: Annotated[
         str,

@@ -64,7 +64,8 @@ from .tracked import TrackedComparison, describe_images
 
 FOLDER = "comparisons"
 ARMS_FILE, DIFFERENCES_FILE, CURVE_FILE = "arms.csv", "differences.csv", "learning_curve.csv"
-KINDS = (*DEPTH_ENDS, *DEPTH_ENDS.values(), "auto")  # values of --arms, besides numbers of stages and TOML files
+KNN = "knn"  # the arm of nearest neighbours
+KINDS = (*DEPTH_ENDS, *DEPTH_ENDS.values(), "auto", KNN)  # values of --arms, besides numbers of stages and TOML files
 MAX_DEPTHS = 4  # between partial and full, with --depths
 DIFFERENT_IMAGES, DIFFERENT_IMAGES_HINT = "the arms are evaluated on different images", "Give all arms the same --data, --limit, --valid-pct and --seed"
 LATENCY_ROUNDS = 30
@@ -73,7 +74,7 @@ LATENCY_ROUNDS = 30
 
 
 def build_arms(task: Task, kinds: Sequence[str], archs: Sequence[str], flags: Mapping[str, Any], config: Mapping[str, Any]) -> list[Arm]:
-    """Return one arm for each combination of a kind (partial, full, a depth, or a TOML file of settings) and a backbone.
+    """Return one arm for each combination of a kind (partial, full, a depth, knn, or a TOML file of settings) and a backbone.
 
     `flags` are the settings of the command line, `config` those of its file. Without `archs`, the backbone follows from the settings. Raises UsageError.
     """
@@ -85,16 +86,17 @@ def build_arms(task: Task, kinds: Sequence[str], archs: Sequence[str], flags: Ma
     for kind in kinds:
         is_file = kind.endswith(".toml")
         if kind not in KINDS and not kind.isdigit() and not is_file:
-            raise UsageError(f"--arms '{kind}' is neither partial, full, a depth nor a TOML file", "Such as: --arms partial,3,full or --arms partial,mine.toml")
+            found = f"--arms '{kind}' is neither partial, full, a depth, knn nor a TOML file"
+            raise UsageError(found, "Such as: --arms partial,3,full or --arms partial,mine.toml")
         of_file = read_config(kind) if is_file else {}
         _check_overrides(kind, of_file, flags)
         values = {**config, **of_file}
-        strategy = kind if kind in DEPTH_ENDS.values() else None
+        strategy = {KNN: "partial"}.get(kind, kind if kind in DEPTH_ENDS.values() else None)
         depth = {} if is_file or strategy else {"depth": kind}
         for arch in archs or [""]:
             settings = resolve_settings(task, strategy, {**flags, **depth, **({"arch": arch} if arch else {})}, values)
-            name = Path(kind).stem if is_file else settings.tuning
-            arms.append(Arm(f"{name} {arch}" if len(archs) > 1 else name, settings))
+            name = Path(kind).stem if is_file or kind == KNN else settings.tuning
+            arms.append(Arm(f"{name} {arch}" if len(archs) > 1 else name, settings, kind == KNN))
     return arms
 
 

@@ -21,9 +21,9 @@ from .tracked import TrackedComparison, track_trial
 
 @dataclass(frozen=True)
 class _Training:
-    """One training: its arm, share of the training images, settings, and name for trackers, such as "partial-seed0-fold2-0.3"."""
+    """One training of an arm: share of the training images, settings, and name for trackers, such as "partial-seed0-fold2-0.3"."""
 
-    arm: str
+    arm: Arm
     share: float
     settings: Settings
     name: str
@@ -45,9 +45,9 @@ def train_arms(
         if engine.in_process:
             on_event(Progress("comparing", done, len(trainings)))
         with track_trial(tracked, training.settings, training.name) as results:
-            trial = trials.get(training.name) or experiments.run_trial(task, training.settings, on_event)
+            trial = trials.get(training.name) or _run_training(task, training, on_event)
             results.append(_read_outcome(trial, classes))
-        outcomes.setdefault((training.arm, training.share), []).extend(results)
+        outcomes.setdefault((training.arm.name, training.share), []).extend(results)
     on_event(Progress("comparing", len(trainings), len(trainings)))
     return {key: merge_folds(of_arm, design) for key, of_arm in outcomes.items()}
 
@@ -58,21 +58,25 @@ def _list_trainings(arms: Sequence[Arm], design: Design) -> Iterator[_Training]:
             settings = experiments.place_on_fold(arm.settings, design.folds, fold)
             settings = replace(settings, seed=arm.settings.seed + seed, train_pct=share * settings.train_pct)
             place, part = ([f"fold{fold}"] if design.folds else []), ([f"{settings.train_pct:.3g}"] if len(design.shares) > 1 else [])
-            yield _Training(arm.name, share, settings, "-".join([arm.name, f"seed{settings.seed}", *place, *part]))
+            yield _Training(arm, share, settings, "-".join([arm.name, f"seed{settings.seed}", *place, *part]))
 
 
 def _train_elsewhere(engine: Engine, task: Task, trainings: Sequence[_Training], on_event: OnEvent) -> Mapping[str, Trial]:
     """Run the trainings as tasks of an engine; the results are in the cache, which all machines share. Returns name of a training -> its result."""
     trials: dict[str, Trial] = {}
     on_event(Progress("comparing", 0, len(trainings)))
-    for name, trial in engine.run(partial(_run_trial, task), trainings):
+    for name, trial in engine.run(partial(_run_named, task), trainings):
         trials[name] = trial
         on_event(Progress("comparing", len(trials), len(trainings)))
     return trials
 
 
-def _run_trial(task: Task, training: _Training) -> tuple[str, Trial]:
-    return training.name, experiments.run_trial(task, training.settings, ignore_event)
+def _run_named(task: Task, training: _Training) -> tuple[str, Trial]:
+    return training.name, _run_training(task, training, ignore_event)
+
+
+def _run_training(task: Task, training: _Training, on_event: OnEvent) -> Trial:
+    return experiments.run_trial(task, training.settings, on_event, training.arm.neighbours)
 
 
 def _read_outcome(trial: Trial, classes: Sequence[str]) -> Outcome:

@@ -30,10 +30,12 @@ class Arm:
     Attributes:
         name: unique in a comparison, such as "partial" or "depth 3 resnet50".
         settings: settings of its trainings.
+        neighbours: whether nothing is trained, and the nearest neighbours in the features of the backbone predict.
     """
 
     name: str
     settings: Settings
+    neighbours: bool = False
 
 
 @dataclass(frozen=True)

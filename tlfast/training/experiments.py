@@ -15,12 +15,15 @@ from ..core.runs import PREDICTIONS, name_split_file
 from ..core.system import package_versions
 from ..data import Task
 from ..data.sources import open_data
-from ..evaluation import apply_temperature, save_predictions
+from ..evaluation import Predictions, apply_temperature, save_predictions
 from ..models import pretrained
 from . import trainer
 from .augment import resolve_augmentation
 from .distillation import describe_teachers
 from .feature_learner import predict_from_features
+from .features import extract
+from .neighbours import LEAST, NEIGHBOURS, TEMPERATURE, predict_neighbours
+from .session import Session
 from .strategies import get_strategy
 from .types import Phase
 
@@ -57,19 +60,26 @@ def place_on_fold(settings: Settings, folds: int, fold: int) -> Settings:
     return replace(settings, internals=internals)
 
 
-def run_trial(task: Task, settings: Settings, on_event: OnEvent) -> Trial:
-    """Train and predict the valid split, or read the cached result for the same settings, images, weights and versions. Raises TlfastError."""
+def run_trial(task: Task, settings: Settings, on_event: OnEvent, neighbours: bool = False) -> Trial:
+    """Train and predict the valid split, or read the cached result for the same settings, images, weights and versions. Raises TlfastError.
+
+    With `neighbours` nothing is trained: images are predicted by their nearest neighbours in the features of the backbone.
+    """
     table = open_data(task, settings, on_event)
     important = {name: value for name, value in settings.to_dict().items() if name not in UNIMPORTANT}
     augmentation = resolve_augmentation(settings)
     important["augment"] = asdict(augmentation) if augmentation else None  # its numbers, not the name of a preset
-    sources = {"settings": important, "images": table.fingerprint(), "weights": _describe_weights(settings), "versions": package_versions()}
+    sources: dict[str, Any] = {"settings": important, "images": table.fingerprint(), "weights": _describe_weights(settings), "versions": package_versions()}
     if settings.teacher:
         sources["teacher"] = describe_teachers(settings)
+    if neighbours:
+        sources["neighbours"] = (NEIGHBOURS, TEMPERATURE, LEAST)
     name = cache.make_key(layout=LAYOUT, **sources)
     reused = cache.find(KIND, name) is not None
 
     def train(folder: Path) -> dict[str, Any]:
+        if neighbours:
+            return _predict_by_neighbours(folder, task, settings, on_event)
         with _open_journal(name, settings) as journal:
             return _train_trial(folder, task, settings, journal, on_event)
 
@@ -109,10 +119,24 @@ def _train_trial(folder: Path, task: Task, settings: Settings, journal: Journal,
         rows, classes, head = session.table.part("valid"), session.table.classes, session.learn.model[1]
         # Features of a frozen backbone give the same predictions as the images, without another pass.
         plain = trainer.predict_valid(session, settings, features)
-        save_predictions(folder, plain, "valid", apply_temperature(plain.log_probabilities, 1.0))
         averaged = predict_from_features(features.valid_views, head, rows, classes) if features else plain
-        save_predictions(folder, averaged, AVERAGED, apply_temperature(averaged.log_probabilities, 1.0))
-        return {"seconds": seconds, "trained_on": len(session.table.part("train"))}
+        return _save_trial(folder, session, plain, averaged, seconds)
+
+
+def _predict_by_neighbours(folder: Path, task: Task, settings: Settings, on_event: OnEvent) -> dict[str, Any]:
+    """Write predictions for the valid split by nearest neighbours; return the cost."""
+    with trainer.prepare(task, settings, on_event) as session:
+        started = time.perf_counter()
+        features = extract(session.learn.model[0], session, replace(settings, views=1))
+        predictions = predict_neighbours(features, session.table.part("valid"), session.table.classes)
+        seconds = time.perf_counter() - started + features.cost.kept_seconds
+        return _save_trial(folder, session, predictions, predictions, seconds)
+
+
+def _save_trial(folder: Path, session: Session, plain: Predictions, averaged: Predictions, seconds: float) -> dict[str, Any]:
+    for predictions, split in ((plain, "valid"), (averaged, AVERAGED)):
+        save_predictions(folder, predictions, split, apply_temperature(predictions.log_probabilities, 1.0))
+    return {"seconds": seconds, "trained_on": len(session.table.part("train"))}
 
 
 def _cached_seconds(phases: Sequence[Phase]) -> float:
