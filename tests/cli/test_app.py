@@ -161,11 +161,15 @@ def test_interrupted_command_ends_with_130(cli, monkeypatch):
 
 @pytest.mark.parametrize(("number", "said"), [(errno.EROFS, "cannot write"), (errno.ENOSPC, "cannot write"), (errno.EACCES, "no access to")])
 def test_a_run_that_cannot_be_written_to_is_one_clear_error(run, cli, monkeypatch, number, said):
+    opened = Path.open
 
     def refuse(self, *args, **options):
         raise OSError(number, os.strerror(number), str(self))
 
-    monkeypatch.setattr(Path, "write_text", refuse)
+    def open_to_read(self, mode="r", *args, **options):
+        return refuse(self) if "w" in mode else opened(self, mode, *args, **options)
+
+    monkeypatch.setattr(Path, "open", open_to_read)
     monkeypatch.setattr(Path, "mkdir", refuse)
     for command in (["interpret", run.folder], ["report", run.folder]):
         outcome = cli(*command)
