@@ -174,3 +174,7 @@ def test_a_frame_with_a_column_twice(frame):
     double = pd.concat([frame, frame["label"]], axis=1)
     with pytest.raises(tlfast.UsageError, match="the DataFrame has 2 columns 'label'"):
         tlfast.dataset(double)
+
+
+def test_columns_of_a_frame_can_be_numbers(frame):
+    assert len(tlfast.dataset(frame.rename(columns={"path": 0, "label": 1}), path_col=0, label_col=1)) == 36

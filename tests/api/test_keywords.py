@@ -6,11 +6,12 @@ import inspect
 import re
 from typing import Any, get_args, get_type_hints
 
+import numpy as np
 import pytest
 
 import tlfast
 from tests.helpers.command_line import invoke
-from tlfast.api.keywords import Keywords, name_keywords
+from tlfast.api.keywords import Keywords, check_names, name_keywords
 from tlfast.commands import train as train_command
 from tlfast.commands import train_processes
 from tlfast.core.settings import declared_settings
@@ -112,3 +113,8 @@ def test_signature_lists_all_settings(function):
     parameters = inspect.signature(function).parameters
     assert set(DECLARED) <= set(parameters)
     assert parameters["epochs"].default == DECLARED["epochs"].default
+
+
+def test_numbers_of_numpy_are_numbers():
+    found = check_names({"size": np.int64(32), "lr": np.float32(0.25), "ema": np.bool_(True)})
+    assert found == {"size": 32, "lr": 0.25, "ema": True} and list(map(type, found.values())) == [int, float, bool]

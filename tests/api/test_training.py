@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
+import pandas as pd
 import pytest
 from fastai.callback.core import Callback
 from fastai.callback.progress import ShowGraphCallback
@@ -138,3 +140,11 @@ def test_wrong_types_of_like_and_config(pictures):
         tlfast.train(pictures, like=3, quiet=True)  # type: ignore[arg-type]
     with pytest.raises(tlfast.UsageError, match="config=3 is not a text"):
         tlfast.train(pictures, config=3, quiet=True)  # type: ignore[arg-type]
+
+
+def test_a_frame_with_columns_of_other_names(pictures):
+    paths = sorted(map(str, pictures.rglob("*.png")))
+    frame = pd.DataFrame({"file": paths, "species": [path.split("/")[-2] for path in paths], "part": ["valid", "train", "train"] * 12})
+    run = tlfast.train(frame, path_col="file", label_col="species", split_col="part", out="here", **{**TINY, "epochs": 1})
+    assert run.folder.is_relative_to(Path("here/table").resolve()) and len(run.predictions) == 12
+    assert not Path("exports").exists()

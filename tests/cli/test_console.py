@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 import subprocess
 import sys
@@ -73,3 +75,14 @@ def test_a_full_or_closed_output_gives_no_traceback(arguments):
     closed = subprocess.run(f"{shlex.join([sys.executable, '-c', code])} >&-", shell=True, stderr=subprocess.PIPE, text=True)
     assert on_full.returncode == 1 and "error: the output cannot be written: No space left on device\n" in on_full.stderr
     assert "Traceback" not in on_full.stderr + closed.stderr and closed.returncode == (2 if "nonsense" in arguments else 0)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_names_that_the_terminal_cannot_show_are_escaped(run, folder, tmp_path, encoding):
+    picture = (folder / "red" / "1.png").rename(folder / "日本é.png")
+    command = [sys.executable, "-m", "tlfast", "predict", str(run.folder), str(picture)]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    shown = subprocess.run(command, capture_output=True, env=environment, check=True).stdout.decode(encoding)
+    assert r"\u65e5\u672c" in shown
+    found = subprocess.run([*command, "--json"], capture_output=True, env=environment, check=True).stdout.decode(encoding)
+    assert json.loads(found)[0]["path"] == str(picture)

@@ -231,3 +231,12 @@ def test_one_file_under_two_names(run, cli, folder, tmp_path):
         outcome = cli("predict", run, "pictures", *arguments)
         assert outcome.code == 2 and "name the same file" in outcome.err
     assert list(tmp_path.glob("o.csv*")) == []
+
+
+def test_a_dash_is_stdin_and_no_file(run, cli, folder, tmp_path, monkeypatch):
+    outcome = cli("predict", run, folder / "red" / "1.png", "--csv", "-")
+    assert outcome.code == 2 and "--csv - names no file" in outcome.err and not (tmp_path / "-").exists()
+    monkeypatch.setattr(predict.sys, "stdin", None)  # closed
+    request = predict.PredictRequest(["-"])
+    with pytest.raises(UsageError, match="no images in -"):
+        list(predict.predict_sources(tlfast.load(run), request))

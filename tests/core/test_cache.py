@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from tests.helpers.command_line import TINY
 from tests.helpers.paths import ROOT
-from tlfast.core import cache
+from tlfast.core import UsageError, cache
 
 
 def kept(name="a" * 24, kind="stores", age=0.0):
@@ -147,3 +148,23 @@ assert about["number"] == 1 and (folder / "file").read_text() == "content"
     processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert (tmp_path / "made").read_text() == "x" and not list(cache_folder.glob("*/*.lock"))
+
+
+def test_no_kind_is_not_all_kinds(cli):
+    kept()
+    outcome = cli("cache", "clear", "--kind", "")
+    assert outcome.code == 2 and "unknown kind of cache entries ''" in outcome.err and len(cache.list_entries()) == 1
+
+
+def test_without_a_home_folder_the_cache_must_be_named(monkeypatch):
+    def fail():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("TLFAST_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", fail)
+    with pytest.raises(UsageError, match="no home folder") as caught:
+        cache.find_root()
+    assert "TLFAST_CACHE" in caught.value.hint
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert cache.find_root() == Path("/caches/tlfast")

@@ -138,3 +138,14 @@ def test_an_unfinished_training_is_no_run(tmp_path):
     with pytest.raises(RunError, match="mine is an unfinished training") as error:
         runs.find("mine", str(tmp_path))
     assert "tlfast runs --interrupted" in error.value.hint
+
+
+def test_runs_without_a_file_latest_are_named(run, cli):
+    (run.folder.parent / runs.LATEST).unlink()
+    outcome = cli("evaluate", "pictures")
+    assert outcome.code == 1 and "has no file 'latest'" in outcome.err and f"Give one of its runs: {run.folder.name}" in outcome.err
+
+
+def test_a_file_in_the_current_folder_is_no_task_file(run, cli, tmp_path):
+    (tmp_path / "-").write_text("x")
+    assert cli("evaluate", "pictures").code == 0

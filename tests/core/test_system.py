@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from tests.helpers.command_line import python
 from tlfast.core import system
 
 
@@ -17,3 +18,8 @@ def test_a_limit_of_cores_ends(monkeypatch):
         system.limit_cores(limit)
         counts.append(system.count_cores())
     assert counts == [3, 8, 8]
+
+
+def test_a_home_folder_that_cannot_be_written_to_is_no_warning():
+    code = "from tlfast.core.system import hide_known_warnings; hide_known_warnings(); import matplotlib.pyplot"
+    assert python(code, HOME="/proc/none", XDG_CONFIG_HOME="", XDG_CACHE_HOME="", MPLCONFIGDIR="").stderr == ""

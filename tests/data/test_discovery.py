@@ -139,12 +139,15 @@ def test_output_of_tlfast_and_links_to_folders_are_named_and_left_out(folder, tm
         draw_image(folder / run / "plots" / "calibration.png", (0, 0, 0), 1)
         (folder / run / "run.json").write_text("{}")
     draw_image(folder / "other" / "pictures" / "lr-find.png", (0, 0, 0), 1)
+    draw_image(folder / ".purple" / "1.png", (0, 0, 0), 1)
+    (folder / ".git").mkdir()
     (folder / "linked").symlink_to(folder / "red")
     (folder / "blue" / "loop").symlink_to(folder)
     skipped = []
     assert len(list(discovery.walk_images(folder, skipped=skipped, out=str(folder / "other")))) == 36
     assert discovery.describe_skipped(folder, skipped) == [
         "links to folders are not followed: linked, blue/loop",
+        "folders whose names begin with a dot are left out, with their images: .purple",
         "folders with runs of tlfast are left out: other, exports/pictures/one, pictures/two",
     ]
 

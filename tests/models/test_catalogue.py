@@ -51,3 +51,9 @@ def test_weights_are_in_the_folder_in_the_cache_of_the_hub_on_the_hub_or_nowhere
     names = ["resnet18", "resnet34", "resnet50", "mobilenetv3_large_075"]
     assert [catalogue.locate_weights(name) for name in names] == ["TLFAST_WEIGHTS", "hub cache", "hub", "none"]
     assert catalogue.list_at_hand(names) == ["resnet18", "resnet34"]
+
+
+def test_a_cache_that_cannot_be_written_to_is_not_needed(tmp_path, monkeypatch):
+    (tmp_path / "cache").touch()
+    monkeypatch.setenv("TLFAST_CACHE", str(tmp_path / "cache"))
+    assert catalogue.list_names() == timm.list_models()

@@ -107,7 +107,7 @@ def test_other_settings_override_a_preset():
         ({"valid_pct": 1.5}, "--valid-pct 1.5 must lie between 0.01 and 0.9"),
         ({"name": "../x"}, "--name ../x must start with a letter or digit"),
         ({"name": "x" * 201}, f"--name {'x' * 201} has 201 characters, and a name at most 200"),
-        ({"name": "latest"}, "--name latest must start with"),
+        ({"name": "latest"}, "--name latest is taken: tlfast itself uses"),
         ({"breadth": 3}, "unknown setting 'breadth'"),
     ],
 )
@@ -140,3 +140,12 @@ def test_margin_for_the_crop():
 def test_a_config_file_may_call_the_strategy_as_the_flag_does():
     assert [resolve.resolve_settings(FER, None, {}, {"full": full}).strategy for full in (True, False)] == ["full", "partial"]
     assert resolve.resolve_settings(FER, "partial", {}, {"full": True}).strategy == "partial"
+
+
+def test_settings_of_another_task_are_refused(run, cli, pictures, tmp_path):
+    other = cli("train", "digits", "--config", run.folder / "run.json")
+    assert other.code == 2 and "is for the task pictures, not for digits" in other.err
+    (tmp_path / "mine.toml").write_text('task = "digits"')
+    of_file = cli("train", pictures, "--config", tmp_path / "mine.toml")
+    assert of_file.code == 2 and "mine.toml is for the task digits, not for pictures" in of_file.err
+    assert cli("train", pictures, "--config", run.folder / "run.json", "--dry-run").code == 0

@@ -14,7 +14,7 @@ import pandas as pd
 from ..core import Interrupted, OnEvent, UsageError
 from ..core.files import to_cells
 from ..evaluation import CompareResult
-from .datasets import Dataset, to_dataset
+from .datasets import Dataset, open_source
 from .display import Page, format_table, wrap_html
 from .keywords import Keywords, check_names, with_settings
 from .progress import show_progress
@@ -133,8 +133,8 @@ def compare(
             raise UsageError(f"{name}={value!r} is not a whole number of at least 0", f"Give a number, such as {name}=3")
     if not isinstance(shares, Iterable) or not all(isinstance(share, (int, float)) for share in shares):
         raise UsageError(f"shares={shares!r} is not a list of numbers", "Give shares of the training images, such as shares=(0.1, 0.3, 1.0)")
-    dataset = to_dataset(data)
-    arguments = merge_settings(dataset, settings, config=config)
+    dataset, given = open_source(data, settings)
+    arguments = merge_settings(dataset, given, config=config)
     try:
         with show_progress(quiet) as on_event:
             built, ranking = _build_arms(dataset, arguments, arms, archs, on_event)

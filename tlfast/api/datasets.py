@@ -192,9 +192,18 @@ def dataset(source: DataSource, name: str = "", **settings: Any) -> Dataset:
     return Dataset(replace(task, name=name) if name else task, {**given, **({"data": path} if path else {})})
 
 
-def to_dataset(data: Dataset | DataSource) -> Dataset:
-    """Return a dataset for any source that `dataset` accepts."""
-    return data if isinstance(data, Dataset) else dataset(data)
+def open_source(data: Dataset | DataSource, settings: Mapping[str, Any]) -> tuple[Dataset, dict[str, Any]]:
+    """Return a dataset for any source that `dataset` accepts, and the settings that remain for a training.
+
+    The names of the columns of a DataFrame are used up by its dataset, which writes them as path, label, split and group.
+    """
+    if isinstance(data, Dataset):
+        return data, dict(settings)
+    if not isinstance(data, pd.DataFrame):
+        return dataset(data), dict(settings)
+    columns = {name: value for name, value in settings.items() if name.endswith("_col")}
+    rest = {name: value for name, value in settings.items() if name not in columns}
+    return dataset(data, **columns, **{name: rest[name] for name in ("out",) if name in rest}), rest
 
 
 def _check_data_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,8 +234,9 @@ def write_table(rows: Sequence[Row], out: str, name: str) -> str:
 
 def _read_frame(frame: pd.DataFrame, settings: Mapping[str, Any]) -> list[Row]:
     """Return the rows of a DataFrame. Raises UsageError if it is empty, or a path or label is missing."""
-    if frame.empty:
+    if not len(frame):
         raise UsageError("the DataFrame has no rows", "Give one row per image, with its path and label")
+    frame = frame.rename(columns=str)
     names = {column: str(settings.get(f"{column}_col", column)) for column in COLUMNS}
     for column in ("path", "label"):
         if names[column] not in frame.columns:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypedDict, TypeVar, cast
 
+import numpy as np
+
 from ..core.errors import TlfastError, UsageError, suggest_name
 from ..core.settings import declared_settings
 
@@ -93,12 +95,16 @@ class Keywords(TypedDict, total=False):
 
 
 def check_names(keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keywords with paths, and lists of trackers and teachers, as text. Raises UsageError for an unknown keyword, with the nearest one as hint."""
+    """Return the keywords with paths, and lists of trackers and teachers, as text, and NumPy's numbers as those of Python.
+
+    Raises UsageError for an unknown keyword, with the nearest one as hint.
+    """
     declared = declared_settings()
     for name in keywords:
         if name not in declared:
             raise UsageError(f"unknown keyword '{name}'", suggest_name(name, sorted(declared)) or "help(tlfast.train) lists the keywords")
-    texts = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in keywords.items()}
+    values = {name: value.item() if isinstance(value, np.generic) else value for name, value in keywords.items()}
+    texts = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in values.items()}
     return {**texts, **{name: join_names(texts[name]) for name in ("log", "teacher") if name in texts}}
 
 

@@ -14,7 +14,7 @@ from ..cli.arguments import Arguments, read_values
 from ..cli.worker import WORKER
 from ..core import DataSettings, Interrupted, Settings, UsageError, config_files, torchrun
 from ..core.journal import NEWEST
-from .datasets import Dataset, to_dataset
+from .datasets import Dataset, open_source
 from .display import format_table, wrap_html
 from .keywords import Keywords, check_names, check_text, with_settings
 from .progress import show_progress
@@ -73,8 +73,8 @@ def train(
     """
     from ..distributed import open_engine
 
-    dataset = to_dataset(data)
-    arguments = merge_settings(dataset, settings, Run(like) if isinstance(like, str) else like, config)
+    dataset, given = open_source(data, settings)
+    arguments = merge_settings(dataset, given, Run(like) if isinstance(like, str) else like, config)
     which = NEWEST if resume is True else resume or ""
     resolved = arguments.resumed(which, full) if which else arguments.settings(full)
     placed = open_engine(engine, address, cpus, gpus=int(resolved.device == "cuda"))
@@ -188,10 +188,10 @@ def plan(
     """
     from ..commands.train import plan_run
 
-    dataset = to_dataset(data)
-    if full is None and not {"depth", "minutes", "preset"} & set(settings):
-        settings["depth"] = "auto"
-    resolved = merge_settings(dataset, settings, config=config).settings(full)
+    dataset, given = open_source(data, settings)
+    if full is None and not {"depth", "minutes", "preset"} & set(given):
+        given["depth"] = "auto"
+    resolved = merge_settings(dataset, given, config=config).settings(full)
     with show_progress(quiet) as on_event:
         return TrainingPlan(plan_run(dataset.task, resolved, on_event))
 
@@ -215,8 +215,8 @@ def lr_find(
     """
     from ..commands.lr_find import find_rates
 
-    dataset = to_dataset(data)
-    resolved = merge_settings(dataset, settings, config=config).settings(full)
+    dataset, given = open_source(data, settings)
+    resolved = merge_settings(dataset, given, config=config).settings(full)
     with show_progress(quiet) as on_event:
         return find_rates(dataset.task, resolved, on_event).curves
 
@@ -241,8 +241,8 @@ def learner(
     """
     from ..commands.learner import open_learner
 
-    dataset = to_dataset(data)
-    resolved = merge_settings(dataset, settings, config=config).settings(full)
+    dataset, given = open_source(data, settings)
+    resolved = merge_settings(dataset, given, config=config).settings(full)
     with show_progress(quiet) as on_event:
         learn = open_learner(dataset.task, resolved, on_event)
     if resolved.depth == HEAD_ONLY:

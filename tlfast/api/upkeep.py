@@ -87,14 +87,14 @@ def cache_entries() -> pd.DataFrame:
     return _to_frame(cache.list_entries())
 
 
-def clear_cache(kind: str = "", days: float = 0.0) -> pd.DataFrame:
+def clear_cache(kind: str | None = None, days: float = 0.0) -> pd.DataFrame:
     """Remove entries of the cache: all, or those of one kind, or those that were not used for some days. Returns them. They can be computed again.
 
     >>> tlfast.clear_cache(days=30)  # doctest: +SKIP
     """
     if isinstance(days, bool) or not isinstance(days, (int, float)) or not days >= 0:
         raise UsageError(f"days={days!r} is not a number of at least 0", "Give the days since the last use, such as days=30")
-    return _to_frame(cache.clear(check_text("kind", kind, 'tlfast.clear_cache("features")'), days))
+    return _to_frame(cache.clear(kind if kind is None else check_text("kind", kind, 'tlfast.clear_cache("features")'), days))
 
 
 def _to_frame(entries: Sequence[cache.CacheEntry]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ May import every other package; the only one that imports rich. Read `app`, then
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -13,6 +14,8 @@ def main() -> None:
     """Run the command line. The entry point of the console script."""
     with open(os.devnull, "w") as nowhere:
         sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere  # None if the shell has closed it, as by >&-
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # names of files that its encoding does not have, as stderr does
         try:
             from .app import main as run
 

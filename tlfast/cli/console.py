@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import sys
@@ -50,6 +51,12 @@ def escape(text: str) -> str:
     return rich.markup.escape(make_printable(text))
 
 
+def _to_json(value: Any, indent: int | None = None) -> str:
+    """Return a value as JSON for stdout, with other characters than ASCII only if its encoding has all of them."""
+    is_unicode = codecs.lookup(sys.stdout.encoding or "utf-8").name.startswith("utf")
+    return json.dumps(value, ensure_ascii=not is_unicode, indent=indent)
+
+
 class Screen:
     """Output of one command. `quiet` hides progress and notes; `as_json` prints results as JSON."""
 
@@ -76,7 +83,7 @@ class Screen:
     def emit(self, value: Any, draw: Any, *arguments: Any) -> None:
         """Print `value` as JSON, or call `draw(*arguments)`."""
         if self.as_json:
-            print(json.dumps(value, ensure_ascii=False, indent=1))
+            print(_to_json(value, indent=1))
         else:
             draw(*arguments)
 
@@ -86,7 +93,7 @@ class Screen:
         if error.hint:
             self.err.print(f"  {escape(error.hint)}", soft_wrap=True)
         if self.as_json:
-            print(json.dumps({"error": error.message, "hint": error.hint}, ensure_ascii=False))
+            print(_to_json({"error": error.message, "hint": error.hint}))
 
     def note(self, event: Note) -> None:
         """Print a note to stderr."""
@@ -233,9 +240,9 @@ class Screen:
         if self.as_json:
             values = as_dict(row, top, min_probability)
             if at_once:
-                print(json.dumps(values, ensure_ascii=False), flush=True)
+                print(_to_json(values), flush=True)
             else:
-                print("[" if number == 1 else ",", json.dumps(values, ensure_ascii=False, indent=1), sep="\n")
+                print("[" if number == 1 else ",", _to_json(values, indent=1), sep="\n")
         elif at_once:
             print(make_printable(f"{row.path}  {formatting.format_top_classes(row, top, min_probability)}"), flush=True)
 

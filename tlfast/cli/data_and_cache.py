@@ -95,7 +95,7 @@ def cache_list(screen: Screen) -> None:
 @command(cache_app, "cache clear")
 def cache_clear(
     screen: Screen,
-    kind: Annotated[str, typer.Option(help="Only entries of this kind.", show_default=False)] = "",
+    kind: Annotated[str | None, typer.Option(help="Only entries of this kind.", show_default=False)] = None,
     days: Annotated[float, typer.Option(help="Only entries that were not used for this many days.", min=0)] = 0.0,
 ) -> None:
     """Clear the cache. Later runs compute its entries again."""

@@ -72,6 +72,9 @@ def predict_sources(classifier: Classifier, request: PredictRequest, on_event: O
 def _check_files(request: PredictRequest) -> dict[str, Path]:
     """Return the files to write by their format. Raises UsageError."""
     targets = {kind: Path(path) for kind, path in request.files.items() if path}
+    for kind, path in request.files.items():
+        if path == STDIN:
+            raise UsageError(f"--{kind} - names no file", "Name a file; for another program, --json prints the predictions")
     places = {path.absolute().resolve() for path in targets.values()}
     if len(places | {place.with_name(place.name + PARTIAL) for place in places if place.name}) < 2 * len(targets):
         raise UsageError("two of --csv, --jsonl and --parquet name the same file", "Give each its own file")
@@ -104,7 +107,7 @@ def _list_names(request: PredictRequest, left_out: Counter[str]) -> tuple[Iterab
     Sources are walked twice instead of held in memory, except stdin.
     """
     if STDIN in request.sources:
-        listed = list(gather_sources(request.sources, request.column, sys.stdin, left_out))
+        listed = list(gather_sources(request.sources, request.column, sys.stdin or (), left_out))  # None if it is closed
         total, names = len(listed), iter(listed)
     else:
         total, names = sum(1 for _ in gather_sources(request.sources, request.column, left_out=left_out)), gather_sources(request.sources, request.column)

@@ -53,12 +53,17 @@ def use_root(folder: Path) -> Iterator[None]:
 
 
 def find_root() -> Path:
-    """Return the folder of the cache: that of `use_root`, else $TLFAST_CACHE, else `tlfast` in the user's cache folder."""
+    """Return the folder of the cache: that of `use_root`, else $TLFAST_CACHE, else `tlfast` in the user's cache folder. Raises UsageError without one."""
     if replacement := _replacement.get():
         return replacement
     if os.environ.get(ENVIRONMENT):
         return Path(os.environ[ENVIRONMENT]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tlfast"
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "tlfast"
+    try:
+        return Path.home() / ".cache" / "tlfast"
+    except RuntimeError:  # no HOME, and no such user, as in a container
+        raise UsageError("there is no home folder for the cache: HOME is not set", f"Name a folder in {ENVIRONMENT}") from None
 
 
 def make_key(**parts: Any) -> str:
@@ -192,18 +197,18 @@ def _read_entry(folder: Path) -> CacheEntry | None:
     return CacheEntry(UNFINISHED_KIND if unfinished else folder.parent.name, folder, sum(stat.st_size for stat in files), used)
 
 
-def clear(kind: str = "", days: float = 0.0) -> list[CacheEntry]:
-    """Remove the entries of a kind ("": of all kinds) that were not used for `days` days. Returns the removed entries.
+def clear(kind: str | None = None, days: float = 0.0) -> list[CacheEntry]:
+    """Remove the entries of a kind (None: of all kinds) that were not used for `days` days. Returns the removed entries.
 
     Unfinished entries stay for a day, because a running process may be writing them. Raises UsageError for an unknown kind.
     """
     now, removed, entries = time.time(), [], list_entries()
     kinds = sorted({*KINDS, *(entry.kind for entry in entries)})  # earlier versions had others
-    if kind and kind not in kinds:
+    if kind is not None and kind not in kinds:
         raise UsageError(f"unknown kind of cache entries '{kind}'", suggest_name(kind, kinds) or f"Use one of: {', '.join(kinds)}")
     for entry in entries:
         least = max(days, UNFINISHED_DAYS) if entry.kind == UNFINISHED_KIND else days
-        if kind in ("", entry.kind) and now - entry.used >= least * 86_400:
+        if kind in (None, entry.kind) and now - entry.used >= least * 86_400:
             shutil.rmtree(entry.folder, ignore_errors=True)
             removed += [] if entry.folder.exists() else [entry]
     return removed

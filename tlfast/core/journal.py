@@ -188,7 +188,8 @@ def find(out: str, task: str, which: str) -> Path:
         found = f"--resume {which}: this training is one of {elsewhere[0].parent.name}, not of {task}"
         raise UsageError(found, f"Its command is listed by: tlfast runs --interrupted; it began with the images in {read(elsewhere[0]).settings.get('data')}")
     if not folders:
-        raise UsageError(f"no interrupted training of {task} in {out}", "Leave out --resume to start a new training")
+        named = "" if which == NEWEST else f"--resume {which}: "
+        raise UsageError(f"{named}no interrupted training of {task} in {out}", "Leave out --resume to start a new training")
     if which == NEWEST:
         return max(folders.values(), key=lambda folder: (folder / JOURNAL).stat().st_mtime_ns)
     if which not in folders:

@@ -32,6 +32,7 @@ LATEST = "latest"
 ENTRIES: dict[str, type] = {"classes": list, "data": dict, "files": dict, "mean": list, "std": list}  # of the manifest
 HUB_SCHEME = "hf://"  # begins the address of a run on the Hugging Face hub
 BY_HAND = "by hand"  # strategy of a run that was fitted by hand in Python
+SHOWN_RUNS = 5  # in a hint
 LEAST_ROOM = 1e6  # bytes that every run needs
 UNVERIFIED = "Copy the run again from where it was trained, train again, or use it as it is with --no-verify"
 
@@ -170,6 +171,8 @@ def _find(reference: str, out: str) -> Run:
             return read(folder)
         if (folder / LATEST).is_file():
             return read(_read_latest(folder))
+        if folder.is_dir() and (inner := sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))):
+            raise RunError(f"{folder} has no file '{LATEST}', which names its latest run", f"Give one of its runs: {', '.join(inner[-SHOWN_RUNS:])}")
     matches = [run for run in list_folders(out) if run.name == reference]
     if len(matches) > 1:
         raise RunError(f"{len(matches)} runs are named '{reference}': {', '.join(map(str, matches))}", "Give the folder of one")

@@ -10,6 +10,7 @@ from typing import Any
 DEPTH_ENDS = {"0": "partial", "all": "full"}  # values of --depth that select a strategy; all others select "depth"
 FINDER = "finder"  # `--lr finder`
 LONGEST_NAME = 200  # characters; file systems allow 255 bytes, with the suffixes of temporary files
+TAKEN_NAMES = ("latest", "comparisons", "checks", "tables")  # files and folders in the folder of a task
 Check = Callable[[Any], str]  # returns the error of a value, or ""
 
 
@@ -58,6 +59,8 @@ def check_run_name(value: str) -> str:
     """Return why a name cannot be that of a run or of a folder of runs, or ""."""
     if len(value) > LONGEST_NAME:
         return f"has {len(value)} characters, and a name at most {LONGEST_NAME}"
-    if re.fullmatch(r"[A-Za-z0-9][\w.+-]*", value) and value != "latest" and not value.endswith(".unfinished"):
+    if value in TAKEN_NAMES:
+        return f"is taken: tlfast itself uses {', '.join(TAKEN_NAMES)}"
+    if re.fullmatch(r"[A-Za-z0-9][\w.+-]*", value) and not value.endswith(".unfinished"):
         return ""
-    return "must start with a letter or digit and hold only letters, digits, '.', '_', '+' and '-' (not 'latest', nor '.unfinished' at the end)"
+    return "must start with a letter or digit and hold only letters, digits, '.', '_', '+' and '-' (no '.unfinished' at the end)"

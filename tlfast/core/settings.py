@@ -324,14 +324,17 @@ def check_value(name: str, value: Any, declared: Mapping[str, Declaration]) -> A
         if value in declaration.words:
             return declaration.words[value]
         value = _parse_number(value, declaration)
-    value = _convert(name, value, declaration.type)
+    value = _convert(name, value, declaration)
     if name == "out":
         value = os.path.expanduser(value)  # a shell does not expand --out=~/runs
     problem = declaration.check(value) if declaration.check and value is not None else ""
     if problem:
-        default = f"; the default is {declaration.default!r}" if declaration.default not in ("", None) else ", or leave it out"
-        raise UsageError(f"{declaration.flag} {value!s} {problem}", f"Give another value{default}")
+        raise UsageError(f"{declaration.flag} {value!s} {problem}", _suggest_default(declaration))
     return value
+
+
+def _suggest_default(declaration: Declaration) -> str:
+    return "Give another value" + (f"; the default is {declaration.default!r}" if declaration.default not in ("", None) else ", or leave it out")
 
 
 def _parse_number(value: str, declaration: Declaration) -> int:
@@ -343,8 +346,9 @@ def _parse_number(value: str, declaration: Declaration) -> int:
         raise UsageError(f"{declaration.flag} '{value}' is neither a whole number nor {' or '.join(words)}", suggest_name(value, words)) from None
 
 
-def _convert(name: str, value: Any, hint: Any) -> Any:
+def _convert(name: str, value: Any, declaration: Declaration) -> Any:
     """Convert a value to its declared type. Raises UsageError: a TOML file can hold any type."""
+    hint = declaration.type
     if get_origin(hint) is Literal:
         return _check_choice(name, value, get_args(hint))
     target = next(t for t in _union_members(hint) if t is not type(None))
@@ -355,7 +359,7 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
     if target is str and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, target) or (target is int and isinstance(value, bool)):
-        raise UsageError(f"{flag_name(name)} {value!r} is not {_describe_type(target)}")
+        raise UsageError(f"{flag_name(name)} {value!r} is not {_describe_type(target)}", _suggest_default(declaration))
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import math
 import mmap
 import os
@@ -56,6 +57,7 @@ def hide_known_warnings() -> None:
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message=".*__array__ implementation doesn't accept a copy keyword.*", category=DeprecationWarning)  # fastai's plots
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a home folder that cannot be written to
     warnings.filterwarnings("ignore", module=r"PIL\.")  # on unusual EXIF or truncated pages; unreadable images are reported anyway
 
 

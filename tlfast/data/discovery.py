@@ -34,8 +34,8 @@ SHOWN_SUFFIXES = 5  # in a note on the files that are left out
 def walk_images(root: str | Path, left_out: Counter[str] | None = None, skipped: list[str] | None = None, out: str = "") -> Iterator[str]:
     """Yield the image files below a folder, sorted in each folder. Hidden files and folders, links to folders and output of tlfast are skipped.
 
-    The other files are counted in `left_out`, by suffix; links to folders, and folders with output, are added to `skipped`. `out` is the folder for runs.
-    Raises DataError for a folder that cannot be read.
+    The other files are counted in `left_out`, by suffix; links to folders, folders with output, and hidden folders with images are added to `skipped`.
+    `out` is the folder for runs. Raises DataError for a folder that cannot be read.
     """
     for path in walk_files(root, skipped, out):
         if _is_image(path):
@@ -48,10 +48,11 @@ def walk_files(root: str | Path, skipped: list[str] | None = None, out: str = ""
     """Yield the files below a folder, as `walk_images` does, images or not."""
     output = os.path.realpath(out) if out else ""
     for folder, inner, files in os.walk(root, onerror=_refuse_folder):
-        visible = sorted(name for name in inner if not name.startswith("."))
+        inner_names, visible = list(inner), sorted(name for name in inner if not name.startswith("."))
         inner[:] = [name for name in visible if not os.path.islink(path := os.path.join(folder, name)) and not _is_output(path, output)]
         if skipped is not None:
-            skipped += [os.path.join(folder, name) for name in visible if name not in inner]
+            hidden = [name for name in sorted(inner_names) if name.startswith(".") and _holds_images(os.path.join(folder, name))]
+            skipped += [os.path.join(folder, name) for name in [*visible, *hidden] if name not in inner]
         yield from (os.path.join(folder, name) for name in sorted(files))
 
 
@@ -61,21 +62,34 @@ def _refuse_folder(error: OSError) -> None:
     raise DataError(f"{error.filename} cannot be read: {error.strerror}", "Change its permissions, or remove it")
 
 
+def _holds_images(folder: str) -> bool:
+    """Return whether a folder itself has a file with the suffix of an image."""
+    try:
+        return any(map(images.is_image_name, os.listdir(folder)))
+    except OSError:
+        return False
+
+
 def _is_output(folder: str, output: str) -> bool:
     """Return whether a folder is output of tlfast, whose pictures are no images of a user: the folder for runs, runs of a task, or a run."""
     return os.path.realpath(folder) == output or any(os.path.isfile(os.path.join(folder, mark)) for mark in RUN_MARKS)
 
 
 def describe_skipped(root: str | Path, skipped: Sequence[str]) -> list[str]:
-    """Return notes on links to folders and folders of runs, which are not read.
+    """Return notes on links to folders, hidden folders and folders of runs, which are not read.
 
     >>> describe_skipped("photos", ["photos/exports"])
     ['folders with runs of tlfast are left out: exports']
     """
     notes = []
-    links = [os.path.relpath(path, root) for path in skipped if os.path.islink(path)]
-    outputs = [os.path.relpath(path, root) for path in skipped if not os.path.islink(path)]
-    for title, names in (("links to folders are not followed", links), ("folders with runs of tlfast are left out", outputs)):
+    links = "links to folders are not followed"
+    hidden = "folders whose names begin with a dot are left out, with their images"
+    outputs = "folders with runs of tlfast are left out"
+    by_title: dict[str, list[str]] = {links: [], hidden: [], outputs: []}
+    for path in skipped:
+        title = links if os.path.islink(path) else hidden if os.path.basename(path).startswith(".") else outputs
+        by_title[title].append(os.path.relpath(path, root))
+    for title, names in by_title.items():
         if names:
             more = f" and {len(names) - SHOWN_SUFFIXES} more" if len(names) > SHOWN_SUFFIXES else ""
             notes.append(f"{title}: {', '.join(map(make_printable, names[:SHOWN_SUFFIXES]))}{more}")

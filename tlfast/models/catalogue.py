@@ -6,14 +6,12 @@ import fnmatch
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from ..core import Progress, UsageError, cache
 from ..core.errors import suggest_name
 from .pretrained import ENVIRONMENT, find_weights, is_in_hub_cache
 
-NAMES_FILE = "names.txt"
 PLACES = {"folder": ENVIRONMENT, "embedded": "wheel", "hub": "hub"}  # kind of weights -> where they are
 HUB_CACHE, NO_WEIGHTS = "hub cache", "none"
 AT_HAND = (PLACES["folder"], PLACES["embedded"], HUB_CACHE)
@@ -41,16 +39,15 @@ class Backbone:
 
 
 def list_names() -> list[str]:
-    """Return the names of all timm models, kept in the cache because timm takes seconds to import. Raises DataError if the cache cannot be written."""
+    """Return the names of all timm models, kept in the cache because timm takes seconds to import."""
 
-    def fill(folder: Path) -> dict[str, Any]:
+    def compute() -> dict[str, Any]:
         import timm
 
-        (folder / NAMES_FILE).write_text("\n".join(timm.list_models()), encoding="utf-8")
-        return {}
+        return {"names": timm.list_models()}
 
-    folder, _ = cache.get_or_create("backbones", cache.make_key(timm=version("timm")), fill)
-    return (folder / NAMES_FILE).read_text(encoding="utf-8").split()
+    names: list[str] = cache.get_or_compute("backbones", cache.make_key(timm=version("timm"), names=True), compute)["names"]
+    return names
 
 
 def match_names(pattern: str, names: Sequence[str]) -> list[str]:

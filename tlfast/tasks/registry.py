@@ -83,9 +83,9 @@ def _check_task(task: Any, source: str) -> Task:
 
 def find_run_task(manifest: Mapping[str, Any], source: str = "") -> Task:
     """Return the task of a finished run: registered, from its file, or that of the path of its images, which is `source` if they have moved."""
-    name, file = manifest["settings"]["task"], Path(manifest.get("task_file") or "-")
-    if name not in registered_tasks() and file.is_file():
-        load_task_file(file)
+    name, file = manifest["settings"]["task"], manifest.get("task_file")
+    if name not in registered_tasks() and file and Path(file).is_file():
+        load_task_file(Path(file))
     return find_named_task(name, source or manifest["data"]["source"])
 
 
