@@ -148,3 +148,9 @@ def test_a_frame_with_columns_of_other_names(pictures):
     run = tlfast.train(frame, path_col="file", label_col="species", split_col="part", out="here", **{**TINY, "epochs": 1})
     assert run.folder.is_relative_to(Path("here/table").resolve()) and len(run.predictions) == 12
     assert not Path("exports").exists()
+
+
+def test_a_config_of_another_task(run):
+    with pytest.raises(tlfast.UsageError, match="is for the task pictures, not for digits") as error:
+        tlfast.plan("digits", config=run.folder / "run.json")
+    assert error.value.hint == "Name the task pictures, or give the settings in a TOML file"

@@ -203,7 +203,8 @@ def open_source(data: Dataset | DataSource, settings: Mapping[str, Any]) -> tupl
         return dataset(data), dict(settings)
     columns = {name: value for name, value in settings.items() if name.endswith("_col")}
     rest = {name: value for name, value in settings.items() if name not in columns}
-    return dataset(data, **columns, **{name: rest[name] for name in ("out",) if name in rest}), rest
+    place = {"out": rest["out"]} if "out" in rest else {}
+    return dataset(data, **columns, **place), rest
 
 
 def _check_data_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..cli.arguments import Arguments, read_values
+from ..cli.arguments import Arguments, check_task, read_values
 from ..cli.worker import WORKER
 from ..core import DataSettings, Interrupted, Settings, UsageError, config_files, torchrun
 from ..core.journal import NEWEST
@@ -130,7 +130,10 @@ def merge_settings(dataset: Dataset, settings: Mapping[str, Any], like: Run | No
     flags = {**dataset.settings, **check_names(settings)}
     if like is not None:
         return Arguments(dataset.task, flags, _settings_like(like), {})
-    return Arguments(dataset.task, flags, *read_values(check_text("config", config, 'config="run.json"')))
+    file = check_text("config", config, 'config="run.json"')
+    arguments = Arguments(dataset.task, flags, *read_values(file))
+    check_task(arguments, file)
+    return arguments
 
 
 def _settings_like(run: Run) -> dict[str, Any]:

@@ -75,12 +75,20 @@ def parse_arguments(task: str, flags: Mapping[str, Any], config: str = "") -> Ar
     if not named:
         raise UsageError("no task is given", "Give a task or the path of a folder of images, such as: tlfast train fer; list the tasks with: tlfast tasks")
     found, path = registry.find_task(named)
-    if task and configured not in ("", found.name) and not (like and path) and "data" not in flags:
-        hint = f"Name the task {configured}, or {'give the settings in a TOML file' if like else 'remove it from the file'}"
-        raise UsageError(f"--config {config} is for the task {configured}, not for {found.name}", hint)
     if task and path and "data" in flags:
         raise UsageError(f"both the path {task} and --data {flags['data']} are given", "Give a task's name with --data, or the path alone")
-    return Arguments(found, {**({"data": path} if path else {}), **flags}, values, like)
+    arguments = Arguments(found, {**({"data": path} if path else {}), **flags}, values, like)
+    if task:
+        check_task(arguments, config)
+    return arguments
+
+
+def check_task(arguments: Arguments, config: str) -> None:
+    """Raise UsageError if the config file is for another task than the named one. The settings of a run apply to other images if these are given."""
+    named, configured = arguments.task.name, arguments.values.get("task", "")
+    if configured not in ("", named) and not (arguments.like and "data" in arguments.flags):
+        hint = f"Name the task {configured}, or {'give the settings in a TOML file' if arguments.like else 'remove it from the file'}"
+        raise UsageError(f"--config {config} is for the task {configured}, not for {named}", hint)
 
 
 def find_resumed(resume: str, out: str) -> tuple[str, str]:

@@ -48,11 +48,11 @@ def walk_files(root: str | Path, skipped: list[str] | None = None, out: str = ""
     """Yield the files below a folder, as `walk_images` does, images or not."""
     output = os.path.realpath(out) if out else ""
     for folder, inner, files in os.walk(root, onerror=_refuse_folder):
-        inner_names, visible = list(inner), sorted(name for name in inner if not name.startswith("."))
+        hidden, visible = (sorted(name for name in inner if name.startswith(".") == is_hidden) for is_hidden in (True, False))
         inner[:] = [name for name in visible if not os.path.islink(path := os.path.join(folder, name)) and not _is_output(path, output)]
         if skipped is not None:
-            hidden = [name for name in sorted(inner_names) if name.startswith(".") and _holds_images(os.path.join(folder, name))]
-            skipped += [os.path.join(folder, name) for name in [*visible, *hidden] if name not in inner]
+            skipped += [os.path.join(folder, name) for name in visible if name not in inner]
+            skipped += [path for name in hidden if _holds_images(path := os.path.join(folder, name))]
         yield from (os.path.join(folder, name) for name in sorted(files))
 
 
