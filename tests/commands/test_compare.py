@@ -63,7 +63,6 @@ def test_nearest_neighbours_are_a_baseline_without_training(cli, folder, trainin
     found = cli("compare", folder, *QUICK, "--arms", "knn,partial", "--json").json
     assert [arm["name"] for arm in found["arms"]] == ["knn", "partial"] and len(trainings) == 1
     assert found["arms"][0]["accuracy"] == 1  # the classes differ in their colours
-    assert found["arms"][0]["seconds"] < found["arms"][1]["seconds"]
     assert cli("compare", folder, *QUICK, "--arms", "knn,partial", "--json").json["reused"] == 2
     folds = cli("compare", folder, *QUICK, "--arms", "knn", "--folds", 3, "--json").json
     assert folds["arms"][0]["images"] == 36 and folds["arms"][0]["accuracy"] == 1 and len(trainings) == 1

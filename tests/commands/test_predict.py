@@ -233,6 +233,11 @@ def test_one_file_under_two_names(run, cli, folder, tmp_path):
     assert list(tmp_path.glob("o.csv*")) == []
 
 
+def test_a_name_that_is_too_long_is_the_error_of_its_image(run, cli, folder):
+    outcome = cli("predict", run, folder / "red" / "1.png", f"{300 * 'x'}.png", "--json")
+    assert outcome.code == 1 and ["error" in row for row in outcome.json] == [False, True]
+
+
 def test_a_dash_is_stdin_and_no_file(run, cli, folder, tmp_path, monkeypatch):
     outcome = cli("predict", run, folder / "red" / "1.png", "--csv", "-")
     assert outcome.code == 2 and "--csv - names no file" in outcome.err and not (tmp_path / "-").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 pytestmark = pytest.mark.real
+EXACT = ("--cache-format", "fp32")  # with float16 the predictions of `train` may differ from those of `interpret` for single images
 
 
 @pytest.fixture(autouse=True)
@@ -14,14 +15,13 @@ def weights(shared, monkeypatch, cli):
 
 def test_faces_partial_is_far_above_chance(shared, cli):
     """Seven classes, the largest a quarter of the images: features of ImageNet alone reach 0.4 on a part of the set."""
-    outcome = cli("train", "fer", "--data", shared / "data" / "fer2013.zip", "--limit", 1500, "--json", "--quiet")
+    outcome = cli("train", "fer", "--data", shared / "data" / "fer2013.zip", "--limit", 1500, *EXACT, "--json", "--quiet")
     assert outcome.code == 0, outcome.err
     assert outcome.json["evaluation"]["accuracy"] > 0.36
     assert outcome.json["onnx"]["top1"] == 1 and outcome.json["onnx"]["images"] >= 256
     assert outcome.json["weights"].endswith("mobilenetv2_100.safetensors (TLFAST_WEIGHTS)")
     answer = cli("interpret", "fer", "--json").json
-    images = sum(map(sum, answer["evaluation"]["confusion"]))  # at most two predictions differ: features are cached as float16
-    assert images == 1499 and abs(answer["evaluation"]["accuracy"] - outcome.json["evaluation"]["accuracy"]) * images < 2.5
+    assert answer["evaluation"]["accuracy"] == outcome.json["evaluation"]["accuracy"]
     top = answer["top_losses"][0]["path"]
     assert cli("predict", "fer", top, "--json").json[0]["label"] == answer["top_losses"][0]["predicted"]
 

@@ -16,7 +16,7 @@ from ..core import DataSettings, Settings, UsageError
 from ..core.cache import make_key
 from ..core.errors import suggest_name
 from ..core.files import convert_os_errors, write_csv
-from ..core.setting_checks import check_run_name
+from ..core.setting_checks import TABLES, check_run_name
 from ..data import Finding, ImageTable, Preprocessing, Row, Task
 from ..data.sources import open_data
 from ..tasks import resolve_settings
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     DataSource: TypeAlias = str | os.PathLike[str] | pd.DataFrame | Task
 
-TABLES = "tables"  # folder of the tables that were made from DataFrames, in exports/<name>
 COLUMNS = ("path", "label", "split", "group")
 SETTINGS = (*(f.name for f in fields(DataSettings)), "seed", "out")  # of a dataset: of the images, the split, and the folder of its runs
 
@@ -195,7 +194,7 @@ def dataset(source: DataSource, name: str = "", **settings: Any) -> Dataset:
 def open_source(data: Dataset | DataSource, settings: Mapping[str, Any]) -> tuple[Dataset, dict[str, Any]]:
     """Return a dataset for any source that `dataset` accepts, and the settings that remain for a training.
 
-    The names of the columns of a DataFrame are used up by its dataset, which writes them as path, label, split and group.
+    The names of the columns of a DataFrame do not remain: its dataset is a CSV file with the usual names.
     """
     if isinstance(data, Dataset):
         return data, dict(settings)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import DataError, OnEvent, Settings, UsageError, files, ignore_event, runs
+from ..core.setting_checks import CHECKS
 from ..data import DataSummary, Finding, ImageTable, Row, Task, scan
 from ..data.discovery import read_records
 from ..data.duplicates import CONFIRMED
@@ -20,7 +21,6 @@ from ..data.sources import open_data
 from ..data.types import RANKED, Unreadable
 from ..evaluation.report import REPORT_FILE, render_check_page
 
-FOLDER = "checks"
 FINDINGS_FILE, TABLE_FILE = "findings.csv", "images.csv"
 DROPPABLE = {"duplicates": ("duplicate",), "conflicts": ("conflict", "near conflict"), "unreadable": ("unreadable",), "leaks": ("leak", "near leak")}
 
@@ -103,7 +103,7 @@ def _count_images(findings: Sequence[Finding]) -> dict[str, int]:
 
 def _write_files(report: DataReport, table: ImageTable, drop: Sequence[str], settings: Settings) -> DataReport:
     """Write the findings, their page and the table of remaining images. Raises DataError if no image remains."""
-    with runs.create_run(settings.out, f"{settings.task}/{FOLDER}", time.strftime("%Y%m%d-%H%M%S"), latest=False) as (folder, published):
+    with runs.create_run(settings.out, f"{settings.task}/{CHECKS}", time.strftime("%Y%m%d-%H%M%S"), latest=False) as (folder, published):
         if report.findings:
             files.write_csv(folder / FINDINGS_FILE, report.findings)
             page = render_check_page(f"{settings.task}: what is wrong with {len(table.rows):,} images", table.source, report.findings)
@@ -128,7 +128,7 @@ def read_label_findings(task_folder: Path, rows: Sequence[Row]) -> list[Finding]
     A damaged list is passed over.
     """
     known = {(row.path, row.label) for row in rows} | {("", "")}  # "": no related image
-    for file in sorted(task_folder.glob(f"{FOLDER}/*/{FINDINGS_FILE}"), reverse=True):
+    for file in sorted(task_folder.glob(f"{CHECKS}/*/{FINDINGS_FILE}"), reverse=True):
         with suppress(DataError, KeyError, TypeError, ValueError):
             found = [_to_finding(record) for record in read_records(file)[1] if _is_by_network(record)]
             if found:

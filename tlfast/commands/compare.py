@@ -34,7 +34,7 @@ from ..core import (
     runs,
 )
 from ..core.config_files import read_config
-from ..core.setting_checks import DEPTH_ENDS
+from ..core.setting_checks import COMPARISONS, DEPTH_ENDS
 from ..core.settings import flag_name
 from ..data import ImageTable, Preprocessing, Row, Task, images
 from ..data.sources import open_data
@@ -62,7 +62,6 @@ from ..training.trackers import open_tracking
 from .comparison_trainings import train_arms
 from .tracked import TrackedComparison, describe_images
 
-FOLDER = "comparisons"
 ARMS_FILE, DIFFERENCES_FILE, CURVE_FILE = "arms.csv", "differences.csv", "learning_curve.csv"
 KNN = "knn"  # the arm of nearest neighbours
 KINDS = (*DEPTH_ENDS, *DEPTH_ENDS.values(), "auto", KNN)  # values of --arms, besides numbers of stages and TOML files
@@ -91,7 +90,7 @@ def build_arms(task: Task, kinds: Sequence[str], archs: Sequence[str], flags: Ma
         of_file = read_config(kind) if is_file else {}
         _check_overrides(kind, of_file, flags)
         values = {**config, **of_file}
-        strategy = {KNN: "partial"}.get(kind, kind if kind in DEPTH_ENDS.values() else None)
+        strategy = "partial" if kind == KNN else kind if kind in DEPTH_ENDS.values() else None
         depth = {} if is_file or strategy else {"depth": kind}
         for arch in archs or [""]:
             settings = resolve_settings(task, strategy, {**flags, **depth, **({"arch": arch} if arch else {})}, values)
@@ -298,7 +297,7 @@ def _read_sample(rows: Sequence[Row]) -> np.ndarray:
 
 def _write_comparison(result: CompareResult, out: str, run_id: str) -> CompareResult:
     """Write the folder of the comparison, complete or not at all. Returns the result with its folder and files."""
-    with runs.create_run(out, f"{result.task}/{FOLDER}", run_id, latest=False) as (folder, published):
+    with runs.create_run(out, f"{result.task}/{COMPARISONS}", run_id, latest=False) as (folder, published):
         names = [runs.COMPARISON, ARMS_FILE, "pareto.png", "seconds.png"]
         files.write_json(folder / runs.COMPARISON, result.to_dict())
         files.write_csv(folder / ARMS_FILE, [replace(score, settings={}) for score in result.arms])

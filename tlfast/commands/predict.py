@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from ..core import Note, OnEvent, Progress, UsageError, ignore_event
@@ -92,8 +94,9 @@ def _predict_unfinished(classifier: Classifier, request: PredictRequest, finishe
         return
     left_out: Counter[str] = Counter()
     names, total = _list_names(request, left_out)
-    columns = [note for source in request.sources if Path(source).is_file() for note in describe_other_columns(Path(source), request.column, "--column")]
-    for note in [*describe_others(left_out), *columns]:
+    files = [Path(source) for source in request.sources if os.path.isfile(source)]  # Path.is_file raises OSError for a name that is too long
+    columns = [describe_other_columns(path, request.column, "--column") for path in files]
+    for note in chain(describe_others(left_out), *columns):
         on_event(Note("predicting", note))
     unfinished = (name for name in names if name not in finished)
     for done, row in enumerate(classifier.predict_iter(unfinished, opener), start=1):

@@ -20,6 +20,7 @@ from .errors import RunError, UsageError, first_line, make_printable, suggest_na
 from .events import Note, OnEvent, ignore_event
 from .files import convert_os_errors, format_json, hash_file, lock_folder, move_file, move_to_free_name, write_text_atomic
 from .journal import SUFFIX as UNFINISHED
+from .setting_checks import LATEST
 from .settings import describe_strategy
 
 MANIFEST = "run.json"
@@ -28,7 +29,6 @@ METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"  # of the valid spl
 EVALUATED = ("valid", "test")  # splits that a run can be evaluated on
 ALL = "all"  # in place of a split: all images of another source
 COMPARISON = "comparison.json"
-LATEST = "latest"
 ENTRIES: dict[str, type] = {"classes": list, "data": dict, "files": dict, "mean": list, "std": list}  # of the manifest
 HUB_SCHEME = "hf://"  # begins the address of a run on the Hugging Face hub
 BY_HAND = "by hand"  # strategy of a run that was fitted by hand in Python

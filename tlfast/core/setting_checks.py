@@ -10,7 +10,8 @@ from typing import Any
 DEPTH_ENDS = {"0": "partial", "all": "full"}  # values of --depth that select a strategy; all others select "depth"
 FINDER = "finder"  # `--lr finder`
 LONGEST_NAME = 200  # characters; file systems allow 255 bytes, with the suffixes of temporary files
-TAKEN_NAMES = ("latest", "comparisons", "checks", "tables")  # files and folders in the folder of a task
+# What tlfast itself writes into the folder of a task, beside the runs.
+LATEST, CHECKS, COMPARISONS, TABLES, TENSORBOARD = TAKEN_NAMES = ("latest", "checks", "comparisons", "tables", "tensorboard")
 Check = Callable[[Any], str]  # returns the error of a value, or ""
 
 

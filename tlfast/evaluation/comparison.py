@@ -30,7 +30,7 @@ class Arm:
     Attributes:
         name: unique in a comparison, such as "partial" or "depth 3 resnet50".
         settings: settings of its trainings.
-        neighbours: whether nothing is trained, and the nearest neighbours in the features of the backbone predict.
+        neighbours: whether the nearest neighbours in the features of the backbone predict, without training.
     """
 
     name: str

@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
+from ...core.setting_checks import TENSORBOARD
 from .base import PICTURES, RunInfo, Status
 
-FOLDER = "tensorboard"  # in the folder of the task; see `TensorBoard.place`
 TEXTS = (".json", ".md")  # suffixes of files that are shown as text
 LARGEST_TEXT = 100_000  # bytes
 
@@ -36,7 +36,7 @@ class TensorBoard:
 
         names = [re.sub(r"[^\w.+-]+", "-", name) for name in (config.group, run_id) if name]
         self.step = 0
-        self.writer = EventFileWriter(str(Path(config.out, config.task, FOLDER, *names)))
+        self.writer = EventFileWriter(str(Path(config.out, config.task, TENSORBOARD, *names)))
         if config.resumed:
             return  # the settings are in the file of the first start
         settings = config.flat()
