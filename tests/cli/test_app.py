@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import typer
 
 from tests.helpers.command_line import TINY, python
 from tests.helpers.paths import ROOT
@@ -117,6 +118,23 @@ def test_errors_as_json_and_with_traceback(cli):
 def test_errors_of_the_parser_as_json(cli):
     outcome = cli("train", "digits", "--epoch", "3", "--json")
     assert outcome.code == 2 and outcome.json["error"].startswith("no such option: --epoch") and "train --help" in outcome.json["hint"]
+
+
+@pytest.mark.parametrize("group, prefix", [(group, prefix) for prefix, group in GROUPS])
+def test_no_option_or_argument_takes_an_empty_value(cli, group, prefix):
+    for name, command in typer.main.get_command(group).commands.items():
+        arguments = ["digits" for parameter in command.params if parameter.param_type_name == "argument" and parameter.required]
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and not parameter.is_flag:
+                outcome = cli(*prefix.split(), name, *arguments, parameter.opts[0], "")
+                assert outcome.code == 2 and outcome.err.count("\n") == 2, (name, parameter.opts)
+                assert f"{parameter.opts[0]} is empty" in outcome.err or "valid number" in outcome.err or "valid int" in outcome.err, (name, parameter.opts)
+
+
+def test_an_empty_argument_is_refused(cli):
+    for words, name in ((("train", ""), "TASK"), (("predict", "digits", "a.png", ""), "SOURCES"), (("evaluate", ""), "RUN")):
+        outcome = cli(*words)
+        assert outcome.code == 2 and f"{name} is empty" in outcome.err and "variable of the shell" in outcome.err
 
 
 def test_train_takes_a_folder_as_data_without_a_task(cli, folder):

@@ -153,7 +153,7 @@ assert about["number"] == 1 and (folder / "file").read_text() == "content"
 def test_no_kind_is_not_all_kinds(cli):
     kept()
     outcome = cli("cache", "clear", "--kind", "")
-    assert outcome.code == 2 and "unknown kind of cache entries ''" in outcome.err and len(cache.list_entries()) == 1
+    assert outcome.code == 2 and "--kind is empty" in outcome.err and len(cache.list_entries()) == 1
 
 
 def test_without_a_home_folder_the_cache_must_be_named(monkeypatch):

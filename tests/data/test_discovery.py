@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import tarfile
 import zipfile
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from tests.helpers.files import image_bytes
 from tlfast.core.errors import DataError, UsageError
 from tlfast.data import discovery
+from tlfast.data.left_out import LeftOut
 from tlfast.testing import draw_image
 
 
@@ -37,15 +38,11 @@ def test_files_that_are_no_images_are_counted_by_suffix(folder, tmp_path):
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as file:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             file.write(path, path.relative_to(folder))
-    in_folder, in_zip = Counter(), Counter()
+    in_folder, in_zip = LeftOut(), LeftOut()
     assert str(folder / "red" / "photo") in set(discovery.walk_images(folder, in_folder))
     assert "red/photo" in discovery.list_members(tmp_path / "all.zip", in_zip)
-    assert in_folder == {".txt": 2, "no suffix": 2}
-    assert in_zip == {".txt": 2, "no suffix": 1}
-    assert discovery.describe_others(Counter({f".{n}": 9 - n for n in range(7)})) == [
-        "42 files are not images and are left out: 9 .0, 8 .1, 7 .2, 6 .3, 5 .4 and 2 other suffixes"
-    ]
-    assert discovery.describe_others(Counter()) == []
+    assert in_folder.files == {".txt": 2, "no suffix": 2}
+    assert in_zip.files == {".txt": 2, "no suffix": 1}
 
 
 def test_stdin_is_a_list():
@@ -143,13 +140,32 @@ def test_output_of_tlfast_and_links_to_folders_are_named_and_left_out(folder, tm
     (folder / ".git").mkdir()
     (folder / "linked").symlink_to(folder / "red")
     (folder / "blue" / "loop").symlink_to(folder)
-    skipped = []
-    assert len(list(discovery.walk_images(folder, skipped=skipped, out=str(folder / "other")))) == 36
-    assert discovery.describe_skipped(folder, skipped) == [
+    left_out = LeftOut()
+    assert len(list(discovery.walk_images(folder, left_out, out=str(folder / "other")))) == 36
+    assert left_out.describe(f"{folder}/") == [
         "links to folders are not followed: linked, blue/loop",
         "folders whose names begin with a dot are left out, with their images: .purple",
         "folders with runs of tlfast are left out: other, exports/pictures/one, pictures/two",
     ]
+
+
+def test_hidden_folders_of_archives_are_named_and_left_out(folder, tmp_path):
+    draw_image(folder / ".purple" / "1.png", (0, 0, 0), 1)
+    draw_image(folder / "red" / ".thumbnails" / "1.png", (0, 0, 0), 1)
+    draw_image(folder / "red" / ".photo.png", (0, 0, 0), 1)
+    (folder / "red" / "._photo.png").write_bytes(b"")
+    (folder / ".idea").mkdir()
+    (folder / ".idea" / "notes.txt").write_text("")
+    archive, tar = tmp_path / "all.zip", tmp_path / "all.tar"
+    with zipfile.ZipFile(archive, "w") as file, tarfile.open(tar, "w") as packed:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            file.write(path, path.relative_to(tmp_path))
+            packed.add(path, path.relative_to(tmp_path))
+    hidden = "folders whose names begin with a dot are left out, with their images: pictures/.purple, pictures/red/.thumbnails"
+    for source in (archive, tar):
+        left_out = LeftOut()
+        assert len(list(discovery.gather_sources([str(source)], left_out=left_out))) == 36
+        assert left_out.describe(f"{source}!/") == ["images whose names begin with a dot are left out: 1", hidden]
 
 
 def test_patterns_do_not_follow_links_in_a_circle(folder, tmp_path, monkeypatch):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -15,6 +14,7 @@ from pyarrow import parquet
 from tlfast.core.errors import DataError, ImageError
 from tlfast.data import images
 from tlfast.data.discovery import gather_sources
+from tlfast.data.left_out import LeftOut
 from tlfast.testing import COLOURS, draw_image
 
 
@@ -106,6 +106,6 @@ def test_hard_links_and_other_files_in_a_tar(tmp_path, pictures):
         link.type, link.linkname = tarfile.LNKTYPE, "a.png"
         file.addfile(link)
         file.addfile(tarfile.TarInfo("notes.txt"), io.BytesIO())
-    left_out: Counter[str] = Counter()
+    left_out = LeftOut()
     names = list(gather_sources([str(tmp_path / "a.tar")], left_out=left_out))
-    assert [images.read_bytes(name) for name in names] == [pictures[0].read_bytes()] * 2 and left_out == {".txt": 1}
+    assert [images.read_bytes(name) for name in names] == [pictures[0].read_bytes()] * 2 and left_out.files == {".txt": 1}

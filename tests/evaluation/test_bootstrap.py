@@ -124,3 +124,13 @@ def test_an_accuracy_that_is_the_same_in_all_samples_has_wilsons_interval():
     assert bootstrap.accuracy_interval(np.ones(20), labels, groups) == bootstrap.wilson_interval(10, 10)
     half = np.arange(20) < 5
     assert bootstrap.accuracy_interval(half, labels) == bootstrap.mean_interval(half, labels)
+
+
+def test_a_difference_that_is_the_same_in_all_samples_is_not_certain():
+    labels, same = np.repeat([0, 1], 25), np.ones(50)
+    width = bootstrap.wilson_interval(0, 50)[1]
+    assert 0.05 < width < 0.1
+    assert bootstrap.paired_interval(same, same, labels) == (0.0, -width, width)
+    assert bootstrap.paired_interval(same, 1 - same, labels) == (1.0, 1.0 - width, 1.0)
+    by_day = bootstrap.paired_interval(same, same, labels, groups=[str(number % 12) for number in range(50)])
+    assert by_day[2] == bootstrap.wilson_interval(0, 12)[1] > width

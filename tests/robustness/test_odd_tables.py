@@ -32,6 +32,12 @@ def test_an_image_that_is_named_again(tmp_path, folder):
         listed(tmp_path, "path,label\n" + "\n".join([*lines, "pictures/blue/0.png,red"]))
 
 
+def test_blanks_at_the_ends_of_labels_are_removed_with_a_note(tmp_path, folder):
+    lines = [f"pictures/{label}/{n}.png,{label}{' ' * (n < 2)}" for label in COLOURS for n in range(12)]
+    table = listed(tmp_path, "path,label\n" + "\n".join(lines))
+    assert len(table.classes) == 3 and table.notes == ("blanks at the ends of 6 labels are removed",)
+
+
 def test_labels_that_are_numbers_and_a_class_that_only_judges(cli, tmp_path, folder):
     rows = [(f"pictures/{label}/{n}.png", str(k), "train" if n < 9 else "valid") for k, label in enumerate(COLOURS) for n in range(12)]
     (tmp_path / "n.csv").write_text("path,label,split\n" + "".join(",".join(row) + "\n" for row in rows))

@@ -7,7 +7,7 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, cast, get_args
 
 import typer
@@ -80,14 +80,16 @@ def command(group: typer.Typer, name: str, panel: str | None = None) -> Callable
         common = [_make_parameter(key, *declaration) for key, declaration in COMMON.items()]
 
         @functools.wraps(function)
-        def run(**values: Any) -> None:
+        def run(ctx: typer.Context, **values: Any) -> None:
+            _refuse_empty(ctx, values)
             quiet, as_json, debug = (values.pop(key) for key in COMMON)
             if options:
                 flags = {p.name: values.pop(p.name) for p in options}
                 values["flags"] = {key: parse_text(key, value) for key, value in flags.items() if value is not None}
             _run(function, values, quiet, as_json, debug)
 
-        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in arguments] + options + common
+        context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        parameters = [context] + [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in arguments] + options + common
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         del run.__wrapped__
@@ -95,6 +97,15 @@ def command(group: typer.Typer, name: str, panel: str | None = None) -> Callable
         return function
 
     return register
+
+
+def _refuse_empty(ctx: typer.Context, values: Mapping[str, Any]) -> None:
+    """Raise UsageError for an argument or option with an empty value, such as that of an unset shell variable. The defaults of options may be empty."""
+    for name, value in values.items():
+        source = ctx.get_parameter_source(name)
+        if "" in (value if isinstance(value, list) else [value]) and source and source.name == "COMMANDLINE":
+            shown = next(p.opts[0] if p.param_type_name == "option" else name.upper() for p in ctx.command.params if p.name == name)
+            raise UsageError(f"{shown} is empty", "Give a value or leave it out; perhaps a variable of the shell is not set")
 
 
 def _print_error(error: Exception, as_json: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -13,7 +12,8 @@ from itertools import chain
 from pathlib import Path
 
 from ..core import Note, OnEvent, Progress, UsageError, ignore_event
-from ..data.discovery import STDIN, describe_others, gather_sources, watch_folder
+from ..data.discovery import STDIN, gather_sources, watch_folder
+from ..data.left_out import LeftOut
 from ..data.parquet_images import describe_other_columns
 from ..inference import Classifier, PredictRow, open_writer
 from ..inference.classifier import open_pixels
@@ -92,11 +92,11 @@ def _predict_unfinished(classifier: Classifier, request: PredictRequest, finishe
                 if path not in finished:
                     yield from classifier.predict_iter([path], opener)
         return
-    left_out: Counter[str] = Counter()
+    left_out = LeftOut()
     names, total = _list_names(request, left_out)
     files = [Path(source) for source in request.sources if os.path.isfile(source)]  # Path.is_file raises OSError for a name that is too long
     columns = [describe_other_columns(path, request.column, "--column") for path in files]
-    for note in chain(describe_others(left_out), *columns):
+    for note in chain(left_out.describe(), *columns):
         on_event(Note("predicting", note))
     unfinished = (name for name in names if name not in finished)
     for done, row in enumerate(classifier.predict_iter(unfinished, opener), start=1):
@@ -104,8 +104,8 @@ def _predict_unfinished(classifier: Classifier, request: PredictRequest, finishe
         yield row
 
 
-def _list_names(request: PredictRequest, left_out: Counter[str]) -> tuple[Iterable[str], int]:
-    """Return the names of the images, and their number; count the other files in `left_out`.
+def _list_names(request: PredictRequest, left_out: LeftOut) -> tuple[Iterable[str], int]:
+    """Return the names of the images, and their number; add the other files and folders to `left_out`.
 
     Sources are walked twice instead of held in memory, except stdin.
     """

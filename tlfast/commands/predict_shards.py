@@ -15,7 +15,8 @@ from typing import Any
 
 from ..core import Note, OnEvent, Progress, UsageError, ignore_event
 from ..core.files import convert_os_errors, hash_file, wait_for_lock
-from ..data.discovery import STDIN, describe_others, gather_sources
+from ..data.discovery import STDIN, gather_sources
+from ..data.left_out import LeftOut
 from ..distributed import Engine, open_engine
 from ..inference import open_network
 from ..inference.manifest import CHUNK, FOLDER, finish_manifest, is_manifest, write_chunks, write_manifest
@@ -186,7 +187,7 @@ def _list_images(folder: Path, model: Path, work: ShardedWork, engine: Engine, o
 
     Raises UsageError if there are none.
     """
-    left_out: Counter[str] = Counter()
+    left_out = LeftOut()
     if (folder / FOLDER).exists():  # of a process that was killed before it described the work
         shutil.rmtree(folder / FOLDER)
     paths = gather_sources(work.sources, work.column, left_out=left_out)
@@ -195,7 +196,7 @@ def _list_images(folder: Path, model: Path, work: ShardedWork, engine: Engine, o
     else:
         write_description(folder, work)  # drafts of a killed process belong to it
         images, results = _predict_while_listing(folder, model, work, engine, paths, on_event)
-    for note in describe_others(left_out):
+    for note in left_out.describe():
         on_event(Note("predicting", note))
     if not images:
         (folder / DESCRIPTION).unlink(missing_ok=True)

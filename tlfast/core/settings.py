@@ -325,6 +325,8 @@ def check_value(name: str, value: Any, declared: Mapping[str, Declaration]) -> A
             return declaration.words[value]
         value = _parse_number(value, declaration)
     value = _convert(name, value, declaration)
+    if value == "" and declaration.default not in ("", None):
+        raise UsageError(f"{declaration.flag} is empty", _suggest_default(declaration))
     if name == "out":
         value = os.path.expanduser(value)  # a shell does not expand --out=~/runs
     problem = declaration.check(value) if declaration.check and value is not None else ""

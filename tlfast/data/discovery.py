@@ -17,6 +17,7 @@ from typing import IO, Any
 from ..core import DataError, UsageError
 from ..core.errors import first_line, make_printable
 from . import images
+from .left_out import HIDDEN, LINK, OUTPUT, LeftOut, find_hidden
 from .remote import is_remote, list_remote
 
 STDIN = "-"
@@ -28,31 +29,33 @@ TAR = ".tar"
 PACKED = (TAR, PARQUET)  # may hold images
 RUN_MARKS = ("run.json", "latest")  # files of tlfast in the folder of a run, and in that of the runs of a task
 ENCRYPTED = 1  # flag of a member of a zip
-SHOWN_SUFFIXES = 5  # in a note on the files that are left out
 
 
-def walk_images(root: str | Path, left_out: Counter[str] | None = None, skipped: list[str] | None = None, out: str = "") -> Iterator[str]:
-    """Yield the image files below a folder, sorted in each folder. Hidden files and folders, links to folders and output of tlfast are skipped.
+def walk_images(root: str | Path, left_out: LeftOut | None = None, out: str = "") -> Iterator[str]:
+    """Yield the image files below a folder, sorted in each folder. Hidden files and folders, links to folders and output of tlfast are left out.
 
-    The other files are counted in `left_out`, by suffix; links to folders, folders with output, and hidden folders with images are added to `skipped`.
-    `out` is the folder for runs. Raises DataError for a folder that cannot be read.
+    They and other files are added to `left_out`, hidden folders only if they hold images. `out` is the folder for runs. Raises DataError for a folder
+    that cannot be read.
     """
-    for path in walk_files(root, skipped, out):
+    for path in walk_files(root, left_out, out):
         if _is_image(path):
             yield path
         elif left_out is not None:
-            count_other(os.path.basename(path), left_out)
+            left_out.add_file(os.path.basename(path))
 
 
-def walk_files(root: str | Path, skipped: list[str] | None = None, out: str = "") -> Iterator[str]:
+def walk_files(root: str | Path, left_out: LeftOut | None = None, out: str = "") -> Iterator[str]:
     """Yield the files below a folder, as `walk_images` does, images or not."""
     output = os.path.realpath(out) if out else ""
     for folder, inner, files in os.walk(root, onerror=_refuse_folder):
         hidden, visible = (sorted(name for name in inner if name.startswith(".") == is_hidden) for is_hidden in (True, False))
         inner[:] = [name for name in visible if not os.path.islink(path := os.path.join(folder, name)) and not _is_output(path, output)]
-        if skipped is not None:
-            skipped += [os.path.join(folder, name) for name in visible if name not in inner]
-            skipped += [path for name in hidden if _holds_images(path := os.path.join(folder, name))]
+        if left_out is not None:
+            for path in (os.path.join(folder, name) for name in visible if name not in inner):
+                left_out.add_folder(LINK if os.path.islink(path) else OUTPUT, path)
+            for path in (os.path.join(folder, name) for name in hidden):
+                if _holds_images(path):
+                    left_out.add_folder(HIDDEN, path)
         yield from (os.path.join(folder, name) for name in sorted(files))
 
 
@@ -75,33 +78,12 @@ def _is_output(folder: str, output: str) -> bool:
     return os.path.realpath(folder) == output or any(os.path.isfile(os.path.join(folder, mark)) for mark in RUN_MARKS)
 
 
-def describe_skipped(root: str | Path, skipped: Sequence[str]) -> list[str]:
-    """Return notes on links to folders, hidden folders and folders of runs, which are not read.
-
-    >>> describe_skipped("photos", ["photos/exports"])
-    ['folders with runs of tlfast are left out: exports']
-    """
-    notes = []
-    links = "links to folders are not followed"
-    hidden = "folders whose names begin with a dot are left out, with their images"
-    outputs = "folders with runs of tlfast are left out"
-    by_title: dict[str, list[str]] = {links: [], hidden: [], outputs: []}
-    for path in skipped:
-        title = links if os.path.islink(path) else hidden if os.path.basename(path).startswith(".") else outputs
-        by_title[title].append(os.path.relpath(path, root))
-    for title, names in by_title.items():
-        if names:
-            more = f" and {len(names) - SHOWN_SUFFIXES} more" if len(names) > SHOWN_SUFFIXES else ""
-            notes.append(f"{title}: {', '.join(map(make_printable, names[:SHOWN_SUFFIXES]))}{more}")
-    return notes
-
-
 def _is_image(path: str) -> bool:
     return images.identify(os.path.basename(path), partial(_open_regular, path))
 
 
-def list_members(archive: str | Path, left_out: Counter[str] | None = None) -> list[str]:
-    """Return the sorted image names in a zip. The other files are counted in `left_out`, by suffix.
+def list_members(archive: str | Path, left_out: LeftOut | None = None) -> list[str]:
+    """Return the sorted image names in a zip. Other files and hidden folders are added to `left_out`.
 
     Raises DataError for a damaged zip and for members with a path outside of it.
     """
@@ -120,13 +102,23 @@ def list_members(archive: str | Path, left_out: Counter[str] | None = None) -> l
             visible = sorted({name for name in names if not name.startswith("__MACOSX/")})
             if visible and all(info.flag_bits & ENCRYPTED for info in members):
                 raise DataError(f"{archive} is encrypted", "Unpack it with its password, and give the folder")
+            visible = leave_out_hidden(visible, f"{archive}!/", left_out)
             found = [name for name in visible if images.identify(name, partial(file.open, name))]
     except (OSError, *images.DAMAGED_ZIP) as error:
         raise DataError(f"{archive} is not a zip that can be read ({error})", "Check it with: python -m zipfile -t FILE") from None
     if left_out is not None:
         for name in set(visible).difference(found):
-            count_other(PurePosixPath(name).name, left_out)
+            left_out.add_file(inner_path(name).name)
     return found
+
+
+def leave_out_hidden(names: Sequence[str], prefix: str, left_out: LeftOut | None) -> list[str]:
+    """Return the members of an archive that are in no hidden folder. The hidden folders with images are added to `left_out`, with `prefix` before the path."""
+    folders = {name: find_hidden(inner_path(name)) for name in names}
+    for name, folder in folders.items():
+        if folder and left_out is not None and images.is_image_name(name):
+            left_out.add_folder(HIDDEN, prefix + folder)
+    return [name for name in names if not folders[name]]
 
 
 def _open_regular(path: str) -> IO[bytes]:
@@ -134,28 +126,6 @@ def _open_regular(path: str) -> IO[bytes]:
     if not os.path.isfile(path):
         raise OSError("not a regular file")
     return Path(path).open("rb")
-
-
-def count_other(name: str, left_out: Counter[str]) -> None:
-    """Count a file that is no image by its suffix, unless it is hidden."""
-    if not name.startswith("."):
-        left_out[os.path.splitext(name)[1].lower() or "no suffix"] += 1
-
-
-def describe_others(left_out: Counter[str]) -> list[str]:
-    """Return a note on the files that are no images; none without such files.
-
-    >>> describe_others(Counter({".txt": 2, ".csv": 1}))
-    ['3 files are not images and are left out: 2 .txt, 1 .csv']
-    """
-    counts = [f"{count:,} {suffix}" for suffix, count in left_out.most_common(SHOWN_SUFFIXES)]
-    more = len(left_out) - len(counts)
-    listed = ", ".join(counts) + (f" and {more} other suffixes" if more else "")
-    total = left_out.total()
-    if not total:
-        return []
-    subject = "1 file is not an image and is" if total == 1 else f"{total:,} files are not images and are"
-    return [f"{subject} left out: {listed}"]
 
 
 def inner_path(name: str) -> PurePosixPath:
@@ -243,17 +213,17 @@ def _describe_bad_parquet(path: Path, error: Exception) -> DataError:
     return DataError(f"{path} is not a parquet file that can be read ({first_line(error)})", "Write it again, or give a CSV file")
 
 
-def gather_sources(sources: Sequence[str], column: str = "path", stdin: Iterable[str] = (), left_out: Counter[str] | None = None) -> Iterator[str]:
+def gather_sources(sources: Sequence[str], column: str = "path", stdin: Iterable[str] = (), left_out: LeftOut | None = None) -> Iterator[str]:
     """Yield the images of files, folders, zips, tars, CSV and parquet files, glob patterns, URLs and `-` (a list on `stdin`).
 
-    `column` is the path column of tables. Missing files are included; they become rows with an error. The files of folders and zips that are no
-    images are counted in `left_out`, by suffix. Raises UsageError or DataError.
+    `column` is the path column of tables. Missing files are included; they become rows with an error. The other files and folders of folders, zips and
+    tars are added to `left_out`. Raises UsageError or DataError.
     """
     for source in sources:
         yield from _expand(source, column, stdin, left_out)
 
 
-def _expand(source: str, column: str, stdin: Iterable[str], left_out: Counter[str] | None) -> Iterator[str]:
+def _expand(source: str, column: str, stdin: Iterable[str], left_out: LeftOut | None) -> Iterator[str]:
     suffix = os.path.splitext(source)[1].lower()
     if source == STDIN:
         return (line.strip() for line in stdin if line.strip())
@@ -279,7 +249,7 @@ def _expand(source: str, column: str, stdin: Iterable[str], left_out: Counter[st
     return iter([source])
 
 
-def _expand_matches(paths: Sequence[str], column: str, left_out: Counter[str] | None) -> Iterator[str]:
+def _expand_matches(paths: Sequence[str], column: str, left_out: LeftOut | None) -> Iterator[str]:
     """Yield the paths, and in place of zips, tars and parquet files their images."""
     for path in paths:
         yield from _expand(path, column, (), left_out) if os.path.splitext(path)[1].lower() in (".zip", *PACKED) else [path]

@@ -9,7 +9,6 @@ import os
 import tarfile
 import threading
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -18,16 +17,17 @@ from typing import Any
 from ..core import DataError
 from ..core.errors import first_line
 from .archives import DAMAGED_TARBALL
-from .discovery import PARQUET, count_other
+from .discovery import PARQUET, leave_out_hidden
 from .images import is_image_name
+from .left_out import LeftOut
 from .parquet_images import get_bytes, list_image_columns
 
 KEPT_GROUPS, KEPT_TARS = 2, 8  # row groups and indices in memory
 _lock = threading.Lock()  # the threads that decode images read a row group or an index once
 
 
-def list_tar(path: Path, left_out: Counter[str] | None = None) -> list[str]:
-    """Return the paths of the images in an uncompressed tar, in order. The other files are counted in `left_out`, by suffix.
+def list_tar(path: Path, left_out: LeftOut | None = None) -> list[str]:
+    """Return the paths of the images in an uncompressed tar, in order. Other files and hidden folders are added to `left_out`.
 
     Raises DataError for a damaged tar.
     """
@@ -36,10 +36,11 @@ def list_tar(path: Path, left_out: Counter[str] | None = None) -> list[str]:
     except DAMAGED_TARBALL as error:
         hint = "Check it with: python -m tarfile -t FILE; compressed tars must be unpacked"
         raise DataError(f"{path} is not a tar that can be read ({first_line(error)})", hint) from None
+    names = leave_out_hidden(names, f"{path}!/", left_out)
     if left_out is not None:
         for name in names:
             if not is_image_name(name):
-                count_other(name.rpartition("/")[2], left_out)
+                left_out.add_file(name.rpartition("/")[2])
     return [f"{path}!/{name}" for name in names if is_image_name(name)]
 
 

@@ -21,8 +21,9 @@ from ..core.errors import make_printable
 from ..core.settings import flag_name
 from . import images
 from .annotations import JSON, read_coco, resolve_image, use_label_studio_columns
-from .discovery import TABLES, TAR, check_unique, describe_others, describe_skipped, is_address, list_members, read_records, walk_files, walk_images
+from .discovery import TABLES, TAR, check_unique, is_address, list_members, read_records, walk_files, walk_images
 from .hub import is_hub_dataset
+from .left_out import LeftOut
 from .parquet_images import describe_other_columns, holds_images, read_parquet_images
 from .split import SPLIT_NAMES, SPLITS, assign_groups, assign_splits, limit_rows, subsample_train
 from .task import Task, normalise_name
@@ -100,7 +101,7 @@ def load_table(task: Task, settings: Settings, root: Path, on_event: OnEvent = i
 
 def _drop_undecodable(rows: list[Row]) -> tuple[list[Row], list[str]]:
     """Return the rows without images whose names are not UTF-8, which tables and pages cannot hold, and a note on these."""
-    odd = [row.path for row in rows if not _is_encodable(row.path)]
+    odd = [row.path for row in rows if row.path.encode(errors="replace").decode() != row.path]
     if not odd:
         return rows, []
     if len(odd) == len(rows):
@@ -108,14 +109,6 @@ def _drop_undecodable(rows: list[Row]) -> tuple[list[Row], list[str]]:
         raise DataError(f"the names of all {len(rows):,} images are not UTF-8, the first: {make_printable(odd[0])}", hint)
     note = f"images whose names are not UTF-8 are left out: {len(odd):,}, the first: {make_printable(odd[0])}"
     return [row for row in rows if row.path not in set(odd)], [note]
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def check_readable(table: ImageTable, on_event: OnEvent = ignore_event) -> ImageTable:
@@ -185,21 +178,19 @@ class _Reading(NamedTuple):
 
 def read_rows(task: Task, settings: Settings, root: Path, on_event: OnEvent) -> _Reading:
     """Read the rows of `root`."""
-    left_out: Counter[str] = Counter()
-    skipped: list[str] = []
+    left_out = LeftOut()
     if root.is_dir():
         official = task.rows(root, settings.fold) if task.rows else None
         if official is not None:
             return _Reading(official, [], official=True)
-        names = sorted(Path(path).relative_to(root).as_posix() for path in walk_images(root, left_out, skipped, settings.out))
+        names = sorted(Path(path).relative_to(root).as_posix() for path in walk_images(root, left_out, settings.out))
         if not names and (shards := _find_shards(root, settings)):
             return _unpack(shards, root, settings, on_event)
         rows, notes = read_members(str(root) + os.sep, names, str(root))
-        notes += describe_others(left_out) + describe_skipped(root, skipped)
-        return _Reading(rows, notes + _find_empty_folders(root, rows, skipped))
+        return _Reading(rows, notes + left_out.describe(f"{root}{os.sep}") + _find_empty_folders(root, rows, left_out))
     if root.suffix.lower() == ".zip":
         rows, notes = read_members(f"{root}!/", list_members(root, left_out), str(root))
-        return _Reading(rows, notes + describe_others(left_out))
+        return _Reading(rows, notes + left_out.describe(f"{root}!/"))
     if _find_reader(root, settings):
         return _unpack([root], root, settings, on_event)
     if root.suffix.lower() in TABLES:
@@ -260,13 +251,13 @@ def read_members(prefix: str, names: list[str], source: str) -> tuple[list[Row],
     return rows, [f"{skipped} images outside the class folders are skipped"] if skipped else []
 
 
-def _find_empty_folders(root: Path, rows: list[Row], skipped: Sequence[str]) -> list[str]:
-    """Return a note on folders next to the class folders that contain no image, and are not `skipped`: perhaps classes without images yet."""
+def _find_empty_folders(root: Path, rows: list[Row], left_out: LeftOut) -> list[str]:
+    """Return a note on folders next to the class folders that contain no image, and are not in `left_out`: perhaps classes without images yet."""
     parents: set[Path] = set()
     for row in rows:
         parts = Path(row.path).relative_to(root).parts
         parents.add(root.joinpath(*parts[: parts.index(row.label)]))
-    labels = {row.label for row in rows} | {os.path.basename(path) for path in skipped}
+    labels = {row.label for row in rows} | {os.path.basename(path) for paths in left_out.folders.values() for path in paths}
     empty = sorted({path.name for parent in parents for path in parent.iterdir() if path.is_dir() and path.name not in labels and path.name[0] != "."})
     return [f"folders without images are not classes: {', '.join(empty)}"] if empty else []
 
@@ -289,15 +280,17 @@ def read_table(path: Path, settings: DataSettings) -> tuple[list[Row], list[str]
             )
     check_unique(path, columns, [settings.path_col, settings.label_col, settings.split_col, settings.group_col])
     rows: dict[str, Row] = {}
-    repeated = 0
+    repeated = padded = 0
     for line, record in enumerate(records, start=2):
         row = _parse_csv_row(record, line, path, settings)
+        padded += row.label != record[settings.label_col]
         if rows.setdefault(row.path, row) != row:
             raise DataError(f"{path.name} line {line}: {row.path} is also in an earlier row, with another label, split or group", "Keep one row per image")
         repeated += rows[row.path] is not row
     if not rows:
         raise DataError(f"{path} has a header but no rows", "Add one row per image, with its path and label")
-    return list(rows.values()), [f"{repeated} rows repeat an image and are skipped"] if repeated else []
+    notes = [f"{repeated:,} rows repeat an image and are skipped"] if repeated else []
+    return list(rows.values()), notes + ([f"blanks at the ends of {padded:,} labels are removed"] if padded else [])
 
 
 def _parse_csv_row(record: dict[str, str], line: int, path: Path, settings: DataSettings) -> Row:

@@ -129,10 +129,15 @@ def paired_interval(first: np.ndarray, second: np.ndarray, labels: np.ndarray, s
     """Return the mean of `first - second` and its bootstrap 95 % interval, over images or over their groups: (difference, low, high).
 
     Both are values per image `[n]` in the same order, for example 1 for a correct prediction and 0 for a wrong one. Pairing removes the variance
-    between easy and difficult images.
+    between easy and difficult images. If all samples have the same difference, such as none, each side of the interval is as wide as Wilson's interval of
+    no event, with each image or group as one observation.
     """
     difference = first.astype(float) - second
-    return float(difference.mean()), *mean_interval(difference, labels, seed, groups)
+    mean, (low, high) = float(difference.mean()), mean_interval(difference, labels, seed, groups)
+    if low == high:
+        width = wilson_interval(0, len(set(groups)) or len(difference))[1]
+        low, high = max(-1.0, mean - width), min(1.0, mean + width)
+    return mean, low, high
 
 
 def bootstrap_macro_f1(predicted: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0, groups: Sequence[str] = ()) -> np.ndarray:
