@@ -31,7 +31,7 @@ def test_runs_lists_them_with_the_command_that_resumes(cli, pictures, stopped):
     (found,) = cli("runs", "--interrupted", "--json").json
     assert (found["run"], found["strategy"], found["arch"], found["size"]) == ("mine", "full", "test_resnet", 32)
     assert found["progress"] == "head finished, 1 of 3 epochs of all layers finished" and found["seconds"] > 0
-    assert found["command"] == f"tlfast train {pictures} --full --resume mine"
+    assert found["command"] == f"tlfast train {pictures} --resume mine"
     assert "1 of 3 epochs" in cli("runs", "--interrupted").out
     listed = cli("runs", "--json")
     assert listed.json == [] and "to resume: tlfast train" in listed.err.replace("\n", " ")

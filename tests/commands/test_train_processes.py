@@ -151,7 +151,7 @@ def test_the_hint_for_a_killed_first_process_names_the_run(tmp_path: Path) -> No
     training = train_processes.Training(Task("t", ""), Settings(task="digits", depth="all", name="mine"))
     cause = train_processes._find_cause(tmp_path, training, {0: -9})
     assert cause.message == "the training was ended: process 0 by SIGKILL"
-    assert cause.hint == "If memory ran out, use a smaller --bs. To resume: tlfast train digits --full --resume mine"
+    assert cause.hint == "If memory ran out, use a smaller --bs. To resume: tlfast train digits --resume mine"
 
 
 def test_callbacks_cannot_be_given_to_other_processes(pictures: Path) -> None:
@@ -173,7 +173,7 @@ def test_out_of_memory_starts_again_with_half_the_batch(tmp_path: Path, monkeypa
             return {}
         error = HalveBatchError("out of memory in process 1 at --bs 64", "", "all layers")
         train._record_halving(journal, settings, error)
-        assert error.hint == f"To resume with half the batch: tlfast train digits --full --out {tmp_path} --resume first"
+        assert error.hint == f"To resume with half the batch: tlfast train digits --out {tmp_path} --resume first"
         train_processes._write_failure(Path(argument), 0, PeerLostError("another process has ended", ""))
         train_processes._write_failure(Path(argument), 1, error)
         return {1: 1}

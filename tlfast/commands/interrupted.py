@@ -10,7 +10,6 @@ from typing import Any
 from .. import tasks
 from ..core import RunError, Settings, journal
 from ..core.journal import Facts
-from ..core.setting_checks import DEPTH_ENDS
 from ..core.settings import describe_strategy
 
 
@@ -76,10 +75,9 @@ def read_interrupted(folder: Path) -> InterruptedTraining:
 
 
 def resume_command(settings: Settings, run_id: str) -> str:
-    """Return the command that resumes an interrupted training."""
+    """Return the command that resumes an interrupted training. Its other settings are in its journal."""
     out = settings.out if settings.out != Settings.out else None
-    ends = settings.depth if settings.strategy in DEPTH_ENDS.values() else None
-    return tasks.train_command(settings.task, settings.data, {"depth": ends, "out": out, "resume": run_id})
+    return tasks.train_command(settings.task, settings.data, {"out": out, "resume": run_id})
 
 
 def _describe_progress(folder: Path, facts: Facts) -> str:
