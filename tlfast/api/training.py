@@ -102,7 +102,7 @@ def train_resolved(
     _check_callbacks(cbs)
     try:
         with show_progress(quiet) as on_event:
-            if settings.gpus > 1 and not torchrun.is_started_by_torchrun():
+            if torchrun.must_start_processes(settings.gpus):
                 if cbs:
                     raise UsageError(f"cbs are given with gpus={settings.gpus}: other processes cannot receive them", CBS_HINT)
                 request = Training(task, settings, resume, like, quiet, show=False)  # these processes print their progress themselves

@@ -89,7 +89,7 @@ def train(
             from ..commands.train_features import compute_features
 
             compute_features(arguments.task, settings, placed, on_event)
-    if settings.gpus > 1 and not dry_run and not torchrun.is_started_by_torchrun():
+    if torchrun.must_start_processes(settings.gpus) and not dry_run:
         from ..commands.train_processes import Training, train_in_processes
         from .progress import Lines
 

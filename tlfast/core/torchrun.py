@@ -15,3 +15,8 @@ def is_started_by_torchrun() -> bool:
 def rank() -> int:
     """Return the number of this process, 0 without torchrun. The first process, 0, writes files and results."""
     return int(os.environ.get("RANK", 0)) if is_started_by_torchrun() else 0
+
+
+def must_start_processes(gpus: int) -> bool:
+    """Return whether a training with `--gpus` has yet to start its processes."""
+    return gpus > 1 and not is_started_by_torchrun()
