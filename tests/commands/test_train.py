@@ -42,6 +42,12 @@ def test_dry_run_trains_nothing(cli, folder, tmp_path):
     assert "trained parameters" in cli("train", folder, *TINY, "--dry-run").out
 
 
+def test_settings_without_effect_are_named(cli, folder):
+    outcome = cli("train", folder, *TINY, "--ema", "--accumulate", 2, "--dry-run")
+    assert outcome.code == 0 and "without effect on this training: --accumulate, --ema" in outcome.err
+    assert "without effect" not in cli("train", folder, *TINY, "--ema", "--full", "--dry-run").err
+
+
 def test_config_file_and_flags(cli, folder, tmp_path):
     (tmp_path / "mine.toml").write_text('strategy = "full"\narch = "test_resnet"\nweights = "none"\nsize = 48\nepochs = 3\n')
     plan = cli("train", folder, "--config", "mine.toml", "--epochs", 5, "--dry-run", "--json").json["settings"]

@@ -27,3 +27,15 @@ def test_every_declaration_has_help_and_its_default_passes_its_own_check():
     for name, own in settings.declared_settings().items():
         assert own.help.endswith("."), name
         assert not (own.check and own.default is not None and own.check(own.default)), name
+
+
+def test_settings_without_effect_are_found_by_their_conditions():
+    assert settings.find_unused(resolve.resolve_settings(FER, None, {})) == []
+    given = {"accumulate": 4, "ema": True, "sizes": "48", "cache_gb": 1.0, "sync_bn": True, "workers": 2}
+    assert settings.find_unused(resolve.resolve_settings(FER, None, given)) == ["workers", "cache_gb", "accumulate", "sizes", "ema", "sync_bn"]
+    assert settings.find_unused(resolve.resolve_settings(FER, "full", given)) == ["workers", "cache_gb", "sync_bn"]
+    assert settings.find_unused(resolve.resolve_settings(FER, None, {"views": 3, "augment": "none"})) == ["views"]
+    for name, own in settings.declared_settings().items():
+        words = own.when.words if own.when else ""
+        assert own.help.startswith(words), name
+        assert words or not own.help.startswith("With "), f"{name}: declare the condition with when="

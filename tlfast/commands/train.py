@@ -14,7 +14,7 @@ from torch import nn
 from ..core import DataError, ExportError, Interrupted, Journal, Note, OnEvent, Settings, files, ignore_event, runs
 from ..core.journal import check_free, list_interrupted, list_states, open_journal, run_id_of
 from ..core.presets import PRESETS
-from ..core.settings import check_conflicts
+from ..core.settings import check_conflicts, find_unused, flag_name
 from ..data import DataSummary, Task
 from ..data.split import SPLITS
 from ..evaluation import Evaluation, Predictions, calibration, evaluate, save_predictions
@@ -129,6 +129,7 @@ def _train_alone(task: Task, settings: Settings, on_event: OnEvent, resume: str,
     if not resume:
         settings = resolve_teachers(settings)
         check_free(settings.out, settings.task, settings.name)
+        _note_unused(settings, on_event)
         for interrupted in map(run_id_of, list_interrupted(settings.out, settings.task)):
             on_event(Note("training", f"{interrupted} was interrupted: --resume {interrupted} continues it; this is a new training"))
     run_id = settings.name or runs.new_id(settings.tuning, settings.arch)
@@ -148,6 +149,11 @@ def _train_alone(task: Task, settings: Settings, on_event: OnEvent, resume: str,
         except processes.HalveBatchError as error:
             _record_halving(journal, settings, error)
             raise
+
+
+def _note_unused(settings: Settings, on_event: OnEvent) -> None:
+    if unused := find_unused(settings):
+        on_event(Note("settings", f"without effect on this training: {', '.join(map(flag_name, unused))}"))
 
 
 def _assist(task: Task, settings: Settings, callbacks: Sequence[Callback]) -> TrainResult:
@@ -272,6 +278,7 @@ def _check_unchanged(session: Session, name: str, checksum: str, expected: str) 
 def plan_run(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> Plan:
     """Return the data, weights, model size and depths of a training, without training. Writes no run. Raises TlfastError."""
     parse_names(settings.log)
+    _note_unused(settings, on_event)
     with prepare(task, settings, on_event) as session:
         settings, depths = _resolve(session, settings)
         model = session.learn.model

@@ -10,13 +10,23 @@ import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import UsageError, suggest_name
 from .metrics import CHOICES
 from .presets import NONE, PRESETS
 from .setting_checks import DEPTH_ENDS, FINDER, Check, at_least, between, check_depth, check_rate, check_regex, check_run_name, check_sizes
+from .setting_fields import (
+    ALL_LAYERS_TRAIN,
+    BACKBONE_TRAINS,
+    HEAD_TRAINS,
+    NOT_STORED,
+    SEVERAL_PROCESSES,
+    STAGES_TRAIN,
+    VIEWS_DIFFER,
+    Condition,
+    setting,
+)
 
 FORMER_NAMES = {"middle": "depth"}  # strategy names of earlier versions
 EARLIER_VALUES = {"keep": "best"}  # what earlier versions did, whose files do not name these settings
@@ -24,11 +34,6 @@ STRATEGIES = (*DEPTH_ENDS.values(), "depth")
 AUTO_BATCH = 0  # `--bs auto`
 EPOCHS_FACTOR = 2  # --minutes trains at most this many times the preset's epochs, unless --epochs is given
 FOLDS = 5  # number of random folds for data without official folds
-
-
-def setting(default: Any, help: str, *, check: Check | None = None, choices: tuple[str, ...] = (), words: Mapping[str, int] = MappingProxyType({})) -> Any:
-    """Declare a setting: a dataclass field with a help text, and a check or a choice of words. `words` can be given in place of numbers."""
-    return field(default=default, metadata={"help": help, "check": check, "choices": choices, "words": words})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +78,7 @@ class DataSettings:
     limit: int | None = setting(None, "Use at most N images of each split, stratified by class, for quick tests.", check=at_least(2))
     train_pct: float = setting(1.0, "Fraction of the training images to use, stratified by class, for learning curves.", check=between(0.001, 1))
     store: Literal["auto", "ram", "disk", "off"] = setting("auto", "Where to cache decoded images; auto: on disk, also for later runs, if there is room.")
-    workers: int | None = setting(None, "Loader processes with --store off. Default: none on a CPU, up to 8 with a GPU.", check=between(0, 256))
+    workers: int | None = setting(None, "loader processes. Default: none on a CPU, up to 8 with a GPU.", check=between(0, 256), when=NOT_STORED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +97,7 @@ class TrainingSettings:
 
     preset: str = setting(NONE, "Settings for a purpose: quick (two minutes), good, or best (hours on a CPU). Options override them.", choices=(NONE, *PRESETS))
     epochs: int = setting(10, "Epochs of the main phase (with --partial: of the head).", check=between(1, 10_000))
-    freeze_epochs: int = setting(4, "With --full or --depth: epochs of the head with a frozen backbone, before other layers train.", check=between(0, 10_000))
+    freeze_epochs: int = setting(4, "epochs of the head with a frozen backbone, before other layers train.", check=between(0, 10_000), when=BACKBONE_TRAINS)
     depth: str = setting(
         "",
         "Layers to train: 0 for the head (as --partial), N for the head and the top N stages of the backbone, all (as --full), or auto.",
@@ -103,8 +108,10 @@ class TrainingSettings:
         "Time budget: choose depth, views and epochs to train for about this many minutes (with --depth N only views and epochs; --epochs is the maximum).",
         check=at_least(0.1),
     )
-    views: int = setting(2, "Number of views of each training image for a frozen backbone; the first view is not augmented.", check=between(1, 64))
-    cache_gb: float | None = setting(None, "With --depth: maximum size of the cached activations in GB. Default: the free disk space.", check=at_least(0))
+    views: int = setting(
+        2, "Number of views of each training image for a frozen backbone; the first view is not augmented.", check=between(1, 64), when=VIEWS_DIFFER
+    )
+    cache_gb: float | None = setting(None, "maximum size of the cached activations in GB. Default: the free disk space.", check=at_least(0), when=STAGES_TRAIN)
     cache_format: Literal["fp16", "fp32", "int8"] = setting("fp16", "Number format of cached features and activations; int8 takes half the space of fp16.")
     bs: int = setting(
         64,
@@ -112,7 +119,7 @@ class TrainingSettings:
         check=between(1, 65_536),
         words={"auto": AUTO_BATCH},
     )
-    accumulate: int = setting(1, "With --full or --depth: number of batches per optimizer step (gradient accumulation).", check=between(1, 4096))
+    accumulate: int = setting(1, "number of batches per optimizer step (gradient accumulation).", check=between(1, 4096), when=BACKBONE_TRAINS)
     lr: str = setting(
         "auto",
         "Learning rate; auto: the customary rate of each phase, or less if the loss climbs early in the learning-rate finder; finder: its suggestion.",
@@ -124,16 +131,16 @@ class TrainingSettings:
     teacher: str = setting("", "Runs as teachers, separated by commas: the training also learns their probabilities (distillation).")
     patience: int | None = setting(None, "Early stopping: stop after this many epochs without a better --metric. Default: off.", check=at_least(1))
     train_bn: bool = setting(
-        False, "With --partial: train the head on images with BatchNorm in training mode, as fastai does. Slow, because features are not cached."
+        False, "train the head on images with BatchNorm in training mode, as fastai does. Slow, because features are not cached.", when=HEAD_TRAINS
     )
     sizes: str = setting(
-        "", "With --full: progressive resizing from these smaller sizes, such as 64,80, each for an equal share of the epochs.", check=check_sizes
+        "", "progressive resizing from these smaller sizes, such as 64,80, each for an equal share of the epochs.", check=check_sizes, when=ALL_LAYERS_TRAIN
     )
-    ema: bool = setting(False, "With --full or --depth: evaluate and save an exponential moving average of the weights.")
+    ema: bool = setting(False, "evaluate and save an exponential moving average of the weights.", when=BACKBONE_TRAINS)
     amp: Literal["auto", "off", "bf16", "fp16"] = setting(
         "auto", "Mixed precision, also of frozen layers; auto: whatever is clearly faster on a CPU, bf16 or fp16 on CUDA."
     )
-    compile: bool = setting(False, "With --full or --depth: compile the trained layers with torch.compile.")
+    compile: bool = setting(False, "compile the trained layers with torch.compile.", when=BACKBONE_TRAINS)
     deterministic: bool = setting(
         False, "On a GPU: use deterministic algorithms, so that the same seed gives the same metrics. They can be slower. A CPU always does."
     )
@@ -142,7 +149,7 @@ class TrainingSettings:
     )
     metric: str = setting("accuracy", "Metric for --keep best and --patience.", choices=CHOICES)
     seed: int = setting(0, "Random seed.", check=between(0, 2**32 - 1))
-    auto_bs: bool = setting(True, "With --full or --depth: if memory runs out, halve the batch size and double the gradient accumulation.")
+    auto_bs: bool = setting(True, "if memory runs out, halve the batch size and double the gradient accumulation.", when=BACKBONE_TRAINS)
     checkpoint_minutes: float = setting(
         10.0, "Minutes between checkpoints for --resume. Checkpoints are also written after epochs, at least five seconds apart.", check=at_least(0)
     )
@@ -175,9 +182,9 @@ class RunSettings:
     onnx: bool = setting(True, "Also export model.onnx, for tlfast predict and other programs, and check it.")
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Device to train on; auto uses a GPU if there is one.")
     gpus: int = setting(
-        1, "With --full or --depth: number of processes, each on a GPU of its own; with --device cpu on the cores. --bs is per process.", check=between(1, 4096)
+        1, "number of processes, each on a GPU of its own; with --device cpu on the cores. --bs is per process.", check=between(1, 4096), when=BACKBONE_TRAINS
     )
-    sync_bn: bool = setting(False, "With --gpus: compute the statistics of BatchNorm from the batches of all processes.")
+    sync_bn: bool = setting(False, "compute the statistics of BatchNorm from the batches of all processes.", when=SEVERAL_PROCESSES)
     out: str = setting("exports", "Folder for runs.")
     name: str = setting("", "Name of the run. Default: time, strategy and backbone.", check=lambda v: check_run_name(v) if v else "")
     log: str = setting("", "Experiment trackers, separated by commas: tensorboard, mlflow, wandb, trackio.")
@@ -243,6 +250,7 @@ class Declaration:
     group: str
     check: Check | None
     words: Mapping[str, int] = field(default_factory=dict)
+    when: Condition | None = None
 
     @property
     def flag(self) -> str:
@@ -263,7 +271,9 @@ def declared_settings() -> dict[str, Declaration]:
         for f in dataclasses.fields(kind):
             choices = f.metadata["choices"]
             annotation = Literal[choices] if choices else types[f.name]
-            declared[f.name] = Declaration(f.name, annotation, f.default, f.metadata["help"], group, f.metadata["check"], f.metadata["words"])
+            declared[f.name] = Declaration(
+                f.name, annotation, f.default, f.metadata["help"], group, f.metadata["check"], f.metadata["words"], f.metadata["when"]
+            )
     return declared
 
 
@@ -301,6 +311,12 @@ def check_conflicts(settings: Settings) -> None:
     for name, (reason, way) in CONFLICTS.get(settings.strategy, {}).items():
         if getattr(settings, name) != getattr(Settings, name):
             raise UsageError(f"{flag_name(name)} {reason}", f"Leave out {flag_name(name)}, or use {way}")
+
+
+def find_unused(settings: Settings) -> list[str]:
+    """Return the settings with other values than their defaults that have no effect on a training with these settings."""
+    declared = declared_settings().items()
+    return [name for name, d in declared if d.when and not d.when.holds(settings) and getattr(settings, name) != d.default]
 
 
 # Strategy -> settings that it does not support -> the reason, and the strategy to use instead.

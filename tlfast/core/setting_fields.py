@@ -1,0 +1,51 @@
+"""The fields of the settings: each has a default, a help text, a check, and a condition under which it has an effect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from .setting_checks import Check
+
+if TYPE_CHECKING:
+    from .settings import Settings
+
+
+@dataclass(frozen=True)
+class Condition:
+    """When a setting has an effect: the first words of its help text, or "", and a function of the settings."""
+
+    words: str
+    holds: Callable[[Settings], bool]
+
+
+def _strategy_in(*strategies: str) -> Callable[[Settings], bool]:
+    return lambda settings: settings.strategy in strategies
+
+
+BACKBONE_TRAINS = Condition("With --full or --depth", _strategy_in("full", "depth"))
+ALL_LAYERS_TRAIN = Condition("With --full", _strategy_in("full"))
+STAGES_TRAIN = Condition("With --depth", _strategy_in("depth"))
+HEAD_TRAINS = Condition("With --partial", _strategy_in("partial"))
+NOT_STORED = Condition("With --store off", lambda settings: settings.store == "off")
+SEVERAL_PROCESSES = Condition("With --gpus", lambda settings: settings.gpus > 1)
+VIEWS_DIFFER = Condition("", lambda settings: settings.augment != "none" and not settings.train_bn)
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    check: Check | None = None,
+    choices: tuple[str, ...] = (),
+    words: Mapping[str, int] = MappingProxyType({}),
+    when: Condition | None = None,
+) -> Any:
+    """Declare a setting: a dataclass field with a help text, and a check or a choice of words. `words` can be given in place of numbers.
+
+    `when` is the condition under which the setting has an effect; its words come before the help text.
+    """
+    text = f"{when.words}: {help}" if when and when.words else help
+    return field(default=default, metadata={"help": text, "check": check, "choices": choices, "words": words, "when": when})
