@@ -39,6 +39,12 @@ def test_a_smaller_form_is_judged_sealed_and_can_be_used(run, cli, folder, flags
         runs.verify(again)
     refused = cli("export", "r", *flags, "--no-verify")
     assert refused.code == 2 and f"{name} exists already" in refused.err
+    # moved away, as the hint says, it is written again
+    path.rename(path.with_name("old.onnx"))
+    assert cli("evaluate", "r", "--json").code == 0
+    repeated = cli("export", "r", *flags, "--allow-drop", "--json")
+    assert repeated.code == 0 and path.is_file(), repeated.err
+    runs.verify(runs.find("r"))
 
 
 def test_a_form_that_loses_is_refused_and_leaves_nothing(run, cli, monkeypatch):

@@ -82,6 +82,16 @@ def test_groups_stay_on_one_side(folder):
 def test_group_by_that_matches_nothing(folder):
     with pytest.raises(UsageError, match="matches no file name, such as 0.png"):
         load(folder, group_by="subject(.+)")
+    for pattern in ("^", "[a-z]*", "(x)?"):
+        with pytest.raises(UsageError, match="matches an empty part of every file name, such as 0.png"):
+            load(folder, group_by=pattern)
+
+
+def test_file_names_outside_the_pattern_of_groups_are_counted(folder):
+    table = load(folder, group_by=r"^(1)", valid_pct=0.25)
+    assert "27 file names do not match --group-by: each is a group of its own" in table.notes
+    assert sum(row.group == row.path for row in table.rows) == 27 and sum(row.group == "1" for row in table.rows) == 9
+    assert not [note for note in load(folder, group_by=r"^(\d)", valid_pct=0.25).notes if "--group-by" in note]
 
 
 def test_limit_is_stratified(folder):

@@ -23,13 +23,16 @@ SPLIT_NAMES = {
 def assign_groups(rows: list[Row], pattern: str) -> list[Row]:
     """Set the group of each row to the match of a regular expression in its file name: the first capture group if there is one.
 
-    A file name without a match is a group of its own. Raises UsageError if no file name matches.
+    A file name without a match, or with an empty one, is a group of its own. Raises UsageError if no file name matches.
     """
     compiled = re.compile(pattern)
     matches = [compiled.search(PurePosixPath(row.path).name) for row in rows]
-    if not any(matches):
-        raise UsageError(f"--group-by '{pattern}' matches no file name, such as {PurePosixPath(rows[0].path).name}", "Give --group-by a pattern for such names")
-    return [replace(row, group=(match[1] if compiled.groups else match[0]) if match else row.path) for row, match in zip(rows, matches, strict=True)]
+    groups = [(match[1] if compiled.groups else match[0]) if match else "" for match in matches]
+    if not any(groups):
+        problem = "an empty part of every" if any(matches) else "no"
+        name = PurePosixPath(rows[0].path).name
+        raise UsageError(f"--group-by '{pattern}' matches {problem} file name, such as {name}", "Give --group-by a pattern for such names")
+    return [replace(row, group=group or row.path) for row, group in zip(rows, groups, strict=True)]
 
 
 def assign_splits(rows: list[Row], settings: DataSettings, *, seed: int, folds: int, official: bool = False) -> list[Row]:

@@ -86,6 +86,8 @@ def load_table(task: Task, settings: Settings, root: Path, on_event: OnEvent = i
         rows, official = [replace(row, split="") for row in rows], False
     if settings.group_by:
         rows = assign_groups(rows, task.groupings.get(settings.group_by, settings.group_by))
+        if single := sum(row.group == row.path for row in rows):
+            notes += [f"{single:,} file names do not match --group-by: each is a group of its own"]
     classes, class_notes = _find_classes(task, rows, root)
     rows = assign_splits(rows, settings, seed=settings.split_seed, folds=settings.internals.folds, official=official)
     if settings.limit:
