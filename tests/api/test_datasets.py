@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -72,11 +73,20 @@ def test_of_a_file_that_is_no_parquet(tmp_path):
         len(tlfast.dataset("listed.parquet"))
 
 
+def with_one_number(frame):
+    return frame.assign(path=[7.5, *map(Path, frame["path"][1:])])
+
+
 @pytest.mark.parametrize(
     ("change", "message", "hint"),
     [
         (lambda f: f.rename(columns={"label": "class"}), "the DataFrame has no column 'label'; it has: path, class", "Name the column with label_col=..."),
         (lambda f: f.assign(label=[None, *f["label"][1:]]), "row 0 of the DataFrame has no label", "Drop such rows first: frame.dropna(...)"),
+        (
+            lambda f: f.assign(path=[Path(p) if n else 7.5 for n, p in enumerate(f["path"])]),
+            "column 'path' of the DataFrame holds float, not paths",
+            "Save images as files first, and give their paths",
+        ),
         (lambda f: f[:0], "the DataFrame has no rows", "Give one row per image, with its path and label"),
     ],
 )

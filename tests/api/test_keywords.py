@@ -118,3 +118,10 @@ def test_signature_lists_all_settings(function):
 def test_numbers_of_numpy_are_numbers():
     found = check_names({"size": np.int64(32), "lr": np.float32(0.25), "ema": np.bool_(True)})
     assert found == {"size": 32, "lr": 0.25, "ema": True} and list(map(type, found.values())) == [int, float, bool]
+
+
+def test_wrong_values_follow_their_keyword_in_messages():
+    names = ["onnx", "epochs", "ema"]
+    assert name_keywords("--onnx 'no' is not true or false", names) == "onnx='no' is not true or false"
+    assert name_keywords("--epochs True is not a whole number", names) == "epochs=True is not a whole number"
+    assert name_keywords("--no-onnx and --ema are both given", names) == "onnx=False and ema=True are both given"

@@ -180,6 +180,7 @@ def test_archs_and_settings_files(cli, folder, tmp_path, trainings):
     (["--learning-curve", "5,x"], "is not a list of percentages"),
     (["--learning-curve", "0,50"], "is not a list of percentages"),
     (["--fold", "1"], "--fold selects a single fold"),
+    (["--name", "mine"], "--name names a run, and a comparison writes none"),
     (["--arms", "gone.toml,full"], "gone.toml"),
 ])  # fmt: skip
 def test_wrong_usage(cli, folder, arguments, words):

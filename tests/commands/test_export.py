@@ -52,6 +52,9 @@ def test_a_form_that_loses_is_refused_and_leaves_nothing(run, cli, monkeypatch):
     before = sorted(path.name for path in run.folder.iterdir())
     outcome = cli("export", "r", "--quantize", "int8")
     assert outcome.code == 1 and "model.int8.onnx would lose 2.0 points of accuracy (0.5200 to 0.5000)" in " ".join(outcome.err.split())
+    assert "not begun" not in outcome.err
+    both = cli("export", "r", "--quantize", "int8", "--half", "--to", "bundle")
+    assert both.code == 1 and "(0.5200 to 0.5000); not begun: model.fp16.onnx, bundle" in " ".join(both.err.split())
     assert sorted(path.name for path in run.folder.iterdir()) == before
     runs.verify(runs.find("r"))
     assert cli("export", "r", "--quantize", "int8", "--allow-drop").code == 0

@@ -138,6 +138,15 @@ def test_an_unfinished_training_is_no_run(tmp_path):
     with pytest.raises(RunError, match="mine is an unfinished training") as error:
         runs.find("mine", str(tmp_path))
     assert "tlfast runs --interrupted" in error.value.hint
+    with pytest.raises(RunError, match="is an unfinished training"):
+        runs.find(str(tmp_path / "t" / "mine.unfinished"), str(tmp_path))
+
+
+def test_a_bundle_is_no_run(tmp_path):
+    (tmp_path / "model.onnx").write_text("")
+    with pytest.raises(RunError, match="is an exported network without its run") as error:
+        runs.find(str(tmp_path), str(tmp_path / "exports"))
+    assert "predict and serve take it" in error.value.hint
 
 
 def test_runs_without_a_file_latest_are_named(run, cli):

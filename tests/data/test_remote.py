@@ -7,9 +7,9 @@ import pytest
 
 import tlfast
 from tests.helpers.command_line import invoke
-from tlfast.core.errors import DataError, UsageError
+from tlfast.core.errors import DataError, ImageError, UsageError
 from tlfast.data.discovery import gather_sources
-from tlfast.data.remote import list_remote
+from tlfast.data.remote import list_remote, read_remote
 from tlfast.testing import draw_image
 
 
@@ -48,6 +48,8 @@ def test_predictions_of_stored_images(stored, run, tmp_path, monkeypatch):
 def test_what_cannot_be_listed(monkeypatch):
     with pytest.raises(UsageError, match="addresses that begin with abc:// cannot be read"):
         list(list_remote("abc://x"))
+    with pytest.raises(UsageError, match="addresses that begin with ftp:// cannot be read"):
+        list(list_remote("ftp://127.0.0.1/x.png"))
 
     def fail(*arguments):
         raise PermissionError("no credentials")
@@ -58,3 +60,8 @@ def test_what_cannot_be_listed(monkeypatch):
     monkeypatch.setattr(fsspec.core, "url_to_fs", lambda source: (_ for _ in ()).throw(ImportError("Install s3fs to access S3")))
     with pytest.raises(UsageError, match=r"s3:// needs another package \(Install s3fs to access S3\)"):
         list(list_remote("s3://bucket/x"))
+    monkeypatch.setattr(fsspec.core, "url_to_fs", lambda source: (_ for _ in ()).throw(OSError("host not found")))
+    with pytest.raises(DataError, match=r"s3://bucket/x cannot be opened \(host not found\)"):
+        list(list_remote("s3://bucket/x"))
+    with pytest.raises(ImageError, match=r"s3://bucket/x cannot be opened"):
+        read_remote("s3://bucket/x")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import logging
 import re
 import socket
 import threading
@@ -21,6 +22,7 @@ from tlfast.core import errors
 from tlfast.inference import batching, uploads
 from tlfast.inference import server as server_module
 from tlfast.inference.host_check import allow_hosts
+from tlfast.inference.request_log import JsonHandler
 
 BOUNDARY = "frontier"
 LIMITS = uploads.Limits(body=200_000, files=4, pixels=1_000_000, seconds=1.0)
@@ -351,6 +353,20 @@ def test_each_request_has_an_id_and_a_line_in_the_log(classifier, monkeypatch):
     assert [entry["status"] for entry in logged] == [200, 200, 200, 500, 422]
     assert {(entry["client"], entry["method"], entry["path"]) for entry in logged} == {("127.0.0.1", "POST", "/predict")}
     assert all(0 < entry["seconds"] < 60 and entry["time"].endswith("+00:00") for entry in logged)
+
+
+def test_messages_of_other_packages_are_lines_of_json():
+    lines, logger = [], logging.Logger("python_multipart.multipart")
+    logger.addHandler(JsonHandler(lines.append))
+    logger.info("a part has begun")
+    logger.warning("expected character %d\nat index 2", 45)
+    try:
+        1 / 0  # noqa: B018
+    except ZeroDivisionError:
+        logger.exception("failed")
+    first, second = map(json.loads, lines)
+    assert (first["level"], first["logger"]) == ("warning", "python_multipart.multipart") and first["message"] == "expected character 45\nat index 2"
+    assert "ZeroDivisionError" in second["message"] and second["time"].endswith("+00:00")
 
 
 def test_a_taken_port_is_an_error(classifier):

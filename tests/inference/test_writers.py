@@ -71,6 +71,15 @@ def test_a_folder_is_no_file(tmp_path):
             pass
 
 
+def test_after_an_error_a_log_without_rows_goes_and_one_with_rows_stays(tmp_path):
+    for count in (0, 1):
+        with pytest.raises(ZeroDivisionError), open_writer("csv", tmp_path / "a.csv", "r", CLASSES, 0.0, False) as (_, write):
+            for _ in range(count):
+                write(row("x.jpg"))
+            raise ZeroDivisionError
+        assert [path.name for path in tmp_path.iterdir()] == ["a.csv.partial"][:count]
+
+
 def test_a_log_has_one_writer(tmp_path):
     with open_writer("csv", tmp_path / "a.csv", "r", ["a"], 0.0, False) as (_, write):
         write(PredictRow("x.jpg", None, "unreadable"))

@@ -246,5 +246,9 @@ def _read_frame(frame: pd.DataFrame, settings: Mapping[str, Any]) -> list[Row]:
             raise UsageError(f"the DataFrame has {count} columns '{names[column]}'", "Rename or remove the others")
         if (missing := frame[names[column]].isna()).any():
             raise UsageError(f"row {frame.index[missing.argmax()]} of the DataFrame has no {column}", "Drop such rows first: frame.dropna(...)")
+    for path in frame[names["path"]]:
+        if not isinstance(path, str | os.PathLike):
+            problem = f"column '{names['path']}' of the DataFrame holds {type(path).__name__}, not paths"
+            raise UsageError(problem, "Save images as files first, and give their paths")
     values = {column: frame[name].fillna("").astype(str) for column, name in names.items() if name in frame.columns}
     return [Row(**dict(zip(values, cells, strict=True))) for cells in zip(*values.values(), strict=True)]

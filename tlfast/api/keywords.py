@@ -19,7 +19,7 @@ from ..core.settings import declared_settings
 F = TypeVar("F", bound=Callable[..., Any])
 FLAG = re.compile(r"--(?P<no>no-)?(?P<name>[a-z]+(?:-[a-z]+)*)(?: (?P<value>'[^']*'|[\w.+-]*\w))?")
 SWITCHES = ("full", "quiet")  # keywords that are True or False, besides settings
-VALUE = re.compile(r"'.*'|.*\d.*|\w+\.\w+|[A-Z]+|nan|inf")  # what is a value of a flag, and not the next word of the sentence
+VALUE = re.compile(r"'.*'|.*\d.*|\w+\.\w+|[A-Z]+|nan|inf|True|False|None")  # what is a value of a flag, and not the next word of the sentence
 
 
 class HasFolder(Protocol):
@@ -184,9 +184,9 @@ def name_keywords(text: str, names: Collection[str]) -> str:
         name, word = match["name"].replace("-", "_"), match["value"] or ""
         if name not in names:
             return match[0]
-        if declared[name].type is bool if name in declared else name in SWITCHES:
-            return f"{name}={not match['no']} {word}".rstrip()
         is_value = VALUE.fullmatch(word) or (name in declared and word in (*declared[name].words, *declared[name].choices))
+        if not is_value and (declared[name].type is bool if name in declared else name in SWITCHES):
+            return f"{name}={not match['no']} {word}".rstrip()
         return f"{name}={word}" if is_value else f"{name} {word}".rstrip()
 
     return FLAG.sub(replace, text)

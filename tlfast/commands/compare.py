@@ -188,6 +188,8 @@ def _check_design(arms: Sequence[Arm], design: Design) -> None:
         raise UsageError(f"two arms are the same: {', '.join(names)}", "Name each strategy, backbone and file once")
     if len(arms) < 2 and design.folds < 2 and design.seeds < 2 and len(design.shares) < 2:
         raise UsageError(f"one arm ({names[0]}) and nothing to compare it with", "Give several --arms or --archs, or --folds, --seeds or --learning-curve")
+    if any(arm.settings.name for arm in arms):
+        raise UsageError("--name names a run, and a comparison writes none", "Leave out --name; the folder of a comparison has the time as its name")
     if any(arm.settings.fold is not None for arm in arms):
         raise UsageError("--fold selects a single fold", "Use --folds K to compare on all of them")
 

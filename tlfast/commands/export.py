@@ -105,8 +105,12 @@ def export_run(run: Run, request: ExportRequest, on_event: OnEvent = ignore_even
 
         chosen = check_portable(request.format, request.opset)
     exports, portable = [], []
-    for name in formats:
-        run, export = _add_format(run, FORMATS[name], request.allow_drop, on_event)
+    for number, name in enumerate(formats, start=1):
+        try:
+            run, export = _add_format(run, FORMATS[name], request.allow_drop, on_event)
+        except ExportError as error:
+            rest = [FORMATS[other].file for other in formats[number:]] + [part for part in (request.format, request.to) if part]
+            raise ExportError(error.message + (f"; not begun: {', '.join(rest)}" if rest else ""), error.hint) from error
         exports.append(export)
     if request.format:
         run, added = add_portable(run, chosen, request.opset, on_event)

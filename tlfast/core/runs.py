@@ -341,11 +341,14 @@ def _not_found_error(reference: str, out: str) -> RunError:
         hint = f"Download it first: tlfast pull {reference.removeprefix(HUB_SCHEME)}"
         return RunError(f"{reference} is on the hub, and this command writes into the folder of a run", hint)
     known = sorted({name for folder in list_folders(out) for name in (folder.parent.name, folder.name)})
-    if any(folder.name == f"{reference}{UNFINISHED}" for folder in Path(out).glob(f"*/*{UNFINISHED}")):
+    path = Path(reference).expanduser()
+    if path.name.endswith(UNFINISHED) or any(folder.name == f"{reference}{UNFINISHED}" for folder in Path(out).glob(f"*/*{UNFINISHED}")):
         return RunError(f"{reference} is an unfinished training in {out}", "Resume it first; the command is listed by: tlfast runs --interrupted")
-    if Path(reference).suffix.lower() == ".zip" and Path(reference).is_file():
+    if (path / "model.onnx").is_file():
+        return RunError(f"{reference} is an exported network without its run", "predict and serve take it; give this command the folder of the run")
+    if path.suffix.lower() == ".zip" and path.is_file():
         return RunError(f"{reference} is a zip", "Unpack it, and give the folder with run.json or model.onnx")
-    if Path(reference).is_file():
+    if path.is_file():
         return RunError(f"{reference} is not a run", "The run comes first, then the images: tlfast predict RUN IMAGE...; list the runs with: tlfast runs")
     hint = suggest_name(reference, known) or f"Train one first: tlfast train {reference}" + ("; list the runs with: tlfast runs" if known else "")
     return RunError(f"no run '{reference}' in {out}", hint)

@@ -14,6 +14,7 @@ from .images import is_image_name
 
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 WEB = ("http", "https")  # downloaded by `fetch`, which checks addresses
+HOSTS = ("ftp", "sftp", "ssh", "smb", "webhdfs", "webdav")  # would contact any host that an address names, also of the private network
 
 
 def is_remote(source: str) -> bool:
@@ -48,21 +49,25 @@ def read_remote(path: str) -> bytes:
         system, name = _open_system(path)
         content: bytes = system.cat_file(name)
         return content
-    except UsageError as error:
+    except (UsageError, DataError) as error:
         raise ImageError(error.message) from None
     except Exception as error:
         raise ImageError(f"cannot be read ({first_line(error)})") from None
 
 
 def _open_system(source: str) -> tuple[Any, str]:
-    """Return the file system of an address, and the path in it. Raises UsageError."""
+    """Return the file system of an address, and the path in it. Raises UsageError or DataError."""
     import fsspec  # most commands need none
 
     scheme = source.split("://")[0]
     try:
+        if scheme.lower() in HOSTS:
+            raise ValueError
         return fsspec.core.url_to_fs(source)
     except ImportError as error:
         raise UsageError(f"{scheme}:// needs another package ({first_line(error)})", "Install it with pip") from None
     except ValueError:
         known = "https://, s3://, gs:// and hf://"
         raise UsageError(f"addresses that begin with {scheme}:// cannot be read", f"Give one that begins with {known}, or download the files") from None
+    except Exception as error:  # each file system has errors of its own, such as a host that is not found
+        raise DataError(f"{source} cannot be opened ({first_line(error)})", "Check the address, the connection and the credentials") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 import time
@@ -19,6 +20,21 @@ KNOWN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")  # an id of a proxy that is kept
 def print_line(line: str) -> None:
     """Write a line of the log to stderr."""
     print(line, file=sys.stderr, flush=True)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+class JsonHandler(logging.Handler):
+    """Logging handler for the messages of other packages: one line of JSON each, with time (UTC), level, logger and message."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        super().__init__(logging.WARNING)
+        self.write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.write(json.dumps({"time": _now(), "level": record.levelname.lower(), "logger": record.name, "message": self.format(record)}))
 
 
 class RequestLog:
@@ -56,7 +72,7 @@ class RequestLog:
             self.count(scope["path"], status, seconds)
             if self.write:
                 facts = {
-                    "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+                    "time": _now(),
                     "id": request_id,
                     "client": (scope.get("client") or ("",))[0],
                     "method": scope["method"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import logging
 import re
 import socket
 from collections import Counter
@@ -30,7 +31,7 @@ from .classifier import Classifier
 from .host_check import HostCheck
 from .onnx_model import rank_classes
 from .openapi import build_openapi, render_docs
-from .request_log import RequestLog
+from .request_log import JsonHandler, RequestLog
 from .service_metrics import ServiceMetrics
 from .types import Prediction
 from .uploads import Limits, build_protocol, read_files
@@ -189,6 +190,8 @@ def serve(service: Service, host: str, port: int, started: Callable[[str], None]
     url_host = f"[{host}]" if ":" in host else host  # IPv6
     started(f"http://{url_host}:{listener.getsockname()[1]}")
 
+    if service.log:
+        logging.basicConfig(format="%(message)s", handlers=[JsonHandler(service.log)], force=True)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(build_server(service).serve([listener]))
 
@@ -202,6 +205,8 @@ def build_server(service: Service) -> uvicorn.Server:
             await super().shutdown(sockets)
 
     options: dict[str, Any] = {"log_level": "warning", "server_header": False, "timeout_graceful_shutdown": SHUTDOWN_SECONDS}
+    if service.log:
+        options["log_config"] = None  # its messages go to the handlers of `serve`
     return Server(uvicorn.Config(build_app(service), http=build_protocol(service.limits.seconds), **options))
 
 

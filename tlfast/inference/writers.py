@@ -36,7 +36,7 @@ def open_writer(
 
     `finished` is the set of paths already in the log of an interrupted command; `write` appends a row. `target` is written when the block ends
     without an error. `kind` is csv, jsonl or parquet. Predictions below `min_probability` are labelled "unsure". Raises UsageError if a file
-    would be overwritten, or if the log is that of another run; TlfastError if the file cannot be written.
+    would be overwritten, or if the log is that of another run; TlfastError if the file cannot be written. After an error the log stays, unless it has no row.
     """
     if not target.name or target.is_dir():
         raise UsageError(f"--{kind} {target}: this is a folder", "Give the name of a file")
@@ -54,15 +54,22 @@ def open_writer(
             file.close()
             raise
 
+    is_empty, is_complete = not finished, False
+
     def write(row: PredictRow) -> None:
+        nonlocal is_empty
+        is_empty = False
         with _convert_os_errors(kind, target):
             file.write(_format_log_line(row, classes))
 
     try:
         yield finished, write
+        is_complete = True
     finally:
         with _convert_os_errors(kind, target):
             file.close()  # flushes its buffer, so it can fail
+            if is_empty and not is_complete:  # there is nothing to continue
+                log.unlink(missing_ok=True)
     with _convert_os_errors(kind, target):
         _publish(kind, target, log, classes, min_probability)
 
