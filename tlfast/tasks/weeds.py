@@ -5,6 +5,7 @@ Expected with compressed ImageNet weights, seed 0, `--keep best` (November 2026;
     partial, --views 1   test parts of the five official folds   accuracy 0.858   macro F1 0.812
     partial, --views 4   test parts of the five official folds   accuracy 0.876   macro F1 0.836
     --depth 1, 8 epochs  test part of the official fold 0        accuracy 0.905   macro F1 0.877
+    --depth 2, 4 epochs  test part of the official fold 0        accuracy 0.923   macro F1 0.900
     partial, --views 1   five folds of days, `--group-by day`    accuracy 0.615   macro F1 0.472
 
 The official folds have images of the same day and place in all parts. All layers have not been measured yet. Expected on a
