@@ -85,7 +85,7 @@ WRONG = {
     "no data yet": (["train", "weeds", "--weights", "none"], 1, "no images of task 'weeds' in data/weeds\n  download them: tlfast data get weeds"),
     "unknown run": (["interpret", "fer"], 1, "no run 'fer' in exports\n  Train one first: tlfast train fer"),
     "unknown run to predict": (["predict", "20260101-x", "a.png"], 1, "no run '20260101-x' in exports"),
-    "path and data": (["train", empty, "--data", "x"], 2, "are given\n  Give a task's name with --data, or the path alone"),
+    "path and data": (["train", empty, "--data", "x"], 2, "are given\n  Give the path alone, or a table as --data"),
     "unknown task to import": (["data", "import", "fre", "x"], 2, "unknown task 'fre'"),
     "two strategies": (["train", "digits", "--full", "--partial"], 2, "--full and --partial are both given\n  Give only one of them"),
     "number that is a word": (["train", "digits", "--epochs", "three"], 2, "--epochs 'three' is not a whole number"),
@@ -135,6 +135,17 @@ def test_an_empty_argument_is_refused(cli):
     for words, name in ((("train", ""), "TASK"), (("predict", "digits", "a.png", ""), "SOURCES"), (("evaluate", ""), "RUN")):
         outcome = cli(*words)
         assert outcome.code == 2 and f"{name} is empty" in outcome.err and "variable of the shell" in outcome.err
+
+
+def test_a_path_with_a_table_as_data_names_the_run(cli, folder):
+    draw_image(folder / "red" / "copy.png", (0, 0, 0), 1)
+    draw_image(folder / "red" / "copy2.png", (0, 0, 0), 1)
+    table = cli("data", "check", folder, "--drop", "duplicates", "--json").json["table"]
+    trained = cli("train", folder, "--data", table, *TINY, "--epochs", 1, "--no-onnx", "--json")
+    assert trained.code == 0 and trained.json["folder"].startswith(f"exports/{folder.name}/"), trained.err
+    assert sum(trained.json["data"]["counts"]["train"].values()) + sum(trained.json["data"]["counts"]["valid"].values()) == 37
+    refused = cli("train", folder, "--data", folder)
+    assert refused.code == 2 and "both the path" in refused.err and "a table as --data" in refused.err
 
 
 def test_train_takes_a_folder_as_data_without_a_task(cli, folder):

@@ -17,7 +17,8 @@ def test_lr_find_draws_a_curve_for_each_phase(cli, folder, tmp_path, deep, last)
     assert outcome.code == 0, outcome.err
     assert list(outcome.json) == ["head", last]
     assert all((tmp_path / found["picture"]).stat().st_size > 5000 and found["suggestion"] > 0 for found in outcome.json.values())
-    assert list(cli("lr-find", folder, *TINY, "--json").json) == ["head"]  # a rate that was typed does not stop the search
+    typed = cli("lr-find", folder, *TINY, "--json")
+    assert list(typed.json) == ["head"] and "--lr 3e-3 is not used" in typed.err  # a rate that was typed does not stop the search
 
 
 @pytest.mark.parametrize("lr", ["auto", "finder"])

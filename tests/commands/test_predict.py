@@ -126,6 +126,18 @@ def test_an_interrupted_command_goes_on_where_it_was(run, cli, folder, tmp_path,
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_of_several_files_the_unfinished_ones_are_continued(run, cli, folder, tmp_path):
+    flags = ["--csv", tmp_path / "a.csv", "--jsonl", tmp_path / "a.jsonl"]
+    assert cli("predict", run, "pictures", *flags, "--quiet").code == 0
+    lines = (tmp_path / "a.csv").read_text()
+    (tmp_path / "a.csv").unlink()
+    (tmp_path / "a.csv.partial").write_text("")  # killed when the table was not written yet
+    assert cli("predict", run, "pictures", *flags, "--resume", "--quiet").code == 0
+    assert (tmp_path / "a.csv").read_text() == lines and not (tmp_path / "a.csv.partial").exists()
+    again = cli("predict", run, "pictures", *flags, "--resume")
+    assert again.code == 2 and "the file is complete, nothing is left to resume" in again.err
+
+
 def test_all_files_say_the_same(run, cli, folder, tmp_path):
     bad = folder / "bad\n name,ü.png"
     bad.write_text("no image")

@@ -75,6 +75,7 @@ def test_paths_are_hidden_in_all_texts_of_a_manifest_and_other_values_stay():
         "data": {"source": "photos", "notes": ["3 images in photos/red"], "unreadable": [{"path": "x.png", "reason": "a/b"}]},
         "weights": {"source": "net.pth (--weights)", "sha256": "12"},
     }
+    assert runs.hide_paths({"settings": {}, "task_file": "/home/me/birds.py"}) == {"settings": {}, "task_file": "birds.py"}
     assert runs.hide_paths({"settings": {"data": "/photos"}, "note": "1/2"}) == {"settings": {"data": "photos"}, "note": "1/2"}
 
 

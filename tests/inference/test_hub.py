@@ -27,7 +27,26 @@ def replace(hub, name, data):
     hub.repositories["me/colours"].commit({name: data})
 
 
-@pytest.mark.parametrize("reference", ["hf://me", "me", "me/x@", "me/x@../y", "hf://me/a/b", "hf://me/..", "hf://", "hf://me/a b", "hf://../a"])
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "hf://me",
+        "me",
+        "me/x@",
+        "me/x@../y",
+        "hf://me/a/b",
+        "hf://me/..",
+        "hf://",
+        "hf://me/a b",
+        "hf://../a",
+        "me/é",
+        "me/a--b",
+        "me/.a",
+        "me/a-",
+        "me/a.git",
+        f"me/{'x' * 94}",
+    ],
+)
 def test_references_that_name_no_repository(reference):
     with pytest.raises(UsageError, match="is not a repository of the hub"):
         parse_repository(reference)

@@ -41,6 +41,8 @@ def test_a_task_of_a_file_is_trained_evaluated_and_repeated(cli, birds, folder, 
     assert again["settings"]["task"] == "birds"
     assert again["evaluation"]["confusion"] == evaluated["evaluation"]["confusion"]
     assert registry.train_command("birds", str(folder), {"epochs": 1}) == f"tlfast train {birds} --data {folder} --epochs 1"
+    assert registry.train_command("birds", "", {"epochs": 1}, "birds.py") == "tlfast train birds.py --epochs 1"
+    assert registry.train_command("fer", "", {"epochs": 1}, "birds.py") == "tlfast train fer --epochs 1"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from .. import tasks as registry
 from ..core import Settings, UsageError, config_files, journal
 from ..core.settings import check_value, declared_settings, flag_name
 from ..data import Task
+from ..data.discovery import is_table
 from ..tasks import resolve
 
 RESUMED_WITH_OTHERS = ("log", "gpus")  # settings that a resumed training may change
@@ -67,7 +68,7 @@ class Arguments:
 def parse_arguments(task: str, flags: Mapping[str, Any], config: str = "") -> Arguments:
     """Find the task and read the config file. `task` is a name or a path of images; "" takes the task of the config file, or else `--data`.
 
-    Raises UsageError.
+    A table as `--data` may list images of the path, as that of `tlfast data check --drop` does. Raises UsageError.
     """
     values, like = read_values(config)
     configured = values.get("task", "")
@@ -75,8 +76,8 @@ def parse_arguments(task: str, flags: Mapping[str, Any], config: str = "") -> Ar
     if not named:
         raise UsageError("no task is given", "Give a task or the path of a folder of images, such as: tlfast train fer; list the tasks with: tlfast tasks")
     found, path = registry.find_task(named)
-    if task and path and "data" in flags:
-        raise UsageError(f"both the path {task} and --data {flags['data']} are given", "Give a task's name with --data, or the path alone")
+    if task and path and "data" in flags and not is_table(flags["data"]):
+        raise UsageError(f"both the path {task} and --data {flags['data']} are given", "Give the path alone, or a table as --data")
     arguments = Arguments(found, {**({"data": path} if path else {}), **flags}, values, like)
     if task:
         check_task(arguments, config)

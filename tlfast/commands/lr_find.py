@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..core import OnEvent, Settings, ignore_event, runs
+from ..core import Note, OnEvent, Settings, ignore_event, runs
 from ..data import Task
 from ..training import RateCurve, Session, get_strategy, prepare
 from ..training.phase import search_rate
@@ -43,7 +43,8 @@ def find_rates(task: Task, settings: Settings, on_event: OnEvent = ignore_event)
     """
     require_single(settings, "lr-find")
     if settings.rate:
-        settings = replace(settings, lr="auto")  # with a fixed rate, phases skip the search
+        on_event(Note("learning rate", f"--lr {settings.lr} is not used: the rates of train are those of --lr {Settings.lr}"))
+        settings = replace(settings, lr=Settings.lr)  # with a fixed rate, phases skip the search
     runs.check_writable(settings.out, settings.task, "")
     stamp, curves, pictures = f"{datetime.now():%Y%m%d-%H%M%S}", {}, {}
     with prepare(task, settings, on_event) as session:

@@ -18,7 +18,7 @@ from ..data.parquet_images import describe_other_columns
 from ..inference import Classifier, PredictRow, open_writer
 from ..inference.classifier import open_pixels
 from ..inference.onnx_model import Opener
-from ..inference.writers import PARTIAL, read_log
+from ..inference.writers import log_of, read_log
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,12 @@ def _check_files(request: PredictRequest) -> dict[str, Path]:
         if path == STDIN:
             raise UsageError(f"--{kind} - names no file", "Name a file; for another program, --json prints the predictions")
     places = {path.absolute().resolve() for path in targets.values()}
-    if len(places | {place.with_name(place.name + PARTIAL) for place in places if place.name}) < 2 * len(targets):
+    if len(places | {log_of(place) for place in places if place.name}) < 2 * len(targets):
         raise UsageError("two of --csv, --jsonl and --parquet name the same file", "Give each its own file")
     if request.resume and not targets:
         raise UsageError("--resume continues a file, but no file is given", "Repeat --csv, --jsonl or --parquet of the interrupted command")
+    if request.resume:  # of several files, those that are complete need nothing; if all are, `open_writer` says so
+        return {kind: path for kind, path in targets.items() if not path.is_file() or log_of(path).exists()} or targets
     return targets
 
 

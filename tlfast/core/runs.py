@@ -98,7 +98,8 @@ def hide_paths(manifest: Mapping[str, Any]) -> dict[str, Any]:
     >>> hide_paths({"settings": {"data": "/home/me/photos"}, "note": "no image in /home/me/photos/red"})
     {'settings': {'data': 'photos'}, 'note': 'no image in photos/red'}
     """
-    places = {str(value) for group in ("settings", "data", "weights") for value in manifest.get(group, {}).values() if os.path.isabs(str(value))}
+    values = [value for group in ("settings", "data", "weights") for value in manifest.get(group, {}).values()]
+    places = {str(value) for value in (*values, manifest.get("task_file", "")) if os.path.isabs(str(value))}
     folders = sorted({os.path.dirname(place.rstrip(os.sep)).rstrip(os.sep) for place in places} - {""}, key=len, reverse=True)
 
     def hide(value: Any) -> Any:

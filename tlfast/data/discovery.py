@@ -145,6 +145,11 @@ def is_outside(name: str) -> str:
     return "points outside the archive" if ".." in path.parts else ""
 
 
+def is_table(name: str) -> bool:
+    """Return whether a name is that of a table of images, by its suffix."""
+    return name.lower().endswith(TABLES)
+
+
 def read_records(path: Path) -> tuple[list[str], Iterator[dict[str, str]]]:
     """Return the columns and records of a file of comma-, semicolon- or tab-separated values, or of a parquet file, in constant memory. Raises DataError."""
     if path.suffix.lower() == PARQUET:

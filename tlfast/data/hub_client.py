@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 DATASETS = f"{HUB_SCHEME}datasets/"  # begins the address of a data set
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+LONGEST_NAME = 96  # characters of a repository with its user
 SIGN_IN = "Set HF_TOKEN to a token of the hub, or sign in with: hf auth login"
 
 
@@ -35,7 +36,8 @@ def parse_repository(address: str, scheme: str = HUB_SCHEME) -> tuple[str, str]:
     (('me/weeds', 'v2'), ('me/weeds', ''))
     """
     name, mark, revision = address.removeprefix(scheme).partition("@")
-    if not REPOSITORY.fullmatch(name) or ".." in address or (mark and not revision):
+    is_valid = REPOSITORY.fullmatch(name) and len(name) <= LONGEST_NAME and not re.search(r"\.\.|--|/[-.]|[-.]$|\.git$", name)
+    if not is_valid or ".." in address or (mark and not revision):
         raise UsageError(f"'{address}' is not a repository of the hub", f"Give {scheme}user/name, or {scheme}user/name@REVISION")
     return name, revision
 

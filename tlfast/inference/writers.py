@@ -40,7 +40,7 @@ def open_writer(
     """
     if not target.name or target.is_dir():
         raise UsageError(f"--{kind} {target}: this is a folder", "Give the name of a file")
-    log = target.with_name(target.name + PARTIAL)
+    log = log_of(target)
     _check_path(kind, target, log, resume)
     with _convert_os_errors(kind, target):
         file = open(log, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 (closed below)
@@ -72,6 +72,11 @@ def open_writer(
                 log.unlink(missing_ok=True)
     with _convert_os_errors(kind, target):
         _publish(kind, target, log, classes, min_probability)
+
+
+def log_of(target: Path) -> Path:
+    """Return the path of the log of a file of predictions."""
+    return target.with_name(target.name + PARTIAL)
 
 
 def _publish(kind: str, target: Path, log: Path, classes: Sequence[str], min_probability: float) -> None:
@@ -165,7 +170,7 @@ def _parse_log_line(kind: str, log: Path, line: bytes) -> dict[str, Any]:
 
 def read_log(target: Path, classes: Sequence[str]) -> Iterator[PredictRow]:
     """Yield the rows in the log of a file of predictions, as long as the file is not complete."""
-    with open(target.with_name(target.name + PARTIAL), encoding="utf-8") as file:
+    with open(log_of(target), encoding="utf-8") as file:
         for line in file:
             values = json.loads(line)
             if "path" not in values:  # the first line

@@ -94,16 +94,17 @@ def find_named_task(name: str, source: str) -> Task:
     return registered_tasks().get(name) or replace(folder_task(Path(source)), name=name)
 
 
-def train_command(task: str, source: str, options: Mapping[str, Any]) -> str:
+def train_command(task: str, source: str, options: Mapping[str, Any], file: str = "") -> str:
     """Return the command that trains a task with the given options. Options that are None are left out.
 
-    `source` is the path of the images, "" for the default source of the task. A `depth` of "all" becomes `--full`.
+    `source` is the path of the images, "" for the default source of the task. A `depth` of "all" becomes `--full`. `file` is printed in place of the path of
+    the file that defines the task.
 
     >>> train_command("fer", "", {"depth": "all", "lr": None, "epochs": 3})
     'tlfast train fer --full --epochs 3'
     """
     registered = registered_tasks().get(task)
-    words = ["tlfast", "train", (registered.file or task) if registered else source]
+    words = ["tlfast", "train", ((registered.file and file) or registered.file or task) if registered else source]
     words += ["--data", source] if registered and source else []
     for name, value in options.items():
         if name == "depth" and value in DEPTH_FLAGS:

@@ -98,7 +98,8 @@ def _repeat_command(run: Run, settings: Settings, changed: Mapping[str, Any]) ->
     if run.manifest.get("by_hand"):
         return "# fitted by hand in Python: no command repeats this run"
     source = changed.get("data") or ("" if run.task in tasks.registered_tasks() else run.manifest["data"]["source"])
-    return tasks.train_command(run.task, source, {"depth": settings.depth, **{name: value for name, value in changed.items() if name != "data"}})
+    options = {"depth": settings.depth, **{name: value for name, value in changed.items() if name != "data"}}
+    return tasks.train_command(run.task, source, options, run.manifest.get("task_file", ""))
 
 
 def _command_on_table(run: Run, settings: Settings, changed: Mapping[str, Any], table: str) -> str:
@@ -106,4 +107,5 @@ def _command_on_table(run: Run, settings: Settings, changed: Mapping[str, Any], 
     if run.manifest.get("by_hand"):
         return tasks.train_command(run.task, table, {})
     of_data = {field.name for field in fields(DataSettings)}
-    return tasks.train_command(run.task, table, {"depth": settings.depth, **{name: value for name, value in changed.items() if name not in of_data}})
+    options = {"depth": settings.depth, **{name: value for name, value in changed.items() if name not in of_data}}
+    return tasks.train_command(run.task, table, options, run.manifest.get("task_file", ""))
