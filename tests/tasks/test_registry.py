@@ -52,12 +52,19 @@ def test_a_task_of_a_file_is_trained_evaluated_and_repeated(cli, birds, folder, 
         ("TASK = 'birds'", "mytask.py defines no task"),
         ("1 / 0", "mytask.py cannot be executed: ZeroDivisionError: division by zero"),
         ("import tlfast\nTASK = tlfast.Task(name='fer', title='mine')", "a task named 'fer' exists already"),
+        ("import tlfast\nTASK = tlfast.Task(name='cats', title='cats', classes='cat')", "the classes of the task 'cats' are one string, 'cat'"),
     ],
 )
 def test_files_without_a_task(birds, text, message):
     birds.write_text(text)
     with pytest.raises(UsageError, match=message):
         registry.find_task(str(birds))
+
+
+def test_an_error_in_the_reader_of_a_task_file_names_the_file(cli, birds, folder):
+    birds.write_text("import tlfast\nTASK = tlfast.Task(name='birds', title='birds', rows=lambda root: [])\n")
+    refused = cli("train", birds, "--data", folder)
+    assert refused.code == 2 and f"rows(root, fold) in {birds} failed: TypeError" in refused.err and "unexpected" not in refused.err
 
 
 def test_tasks_of_entry_points(monkeypatch):

@@ -182,7 +182,7 @@ def read_rows(task: Task, settings: Settings, root: Path, on_event: OnEvent) -> 
     """Read the rows of `root`."""
     left_out = LeftOut()
     if root.is_dir():
-        official = task.rows(root, settings.fold) if task.rows else None
+        official = task.read_layout(root, settings.fold)
         if official is not None:
             return _Reading(official, [], official=True)
         names = sorted(Path(path).relative_to(root).as_posix() for path in walk_images(root, left_out, settings.out))

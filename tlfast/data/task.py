@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..core import TlfastError, UsageError
 from .types import Row
 
 
@@ -90,6 +91,15 @@ class Task:
     def presets(self, strategy: str) -> dict[str, Any]:
         """Return the settings of the task for a strategy; none for a strategy without presets."""
         return dict({"partial": self.partial, "depth": {**self.full, **self.depth}, "full": self.full}.get(strategy, {}))
+
+    def read_layout(self, root: Path, fold: int | None) -> list[Row] | None:
+        """Return the rows of a folder by `rows`, None for another layout. Raises UsageError for an error in the code of a task file."""
+        try:
+            return self.rows(root, fold) if self.rows else None
+        except Exception as error:
+            if isinstance(error, TlfastError) or not self.file:
+                raise
+            raise UsageError(f"rows(root, fold) in {self.file} failed: {type(error).__name__}: {error}", "Correct the file") from error
 
 
 def normalise_name(label: str) -> str:

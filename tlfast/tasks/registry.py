@@ -68,6 +68,8 @@ def register_task(task: Task) -> Task:
     """Register a task for this process, and return it. Raises UsageError if an installed task has its name."""
     if problem := check_run_name(task.name):
         raise UsageError(f"the name of the task '{task.name}' {problem}", "Give the task another name")
+    if isinstance(task.classes, str):
+        raise UsageError(f"the classes of the task '{task.name}' are one string, {task.classes!r}", 'Give a tuple, such as classes=("cat", "dog")')
     if _installed_tasks().get(task.name, task) is not task:
         raise UsageError(f"a task named '{task.name}' exists already", "Give the new task another name")
     if task.name not in _installed_tasks():
