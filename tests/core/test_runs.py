@@ -144,8 +144,9 @@ def test_an_unfinished_training_is_no_run(tmp_path):
 
 
 def test_a_bundle_is_no_run(tmp_path):
-    (tmp_path / "model.onnx").write_text("")
-    with pytest.raises(RunError, match="is an exported network without its run") as error:
+    for name in runs.IN_BUNDLES:
+        (tmp_path / name).write_text("")
+    with pytest.raises(RunError, match="is a bundle of tlfast export, without its run") as error:
         runs.find(str(tmp_path), str(tmp_path / "exports"))
     assert "predict and serve take it" in error.value.hint
 

@@ -24,6 +24,7 @@ from .setting_checks import LATEST
 from .settings import describe_strategy
 
 MANIFEST = "run.json"
+IN_BUNDLES = ("model.onnx", "example.py")  # files of every bundle of `tlfast export --to`
 SEAL = "run.json.sha256"  # SHA-256 of the manifest, in the format of sha256sum; the manifest lists those of all other files
 METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"  # of the valid split; `name_split_file` gives the names for others
 EVALUATED = ("valid", "test")  # splits that a run can be evaluated on
@@ -345,8 +346,8 @@ def _not_found_error(reference: str, out: str) -> RunError:
     path = Path(reference).expanduser()
     if path.name.endswith(UNFINISHED) or any(folder.name == f"{reference}{UNFINISHED}" for folder in Path(out).glob(f"*/*{UNFINISHED}")):
         return RunError(f"{reference} is an unfinished training in {out}", "Resume it first; the command is listed by: tlfast runs --interrupted")
-    if (path / "model.onnx").is_file():
-        return RunError(f"{reference} is an exported network without its run", "predict and serve take it; give this command the folder of the run")
+    if all((path / name).is_file() for name in IN_BUNDLES):
+        return RunError(f"{reference} is a bundle of tlfast export, without its run", "predict and serve take it; give this command the folder of the run")
     if path.suffix.lower() == ".zip" and path.is_file():
         return RunError(f"{reference} is a zip", "Unpack it, and give the folder with run.json or model.onnx")
     if path.is_file():

@@ -155,7 +155,8 @@ PORTABLE = {
             ("model.openvino.xml", "model.openvino.bin"),
             _write_openvino,
             _load_openvino,
-            'import openvino\n\nnetwork = openvino.Core().compile_model(file, "CPU")\nprobabilities = network(pixels)[0][0].tolist()',
+            'import openvino\n\nexact = {"INFERENCE_PRECISION_HINT": "f32"}  # without it some CPUs compute in bf16\n'
+            'network = openvino.Core().compile_model(file, "CPU", exact)\nprobabilities = network(pixels)[0][0].tolist()',
             package="openvino",
             takes_opset=True,
         ),
