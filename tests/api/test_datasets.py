@@ -83,7 +83,7 @@ def with_one_number(frame):
         (lambda f: f.rename(columns={"label": "class"}), "the DataFrame has no column 'label'; it has: path, class", "Name the column with label_col=..."),
         (lambda f: f.assign(label=[None, *f["label"][1:]]), "row 0 of the DataFrame has no label", "Drop such rows first: frame.dropna(...)"),
         (
-            lambda f: f.assign(path=[Path(p) if n else 7.5 for n, p in enumerate(f["path"])]),
+            with_one_number,
             "column 'path' of the DataFrame holds float, not paths",
             "Save images as files first, and give their paths",
         ),

@@ -132,7 +132,8 @@ def test_of_several_files_the_unfinished_ones_are_continued(run, cli, folder, tm
     lines = (tmp_path / "a.csv").read_text()
     (tmp_path / "a.csv").unlink()
     (tmp_path / "a.csv.partial").write_text("")  # killed when the table was not written yet
-    assert cli("predict", run, "pictures", *flags, "--resume", "--quiet").code == 0
+    resumed = cli("predict", run, "pictures", *flags, "--resume")
+    assert resumed.code == 0 and "a.jsonl is complete already" in resumed.err.replace("\n", "")
     assert (tmp_path / "a.csv").read_text() == lines and not (tmp_path / "a.csv.partial").exists()
     again = cli("predict", run, "pictures", *flags, "--resume")
     assert again.code == 2 and "the file is complete, nothing is left to resume" in again.err

@@ -36,6 +36,6 @@ def test_settings_without_effect_are_found_by_their_conditions():
     assert settings.find_unused(resolve.resolve_settings(FER, "full", given)) == ["workers", "cache_gb", "sync_bn"]
     assert settings.find_unused(resolve.resolve_settings(FER, None, {"views": 3, "augment": "none"})) == ["views"]
     for name, own in settings.declared_settings().items():
-        words = own.when.words if own.when else ""
-        assert own.help.startswith(words), name
-        assert words or not own.help.startswith("With "), f"{name}: declare the condition with when="
+        prefix = own.when.prefix if own.when else ""
+        assert own.help.startswith(prefix), name
+        assert prefix or not own.help.startswith("With "), f"{name}: declare the condition with when="

@@ -44,7 +44,7 @@ def replace(hub, name, data):
         "me/.a",
         "me/a-",
         "me/a.git",
-        f"me/{'x' * 94}",
+        f"me/{'x' * 200}",
     ],
 )
 def test_references_that_name_no_repository(reference):

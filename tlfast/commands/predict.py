@@ -56,6 +56,9 @@ def predict_sources(classifier: Classifier, request: PredictRequest, on_event: O
     opener = partial(open_pixels, network=request.network, allow_private=request.allow_private)
     targets = _check_files(request)
     open_one = partial(open_writer, run=classifier.run, classes=classifier.classes, min_probability=request.min_prob, resume=request.resume)
+    for path in filter(None, request.files.values()):
+        if Path(path) not in targets.values():
+            on_event(Note("predicting", f"{path} is complete already"))
     with ExitStack() as stack:
         writers = [stack.enter_context(open_one(kind, path)) for kind, path in targets.items()]
         finished = set.intersection(*(written for written, _ in writers)) if writers else set()

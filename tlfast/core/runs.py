@@ -24,7 +24,7 @@ from .setting_checks import LATEST
 from .settings import describe_strategy
 
 MANIFEST = "run.json"
-IN_BUNDLES = ("model.onnx", "example.py")  # files of every bundle of `tlfast export --to`
+IN_BUNDLES = ("model.onnx", "example.py")  # files of every bundle of `tlfast export --to`; a run has no example
 SEAL = "run.json.sha256"  # SHA-256 of the manifest, in the format of sha256sum; the manifest lists those of all other files
 METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"  # of the valid split; `name_split_file` gives the names for others
 EVALUATED = ("valid", "test")  # splits that a run can be evaluated on

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Condition:
-    """When a setting has an effect: the first words of its help text, or "", and a function of the settings."""
+    """When a setting has an effect: the beginning of its help text, or "", and a function of the settings."""
 
-    words: str
+    prefix: str
     holds: Callable[[Settings], bool]
 
 
@@ -45,7 +45,7 @@ def setting(
 ) -> Any:
     """Declare a setting: a dataclass field with a help text, and a check or a choice of words. `words` can be given in place of numbers.
 
-    `when` is the condition under which the setting has an effect; its words come before the help text.
+    `when` is the condition under which the setting has an effect; its `prefix` comes before the help text.
     """
-    text = f"{when.words}: {help}" if when and when.words else help
+    text = f"{when.prefix}: {help}" if when and when.prefix else help
     return field(default=default, metadata={"help": text, "check": check, "choices": choices, "words": words, "when": when})

@@ -53,9 +53,8 @@ def walk_files(root: str | Path, left_out: LeftOut | None = None, out: str = "")
         if left_out is not None:
             for path in (os.path.join(folder, name) for name in visible if name not in inner):
                 left_out.add_folder(LINK if os.path.islink(path) else OUTPUT, path)
-            for path in (os.path.join(folder, name) for name in hidden):
-                if _holds_images(path):
-                    left_out.add_folder(HIDDEN, path)
+            for path in filter(_holds_images, (os.path.join(folder, name) for name in hidden)):
+                left_out.add_folder(HIDDEN, path)
         yield from (os.path.join(folder, name) for name in sorted(files))
 
 

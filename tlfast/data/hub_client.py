@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 DATASETS = f"{HUB_SCHEME}datasets/"  # begins the address of a data set
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
-LONGEST_NAME = 96  # characters of a repository with its user
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 SIGN_IN = "Set HF_TOKEN to a token of the hub, or sign in with: hf auth login"
 
 
@@ -35,9 +34,16 @@ def parse_repository(address: str, scheme: str = HUB_SCHEME) -> tuple[str, str]:
     >>> parse_repository("hf://me/weeds@v2"), parse_repository("me/weeds")
     (('me/weeds', 'v2'), ('me/weeds', ''))
     """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, but not marked as exported
+
     name, mark, revision = address.removeprefix(scheme).partition("@")
-    is_valid = REPOSITORY.fullmatch(name) and len(name) <= LONGEST_NAME and not re.search(r"\.\.|--|/[-.]|[-.]$|\.git$", name)
-    if not is_valid or ".." in address or (mark and not revision):
+    try:
+        validate_repo_id(name)
+        is_valid = REPOSITORY.fullmatch(name) is not None and ".." not in address and bool(revision or not mark)
+    except HFValidationError:
+        is_valid = False
+    if not is_valid:
         raise UsageError(f"'{address}' is not a repository of the hub", f"Give {scheme}user/name, or {scheme}user/name@REVISION")
     return name, revision
 

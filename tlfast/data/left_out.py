@@ -39,7 +39,7 @@ class LeftOut:
             self.files[os.path.splitext(name)[1].lower() or "no suffix"] += 1
 
     def add_folder(self, reason: str, path: str) -> None:
-        """Note a folder, once."""
+        """Add a folder, once."""
         if path not in self.folders[reason]:
             self.folders[reason].append(path)
 
@@ -76,4 +76,4 @@ def find_hidden(path: PurePath) -> str:
     'photos/.old'
     """
     parts = path.parts[:-1]
-    return next(("/".join(parts[: number + 1]) for number, part in enumerate(parts) if part.startswith(".") and part != "."), "")
+    return next(("/".join(parts[: number + 1]) for number, part in enumerate(parts) if part.startswith(".") and part != ".."), "")

@@ -60,14 +60,15 @@ def _open_system(source: str) -> tuple[Any, str]:
     import fsspec  # most commands need none
 
     scheme = source.split("://")[0]
+    known = "https://, s3://, gs:// and hf://"
+    unknown = UsageError(f"addresses that begin with {scheme}:// cannot be read", f"Give one that begins with {known}, or download the files")
+    if scheme.lower() in HOSTS:
+        raise unknown
     try:
-        if scheme.lower() in HOSTS:
-            raise ValueError
         return fsspec.core.url_to_fs(source)
     except ImportError as error:
         raise UsageError(f"{scheme}:// needs another package ({first_line(error)})", "Install it with pip") from None
     except ValueError:
-        known = "https://, s3://, gs:// and hf://"
-        raise UsageError(f"addresses that begin with {scheme}:// cannot be read", f"Give one that begins with {known}, or download the files") from None
+        raise unknown from None
     except Exception as error:  # each file system has errors of its own, such as a host that is not found
         raise DataError(f"{source} cannot be opened ({first_line(error)})", "Check the address, the connection and the credentials") from None

@@ -96,10 +96,13 @@ class Task:
         """Return the rows of a folder by `rows`, None for another layout. Raises UsageError for an error in the code of a task file."""
         try:
             return self.rows(root, fold) if self.rows else None
+        except TlfastError:
+            raise
         except Exception as error:
-            if isinstance(error, TlfastError) or not self.file:
+            if not self.file:
                 raise
-            raise UsageError(f"rows(root, fold) in {self.file} failed: {type(error).__name__}: {error}", "Correct the file") from error
+            hint = "Correct the file; --debug shows the traceback"
+            raise UsageError(f"rows(root, fold) in {self.file} failed: {type(error).__name__}: {error}", hint) from error
 
 
 def normalise_name(label: str) -> str:

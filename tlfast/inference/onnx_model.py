@@ -16,12 +16,12 @@ import onnxruntime
 
 from ..core import ImageError, RunError, UsageError
 from ..core.errors import first_line, suggest_name
+from ..core.runs import IN_BUNDLES
 from ..core.system import count_cores, load_average
 from .types import Prediction
 
 ERRORS_ONLY = 3  # log level of onnxruntime; its warnings concern its own optimizations
-FILE = "model.onnx"
-BUNDLED = "example.py"  # a file of every bundle, and of no run
+FILE, BUNDLED = IN_BUNDLES  # a run has no BUNDLED
 INPUT, OUTPUT = "images", "probabilities"
 BATCH = 32  # largest batch
 TTA = ("flip", "crops")  # kinds of test-time augmentation, with files of their own

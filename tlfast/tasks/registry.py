@@ -106,7 +106,7 @@ def train_command(task: str, source: str, options: Mapping[str, Any], file: str 
     'tlfast train fer --full --epochs 3'
     """
     registered = registered_tasks().get(task)
-    words = ["tlfast", "train", ((registered.file and file) or registered.file or task) if registered else source]
+    words = ["tlfast", "train", (file or registered.file if registered.file else task) if registered else source]
     words += ["--data", source] if registered and source else []
     for name, value in options.items():
         if name == "depth" and value in DEPTH_FLAGS:
