@@ -40,6 +40,14 @@ def test_train_equals_the_command(pictures):
     assert tlfast.Run("shell").predictions.equals(run.predictions)
 
 
+def test_notes_name_keywords(pictures, caplog):
+    with pytest.raises(tlfast.TlfastError, match="interrupted"):
+        tlfast.train(pictures, full=True, name="mine", epochs=1, cbs=[CountBatches(1)], **TINY)
+    tlfast.train(pictures, epochs=1, ema=True, **TINY)
+    assert "settings: without effect here: ema=True" in caplog.messages
+    assert "training: mine was interrupted: resume mine continues it; this is a new training" in caplog.messages
+
+
 def test_a_run_can_be_repeated_on_other_images(pictures, folder):
     run = tlfast.train(pictures, epochs=2, mixup=0.1, **TINY)
     again = tlfast.train(tlfast.dataset(folder, name="other", valid_pct=0.5), like=run, epochs=1)

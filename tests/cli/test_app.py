@@ -83,7 +83,7 @@ WRONG = {
     "no such device": (["train", "digits", "--device", "mps"], 2, "--device mps: torch finds no such device"),
     "no such weights": (["train", "digits", "--weights", "w.pth"], 2, "--weights w.pth: no such file"),
     "no data yet": (["train", "weeds", "--weights", "none"], 1, "no images of task 'weeds' in data/weeds\n  download them: tlfast data get weeds"),
-    "unknown run": (["interpret", "fer"], 1, "no run 'fer' in exports\n  Train one first: tlfast train fer"),
+    "unknown run": (["interpret", "fer"], 1, "no run 'fer' in exports\n  If it is a task or a folder of images, train first: tlfast train fer"),
     "unknown run to predict": (["predict", "20260101-x", "a.png"], 1, "no run '20260101-x' in exports"),
     "path and data": (["train", empty, "--data", "x"], 2, "are given\n  Give the path alone, or a table as --data"),
     "unknown task to import": (["data", "import", "fre", "x"], 2, "unknown task 'fre'"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from tlfast import tasks
-from tlfast.core import system
+from tlfast.core import UsageError, cache, system
 
 
 def test_tasks_and_doctor(cli):
@@ -13,6 +13,29 @@ def test_tasks_and_doctor(cli):
     facts = cli("doctor", "--json").json
     assert facts["hub"].startswith("https://") and facts["interrupted trainings"] == [] and facts["math libraries"]
     assert facts["versions"]["fastai"] and "cpu" in facts["devices"] and isinstance(facts["problems"], list)
+
+
+def test_mistakes_in_the_environment_are_problems_and_no_errors(cli, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    assert cli("doctor", "--json").json["embedded backbones"] == ["tf_efficientnet_lite0"]
+    for name, said in (("TLFAST_CACHE", "cannot write to the cache"), ("TLFAST_WEIGHTS", "which is not a folder: set it to a folder of")):
+        monkeypatch.setenv(name, str(tmp_path / "file"))
+        facts = cli("doctor", "--out", tmp_path / "file", "--json").json
+        assert any(said in problem and str(tmp_path / "file") in problem for problem in facts["problems"])
+        assert any("name a folder that can be written with --out" in problem for problem in facts["problems"])
+        monkeypatch.delenv(name)
+    assert not any(str(tmp_path) in problem for problem in cli("doctor", "--json").json["problems"])
+    assert not (tmp_path / "exports").exists()
+
+
+def test_a_cache_without_a_folder_is_a_problem(cli, monkeypatch):
+    def refuse():
+        raise UsageError("there is no home folder for the cache", "Name a folder in TLFAST_CACHE")
+
+    monkeypatch.setattr(cache, "find_root", refuse)
+    facts = cli("doctor", "--json").json
+    assert facts["cache"] == "none: there is no home folder for the cache"
+    assert "there is no home folder for the cache: name a folder in TLFAST_CACHE" in facts["problems"]
 
 
 def test_doctor_says_that_the_cores_are_busy(cli, monkeypatch):

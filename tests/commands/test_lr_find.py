@@ -21,6 +21,11 @@ def test_lr_find_draws_a_curve_for_each_phase(cli, folder, tmp_path, deep, last)
     assert list(typed.json) == ["head"] and "--lr 3e-3 is not used" in typed.err  # a rate that was typed does not stop the search
 
 
+def test_settings_of_a_run_are_without_effect(cli, folder):
+    outcome = cli("lr-find", folder, *TINY, "--name", "r", "--ema", "--epochs", 1)
+    assert outcome.code == 0 and "without effect here: --ema, --name" in outcome.err
+
+
 @pytest.mark.parametrize("lr", ["auto", "finder"])
 @pytest.mark.parametrize("deep", [["--partial"], ["--full"], ["--depth", 2]], ids=str)
 def test_the_rates_are_those_of_a_training_with_the_same_settings(cli, folder, tmp_path, deep, lr):

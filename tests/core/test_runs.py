@@ -44,7 +44,7 @@ def test_unknown_run(tmp_path):
     assert error.value.message == f"no run 'fet' in {tmp_path}" and error.value.hint == "Did you mean 'fer'?"
     with pytest.raises(RunError) as error:
         runs.find("weeds", str(tmp_path / "empty"))
-    assert error.value.hint == "Train one first: tlfast train weeds"
+    assert error.value.hint == "If it is a task or a folder of images, train first: tlfast train weeds"
 
 
 def test_damaged_manifest(tmp_path):
@@ -155,6 +155,11 @@ def test_runs_without_a_file_latest_are_named(run, cli):
     (run.folder.parent / runs.LATEST).unlink()
     outcome = cli("evaluate", "pictures")
     assert outcome.code == 1 and "has no file 'latest'" in outcome.err and f"Give one of its runs: {run.folder.name}" in outcome.err
+
+
+def test_a_folder_that_is_missing_is_named(cli):
+    outcome = cli("runs", "--out", "nowhere", "--json")
+    assert (outcome.code, outcome.json) == (0, []) and "there is no folder nowhere" in outcome.err
 
 
 def test_a_file_in_the_current_folder_is_no_task_file(run, cli, tmp_path):

@@ -132,6 +132,7 @@ def test_training_stores_the_pixels_that_a_prediction_gets(tmp_path, name, polic
 
 
 def test_heic_without_its_package_names_the_package(monkeypatch):
+    Image.init()  # formats that are registered later go into the list of this test only
     monkeypatch.setattr(images, "_register_heic", lambda: None)
     for registry in (Image.OPEN, Image.EXTENSION):
         for key in [key for key, value in registry.items() if "HEIF" in (key, value)]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 
 from tests.helpers.training import resolved
+from tlfast.core import Note
 from tlfast.training import lr_finder, trainer
 
 
@@ -39,10 +41,20 @@ def test_the_customary_rate_is_limited_by_the_curve_and_the_finders_rate_is_its_
     learn = small_learner(bs=64)
     learn.recorder.lrs = [1e-5 * 10 ** (i / 12) for i in range(61)]
     learn.recorder.losses = [torch.tensor(1.0 if rate < climbs_from * 0.999 else 9.0) for rate in learn.recorder.lrs]
-    monkeypatch.setattr(Learner, "lr_find", lambda self, **asked: SimpleNamespace(minimum=suggested), raising=False)
+    monkeypatch.setattr(Learner, "lr_find", lambda self, **asked: SimpleNamespace(suggest_minimum=suggested), raising=False)
     curve = lr_finder.find_rate(learn, "upper stages", 1, lr_finder.RateRule(scale=20.0, customary=2e-3, least=2e-3), lr, lambda event: None)
     assert curve.rate == pytest.approx(rate, rel=0.25)
     assert curve.source == source
+
+
+def test_a_loss_that_climbs_at_once_is_the_reason_in_the_note():
+    learn, notes, factors = small_learner(bs=64), [], itertools.count()
+    learn.loss_func = lambda logits, targets: (1 + logits.sum() ** 2) * 10.0 ** next(factors)
+    curve = lr_finder.find_rate(learn, "head", 5, lr_finder.RateRule(customary=2e-3), "auto", notes.append)
+    assert curve.rate == lr_finder.FALLBACK_RATE
+    assert [note.note for note in notes if isinstance(note, Note)] == [
+        "the learning-rate finder failed (the loss climbed, or was not finite, within the first steps): using 0.001"
+    ]
 
 
 def small_learner(bs):

@@ -21,7 +21,7 @@ from ..data import Finding, ImageTable, Preprocessing, Row, Task
 from ..data.sources import open_data
 from ..tasks import resolve_settings
 from .display import ImageFrame, format_table, prepare_figures, wrap_html
-from .keywords import check_count, check_names, with_keywords_in_errors
+from .keywords import check_count, check_names, with_keywords_in_messages
 from .progress import show_progress
 from .serial import one_at_a_time
 
@@ -92,7 +92,7 @@ class Dataset:
         return self._images.rows
 
     @property
-    @with_keywords_in_errors
+    @with_keywords_in_messages
     def table(self) -> ImageFrame:
         """The images: path, label, split (train, valid or test) and group ("" without groups)."""
         return ImageFrame([vars(row) for row in self._images.rows], columns=list(COLUMNS))
@@ -119,7 +119,7 @@ class Dataset:
         pyplot.close(figure)  # else a notebook shows it twice
         return figure
 
-    @with_keywords_in_errors
+    @with_keywords_in_messages
     @one_at_a_time
     def check(self, *, labels: bool = False, label_cutoff: float = 1.0, quiet: bool = False, **settings: Any) -> Findings:
         """Check every image: unreadable, duplicate, leaking or conflicting ones, as `tlfast data check` does.
@@ -162,7 +162,7 @@ class Dataset:
         return wrap_html(format_table((self.task.name, *counts), rows))
 
 
-@with_keywords_in_errors
+@with_keywords_in_messages
 def dataset(source: DataSource, name: str = "", **settings: Any) -> Dataset:
     """Open labelled images.
 

@@ -8,11 +8,14 @@ import operator
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypedDict, TypeVar, cast
 
 import numpy as np
 
+from ..core import Note, OnEvent
 from ..core.errors import TlfastError, UsageError, suggest_name
 from ..core.settings import declared_settings
 
@@ -154,20 +157,32 @@ def with_settings(function: F) -> F:
         if name not in taken
     ]
     function.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
-    return with_keywords_in_errors(function)
+    return with_keywords_in_messages(function)
 
 
-def with_keywords_in_errors(function: F) -> F:
-    """Let the errors of a function name keywords, its own and settings, where those of the command line name flags."""
+_names: ContextVar[frozenset[str]] = ContextVar("names", default=frozenset())  # keywords of the running function
+
+
+def with_keywords_in_notes(on_event: OnEvent) -> OnEvent:
+    """Return a listener that passes events on. Its notes name keywords of the running function where those of the command line name flags."""
+    names = _names.get() or frozenset(declared_settings())
+    return lambda event: on_event(replace(event, note=name_keywords(event.note, names)) if isinstance(event, Note) else event)
+
+
+def with_keywords_in_messages(function: F) -> F:
+    """Let the errors and notes of a function name keywords, its own and settings, where those of the command line name flags."""
     names = frozenset((*inspect.signature(function).parameters, *declared_settings()))
 
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
+        before = _names.set(names)
         try:
             return function(*arguments, **keywords)
         except TlfastError as error:
             error.rewrite(functools.partial(name_keywords, names=names))
             raise
+        finally:
+            _names.reset(before)
 
     return cast(F, call)
 
@@ -180,7 +195,7 @@ def name_keywords(text: str, names: Collection[str]) -> str:
     """
     declared = declared_settings()
 
-    def replace(match: re.Match[str]) -> str:
+    def write(match: re.Match[str]) -> str:
         name, word = match["name"].replace("-", "_"), match["value"] or ""
         if name not in names:
             return match[0]
@@ -189,4 +204,4 @@ def name_keywords(text: str, names: Collection[str]) -> str:
             return f"{name}={not match['no']} {word}".rstrip()
         return f"{name}={word}" if is_value else f"{name} {word}".rstrip()
 
-    return FLAG.sub(replace, text)
+    return FLAG.sub(write, text)

@@ -14,6 +14,7 @@ from typing import Any
 from ..core import Event, Note, OnEvent, Progress, ignore_event
 from ..training.types import EpochEnd
 from .display import format_table, in_notebook, wrap_html
+from .keywords import with_keywords_in_notes
 
 REDRAWN = 0.2  # seconds between drawings in a notebook, at least
 
@@ -26,16 +27,16 @@ def show_progress(quiet: bool = False) -> Iterator[OnEvent]:
     elif in_notebook():
         output = _Notebook()
         try:
-            yield output
+            yield with_keywords_in_notes(output)
         finally:
             output.finish()
     elif sys.stderr and sys.stderr.isatty():  # None without a console, as in a Windows service
         from ..cli.console import Screen
 
         with Screen().progress() as on_event:
-            yield on_event
+            yield with_keywords_in_notes(on_event)
     else:
-        yield _log_notes
+        yield with_keywords_in_notes(_log_notes)
 
 
 def _log_notes(event: Event) -> None:

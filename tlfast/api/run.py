@@ -24,7 +24,7 @@ from ..data.discovery import gather_sources, has_many
 from ..inference import Classifier, Prediction, find_model, load
 from ..inference.writers import column_names, row_cells
 from .display import ConfusionMatrix, ImageFrame, Page, wrap_html
-from .keywords import check_count, check_text, join_names, with_keywords_in_errors
+from .keywords import check_count, check_text, join_names, with_keywords_in_messages
 from .progress import show_progress
 from .scores import Scores
 from .serial import one_at_a_time
@@ -146,7 +146,7 @@ class Run:
 
     # Commands
 
-    @with_keywords_in_errors
+    @with_keywords_in_messages
     @one_at_a_time
     def evaluate(
         self,
@@ -175,7 +175,7 @@ class Run:
         self._record = records.read(self.folder)
         return Scores(result.evaluation.to_dict())
 
-    @with_keywords_in_errors
+    @with_keywords_in_messages
     @one_at_a_time
     def report(self, split: str = "valid", *, data: str = "", device: str = "auto", paths: bool = True, check: bool = True, quiet: bool = False) -> Page:
         """Write the HTML report of the run: metrics, confusion matrix, misclassified images, findings of the data check, command to repeat it.
@@ -189,7 +189,7 @@ class Run:
         with show_progress(quiet) as on_event:
             return Page(report_run(self._record, split, check_text("data", data, DATA), device, Contents(paths, check), on_event).files[0])
 
-    @with_keywords_in_errors
+    @with_keywords_in_messages
     @one_at_a_time
     def export(
         self,
@@ -269,7 +269,7 @@ class Run:
                 on_event(Progress("predicting", done, len(images)))
         return ImageFrame(cells, columns=column_names(self.classes))
 
-    @with_keywords_in_errors
+    @with_keywords_in_messages
     def predict_to(
         self,
         out_dir: str | os.PathLike[str],

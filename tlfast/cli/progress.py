@@ -23,13 +23,14 @@ class Lines:
         self.screen, self.headed = screen, False
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Note) and not self.screen.quiet:
+        if isinstance(event, Progress) or self.screen.quiet:
+            return
+        if isinstance(event, Note):
             self.screen.note(event)
-        if isinstance(event, (Note, Progress)):
             return
         from ..training import DepthsPlanned, EpochEnd
 
-        if isinstance(event, DepthsPlanned) and not self.screen.quiet:
+        if isinstance(event, DepthsPlanned):
             self.screen.depths(event.plans)
         elif isinstance(event, EpochEnd) and not self.screen.as_json:
             for line in formatting.format_epochs(event.row, headed=self.headed):

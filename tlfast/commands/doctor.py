@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..core import OnEvent, cache, ignore_event, journal, system
+from ..core import OnEvent, Settings, TlfastError, UsageError, cache, ignore_event, journal, runs, system
 from ..core.errors import first_line
 from ..data.download import describe_failure
 from ..data.hub_client import check_reachable
@@ -53,10 +54,10 @@ def inspect_machine(out: str = "exports", bench: bool = False, on_event: OnEvent
         **_inspect_cache(),
         "interrupted trainings": [str(folder) for folder in journal.list_interrupted(out)],
         "weights folder": os.environ.get(pretrained.ENVIRONMENT, f"{pretrained.ENVIRONMENT} is not set"),
-        "embedded backbones": [name for name in pretrained.EMBEDDED if pretrained.find_weights(name, "auto").kind == "embedded"],
+        "embedded backbones": list(filter(pretrained.find_embedded, pretrained.EMBEDDED)),
         "hub": _check_hub(),
     }
-    return DoctorResult(facts, _find_problems(facts), _measure(on_event) if bench else None)
+    return DoctorResult(facts, [*_find_errors(out), *_find_problems(facts)], _measure(on_event) if bench else None)
 
 
 def _measure(on_event: OnEvent) -> BenchResult:
@@ -102,11 +103,15 @@ def _describe_unusable_gpus() -> str:
 
 
 def _inspect_cache() -> dict[str, Any]:
+    try:
+        root = cache.find_root()
+    except UsageError as error:  # it is among the problems too
+        return {"cache": f"none: {error.message}"}
     sizes: Counter[str] = Counter()
     for entry in cache.list_entries():
         sizes[entry.kind] += entry.size
     return {
-        "cache": f"{cache.find_root()} ({sum(sizes.values()) / 2**30:.2f} GiB)",
+        "cache": f"{root} ({sum(sizes.values()) / 2**30:.2f} GiB)",
         "cache by kind (GiB)": {kind: round(size / 2**30, 2) for kind, size in sorted(sizes.items())},
     }
 
@@ -120,6 +125,22 @@ def _check_hub() -> str:
         return f"{constants.ENDPOINT} can be reached"
     except OSError as error:  # errors of requests are OSErrors
         return f"{constants.ENDPOINT} {UNREACHABLE} ({describe_failure(error)})"
+
+
+def _find_errors(out: str) -> list[str]:
+    """Return the errors with which every training would end: folders that cannot be written, and a wrong folder of weights."""
+    checks: tuple[Callable[[], Any], ...] = (
+        cache.check_writable,
+        lambda: runs.check_writable(out, "doctor", ""),
+        lambda: pretrained.find_weights(Settings.arch, "auto"),
+    )
+    errors = []
+    for check in checks:
+        try:
+            check()
+        except TlfastError as error:
+            errors.append(f"{error.message}: {error.hint[:1].lower()}{error.hint[1:]}")
+    return errors
 
 
 def _find_problems(facts: dict[str, Any]) -> list[str]:

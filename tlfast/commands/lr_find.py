@@ -15,6 +15,9 @@ from ..training.phase import search_rate
 from ..training.plots import plot_rate_curve
 from ..training.processes import require_single
 from ..training.trainer import fit_within_memory
+from .train import note_unused
+
+NOT_TRAINED = ("checkpoint_minutes", "log", "name", "onnx")  # settings that only a run has
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ def find_rates(task: Task, settings: Settings, on_event: OnEvent = ignore_event)
     Raises TlfastError.
     """
     require_single(settings, "lr-find")
+    note_unused(settings, on_event, NOT_TRAINED)
     if settings.rate:
         on_event(Note("learning rate", f"--lr {settings.lr} is not used: the rates of train are those of --lr {Settings.lr}"))
         settings = replace(settings, lr=Settings.lr)  # with a fixed rate, phases skip the search

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -129,7 +129,7 @@ def _train_alone(task: Task, settings: Settings, on_event: OnEvent, resume: str,
     if not resume:
         settings = resolve_teachers(settings)
         check_free(settings.out, settings.task, settings.name)
-        _note_unused(settings, on_event)
+        note_unused(settings, on_event)
         for interrupted in map(run_id_of, list_interrupted(settings.out, settings.task)):
             on_event(Note("training", f"{interrupted} was interrupted: --resume {interrupted} continues it; this is a new training"))
     run_id = settings.name or runs.new_id(settings.tuning, settings.arch)
@@ -151,9 +151,10 @@ def _train_alone(task: Task, settings: Settings, on_event: OnEvent, resume: str,
             raise
 
 
-def _note_unused(settings: Settings, on_event: OnEvent) -> None:
-    if unused := find_unused(settings):
-        on_event(Note("settings", f"without effect on this training: {', '.join(map(flag_name, unused))}"))
+def note_unused(settings: Settings, on_event: OnEvent, also: Collection[str] = ()) -> None:
+    """Send a note that names the settings without effect: those of the strategy, and `also`."""
+    if unused := find_unused(settings, also):
+        on_event(Note("settings", f"without effect here: {', '.join(map(flag_name, unused))}"))
 
 
 def _assist(task: Task, settings: Settings, callbacks: Sequence[Callback]) -> TrainResult:
@@ -278,7 +279,7 @@ def _check_unchanged(session: Session, name: str, checksum: str, expected: str) 
 def plan_run(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> Plan:
     """Return the data, weights, model size and depths of a training, without training. Writes no run. Raises TlfastError."""
     parse_names(settings.log)
-    _note_unused(settings, on_event)
+    note_unused(settings, on_event)
     with prepare(task, settings, on_event) as session:
         settings, depths = _resolve(session, settings)
         model = session.learn.model

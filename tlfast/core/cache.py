@@ -66,6 +66,17 @@ def find_root() -> Path:
         raise UsageError("there is no home folder for the cache: HOME is not set", f"Name a folder in {ENVIRONMENT}") from None
 
 
+def check_writable() -> None:
+    """Raise UsageError if nothing can be written to the cache."""
+    root = find_root()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot write to the cache {root}: {error.strerror or error}", NO_ROOM_HINT) from None
+
+
 def make_key(**parts: Any) -> str:
     """Return the name of an entry: a hash of everything that it is made from. The parts must be values that JSON can hold."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]

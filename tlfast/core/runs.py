@@ -321,6 +321,8 @@ def list_runs(out: str, task: str = "", on_event: OnEvent = ignore_event) -> lis
     Damaged runs are left out, and a note is sent for each. Raises RunError if `task` is given and has no run.
     """
     rows = []
+    if not Path(out).is_dir():
+        on_event(Note("runs", f"there is no folder {out}"))
     for folder in list_folders(out, task):
         try:
             run, metrics = read(folder), json.loads((folder / METRICS).read_text(encoding="utf-8"))
@@ -352,5 +354,6 @@ def _not_found_error(reference: str, out: str) -> RunError:
         return RunError(f"{reference} is a zip", "Unpack it, and give the folder with run.json or model.onnx")
     if path.is_file():
         return RunError(f"{reference} is not a run", "The run comes first, then the images: tlfast predict RUN IMAGE...; list the runs with: tlfast runs")
-    hint = suggest_name(reference, known) or f"Train one first: tlfast train {reference}" + ("; list the runs with: tlfast runs" if known else "")
+    first = f"If it is a task or a folder of images, train first: tlfast train {reference}"
+    hint = suggest_name(reference, known) or first + ("; list the runs with: tlfast runs" if known else "")
     return RunError(f"no run '{reference}' in {out}", hint)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -313,10 +313,11 @@ def check_conflicts(settings: Settings) -> None:
             raise UsageError(f"{flag_name(name)} {reason}", f"Leave out {flag_name(name)}, or use {way}")
 
 
-def find_unused(settings: Settings) -> list[str]:
-    """Return the settings with other values than their defaults that have no effect on a training with these settings."""
+def find_unused(settings: Settings, also: Collection[str] = ()) -> list[str]:
+    """Return the settings with other values than their defaults that have no effect on a training with these settings. `also` have none in any case."""
     declared = declared_settings().items()
-    return [name for name, d in declared if d.when and not d.when.holds(settings) and getattr(settings, name) != d.default]
+    without = [name for name, d in declared if name in also or (d.when and not d.when.holds(settings))]
+    return [name for name in without if getattr(settings, name) != declared_settings()[name].default]
 
 
 # Strategy -> settings that it does not support -> the reason, and the strategy to use instead.

