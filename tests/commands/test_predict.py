@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow
 import pytest
+from PIL import Image
 from pyarrow import parquet
 
 import tlfast
@@ -18,7 +20,8 @@ from tlfast.commands import predict
 from tlfast.core.errors import UsageError
 from tlfast.data import discovery
 from tlfast.data.discovery import gather_sources
-from tlfast.inference import classifier, onnx_model
+from tlfast.inference import classifier as classifiers
+from tlfast.inference import onnx_model, writers
 
 
 @pytest.fixture
@@ -78,7 +81,7 @@ def test_csv_file(run, cli, folder, tmp_path):
     again = cli("predict", "pictures", folder / "red", "--csv", target)
     assert again.code == 2 and "the file exists already" in again.err
     resumed = cli("predict", "pictures", folder / "red", "--csv", target, "--resume")
-    assert resumed.code == 2 and "the file is complete, nothing is left to resume" in resumed.err
+    assert resumed.code == 2 and "the file is complete" in resumed.err
     assert "no file is given" in cli("predict", "pictures", folder / "red", "--resume").err
     turned = cli("predict", folder / "red" / "1.png", "pictures")
     assert turned.code == 1 and "is not a run" in turned.err and "The run comes first" in turned.err
@@ -99,7 +102,7 @@ def test_columns_of_images_that_are_not_used_are_named(run, cli, folder, tmp_pat
 def test_an_interrupted_command_goes_on_where_it_was(run, cli, folder, tmp_path, monkeypatch):
     whole = cli("predict", run, folder, folder / "none.png", "--csv", tmp_path / "whole.csv", "--parquet", tmp_path / "whole.parquet")
     assert whole.code == 1
-    original = classifier.open_pixels
+    original = classifiers.open_pixels
 
     def dies(source, **options):
         if source.endswith("red/9.png"):  # the 36th: those before it fill a batch
@@ -136,7 +139,7 @@ def test_of_several_files_the_unfinished_ones_are_continued(run, cli, folder, tm
     assert resumed.code == 0 and "a.jsonl is complete already" in resumed.err.replace("\n", "")
     assert (tmp_path / "a.csv").read_text() == lines and not (tmp_path / "a.csv.partial").exists()
     again = cli("predict", run, "pictures", *flags, "--resume")
-    assert again.code == 2 and "the file is complete, nothing is left to resume" in again.err
+    assert again.code == 2 and "the file is complete" in again.err
 
 
 def test_all_files_say_the_same(run, cli, folder, tmp_path):
@@ -227,6 +230,61 @@ def test_a_watched_folder(run, folder, tmp_path, monkeypatch):
     assert len(list(csv.DictReader((tmp_path / "seen.csv").read_text().splitlines()))) == 2
     with pytest.raises(UsageError, match="--watch nowhere: not a folder"):
         list(predict.predict_sources(tlfast.load(run), predict.PredictRequest([], watch="nowhere")))
+
+
+def at_looks(monkeypatch, **actions):
+    """Call `actions["at_N"]` before the folder is listed for the time number N + 1, and end the watching after ten."""
+    looks = []
+
+    def sleeps(seconds):
+        looks.append(seconds)
+        actions.get(f"at_{len(looks)}", lambda: None)()
+        if len(looks) > 9:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(discovery.time, "sleep", sleeps)
+
+
+def test_a_file_that_is_replaced_by_one_of_the_same_size_is_looked_at_again(run, folder, tmp_path, monkeypatch):
+    (tmp_path / "inbox").mkdir()
+    camera = tmp_path / "inbox" / "camera.bmp"
+
+    def save(label):
+        Image.open(folder / label / "1.png").save(camera)
+
+    at_looks(monkeypatch, at_1=lambda: save("red"), at_4=lambda: save("green"), at_7=camera.unlink, at_8=lambda: save("blue"))
+    rows = list(predict.predict_sources(tlfast.load(run), predict.PredictRequest([], watch=str(tmp_path / "inbox"))))
+    assert [row.path for row in rows] == [str(camera)] * 3
+    assert len({tuple(row.prediction.probabilities.values()) for row in rows}) == 3
+
+
+def test_a_watch_that_was_killed_continues_with_new_changed_and_incomplete_images(run, folder, tmp_path, monkeypatch):
+    inbox, target = tmp_path / "inbox", tmp_path / "seen.csv"
+    inbox.mkdir()
+    for name in ("kept", "changed", "half"):
+        shutil.copy(folder / "red" / "1.png", inbox / f"{name}.png")
+    (inbox / "half.png").write_bytes((folder / "red" / "1.png").read_bytes()[:100])
+    at_looks(monkeypatch)
+    request = predict.PredictRequest([], watch=str(inbox), files={"csv": str(target)})
+    classifier = tlfast.load(run)
+    first = list(predict.predict_sources(classifier, request))
+    assert [bool(row.prediction) for row in sorted(first, key=lambda row: row.path)] == [True, False, True]
+    target.unlink()
+    with pytest.raises(ZeroDivisionError), writers.open_writer("csv", target, classifier.run, classifier.classes, 0, resume=False) as (_, write):
+        for row in first:
+            write(row)
+        raise ZeroDivisionError  # as a kill does, it leaves the log
+
+    shutil.copy(folder / "red" / "1.png", inbox / "half.png")
+    at_looks(
+        monkeypatch,
+        at_2=lambda: shutil.copy(folder / "blue" / "2.png", inbox / "new.png"),
+        at_5=lambda: shutil.copy(folder / "blue" / "1.png", inbox / "changed.png"),
+    )
+    rows = list(predict.predict_sources(tlfast.load(run), replace(request, resume=True)))
+    assert [Path(row.path).name for row in rows] == ["half.png", "new.png", "changed.png"]
+    written = [Path(row["path"]).name for row in csv.DictReader(target.read_text().splitlines())]
+    assert sorted(written) == ["changed.png", "changed.png", "half.png", "half.png", "kept.png", "new.png"]
 
 
 def test_files_that_are_no_images_are_named_in_one_line_and_images_of_other_names_are_read(run, cli, folder):

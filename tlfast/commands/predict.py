@@ -64,13 +64,20 @@ def predict_sources(classifier: Classifier, request: PredictRequest, on_event: O
         finished = set.intersection(*(written for written, _ in writers)) if writers else set()
         if finished:
             on_event(Note("predicting", f"{len(finished):,} images are in the files already"))
-            if not request.watch:  # which prints each image as it arrives
-                logged = read_log(next(iter(targets.values())), classifier.classes)
+            logged = read_log(next(iter(targets.values())), classifier.classes)
+            if request.watch:  # which prints each image as it arrives
+                for written, _ in writers:
+                    written -= finished  # a later row of the same path is that of a changed file
+                last = {row.path: row for row in logged if row.path in finished}
+                finished = {path for path, row in last.items() if row.prediction}  # others may have been incomplete
+            else:
                 yield from (row for row in logged if row.path in finished)
         for row in _predict_unfinished(classifier, request, finished, opener, on_event):
             for written, write in writers:
                 if row.path not in written:
                     write(row)
+                elif request.watch:
+                    written.remove(row.path)
             yield row
 
 
@@ -94,7 +101,9 @@ def _predict_unfinished(classifier: Classifier, request: PredictRequest, finishe
     if request.watch:
         with suppress(KeyboardInterrupt):  # the usual end of watching
             for path in watch_folder(request.watch):
-                if path not in finished:
+                if path in finished:
+                    finished.remove(path)  # if it comes again, the file has changed
+                else:
                     yield from classifier.predict_iter([path], opener)
         return
     left_out = LeftOut()

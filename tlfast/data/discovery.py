@@ -313,26 +313,29 @@ def check_unique(path: Path, columns: Sequence[str], used: Sequence[str]) -> Non
 def watch_folder(folder: str, seconds: float = 1.0) -> Iterator[str]:
     """Yield each image below a folder, then each new image, without end. The folder is listed every `seconds`.
 
-    A file is yielded when its size is the same in two listings, and again if its size changes later. Raises UsageError if `folder` is not a
-    folder.
+    A file is yielded when it is the same in two listings, by size and time of change, and again if it changes or is replaced later. Raises UsageError
+    if `folder` is not a folder.
     """
     if not os.path.isdir(folder):
         raise UsageError(f"--watch {folder}: not a folder", "Give --watch the folder that receives images")
-    known: dict[str, int] = {}  # size when the file was last identified
-    previous: dict[str, int] = {}
+    known: dict[str, tuple[int, ...]] = {}  # state of the file when it was last identified
+    previous: dict[str, tuple[int, ...]] = {}
     while True:
-        sizes = {path: _file_size(path) for path in walk_files(folder)}
-        for path, size in sizes.items():
-            if size == previous.get(path) and size != known.get(path):
-                known[path] = size
+        states = {path: state for path in walk_files(folder) if (state := _file_state(path))}
+        known = {path: state for path, state in known.items() if path in states}
+        for path, state in states.items():
+            if state == previous.get(path) and state != known.get(path):
+                known[path] = state
                 if _is_image(path):
                     yield path
-        previous = sizes
+        previous = states
         time.sleep(seconds)
 
 
-def _file_size(path: str) -> int:
+def _file_state(path: str) -> tuple[int, ...]:
+    """Return what changes with the content of a file; () if it was removed."""
     try:
-        return os.path.getsize(path)
-    except OSError:  # deleted in the meantime
-        return -1
+        stat = os.stat(path)
+    except OSError:
+        return ()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..core import ExportError, OnEvent, Progress
 from ..core.errors import first_line
+from ..core.system import release_memory
 from ..data import Preprocessing, images
 from ..inference import Network, open_network
 from ..inference.onnx_model import FILE, INPUT, OUTPUT, batch_size
@@ -29,7 +30,7 @@ from .types import Agreement
 OPSET = 18
 # Images to compare: as many as CHECKED_FLOPS permit in one of both networks, some ten seconds on two cores; see docs/benchmarks.md, "ONNX export"
 MOST_CHECKED, LEAST_CHECKED, CHECKED_FLOPS = 512, 32, 1e12
-BATCH = 32  # images per forward pass of the comparison
+BATCH = 8  # images per forward pass of the comparison: more would be the peak memory of a partial training
 MIN_AGREEMENT = 0.995  # share of images with equal labels, ties not counted
 TIE = 1e-3  # difference of the two largest probabilities below which rounding may decide
 
@@ -88,6 +89,7 @@ def _count_flops(model: nn.Module, size: int) -> int:
 
 def check_onnx(path: Path, model: nn.Module, preprocessing: Preprocessing, sources: Sequence[str], on_event: OnEvent, temperature: float = 1.0) -> Agreement:
     """Compare the probabilities of a `model.onnx` with those of the network on image files. Raises ExportError if too many labels differ."""
+    release_memory()  # of the training
     network = open_network(path)
     pairs: list[tuple[str, np.ndarray, np.ndarray]] = []
     for start in range(0, len(sources), BATCH):

@@ -107,7 +107,7 @@ def label_of(row: PredictRow, min_probability: float) -> str:
 
 def _check_path(kind: str, target: Path, log: Path, resume: bool) -> None:
     if target.exists() and resume and not log.exists():
-        raise UsageError(f"--{kind} {target}: the file is complete, nothing is left to resume", "Give another file name; nothing is overwritten")
+        raise UsageError(f"--{kind} {target}: the file is complete", "Give another file name; nothing is overwritten")
     if target.exists():
         raise UsageError(f"--{kind} {target}: the file exists already", "Give another file name; nothing is overwritten")
     if log.exists() and not resume:
