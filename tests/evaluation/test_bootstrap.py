@@ -53,6 +53,13 @@ def test_the_same_seed_gives_the_same_interval():
     assert bootstrap.bootstrap_intervals(confusion, 5) != bootstrap.bootstrap_intervals(confusion, 6)
 
 
+def test_a_metric_that_never_differs_has_no_interval():
+    single = bootstrap.bootstrap_intervals(np.roll(np.eye(12, dtype=int), 1, axis=1))  # one image in each class, all wrong
+    assert single == {"accuracy": bootstrap.wilson_interval(0, 12)}
+    labels, groups = np.repeat([0, 1], 12), [str(n // 2) for n in range(24)]
+    assert bootstrap.group_intervals(labels, labels, groups, 2) == {"accuracy": bootstrap.wilson_interval(12, 12)}
+
+
 def test_the_interval_of_a_mean_is_that_of_drawing_images():
     rng = np.random.default_rng(0)
     labels, values = rng.integers(0, 3, 300), rng.gamma(2.0, 1.0, 300)

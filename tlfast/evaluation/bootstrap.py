@@ -6,7 +6,7 @@ person, are alike; for statements about other groups, whole groups are resampled
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -25,23 +25,28 @@ def bootstrap_intervals(confusion: np.ndarray, seed: int = 0) -> dict[str, tuple
     """Return the bootstrap 95 % interval of each metric of a confusion matrix `[c, c]`.
 
     The counts of a resampled class are multinomial, so whole rows of the matrix are drawn instead of images. If all replicates have the same
-    accuracy, as for a network that predicts one class only, its interval is Wilson's.
+    accuracy, as for a network that predicts one class only, its interval is Wilson's. Other metrics that are the same in all replicates have none.
     """
     rng, step = np.random.default_rng(seed), max(1, BLOCK // len(confusion) ** 2)
     blocks = [compute_metrics(_resample(rng, confusion, stop - start)) for start, stop in _ranges(REPLICATES, step)]
-    intervals = {name: percentile_interval(np.concatenate([block[name] for block in blocks])) for name in blocks[0]}
-    if intervals["accuracy"][0] == intervals["accuracy"][1]:
-        intervals["accuracy"] = wilson_interval(int(np.trace(confusion)), int(confusion.sum()))
-    return intervals
+    intervals = _summarize(blocks)
+    return {"accuracy": wilson_interval(int(np.trace(confusion)), int(confusion.sum())), **intervals}
 
 
 def group_intervals(labels: np.ndarray, predicted: np.ndarray, groups: Sequence[str], classes: int, seed: int = 0) -> dict[str, tuple[float, float]]:
     """Return the bootstrap 95 % interval of each metric, with groups of images resampled in place of images.
 
     The cluster bootstrap (Davison and Hinkley 1997, section 3.8). `labels` and `predicted` are class indices `[n]`, `groups` has the group of each image.
+    A metric that is the same in all replicates has no interval, the accuracy Wilson's, with each group as one observation.
     """
-    blocks = list(_resample_groups(labels, predicted, groups, classes, seed))
-    return {name: percentile_interval(np.concatenate([block[name] for block in blocks])) for name in blocks[0]}
+    intervals, count = _summarize(list(_resample_groups(labels, predicted, groups, classes, seed))), len(set(groups))
+    return {"accuracy": wilson_interval(round(float((labels == predicted).mean()) * count), count), **intervals}
+
+
+def _summarize(blocks: Sequence[Mapping[str, np.ndarray]]) -> dict[str, tuple[float, float]]:
+    """Return the interval of each metric that differs between the replicates."""
+    intervals = {name: percentile_interval(np.concatenate([block[name] for block in blocks])) for name in blocks[0]}
+    return {name: (low, high) for name, (low, high) in intervals.items() if low < high}
 
 
 def _resample_groups(labels: np.ndarray, predicted: np.ndarray, groups: Sequence[str], classes: int, seed: int) -> Iterator[dict[str, np.ndarray]]:

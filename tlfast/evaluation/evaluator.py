@@ -97,8 +97,9 @@ def _ranking_metrics(probabilities: np.ndarray, labels: np.ndarray) -> tuple[flo
 
 
 def _bootstrap_intervals(confusion: np.ndarray, probabilities: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, tuple[float, float]]:
-    means = {"log_loss": calibration.cross_entropy(probabilities, labels), "brier": calibration.squared_errors(probabilities, labels)}
-    return {**bootstrap.bootstrap_intervals(confusion, seed), **{name: bootstrap.mean_interval(values, labels, seed) for name, values in means.items()}}
+    values = {"log_loss": calibration.cross_entropy(probabilities, labels), "brier": calibration.squared_errors(probabilities, labels)}
+    means = {name: bootstrap.mean_interval(of_images, labels, seed) for name, of_images in values.items()}
+    return {**bootstrap.bootstrap_intervals(confusion, seed), **{name: (low, high) for name, (low, high) in means.items() if low < high}}
 
 
 def _agreement_scores(labels: np.ndarray, predicted: np.ndarray, indices: Sequence[int]) -> dict[str, float]:

@@ -60,7 +60,7 @@ def test_everything_is_in_the_file(reported):
     text = page.read_text()
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', text) and "@import" not in text and "url(" not in text
     metrics = json.loads((run.folder / "metrics.json").read_text())
-    assert f"{metrics['accuracy']:.4f}" in text and f"{metrics['intervals']['macro_f1'][0]:.4f}" in text
+    assert f"{metrics['accuracy']:.4f}" in text and f"95 %: {metrics['intervals']['accuracy'][0]:.3f}" in text
     assert "tlfast train" in text and "--label-smoothing 0.1" in text
     assert re.search("(duplicate|leak): 1 image", text) and "copy.png" in text  # in one part, or in two
     assert text.count("data:image/jpeg") > 10 and 'alt="activation map"' in text
