@@ -20,6 +20,15 @@ class Condition:
     prefix: str
     holds: Callable[[Settings], bool]
 
+    @property
+    def way(self) -> str:
+        """The options with which the setting has an effect.
+
+        >>> Condition("With --full or --depth", bool).way
+        '--full or --depth'
+        """
+        return self.prefix.removeprefix("With ")
+
 
 def _strategy_in(*strategies: str) -> Callable[[Settings], bool]:
     return lambda settings: settings.strategy in strategies
@@ -42,10 +51,12 @@ def setting(
     choices: tuple[str, ...] = (),
     words: Mapping[str, int] = MappingProxyType({}),
     when: Condition | None = None,
+    refused: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
     """Declare a setting: a dataclass field with a help text, and a check or a choice of words. `words` can be given in place of numbers.
 
-    `when` is the condition under which the setting has an effect; its `prefix` comes before the help text.
+    `when` is the condition under which the setting has an effect; its `prefix` comes before the help text. `refused` has the strategies with which
+    the setting is an error, and the reasons; in other cases without effect a note names the setting.
     """
     text = f"{when.prefix}: {help}" if when and when.prefix else help
-    return field(default=default, metadata={"help": text, "check": check, "choices": choices, "words": words, "when": when})
+    return field(default=default, metadata={"help": text, "check": check, "choices": choices, "words": words, "when": when, "refused": refused})

@@ -34,6 +34,7 @@ STRATEGIES = (*DEPTH_ENDS.values(), "depth")
 AUTO_BATCH = 0  # `--bs auto`
 EPOCHS_FACTOR = 2  # --minutes trains at most this many times the preset's epochs, unless --epochs is given
 FOLDS = 5  # number of random folds for data without official folds
+ON_ACTIVATIONS = "--depth trains on cached activations of the lower stages"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +132,17 @@ class TrainingSettings:
     teacher: str = setting("", "Runs as teachers, separated by commas: the training also learns their probabilities (distillation).")
     patience: int | None = setting(None, "Early stopping: stop after this many epochs without a better --metric. Default: off.", check=at_least(1))
     train_bn: bool = setting(
-        False, "train the head on images with BatchNorm in training mode, as fastai does. Slow, because features are not cached.", when=HEAD_TRAINS
+        False,
+        "train the head on images with BatchNorm in training mode, as fastai does. Slow, because features are not cached.",
+        when=HEAD_TRAINS,
+        refused={"depth": f"trains on images, but {ON_ACTIVATIONS}"},
     )
     sizes: str = setting(
-        "", "progressive resizing from these smaller sizes, such as 64,80, each for an equal share of the epochs.", check=check_sizes, when=ALL_LAYERS_TRAIN
+        "",
+        "progressive resizing from these smaller sizes, such as 64,80, each for an equal share of the epochs.",
+        check=check_sizes,
+        when=ALL_LAYERS_TRAIN,
+        refused={"depth": f"changes the images, but {ON_ACTIVATIONS}"},
     )
     ema: bool = setting(False, "evaluate and save an exponential moving average of the weights.", when=BACKBONE_TRAINS)
     amp: Literal["auto", "off", "bf16", "fp16"] = setting(
@@ -182,7 +190,11 @@ class RunSettings:
     onnx: bool = setting(True, "Also export model.onnx, for tlfast predict and other programs, and check it.")
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Device to train on; auto uses a GPU if there is one.")
     gpus: int = setting(
-        1, "number of processes, each on a GPU of its own; with --device cpu on the cores. --bs is per process.", check=between(1, 4096), when=BACKBONE_TRAINS
+        1,
+        "number of processes, each on a GPU of its own; with --device cpu on the cores. --bs is per process.",
+        check=between(1, 4096),
+        when=BACKBONE_TRAINS,
+        refused={"partial": "divides the batches of a backbone among GPUs, but only the head is trained, on cached features"},
     )
     sync_bn: bool = setting(False, "compute the statistics of BatchNorm from the batches of all processes.", when=SEVERAL_PROCESSES)
     out: str = setting("exports", "Folder for runs.")
@@ -251,6 +263,7 @@ class Declaration:
     check: Check | None
     words: Mapping[str, int] = field(default_factory=dict)
     when: Condition | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)  # strategy -> reason
 
     @property
     def flag(self) -> str:
@@ -271,9 +284,8 @@ def declared_settings() -> dict[str, Declaration]:
         for f in dataclasses.fields(kind):
             choices = f.metadata["choices"]
             annotation = Literal[choices] if choices else types[f.name]
-            declared[f.name] = Declaration(
-                f.name, annotation, f.default, f.metadata["help"], group, f.metadata["check"], f.metadata["words"], f.metadata["when"]
-            )
+            facts = {name: value for name, value in f.metadata.items() if name != "choices"}
+            declared[f.name] = Declaration(f.name, annotation, f.default, group=group, **facts)
     return declared
 
 
@@ -307,29 +319,18 @@ def build_settings(values: Mapping[str, Any], internals: Internals | None = None
 
 
 def check_conflicts(settings: Settings) -> None:
-    """Raise UsageError if a setting is given that the strategy does not support."""
-    for name, (reason, way) in CONFLICTS.get(settings.strategy, {}).items():
-        if getattr(settings, name) != getattr(Settings, name):
-            raise UsageError(f"{flag_name(name)} {reason}", f"Leave out {flag_name(name)}, or use {way}")
+    """Raise UsageError if a setting is given that the strategy refuses."""
+    for name, declaration in declared_settings().items():
+        if settings.strategy in declaration.refused and getattr(settings, name) != declaration.default:
+            other = f", or use {declaration.when.way}" if declaration.when else ""
+            raise UsageError(f"{declaration.flag} {declaration.refused[settings.strategy]}", f"Leave out {declaration.flag}{other}")
 
 
 def find_unused(settings: Settings, also: Collection[str] = ()) -> list[str]:
     """Return the settings with other values than their defaults that have no effect on a training with these settings. `also` have none in any case."""
-    declared = declared_settings().items()
-    without = [name for name, d in declared if name in also or (d.when and not d.when.holds(settings))]
-    return [name for name in without if getattr(settings, name) != declared_settings()[name].default]
-
-
-# Strategy -> settings that it does not support -> the reason, and the strategy to use instead.
-CONFLICTS = {
-    "partial": {
-        "gpus": ("divides the batches of a backbone among GPUs, but only the head is trained, on cached features", "--full or --depth"),
-    },
-    "depth": {
-        "sizes": ("changes the images, but --depth trains on cached activations of the lower stages", "--full"),
-        "train_bn": ("trains on images, but --depth trains on cached activations of the lower stages", "--partial"),
-    },
-}
+    declared = declared_settings()
+    without = [name for name, d in declared.items() if name in also or (d.when and not d.when.holds(settings))]
+    return [name for name in without if getattr(settings, name) != declared[name].default]
 
 
 def check_value(name: str, value: Any, declared: Mapping[str, Declaration]) -> Any:
