@@ -70,9 +70,14 @@ tlfast.core.metrics = module
 
 from tests.helpers.command_line import TINY, invoke
 from tlfast.cli.formatting import list_setting_rows
+from tlfast.testing import COLOURS, draw_image
 
-data = sys.argv[1]
-train = invoke("train", data, *TINY, "--epochs", 3, "--metric", "error_rate", "--name", "r", "--no-onnx")
+data = "pictures"  # with wrong labels: where all images of a class get the same prediction, figures have no interval
+for place, label in enumerate(COLOURS):
+    for n in range(24):
+        shown = list(COLOURS)[(place + (n % 3 == 0)) % 3]
+        draw_image(f"{data}/{label}/{n}.png", COLOURS[shown], n)
+train = invoke("train", data, *TINY, "--valid-pct", 0.5, "--epochs", 12, "--metric", "error_rate", "--name", "r", "--no-onnx")
 assert train.code == 0, train.err
 done = {"train": train.out}
 for name, arguments in {"evaluate": ["evaluate", "r"], "report": ["report", "r", "--json"]}.items():
@@ -89,8 +94,8 @@ print(json.dumps(done))
 """
 
 
-def test_one_declaration_adds_a_metric_everywhere(pictures, tmp_path):
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", ONE_MORE, pictures], cwd=tmp_path, capture_output=True, text=True, env=environment())
+def test_one_declaration_adds_a_metric_everywhere(tmp_path):
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", ONE_MORE], cwd=tmp_path, capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout.splitlines()[-1])
     assert "error rate" in shown["train"].splitlines()[0], "the table of epochs"
