@@ -25,6 +25,15 @@ def test_push_writes_networks_metrics_and_a_card(cli, run, model_hub, tmp_path):
     assert not [name for name, data in files.items() if str(tmp_path).encode() in data or b"pytest-of" in data]  # no local paths
 
 
+def test_names_of_images_are_not_uploaded(cli, run, model_hub):
+    run = runs.read(run.folder)
+    run.manifest["data"] |= {"unreadable": [{"path": "photos/secret.png", "reason": "not an image"}], "notes": ["left out: secret"]}
+    push_run(run, "me/colours")
+    files = model_hub.repositories["me/colours"].files
+    assert json.loads(files["run.json"])["data"]["unreadable"] == [{"path": "", "reason": "not an image"}]
+    assert not [name for name, data in files.items() if b"secret" in data]
+
+
 def test_the_card_names_the_licence_of_the_images(digits_hub):
     card = digits_hub.repositories["me/digits"].files["README.md"].decode()
     assert "licence of the images: CC BY 4.0" in card and "base_model" not in card.partition("# ")[0]  # its weights were random
@@ -93,6 +102,13 @@ def test_pull_gives_a_run_that_works_as_the_former(cli, run, model_hub, pictures
     assert not (pulled.folder.parent / "latest").exists()
     with pytest.raises(tlfast.DataError, match="was pulled from the hub, and has no images"):
         pulled.evaluate(quiet=True)
+    with pytest.raises(tlfast.DataError, match="was pulled from the hub, and has no images"):
+        pulled.export(half=True)
+    with pytest.raises(tlfast.RunError) as caught:
+        pulled.report()
+    assert caught.value.hint == "It was pulled from the hub. On your images: tlfast interpret r --data PATH"
+    interpreted = cli("interpret", pulled.folder, "--data", pictures)
+    assert interpreted.code == 0 and "report:" not in interpreted.err
     scores = pulled.evaluate(data=str(pictures), quiet=True)
     assert scores["accuracy"] == tlfast.Run("r").metrics["accuracy"]
     again = tlfast.pull("me/colours", out="others", quiet=True)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.files import image_bytes
 from tlfast.core.errors import ImageError
 from tlfast.data import images
 from tlfast.data.tiff_messages import collect_messages
@@ -50,10 +51,15 @@ def test_first_frame_of_an_animation():
     assert images.open_image(data).getpixel((1, 1)) == (0, 0, 255)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "LAB", "HSV", "I", "F"])
+@pytest.mark.parametrize("mode", ["1", "L", "P", "PA", "LA", "La", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "F"])
 def test_every_mode_becomes_rgb(mode):
     opened = images.open_image(Image.new(mode, (5, 4)))
     assert opened.mode == "RGB" and opened.size == (5, 4)
+
+
+def test_bytes_of_any_kind():
+    data = image_bytes(1)
+    assert {images.open_image(kind(data)).tobytes() for kind in (bytes, bytearray, memoryview)} == {images.open_image(data).tobytes()}
 
 
 def test_arrays():

@@ -21,8 +21,8 @@ from tests.helpers.paths import ROOT
 from tests.helpers.web import Web
 from tlfast import tasks
 from tlfast.core.errors import DataError, UsageError
-from tlfast.core.events import Event, Progress
-from tlfast.core.files import lock_file
+from tlfast.core.events import Event, Note, Progress
+from tlfast.core.files import lock_file, lock_folder
 from tlfast.data import archives
 from tlfast.data.sources import LOCK, get_data, import_data, locate
 from tlfast.data.task import Source, Task
@@ -326,6 +326,31 @@ def test_get_goes_on_where_an_earlier_one_failed(tmp_path, web):
     web.seen.clear()
     assert get_data(task, str(tmp_path)) == tmp_path / "weeds"
     assert web.seen == [("/val_subset0.csv", None)]
+
+
+def test_an_earlier_download_is_named(tmp_path, web):
+    get_data(weeds_at(web), str(tmp_path))
+    (tmp_path / "weeds").rename(tmp_path / "moved")
+    notes: list[Event] = []
+    get_data(weeds_at(web), str(tmp_path), on_event=notes.append)
+    assert [event.note for event in notes if isinstance(event, Note) and event.phase == "download"] == [
+        f"4 of 4 files are those of an earlier download; delete {tmp_path}/.downloads/weeds to download them again"
+    ]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="nothing is locked on Windows")
+def test_folders_of_killed_imports_are_removed_and_those_in_use_stay(tmp_path, faces):
+    killed, used, new, mine = (
+        tmp_path / "data" / name for name in (".fer.abcdefgh.partial", ".fer.ijklmnop.partial", ".fer.qrstuvwx.partial", ".fer.mine.partial")
+    )
+    for folder in (killed, used, new, mine):
+        folder.mkdir(parents=True)
+        (folder / "1.png").touch()
+    for folder in (killed, used, mine):
+        os.utime(folder, (0, 0))
+    with lock_folder(used):
+        import_data(FER, str(faces), str(tmp_path / "data"))
+    assert sorted(os.listdir(tmp_path / "data")) == sorted([used.name, new.name, mine.name, "fer"])
 
 
 def test_next_source_is_tried_and_every_reason_named(tmp_path, web):

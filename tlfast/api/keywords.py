@@ -20,7 +20,8 @@ from ..core.errors import TlfastError, UsageError, suggest_name
 from ..core.settings import declared_settings
 
 F = TypeVar("F", bound=Callable[..., Any])
-FLAG = re.compile(r"--(?P<no>no-)?(?P<name>[a-z]+(?:-[a-z]+)*)(?: (?P<value>'[^']*'|[\w.+-]*\w))?")
+COMMAND = r"\btlfast [a-z][^;,()]*"  # to type in a shell
+FLAG = re.compile(COMMAND + r"|--(?P<no>no-)?(?P<name>[a-z]+(?:-[a-z]+)*)(?: (?P<value>'[^']*'|[\w.+-]*\w))?")
 SWITCHES = ("full", "quiet")  # keywords that are True or False, besides settings
 VALUE = re.compile(r"'.*'|.*\d.*|\w+\.\w+|[A-Z]+|nan|inf|True|False|None")  # what is a value of a flag, and not the next word of the sentence
 
@@ -188,15 +189,17 @@ def with_keywords_in_messages(function: F) -> F:
 
 
 def name_keywords(text: str, names: Collection[str]) -> str:
-    """Return a message with keywords in place of flags.
+    """Return a message with keywords in place of flags, except in commands.
 
     >>> name_keywords("--bs 0 is too small; see --no-onnx and --train-bn", ["bs", "onnx", "train_bn"])
     'bs=0 is too small; see onnx=False and train_bn=True'
+    >>> name_keywords("--bs 0 is too small: tlfast train --bs 8", ["bs"])
+    'bs=0 is too small: tlfast train --bs 8'
     """
     declared = declared_settings()
 
     def write(match: re.Match[str]) -> str:
-        name, word = match["name"].replace("-", "_"), match["value"] or ""
+        name, word = (match["name"] or "").replace("-", "_"), match["value"] or ""
         if name not in names:
             return match[0]
         is_value = VALUE.fullmatch(word) or (name in declared and word in (*declared[name].words, *declared[name].choices))

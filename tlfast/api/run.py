@@ -255,7 +255,7 @@ class Run:
             return self._predict_all(images.tolist(), quiet)
         if isinstance(images, str | os.PathLike) and has_many(os.fspath(images)):
             return self._predict_all(list(gather_sources([os.fspath(images)])), quiet)
-        if isinstance(images, str | bytes | os.PathLike) or hasattr(images, "__array_interface__"):
+        if isinstance(images, str | bytes | bytearray | memoryview | os.PathLike) or hasattr(images, "__array_interface__"):
             return self.classifier.predict(images)  # type: ignore[arg-type]  # a DataFrame has no __array_interface__
         if not isinstance(images, Iterable) or isinstance(images, (io.IOBase, Mapping)) or hasattr(images, "detach"):  # files, dicts, tensors
             raise UsageError(f"{images!r:.80} is neither an image nor a list of images", 'Give a path, such as run.predict("photo.jpg"), or a list of paths')

@@ -118,5 +118,6 @@ def _write_report(run: Run, model: loaded_run.LoadedRun, split: str, on_event: O
         stored = read_evaluation(run, split)
         return str(write_report(run, stored, loaded_run.collect_evidence(model, stored.top_losses, on_event), on_event)[0])
     except RunError as error:
-        on_event(Note("report", f"{error.message}: {error.hint}"))
+        if not run.is_pulled:
+            on_event(Note("report", f"{error.message}: {error.hint}"))
         return ""

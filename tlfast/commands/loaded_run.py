@@ -139,7 +139,7 @@ def _find_problems(model: LoadedRun, on_event: OnEvent) -> tuple[list[Finding] |
 
 def _rebuild_table(run: Run, settings: Settings, data: str, on_event: OnEvent) -> ImageTable:
     """Return the image table of the run's data. Raises DataError if its classes differ from the run's."""
-    if run.manifest.get("hub") and not data:
+    if run.is_pulled and not data:
         raise DataError(f"the run {run.id} was pulled from the hub, and has no images", "Name a folder with images of its classes: --data PATH")
     source = data or run.manifest["data"]["source"]
     task = tasks.find_run_task(run.manifest, source)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -100,12 +101,19 @@ def fill_folder(run: Run, folder: Path, repository: str, pickle: bool = False) -
             if not (folder / name).exists():  # the weights may be those of a timm model
                 shutil.copyfile(run.folder / name, folder / name)
         (folder / CONFIG).write_text(format_json(config or _describe_network(run)), encoding="utf-8")
-        shown = Run(run.folder, runs.hide_paths(run.manifest))
+        shown = Run(run.folder, _hide_names(run.manifest))
         metrics = json.loads((run.folder / runs.METRICS).read_text(encoding="utf-8"))
         of_hub = {"repository": repository, "is_timm": is_timm, "base_model": _find_base_model(run), "licence": _find_licence(run)}
         (folder / CARD).write_text(render_card(shown, metrics, **of_hub), encoding="utf-8")
         runs.seal(folder, shown.manifest)
     return is_timm
+
+
+def _hide_names(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a manifest without local paths, and without notes on the images and the names of unreadable ones."""
+    shown = runs.hide_paths(manifest)
+    unreadable = [{**image, "path": ""} for image in shown["data"].get("unreadable", [])]
+    return {**shown, "data": {**shown["data"], "unreadable": unreadable, "notes": []}}
 
 
 def _find_base_model(run: Run) -> str:

@@ -87,6 +87,23 @@ def lock_folder(folder: Path, shared: bool = False) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_locked(folder: Path) -> bool:
+    """Return whether a process has locked a folder, or may have: on Windows, and where folders cannot be locked."""
+    if os.name != "posix":
+        return True
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+
+
 def hash_file(path: Path) -> str:
     """Return the SHA-256 (hex) of a file. Raises OSError."""
     digest = hashlib.sha256()

@@ -61,6 +61,11 @@ class Run:
         return float(self.manifest.get("temperature", 1.0))
 
     @property
+    def is_pulled(self) -> bool:
+        """Whether the run comes from the hub, without the list of its images and its predictions."""
+        return bool(self.manifest.get("hub"))
+
+    @property
     def strategy(self) -> str:
         """The strategy, such as "partial" or "depth 4"; BY_HAND for a Learner that was fitted by hand."""
         return BY_HAND if self.manifest.get("by_hand") else describe_strategy(self.manifest["settings"])

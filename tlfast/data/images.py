@@ -85,7 +85,7 @@ def identify(name: str, open_file: Callable[[], IO[bytes]]) -> bool:
         return False
 
 
-def open_image(source: str | Path | bytes | Image.Image | np.ndarray) -> Image.Image:
+def open_image(source: str | Path | bytes | bytearray | memoryview | Image.Image | np.ndarray) -> Image.Image:
     """Return an image as upright 8-bit RGB.
 
     `source` is a path, the bytes of a file, a Pillow image, or a uint8 array `[h, w]`, `[h, w, 1]`, `[h, w, 3]` or `[h, w, 4]`. The EXIF orientation is
@@ -96,7 +96,7 @@ def open_image(source: str | Path | bytes | Image.Image | np.ndarray) -> Image.I
         return _to_rgb(source)
     if isinstance(source, np.ndarray):
         return _to_rgb(_from_array(source))
-    data = source if isinstance(source, bytes) else read_bytes(str(source))
+    data = bytes(source) if isinstance(source, bytes | bytearray | memoryview) else read_bytes(str(source))
     return decode(data)
 
 
@@ -241,6 +241,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     """Return an image as upright 8-bit RGB. Raises ImageError for too many pixels or none."""
     _check_size(image)
     image = ImageOps.exif_transpose(image)
+    if image.mode == "La":  # which Pillow converts to LA only
+        image = image.convert("LA")
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         image = _to_8_bit(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:

@@ -5,17 +5,19 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from ..core import DataError, Note, OnEvent, Settings, UsageError, ignore_event
-from ..core.files import lock_file
+from ..core.files import is_locked, lock_file, lock_folder
 from .archives import archive_stem, is_archive, is_archive_name, unpack
 from .discovery import is_address
 from .download import convert_errors, download
@@ -26,6 +28,7 @@ from .task import Source, Task
 from .types import Row
 
 LOCK = ".lock"  # locked while a process downloads to its folder
+LEFT_SECONDS = 60  # without a change, after which an unlocked temporary folder is that of a killed process
 DOWNLOADS = ".downloads"  # sub-folder of the data folder; files stay there, so that a download can be continued
 
 
@@ -175,13 +178,23 @@ def _new_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _temporary_folder(target: Path, suffix: str) -> Iterator[Path]:
-    """Yield an empty folder next to `target` (on the same disk), and remove it at the end of the block."""
+    """Yield an empty folder next to `target` (on the same disk), and remove it at the end of the block, with those of killed processes."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(target, suffix)
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=f".{suffix}", dir=target.parent))
     try:
-        yield folder
+        with lock_folder(folder):
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_leftovers(target: Path, suffix: str) -> None:
+    """Remove the temporary folders of killed processes: those without a lock. New ones stay, because a process may be about to lock them."""
+    for folder in target.parent.glob(f".{glob.escape(target.name)}.????????.{suffix}"):
+        with suppress(FileNotFoundError):  # another process has removed it
+            if time.time() - folder.stat().st_mtime > LEFT_SECONDS and not is_locked(folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 # From a folder, archive or CSV file
@@ -213,6 +226,8 @@ def _fill_from_source(task: Task, source: Source, downloads: Path, staging: Path
     if source.hub_dataset:
         download_hub_dataset(task, source.hub_dataset, downloads / source.hub_dataset.replace("/", "--"), staging, on_event)
         return
+    if earlier := sum((downloads / name).exists() for _, name in source.files):
+        on_event(Note("download", f"{earlier} of {len(source.files)} files are those of an earlier download; delete {downloads} to download them again"))
     for number, (url, name) in enumerate(source.files):
         download(url, downloads / name, source.size if number == 0 else None, on_event)
     archive = downloads / source.files[0][1]

@@ -18,7 +18,7 @@ from . import hub
 from .onnx_model import BUNDLED, Network, Opener, name_file, open_network, predict_stream, rank_classes
 from .types import Prediction, PredictRow
 
-ImageSource = str | Path | bytes | Image.Image | np.ndarray
+ImageSource = str | Path | bytes | bytearray | memoryview | Image.Image | np.ndarray
 
 
 def open_pixels(source: ImageSource, network: bool = True, allow_private: bool = False) -> np.ndarray:

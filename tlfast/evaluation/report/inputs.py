@@ -81,7 +81,12 @@ def read_evaluation(run: Run, split: str) -> StoredEvaluation:
         metrics = json.loads((run.folder / name_split_file(METRICS, split)).read_text(encoding="utf-8"))
         return StoredEvaluation(metrics, _read_predictions(run.folder / name_split_file(PREDICTIONS, split), metrics["classes"]))
     except (OSError, KeyError, ValueError):
-        hint = "Train again; runs of older versions have no predictions" if split == "valid" else f"Run first: tlfast evaluate {run.id} --split {split}"
+        if split != "valid":
+            hint = f"Run first: tlfast evaluate {run.id} --split {split}"
+        elif run.is_pulled:
+            hint = f"It was pulled from the hub. On your images: tlfast interpret {run.id} --data PATH"
+        else:
+            hint = "Train again; runs of older versions have no predictions"
         raise RunError(f"{run.folder} has no predictions for the {split} split to report", hint) from None
 
 
