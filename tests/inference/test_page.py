@@ -35,6 +35,16 @@ def test_images_are_chosen_and_answered(opened, classifier, tmp_path):
     assert {address.split("/")[2] for address in asked if not address.startswith(("blob:", "data:"))} == {page.url.split("/")[2]}
 
 
+def test_other_files_and_a_server_that_has_stopped_are_named(opened, tmp_path):
+    page, _, _ = opened
+    page.set_input_files("#files", [{"name": "note.txt", "mimeType": "text/plain", "buffer": b"words"}])
+    assert page.inner_text(".result .name") == "note.txt" and page.inner_text(".result .error") == "not an image"
+    page.route("**/predict", lambda route: route.abort())
+    page.set_input_files("#files", [str(draw_image(tmp_path / "red.png", (230, 30, 30), 1))])
+    page.wait_for_selector(".result:has-text('red.png') .error")
+    assert page.inner_text(".result:has-text('red.png') .error") == "The server cannot be reached."
+
+
 def test_it_fits_and_everyone_can_use_it(opened, tmp_path):
     page, _, _ = opened
     page.set_input_files("#files", [str(draw_image(tmp_path / ("a very long name " * 9 + ".png"), (20, 40, 230), 2))])
