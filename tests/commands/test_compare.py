@@ -68,6 +68,18 @@ def test_nearest_neighbours_are_a_baseline_without_training(cli, folder, trainin
     assert folds["arms"][0]["images"] == 36 and folds["arms"][0]["accuracy"] == 1 and len(trainings) == 1
 
 
+def test_arms_are_compared_with_a_baseline(cli, folder):
+    command = ["compare", folder, *QUICK, "--arms", "knn,partial,full"]
+    every, with_one = (cli(*command, *more, "--json").json for more in ([], ["--baseline", "partial"]))
+    assert len(every["differences"]) == 3 and len(with_one["differences"]) == 2
+    assert {frozenset((d["first"], d["second"])) for d in with_one["differences"]} == {frozenset(("partial", other)) for other in ("knn", "full")}
+    p_values = {(d["first"], d["second"]): d["p"] for d in every["differences"]}
+    assert all(d["p"] == p_values[d["first"], d["second"]] and d["p_corrected"] <= min(1, 2 * d["p"]) for d in with_one["differences"])
+    assert "partial" in with_one["verdict"] and with_one["arms"] != [] and with_one["reused"] == 3
+    refused = cli(*command, "--baseline", "partail")
+    assert refused.code == 2 and "--baseline partail is not one of the arms: knn, partial, full" in refused.err and "Did you mean 'partial'?" in refused.err
+
+
 def test_nothing_is_trained_twice(cli, folder, trainings):
     first = cli("compare", folder, *QUICK, "--arms", "partial,full", "--json").json
     again = cli("compare", folder, *QUICK, "--arms", "full,partial", "--json").json

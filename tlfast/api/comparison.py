@@ -16,7 +16,7 @@ from ..core.files import to_cells
 from ..evaluation import CompareResult
 from .datasets import Dataset, open_source
 from .display import Page, format_table, wrap_html
-from .keywords import Keywords, check_names, with_settings
+from .keywords import Keywords, check_names, check_text, with_settings
 from .progress import show_progress
 from .run import Run
 from .serial import one_at_a_time
@@ -96,6 +96,7 @@ def compare(
     folds: int = 0,
     seeds: int = 1,
     shares: Sequence[float] = (1.0,),
+    baseline: str = "",
     engine: str = "local",
     address: str = "",
     cpus: int = 1,
@@ -113,6 +114,7 @@ def compare(
         folds: number of folds for cross-validation; 0 evaluates on the valid split.
         seeds: number of seeds for each arm.
         shares: shares of the training images for a learning curve, such as (0.1, 0.3, 1.0).
+        baseline: name of the arm with which each other one is compared, in place of all pairs; the tests then correct for fewer.
         engine: "local" trains in this process, "ray" as tasks of a Ray cluster, with `pip install "tlfast[scale]"`.
         address: address of a Ray cluster; without it that of RAY_ADDRESS, else one on this machine.
         cpus: cores of each task of Ray.
@@ -133,13 +135,14 @@ def compare(
             raise UsageError(f"{name}={value!r} is not a whole number of at least 0", f"Give a number, such as {name}=3")
     if not isinstance(shares, Iterable) or not all(isinstance(share, (int, float)) for share in shares):
         raise UsageError(f"shares={shares!r} is not a list of numbers", "Give shares of the training images, such as shares=(0.1, 0.3, 1.0)")
+    design = Design(folds, seeds, tuple(sorted({*shares, 1.0})), check_text("baseline", baseline, 'baseline="partial"'))
     dataset, given = open_source(data, settings)
     arguments = merge_settings(dataset, given, config=config)
     try:
         with show_progress(quiet) as on_event:
             built, ranking = _build_arms(dataset, arguments, arms, archs, on_event)
             placed = open_arms_engine(built, engine, address, cpus)
-            result = compare_arms(dataset.task, built, Design(folds, seeds, tuple(sorted({*shares, 1.0}))), on_event, placed, ranking)
+            result = compare_arms(dataset.task, built, design, on_event, placed, ranking)
     except Interrupted as error:
         raise Interrupted(error.message, "Call tlfast.compare again to continue after them") from None
     return Comparison(dataset, built, result)

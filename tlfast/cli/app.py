@@ -228,6 +228,9 @@ def compare(
     learning_curve: Annotated[
         str, typer.Option(help="Also train on these percentages of the training images, such as 5,10,25,50,100.", show_default=False)
     ] = "",
+    baseline: Annotated[
+        str, typer.Option(help="Arm with which each other one is compared, in place of all pairs: the tests then correct for fewer.", show_default=False)
+    ] = "",
     engine: EngineOption = "local",
     address: Address = "",
     cpus: Cpus = 1,
@@ -244,7 +247,7 @@ def compare(
         request = rank_backbones.choose_archs(arguments.task, request, on_event)
         built = compare.build_arms(arguments.task, request.kinds, request.archs, request.flags, request.config)
         placed = comparison_trainings.open_arms_engine(built, engine, address, cpus)
-        result = compare.compare_arms(arguments.task, built, comparison.Design(folds, seeds, shares), on_event, placed, request.ranking)
+        result = compare.compare_arms(arguments.task, built, comparison.Design(folds, seeds, shares, baseline), on_event, placed, request.ranking)
     screen.compare_result(result)
 
 

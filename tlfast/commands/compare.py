@@ -34,6 +34,7 @@ from ..core import (
     runs,
 )
 from ..core.config_files import read_config
+from ..core.errors import suggest_name
 from ..core.setting_checks import COMPARISONS, DEPTH_ENDS
 from ..core.settings import flag_name
 from ..data import ImageTable, Preprocessing, Row, Task, images
@@ -44,14 +45,13 @@ from ..evaluation.comparison import (
     Cost,
     build_curve,
     compare_pairs,
-    describe_design,
     find_crossings,
     measure_macro_f1,
     score_arm,
-    write_verdict,
 )
 from ..evaluation.evaluator import are_enough, list_groups
 from ..evaluation.report import REPORT_FILE, render_comparison_page
+from ..evaluation.verdict import describe_design, write_verdict
 from ..export import metadata, onnx
 from ..inference import Network, open_network
 from ..models import Weights, build, find_weights, list_stages, weights
@@ -155,7 +155,7 @@ def compare_arms(
     costs = _measure_costs(arms, table, listen)
     f1 = [measure_macro_f1(of_arm, len(table.classes)) for of_arm in on_all_images]
     scores = [score_arm(arm, of_arm, arm_f1, costs[arm.name]) for arm, of_arm, arm_f1 in zip(arms, on_all_images, f1, strict=True)]
-    differences = compare_pairs(arms, on_all_images, f1)
+    differences = compare_pairs(arms, on_all_images, f1, design.baseline)
     curve = build_curve(arms, design, predictions) if len(design.shares) > 1 else []
     result = CompareResult(
         task=first.task,
@@ -163,7 +163,7 @@ def compare_arms(
         judged_on=describe_design(design, on_all_images[0]),
         arms=scores,
         differences=differences,
-        verdict=write_verdict(scores, differences),
+        verdict=write_verdict(scores, differences, design.baseline),
         curve=curve,
         crossings=find_crossings(curve),
         reused=sum(outcome.reused for of_arm in predictions.values() for outcome in of_arm.outcomes),
@@ -186,6 +186,8 @@ def _check_design(arms: Sequence[Arm], design: Design) -> None:
         raise UsageError(f"shares {design.shares} of the training images are not all above 0 and at most 1", "Such as: (0.1, 0.3, 1.0)")
     if len(set(names)) < len(names):
         raise UsageError(f"two arms are the same: {', '.join(names)}", "Name each strategy, backbone and file once")
+    if design.baseline and design.baseline not in names:
+        raise UsageError(f"--baseline {design.baseline} is not one of the arms: {', '.join(names)}", suggest_name(design.baseline, names))
     if len(arms) < 2 and design.folds < 2 and design.seeds < 2 and len(design.shares) < 2:
         raise UsageError(f"one arm ({names[0]}) and nothing to compare it with", "Give several --arms or --archs, or --folds, --seeds or --learning-curve")
     if any(arm.settings.name for arm in arms):

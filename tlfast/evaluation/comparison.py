@@ -46,11 +46,13 @@ class Design:
         folds: number of cross-validation folds; 0 evaluates on the valid split of the data, or on a drawn one.
         seeds: number of seeds.
         shares: shares of the training split, for a learning curve.
+        baseline: name of the arm with which each other one is compared; "" compares all pairs.
     """
 
     folds: int = 0
     seeds: int = 1
     shares: tuple[float, ...] = (1.0,)
+    baseline: str = ""
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ class ArmDifference:
         macro_f1: macro F1 of `first` minus that of `second`.
         macro_f1_interval: its interval.
         p: p-value of McNemar's exact test; for several seeds, of the paired permutation test.
-        p_corrected: the same after Holm's correction for the number of pairs.
+        p_corrected: the same after Holm's correction for the number of pairs that are compared.
         shown: True if `p_corrected` is below 0.05 and the interval of the accuracy is above 0.
     """
 
@@ -232,7 +234,7 @@ class CompareResult:
         source: source of the images.
         judged_on: description of the evaluated images.
         arms: scores of each arm.
-        differences: all pairs of arms.
+        differences: all pairs of arms, or those with the baseline.
         verdict: conclusion in one sentence.
         curve: points of the learning curves; empty without shares.
         crossings: crossings of the learning curves.
@@ -305,9 +307,10 @@ def measure_macro_f1(predictions: ArmPredictions, classes: int) -> MacroF1:
     return MacroF1(value, bootstrap.bootstrap_macro_f1(predictions.predicted, predictions.labels, classes, groups=predictions.groups))
 
 
-def compare_pairs(arms: Sequence[Arm], predictions: Sequence[ArmPredictions], f1: Sequence[MacroF1]) -> list[ArmDifference]:
-    """Compare all pairs of arms, the more accurate one first."""
-    pairs = [sorted(pair, key=lambda i: -predictions[i].right.mean()) for pair in combinations(range(len(arms)), 2)]
+def compare_pairs(arms: Sequence[Arm], predictions: Sequence[ArmPredictions], f1: Sequence[MacroF1], baseline: str = "") -> list[ArmDifference]:
+    """Compare all pairs of arms, or those with the arm `baseline`, the more accurate one first."""
+    compared = [(i, j) for i, j in combinations(range(len(arms)), 2) if not baseline or baseline in (arms[i].name, arms[j].name)]
+    pairs = [sorted(pair, key=lambda i: -predictions[i].right.mean()) for pair in compared]
     p_values = [significance.mcnemar_test(predictions[i].right, predictions[j].right, predictions[i].groups) for i, j in pairs]
     differences = []
     for (i, j), p, corrected in zip(pairs, p_values, significance.holm_correction(p_values), strict=True):
@@ -353,40 +356,3 @@ def find_crossings(curve: Sequence[CurvePoint]) -> list[Crossing]:
                 share = float(low * (high / low) ** (before / (before - after)))
                 crossings.append(Crossing(*((first, second) if before > 0 else (second, first)), share))
     return crossings
-
-
-# Text
-
-
-def describe_design(design: Design, predictions: ArmPredictions) -> str:
-    """Return `judged_on` of a result: the folds or the split, the number of images and of seeds."""
-    evaluated = sum(len(outcome.labels) for outcome in predictions.outcomes) // design.seeds
-    folds = f"{design.folds} folds, each image evaluated once"
-    if evaluated > len(predictions.labels):  # the valid parts of official folds
-        folds = f"{design.folds} folds with common images, each image evaluated in its last fold"
-    images = folds if design.folds else "the valid split"
-    seeds = f", {design.seeds} seeds" if design.seeds > 1 else ""
-    groups = f", {len(set(predictions.groups)):,} groups, over which the intervals and tests are" if predictions.groups else ""
-    return f"{images}: {len(predictions.labels):,} images{seeds}{groups}"
-
-
-def write_verdict(scores: Sequence[ArmScore], differences: Sequence[ArmDifference]) -> str:
-    """Return one sentence on the most accurate arm: the arms that it beats, by how much, and at what cost."""
-    best = max(scores, key=lambda score: score.accuracy)
-    if len(scores) == 1:
-        low, high = best.accuracy_interval
-        return f"{best.name} is right on {best.accuracy:.1%} of {best.images:,} images (95 %: {low:.1%} to {high:.1%})."
-    of_best = [d for d in differences if d.first == best.name]
-    seconds = {score.name: score.seconds for score in scores}
-    beaten = [f"{d.second} by {_format_points(d)}, in {seconds[best.name] / seconds[d.second]:.1f} times its time" for d in of_best if d.shown]
-    undecided = [f"{d.second} ({_format_points(d)})" for d in of_best if not d.shown]
-    clauses = [f"{best.name} is better than {'; than '.join(beaten)}"] if beaten else []
-    if undecided:
-        clauses.append(f"no difference shown between {best.name} and {' or '.join(undecided)}")
-    return f"{'; '.join(clauses)}, on {best.images:,} images."
-
-
-def _format_points(d: ArmDifference) -> str:
-    low, high = d.accuracy_interval
-    p = "p < 0.001" if d.p_corrected < 0.001 else f"p = {d.p_corrected:.3f}"
-    return f"{100 * d.accuracy:.1f} points of accuracy (95 %: {100 * low:.1f} to {100 * high:.1f}; {p})"
