@@ -68,8 +68,8 @@ def predict_sources(classifier: Classifier, request: PredictRequest, on_event: O
             if request.watch:  # which prints each image as it arrives
                 for written, _ in writers:
                     written -= finished  # a later row of the same path is that of a changed file
-                last = {row.path: row for row in logged if row.path in finished}
-                finished = {path for path, row in last.items() if row.prediction}  # others may have been incomplete
+                readable = {row.path: row.prediction is not None for row in logged if row.path in finished}
+                finished = {path for path in finished if readable[path]}  # other files may have been incomplete
             else:
                 yield from (row for row in logged if row.path in finished)
         for row in _predict_unfinished(classifier, request, finished, opener, on_event):
