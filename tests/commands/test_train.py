@@ -44,7 +44,7 @@ def test_dry_run_trains_nothing(cli, folder, tmp_path):
 
 def test_settings_without_effect_are_named(cli, folder):
     outcome = cli("train", folder, *TINY, "--ema", "--accumulate", 2, "--dry-run")
-    assert outcome.code == 0 and "without effect on this training: --accumulate, --ema" in outcome.err
+    assert outcome.code == 0 and "without effect here: --accumulate, --ema" in outcome.err
     assert "without effect" not in cli("train", folder, *TINY, "--ema", "--full", "--dry-run").err
 
 
