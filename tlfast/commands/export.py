@@ -233,8 +233,7 @@ def _measure_rates(networks: Sequence[Network], rows: Sequence[Row]) -> list[flo
 
 def read_images_of_run(run: Run) -> list[Row]:
     """Return the images of a run, as listed in its `images.csv`. Raises DataError for a run from the hub, which has no list."""
-    if run.is_pulled:
-        raise DataError(f"the run {run.id} was pulled from the hub, and has no images", "Export the file where the run was trained, and push the run again")
+    runs.require_images(run, "Export the file where the run was trained, and push the run again")
     _, records = read_records(run.folder / "images.csv")
     return [Row(record["path"], record["label"], record["split"]) for record in records]
 

@@ -11,6 +11,7 @@ from torch import nn
 from .. import tasks
 from ..core import DataError, Note, OnEvent, Run, Settings, TlfastError
 from ..core.errors import first_line
+from ..core.runs import require_images
 from ..data import Finding, ImageTable, Preprocessing, Row, Store, open_store, scan
 from ..data.sources import open_data, read_labelled
 from ..evaluation import Evaluation, Predictions, cam, evaluate
@@ -139,8 +140,8 @@ def _find_problems(model: LoadedRun, on_event: OnEvent) -> tuple[list[Finding] |
 
 def _rebuild_table(run: Run, settings: Settings, data: str, on_event: OnEvent) -> ImageTable:
     """Return the image table of the run's data. Raises DataError if its classes differ from the run's."""
-    if run.is_pulled and not data:
-        raise DataError(f"the run {run.id} was pulled from the hub, and has no images", "Name a folder with images of its classes: --data PATH")
+    if not data:
+        require_images(run, "Name a folder with images of its classes: --data PATH")
     source = data or run.manifest["data"]["source"]
     task = tasks.find_run_task(run.manifest, source)
     table = open_data(task, replace(settings, data=source), on_event)

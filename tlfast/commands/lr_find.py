@@ -15,7 +15,7 @@ from ..training.phase import search_rate
 from ..training.plots import plot_rate_curve
 from ..training.processes import require_single
 from ..training.trainer import fit_within_memory
-from .train import note_unused
+from .setting_notes import note_unused
 
 NOT_TRAINED = ("checkpoint_minutes", "log", "name", "onnx")  # settings that only a run has
 

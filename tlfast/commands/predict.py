@@ -77,7 +77,7 @@ def predict_sources(classifier: Classifier, request: PredictRequest, on_event: O
                 if row.path not in written:
                     write(row)
                 elif request.watch:
-                    written.remove(row.path)
+                    written.remove(row.path)  # the row after this one is that of a changed file
             yield row
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +14,7 @@ from torch import nn
 from ..core import DataError, ExportError, Interrupted, Journal, Note, OnEvent, Settings, files, ignore_event, runs
 from ..core.journal import check_free, list_interrupted, list_states, open_journal, run_id_of
 from ..core.presets import PRESETS
-from ..core.settings import check_conflicts, find_unused, flag_name
+from ..core.settings import check_conflicts
 from ..data import DataSummary, Task
 from ..data.split import SPLITS
 from ..evaluation import Evaluation, Predictions, calibration, evaluate, save_predictions
@@ -27,6 +27,7 @@ from ..training.distillation import resolve_teachers
 from ..training.plots import plot_rate_curve
 from ..training.trackers import Tracking, open_tracking, parse_names
 from .interrupted import read_interrupted, resume_command
+from .setting_notes import note_unused
 from .tracked import start_tracking, track_results
 
 MODEL_COPIES = 5  # of the weights: model.safetensors, learner.pkl, model.onnx and two saved phases
@@ -149,12 +150,6 @@ def _train_alone(task: Task, settings: Settings, on_event: OnEvent, resume: str,
         except processes.HalveBatchError as error:
             _record_halving(journal, settings, error)
             raise
-
-
-def note_unused(settings: Settings, on_event: OnEvent, also: Collection[str] = ()) -> None:
-    """Send a note that names the settings without effect: those of the strategy, and `also`."""
-    if unused := find_unused(settings, also):
-        on_event(Note("settings", f"without effect here: {', '.join(map(flag_name, unused))}"))
 
 
 def _assist(task: Task, settings: Settings, callbacks: Sequence[Callback]) -> TrainResult:

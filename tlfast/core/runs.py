@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import system
-from .errors import RunError, UsageError, first_line, make_printable, suggest_name
+from .errors import DataError, RunError, UsageError, first_line, make_printable, suggest_name
 from .events import Note, OnEvent, ignore_event
 from .files import convert_os_errors, format_json, hash_file, lock_folder, move_file, move_to_free_name, write_text_atomic
 from .journal import SUFFIX as UNFINISHED
@@ -69,6 +69,12 @@ class Run:
     def strategy(self) -> str:
         """The strategy, such as "partial" or "depth 4"; BY_HAND for a Learner that was fitted by hand."""
         return BY_HAND if self.manifest.get("by_hand") else describe_strategy(self.manifest["settings"])
+
+
+def require_images(run: Run, hint: str) -> None:
+    """Raise DataError, with a hint, for a run from the hub: it has no list of its images."""
+    if run.is_pulled:
+        raise DataError(f"the run {run.id} was pulled from the hub, and has no images", hint)
 
 
 def new_id(strategy: str, arch: str) -> str:

@@ -328,9 +328,8 @@ def check_conflicts(settings: Settings) -> None:
 
 def find_unused(settings: Settings, also: Collection[str] = ()) -> list[str]:
     """Return the settings with other values than their defaults that have no effect on a training with these settings. `also` have none in any case."""
-    declared = declared_settings()
-    without = [name for name, d in declared.items() if name in also or (d.when and not d.when.holds(settings))]
-    return [name for name in without if getattr(settings, name) != declared[name].default]
+    without = [d for d in declared_settings().values() if d.name in also or (d.when and not d.when.holds(settings))]
+    return [d.name for d in without if getattr(settings, d.name) != d.default]
 
 
 def check_value(name: str, value: Any, declared: Mapping[str, Declaration]) -> Any:

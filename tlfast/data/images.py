@@ -245,7 +245,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("LA")
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         image = _to_8_bit(image)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)

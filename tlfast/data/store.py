@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from ..core import ImageError, ModelSettings, OnEvent, Settings, cache, ignore_event
+from ..core import ImageError, ModelSettings, OnEvent, Settings, UsageError, cache, ignore_event
 from ..core.system import free_disk_gib, free_memory_gib, release_pages
 from . import images
 from .file_hashes import hash_files
@@ -81,18 +81,15 @@ def choose_location(requested: str, size: int) -> str:
     if requested != "auto":
         return requested
     gib = size / 2**30
-    if free_disk_gib(str(cache.find_root())) > gib + SPARE_GIB and _writable(cache.find_root()):
+    if free_disk_gib(str(cache.find_root())) > gib + SPARE_GIB and _is_cache_writable():
         return "disk"
     return "ram" if (free_memory_gib() or 0) > 2 * gib + SPARE_GIB else "off"
 
 
-def _writable(folder: Path) -> bool:
+def _is_cache_writable() -> bool:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError:
+        cache.check_writable()
+    except UsageError:
         return False
     return True
 

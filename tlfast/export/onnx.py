@@ -30,7 +30,7 @@ from .types import Agreement
 OPSET = 18
 # Images to compare: as many as CHECKED_FLOPS permit in one of both networks, some ten seconds on two cores; see docs/benchmarks.md, "ONNX export"
 MOST_CHECKED, LEAST_CHECKED, CHECKED_FLOPS = 512, 32, 1e12
-BATCH = 8  # images per forward pass of the comparison: more would be the peak memory of a partial training
+BATCH = 8  # images per forward pass of the comparison; with 32 it takes more memory than all else in a partial training
 MIN_AGREEMENT = 0.995  # share of images with equal labels, ties not counted
 TIE = 1e-3  # difference of the two largest probabilities below which rounding may decide
 

@@ -106,7 +106,10 @@ def train_command(task: str, source: str, options: Mapping[str, Any], file: str 
     'tlfast train fer --full --epochs 3'
     """
     registered = registered_tasks().get(task)
-    words = ["tlfast", "train", (file or registered.file if registered.file else task) if registered else source]
+    subject = source
+    if registered:
+        subject = (file or registered.file) if registered.file else task
+    words = ["tlfast", "train", subject]
     words += ["--data", source] if registered and source else []
     for name, value in options.items():
         if name == "depth" and value in DEPTH_FLAGS:

@@ -21,6 +21,7 @@ def template_environment() -> Environment:
     """
     loader = PackageLoader(__package__ or "", "templates")
     environment = Environment(loader=loader, autoescape=lambda name: str(name).endswith(".html"), finalize=_escape_direction)
+    environment.globals["direction"] = DIRECTION.pattern
     environment.filters["plain"] = lambda text: re.sub(r"([|*_`\[\]~\\])", r"\\\1", str(escape(make_printable(text))))
     environment.filters["percent"] = lambda value, digits=1: f"{100 * value:.{digits}f} %"
     return environment
