@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,13 @@ def trainings(monkeypatch):
 
     monkeypatch.setattr(trainer, "fit", counted)
     return begun
+
+
+def _write_weights(path: Path) -> Path:
+    """Write new random weights of the backbone."""
+    body = build.build_model("test_resnet", 3, 32)[0]
+    save_file({name: tensor.contiguous() for name, tensor in body.state_dict().items()}, path)
+    return path
 
 
 def test_two_strategies_on_the_same_images(cli, folder, trainings):
@@ -92,6 +100,13 @@ def test_nothing_is_trained_twice(cli, folder, trainings):
     assert len(trainings) == 5
 
 
+def test_copied_weights_are_the_same_weights(cli, folder, tmp_path, trainings):
+    first, copied, other = (_write_weights(tmp_path / f"{name}.safetensors") for name in ("first", "copied", "other"))
+    shutil.copyfile(first, copied)  # another path, another time
+    command = ["compare", folder, *QUICK, "--arms", "partial", "--seeds", 2, "--json"]
+    assert [cli(*command, "--weights", path).json["reused"] for path in (first, copied, other)] == [0, 2, 0]
+
+
 def test_one_that_was_broken_off_goes_on(cli, folder, monkeypatch, trainings):
     judge = trainer.predict_valid
 
@@ -136,9 +151,8 @@ def test_a_training_that_was_interrupted_continues_from_its_checkpoint(cli, fold
 def test_folds_judge_every_image_once_and_share_the_backbones_pass(cli, folder, trainings, monkeypatch, tmp_path):
     made, make = [], features._collect
     monkeypatch.setattr(features, "_collect", lambda *arguments: made.append(1) or make(*arguments))
-    body = build.build_model("test_resnet", 3, 32)[0]
-    save_file({name: tensor.contiguous() for name, tensor in body.state_dict().items()}, tmp_path / "w.safetensors")
-    found = cli("compare", folder, *QUICK, "--weights", tmp_path / "w.safetensors", "--arms", "partial", "--folds", 3, "--seeds", 2, "--json").json
+    weights = _write_weights(tmp_path / "w.safetensors")
+    found = cli("compare", folder, *QUICK, "--weights", weights, "--arms", "partial", "--folds", 3, "--seeds", 2, "--json").json
     assert found["arms"][0]["images"] == 36 and found["arms"][0]["trainings"] == 6
     assert [(fold, seed) for _, _, fold, seed, _ in trainings] == [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1)]
     assert found["arms"][0]["accuracy_sd"] is not None and "3 folds, each image evaluated once: 36 images, 2 seeds" in found["judged_on"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import Journal, ModelSettings, OnEvent, RunError, Settings, UsageError, cache
+from ..core.files import hash_file
 from ..core.journal import SUFFIX, open_journal
 from ..core.runs import PREDICTIONS, name_split_file
 from ..core.system import package_versions
@@ -30,8 +31,8 @@ from .types import Phase
 KIND = "trainings"
 AVERAGED = "averaged"  # predictions averaged over all views of an image, where features have several
 LAYOUT = 3  # increase it when the same training gives other predictions
-# Settings without effect on predictions; a teacher counts by its weights.
-UNIMPORTANT = ("out", "name", "data", "store", "workers", "onnx", "checkpoint_minutes", "log", "gpus", "sync_bn", "preset", "teacher")
+# Settings without effect on predictions. Pretrained weights and teachers count by their contents.
+UNIMPORTANT = ("out", "name", "data", "store", "workers", "onnx", "checkpoint_minutes", "log", "gpus", "sync_bn", "preset", "weights", "teacher")
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,10 @@ def run_trial(task: Task, settings: Settings, on_event: OnEvent, neighbours: boo
     return Trial(folder / PREDICTIONS, folder / name_split_file(PREDICTIONS, AVERAGED), about["seconds"], about["trained_on"], reused)
 
 
-def _describe_weights(settings: ModelSettings) -> list[Any]:
+def _describe_weights(settings: ModelSettings) -> str:
+    """Return the SHA-256 of the file of pretrained weights, or where there is none "none" or "hub"."""
     weights = pretrained.find_weights(settings.arch, settings.weights)
-    stat = Path(weights.path).stat() if weights.path else None
-    return [weights.kind, weights.path, *((stat.st_size, stat.st_mtime_ns) if stat else ())]
+    return hash_file(Path(weights.path)) if weights.path else weights.kind
 
 
 @contextmanager
