@@ -88,6 +88,19 @@ def test_arms_are_compared_with_a_baseline(cli, folder):
     assert refused.code == 2 and "--baseline partail is not one of the arms: knn, partial, full" in refused.err and "Did you mean 'partial'?" in refused.err
 
 
+def test_a_difference_without_variance_has_no_interval_of_macro_f1(cli, folder, tmp_path):
+    (tmp_path / "patient.toml").write_text("patience = 50\n")  # the same predictions
+    found = cli("compare", folder, *QUICK, "--arms", "partial,patient.toml", "--json").json
+    (difference,) = found["differences"]
+    assert difference["macro_f1"] == 0 and difference["macro_f1_interval"] is None
+    low, high = difference["accuracy_interval"]
+    assert low < 0 < high
+    (row,) = csv.DictReader((Path(found["folder"]) / "differences.csv").read_text().splitlines())
+    assert row["macro_f1_interval_low"] == row["macro_f1_interval_high"] == "" and float(row["accuracy_interval_low"]) == low
+    shown = cli("compare", folder, *QUICK, "--arms", "partial,patient.toml").out
+    assert "+0.0" in shown and "(+0.0 to +0.0)" not in shown
+
+
 def test_nothing_is_trained_twice(cli, folder, trainings):
     first = cli("compare", folder, *QUICK, "--arms", "partial,full", "--json").json
     again = cli("compare", folder, *QUICK, "--arms", "full,partial", "--json").json

@@ -145,11 +145,14 @@ def arm_cells(arm: ArmScore) -> tuple[str, ...]:
 
 def difference_cells(d: ArmDifference) -> tuple[str, ...]:
     """Return the difference of two arms as cells, in percentage points, with p-values."""
-    gains = [
-        f"{100 * value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
-        for value, (low, high) in ((d.accuracy, d.accuracy_interval), (d.macro_f1, d.macro_f1_interval))
-    ]
+    gains = _format_points(d.accuracy, d.accuracy_interval), _format_points(d.macro_f1, d.macro_f1_interval)
     return (f"{d.first} - {d.second}", *gains, f"{d.p:.2g}", f"{d.p_corrected:.2g}", "yes" if d.shown else "no")
+
+
+def _format_points(difference: float, interval: tuple[float, float] | None) -> str:
+    """Return a difference in percentage points and its interval, if it has one."""
+    points = f"{100 * difference:+.1f}"
+    return f"{points} ({100 * interval[0]:+.1f} to {100 * interval[1]:+.1f})" if interval else points
 
 
 def format_interval(value: float, interval: tuple[float, float] | None) -> str:

@@ -30,12 +30,19 @@ def write_csv(path: Path, rows: Sequence[Any], columns: Sequence[str] = ()) -> N
 
 
 def to_cells(row: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass as cells of a table row. A tuple becomes two cells, `<field>_low` and `<field>_high`; a dict none."""
+    """Return the fields of a dataclass as cells of a table row.
+
+    An interval becomes two cells, `<field>_low` and `<field>_high`, which are empty if it is None. A dict has no cell.
+    """
     cells: dict[str, Any] = {}
     for name, value in vars(row).items():
         if isinstance(value, dict):
             continue  # not a single cell; the JSON file holds it
-        cells |= {f"{name}_low": value[0], f"{name}_high": value[1]} if isinstance(value, tuple) else {name: value}
+        if name.endswith("interval"):
+            low, high = value or (None, None)
+            cells |= {f"{name}_low": low, f"{name}_high": high}
+        else:
+            cells[name] = value
     return cells
 
 

@@ -45,8 +45,8 @@ def group_intervals(labels: np.ndarray, predicted: np.ndarray, groups: Sequence[
 
 def _summarize(blocks: Sequence[Mapping[str, np.ndarray]]) -> dict[str, tuple[float, float]]:
     """Return the interval of each metric that differs between the replicates."""
-    intervals = {name: percentile_interval(np.concatenate([block[name] for block in blocks])) for name in blocks[0]}
-    return {name: (low, high) for name, (low, high) in intervals.items() if low < high}
+    intervals = {name: find_interval(np.concatenate([block[name] for block in blocks])) for name in blocks[0]}
+    return {name: interval for name, interval in intervals.items() if interval}
 
 
 def _resample_groups(labels: np.ndarray, predicted: np.ndarray, groups: Sequence[str], classes: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
@@ -125,6 +125,12 @@ def percentile_interval(replicates: np.ndarray) -> tuple[float, float]:
     """Return the central 95 % of bootstrap replicates `[b]`."""
     low, high = np.percentile(replicates, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return float(low), float(high)
+
+
+def find_interval(replicates: np.ndarray) -> tuple[float, float] | None:
+    """Return the central 95 % of bootstrap replicates `[b]`; None if they are all the same and tell nothing about the uncertainty."""
+    low, high = percentile_interval(replicates)
+    return (low, high) if low < high else None
 
 
 # Two classifiers on the same images

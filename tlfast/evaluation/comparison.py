@@ -140,7 +140,7 @@ class ArmScore:
         accuracy_interval: its interval.
         accuracy_sd: standard deviation of the accuracy over the seeds; None for one seed.
         macro_f1: mean macro F1 over the seeds.
-        macro_f1_interval: its interval.
+        macro_f1_interval: its interval; None if it is the same in all bootstrap samples.
         images: number of images evaluated.
         trainings: number of trainings.
         seconds: mean duration of a training on all training images, with the forward pass of the frozen backbone also if it was cached.
@@ -155,7 +155,7 @@ class ArmScore:
     accuracy_interval: tuple[float, float]
     accuracy_sd: float | None
     macro_f1: float
-    macro_f1_interval: tuple[float, float]
+    macro_f1_interval: tuple[float, float] | None
     images: int
     trainings: int
     seconds: float
@@ -174,7 +174,7 @@ class ArmDifference:
         accuracy: accuracy of `first` minus that of `second`.
         accuracy_interval: its interval.
         macro_f1: macro F1 of `first` minus that of `second`.
-        macro_f1_interval: its interval.
+        macro_f1_interval: its interval; None if it is the same in all bootstrap samples.
         p: p-value of McNemar's exact test; for several seeds, of the paired permutation test.
         p_corrected: the same after Holm's correction for the number of pairs that are compared.
         shown: True if `p_corrected` is below 0.05 and the interval of the accuracy is above 0.
@@ -185,7 +185,7 @@ class ArmDifference:
     accuracy: float
     accuracy_interval: tuple[float, float]
     macro_f1: float
-    macro_f1_interval: tuple[float, float]
+    macro_f1_interval: tuple[float, float] | None
     p: float
     p_corrected: float
     shown: bool
@@ -290,7 +290,7 @@ def score_arm(arm: Arm, predictions: ArmPredictions, f1: MacroF1, cost: Cost) ->
         accuracy_interval=bootstrap.accuracy_interval(predictions.right.mean(axis=0), predictions.labels, predictions.groups),
         accuracy_sd=float(accuracies.std(ddof=1)) if len(accuracies) > 1 else None,
         macro_f1=f1.value,
-        macro_f1_interval=bootstrap.percentile_interval(f1.replicates),
+        macro_f1_interval=bootstrap.find_interval(f1.replicates),
         images=len(predictions.labels),
         trainings=len(predictions.outcomes),
         seconds=statistics.mean(outcome.seconds for outcome in predictions.outcomes),
@@ -323,7 +323,7 @@ def compare_pairs(arms: Sequence[Arm], predictions: Sequence[ArmPredictions], f1
                 accuracy=gain,
                 accuracy_interval=(low, high),
                 macro_f1=f1[i].value - f1[j].value,
-                macro_f1_interval=bootstrap.percentile_interval(f1[i].replicates - f1[j].replicates),
+                macro_f1_interval=bootstrap.find_interval(f1[i].replicates - f1[j].replicates),
                 p=p,
                 p_corrected=corrected,
                 shown=corrected < ALPHA and low > 0,
