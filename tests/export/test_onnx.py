@@ -134,3 +134,9 @@ def test_a_failed_export_is_an_error_that_keeps_the_rest(cli, folder, tmp_path, 
     names = {path.name for path in (tmp_path / "exports/pictures/r").iterdir()}
     assert {"model.safetensors", "run.json", "metrics.json"} <= names and "model.onnx" not in names
     assert cli("interpret", "r", "--json").code == 0
+
+
+def test_a_file_that_returns_no_number_for_some_images_is_refused():
+    even = np.array([0.5, 0.3, 0.2])
+    with pytest.raises(ExportError, match="differ by up to nan"):
+        onnx_module.judge_agreement("model.onnx", [("a.png", even, even), ("b.png", even, np.full(3, np.nan))], "")

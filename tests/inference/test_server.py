@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import html
 import http.client
 import io
 import json
 import logging
+import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -218,6 +222,59 @@ def test_many_at_once_are_all_answered_as_alone(port, classifier):
             assert answer == pytest.approx(alone[i % 8], abs=1e-6)
 
 
+def test_decoded_images_wait_for_memory(classifier, monkeypatch):
+    monkeypatch.setattr(server_module, "MemoryBudget", lambda: batching.MemoryBudget(limit=1))  # one image at a time
+    files = [(f"{seed}.png", png(seed)) for seed in range(20)]
+    with serving_at(classifier) as (port, _):
+        status, answer = ask(port, "POST", "/predict", form(*files), FORM)
+        assert status == 200 and [p["name"] for p in answer["predictions"]] == [name for name, _ in files]
+
+
+def test_a_memory_budget_is_kept_and_admits_one_image_of_any_size():
+    async def decode(sizes):
+        budget, most = batching.MemoryBudget(limit=1000), []
+
+        async def hold(size):
+            async with budget.reserve(size):
+                most.append(budget.used)
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*map(hold, sizes))
+        assert budget.used == 0
+        return most
+
+    assert max(asyncio.run(decode([400] * 7))) == 800
+    assert asyncio.run(decode([5000, 300, 5000])) == [5000, 300, 5000]
+
+
+def test_the_example_of_the_page_of_the_api(classifier):
+    with serving_at(classifier, token="secret", root_path="/plants") as (port, _):
+        _, docs = ask(port, path="/docs")
+    assert html.unescape(re.search("<pre>(.*?)</pre>", docs)[1]) == (
+        f'curl -F file=@photo.jpg -H "Authorization: Bearer TOKEN" "http://127.0.0.1:{port}/plants/predict?top=3"'
+    )
+
+
+def test_serving_in_a_notebook(classifier):
+    """A cell runs within an event loop; its interruption stops the server."""
+    answers = []
+
+    def started(url):
+        def request_and_interrupt():
+            answers.append(ask(int(url.rsplit(":", 1)[1]), path="/healthz"))
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=request_and_interrupt).start()
+
+    async def cell():
+        server_module.serve(server_module.Service(classifier), "127.0.0.1", 0, started)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(cell())
+    loop.close()
+    assert answers == [(200, {"status": "ok"})]
+
+
 def test_a_token(classifier):
     with serving_at(classifier, token="wörd") as (port, _):
         for headers in ({}, {"Authorization": "Bearer no"}, {"Authorization": "wrong"}):
@@ -315,7 +372,10 @@ def test_other_hosts_and_other_sites_are_refused(classifier, headers, status):
         assert answered == status and ("error" in body) == (status == 403)
 
 
-@pytest.mark.parametrize(("host", "names", "expected"), [("0.0.0.0", [], set()), ("192.168.1.2", [], set()), ("::1", [], {"localhost", "127.0.0.1", "::1"})])
+@pytest.mark.parametrize(("host", "names", "expected"), [
+    ("0.0.0.0", [], set()), ("192.168.1.2", [], set()), ("::1", [], {"localhost", "127.0.0.1", "::1"}),
+    ("127.0.1.1", [], {"localhost", "127.0.0.1", "127.0.1.1", "::1"}), ("LOCALHOST", [], {"localhost", "127.0.0.1", "::1"}),
+])  # fmt: skip
 def test_allowed_hosts(host, names, expected):
     assert allow_hosts(host, names) == expected
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..core import Settings
-from ..core.metrics import EPOCH_METRICS, FIGURE_TITLES, METRICS
+from ..core.metrics import EPOCH_METRICS, FIGURE_TITLES, METRICS, format_threshold
 from ..core.settings import declared_settings
 from ..inference import PredictRow
 from ..inference.writers import UNSURE, label_of
@@ -73,7 +73,7 @@ def format_figures(evaluation: Evaluation) -> dict[str, str]:
     values = {name: evaluation.figure(name) for name in FIGURE_TITLES}
     figures = {FIGURE_TITLES[name]: format_interval(value, evaluation.intervals.get(name)) for name, value in values.items() if value is not None}
     selective = [
-        f"{float(accuracy):.0%} on {point.coverage:.0%} of the images (probability at least {point.threshold:.2f})"
+        f"{float(accuracy):.0%} on {point.coverage:.0%} of the images (probability at least {format_threshold(point.threshold)})"
         for accuracy, point in calibration.promises.items()
     ]
     interval, groups = evaluation.group_intervals.get("accuracy"), {}
@@ -86,7 +86,7 @@ def format_figures(evaluation: Evaluation) -> dict[str, str]:
         **groups,
         **{f"top-{k} accuracy": f"{share:.4f}" for k, share in evaluation.top.items()},
         "calibration error": _describe_calibration(calibration),
-        "selective accuracy": "; ".join(selective) or "below 90% at every threshold",
+        "selective accuracy": "; ".join(selective) or "no threshold with 90% accuracy on at least 20 images",
     }
 
 

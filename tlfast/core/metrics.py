@@ -5,6 +5,7 @@ The table of epochs, `--metric`, evaluations, reports and the documentation foll
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -154,3 +155,13 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) ->
     import numpy as np
 
     return np.bincount(np.asarray(labels) * classes + np.asarray(predicted), minlength=classes**2).reshape(classes, classes)
+
+
+def format_threshold(threshold: float) -> str:
+    """Return a threshold of the probability with four decimals, six close to 1. It is rounded up, so that no further prediction is accepted.
+
+    >>> format_threshold(0.98412), format_threshold(0.999951)
+    ('0.9842', '0.999951')
+    """
+    decimals = 4 if threshold <= 0.9999 else 6
+    return f"{math.ceil(round(threshold * 10**decimals, 3)) / 10**decimals:.{decimals}f}"

@@ -175,7 +175,7 @@ class ArmDifference:
         accuracy_interval: its interval.
         macro_f1: macro F1 of `first` minus that of `second`.
         macro_f1_interval: its interval; None if it is the same in all bootstrap samples.
-        p: p-value of McNemar's exact test; for several seeds, of the paired permutation test.
+        p: p-value of McNemar's exact test; for several seeds, or images with groups, of the paired permutation test.
         p_corrected: the same after Holm's correction for the number of pairs that are compared.
         shown: True if `p_corrected` is below 0.05 and the interval of the accuracy is above 0.
     """
@@ -286,7 +286,7 @@ def score_arm(arm: Arm, predictions: ArmPredictions, f1: MacroF1, cost: Cost) ->
     return ArmScore(
         name=arm.name,
         settings=arm.settings.to_dict(),
-        accuracy=float(accuracies.mean()),
+        accuracy=float(predictions.right.mean()),
         accuracy_interval=bootstrap.accuracy_interval(predictions.right.mean(axis=0), predictions.labels, predictions.groups),
         accuracy_sd=float(accuracies.std(ddof=1)) if len(accuracies) > 1 else None,
         macro_f1=f1.value,
@@ -344,15 +344,17 @@ def build_curve(arms: Sequence[Arm], design: Design, predictions: Mapping[tuple[
 
 
 def find_crossings(curve: Sequence[CurvePoint]) -> list[Crossing]:
-    """Return the crossings between neighbouring shares, by linear interpolation over the logarithm of the share."""
+    """Return the crossings between neighbouring shares of different accuracies, by linear interpolation over the logarithm of the share."""
     by_arm: dict[str, list[CurvePoint]] = {}
     for point in curve:
         by_arm.setdefault(point.arm, []).append(point)
     crossings = []
     for first, second in combinations(by_arm, 2):
         gaps = [(a.share, a.accuracy - b.accuracy) for a, b in zip(by_arm[first], by_arm[second], strict=True)]
-        for (low, before), (high, after) in pairwise(gaps):
+        for i, j in pairwise(i for i, (_, gap) in enumerate(gaps) if gap):
+            (low, before), (high, after) = gaps[i], gaps[j]
             if before * after < 0:
-                share = float(low * (high / low) ** (before / (before - after)))
+                # With a share of equal accuracies between them, the curves cross there.
+                share = gaps[i + 1][0] if j > i + 1 else float(low * (high / low) ** (before / (before - after)))
                 crossings.append(Crossing(*((first, second) if before > 0 else (second, first)), share))
     return crossings

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ..core.errors import make_printable
+from ..core.metrics import format_threshold
 from .comparison import CompareResult
 from .types import Calibration, Evaluation
 
@@ -156,7 +157,7 @@ def _draw_coverage(axes: Axes, calibration: Calibration) -> None:
     axes.plot([p.coverage for p in calibration.curve], [p.accuracy for p in calibration.curve], color=BLUE)
     for accuracy, point in calibration.promises.items():
         axes.plot(point.coverage, point.accuracy, "o", color=RED)
-        text = f" {float(accuracy):.0%} correct above {point.threshold:.2f}"
+        text = f" {float(accuracy):.0%} correct from {format_threshold(point.threshold)}"
         axes.annotate(text, (point.coverage, point.accuracy), fontsize=9, ha="right" if point.coverage > 0.5 else "left", va="bottom", color=RED)
     axes.set(xlabel="coverage: share of images with an accepted prediction", ylabel="accuracy of accepted predictions", xlim=(0, 1.02))
     axes.set_title("accuracy against coverage", fontsize=10)

@@ -101,7 +101,7 @@ def check_onnx(path: Path, model: nn.Module, preprocessing: Preprocessing, sourc
 
 def judge_agreement(file: str, pairs: Sequence[tuple[str, np.ndarray, np.ndarray]], hint: str) -> Agreement:
     """Summarize (source, probabilities of the network `[c]`, probabilities of the file `[c]`) of each image. Raises ExportError if too many labels differ."""
-    difference = max(float(np.abs(expected - actual).max()) for _, expected, actual in pairs)
+    difference = float(np.max([np.abs(expected - actual).max() for _, expected, actual in pairs]))  # NaN if any value is
     disagreements: list[dict[str, Any]] = []
     for source, expected, actual in pairs:
         if expected.argmax() != actual.argmax():

@@ -10,7 +10,30 @@ import numpy as np
 
 from .onnx_model import BATCH, Network, batch_size
 
+DECODED_BYTES = 1 << 29  # of decoded images that wait for the network or run through it
 Item = tuple[np.ndarray, "asyncio.Future[np.ndarray]"]  # pixels `[h, w, 3]` and the future of their probabilities `[c]`
+
+
+class MemoryBudget:
+    """A limit of the bytes of decoded images at a time; further ones wait in the order of their arrival. One image is always admitted."""
+
+    def __init__(self, limit: int = DECODED_BYTES) -> None:
+        self.limit, self.used = limit, 0
+        self.turn, self.freed = asyncio.Lock(), asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def reserve(self, size: int) -> AsyncIterator[None]:
+        """Reserve `size` bytes during the block."""
+        async with self.turn:
+            while self.used and self.used + size > self.limit:
+                self.freed.clear()
+                await self.freed.wait()
+            self.used += size
+        try:
+            yield
+        finally:
+            self.used -= size
+            self.freed.set()
 
 
 class BatchQueue:

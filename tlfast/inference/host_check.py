@@ -14,12 +14,13 @@ LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 def allow_hosts(host: str, names: Collection[str] = ()) -> frozenset[str]:
-    """Return the host names that requests to a server on the address `host` may have: local ones on a local address, and `names`. Empty: any.
+    """Return the host names that requests to a server on the address `host` may have: `host` and local ones on a local address, and `names`. Empty: any.
 
     >>> sorted(allow_hosts("127.0.0.1", ["plants.example.org"]))
     ['127.0.0.1', '::1', 'localhost', 'plants.example.org']
     """
-    return frozenset(name.lower() for name in (*names, *(LOCAL_NAMES if is_local(host) or names else ())))
+    local = (host, *LOCAL_NAMES) if is_local(host) else LOCAL_NAMES if names else ()
+    return frozenset(name.lower() for name in (*names, *local))
 
 
 def is_local(host: str) -> bool:
@@ -27,7 +28,7 @@ def is_local(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host.lower() == "localhost"
 
 
 class HostCheck:

@@ -18,7 +18,6 @@ MODEL = {
     "properties": {"run": TEXT, "classes": {"type": "array", "items": TEXT}, "info": {"type": "object", "additionalProperties": TEXT}},
 }
 STYLE = "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}"
-EXAMPLE = "curl -F file=@photo.jpg http://127.0.0.1:8000/predict?top=3"
 
 
 def build_openapi(classifier: Classifier, limits: Limits, with_token: bool, root_path: str = "") -> dict[str, Any]:
@@ -95,12 +94,14 @@ def _json_content(schema: dict[str, Any]) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
 
 
-def render_docs(description: dict[str, Any]) -> str:
-    """Return an OpenAPI description as an HTML page."""
+def render_docs(description: dict[str, Any], address: str) -> str:
+    """Return an OpenAPI description as an HTML page, with an example for the service at `address`, such as "http://127.0.0.1:8000"."""
+    header = ' -H "Authorization: Bearer TOKEN"' if "security" in description else ""
+    example = escape(f'curl -F file=@photo.jpg{header} "{address}/predict?top=3"')
     sections = "".join(_render_operation(path, method, operation) for path, methods in description["paths"].items() for method, operation in methods.items())
     title = escape(description["info"]["title"])
     head = f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>{title}</title><style>{STYLE}</style>"
-    return f"{head}<h1>{title}</h1><pre>{EXAMPLE}</pre>{sections}<p>OpenAPI description: <code>/openapi.json</code></p>"
+    return f"{head}<h1>{title}</h1><pre>{example}</pre>{sections}<p>OpenAPI description: <code>/openapi.json</code></p>"
 
 
 def _render_operation(path: str, method: str, operation: dict[str, Any]) -> str:

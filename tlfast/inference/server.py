@@ -10,6 +10,7 @@ import re
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
@@ -26,7 +27,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from ..core import ImageError, UsageError
 from ..core.system import count_cores
 from ..data import images
-from .batching import BatchQueue
+from .batching import BatchQueue, MemoryBudget
 from .classifier import Classifier
 from .host_check import HostCheck
 from .onnx_model import rank_classes
@@ -77,7 +78,7 @@ class Service:
         if self.root_path and not re.fullmatch(r"(/[\w.~-]+)+", self.root_path):
             raise UsageError(f"--root-path {self.root_path}: not a path such as /plants", "Start it with / and end it without")
         self.queue = BatchQueue(self.classifier.network)
-        self.decoding = asyncio.Semaphore(count_cores())
+        self.decoding, self.memory = asyncio.Semaphore(count_cores()), MemoryBudget()
         paths = frozenset(path for known in PATHS for path in (known, self.root_path + known))
         self.metrics = ServiceMetrics(self.classifier, paths, self.clients.total)
 
@@ -90,8 +91,12 @@ class Service:
     async def predict(self, data: bytes) -> Prediction:
         """Classify the bytes of an image file. Raises ImageError."""
         async with self.decoding:
-            pixels = await asyncio.to_thread(_decode_upload, data, self.limits.pixels)
-        prediction = rank_classes(await self.queue.predict(pixels), self.classifier.classes)
+            width, height = await asyncio.to_thread(_measure_upload, data, self.limits.pixels)
+        async with self.memory.reserve(3 * width * height):
+            async with self.decoding:
+                pixels = await asyncio.to_thread(_decode_upload, data)
+            probabilities = await self.queue.predict(pixels)
+        prediction = rank_classes(probabilities, self.classifier.classes)
         self.metrics.count_image(prediction.label)
         return prediction
 
@@ -154,7 +159,7 @@ def build_app(service: Service) -> Starlette:
         return JSONResponse(service.describe())
 
     async def docs(request: Request) -> Response:
-        return HTMLResponse(render_docs(service.describe()), headers=HEADERS)
+        return HTMLResponse(render_docs(service.describe(), f"{request.url.scheme}://{request.url.netloc}{service.root_path}"), headers=HEADERS)
 
     routes: list[BaseRoute] = [
         Route("/", page),
@@ -186,14 +191,32 @@ def serve(service: Service, host: str, port: int, started: Callable[[str], None]
 
     `started` receives the URL of the server. Raises UsageError if the address cannot be used.
     """
-    listener = _listen(host, port)
-    url_host = f"[{host}]" if ":" in host else host  # IPv6
-    started(f"http://{url_host}:{listener.getsockname()[1]}")
+    with _listen(host, port) as listener:
+        url_host = f"[{host}]" if ":" in host else host  # IPv6
+        started(f"http://{url_host}:{listener.getsockname()[1]}")
+        if service.log:
+            logging.basicConfig(format="%(message)s", handlers=[JsonHandler(service.log)], force=True)
+        _run_until_stopped(build_server(service), listener)
 
-    if service.log:
-        logging.basicConfig(format="%(message)s", handlers=[JsonHandler(service.log)], force=True)
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(build_server(service).serve([listener]))
+
+def _run_until_stopped(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Run a server until Ctrl-C or SIGTERM: in a thread where an event loop runs already, as in a cell of a notebook."""
+
+    def run() -> None:
+        asyncio.run(server.serve([listener]))
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        with contextlib.suppress(KeyboardInterrupt):
+            run()
+        return
+    with ThreadPoolExecutor(1) as executor:
+        served = executor.submit(run)
+        try:
+            served.result()
+        except KeyboardInterrupt:
+            server.should_exit = True
 
 
 def build_server(service: Service) -> uvicorn.Server:
@@ -220,13 +243,18 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _decode_upload(data: bytes, max_pixels: int) -> np.ndarray:
-    """Decode an image file to uint8 RGB `[h, w, 3]`. Raises ImageError."""
+def _measure_upload(data: bytes, max_pixels: int) -> tuple[int, int]:
+    """Return width and height of an image file, from its header. Raises ImageError."""
     if not data:
         raise ImageError("the file is empty")
     _, (width, height) = images.describe(data)
     if width * height > max_pixels:
         raise ImageError(f"{width}x{height} pixels exceed the limit of {max_pixels:,}")
+    return width, height
+
+
+def _decode_upload(data: bytes) -> np.ndarray:
+    """Decode an image file to uint8 RGB `[h, w, 3]`. Raises ImageError."""
     return np.asarray(images.decode(data))
 
 
