@@ -85,6 +85,18 @@ def test_an_address_without_a_cluster_is_an_error_before_ray_tries(address, monk
     assert "ray start --head" in error.value.hint
 
 
+def test_a_local_ray_that_cannot_start(monkeypatch):
+    def init(**options):
+        raise RuntimeError("no space left for sockets")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(TlfastError, match=r"Ray cannot be started on this machine \(no space left for sockets\)") as error:
+        list(open_engine("ray").run(square, [1]))
+    assert "--engine local" in error.value.hint
+
+
 def read_rows(folder):
     return concat_tables([parquet.read_table(path) for path in sorted(folder.glob("part-*.parquet"))])
 

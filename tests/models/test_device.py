@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.helpers.fake_gpu import fake_gpu
 from tlfast.core.errors import UsageError
 from tlfast.models import device
 
@@ -39,6 +40,21 @@ def test_a_gpu_is_waited_for_and_its_cache_is_emptied(kind, monkeypatch):
     device.synchronize(torch.device("cpu"))
     device.release_device_memory(torch.device("cpu"))
     assert len(done) == 2
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_gpu_uses_cudnn(deterministic, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.backends.cudnn.allow_tf32
+    with device.choose_algorithms(torch.device("cuda"), deterministic):
+        cudnn = torch.backends.cudnn
+        assert (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32) == (True, not deterministic, deterministic, before)
+
+
+def test_only_memory_of_the_host_is_pinned():
+    with fake_gpu() as gpu:
+        x = torch.zeros(3, device=gpu)
+        assert device.copy_to_device(x, gpu).device == gpu
 
 
 def test_another_word_is_refused():

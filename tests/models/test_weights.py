@@ -87,6 +87,28 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(("content", "reason"), [(torch.zeros(2), "it holds a Tensor, not a dict of tensors"), ([torch.zeros(2)], "it holds a list")], ids=str)
+def test_a_file_without_a_state_dict_is_refused(content, reason, tmp_path):
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=reason):
+        build.build_body(file_weights("test_resnet", tmp_path / "w.pt"), 32)
+
+
+@pytest.mark.parametrize("arch", ["efficientnet_b1", "tf_efficientnet_lite0"])
+def test_other_weights_with_names_of_efficientnet_do_not_fit(arch, tmp_path):
+    state = {"_conv_stem.weight": torch.zeros(32, 3, 3, 3), "_blocks.22._bn0.weight": torch.zeros(8)}  # Lite0 has 16 blocks
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=f"does not fit {arch}"):
+        build.build_body(file_weights(arch, tmp_path / "w.pth"), 32)
+
+
+@pytest.mark.parametrize("mean", ["[0.5, 0.5, 0.5]", "0.5", ""])
+def test_a_mean_that_is_no_list_of_three_numbers_is_refused(mean, tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors", {"mean": mean, "std": "1,1,1"})
+    with pytest.raises(WeightsError, match="not a weights file that can be read"):
+        weights.normalization_stats(file_weights("test_resnet", tmp_path / "w.safetensors"))
+
+
 def test_mean_and_std_come_with_the_weights(saved):
     assert weights.normalization_stats(file_weights("test_resnet", saved[1])) == ((0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
     assert weights.normalization_stats(pretrained.Weights("none", "tf_efficientnet_lite0")) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -10,7 +10,7 @@ import torch
 
 from tests.helpers.command_line import TINY
 from tests.helpers.training import resolved, train_depth
-from tlfast.core import cache
+from tlfast.core import TrainingSettings, cache
 from tlfast.core.errors import UsageError
 from tlfast.models import build, stages
 from tlfast.testing import draw_image
@@ -86,21 +86,42 @@ def test_the_head_of_a_depth_starts_from_some_of_the_images(folder, monkeypatch)
     assert torch.equal(kept.train.labels[nearest.indices], made.train.labels)
 
 
-def test_the_choice_of_room_is_cached_by_all_that_it_depends_on(folder, monkeypatch):
-    asked = []
-    monkeypatch.setattr(activations, "_available_gigabytes", lambda settings, on_disk: asked.append(1) or 1.0)
+def test_a_choice_is_kept_while_its_activations_take_the_room(folder, monkeypatch):
+    room = [1.0]
+    monkeypatch.setattr(activations, "_available_gigabytes", lambda settings, on_disk: room[0])
 
-    def is_asked(session, **changes):
-        before = len(asked)
-        activations.fit_to_disk(session, replace(chosen, **changes))
-        return len(asked) > before
+    def choose(gigabytes, **changes):
+        room[0] = gigabytes
+        return activations.fit_to_disk(session, replace(chosen, **changes))
 
     task, chosen = resolved(folder, "depth", depth="2", views=2)
     with trainer.prepare(task, chosen, lambda event: None) as session:
-        assert is_asked(session) and not is_asked(session)
+        with pytest.raises(UsageError, match="no room"):
+            choose(0.0)
+        assert choose(1.0) == ("2", 2), "there is room now"
+        assert choose(0.0) == ("2", 2), "taken by the activations of this choice"
         for changes in ({"views": 3}, {"depth": "3"}, {"cache_gb": 0.5}, {"cache_format": "int8"}, {"augment": "none"}):
-            assert is_asked(session, **changes) and not is_asked(session, **changes), changes
-        assert is_asked(replace(session, store=None)), "in memory there is another room"
+            with pytest.raises(UsageError, match="no room"):
+                choose(0.0, **changes)
+        session = replace(session, store=None)
+        with pytest.raises(UsageError, match="no room"):
+            choose(0.0)  # in memory there is another room
     draw_image(folder / "red" / "0.png", (0, 0, 0), 5, size=(90, 90))
+    with trainer.prepare(task, chosen, lambda event: None) as session, pytest.raises(UsageError, match="no room"):
+        choose(0.0)
+
+
+def test_more_room_than_before_is_used(folder, monkeypatch):
+    task, chosen = resolved(folder, "depth", depth="2", views=4)
     with trainer.prepare(task, chosen, lambda event: None) as session:
-        assert is_asked(session)
+        shape = activations.activation_shape(stages.split_at(session.learn.model[0], chosen.arch, 2, 32), 32)
+        rooms = iter([activations.activation_gigabytes(shape, sum(features.count_images(session.table, chosen)[:3]), chosen), 1.0])
+        monkeypatch.setattr(activations, "_available_gigabytes", lambda settings, on_disk: next(rooms))
+        assert [activations.fit_to_disk(session, chosen) for _ in range(2)] == [("2", 3), ("2", 4)]
+
+
+def test_a_system_that_does_not_tell_its_free_memory(monkeypatch):
+    monkeypatch.setattr(activations, "free_memory_gib", lambda: None)
+    monkeypatch.setattr(activations, "total_memory_gib", lambda: 100.0)
+    assert 30 < activations._available_gigabytes(TrainingSettings(), on_disk=False) < 54
+

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,12 +13,13 @@ from safetensors.torch import load_file
 
 from tests.helpers.fake_gpu import fake_gpu
 from tests.helpers.interruption import WAYS, Killed, stopping_at, train_way
-from tlfast.core import files, runs
+from tlfast.core import Note, files, ignore_event, runs
 from tlfast.core import journal as journal_module
 from tlfast.core.errors import Interrupted
 from tlfast.core.events import Progress
 from tlfast.core.journal import Journal
 from tlfast.training import checkpoints
+from tlfast.training.callbacks.progress import ProgressCallback
 
 # Where it is stopped: at which of a phase's events.
 STOPS = {
@@ -100,8 +102,22 @@ def test_killed_with_checkpoints_after_each_step_or_epoch(way, step, pictures, u
     assert len(kept) <= checkpoints.KEPT and (kept or step == 2)
     if kept and step == 7:
         kept[-1].write_bytes(kept[-1].read_bytes()[:1000])  # the newest is damaged: the one before it serves
-    result = train_way(way, pictures, tmp_path, resume=journal_module.NEWEST, checkpoint_minutes=minutes)
+    said = []
+    result = train_way(way, pictures, tmp_path, said.append, journal_module.NEWEST, checkpoint_minutes=minutes)
     assert_equal(result, undisturbed[way])
+    damaged = [event.note for event in said if isinstance(event, Note) and "cannot be read" in event.note]
+    assert len(damaged) == (1 if kept and step == 7 else 0)
+
+
+def test_the_seconds_of_an_interrupted_epoch_count():
+    progress, resumed = (ProgressCallback("all layers", ignore_event) for _ in range(2))
+    progress.started, progress.train_started = time.perf_counter() - 100, time.perf_counter() - 90
+    resumed.load_state_dict(progress.state_dict())
+    assert time.perf_counter() - resumed.started > 99 and time.perf_counter() - resumed.train_started > 89
+
+
+def test_generators_of_gpus_that_this_machine_lacks_are_left_out():
+    checkpoints._set_random_state(checkpoints._get_random_state() | {"cuda": [torch.zeros(16, dtype=torch.uint8)] * 64, "mps": torch.zeros(16)})
 
 
 def test_what_is_done_is_not_done_again(pictures, tmp_path):
@@ -119,7 +135,7 @@ def test_a_checkpoint_executes_nothing(tmp_path):
             return print, ("executed",)
 
     torch.save({"phase": Evil()}, tmp_path / "head.pt")
-    assert checkpoints.load_phase(Journal(tmp_path), "head", torch.nn.Linear(1, 1)) is None
+    assert checkpoints.load_phase(Journal(tmp_path), "head", torch.nn.Linear(1, 1), ignore_event) is None
 
 
 def test_no_room_for_a_checkpoint_is_said_and_no_end(pictures, tmp_path, monkeypatch):

@@ -10,12 +10,14 @@ import torch
 
 from tests.helpers.interruption import train_way
 from tests.helpers.training import resolved
-from tlfast.core import runs
+from tlfast.core import ignore_event, runs
 from tlfast.core.errors import TrainingError
 from tlfast.core.events import Note
+from tlfast.data.sources import open_data
 from tlfast.export.weights import load_model
 from tlfast.training import OpenPhase, trainer
 from tlfast.training.strategies import full, get_strategy
+from tlfast.training.types import EpochEnd
 
 
 @pytest.mark.parametrize("strategy", ["partial", "full"])
@@ -52,26 +54,37 @@ def test_a_phase_must_beat_the_one_it_starts_from(folder, accuracy, kept):
     assert any("its weights are restored. Try more --epochs, or a lower --lr" in event.note for event in events if isinstance(event, Note)) == kept
 
 
-def test_out_of_memory_halves_the_batch(pictures, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("way", "more"), [("full", {"freeze_epochs": 0}), ("full", {"freeze_epochs": 0, "mixup": 0.4}), ("head and BatchNorm", {"epochs": 3})])
+def test_out_of_memory_halves_the_batch(way, more, pictures, tmp_path, monkeypatch):
     from fastai.learner import Learner
 
     step, sizes = Learner._do_one_batch, []
 
     def short(self):
-        if self.training and len(self.model) == 2 and len(self.yb[0]) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        sizes.append(len(self.yb[0]))
+        images = len(self.yb[0])
         step(self)
+        if self.training and len(self.model) == 2 and images > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        sizes.append(images)
 
     monkeypatch.setattr(Learner, "_do_one_batch", short)
     said = []
-    result = train_way("full", pictures, tmp_path, lambda event: said.append(getattr(event, "note", "")), lr="3e-3", freeze_epochs=0)
+    result = train_way(way, pictures, tmp_path, lambda event: said.append(getattr(event, "note", "")), lr="3e-3", **more)
     halved = [note for note in said if note.startswith("out of memory with")]
     assert [note.split()[4] for note in halved] == ["8", "4"] and len(result.phases[0].epochs) == 3
     assert [trainer._halve_batch(replace(resolved(pictures, "full")[1], bs=bs), 1).bs for bs in (1, 2, 3, 5)] == [1, 2, 2, 2]
     with pytest.raises(TrainingError, match="out of memory on .* at --bs 8") as caught:
         train_way("full", pictures, tmp_path, lr="3e-3", freeze_epochs=0, auto_bs=False)
     assert "smaller --bs or --size" in caught.value.hint
+
+
+def test_the_speed_with_accumulated_batches_counts_all_images(pictures, tmp_path):
+    said = []
+    train_way("full", pictures, tmp_path, said.append, lr="3e-3", freeze_epochs=0, accumulate=3)
+    ends = [event for event in said if isinstance(event, EpochEnd)]
+    images = len(open_data(*resolved(pictures, "full"), ignore_event).part("train"))
+    for end in ends:
+        assert end.last.images_per_second * end.row.seconds > images - 8  # the last, smaller batch is dropped
 
 
 def test_out_of_memory_beside_other_processes_ends_all_of_them(pictures, tmp_path, monkeypatch):
@@ -106,9 +119,9 @@ def test_a_halved_batch_starts_with_the_memory_of_the_failed_one_free(pictures, 
     open_all = full._open_all_layers
 
     @contextmanager
-    def opened(session, settings, attempt):
+    def opened(session, attempt):
         alive.append([ref() for ref in graphs if ref() is not None])
-        with open_all(session, settings, attempt) as phase:
+        with open_all(session, attempt) as phase:
             stores.append(session.learn.dls.train.pixels)
             yield phase
 

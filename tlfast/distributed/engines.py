@@ -86,13 +86,17 @@ class RayEngine:
             task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=RETRIES)(_run_task)
             place = _Place(self.cpus, os.getcwd(), {name: value for name, value in os.environ.items() if name.startswith("TLFAST_")})
             remaining, pending = iter(items), list[Any]()
-            while True:
-                slots = max(1, int(ray.cluster_resources().get("CPU", 1)) // self.cpus)  # a cluster can grow and shrink
-                pending += [task.remote(place, work, item) for item in islice(remaining, max(0, AHEAD * slots - len(pending)))]
-                if not pending:
-                    return
-                (done, *_), pending = ray.wait(pending, num_returns=1)
-                yield _get(ray, done)
+            try:
+                while True:
+                    slots = max(1, int(ray.cluster_resources().get("CPU", 1)) // self.cpus)  # a cluster can grow and shrink
+                    pending += [task.remote(place, work, item) for item in islice(remaining, max(0, AHEAD * slots - len(pending)))]
+                    if not pending:
+                        return
+                    (done, *_), pending = ray.wait(pending, num_returns=1)
+                    yield _get(ray, done)
+            finally:
+                for begun in pending:  # after an error, the connection may stay open
+                    ray.cancel(begun)
 
     def _check_nodes(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """Raise UsageError if no node has the cores and GPUs of a task, which would wait forever."""
@@ -158,6 +162,8 @@ def _connect(address: str) -> Iterator[Any]:
     try:
         ray.init(**place, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError) as error:
+        if place.get("address") == "local":
+            raise TlfastError(f"Ray cannot be started on this machine ({first_line(error)})", "Use --engine local, or the --address of a cluster") from None
         raise TlfastError(f"no Ray cluster answers at {address or 'RAY_ADDRESS'} ({first_line(error)})", NO_CLUSTER_HINT) from None
     finally:
         if in_main:

@@ -50,7 +50,9 @@ def choose_algorithms(device: torch.device, deterministic: bool) -> Iterator[Non
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first use
         torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        with torch.backends.cudnn.flags(benchmark=not deterministic, deterministic=deterministic):
+        cudnn = torch.backends.cudnn
+        # `flags` disables cuDNN unless it is told otherwise.
+        with cudnn.flags(enabled=cudnn.enabled, benchmark=not deterministic, deterministic=deterministic, allow_tf32=cudnn.allow_tf32):
             yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warned)
@@ -64,8 +66,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def copy_to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return a copy of a tensor on a device. On CUDA the copy is made from pinned memory, and the host does not wait for it."""
-    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+    """Return a tensor on a device. From a CPU to CUDA the copy is made from pinned memory, and the host does not wait for it."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" and x.device.type == "cpu" else x.to(device)
 
 
 def fits_on_gpu(nbytes: int, device: torch.device) -> bool:

@@ -31,7 +31,8 @@ def normalization_stats(weights: pretrained.Weights) -> Stats:
     """
     header = read_header(weights)
     if "mean" in header and "std" in header:
-        return _parse_numbers(header["mean"]), _parse_numbers(header["std"])
+        with _convert_read_errors(weights):
+            return _parse_channels(header["mean"]), _parse_channels(header["std"])
     cfg = timm.get_pretrained_cfg(weights.arch)
     return (tuple(cfg.mean), tuple(cfg.std)) if cfg else IMAGENET_STATS
 
@@ -71,10 +72,12 @@ def read_weights(weights: pretrained.Weights) -> dict[str, torch.Tensor]:
     with _convert_read_errors(weights):
         safe = weights.path.endswith(".safetensors")
         state: Any = load_file(weights.path) if safe else torch.load(weights.path, map_location="cpu", weights_only=True)
-    for key in ("state_dict", "model", "state_dict_ema"):
-        if isinstance(state.get(key), Mapping):
-            state = state[key]
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+        if not isinstance(state, Mapping):
+            raise TypeError(f"it holds a {type(state).__name__}, not a dict of tensors")
+        for key in ("state_dict", "model", "state_dict_ema"):
+            if isinstance(state.get(key), Mapping):
+                state = state[key]
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     return rename_efficientnet_lite(state) if "_conv_stem.weight" in state else state
 
 
@@ -113,7 +116,7 @@ def rename_efficientnet_lite(state: Mapping[str, torch.Tensor]) -> dict[str, tor
     renamed = {}
     for name, tensor in state.items():
         match = re.match(r"_blocks\.(\d+)\.(\w+)\.(.+)", name)
-        if match:
+        if match and int(match[1]) < len(stages):
             stage, block = stages[int(match[1])]
             renamed[f"blocks.{stage}.{block}.{_rename_lite_layer(match[2], stage)}.{match[3]}"] = tensor
         else:
@@ -144,8 +147,12 @@ def _convert_read_errors(weights: pretrained.Weights) -> Iterator[None]:
         raise WeightsError(message, "Pass a .safetensors file or a plain state dict with --weights FILE") from error
 
 
-def _parse_numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(number) for number in text.split(","))
+def _parse_channels(text: str) -> tuple[float, ...]:
+    """Return the values of the three channels, such as "0.5,0.5,0.5". Raises ValueError."""
+    values = tuple(float(number) for number in text.split(","))
+    if len(values) != 3:
+        raise ValueError(f"mean and std have three numbers, here {text}")
+    return values
 
 
 def _shorten(names: list[str]) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..core import OnEvent, Progress, Settings, TrainingSettings, UsageError, cache
-from ..core.system import free_disk_gib, free_memory_gib
+from ..core.system import free_disk_gib, free_memory_gib, total_memory_gib
 from ..data.store import SPARE_GIB
 from ..models import SplitBody, list_stages, split_at, to_network_input
 from .amp import autocast_passes
@@ -81,8 +81,9 @@ class ActivationLoader(FeatureLoader):
 def fit_to_disk(session: Session, settings: Settings) -> tuple[str, int]:
     """Return depth and views: those of the settings, or fewer views or a smaller depth if the activations need more room than there is.
 
-    Two views are preferred to a greater depth. The choice is cached for the same images and settings, because cached activations themselves
-    take room. Raises UsageError if the backbone has fewer stages, or if there is no room for one view of the topmost stage.
+    Two views are preferred to a greater depth. A choice for the same images and settings that was made before is made again, because its cached
+    activations take room, unless there is room for a better one now. Raises UsageError if the backbone has fewer stages, or if there is no room for one
+    view of the topmost stage.
     """
     body = session.learn.model[0]
     deepest = len(list_stages(body, settings.arch))
@@ -91,21 +92,20 @@ def fit_to_disk(session: Session, settings: Settings) -> tuple[str, int]:
     shapes = {depth: activation_shape(split_at(body, settings.arch, depth, settings.size), settings.size) for depth in range(int(settings.depth), 0, -1)}
     counts = count_images(session.table, settings)
 
-    def choose() -> dict[str, Any]:
-        room = _available_gigabytes(settings, session.on_disk)
-        for fewest in (min(2, settings.views), 1):
-            for depth, shape in shapes.items():
-                for views in range(settings.views, fewest - 1, -1):
-                    if activation_gigabytes(shape, sum(counts[:views]), settings) <= room:
-                        return {"depth": str(depth), "views": views}
-        return {}
-
+    room = _available_gigabytes(settings, session.on_disk)
+    least_views = (min(2, settings.views), 1)
+    choices = [(depth, views) for least in least_views for depth in shapes for views in range(settings.views, least - 1, -1)]  # the preferred ones first
     limits = {"views": settings.views, "gigabytes": settings.cache_gb, "format": settings.cache_format, "on_disk": session.on_disk}
     values = {"shapes": {depth: list(shape) for depth, shape in shapes.items()}, "counts": counts, **limits}
-    choice = cache.get_or_compute("rooms", cache.make_key(layout=2, images=session.table.fingerprint(), **values), choose)
-    if "views" not in choice:
-        raise _no_room(_available_gigabytes(settings, session.on_disk), activation_gigabytes(shapes[1], counts[0], settings), settings)
-    return choice["depth"], choice["views"]
+    images = session.table.fingerprint()
+    for depth, views in choices:
+        name = cache.make_key(layout=3, images=images, choice=(depth, views), **values) if session.on_disk else ""
+        fits = activation_gigabytes(shapes[depth], sum(counts[:views]), settings) <= room
+        if fits or (name and cache.find("rooms", name)):
+            if name:
+                cache.get_or_compute("rooms", name, lambda depth=depth, views=views: {"depth": depth, "views": views})
+            return str(depth), views
+    raise _no_room(room, activation_gigabytes(shapes[1], counts[0], settings), settings)
 
 
 def _no_room(room: float, needed: float, settings: TrainingSettings) -> UsageError:
@@ -115,8 +115,12 @@ def _no_room(room: float, needed: float, settings: TrainingSettings) -> UsageErr
 
 
 def _available_gigabytes(settings: TrainingSettings, on_disk: bool) -> float:
-    """Return the room for activations in GB, within `--cache-gb`: on the disk, or half the free memory if nothing is cached on disk."""
-    free = (free_disk_gib(str(cache.find_root())) if on_disk else (free_memory_gib() or 0) / 2) - SPARE_GIB
+    """Return the room for activations in GB, within `--cache-gb`: on the disk, or half the memory if nothing is cached on disk.
+
+    The memory is what is free, where the system tells it, else that of the machine.
+    """
+    memory = free_memory_gib() or total_memory_gib() or math.inf
+    free = (free_disk_gib(str(cache.find_root())) if on_disk else memory / 2) - SPARE_GIB
     return min(max(free, 0.0) * 2**30 / 1e9, math.inf if settings.cache_gb is None else settings.cache_gb)
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..core import Note, Settings, TrainingSettings
 from ..models import is_out_of_memory, release_device_memory
+from . import processes
 from .amp import choose_step_precision
 from .profiler import run_steps
 from .session import Session
@@ -50,7 +51,7 @@ def choose_batch(session: Session, settings: Settings, model: nn.Module, shape: 
         return speeds[bs]
 
     try:
-        chosen = grow_batch(measure, len(session.table.part("train")) // LEAST_STEPS)
+        chosen = grow_batch(measure, len(session.table.part("train")) // (LEAST_STEPS * processes.count()))
     finally:
         gc.collect()
         release_device_memory(device)

@@ -24,6 +24,7 @@ from fastcore.foundation import L
 from torch import nn
 
 from ..core import Journal, Note, OnEvent, files
+from ..core.errors import first_line
 from ..core.files import convert_write_errors
 from ..core.journal import list_states, name_state, parse_state
 from . import processes
@@ -42,9 +43,9 @@ def save_phase(journal: Journal, phase: Phase, model: nn.Module, on_event: OnEve
         remove_checkpoints(journal, phase.name)
 
 
-def load_phase(journal: Journal, name: str, model: nn.Module) -> Phase | None:
+def load_phase(journal: Journal, name: str, model: nn.Module, on_event: OnEvent) -> Phase | None:
     """Return a phase that finished before an interruption, and load its weights into `model`; None if it did not finish."""
-    state = _read_state(journal.folder / name_state(name)) if journal.folder else None
+    state = _read_state(journal.folder / name_state(name), name, on_event) if journal.folder else None
     if state is None:
         return None
     model.load_state_dict(state["model"])
@@ -54,9 +55,10 @@ def load_phase(journal: Journal, name: str, model: nn.Module) -> Phase | None:
     return Phase(**{**values, **nested, "epochs": [restore_row(row) for row in values["epochs"]]})
 
 
-def load_newest(journal: Journal, phase: str) -> dict[str, Any] | None:
+def load_newest(journal: Journal, phase: str, on_event: OnEvent) -> dict[str, Any] | None:
     """Return the newest checkpoint of a phase that can be read; None without one."""
-    return next(filter(None, map(_read_state, _list_checkpoints(journal, phase))), None)
+    states = (_read_state(path, phase, on_event) for path in _list_checkpoints(journal, phase))
+    return next(filter(None, states), None)
 
 
 def place_checkpoint(start: dict[str, Any], learn: Any) -> dict[str, Any]:
@@ -98,10 +100,14 @@ def _write_state(path: Path, state: dict[str, Any], phase: str, on_event: OnEven
     return True
 
 
-def _read_state(path: Path) -> dict[str, Any] | None:
+def _read_state(path: Path, phase: str, on_event: OnEvent) -> dict[str, Any] | None:
+    """Return a saved state; None if there is none, or with a note if it cannot be read."""
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # no file, or a damaged one: torch, zipfile and pickle raise many types
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # a damaged file: torch, zipfile and pickle raise many types
+        on_event(Note(phase, f"the checkpoint {path.name} cannot be read ({first_line(error)}): training continues from an earlier state"))
         return None
     return state
 
@@ -275,9 +281,9 @@ def _set_random_state(state: dict[str, Any]) -> None:
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
-    if state.get("mps") is not None:  # earlier versions did not save it
+    for i, generator in enumerate(state["cuda"][: torch.cuda.device_count()]):  # this machine may have fewer GPUs
+        torch.cuda.set_rng_state(generator, i)
+    if state.get("mps") is not None and torch.backends.mps.is_available():  # earlier versions did not save it
         torch.mps.set_rng_state(state["mps"])
 
 

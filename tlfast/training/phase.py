@@ -80,7 +80,7 @@ def fit_phase(session: Session, plan: PhasePlan, opened: OpenPhase, settings: Tr
     progress, finite = ProgressCallback(plan.name, on_event), StopAtNan()
     to_beat = None if settings.keep == "last" else _kept_value(before, settings)
     keep = KeepEpoch(settings.metric, settings.patience, settings.keeps_best, to_beat)
-    start = checkpoints.load_newest(journal, plan.name)
+    start = checkpoints.load_newest(journal, plan.name, on_event)
     if plan.parallel:
         start = processes.share(start)
     start = checkpoints.place_checkpoint(start, learn) if start else None
@@ -90,7 +90,7 @@ def fit_phase(session: Session, plan: PhasePlan, opened: OpenPhase, settings: Tr
         callbacks += [checkpoints.SkipBatches(start)] if start else []
         callbacks += [MixUp(settings.mixup)] if settings.mixup else []
         callbacks += [ReleaseMemory()] if learn.dls.device.type == "cpu" else []
-        callbacks += [KeepToBudget(plan.budget, plan.name, epochs, journal, on_event)] if plan.budget else []
+        callbacks += [KeepToBudget(plan.budget, epochs, journal, progress)] if plan.budget else []
         most = plan.budget.most if plan.budget else epochs
         lowest = lr / plan.rates.spread
         learn.fit_one_cycle(most, slice(lowest, lr) if plan.rates.spread > 1 else lr, cbs=callbacks, start_epoch=start["epoch"] if start else 0)

@@ -53,6 +53,9 @@ def time_depths(session: Session, settings: Settings, time_limit: float) -> Timi
     shapes = {depth: activation_shape(parts[depth], settings.size) for depth in parts}
     image, width = (3, settings.size, settings.size), count_features(body, settings.size)
     precision = choose_pass_precision(body, device, settings, image)
+    # Counted before training steps change the statistics of BatchNorm, by which features are named.
+    uncached = count_missing(body, session, settings)
+    uncached_lower = {depth: count_missing(parts[depth].lower, session, settings) for depth in shapes}
     watches: dict[str, Stopwatch] = {
         "plain": time_passes(body, image, settings.bs, device, precision),
         "fused": time_passes(fuse_bn(body), image, settings.bs, device, precision),
@@ -69,13 +72,11 @@ def time_depths(session: Session, settings: Settings, time_limit: float) -> Timi
     def cached_gigabytes(shape: tuple[int, ...]) -> list[float]:
         return [activation_gigabytes(shape, count, settings) for count in counts]
 
-    uncached = count_missing(body, session, settings)
     timings = [Timing(PARTIAL, "the classifier", seconds["head"], fused_share * plain, 0.0, uncached, cached_gigabytes((width,)))]
     for depth, shape in shapes.items():
-        lower, uncached = seconds[f"lower {depth}"], count_missing(parts[depth].lower, session, settings)
-        trains = f"{names[-depth]} and above"
+        lower, trains = seconds[f"lower {depth}"], f"{names[-depth]} and above"
         step, upper = seconds[f"step {depth}"], max(0.0, plain - lower)
-        timings.append(Timing(str(depth), trains, step, fused_share * lower, upper, uncached, cached_gigabytes(shape)))
+        timings.append(Timing(str(depth), trains, step, fused_share * lower, upper, uncached_lower[depth], cached_gigabytes(shape)))
     timings.append(Timing(FULL, "all layers", seconds["step"], 0.0, plain, counts))  # adapted BatchNorm statistics invalidate cached features
     return Timings(timings, seconds["augment"], seconds["head"])
 

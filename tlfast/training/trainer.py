@@ -79,7 +79,7 @@ def fit(session: Session, settings: Settings) -> tuple[list[Phase], Features | N
     phases: list[Phase] = []
     features = None
     for plan in get_strategy(settings.strategy).phases(session, settings):
-        phase = processes.share(checkpoints.load_phase(session.journal, plan.name, session.learn.model))
+        phase = processes.share(checkpoints.load_phase(session.journal, plan.name, session.learn.model, session.on_event))
         if phase:
             features = plan.features() if plan.features else None
         elif plan.parallel or not processes.index():
@@ -95,7 +95,7 @@ def fit_within_memory(session: Session, plan: PhasePlan, settings: Settings, bef
 
     `before` is the phase before, if any. Raises TrainingError if memory does not suffice for SMALLEST_BATCH images, or with `--no-auto-bs`.
     """
-    initial, journal = copy_state(session.learn.model), session.journal
+    initial, loss_func, journal = copy_state(session.learn.model), session.learn.loss_func, session.journal
     while True:
         attempt = _halve_batch(settings, journal.facts.halvings)
         try:
@@ -114,6 +114,7 @@ def fit_within_memory(session: Session, plan: PhasePlan, settings: Settings, bef
         checkpoints.remove_checkpoints(journal, plan.name)
         _release_failed_fit(session.learn)
         session.learn.model.load_state_dict(initial)
+        session.learn.loss_func = loss_func  # mixup replaces it until the end of a fit
         session.on_event(Note(plan.name, f"out of memory with {attempt.bs} images in a batch: using half as many, and twice as many batches per step"))
 
 

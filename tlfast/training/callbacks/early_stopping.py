@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ class KeepEpoch(TrackerCallback):
         super().after_epoch()
         self.epochs += 1
         value = self.recorder.values[-1][self.idx]
-        ties = not self.best_epoch and self.to_beat is not None and not self.comp(self.to_beat, value)
+        ties = not self.best_epoch and self.to_beat is not None and not math.isnan(value) and not self.comp(self.to_beat, value)
         improved = self.new_best or self.state is None or ties
         if improved:
             self.best_epoch = self.epochs

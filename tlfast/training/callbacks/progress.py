@@ -39,7 +39,9 @@ class ProgressCallback(Callback):
         self.rows: list[EpochRow] = []
         self.step_ends: list[float] = []
         self.images, self.seconds, self.step, self.total = 0, 0.0, 0, 0
-        self.skipped = False  # the batch was trained on before an interruption
+        self.skipped = True  # the batch was trained on before an interruption
+        self.started = self.train_started = time.perf_counter()
+        self.epoch_images = 0
 
     @property
     def step_seconds(self) -> float:
@@ -57,11 +59,8 @@ class ProgressCallback(Callback):
         self.train_seconds = time.perf_counter() - self.train_started
         self.seconds += self.train_seconds
 
-    def before_batch(self) -> None:
-        self.skipped = False
-
-    def after_cancel_batch(self) -> None:
-        self.skipped = True
+    def after_pred(self) -> None:
+        self.skipped = not self.training
 
     def after_batch(self) -> None:
         if not self.training:
@@ -75,6 +74,7 @@ class ProgressCallback(Callback):
         self.on_event(Progress(self.label, self.step, self.total))
         if not self.steps and not self.skipped:
             self._report_step(images)
+        self.skipped = True
 
     def _report_step(self, images: int) -> None:
         self.epoch_images += images
@@ -97,10 +97,17 @@ class ProgressCallback(Callback):
         row = EpochRow(phase=self.phase, epoch=len(self.rows) + 1, seconds=seconds, **values)
         self.rows.append(row)
         self.on_event(EpochEnd(self.phase, row, self._describe_step(self.epoch_images / self.train_seconds)))
+        self.started = self.train_started = time.perf_counter()  # of the next epoch, for a checkpoint before it
+        self.epoch_images = 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": [asdict(row) for row in self.rows], "images": self.images, "seconds": self.seconds, "step": self.step}
+        now = time.perf_counter()
+        epoch = {"epoch_images": self.epoch_images, "epoch_seconds": now - self.started, "epoch_train_seconds": now - self.train_started}
+        return {"rows": [asdict(row) for row in self.rows], "images": self.images, "seconds": self.seconds, "step": self.step, **epoch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows = [restore_row(row) for row in state["rows"]]
         self.images, self.seconds, self.step = state["images"], state["seconds"], state["step"]
+        now = time.perf_counter()  # the epoch goes on; checkpoints of earlier versions lack its seconds
+        self.started, self.train_started = now - state.get("epoch_seconds", 0.0), now - state.get("epoch_train_seconds", 0.0)
+        self.epoch_images = state.get("epoch_images", 0)

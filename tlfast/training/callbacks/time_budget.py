@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 from fastai.callback.core import Callback, CancelFitException
 
-from ...core import Journal, Note, OnEvent
+from ...core import Journal, Note
 from ..budget import Budget
 from ..processes import share
+from .progress import ProgressCallback
 
 CHANGE = 0.2  # share of the remaining epochs by which their number must be wrong to be changed
 
@@ -22,17 +21,16 @@ class KeepToBudget(Callback):
 
     order = 70  # after KeepEpoch, before checkpoints
 
-    def __init__(self, budget: Budget, phase: str, epochs: int, journal: Journal, on_event: OnEvent) -> None:
-        self.budget, self.phase, self.epochs, self.journal, self.on_event = budget, phase, epochs, journal, on_event
+    def __init__(self, budget: Budget, epochs: int, journal: Journal, progress: ProgressCallback) -> None:
+        self.budget, self.epochs, self.journal, self.progress = budget, epochs, journal, progress
 
     def before_epoch(self) -> None:
         self.learn.n_epoch = self.epochs
-        self.started = time.perf_counter()
 
     def after_epoch(self) -> None:
         done = self.epoch + 1
         if self.recorder.values[-1] and done < self.epochs:  # not an epoch from before an interruption
-            self._recount(done, time.perf_counter() - self.started)
+            self._recount(done, self.progress.rows[-1].seconds)
         if done >= self.epochs:
             raise CancelFitException
 
@@ -40,7 +38,7 @@ class KeepToBudget(Callback):
         epochs = share(self.budget.recount_epochs(self.journal.seconds, done, seconds))
         if abs(epochs - self.epochs) <= CHANGE * (self.epochs - done):
             return
-        self.on_event(Note(self.phase, f"{epochs} epochs instead of {self.epochs} fit the time budget: the last one took {seconds:.1f} s"))
+        self.progress.on_event(Note(self.progress.phase, f"{epochs} epochs instead of {self.epochs} fit the time budget: the last one took {seconds:.1f} s"))
         self.epochs = self.learn.n_epoch = epochs
         self.journal.facts.epochs = epochs
         self.journal.write()

@@ -6,27 +6,21 @@ Linear probing before fine-tuning follows Kumar et al. 2022 (arXiv 2202.10054).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import ClassVar
 
 from torch import nn
 
 from ...core import Settings, TrainingSettings
-from ...core.system import release_memory
-from ..amp import choose_step_precision, use_precision
 from ..batch_size import settle_batch
 from ..batchnorm import ADAPTING_BATCHES, adapt_batchnorm
 from ..budget import read_budget
-from ..callbacks.input import NetworkInput
-from ..callbacks.requested import build_callbacks
-from ..compilation import use_compilation
-from ..distillation import build_distillation
 from ..feature_learner import open_head
 from ..features import extract, pass_precision
+from ..image_phase import open_images
 from ..lr_finder import RateRule
 from ..phase import OpenPhase, PhasePlan
 from ..planner import closing_seconds, feature_seconds, finder_batches, head_seconds
-from ..processes import share
 from ..session import Session
 from ..types import DepthPlan, Timing, Work
 
@@ -46,7 +40,7 @@ class Full:
         if settings.freeze_epochs:
             yield PhasePlan("head", settings.freeze_epochs, lambda attempt: _open_head(session, attempt))
         yield PhasePlan(
-            "all layers", settings.epochs, lambda attempt: _open_all_layers(session, settings, attempt), RATES, read_budget(session.journal), parallel=True
+            "all layers", settings.epochs, lambda attempt: _open_all_layers(session, attempt), RATES, read_budget(session.journal), parallel=True
         )
 
     def find_frozen(self, session: Session, settings: Settings) -> nn.Module | None:
@@ -73,18 +67,9 @@ def _open_head(session: Session, settings: Settings) -> Iterator[OpenPhase]:
         yield phase
 
 
-@contextmanager
-def _open_all_layers(session: Session, settings: Settings, attempt: Settings) -> Iterator[OpenPhase]:
-    """Prepare the session's Learner for all layers. `attempt` are the settings with half the batch after an out-of-memory error."""
-    learn = session.learn
-    if learn.dls.train.bs != min(attempt.bs, len(session.table.part("train"))):  # `--bs auto`, or half the batch after an out-of-memory error
-        learn.dls = session.build_loaders(attempt)
-    learn.unfreeze()
-    release_memory()  # the phase of the head used blocks of other sizes
-    precision = session.journal.once("precision", lambda: share(choose_step_precision(learn.model, learn.dls.device, attempt, (3, attempt.size, attempt.size))))
-    callbacks = [NetworkInput(), *build_distillation(session, attempt), *build_callbacks(attempt)]
-    with use_compilation(learn.model, attempt.compile), use_precision(learn, precision), learn.added_cbs(callbacks):
-        yield OpenPhase(learn, precision)
+def _open_all_layers(session: Session, attempt: Settings) -> AbstractContextManager[OpenPhase]:
+    session.learn.unfreeze()
+    return open_images(session, attempt)
 
 
 STRATEGY = Full()

@@ -7,7 +7,7 @@ fastai's `freeze`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -15,10 +15,10 @@ from typing import ClassVar
 from torch import nn
 
 from ...core import Settings, TrainingSettings
-from ..callbacks.input import NetworkInput
-from ..distillation import build_distillation, compute_targets
+from ..distillation import compute_targets
 from ..feature_learner import open_head
 from ..features import extract
+from ..image_phase import open_images
 from ..phase import OpenPhase, PhasePlan
 from ..planner import CLOSING, feature_seconds, head_seconds
 from ..session import Session
@@ -55,11 +55,9 @@ class Partial:
         return timing.plan(settings.views, epochs, seconds)
 
 
-@contextmanager
-def _open_images(session: Session, settings: Settings) -> Iterator[OpenPhase]:
+def _open_images(session: Session, attempt: Settings) -> AbstractContextManager[OpenPhase]:
     session.learn.freeze()  # in fastai, BatchNorm layers keep training
-    with session.learn.added_cbs([NetworkInput(), *build_distillation(session, settings)]):
-        yield OpenPhase(session.learn)
+    return open_images(session, attempt)
 
 
 STRATEGY = Partial()

@@ -1,0 +1,33 @@
+"""Phases that train on batches of images, in place of cached features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..core import Settings
+from ..core.system import release_memory
+from .amp import choose_step_precision, use_precision
+from .callbacks.input import NetworkInput
+from .callbacks.requested import build_callbacks
+from .compilation import use_compilation
+from .distillation import build_distillation
+from .phase import OpenPhase
+from .processes import share
+from .session import Session
+
+
+@contextmanager
+def open_images(session: Session, attempt: Settings) -> Iterator[OpenPhase]:
+    """Prepare the session's Learner to train its trainable layers on images.
+
+    `attempt` are the settings of this attempt: after an out-of-memory error, with half the batch.
+    """
+    learn = session.learn
+    if learn.dls.train.bs != min(attempt.bs, len(session.table.part("train"))):  # `--bs auto`, or half the batch after an out-of-memory error
+        learn.dls = session.build_loaders(attempt)
+    release_memory()  # the phase before used blocks of other sizes
+    precision = session.journal.once("precision", lambda: share(choose_step_precision(learn.model, learn.dls.device, attempt, (3, attempt.size, attempt.size))))
+    callbacks = [NetworkInput(), *build_distillation(session, attempt), *build_callbacks(attempt)]
+    with use_compilation(learn.model, attempt.compile), use_precision(learn, precision), learn.added_cbs(callbacks):
+        yield OpenPhase(learn, precision)
