@@ -254,7 +254,8 @@ def findings_page() -> str:
         "# Findings of the data check\n",
         table(("finding", "the image", "removed by `--drop`"), [(kind, meaning, dropped.get(kind, "")) for kind, meaning in FINDING_KINDS.items()]),
         "`tlfast data check` lists them in `findings.csv`; [Clean data](../howto/clean-data.md) shows how to use it. `label issue` and `outlier` need\n"
-        "`--labels`. `near in time` reads time stamps in file names such as `20170914-100337-3.jpg`. `--drop leaks` removes the training copy.\n",
+        "`--labels`. `near in time` reads time stamps in file names such as `20170914-100337-3.jpg`. `--drop leaks` removes the copy in the earlier\n"
+        "split.\n",
     ]
     return "\n".join(parts)
 

@@ -124,6 +124,20 @@ def test_check_returns_findings_with_thumbnails(folder):
     assert found._repr_html_().count("data:image/jpeg;base64,") >= 2
 
 
+def test_a_table_without_duplicates_has_its_own_columns(folder, tmp_path):
+    draw_image(folder / "red" / "copy.png", (230, 40, 20), 0)  # a copy of red/0.png
+    table = pd.DataFrame({"file": sorted(map(str, folder.rglob("*.png")))})
+    table["species"] = [Path(path).parent.name for path in table["file"]]
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    given = tlfast.dataset(tmp_path / "labels.csv", path_col="file", label_col="species", train_pct=0.5, valid_pct=0.4)
+    rest = given.without("duplicates")
+    kept = [row for row in given.rows if row.split in ("train", "valid")]
+    assert len(kept) - 1 <= len(rest) <= len(kept)
+    assert (
+        set(rest.table["split"]) == {"train", "valid"} and {row.path: row.split for row in rest.rows}.items() <= {row.path: row.split for row in kept}.items()
+    )
+
+
 def test_check_without_findings_has_columns(folder):
     found = tlfast.dataset(folder).check()
     assert len(found) == 0

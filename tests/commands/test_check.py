@@ -79,6 +79,12 @@ def test_dropping_writes_a_table_that_trains(cli, faulty):
     assert cli("train", found["table"], *TINY, "--epochs", 1, "--no-onnx", "--quiet").code == 0
 
 
+def test_images_left_out_by_train_pct_are_not_checked(cli, faulty):
+    outcome = cli("data", "check", faulty, "--train-pct", 0.5, "--drop", "duplicates,unreadable,leaks", "--json")
+    assert {row["split"] for row in findings(outcome.json["table"])} == {"train", "valid", "test"}
+    assert cli("train", outcome.json["table"], *TINY, "--epochs", 1, "--no-onnx", "--quiet").code == 0
+
+
 def test_blurry_images_are_named_among_sharp_ones(cli, folder):
     for number in (3, 7):
         with Image.open(folder / "red" / f"{number}.png") as image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.interruption import Killed
+from tlfast.core import files
 from tlfast.core import journal as journal_module
 from tlfast.core.errors import RunError, UsageError
 from tlfast.core.journal import Journal
@@ -85,3 +87,22 @@ def test_a_training_of_other_images_is_named(tmp_path):
     with pytest.raises(UsageError, match="--resume a: this training is one of old, not of new") as error:
         journal_module.find(str(tmp_path), "new", "a")
     assert "/old" in error.value.hint
+
+
+def test_the_end_of_a_training_leaves_a_run_of_a_longer_name(tmp_path):
+    for name in (".mine.abcdefgh.partial", ".mine.2.abcdefgh.partial"):
+        (tmp_path / "a" / name).mkdir(parents=True)
+    with journal_module.open_journal(str(tmp_path), "a", "mine", {}):
+        pass
+    assert [path.name for path in (tmp_path / "a").iterdir()] == [".mine.2.abcdefgh.partial"]
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    with journal_module.open_journal(str(tmp_path), "a", "mine", {}) as journal:
+        assert journal.run_id == "mine"
+    with files.lock_folder(tmp_path), files.wait_for_lock(tmp_path / "lock"):
+        pass

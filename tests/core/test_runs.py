@@ -102,8 +102,9 @@ def test_entries_of_wrong_types_are_damage(tmp_path, changes):
     assert runs.read(tmp_path).manifest["classes"] == ["a", "b"]  # as runs of early versions
 
 
-def test_damaged_runs_are_named(run, cli):
-    (run.folder / "metrics.json").write_text("{")
+@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"accuracy": 1}'])
+def test_damaged_runs_are_named(run, cli, content):
+    (run.folder / "metrics.json").write_text(content)
     outcome = cli("runs")
     assert outcome.code == 0 and "left out:" in outcome.err and str(run.folder) in "".join(outcome.err.split())
     (run.folder / "run.json").write_text("[" * 100_000)

@@ -240,3 +240,15 @@ def test_values_that_are_not_finite(tmp_path):
     Image.fromarray(np.full((4, 4), np.nan, np.float32)).save(tmp_path / "nan.tif")
     with pytest.raises(ImageError, match="some values are not finite numbers"):
         images.open_image(tmp_path / "nan.tif")
+
+
+def test_a_zip_that_was_written_again_is_read_again(tmp_path):
+    path, colours = tmp_path / "p.zip", []
+    for colour in ((255, 0, 0), (0, 0, 255)):
+        buffer = io.BytesIO()
+        Image.new("RGB", (8, 8), colour).save(buffer, "PNG")
+        with zipfile.ZipFile(tmp_path / "new.zip", "w") as archive:
+            archive.writestr("a/1.png", buffer.getvalue())
+        (tmp_path / "new.zip").replace(path)
+        colours.append(images.open_image(f"{path}!/a/1.png").getpixel((0, 0)))
+    assert colours == [(255, 0, 0), (0, 0, 255)]

@@ -40,3 +40,13 @@ def test_too_few_groups_are_refused():
     rows = [Row(f"{n}.png", "xy"[n % 2], group="ab"[n // 8]) for n in range(16)]
     halves = split.assign_splits(rows, replace(settings, valid_pct=0.5), seed=0, folds=5)
     assert {(row.group, row.split) for row in halves} in ({("a", "train"), ("b", "valid")}, {("b", "train"), ("a", "valid")}), "a larger --valid-pct does help"
+
+
+@pytest.mark.parametrize(("fraction", "held_out"), [(0.2, 20), (0.3, 30), (0.4, 40), (0.5, 50), (0.75, 75), (0.9, 90)])
+def test_a_fraction_of_grouped_images_is_held_out(fraction, held_out):
+    rows = [Row(f"{n}.png", "xy"[n % 2], group=str(n // 2)) for n in range(200)]
+    settings = resolve.resolve_settings(tasks.get_task("digits"), None, {"valid_pct": fraction})
+    divided = split.assign_splits(rows, settings, seed=0, folds=5)
+    valid = [row for row in divided if row.split == "valid"]
+    assert len(valid) == 2 * held_out
+    assert not {row.group for row in valid} & {row.group for row in divided if row.split == "train"}

@@ -68,6 +68,18 @@ def test_zip_wrapped_in_a_folder(tmp_path, folder):
     assert table.fingerprint() == load(archive).fingerprint()
 
 
+def test_a_zip_with_backslashes(tmp_path, folder):
+    """As some Windows programs write it."""
+    archive = tmp_path / "windows.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in folder.rglob("*.png"):
+            info = zipfile.ZipInfo("placeholder")
+            info.filename = str(path.relative_to(folder)).replace("/", "\\")
+            file.writestr(info, path.read_bytes())
+    table = check_readable(load(archive))
+    assert counts(table) == {"train": 30, "valid": 6} and table.classes == ("blue", "green", "red")
+
+
 def test_folds_partition_the_images(folder):
     held = [{row.path for row in load(folder, fold=k).part("valid")} for k in range(5)]
     assert len(set.union(*held)) == sum(map(len, held)) == 36

@@ -61,6 +61,22 @@ def test_files_without_a_task(birds, text, message):
         registry.find_task(str(birds))
 
 
+@pytest.mark.parametrize(("rows", "code", "message"), [
+    ("[]", 1, "found no image in"),
+    ("[tlfast.Row(f'{root}/{n}.png', 'ab'[n % 2], 'val') for n in range(20)]", 2, "'val' is not a split"),
+])  # fmt: skip
+def test_wrong_rows_of_a_task_file(cli, birds, folder, rows, code, message):
+    birds.write_text(f"import tlfast\nTASK = tlfast.Task(name='birds', title='birds', rows=lambda root, fold: {rows})\n")
+    refused = cli("train", birds, "--data", folder)
+    assert refused.code == code and message in refused.err and str(birds) in refused.err
+
+
+def test_a_task_file_with_a_dataclass(birds):
+    text = "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass Place:\n    name: str\n"
+    birds.write_text(text + birds.read_text())
+    assert registry.load_task_file(birds).name == "birds"
+
+
 def test_an_error_in_the_reader_of_a_task_file_names_the_file(cli, birds, folder):
     birds.write_text("import tlfast\nTASK = tlfast.Task(name='birds', title='birds', rows=lambda root: [])\n")
     refused = cli("train", birds, "--data", folder)

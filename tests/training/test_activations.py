@@ -124,4 +124,3 @@ def test_a_system_that_does_not_tell_its_free_memory(monkeypatch):
     monkeypatch.setattr(activations, "free_memory_gib", lambda: None)
     monkeypatch.setattr(activations, "total_memory_gib", lambda: 100.0)
     assert 30 < activations._available_gigabytes(TrainingSettings(), on_disk=False) < 54
-

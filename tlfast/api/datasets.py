@@ -148,7 +148,7 @@ class Dataset:
             raise UsageError("no kind of images is named", f"Name at least one: {', '.join(DROPPABLE)}")
         with show_progress(quiet) as on_event:
             report = check_data(self.task, self.resolve(settings), list(kinds), on_event)
-        return Dataset(self.task, {**self.settings, "data": report.table})
+        return Dataset(self.task, {name: value for name, value in self.settings.items() if name == "out"} | {"data": report.table})
 
     def __repr__(self) -> str:
         counts = self._images.summary().counts

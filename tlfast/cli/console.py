@@ -198,7 +198,7 @@ class Screen:
             self.out.print(f"estimated number of wrong labels: {wrong.estimate:,} {interval}, with images that are hard to tell apart")
         if report.table:
             dropped = ", ".join(f"{count:,} {kind}" for kind, count in report.dropped.items()) or "none"
-            copies = " (of leaks, the training copy)" if "leaks" in report.dropped else ""
+            copies = " (of leaks, the copy in the earlier split)" if "leaks" in report.dropped else ""
             self.out.print(f"dropped images: {dropped}{copies}; train on the rest with: --data {escape(report.table)}", soft_wrap=True)
 
     def _data_summary(self, summary: DataSummary) -> None:

@@ -18,6 +18,7 @@ from ..data.discovery import read_records
 from ..data.duplicates import CONFIRMED
 from ..data.scan import ScanResult
 from ..data.sources import open_data
+from ..data.split import SPLITS
 from ..data.types import RANKED, Unreadable
 from ..evaluation.report import REPORT_FILE, render_check_page
 
@@ -80,6 +81,7 @@ def check_data(task: Task, settings: Settings, drop: Sequence[str] = (), on_even
             raise UsageError(f"--drop '{name}' is not one of: {', '.join(DROPPABLE)}")
     runs.check_writable(settings.out, settings.task, "")
     table = open_data(task, settings, on_event)
+    table = replace(table, rows=tuple(row for row in table.rows if row.split in SPLITS))  # without those left out by --train-pct
     scanned = scan.scan_images([row.path for row in table.rows], on_event)
     findings, wrong_labels = scan.collect_findings(table.rows, scanned), None
     if search:
@@ -150,7 +152,8 @@ def _is_by_network(record: Mapping[str, str]) -> bool:
 def drop_findings(rows: Sequence[Row], findings: Sequence[Finding], drop: Sequence[str]) -> tuple[list[Row], dict[str, int]]:
     """Return the rows without images of the kinds in `drop`, and the number of images dropped for each.
 
-    For leaks, the training image and its copies in the train split are dropped, so that valid and test stay the same. Of duplicates, the first
+    For leaks, the image in the earlier split is dropped, with its copies in the train split: a training image, or for a test image without a copy
+    there, a valid one. So the test split stays the same, and the valid split too unless test images are among its own. Of duplicates, the first
     image stays.
     """
     kinds = {kind: name for name in drop for kind in DROPPABLE[name]}

@@ -14,6 +14,7 @@ from ..core.errors import first_line
 from ..core.runs import require_images
 from ..data import Finding, ImageTable, Preprocessing, Row, Store, open_store, scan
 from ..data.sources import open_data, read_labelled
+from ..data.split import SPLITS
 from ..evaluation import Evaluation, Predictions, cam, evaluate
 from ..evaluation.report import Evidence
 from ..export import weights
@@ -127,12 +128,13 @@ def collect_evidence(model: LoadedRun, paths: Sequence[str], on_event: OnEvent, 
 def _find_problems(model: LoadedRun, on_event: OnEvent) -> tuple[list[Finding] | None, str]:
     """Return the findings of the data check, with those of the last search for wrong labels; or None and the reason. Errors become a note."""
     try:
-        listed = [row.path for row in model.listed]
+        rows = [row for row in model.listed if row.split in SPLITS]  # without those left out by --train-pct
+        listed = [row.path for row in rows]
         if len(listed) > MAX_SCANNED and not scan.is_scanned(listed):
             hint = "Run tlfast data check, then tlfast report, to show the findings here."
             return None, f"The {len(listed):,} images were not checked: a report checks at most {MAX_SCANNED:,}. {hint}"
-        findings = scan.collect_findings(model.listed, scan.scan_images(listed, on_event))
-        return findings + read_label_findings(model.run.folder.parent, model.listed), ""
+        findings = scan.collect_findings(rows, scan.scan_images(listed, on_event))
+        return findings + read_label_findings(model.run.folder.parent, rows), ""
     except (TlfastError, OSError) as error:  # a report without findings is better than none
         on_event(Note("report", f"no data check: {first_line(error)}"))
         return None, "The data check failed. tlfast data check shows why."

@@ -81,14 +81,15 @@ def write_text_atomic(path: Path, text: str) -> None:
 def lock_folder(folder: Path, shared: bool = False) -> Iterator[None]:
     """Lock a folder until the end of the block or of the process; wait while another process has it. Shared locks exclude only the others.
 
-    On Windows nothing is locked. Raises OSError.
+    On Windows, and on file systems without locks, nothing is locked. Raises OSError if there is no such folder.
     """
     if os.name != "posix":
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
@@ -121,12 +122,17 @@ def hash_file(path: Path) -> str:
 
 
 def lock_open_file(file: IO[Any], taken: Exception) -> None:
-    """Lock an open file for this process until it is closed. Raises `taken` if another process has it. On Windows nothing is locked."""
+    """Lock an open file for this process until it is closed. Raises `taken` if another process has it.
+
+    On Windows, and on file systems without locks, nothing is locked.
+    """
     if os.name == "posix":
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, depending on the system
             raise taken from None
+        except OSError:  # a file system without locks
+            pass
 
 
 @contextmanager
@@ -220,12 +226,13 @@ def convert_write_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def convert_os_errors(folder: str | Path, flag: str = "--out") -> Iterator[None]:
-    """Convert OSError to RunError: files in `folder`, which `flag` names, cannot be written."""
+def convert_os_errors(folder: str | Path, flag: str = "--out", hint: str = "") -> Iterator[None]:
+    """Convert OSError to RunError: files in `folder` cannot be written. The hint is to name another one with `flag`, unless one is given."""
     try:
         yield
     except OSError as error:
-        raise RunError(f"cannot write to {error.filename or folder}: {error.strerror or error}", f"Name a folder that can be written with {flag}") from None
+        hint = hint or f"Name a folder that can be written with {flag}"
+        raise RunError(f"cannot write to {error.filename or folder}: {error.strerror or error}", hint) from None
 
 
 def replace_undecodable(path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
 import shutil
 import tempfile
@@ -121,7 +122,7 @@ def open_journal(out: str, task: str, run_id: str, settings: dict[str, Any], res
             if not list_states(folder):
                 _remove(folder, missing)
             raise
-        for stale in folder.parent.glob(f".{journal.run_id}.*.partial"):  # of a process that was killed while it wrote this run
+        for stale in folder.parent.glob(f".{glob.escape(journal.run_id)}.????????.partial"):  # of a process that was killed while it wrote this run
             shutil.rmtree(stale, ignore_errors=True)
         _remove(folder)
 

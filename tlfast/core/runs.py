@@ -88,13 +88,9 @@ def check_writable(out: str, task: str, name: str) -> None:
     if name and (folder / name).exists():
         raise UsageError(f"a run named '{name}' exists already in {folder}", "Choose another --name; runs are never overwritten")
     check_room(out, LEAST_ROOM)
-    missing = [path for path in (folder, folder.parent) if not path.exists()]
-    with convert_os_errors(out):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-        for path in missing:  # an error later must not leave empty folders
-            path.rmdir()
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    with convert_os_errors(out), tempfile.TemporaryFile(dir=existing):
+        pass
 
 
 def check_room(out: str, needed: float) -> None:
@@ -274,7 +270,8 @@ def record_test_use(run: Run, command: str, figures: dict[str, Any], write: Call
 @contextmanager
 def _changed(run: Run) -> Iterator[Run]:
     """Lock a run for a change, and yield it as it is now: another process may have changed it. Raises RunError."""
-    with convert_os_errors(run.folder), lock_folder(run.folder):
+    hint = "Copy the folder of the run to a place that can be written, and give its path"
+    with convert_os_errors(run.folder, hint=hint), lock_folder(run.folder):
         yield read(run.folder)
 
 
@@ -336,17 +333,21 @@ def list_runs(out: str, task: str = "", on_event: OnEvent = ignore_event) -> lis
         on_event(Note("runs", f"there is no folder {out}"))
     for folder in list_folders(out, task):
         try:
-            run, metrics = read(folder), json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        except (RunError, OSError, ValueError) as error:
+            rows.append(_list_run(folder))
+        except (RunError, OSError, ValueError, KeyError, TypeError) as error:
             on_event(Note("runs", f"left out: {error.message if isinstance(error, RunError) else f'{folder} is damaged ({first_line(error)})'}"))
-            continue
-        values = run.manifest["settings"]
-        chosen = {"task": values["task"], "strategy": run.strategy, "arch": values["arch"]}
-        scores = {"accuracy": metrics["accuracy"], "macro_f1": metrics["macro"]["f1"]}
-        rows.append({"run": run.id, **chosen, **scores, "created": run.manifest["created"], "folder": str(folder)})
     if task and not rows:
         raise _not_found_error(task, out)
     return sorted(rows, key=lambda row: row["created"])
+
+
+def _list_run(folder: Path) -> dict[str, Any]:
+    """Return the row of a run for `list_runs`. Raises RunError, OSError, ValueError, KeyError or TypeError for a damaged one."""
+    run, metrics = read(folder), json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    values = run.manifest["settings"]
+    chosen = {"task": values["task"], "strategy": run.strategy, "arch": values["arch"]}
+    scores = {"accuracy": metrics["accuracy"], "macro_f1": metrics["macro"]["f1"]}
+    return {"run": run.id, **chosen, **scores, "created": run.manifest["created"], "folder": str(folder)}
 
 
 def _not_found_error(reference: str, out: str) -> RunError:

@@ -41,7 +41,7 @@ def describe_duplicates(rows: Sequence[Row], digests: Mapping[str, str]) -> str:
     counts = Counter(finding.kind for finding in find_exact(rows, [digests[row.path] for row in rows]))
     phrases = {
         "duplicate": ("is a copy", "are copies", "of another image of the same split"),
-        "leak": ("of the valid or test split is", "of the valid or test split are", "also in the train split"),
+        "leak": ("of the valid or test split is a copy", "of the valid or test split are copies", "of an image of an earlier split"),
         "conflict": ("has a copy", "have a copy", "with another label"),
     }
     parts = [f"{counts[kind]:,} {one if counts[kind] == 1 else many} {rest}" for kind, (one, many, rest) in phrases.items() if counts[kind]]

@@ -157,7 +157,7 @@ def read_bytes(path: str) -> bytes:
     archive, member = split_zip(path)
     try:
         if member:
-            return _archive(archive, os.getpid()).read(member)
+            return _open_archive(archive).read(member)
         if packed := split_packed(path):
             from . import packed as reader  # needs pyarrow, and most images are files
 
@@ -282,9 +282,14 @@ def _check_size(image: Image.Image) -> None:
         raise ImageError("the image has no pixels")
 
 
+def _open_archive(path: str) -> zipfile.ZipFile:
+    """Return an open zip: one for each process, because forked loader processes would share the file position of their parent."""
+    stat = os.stat(path)
+    return _keep_open(path, (stat.st_mtime_ns, stat.st_size, stat.st_ino), os.getpid())
+
+
 @lru_cache(maxsize=8)
-def _archive(path: str, process: int) -> zipfile.ZipFile:
-    # One handle per process: forked loader processes would share the file position of their parent.
+def _keep_open(path: str, version: tuple[int, int, int], process: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 

@@ -20,6 +20,7 @@ from .duplicates import THUMBNAIL, make_finding
 from .file_hashes import hash_files
 from .table import map_images
 from .types import Finding, Row
+from .unreadable import get_or_create_current
 
 KIND = "checks"
 LAYOUT = 4  # part of the cache key: increase it if the same images would give other values
@@ -112,7 +113,7 @@ def is_scanned(paths: Sequence[str]) -> bool:
 def scan_images(paths: list[str], on_event: OnEvent) -> ScanResult:
     """Return the measured values of images, from the cache if no file has changed."""
     try:
-        folder, about = cache.get_or_create(KIND, _cache_key(paths), lambda folder: _compute_stats(folder, paths, on_event))
+        _, folder, about = get_or_create_current(KIND, _cache_key(paths), lambda folder: _compute_stats(folder, paths, on_event))
         return _read(folder, about, paths)
     except DataError:  # the cache is not writable
         with tempfile.TemporaryDirectory() as scratch:

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -183,9 +183,7 @@ def _temporary_folder(target: Path, suffix: str) -> Iterator[Path]:
     _remove_leftovers(target, suffix)
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=f".{suffix}", dir=target.parent))
     try:
-        with ExitStack() as stack:
-            with suppress(OSError):  # a file system without locks, where `is_locked` keeps all folders
-                stack.enter_context(lock_folder(folder))
+        with lock_folder(folder):  # without locks, `is_locked` keeps all folders
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -13,6 +13,7 @@ from ..core import DataError, DataSettings, UsageError
 from .types import Row
 
 SPLITS = ("train", "valid", "test")
+TRIED_FOLDS = 20  # of groups, to hold out a fraction of the images
 SPARE = "spare"  # training images left out by --train-pct; they stay in the table so that all fractions share one store
 SPLIT_NAMES = {
     "train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid",
@@ -68,9 +69,22 @@ def _check_class_sizes(rows: list[Row]) -> None:
 def _draw_validation(rows: list[Row], fraction: float, seed: int) -> list[int]:
     """Return the indices of validation images: stratified by class, groups undivided."""
     if any(row.group for row in rows):
-        return _draw_grouped_fold(rows, 0, round(1 / fraction), seed)
+        _check_groups(rows, max(2, round(1 / fraction)))
+        held_out, folds = _approximate(fraction, min(_count_groups(rows), max(Counter(row.label for row in rows).values())))
+        return sorted(i for number in range(held_out) for i in _draw_grouped_fold(rows, number, folds, seed))
     count = max(1, round(len(rows) * fraction))
     return _sample_stratified(rows, range(len(rows)), count, seed, leave=1)
+
+
+def _approximate(fraction: float, most: int) -> tuple[int, int]:
+    """Return (m, k): m of k folds have about this fraction of the images. There are at most `most` folds, and at most TRIED_FOLDS if more than one is used.
+
+    >>> _approximate(0.2, 100), _approximate(0.4, 100), _approximate(0.9, 100), _approximate(0.01, 100)
+    ((1, 5), (2, 5), (9, 10), (1, 100))
+    """
+    tried = {*range(2, max(2, min(TRIED_FOLDS, most)) + 1), max(2, round(1 / fraction))}
+    choices = [(min(max(1, round(fraction * folds)), folds - 1), folds) for folds in tried]
+    return min(choices, key=lambda choice: (round(abs(choice[0] / choice[1] - fraction), 9), choice[1]))
 
 
 def _draw_fold(rows: list[Row], number: int, folds: int, seed: int) -> list[int]:
@@ -82,7 +96,7 @@ def _draw_fold(rows: list[Row], number: int, folds: int, seed: int) -> list[int]
     labels = [row.label for row in rows]
     label, count = min(Counter(labels).items(), key=lambda item: item[1])
     if count < folds:
-        raise DataError(f"class '{label}' has {count} images, fewer than the {folds} folds", "Use fewer folds, or add images of the class")
+        raise DataError(f"class '{label}' has {count} images, fewer than the {folds} folds", "Add images of the class, or use --valid-pct in place of folds")
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
     return [int(i) for i in list(splitter.split(labels, labels))[number][1]]
 
@@ -90,18 +104,28 @@ def _draw_fold(rows: list[Row], number: int, folds: int, seed: int) -> list[int]
 def _draw_grouped_fold(rows: list[Row], number: int, folds: int, seed: int) -> list[int]:
     from sklearn.model_selection import StratifiedGroupKFold
 
+    _check_groups(rows, folds)
     labels, groups = [row.label for row in rows], [row.group or row.path for row in rows]
-    if len(set(groups)) == 1:
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    return [int(i) for i in list(splitter.split(labels, labels, groups))[number][1]]
+
+
+def _count_groups(rows: list[Row]) -> int:
+    return len({row.group or row.path for row in rows})
+
+
+def _check_groups(rows: list[Row], folds: int) -> None:
+    """Raise DataError if groups or classes are too few for a number of folds."""
+    groups = _count_groups(rows)
+    if groups == 1:
         hint = "Use a --group-by or --group-col with more groups, or give the splits in a table or in folders train/ and valid/"
         raise DataError("all images are of one group, which cannot be divided into training and validation", hint)
-    if len(set(groups)) < folds:
-        problem = f"{len(set(groups))} groups cannot be divided into {folds} parts, of which one is for validation"
-        raise DataError(problem, "Use a --group-by or --group-col with more groups, fewer --folds, or a larger --valid-pct")
-    label, count = max(Counter(labels).items(), key=lambda item: item[1])
+    if groups < folds:
+        problem = f"{groups} groups cannot be divided into {folds} parts, of which one is for validation"
+        raise DataError(problem, "Use a --group-by or --group-col with more groups, or --valid-pct with a larger fraction")
+    label, count = max(Counter(row.label for row in rows).items(), key=lambda item: item[1])
     if count < folds:
         raise DataError(f"the largest class, '{label}', has {count} images, fewer than the {folds} folds", "Add images, or use a larger --valid-pct")
-    splitter = StratifiedGroupKFold(max(2, folds), shuffle=True, random_state=seed)
-    return [int(i) for i in list(splitter.split(labels, labels, groups))[number][1]]
 
 
 def limit_rows(rows: list[Row], limit: int, seed: int) -> list[Row]:

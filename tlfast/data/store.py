@@ -19,6 +19,7 @@ from . import images
 from .file_hashes import hash_files
 from .table import ImageTable, check_readable, drop_unreadable, map_images
 from .types import Unreadable
+from .unreadable import get_or_create_current
 
 KIND = "stores"
 PIXELS = "pixels.u8"
@@ -61,7 +62,7 @@ def open_store(table: ImageTable, settings: Settings, on_event: OnEvent = ignore
         memory = mmap.mmap(-1, max(1, len(paths) * 3 * settings.full_size**2))
         about = fill_store(memory, paths, settings, on_event)
     else:
-        folder, about = cache.get_or_create(KIND, key, lambda folder: _make_file(folder, paths, settings, on_event))
+        key, folder, about = get_or_create_current(KIND, key, lambda folder: _make_file(folder, paths, settings, on_event))
     table = drop_unreadable(table, tuple(Unreadable(path, reason) for path, reason in about["unreadable"].items()))
     # Copy-on-write mode, because torch warns about read-only memory.
     pixels = np.frombuffer(memory, np.uint8) if kind == "ram" else np.memmap(folder / PIXELS, np.uint8, "c")

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from ..core import DataError, DataSettings, ImageError, OnEvent, Progress, Settings, UsageError, ignore_event
@@ -21,7 +21,7 @@ from ..core.errors import make_printable
 from ..core.settings import flag_name
 from . import images
 from .annotations import JSON, read_coco, resolve_image, use_label_studio_columns
-from .discovery import TABLES, TAR, check_unique, is_address, list_members, read_records, walk_files, walk_images
+from .discovery import TABLES, TAR, check_unique, inner_path, is_address, list_members, read_records, walk_files, walk_images
 from .hub import is_hub_dataset
 from .left_out import LeftOut
 from .parquet_images import describe_other_columns, holds_images, read_parquet_images
@@ -110,7 +110,8 @@ def _drop_undecodable(rows: list[Row]) -> tuple[list[Row], list[str]]:
         hint = "Rename the images; if they look right in a terminal, set PYTHONUTF8=1 or another locale"
         raise DataError(f"the names of all {len(rows):,} images are not UTF-8, the first: {make_printable(odd[0])}", hint)
     note = f"images whose names are not UTF-8 are left out: {len(odd):,}, the first: {make_printable(odd[0])}"
-    return [row for row in rows if row.path not in set(odd)], [note]
+    left_out = set(odd)
+    return [row for row in rows if row.path not in left_out], [note]
 
 
 def check_readable(table: ImageTable, on_event: OnEvent = ignore_event) -> ImageTable:
@@ -234,7 +235,7 @@ def read_members(prefix: str, names: list[str], source: str) -> tuple[list[Row],
     Outer folders that contain all images are ignored. `prefix` is prepended to each name, `source` is for error messages. Raises DataError if no
     image is in a class folder.
     """
-    paths = [PurePosixPath(name).parts for name in names]
+    paths = [inner_path(name).parts for name in names]
     if not paths:
         raise DataError(f"no images in {source}", "All formats of Pillow can be read, such as .jpg, .png, .webp and .tif")
     depth = _count_wrapping_folders(paths)

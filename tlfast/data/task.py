@@ -10,12 +10,13 @@ an entry point of the group `tlfast.tasks`. A minimal task has a name and a titl
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..core import TlfastError, UsageError
+from ..core import DataError, TlfastError, UsageError
+from .split import SPLITS
 from .types import Row
 
 
@@ -93,9 +94,15 @@ class Task:
         return dict({"partial": self.partial, "depth": {**self.full, **self.depth}, "full": self.full}.get(strategy, {}))
 
     def read_layout(self, root: Path, fold: int | None) -> list[Row] | None:
-        """Return the rows of a folder by `rows`, None for another layout. Raises UsageError for an error in the code of a task file."""
+        """Return the rows of a folder by `rows`, None for another layout.
+
+        Raises DataError if there are none, UsageError for a wrong split or an error in the code of a task file.
+        """
         try:
-            return self.rows(root, fold) if self.rows else None
+            rows = self.rows(root, fold) if self.rows else None
+            if rows is not None:
+                self._check_rows(rows, root)
+            return rows
         except TlfastError:
             raise
         except Exception as error:
@@ -103,6 +110,15 @@ class Task:
                 raise
             hint = "Correct the file; --debug shows the traceback"
             raise UsageError(f"rows(root, fold) in {self.file} failed: {type(error).__name__}: {error}", hint) from error
+
+    def _check_rows(self, rows: Sequence[Row], root: Path) -> None:
+        place = self.file or f"the task {self.name}"
+        if not rows:
+            raise DataError(f"rows(root, fold) of {place} found no image in {root}", "Give the folder of the images with --data")
+        for row in rows:
+            if row.split not in ("", *SPLITS):
+                problem = f"rows(root, fold) of {place}: '{row.split}' is not a split, for {row.path}"
+                raise UsageError(problem, "Use train, valid or test, or '' for a drawn split")
 
 
 def normalise_name(label: str) -> str:

@@ -40,10 +40,12 @@ def _make_handler() -> tuple[Any, Any]:
     """Return libtiff and a handler of its messages; (None, None) if the library cannot be found."""
     from PIL import _imaging  # noqa: F401  # loads the library
 
-    found = [line.split()[-1] for line in (MAPPED.read_text().splitlines() if MAPPED.exists() else []) if "/libtiff" in line]
-    if not found:
+    lines = MAPPED.read_text().splitlines() if MAPPED.exists() else []
+    found = [line.split(maxsplit=5)[5] for line in lines if "/libtiff" in line]  # the sixth field is the path, which can have blanks
+    try:
+        library, print_text = ctypes.CDLL(found[0]), ctypes.CDLL(None).vsnprintf
+    except (IndexError, OSError):  # not loaded, or another file since an upgrade of Pillow
         return None, None
-    library, print_text = ctypes.CDLL(found[0]), ctypes.CDLL(None).vsnprintf
     print_text.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p]
 
     @ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)

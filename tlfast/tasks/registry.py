@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import shlex
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -57,9 +58,11 @@ def load_task_file(path: Path) -> Task:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look up their module
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # of the user's code
+        del sys.modules[spec.name]
         raise UsageError(f"{path} cannot be executed: {type(error).__name__}: {error}", "Correct the file; python FILE shows the traceback") from error
     return register_task(replace(_check_task(getattr(module, "TASK", None), str(path)), file=str(path.resolve())))
 

@@ -31,13 +31,18 @@ def resolve_settings(task: Task, strategy: str | None, flags: Mapping[str, Any],
     configured_strategy, depth = config.pop("strategy", None), _requested_depth(flags)
     if strategy and depth and strategy != DEPTH_ENDS.get(depth, "depth"):
         raise UsageError(f"--{strategy} and {'--depth' if 'depth' in flags else '--minutes'} are both given", "Give only one of them")
-    depth = depth or ("" if strategy in DEPTH_ENDS.values() else _requested_depth(config))
+    named = strategy or ("" if config.get("depth") else configured_strategy)
+    depth = depth or ("" if named in DEPTH_ENDS.values() else _requested_depth(config))
     if not strategy:
         strategy = DEPTH_ENDS.get(depth, "depth") if depth else configured_strategy or "partial"
     strategy = FORMER_NAMES.get(strategy, strategy)
     if strategy not in STRATEGIES:
         raise UsageError(f"unknown strategy '{strategy}' in the config file", "Use one of: " + ", ".join(STRATEGIES))
     ends = {name: end for end, name in DEPTH_ENDS.items()}
+    if strategy in ends:  # the planner, which knows the time budget, has nothing to choose
+        if flags.get("minutes") is not None:
+            raise UsageError(f"--depth {flags['depth']} and --minutes are both given", "Give only one of them, or a --depth between 0 and all")
+        config.pop("minutes", None)
     values = {**task.defaults, **task.presets(strategy), **config, **flags, "depth": ends.get(strategy, depth or "auto")}
     settings = build_settings({"task": task.name, **values})
     if settings.minutes is None and settings.depth != "auto":

@@ -39,9 +39,7 @@ class Full:
     def phases(self, session: Session, settings: Settings) -> Iterator[PhasePlan]:
         if settings.freeze_epochs:
             yield PhasePlan("head", settings.freeze_epochs, lambda attempt: _open_head(session, attempt))
-        yield PhasePlan(
-            "all layers", settings.epochs, lambda attempt: _open_all_layers(session, attempt), RATES, read_budget(session.journal), parallel=True
-        )
+        yield PhasePlan("all layers", settings.epochs, lambda attempt: _open_all_layers(session, attempt), RATES, read_budget(session.journal), parallel=True)
 
     def find_frozen(self, session: Session, settings: Settings) -> nn.Module | None:
         return None  # BatchNorm is adapted before the head is trained
