@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 
 import tlfast
 from tests.helpers.files import tree
 from tests.helpers.runs import copy_run
+from tlfast.testing import TINY
 
 
 @pytest.fixture
@@ -38,6 +40,19 @@ def test_decisions_give_a_new_dataset(run, pictures):
     assert changed[changed].index.tolist() == [second]
     assert (original.loc[cleaned.index]["split"] == cleaned["split"]).all()
     assert tree(pictures) == before
+
+
+def test_classes_can_be_named_as_decisions(tmp_path, trained_run, pictures, monkeypatch):
+    for label, name in (("red", "drop"), ("blue", "keep")):
+        shutil.copytree(pictures / label, tmp_path / "photos" / name)
+    monkeypatch.chdir(tmp_path)
+    cleaner = tlfast.train(tmp_path / "photos", epochs=1, onnx=False, quiet=True, **TINY).cleaner(4, quiet=True)
+    kept, dropped = ([path for path, label in cleaner.candidates[["path", "label"]].to_numpy() if label == name] for name in ("keep", "drop"))
+    cleaner.relabel(kept, "drop")
+    cleaner.drop(dropped)
+    table = cleaner.apply().table.set_index("path")
+    assert (table.loc[kept]["label"] == "drop").all() and table.index.isin(dropped).sum() == 0
+    assert set(cleaner.decisions) == {*kept, *dropped}
 
 
 def test_the_same_label_is_no_decision(run):
@@ -98,9 +113,9 @@ def test_the_widget_records_decisions(run):
     cleaner = run.cleaner(3)
     status, form = cleaner.widget().children
     choice = form.children[1].children[1]
-    assert choice.options == ("keep", "drop", "blue", "green", "red")
-    choice.value = "drop"
+    assert [text for text, _ in choice.options] == ["keep", "drop", "blue", "green", "red"]
+    choice.label = "drop"
     assert cleaner.decisions == {cleaner.candidates["path"][1]: "drop"}
     assert "1 dropped" in status.value
-    choice.value = "keep"
+    choice.label = "keep"
     assert cleaner.decisions == {}

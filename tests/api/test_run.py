@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import socket
 import sys
 import threading
 
@@ -161,6 +162,22 @@ def test_what_is_neither_an_image_nor_a_list(run, image):
 def test_options_of_a_server_are_checked(run, options, problem):
     with pytest.raises(tlfast.UsageError, match=problem):
         tlfast.Run(run.folder).serve(**options)
+
+
+def test_errors_name_keywords(run, pictures):
+    opened = tlfast.Run(run.folder)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        calls = [
+            lambda: opened.serve(port),
+            lambda: tlfast.dataset(pictures, limit=1).classes,
+            lambda: tlfast.dataset(pictures, limit=1).without("leaks", quiet=True),
+            lambda: tlfast.dataset(pictures).without("dups"),
+        ]
+        for call in calls:
+            with pytest.raises(tlfast.TlfastError) as caught:
+                call()
+            assert "--" not in caught.value.message + caught.value.hint
 
 
 def test_a_name_of_two_runs_is_an_error(run):

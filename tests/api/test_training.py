@@ -113,6 +113,12 @@ def test_plan_lists_depths(pictures):
     assert tlfast.plan(pictures, full=True, **TINY).depths.empty
 
 
+@pytest.mark.parametrize(("text", "tuning"), [('depth = "2"', "depth 2"), ("full = true", "full"), ('strategy = "partial"', "partial")])
+def test_a_plan_follows_its_config_file(pictures, tmp_path, text, tuning):
+    (tmp_path / "mine.toml").write_text(text + "\n")
+    assert tlfast.plan(pictures, config=tmp_path / "mine.toml", quiet=True, **TINY).settings.tuning == tuning
+
+
 def test_lr_find_returns_the_curve_of_each_phase(pictures, tmp_path):
     curves = tlfast.lr_find(pictures, full=True, freeze_epochs=1, epochs=1, **TINY)
     assert list(curves) == ["head", "all layers"]

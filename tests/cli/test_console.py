@@ -13,8 +13,9 @@ import pytest
 
 from tests.helpers.command_line import TINY
 from tlfast import cli as cli_package
-from tlfast.cli import app
-from tlfast.core import Interrupted
+from tlfast.cli import app, console
+from tlfast.core import Interrupted, UsageError
+from tlfast.inference.types import Prediction, PredictRow
 from tlfast.testing import draw_image
 
 
@@ -86,3 +87,16 @@ def test_names_that_the_terminal_cannot_show_are_escaped(run, folder, tmp_path, 
     assert r"\u65e5\u672c" in shown
     found = subprocess.run([*command, "--json"], capture_output=True, env=environment, check=True).stdout.decode(encoding)
     assert json.loads(found)[0]["path"] == str(picture)
+
+
+def test_an_error_after_the_first_predictions_leaves_valid_json(capsys):
+    def rows():
+        yield PredictRow("a.png", Prediction("cat", 0.9, {"cat": 0.9, "dog": 0.1}))
+        raise UsageError("the disk is full", "Free some space")
+
+    screen = console.Screen(as_json=True)
+    with pytest.raises(UsageError) as caught:
+        screen.predictions(rows(), None, 0.0)
+    screen.error(caught.value)
+    out, err = capsys.readouterr()
+    assert [row["label"] for row in json.loads(out)] == ["cat"] and "the disk is full" in err

@@ -67,6 +67,16 @@ def test_two_strategies_on_the_same_images(cli, folder, trainings):
     assert cli("runs").out.strip().count("partial") == 0  # a comparison is no run
 
 
+def test_a_comparison_without_local_paths(cli, folder):
+    found = cli("compare", folder, *QUICK, "--arms", "knn,partial", "--json").json
+    page = Path(found["files"][-1])
+    assert str(folder.parent) in page.read_text()
+    assert cli("report", found["folder"], "--no-paths").code == 0
+    assert str(folder.parent) not in page.read_text() and folder.name in page.read_text()
+    refused = cli("report", found["folder"], "--split", "test")
+    assert refused.code == 2 and "are for a run, and this is a comparison" in refused.err
+
+
 def test_nearest_neighbours_are_a_baseline_without_training(cli, folder, trainings):
     found = cli("compare", folder, *QUICK, "--arms", "knn,partial", "--json").json
     assert [arm["name"] for arm in found["arms"]] == ["knn", "partial"] and len(trainings) == 1
@@ -213,6 +223,7 @@ def test_archs_and_settings_files(cli, folder, tmp_path, trainings):
 @pytest.mark.parametrize(("arguments", "words"), [
     (["--arms", "half"], "--arms 'half' is neither partial, full, a depth, knn nor a TOML file"),
     (["--arms", ","], "--arms is empty"),
+    (["--depths", "--arms", "knn"], "--arms and --depths are both given"),
     (["--arms", "partial"], "one arm (partial) and nothing to compare it with"),
     (["--arms", "partial,partial"], "two arms are the same"),
     (["--folds", "1"], "--folds 1 leaves nothing to train on"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -48,6 +49,19 @@ def test_the_pickle_only_if_asked_for(run, model_hub):
     assert "learner.pkl" not in push_run(run, "me/colours").files
     assert "learner.pkl" in push_run(run, "me/colours", pickle=True).files
     assert "learner.pkl" not in {path.name for path in tlfast.pull("me/colours", quiet=True).folder.iterdir()}
+
+
+def test_a_second_push_replaces_all_files_of_the_first(cli, run, model_hub):
+    shutil.copyfile(run.folder / "model.onnx", run.folder / "model.tta-flip.onnx")
+    push_run(run, "me/colours", pickle=True)
+    (run.folder / "model.tta-flip.onnx").unlink()
+    repository = model_hub.repositories["me/colours"]
+    repository.commit({"notes.txt": b"of the owner", "README.md": repository.files["README.md"].replace(b"---\n", b"---\nlicense: mit\n", 1)})
+    push_run(run, "me/colours")
+    assert {"model.tta-flip.onnx", "learner.pkl"}.isdisjoint(repository.files) and {"model.onnx", "notes.txt"} <= set(repository.files)
+    assert repository.files["README.md"].decode().partition("# ")[0].count("license: mit") == 1
+    assert cli("predict", "hf://me/colours", "missing.png").code == 1  # verified, and found
+    assert tlfast.pull("me/colours", quiet=True).id == "r-2"
 
 
 def test_private(run, model_hub):

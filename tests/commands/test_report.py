@@ -89,3 +89,13 @@ def test_interpret_and_python_write_the_same_sections(run, cli, pictures):
     assert cli("report", "r", "--no-check", "--no-paths", "--json").code == 0
     assert "--no-check" in page.read_text() and 'id="image-table"' not in page.read_text()
     assert tree(pictures) == before
+
+
+def test_interpret_keeps_a_page_without_paths(cli, run, trained_run):
+    assert cli("report", "r", "--no-paths").code == 0
+    outcome = cli("interpret", "r")
+    page = (run.folder / "report.html").read_text()
+    assert outcome.code == 0 and "without local paths, as it was; with them: tlfast report r" in outcome.err
+    assert str(trained_run.images) not in page and "Made with --no-paths" in page
+    assert cli("report", "r").code == cli("interpret", "r").code == 0
+    assert str(trained_run.images) in (run.folder / "report.html").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import signal
@@ -15,8 +16,8 @@ from tests.helpers.command_line import TINY
 from tests.helpers.training import resolved
 from tlfast import tasks
 from tlfast.commands import train
+from tlfast.core import files, runs, settings
 from tlfast.core import journal as journal_module
-from tlfast.core import runs, settings
 from tlfast.core.errors import UsageError, WeightsError
 from tlfast.core.events import Progress
 from tlfast.evaluation import bootstrap
@@ -129,6 +130,43 @@ def test_the_command_that_goes_on(cli, pictures, stopped, words):
 @pytest.mark.parametrize("words", [["--resume"], ["--resume", "mine"]])
 def test_a_resumed_training_needs_no_task(cli, stopped, words):
     outcome = cli("train", *words, "--json")
+    assert outcome.code == 0 and outcome.json["run"] == "mine", outcome.err
+
+
+@pytest.mark.parametrize("words", [["--out=~/exports"], ["--out", "~/exports"]])
+def test_the_home_folder_in_the_folder_of_a_training_to_resume(cli, pictures, stopped, words, monkeypatch):
+    monkeypatch.setenv("HOME", os.getcwd())
+    for command in (["train", *words], ["train", pictures, *words]):
+        shutil.copytree("exports", "saved", dirs_exist_ok=True)
+        outcome = cli(*command, "--resume", "--json", "--no-onnx")
+        assert outcome.code == 0 and outcome.json["run"] == "mine", outcome.err
+        shutil.rmtree("exports")
+        Path("saved").rename("exports")
+
+
+def test_a_training_by_a_run_json_is_resumed(cli, pictures, tmp_path, monkeypatch):
+    first = cli("train", pictures, *TINY, "--epochs", 1, "--train-bn", "--name", "first", "--no-onnx", "--json").json
+    watch = progress.ProgressCallback.after_batch
+
+    def stop(self):
+        watch(self)
+        if self.training and self.step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    command = ["train", "--config", Path(first["folder"]) / "run.json", "--name", "again"]
+    with monkeypatch.context() as patch:
+        patch.setattr(progress.ProgressCallback, "after_batch", stop)
+        assert cli(*command).code == 130
+    outcome = cli(*command, "--resume", "--json")
+    assert outcome.code == 0 and outcome.json["run"] == "again", outcome.err
+
+
+def test_the_newest_training_that_is_not_running_is_resumed(cli, pictures, stopped):
+    running = Path("exports/pictures/other.unfinished")
+    shutil.copytree("exports/pictures/mine.unfinished", running)
+    with files.lock_file(running / "lock", OSError("taken")):
+        os.utime(running / "journal.json")
+        outcome = cli("train", "--resume", "--json")
     assert outcome.code == 0 and outcome.json["run"] == "mine", outcome.err
 
 

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,10 +28,10 @@ class Repository:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
 
-    def commit(self, files: dict[str, bytes]) -> str:
-        """Add or replace files; return the revision."""
+    def commit(self, files: dict[str, bytes], deleted: Sequence[str] = ()) -> str:
+        """Add or replace files, and delete others; return the revision."""
         revision = hashlib.sha1(f"{len(self.commits)}{sorted(files)}".encode()).hexdigest()
-        self.commits[revision] = {**self.files, **files}
+        self.commits[revision] = {name: data for name, data in {**self.files, **files}.items() if name not in deleted}
         return revision
 
     @property
@@ -152,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/main", self.path):
             lines = [json.loads(line) for line in body.splitlines()]
             files = {line["value"]["path"]: base64.b64decode(line["value"]["content"]) for line in lines if line["key"] == "file"}
-            commit = self.hub.repositories[match[1]].commit(files)
+            commit = self.hub.repositories[match[1]].commit(files, [line["value"]["path"] for line in lines if line["key"] == "deletedFile"])
             self.answer(200, {"commitUrl": f"{self.hub.url}/{match[1]}/commit/{commit}", "commitOid": commit, "success": True})
         else:
             self.answer(404, {"error": self.path})

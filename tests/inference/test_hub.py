@@ -76,6 +76,12 @@ def test_nothing_else_of_the_repository_is_downloaded(published):
     }
 
 
+def test_a_network_that_the_run_does_not_list_is_not_downloaded(published):
+    replace(published, "model.tta-flip.onnx", b"of another run")
+    client.fetch_run("hf://me/colours", client.ALL_FILES)
+    assert "model.onnx" in published.downloaded and "model.tta-flip.onnx" not in published.downloaded
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "metrics.json", "run.json"])
 def test_a_file_that_was_altered_on_the_server_is_refused_by_name(published, name):
     replace(published, name, published.repositories["me/colours"].files[name].replace(b"r", b"s", 1))

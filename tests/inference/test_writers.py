@@ -10,7 +10,7 @@ import pytest
 from pyarrow import parquet
 
 from tlfast.core.errors import UsageError
-from tlfast.inference import open_writer
+from tlfast.inference import open_writer, writers
 from tlfast.inference.types import Prediction, PredictRow
 
 CLASSES = ("cat", "dog")
@@ -86,3 +86,18 @@ def test_a_log_has_one_writer(tmp_path):
         with pytest.raises(UsageError, match="is being written by another command"), open_writer("csv", tmp_path / "a.csv", "r", ["a"], 0.0, True):
             pass
     assert (tmp_path / "a.csv").read_text().count("x.jpg") == 1
+
+
+def test_a_file_that_is_being_converted_has_one_writer(tmp_path, monkeypatch):
+    found, target, convert = [], tmp_path / "a.csv", writers.FORMATS["csv"]
+
+    def interrupt(*arguments):
+        with pytest.raises(UsageError, match="is being written by another command"), open_writer("csv", target, "r", ["a"], 0.0, True):
+            pass
+        found.append(target.exists())
+        convert(*arguments)
+
+    monkeypatch.setitem(writers.FORMATS, "csv", interrupt)
+    with open_writer("csv", target, "r", ["a"], 0.0, False) as (_, write):
+        write(PredictRow("x.jpg", None, "unreadable"))
+    assert found == [False] and [path.name for path in tmp_path.iterdir()] == ["a.csv"]

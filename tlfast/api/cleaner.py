@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import replace
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -22,8 +23,14 @@ if TYPE_CHECKING:
     from .datasets import Findings
     from .run import Run
 
-KEEP, DROP = "keep", "drop"
 SIDE = 120  # pixels of an image in the widget
+
+
+class Choice(Enum):
+    """A decision on an image other than a new class; classes can have any name."""
+
+    KEEP = "keep"
+    DROP = "drop"
 
 
 class Cleaner:
@@ -34,7 +41,6 @@ class Cleaner:
 
     Attributes:
         candidates: images with large losses or suspected wrong labels: path, label, suggestion, loss, reason.
-        decisions: path -> "drop" or the new class.
 
     >>> cleaner = run.cleaner(labels=True)  # doctest: +SKIP
     >>> cleaner.relabel("photos/tulip/7.jpg", "daisy")  # doctest: +SKIP
@@ -44,8 +50,13 @@ class Cleaner:
     def __init__(self, run: Run, top_losses: pd.DataFrame, suspected: Findings | None = None) -> None:
         self._run, self._dataset = run, run.dataset
         self._rows = {row.path: row for row in self._dataset.rows}
-        self.decisions: dict[str, str] = {}
+        self._decisions: dict[str, str | Choice] = {}
         self.candidates = _merge_candidates(top_losses, suspected)
+
+    @property
+    def decisions(self) -> dict[str, str]:
+        """The decisions: path -> "drop" or the new class."""
+        return {path: decision.value if isinstance(decision, Choice) else decision for path, decision in self._decisions.items()}
 
     def relabel(self, path: str | Iterable[str], label: str) -> None:
         """Give one image or several another class. Raises UsageError for an unknown image or class."""
@@ -55,13 +66,13 @@ class Cleaner:
 
     def drop(self, path: str | Iterable[str]) -> None:
         """Leave out one image or several. Raises UsageError for an unknown image."""
-        self._decide(path, DROP)
+        self._decide(path, Choice.DROP)
 
     def keep(self, path: str | Iterable[str]) -> None:
         """Take back a decision. Raises UsageError for an unknown image."""
-        self._decide(path, KEEP)
+        self._decide(path, Choice.KEEP)
 
-    def _decide(self, path: str | Iterable[str], decision: str) -> None:
+    def _decide(self, path: str | Iterable[str], decision: str | Choice) -> None:
         if not isinstance(path, Iterable):
             raise UsageError(f"{path!r} is neither the path of an image nor a list of paths", "Use the paths of cleaner.candidates")
         for given in [path] if isinstance(path, str) else list(path):
@@ -69,10 +80,10 @@ class Cleaner:
             each = given if given in self._rows else os.path.abspath(given)  # tables of DataFrames have absolute paths
             if each not in self._rows:
                 raise UsageError(f"{given} is not an image of {self._run.id}", "Use the paths of cleaner.candidates or run.dataset.table")
-            if decision in (KEEP, self._rows[each].label):
-                self.decisions.pop(each, None)
+            if decision in (Choice.KEEP, self._rows[each].label):
+                self._decisions.pop(each, None)
             else:
-                self.decisions[each] = decision
+                self._decisions[each] = decision
 
     def apply(self) -> Dataset:
         """Write a table with all images of the run and the decisions, to `exports/<task>/tables`, and return it as a dataset.
@@ -84,12 +95,14 @@ class Cleaner:
         return Dataset(self._dataset.task, {"data": path, "out": self._run.settings.out})
 
     def _change(self, row: Row) -> Row | None:
-        decision = self.decisions.get(row.path, KEEP)
-        return row if decision == KEEP else None if decision == DROP else replace(row, label=decision)
+        decision = self._decisions.get(row.path, Choice.KEEP)
+        if isinstance(decision, Choice):
+            return row if decision is Choice.KEEP else None
+        return replace(row, label=decision)
 
     def __repr__(self) -> str:
-        dropped = sum(decision == DROP for decision in self.decisions.values())
-        return f"Cleaner of {self._run.id}: {len(self.candidates)} candidates, {dropped} dropped, {len(self.decisions) - dropped} relabelled"
+        dropped = sum(decision is Choice.DROP for decision in self._decisions.values())
+        return f"Cleaner of {self._run.id}: {len(self.candidates)} candidates, {dropped} dropped, {len(self._decisions) - dropped} relabelled"
 
     # The widget
 
@@ -117,7 +130,10 @@ class Cleaner:
         path = record["path"]
         picture = f'<img src="{make_thumbnail(path)}" style="width: {SIDE}px; height: {SIDE}px; object-fit: contain" alt="">'
         facts = format_table(("label", "suggestion"), [(record["label"], record["suggestion"])], 2)
-        choice = Dropdown(options=[KEEP, DROP, *self._run.classes], value=self.decisions.get(path, KEEP), layout=Layout(width="9rem"))
+        names = {choice.value for choice in Choice}
+        classes = [(f"class {name}" if name in names else name, name) for name in self._run.classes]
+        options = [*((choice.value, choice) for choice in Choice), *classes]
+        choice = Dropdown(options=options, value=self._decisions.get(path, Choice.KEEP), layout=Layout(width="9rem"))
 
         def decide(change: dict[str, Any]) -> None:
             self._decide(path, change["new"])

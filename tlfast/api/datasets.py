@@ -70,6 +70,7 @@ class Dataset:
         self._loaded: ImageTable | None = None
 
     @property
+    @with_keywords_in_messages
     def _images(self) -> ImageTable:
         if self._loaded is None:
             resolved = self.resolve({})
@@ -92,9 +93,8 @@ class Dataset:
         return self._images.rows
 
     @property
-    @with_keywords_in_messages
     def table(self) -> ImageFrame:
-        """The images: path, label, split (train, valid or test) and group ("" without groups)."""
+        """The images: path, label, split (train, valid or test; spare: left out by `train_pct`) and group ("" without groups)."""
         return ImageFrame([vars(row) for row in self._images.rows], columns=list(COLUMNS))
 
     def __len__(self) -> int:
@@ -140,12 +140,16 @@ class Dataset:
         found.page, found.summary, found.wrong_labels = report.page, report.summary, report.wrong_labels
         return found
 
+    @with_keywords_in_messages
     def without(self, *kinds: str, quiet: bool = False, **settings: Any) -> Dataset:
         """Return a dataset without images of these kinds: duplicates, conflicts, unreadable, leaks. No file is changed. Raises TlfastError."""
         from ..commands.check import DROPPABLE, check_data
 
         if not kinds:
             raise UsageError("no kind of images is named", f"Name at least one: {', '.join(DROPPABLE)}")
+        for kind in kinds:
+            if kind not in DROPPABLE:
+                raise UsageError(f"{kind!r} is not a kind of images", suggest_name(str(kind), list(DROPPABLE)) or f"Kinds: {', '.join(DROPPABLE)}")
         with show_progress(quiet) as on_event:
             report = check_data(self.task, self.resolve(settings), list(kinds), on_event)
         return Dataset(self.task, {name: value for name, value in self.settings.items() if name == "out"} | {"data": report.table})

@@ -219,6 +219,7 @@ class Run:
         self._record = records.read(self.folder)
         return result
 
+    @with_keywords_in_messages
     def push(self, repository: str, *, private: bool = False, pickle: bool = False, quiet: bool = False) -> PushResult:
         """Upload the run to a repository of the Hugging Face hub, `user/name`: networks, metrics and a model card, without local paths.
 
@@ -303,6 +304,7 @@ class Run:
         labels = {**result.labels, **({"": result.failed} if result.failed else {})}
         return pd.DataFrame({"label": list(labels), "images": list(labels.values())})
 
+    @with_keywords_in_messages
     def serve(self, port: int = 8000, *, host: str = "127.0.0.1", token: str = "") -> None:
         """Serve the classifier, a web page and a REST API, until Ctrl-C or an interruption of the cell. `token` is a required bearer token."""
         check_text("host", host, 'run.serve(host="0.0.0.0")')
@@ -314,6 +316,7 @@ class Run:
 
         serve(Service(self.classifier, token, hosts=allow_hosts(host)), host, port)
 
+    @with_keywords_in_messages
     @one_at_a_time
     def learner(self, *, data: str = "", device: str = "auto", quiet: bool = False) -> Learner:
         """Return a fastai Learner with the run's weights and images, to go on from: `fine_tune`, `lr_find`, `show_results`, callbacks.
@@ -326,6 +329,7 @@ class Run:
             return open_run_learner(self._record, check_text("data", data, DATA), device, on_event)
 
     @classmethod
+    @with_keywords_in_messages
     @one_at_a_time
     def from_learner(cls, learn: Learner, data: Dataset | None = None, *, quiet: bool = False) -> Run:
         """Evaluate a Learner of `tlfast.learner` or `run.learner` on the valid split, and export it as a run with its present weights.
@@ -338,6 +342,7 @@ class Run:
             folder = publish_learner(learn, data.task if data else None, data.resolve({}) if data else None, on_event)
         return cls(folder)
 
+    @with_keywords_in_messages
     def cleaner(self, k: int = 48, *, split: str = "valid", labels: bool = False, quiet: bool = False) -> Cleaner:
         """Return a tool to relabel or drop images: the `k` largest losses, after all suspected wrong labels with `labels`.
 

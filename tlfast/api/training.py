@@ -192,9 +192,11 @@ def plan(
     from ..commands.train import plan_run
 
     dataset, given = open_source(data, settings)
-    if full is None and not {"depth", "minutes", "preset"} & set(given):
-        given["depth"] = "auto"
-    resolved = merge_settings(dataset, given, config=config).settings(full)
+    arguments = merge_settings(dataset, given, config=config)
+    named = {**arguments.values, **arguments.flags}
+    if full is None and all(named.get(name) in (None, "", "none") for name in ("depth", "minutes", "preset", "strategy", "full")):
+        arguments = arguments.with_flags({"depth": "auto"})
+    resolved = arguments.settings(full)
     with show_progress(quiet) as on_event:
         return TrainingPlan(plan_run(dataset.task, resolved, on_event))
 

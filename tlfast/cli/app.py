@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import tasks as registry
-from ..core import Note, Settings, torchrun
+from ..core import Note, Settings, UsageError, torchrun
 from ..core.signals import raise_interrupt
 from .arguments import find_resumed, parse_arguments, parse_shares, split_list
 from .data_and_cache import cache_app, data_app
@@ -196,12 +196,14 @@ def report(
     from ..core.runs import COMPARISON
 
     is_comparison = (Path(run) / COMPARISON).is_file()
+    if is_comparison and (split != "valid" or data or device != "auto" or not check):
+        raise UsageError("--split, --data, --device and --no-check are for a run, and this is a comparison", "Leave them out")
     found_run = None if is_comparison else _find_run(run, split, out, verify)
     with screen.progress() as on_event:
         from ..commands import report
 
         contents = report.Contents(paths, check)
-        result = report.report_run(found_run, split, data, device, contents, on_event) if found_run else report.report_comparison(Path(run))
+        result = report.report_run(found_run, split, data, device, contents, on_event) if found_run else report.report_comparison(Path(run), paths)
     screen.report_result(result)
     if open:
         typer.launch(result.files[0])
@@ -213,8 +215,12 @@ def compare(
     screen: Screen,
     flags: dict[str, Any],
     arms: Annotated[
-        str, typer.Option(help="What to compare: partial, full, depths such as 3, TOML files of settings; knn: nearest neighbours, without training.")
-    ] = "partial,full",
+        str,
+        typer.Option(
+            help="What to compare: partial, full, depths such as 3, TOML files of settings; knn: nearest neighbours, without training.",
+            show_default="partial,full",
+        ),
+    ] = "",
     depths: Annotated[bool, typer.Option("--depths", help="Compare partial, full and up to four depths in between.")] = False,
     archs: Annotated[
         str,
@@ -237,12 +243,14 @@ def compare(
     config: Config = "",
 ) -> None:
     """Compare strategies, backbones or settings on the same images, with statistical tests of their differences."""
+    if arms and depths:
+        raise UsageError("--arms and --depths are both given", "Give only one of them; --arms takes depths too, such as --arms partial,2,4,full")
     arguments, shares = parse_arguments(task, flags, config), parse_shares(learning_curve)
     with screen.progress() as on_event:
         from ..commands import compare, comparison_trainings, rank_backbones
         from ..evaluation import comparison
 
-        kinds = compare.list_depths(arguments.task, arguments.flags, arguments.values) if depths else split_list(arms)
+        kinds = compare.list_depths(arguments.task, arguments.flags, arguments.values) if depths else split_list(arms or "partial,full")
         request = rank_backbones.ArmsRequest(kinds, split_list(archs), arguments.flags, arguments.values)
         request = rank_backbones.choose_archs(arguments.task, request, on_event)
         built = compare.build_arms(arguments.task, request.kinds, request.archs, request.flags, request.config)

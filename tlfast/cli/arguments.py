@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..data.discovery import is_table
 from ..tasks import resolve
 
 RESUMED_WITH_OTHERS = ("log", "gpus")  # settings that a resumed training may change
+PATHS = ("data", "out", "weights")  # settings that can be written as different paths of one place
 
 
 @dataclass(frozen=True)
@@ -40,16 +42,20 @@ class Arguments:
     def resumed(self, which: str, full: bool | None) -> Settings:
         """Return the settings of the interrupted training `which`. Raises UsageError if a given setting differs from them."""
         requested = {**self.values, **self.flags}
-        folder = self._find_interrupted(str(requested.get("out", Settings.out)), which)
+        folder = self._find_interrupted(os.path.expanduser(str(requested.get("out", Settings.out))), which)
         settings = Settings.from_dict(journal.read(folder).settings)
         if full is not None:
             requested["depth"] = "all" if full else "0"
+        elif not requested.get("depth"):  # as in the file of a partial or full run, which names the strategy
+            requested.pop("depth", None)
         declared = declared_settings()
         for name, given in requested.items():
             saved, value = getattr(settings, name, given), check_value(name, given, declared) if name in declared else given
+            if name == "teacher" and value:
+                value = _resolve_teachers(settings, value)
             if name in RESUMED_WITH_OTHERS:
                 settings = replace(settings, **{name: value})
-            elif saved != value and not (name == "data" and Path(saved).resolve() == Path(value).resolve()):
+            elif saved != value and not (name in PATHS and Path(saved).resolve() == Path(value).resolve()):
                 hint = f"Leave out {flag_name(name)}, or leave out --resume to start a new training"
                 raise UsageError(f"{flag_name(name)} {given}: the interrupted training began with {settings.to_dict().get(name, saved)}", hint)
         return settings
@@ -63,6 +69,13 @@ class Arguments:
                 if saved and Path(saved).resolve() == Path(data).resolve():
                     return folder
         return journal.find(out, self.task.name, which)
+
+
+def _resolve_teachers(settings: Settings, given: str) -> str:
+    """Return the folders of the runs that `--teacher` names, as a training saves them. Raises UsageError or RunError."""
+    from ..training.distillation import resolve_teachers
+
+    return resolve_teachers(replace(settings, teacher=given)).teacher
 
 
 def parse_arguments(task: str, flags: Mapping[str, Any], config: str = "") -> Arguments:
@@ -97,7 +110,9 @@ def find_resumed(resume: str, out: str) -> tuple[str, str]:
 
     Raises UsageError.
     """
-    folders = [folder for folder in journal.list_folders(out) if resume in (journal.NEWEST, journal.run_id_of(folder))]
+    out = os.path.expanduser(out)
+    waiting = journal.list_interrupted(out) if resume == journal.NEWEST else []
+    folders = waiting or [folder for folder in journal.list_folders(out) if resume in (journal.NEWEST, journal.run_id_of(folder))]
     listed = "List the interrupted trainings with: tlfast runs --interrupted"
     if not folders:
         found = "--resume: no interrupted training" if resume == journal.NEWEST else f"--resume {resume}: no interrupted training of that name"

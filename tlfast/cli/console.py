@@ -64,6 +64,7 @@ class Screen:
         self.out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False, soft_wrap=False)
         self.err = Console(stderr=True, highlight=False)
         self.quiet, self.as_json = quiet, as_json
+        self.list_begun = False  # a JSON list was printed, after which no other value can follow
 
     @property
     def live(self) -> bool:
@@ -88,12 +89,12 @@ class Screen:
             draw(*arguments)
 
     def error(self, error: TlfastError) -> None:
-        """Print an error and its hint to stderr; with `as_json` then also to stdout as JSON."""
+        """Print an error and its hint to stderr; with `as_json` then also to stdout as JSON, unless a list was begun there: that is closed."""
         self.err.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)
         if error.hint:
             self.err.print(f"  {escape(error.hint)}", soft_wrap=True)
         if self.as_json:
-            print(_to_json({"error": error.message, "hint": error.hint}))
+            print("]" if self.list_begun else _to_json({"error": error.message, "hint": error.hint}))
 
     def note(self, event: Note) -> None:
         """Print a note to stderr."""
@@ -232,6 +233,7 @@ class Screen:
         tally = Tally(dict(counts.most_common()), failed)
         if self.as_json and not at_once:
             print("]" if number else "[]")
+            self.list_begun = False
         elif not at_once:
             self._predictions_table(first if number <= LISTED else errors, tally, top, min_probability)
         return tally
@@ -243,6 +245,7 @@ class Screen:
             if at_once:
                 print(_to_json(values), flush=True)
             else:
+                self.list_begun = True
                 print("[" if number == 1 else ",", _to_json(values, indent=1), sep="\n")
         elif at_once:
             print(make_printable(f"{row.path}  {formatting.format_top_classes(row, top, min_probability)}"), flush=True)

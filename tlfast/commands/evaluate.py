@@ -74,8 +74,9 @@ def evaluate_run(run: Run, request: EvaluateRequest, on_event: OnEvent = ignore_
     """
     if request.split == ALL and not request.data:
         raise UsageError("--split all needs images", "Name a folder, zip or table of labelled images: --data PATH")
-    if request.split == ALL and request.device not in ("auto", "cpu"):
-        raise UsageError(f"--split all runs model.onnx on the CPU, not on {request.device}", "Leave out --device")
+    if (request.tta or request.split == ALL) and request.device not in ("auto", "cpu"):
+        given = f"--tta {request.tta}" if request.tta else "--split all"
+        raise UsageError(f"{given} runs an ONNX file on the CPU, not on {request.device}", "Leave out --device")
     if request.split != ALL and request.columns:
         raise UsageError("--path-col and --label-col are columns of other images", "Leave them out, or evaluate a table: --split all --data TABLE")
     with open_tracking(request.log, on_event) as tracking:

@@ -17,8 +17,8 @@ from ..core.files import write_csv, write_json
 from ..core.runs import name_split_file, record_test_use
 from ..data import Row
 from ..evaluation import ConfusedPair, Evaluation, Predictions, apply_temperature, most_confused
-from ..evaluation.report import read_evaluation, write_report
-from . import loaded_run
+from ..evaluation.report import read_evaluation
+from . import loaded_run, report
 from .error_pictures import plot_errors
 
 PAIRS = 10  # most confused pairs in the result
@@ -116,7 +116,10 @@ def _write_report(run: Run, model: loaded_run.LoadedRun, split: str, on_event: O
     """Write the report if the run stores predictions for the split. Returns its path, or ""."""
     try:
         stored = read_evaluation(run, split)
-        return str(write_report(run, stored, loaded_run.collect_evidence(model, stored.top_losses, on_event), on_event)[0])
+        evidence, without_paths = loaded_run.collect_evidence(model, stored.top_losses, on_event), report.is_without_paths(run)
+        if without_paths:
+            on_event(Note("report", f"without local paths, as it was; with them: tlfast report {run.id}"))
+        return str(report.write_page(run, stored, evidence, not without_paths, on_event)[0])
     except RunError as error:
         if not run.is_pulled:
             on_event(Note("report", f"{error.message}: {error.hint}"))

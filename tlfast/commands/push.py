@@ -23,6 +23,7 @@ from ..inference.onnx_model import FILE
 
 CARD, CONFIG, WEIGHTS = "README.md", "config.json", "model.safetensors"
 COPIED = (runs.METRICS, "history.csv", WEIGHTS)
+LICENCE = ("license", "license_name", "license_link")  # fields of a card
 RUN_NAME = re.compile(r"\w[\w.-]*")
 
 
@@ -73,7 +74,7 @@ class PullResult:
 
 
 def push_run(run: Run, repository: str, private: bool = False, pickle: bool = False, on_event: OnEvent = ignore_event) -> PushResult:
-    """Upload a run to a repository of the hub, which is created if it does not exist.
+    """Upload a run to a repository of the hub, which is created if it does not exist. Files of a run that was pushed there before are replaced.
 
     Local paths are left out. With `pickle` the fastai learner is uploaded too, a file that executes code when it is loaded. Raises UsageError for an
     invalid name and for a repository with other content, RunError if the run has no network or the hub refuses.
@@ -167,7 +168,7 @@ def _describe_network(run: Run) -> dict[str, Any]:
 
 
 def _upload(run: Run, folder: Path, repository: str, private: bool, is_timm: bool, on_event: OnEvent) -> PushResult:
-    from huggingface_hub import CommitOperationAdd, get_token
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, get_token
 
     if not get_token():
         raise RunError("no token of the hub is set", SIGN_IN)
@@ -180,11 +181,28 @@ def _upload(run: Run, folder: Path, repository: str, private: bool, is_timm: boo
         raise UsageError(f"{repository} holds something else ({', '.join(sorted(present)[:3])})", "Give a new name; other repositories are not changed")
     if private and not info.private:
         on_event(Note("push", f"{repository} existed already, and is public"))
+    if CARD in present:
+        _keep_licence(Path(api.hf_hub_download(repository, CARD)), folder)
     files = sorted(path.name for path in folder.iterdir())
+    former = sorted({*hub.select_files(present, hub.ALL_FILES), *({LEARNER} & present)} - set(files))  # of a run with more networks
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [CommitOperationAdd(name, folder / name) for name in files]
+    operations += [CommitOperationDelete(name) for name in former]
     on_event(Progress(f"uploading to {repository}", 0, 1))
-    commit = api.create_commit(repository, [CommitOperationAdd(name, folder / name) for name in files], commit_message=f"Run {run.id} of task {run.task}")
+    commit = api.create_commit(repository, operations, commit_message=f"Run {run.id} of task {run.task}")
     on_event(Progress(f"uploading to {repository}", 1, 1))
     return PushResult(run.id, repository, str(created), commit.oid, bool(info.private), is_timm, files)
+
+
+def _keep_licence(former: Path, folder: Path) -> None:
+    """Copy the licence from the card in the repository, where its owner may have added it, if the new card has none."""
+    from huggingface_hub import metadata_load, metadata_save
+
+    given, card = metadata_load(former) or {}, folder / CARD
+    present = metadata_load(card) or {}
+    licence = {name: value for name, value in given.items() if name in LICENCE and "license" not in present}
+    if licence:
+        metadata_save(card, {**present, **licence})
+        runs.seal(folder, runs.read(folder).manifest)
 
 
 def pull_run(reference: str, out: str = "exports", on_event: OnEvent = ignore_event) -> PullResult:

@@ -10,7 +10,7 @@ from typing import Any
 from ..core import DataError, Note, OnEvent, Run, RunError, ignore_event
 from ..core.files import write_text_atomic
 from ..core.runs import COMPARISON, hide_paths
-from ..evaluation.report import REPORT_FILE, Evidence, read_evaluation, render_comparison_page, write_report
+from ..evaluation.report import REPORT_FILE, Evidence, StoredEvaluation, read_evaluation, render_comparison_page, write_report
 from . import loaded_run
 
 
@@ -45,6 +45,7 @@ class Contents:
 
 
 EVERYTHING = Contents()
+UNLISTED = "Made with --no-paths: the page has no table of the images, and none can be dropped or relabelled."
 
 
 def report_run(
@@ -60,16 +61,30 @@ def report_run(
     except DataError as error:
         on_event(Note("report", f"no activation maps: {error.message}"))
         evidence = Evidence({}, None, "The images were not checked, and none can be dropped or relabelled here: they cannot be read as the run had them.")
-    if not contents.paths:
-        evidence = replace(evidence, rows=(), unlisted="Made with --no-paths: the page has no table of the images, and none can be dropped or relabelled.")
-    shown = run if contents.paths else replace(run, manifest=hide_paths(run.manifest))
-    return ReportResult(run.id, [str(path) for path in write_report(shown, stored, evidence, on_event)])
+    return ReportResult(run.id, [str(path) for path in write_page(run, stored, evidence, contents.paths, on_event)])
 
 
-def report_comparison(folder: Path) -> ReportResult:
+def write_page(run: Run, stored: StoredEvaluation, evidence: Evidence, paths: bool, on_event: OnEvent) -> list[Path]:
+    """Write the page and the model card of a run, with local paths or without. Returns their paths."""
+    if not paths:
+        run, evidence = replace(run, manifest=hide_paths(run.manifest)), replace(evidence, rows=(), unlisted=UNLISTED)
+    return write_report(run, stored, evidence, on_event)
+
+
+def is_without_paths(run: Run) -> bool:
+    """Return whether a run has a page that was made with `--no-paths`."""
+    page = run.folder / REPORT_FILE
+    return page.is_file() and UNLISTED in page.read_text(encoding="utf-8", errors="replace")
+
+
+def report_comparison(folder: Path, paths: bool = True) -> ReportResult:
     """Write the page of a comparison again, from its `comparison.json`. Raises RunError if that file is damaged."""
     try:
-        page = render_comparison_page(json.loads((folder / COMPARISON).read_text(encoding="utf-8")))
+        content = json.loads((folder / COMPARISON).read_text(encoding="utf-8"))
+        if not paths:
+            named = {f"{i} {name}": value for i, arm in enumerate(content["arms"]) for name, value in arm["settings"].items()}
+            content = hide_paths({"settings": named, "data": {"source": content["source"]}, "comparison": content})["comparison"]
+        page = render_comparison_page(content)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder / COMPARISON} is damaged ({error})", "Repeat the comparison; its trainings are cached") from None
     write_text_atomic(folder / REPORT_FILE, page)

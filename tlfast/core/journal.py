@@ -182,7 +182,10 @@ def list_folders(out: str, task: str = "*") -> list[Path]:
 
 
 def find(out: str, task: str, which: str) -> Path:
-    """Return the folder of an unfinished training: that of the run id `which`, or the newest of the task for "newest". Raises UsageError."""
+    """Return the folder of an unfinished training: that of the run id `which`, or for "newest" the newest of the task that is not running.
+
+    Raises UsageError.
+    """
     folders = {run_id_of(folder): folder for folder in list_folders(out, task)}
     elsewhere = [folder for folder in list_folders(out) if run_id_of(folder) == which and folder.parent.name != task]
     if elsewhere and which not in folders:
@@ -192,7 +195,8 @@ def find(out: str, task: str, which: str) -> Path:
         named = "" if which == NEWEST else f"--resume {which}: "
         raise UsageError(f"{named}no interrupted training of {task} in {out}", "Leave out --resume to start a new training")
     if which == NEWEST:
-        return max(folders.values(), key=lambda folder: (folder / JOURNAL).stat().st_mtime_ns)
+        waiting = list_interrupted(out, task) or list(folders.values())
+        return max(waiting, key=lambda folder: (folder / JOURNAL).stat().st_mtime_ns)
     if which not in folders:
         raise UsageError(f"--resume {which}: no interrupted training of that name", f"Interrupted trainings: {', '.join(folders)}")
     return folders[which]

@@ -74,7 +74,9 @@ def _download(reference: str, repository: str, revision: str, patterns: Sequence
     sizes = {each.rfilename: each.size or 0 for each in info.siblings or []}
     if runs.MANIFEST not in sizes:
         raise RunError(f"{reference} is not a run: it has no {runs.MANIFEST}", f"Write one with: tlfast push RUN {repository}")
-    names, done = select_files(sizes, patterns), 0
+    listed = runs.read(Path(api.hf_hub_download(repository, runs.MANIFEST, revision=info.sha)).parent).manifest.get("files")
+    names = [name for name in select_files(sizes, patterns) if not (listed and name.endswith(".onnx") and name not in listed)]  # of another run
+    done = 0
     total = sum(sizes[name] for name in names)
     for name in names:
         on_event(Progress(f"downloading {repository}", done, total))

@@ -46,6 +46,7 @@ def open_writer(
         file = open(log, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 (closed below)
         try:
             lock_open_file(file, UsageError(f"--{kind}: {log} is being written by another command", "Wait for it, or give another file name"))
+            _check_incomplete(kind, target)  # another command may have completed it since
             origin, finished = _read_start(kind, log)
             _check_origin(kind, log, origin, run, classes)
             if not log.stat().st_size:
@@ -64,14 +65,15 @@ def open_writer(
 
     try:
         yield finished, write
+        with _convert_os_errors(kind, target):
+            file.flush()
+            _publish(kind, target, classes, min_probability)  # while the log is locked
         is_complete = True
     finally:
         with _convert_os_errors(kind, target):
             file.close()  # flushes its buffer, so it can fail
-            if is_empty and not is_complete:  # there is nothing to continue
+            if is_empty or is_complete:  # there is nothing to continue
                 log.unlink(missing_ok=True)
-    with _convert_os_errors(kind, target):
-        _publish(kind, target, log, classes, min_probability)
 
 
 def log_of(target: Path) -> Path:
@@ -79,13 +81,12 @@ def log_of(target: Path) -> Path:
     return target.with_name(target.name + PARTIAL)
 
 
-def _publish(kind: str, target: Path, log: Path, classes: Sequence[str], min_probability: float) -> None:
-    """Convert the log to the target atomically, then delete the log."""
+def _publish(kind: str, target: Path, classes: Sequence[str], min_probability: float) -> None:
+    """Convert the log to the target atomically."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         FORMATS[kind](temporary, read_log(target, classes), classes, min_probability)
         move_file(temporary, target)
-        log.unlink()
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -106,12 +107,17 @@ def label_of(row: PredictRow, min_probability: float) -> str:
 
 
 def _check_path(kind: str, target: Path, log: Path, resume: bool) -> None:
-    if target.exists() and resume and not log.exists():
-        raise UsageError(f"--{kind} {target}: the file is complete", "Give another file name; nothing is overwritten")
+    if resume and not log.exists():
+        _check_incomplete(kind, target)
     if target.exists():
         raise UsageError(f"--{kind} {target}: the file exists already", "Give another file name; nothing is overwritten")
     if log.exists() and not resume:
         raise UsageError(f"--{kind}: {log} is the log of an interrupted command", "Add --resume to continue, or give another file name")
+
+
+def _check_incomplete(kind: str, target: Path) -> None:
+    if target.exists():
+        raise UsageError(f"--{kind} {target}: the file is complete", "Give another file name; nothing is overwritten")
 
 
 @contextmanager

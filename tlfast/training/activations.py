@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ def fit_to_disk(session: Session, settings: Settings) -> tuple[str, int]:
         fits = activation_gigabytes(shapes[depth], sum(counts[:views]), settings) <= room
         if fits or (name and cache.find("rooms", name)):
             if name:
-                cache.get_or_compute("rooms", name, lambda depth=depth, views=views: {"depth": depth, "views": views})
+                cache.get_or_compute("rooms", name, partial(dict, depth=depth, views=views))
             return str(depth), views
     raise _no_room(room, activation_gigabytes(shapes[1], counts[0], settings), settings)
 

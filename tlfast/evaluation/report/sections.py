@@ -24,6 +24,7 @@ from .thumbnails import group_findings, to_data_url
 MOST_PAIRS, PAIR_EXAMPLES = 8, 4
 CELL_EXAMPLES = 12  # images behind a cell of the confusion matrix
 FINDING_EXAMPLES, RANKED_EXAMPLES = 6, 12  # of each kind; of label issues and of outliers
+MOST_DRAWN = 150  # classes up to which the page has a confusion matrix
 MOST_NUMBERED = 30  # classes up to which the confusion matrix shows numbers
 
 
@@ -73,9 +74,10 @@ def class_values(context: ReportContext) -> dict[str, Any]:
 def matrix_values(context: ReportContext) -> dict[str, Any]:
     """Return the rows of the confusion matrix, the size of its cells, and the images behind each cell."""
     metrics = context.evaluation.metrics
-    classes, cells = metrics["classes"], _list_cells(context)
+    classes, is_drawn = metrics["classes"], len(metrics["classes"]) <= MOST_DRAWN
+    cells = _list_cells(context) if is_drawn else {}
     rows = []
-    for i, (label, counts) in enumerate(zip(classes, metrics["confusion"], strict=True)):
+    for i, (label, counts) in enumerate(zip(classes, metrics["confusion"], strict=True) if is_drawn else []):
         total = sum(counts) or 1
         row = [{"count": count, "share": count / total, "key": f"{i}-{j}" if (i, j) in cells else ""} for j, count in enumerate(counts)]
         rows.append({"label": label, "cells": row})
