@@ -233,8 +233,8 @@ def metrics_page() -> str:
     parts = [
         "# Metrics\n",
         table(("name", "metric", "better", "each epoch", "definition"), rows),
-        "Metrics that are computed at the end of each epoch can be chosen by `--metric`, as can `valid_loss`, the validation loss: the epoch with the best\n"
-        "value is the one that is saved.\n",
+        "Metrics that are computed at the end of each epoch can be chosen by `--metric`, as can `valid_loss`, the validation loss. With `--keep best`, with\n"
+        "`--patience` and with another metric than accuracy, the epoch with the best value is saved; otherwise the last one.\n",
         "`tlfast evaluate` also reports precision, recall and F1 of each class, top-3 and top-5 accuracy, the calibration error, and the probability above\n"
         "which predictions are 90, 95 or 99 % correct. [Intervals](../explanation/intervals.md) and [calibration](../explanation/calibration.md) say how\n"
         "they are computed.\n",

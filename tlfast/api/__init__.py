@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from .comparison import Comparison, compare
     from .datasets import Dataset, Findings, dataset
     from .display import ConfusionMatrix, ImageFrame, Page
-    from .run import Run, pull, runs
+    from .run import Run
+    from .run_list import pull, runs
     from .scores import Score, Scores
     from .training import TrainingPlan, learner, lr_find, plan, train
     from .upkeep import cache_entries, clear_cache, doctor, get_data, import_data, list_archs, list_tasks
@@ -55,7 +56,8 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
             "comparison": ["Comparison", "compare"],
             "datasets": ["Dataset", "Findings", "dataset"],
             "display": ["ConfusionMatrix", "ImageFrame", "Page"],
-            "run": ["Run", "pull", "runs"],
+            "run": ["Run"],
+            "run_list": ["pull", "runs"],
             "scores": ["Score", "Scores"],
             "training": ["TrainingPlan", "learner", "lr_find", "plan", "train"],
             "upkeep": ["cache_entries", "clear_cache", "doctor", "get_data", "import_data", "list_archs", "list_tasks"],

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 from .. import tasks
-from ..commands.interrupted import InterruptedTraining, list_interrupted
 from ..core import ModelSettings, Progress, RunError, Settings, UsageError
 from ..core import runs as records
 from ..core.runs import ALL, EVALUATED, METRICS, PREDICTIONS, check_split, name_split_file
@@ -373,32 +372,3 @@ class Run:
         return wrap_html(
             title, f'<div class="row">{self.metrics._repr_html_()}{self.confusion_matrix()._repr_html_()}</div>', f'<div class="row">{charts}</div>'
         )
-
-
-def runs(task: str = "", *, interrupted: bool = False, out: str = "exports") -> pd.DataFrame:
-    """Return the finished runs, oldest first: run, task, strategy, arch, accuracy, macro F1, time, folder.
-
-    With `interrupted`, return the trainings that `train(..., resume=run)` continues, with their progress and the seconds they have taken.
-
-    >>> tlfast.runs("digits")[["run", "accuracy"]]  # doctest: +SKIP
-    """
-    task, out = check_text("task", task, 'tlfast.runs("fer")'), check_text("out", out, 'out="exports"')
-    if interrupted:
-        names = [field.name for field in fields(InterruptedTraining)]
-        return pd.DataFrame([each.to_dict() for each in list_interrupted(out, task)], columns=names)
-    columns = ["run", "task", "strategy", "arch", "accuracy", "macro_f1", "created", "folder"]
-    with show_progress(quiet=False) as on_event:
-        return pd.DataFrame(records.list_runs(out, task, on_event), columns=columns)
-
-
-def pull(repository: str, *, out: str = "exports", quiet: bool = False) -> Run:
-    """Download a run from a repository of the Hugging Face hub, `user/name` or `user/name@revision`, into the folder `out`, and open it.
-
-    Each file is compared with its SHA-256, and no pickle is downloaded. `tlfast.load("hf://user/name")` needs no run folder. Raises TlfastError.
-
-    >>> tlfast.pull("me/weeds").evaluate(data="photos/")  # doctest: +SKIP
-    """
-    from ..commands.push import pull_run
-
-    with show_progress(quiet) as on_event:
-        return Run(pull_run(check_text("repository", repository, 'tlfast.pull("me/weeds")'), out, on_event).folder)

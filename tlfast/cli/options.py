@@ -38,7 +38,7 @@ OptionalTask = Annotated[
     str,
     typer.Argument(
         help="Name of a task, path of images (folder, zip, CSV, parquet, COCO or tar file) or of a .py file with a task, or hf://datasets/user/name. "
-        "Optional with --config run.json.",
+        "Optional with --data, --resume or --config run.json.",
         autocompletion=task_names,
         show_default=False,
     ),
@@ -63,6 +63,6 @@ Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps; auto 
 Log = Annotated[str, typer.Option(help=declared_settings()["log"].help, show_default=False)]
 Full = Annotated[bool | None, typer.Option("--full/--partial", help="Train all layers, or only the head.", show_default="partial")]
 Config = Annotated[str, typer.Option(help="TOML file of settings, or the run.json of a run to repeat. Flags have priority.", show_default=False)]
-EngineOption = Annotated[str, typer.Option("--engine", help="Where the parts are computed: local (this process), or ray.")]
+EngineOption = Annotated[str, typer.Option("--engine", help="Where the work is done: local (this process), or ray.")]
 Address = Annotated[str, typer.Option(help="Address of a Ray cluster. Default: RAY_ADDRESS, else a cluster on this machine.", show_default=False)]
 Cpus = Annotated[int, typer.Option(help="Cores of each task of Ray.", min=1)]

@@ -181,7 +181,7 @@ def pull(
     screen: Screen,
     out: OutOption = "exports",
 ) -> None:
-    """Download a run from the Hugging Face hub, to evaluate it on your images or to train on."""
+    """Download a run from the Hugging Face hub, to evaluate it on your images."""
     with screen.progress() as on_event:
         from ..commands.push import pull_run
 

@@ -31,11 +31,11 @@ for probability, name in sorted(zip(probabilities[0].tolist(), classes), reverse
     print(f"{probability:7.2%}  {name}")
 """
 
-# tlfast needs torch to train only; the index has it without CUDA. TLFAST may be the address of a wheel or of a git repository.
+# tlfast needs torch to train only; the index has it without CUDA. TLFAST is a wheel in the folder of the bundle, or the address of a git repository.
 DOCKERFILE = """FROM python:3.11-slim
-ARG TLFAST=tlfast
-RUN pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu "$TLFAST"
+ARG TLFAST=tlfast*.whl
 COPY . /model
+RUN cd /model && pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu $TLFAST
 USER nobody
 EXPOSE 8000
 HEALTHCHECK CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health')"]
@@ -97,8 +97,9 @@ the classes. Resizing ({info["resize"]}, to {info["size"]} px) and normalization
     pip install onnxruntime pillow
     python example.py photo.jpg
 
-A server with a web page and a REST API, in a container:
+A server with a web page and a REST API, in a container. In a folder with the source code of tlfast, write its wheel to this folder first:
 
+    pip wheel --no-deps --wheel-dir FOLDER_OF_THE_BUNDLE .
     docker build -t classifier .
     docker run -p 8000:8000 classifier
 
