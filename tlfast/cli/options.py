@@ -44,6 +44,7 @@ OptionalTask = Annotated[
     ),
 ]
 RunArgument = Annotated[str, typer.Argument(help="Name of a task (its latest run), run id, or run folder.", autocompletion=task_names)]
+RunOrHub = Annotated[str, typer.Argument(help="Name of a task (its latest run), run id, run folder, or hf://user/name on the hub.", autocompletion=task_names)]
 OutOption = Annotated[str, typer.Option(help="Folder for runs.", callback=os.path.expanduser)]
 Verify = Annotated[bool, typer.Option("--verify/--no-verify", help="Refuse a run if a file was changed after the export.")]
 Split = Annotated[str, typer.Option(help="Split to evaluate: valid or test. Each use of test is recorded in the run.")]

@@ -8,7 +8,7 @@ import typer
 
 from ..core import UsageError
 from .arguments import split_list
-from .options import Address, Cpus, EngineOption, OutOption, RunArgument, Tta, Verify, task_names
+from .options import Address, Cpus, EngineOption, OutOption, RunArgument, RunOrHub, Tta, Verify, task_names
 from .registration import USE, command
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _check_outputs(out_dir: str | None, of_parts: dict[str, Any], of_rows: dict[
 
 @command(use_app, "export", USE)
 def export(
-    run: RunArgument,
+    run: RunOrHub,
     screen: Screen,
     quantize: Annotated[str, typer.Option(help="Write a smaller network with 8-bit weights: int8.", show_default=False)] = "",
     half: Annotated[bool, typer.Option("--half", help="Write model.fp16.onnx, for hardware with 16-bit floats.")] = False,
@@ -128,7 +128,7 @@ def export(
 
 @command(use_app, "serve", USE)
 def serve(
-    run: RunArgument,
+    run: PredictRun,
     screen: Screen,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 accepts remote connections.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 uses any free port.", min=0, max=65_535)] = 8000,

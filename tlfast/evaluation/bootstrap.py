@@ -107,13 +107,13 @@ def mean_interval(values: np.ndarray, labels: np.ndarray, seed: int = 0, groups:
     return percentile_interval(sums / len(values))
 
 
-def accuracy_interval(right: np.ndarray, labels: np.ndarray, groups: Sequence[str] = ()) -> tuple[float, float]:
+def accuracy_interval(correct: np.ndarray, labels: np.ndarray, groups: Sequence[str] = ()) -> tuple[float, float]:
     """Return the interval of an accuracy as `mean_interval` does; Wilson's, with each image or group as one observation, if all samples are the same.
 
-    `right` `[n]` is the share of the predictions of an image that are correct.
+    `correct` `[n]` is the share of the predictions of an image that are correct.
     """
-    low, high = mean_interval(right, labels, groups=groups)
-    count = len(set(groups)) or len(right)
+    low, high = mean_interval(correct, labels, groups=groups)
+    count = len(set(groups)) or len(correct)
     return wilson_interval(round(low * count), count) if low == high else (low, high)
 
 

@@ -56,8 +56,8 @@ def choose_temperature(log_probabilities: np.ndarray, labels: np.ndarray, seed: 
     """
     fitted = fit_temperature(log_probabilities, labels)
     before, held_out = apply_temperature(log_probabilities, 1.0), cross_validate_temperature(log_probabilities, labels, seed)
-    right = log_probabilities.argmax(axis=1) == labels
-    errors = [expected_calibration_error(bin_reliability(probabilities.max(axis=1), right)) for probabilities in (before, held_out)]
+    correct = log_probabilities.argmax(axis=1) == labels
+    errors = [expected_calibration_error(bin_reliability(probabilities.max(axis=1), correct)) for probabilities in (before, held_out)]
     improves = errors[1] <= errors[0] and log_loss(held_out, labels) < log_loss(before, labels)
     if fitted != 1.0 and not (improves if calibrated is None else calibrated):
         return TemperatureChoice(1.0, before, rejected=fitted)
@@ -98,13 +98,13 @@ def _minimize_loss(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 def measure_calibration(probabilities: np.ndarray, before: np.ndarray, labels: np.ndarray, temperature: float, rejected: float | None = None) -> Calibration:
     """Measure the calibration of probabilities `[n, c]`; `before` `[n, c]` are those at temperature 1, `rejected` a temperature that was not chosen."""
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    bins, curve = bin_reliability(confidence, right), coverage_curve(confidence, right)
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    bins, curve = bin_reliability(confidence, correct), coverage_curve(confidence, correct)
     thinned = curve[:: -(-len(curve) // CURVE_POINTS)]
     return Calibration(
         temperature=temperature,
         error=expected_calibration_error(bins),
-        error_before=expected_calibration_error(bin_reliability(before.max(axis=1), right)),
+        error_before=expected_calibration_error(bin_reliability(before.max(axis=1), correct)),
         log_loss_before=log_loss(before, labels),
         brier_before=brier_score(before, labels),
         bins=bins,
@@ -121,11 +121,11 @@ def _find_thresholds(curve: list[Coverage], images: int) -> dict[str, Coverage]:
     return {target: point for target, point in points.items() if point and point.coverage >= least}
 
 
-def bin_reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> list[ReliabilityBin]:
-    """Group images into bins of equal width by confidence `[n]`; `right` `[n]` marks correct predictions. Empty bins are left out."""
+def bin_reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> list[ReliabilityBin]:
+    """Group images into bins of equal width by confidence `[n]`; `correct` `[n]` marks correct predictions. Empty bins are left out."""
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # the upper edge belongs to a bin, as in Guo et al.
     counts = np.bincount(place, minlength=bins)
-    sums, hits = (np.bincount(place, weights=values, minlength=bins) for values in (confidence, right))
+    sums, hits = (np.bincount(place, weights=values, minlength=bins) for values in (confidence, correct))
     return [ReliabilityBin(i / bins, (i + 1) / bins, int(counts[i]), float(sums[i] / counts[i]), float(hits[i] / counts[i])) for i in np.flatnonzero(counts)]
 
 
@@ -155,13 +155,13 @@ def squared_errors(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.asarray((probabilities**2).sum(axis=1) - 2 * probabilities[np.arange(len(labels)), labels] + 1)
 
 
-def coverage_curve(confidence: np.ndarray, right: np.ndarray) -> list[Coverage]:
+def coverage_curve(confidence: np.ndarray, correct: np.ndarray) -> list[Coverage]:
     """Return coverage and accuracy with each distinct confidence as the threshold, highest threshold first.
 
-    `confidence` `[n]` is the probability of the predicted class; `right` `[n]` marks correct predictions.
+    `confidence` `[n]` is the probability of the predicted class; `correct` `[n]` marks correct predictions.
     """
     order = np.argsort(-confidence, kind="stable")
-    descending, hits = confidence[order], np.cumsum(right[order])
+    descending, hits = confidence[order], np.cumsum(correct[order])
     last = np.flatnonzero(np.append(descending[1:] != descending[:-1], True))  # images of equal confidence are accepted together
     return [Coverage(float(descending[i]), float((i + 1) / len(descending)), float(hits[i] / (i + 1))) for i in last]
 

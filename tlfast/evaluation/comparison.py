@@ -93,7 +93,7 @@ class ArmPredictions:
     groups: Sequence[str] = ()
 
     @property
-    def right(self) -> np.ndarray:
+    def correct(self) -> np.ndarray:
         """Mask of correct predictions `[s, n]`."""
         return np.asarray(self.predicted == self.labels)
 
@@ -282,12 +282,12 @@ def merge_folds(outcomes: Sequence[Outcome], design: Design) -> ArmPredictions:
 
 def score_arm(arm: Arm, predictions: ArmPredictions, f1: MacroF1, cost: Cost) -> ArmScore:
     """Return the scores of an arm with their intervals, and its costs."""
-    accuracies = predictions.right.mean(axis=1)
+    accuracies = predictions.correct.mean(axis=1)
     return ArmScore(
         name=arm.name,
         settings=arm.settings.to_dict(),
-        accuracy=float(predictions.right.mean()),
-        accuracy_interval=bootstrap.accuracy_interval(predictions.right.mean(axis=0), predictions.labels, predictions.groups),
+        accuracy=float(predictions.correct.mean()),
+        accuracy_interval=bootstrap.accuracy_interval(predictions.correct.mean(axis=0), predictions.labels, predictions.groups),
         accuracy_sd=float(accuracies.std(ddof=1)) if len(accuracies) > 1 else None,
         macro_f1=f1.value,
         macro_f1_interval=bootstrap.find_interval(f1.replicates),
@@ -310,12 +310,12 @@ def measure_macro_f1(predictions: ArmPredictions, classes: int) -> MacroF1:
 def compare_pairs(arms: Sequence[Arm], predictions: Sequence[ArmPredictions], f1: Sequence[MacroF1], baseline: str = "") -> list[ArmDifference]:
     """Compare all pairs of arms, or those with the arm `baseline`, the more accurate one first."""
     compared = [(i, j) for i, j in combinations(range(len(arms)), 2) if not baseline or baseline in (arms[i].name, arms[j].name)]
-    pairs = [sorted(pair, key=lambda i: -predictions[i].right.mean()) for pair in compared]
-    p_values = [significance.mcnemar_test(predictions[i].right, predictions[j].right, predictions[i].groups) for i, j in pairs]
+    pairs = [sorted(pair, key=lambda i: -predictions[i].correct.mean()) for pair in compared]
+    p_values = [significance.mcnemar_test(predictions[i].correct, predictions[j].correct, predictions[i].groups) for i, j in pairs]
     differences = []
     for (i, j), p, corrected in zip(pairs, p_values, significance.holm_correction(p_values), strict=True):
         better, worse = predictions[i], predictions[j]
-        gain, low, high = bootstrap.paired_interval(better.right.mean(axis=0), worse.right.mean(axis=0), better.labels, groups=better.groups)
+        gain, low, high = bootstrap.paired_interval(better.correct.mean(axis=0), worse.correct.mean(axis=0), better.labels, groups=better.groups)
         differences.append(
             ArmDifference(
                 first=arms[i].name,
@@ -338,8 +338,8 @@ def build_curve(arms: Sequence[Arm], design: Design, predictions: Mapping[tuple[
     for arm in arms:
         for share in design.shares:
             at_share = predictions[arm.name, share]
-            right, count = at_share.right.mean(axis=0), statistics.mean(outcome.trained_on for outcome in at_share.outcomes)
-            points.append(CurvePoint(arm.name, share, count, float(right.mean()), bootstrap.accuracy_interval(right, at_share.labels, at_share.groups)))
+            correct, count = at_share.correct.mean(axis=0), statistics.mean(outcome.trained_on for outcome in at_share.outcomes)
+            points.append(CurvePoint(arm.name, share, count, float(correct.mean()), bootstrap.accuracy_interval(correct, at_share.labels, at_share.groups)))
     return points
 
 
