@@ -214,3 +214,9 @@ def test_lines_of_tables_that_cannot_be_read(tmp_path, text, problem):
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(DataError, match=problem):
         list(discovery.gather_sources([str(tmp_path / "a.csv")]))
+
+
+def test_lines_of_errors_are_those_of_the_file(tmp_path):
+    (tmp_path / "list.csv").write_text('path,note\n\na.png,"two\nlines"\n\n,x\n')
+    with pytest.raises(DataError, match=r"list\.csv line 6: no path"):
+        list(discovery.gather_sources([str(tmp_path / "list.csv")]))

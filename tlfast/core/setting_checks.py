@@ -9,7 +9,7 @@ from typing import Any
 
 DEPTH_ENDS = {"0": "partial", "all": "full"}  # values of --depth that select a strategy; all others select "depth"
 FINDER = "finder"  # `--lr finder`
-LONGEST_NAME = 200  # characters; file systems allow 255 bytes, with the suffixes of temporary files
+LONGEST_NAME = 200  # bytes; file systems allow 255 bytes, with the suffixes of temporary files
 # What tlfast itself writes into the folder of a task, beside the runs.
 LATEST, CHECKS, COMPARISONS, TABLES, TENSORBOARD = TAKEN_NAMES = ("latest", "checks", "comparisons", "tables", "tensorboard")
 Check = Callable[[Any], str]  # returns the error of a value, or ""
@@ -58,8 +58,8 @@ def check_regex(value: str) -> str:
 
 def check_run_name(value: str) -> str:
     """Return why a name cannot be that of a run or of a folder of runs, or ""."""
-    if len(value) > LONGEST_NAME:
-        return f"has {len(value)} characters, and a name at most {LONGEST_NAME}"
+    if (size := len(value.encode(errors="replace"))) > LONGEST_NAME:
+        return f"has {size} bytes, and a name at most {LONGEST_NAME}"
     if value in TAKEN_NAMES:
         return f"is taken: tlfast itself uses {', '.join(TAKEN_NAMES)}"
     if re.fullmatch(r"[A-Za-z0-9][\w.+-]*", value) and not value.endswith(".unfinished"):

@@ -151,14 +151,24 @@ def is_table(name: str) -> bool:
 
 def read_records(path: Path) -> tuple[list[str], Iterator[dict[str, str]]]:
     """Return the columns and records of a file of comma-, semicolon- or tab-separated values, or of a parquet file, in constant memory. Raises DataError."""
+    columns, numbered = read_numbered_records(path)
+    return columns, (record for _, record in numbered)
+
+
+def read_numbered_records(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
+    """Return the columns, and each record with the number of its line, as `read_records` does. A parquet file counts as one with a line of columns."""
     if path.suffix.lower() == PARQUET:
-        return _read_parquet(path)
+        columns, records = _read_parquet(path)
+        return columns, enumerate(records, start=2)
     lines = _read_csv(path)
     return next(lines), lines
 
 
 def _read_csv(path: Path) -> Iterator[Any]:
-    """Yield the list of columns of a CSV file, then its records. Raises DataError for a line that cannot be read, or with more cells than columns."""
+    """Yield the list of columns of a CSV file, then the number of the line and the record of each row.
+
+    Raises DataError for a line that cannot be read, or with more cells than columns.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # with its line ends, which may be part of a quoted name
             first = file.readline()
@@ -182,7 +192,7 @@ def _parse_csv(reader: csv.DictReader[str], path: Path) -> Iterator[Any]:
         for record in reader:
             if any(record.pop(None, None) or ()):  # cells without a column; empty ones do no harm
                 raise DataError(f"{path.name} line {reader.line_num}: more cells than columns", "Put cells that hold the delimiter in double quotes")
-            yield record
+            yield reader.line_num, record
     except csv.Error as error:
         raise _describe_bad_line(path, reader, error) from None
 
@@ -292,11 +302,11 @@ def resolve_beside(table: Path, name: str) -> str:
 
 
 def _read_column(path: Path, column: str) -> Iterator[str]:
-    columns, records = read_records(path)
+    columns, records = read_numbered_records(path)
     if column not in columns:
         raise UsageError(f"{path.name} has no column '{column}'; it has: {', '.join(columns) or 'none'}", "Name the column of paths with --column")
     check_unique(path, columns, [column])
-    for line, record in enumerate(records, start=2):
+    for line, record in records:
         name = (record.get(column) or "").strip()
         if not name:
             raise DataError(f"{path.name} line {line}: no path", f"Fill in the column '{column}', or delete the row")

@@ -21,7 +21,7 @@ from ..core.errors import make_printable
 from ..core.settings import flag_name
 from . import images
 from .annotations import JSON, read_coco, resolve_image, use_label_studio_columns
-from .discovery import TABLES, TAR, check_unique, inner_path, is_address, list_members, read_records, walk_files, walk_images
+from .discovery import TABLES, TAR, check_unique, inner_path, is_address, list_members, read_numbered_records, walk_files, walk_images
 from .hub import is_hub_dataset
 from .left_out import LeftOut
 from .parquet_images import describe_other_columns, holds_images, read_parquet_images
@@ -271,7 +271,7 @@ def read_table(path: Path, settings: DataSettings) -> tuple[list[Row], list[str]
     Image paths are relative to the file. Repeated rows are skipped. Raises UsageError for a missing column, DataError for an invalid row and
     for an image with two labels, splits or groups.
     """
-    columns, records = read_records(path)
+    columns, records = read_numbered_records(path)
     settings = use_label_studio_columns(settings, columns)
     for column, name in ((settings.path_col, "path_col"), (settings.label_col, "label_col")):
         if column not in columns:
@@ -284,7 +284,7 @@ def read_table(path: Path, settings: DataSettings) -> tuple[list[Row], list[str]
     check_unique(path, columns, [settings.path_col, settings.label_col, settings.split_col, settings.group_col])
     rows: dict[str, Row] = {}
     repeated = padded = 0
-    for line, record in enumerate(records, start=2):
+    for line, record in records:
         row = _parse_csv_row(record, line, path, settings)
         padded += row.label != record[settings.label_col]
         if rows.setdefault(row.path, row) != row:
