@@ -152,9 +152,8 @@ def _is_by_network(record: Mapping[str, str]) -> bool:
 def drop_findings(rows: Sequence[Row], findings: Sequence[Finding], drop: Sequence[str]) -> tuple[list[Row], dict[str, int]]:
     """Return the rows without images of the kinds in `drop`, and the number of images dropped for each.
 
-    For leaks, the image in the earlier split is dropped, with its copies in the train split: a training image, or for a test image without a copy
-    there, a valid one. So the test split stays the same, and the valid split too unless test images are among its own. Of duplicates, the first
-    image stays.
+    For leaks, the image in the earlier split is dropped, with its copies in the train split. So the test split stays the same, and a valid image is
+    dropped only for a copy in the test split. Of duplicates, the first image stays.
     """
     kinds = {kind: name for name in drop for kind in DROPPABLE[name]}
     reasons: dict[str, str] = {}  # path -> value of `drop`

@@ -197,7 +197,11 @@ def _keep_licence(former: Path, folder: Path) -> None:
     """Copy the licence from the card in the repository, where its owner may have added it, if the new card has none."""
     from huggingface_hub import metadata_load, metadata_save
 
-    given, card = metadata_load(former) or {}, folder / CARD
+    card = folder / CARD
+    try:
+        given = metadata_load(former) or {}
+    except Exception:  # a card that was edited to something else; the client raises errors of several packages
+        given = {}
     present = metadata_load(card) or {}
     licence = {name: value for name, value in given.items() if name in LICENCE and "license" not in present}
     if licence:
