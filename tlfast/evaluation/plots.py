@@ -155,7 +155,8 @@ def _draw_reliability(axes: Axes, calibration: Calibration) -> None:
 
 def _draw_coverage(axes: Axes, calibration: Calibration) -> None:
     axes.plot([p.coverage for p in calibration.curve], [p.accuracy for p in calibration.curve], color=BLUE)
-    for accuracy, point in calibration.promises.items():
+    highest = {point.threshold: (accuracy, point) for accuracy, point in calibration.promises.items()}  # of accuracies with one threshold, the last
+    for accuracy, point in highest.values():
         axes.plot(point.coverage, point.accuracy, "o", color=RED)
         text = f" {float(accuracy):.0%} correct from {format_threshold(point.threshold)}"
         axes.annotate(text, (point.coverage, point.accuracy), fontsize=9, ha="right" if point.coverage > 0.5 else "left", va="bottom", color=RED)
