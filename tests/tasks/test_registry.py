@@ -96,3 +96,7 @@ def test_tasks_of_entry_points(monkeypatch):
 def test_the_name_of_a_task_is_that_of_a_folder():
     with pytest.raises(UsageError, match="the name of the task 'b d' must start with a letter or digit"):
         registry.register_task(Task(name="b d", title="birds"))
+
+
+def test_the_name_of_a_data_set_of_the_hub_is_kept():
+    assert registry.find_task("hf://datasets/user/birds-1.0")[0].name == "birds-1.0"

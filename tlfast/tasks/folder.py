@@ -10,6 +10,6 @@ from ..data import Task
 
 def folder_task(path: Path) -> Task:
     """Return a task for images of the user. Its name is that of the folder or file; its runs are in `exports/<name>`."""
-    stem = path.name if path.is_dir() else path.stem
+    stem = path.stem if path.is_file() else path.name  # a folder, or a data set of the hub such as user/birds-1.0
     name = re.sub(r"[^\w.+-]+", "-", stem).strip("-.") or "images"
     return Task(name=name, title=f"images of {path}")
