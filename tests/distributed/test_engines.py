@@ -62,6 +62,15 @@ def test_errors_of_tasks_are_those_of_a_loop(cluster):
         list(engine.run(crash, [1]))
 
 
+def test_tasks_that_are_begun_are_cancelled_if_the_caller_stops(cluster, monkeypatch):
+    cancelled, cancel = [], ray.cancel
+    monkeypatch.setattr(ray, "cancel", lambda task: cancelled.append(task) or cancel(task))
+    results = open_engine("ray", cluster.address).run(square, range(50))
+    assert next(results) in {n**2 for n in range(50)} and not cancelled
+    results.close()
+    assert cancelled
+
+
 def test_tasks_that_no_node_can_run_are_refused(cluster):
     for engine in (open_engine("ray", cluster.address, cpus=64), open_engine("ray", cluster.address, gpus=1)):
         with pytest.raises(UsageError, match="the nodes have 1 cores and 0 GPUs"):

@@ -116,8 +116,15 @@ def test_the_seconds_of_an_interrupted_epoch_count():
     assert time.perf_counter() - resumed.started > 99 and time.perf_counter() - resumed.train_started > 89
 
 
-def test_generators_of_gpus_that_this_machine_lacks_are_left_out():
-    checkpoints._set_random_state(checkpoints._get_random_state() | {"cuda": [torch.zeros(16, dtype=torch.uint8)] * 64, "mps": torch.zeros(16)})
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_generators_of_gpus_that_this_machine_lacks_are_left_out(gpus, monkeypatch):
+    restored = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: restored.append((int(state), device)))
+    state = checkpoints._get_random_state() | {"cuda": [torch.tensor(5), torch.tensor(6)], "mps": torch.zeros(16)}
+    drawn = torch.rand(3)
+    checkpoints._set_random_state(state)
+    assert restored == [(5, 0)][:gpus] and torch.equal(torch.rand(3), drawn)
 
 
 def test_what_is_done_is_not_done_again(pictures, tmp_path):

@@ -13,7 +13,7 @@ import pandas as pd
 from ..core import UsageError
 from ..core.errors import suggest_name
 from ..data import Row
-from ..data.split import SPLITS
+from ..data.split import drop_spare
 from ..evaluation.report.thumbnails import make_thumbnail
 from .datasets import Dataset, write_table
 from .display import ImageFrame, format_table, wrap_html
@@ -90,7 +90,7 @@ class Cleaner:
 
         All images keep their split, so that results remain comparable. `tlfast.train(cleaner.apply(), like=run)` trains on it. Raises RunError.
         """
-        rows = [changed for row in self._rows.values() if row.split in SPLITS and (changed := self._change(row))]
+        rows = [changed for row in drop_spare(self._rows.values()) if (changed := self._change(row))]
         path = write_table(rows, self._run.settings.out, self._run.settings.task)
         return Dataset(self._dataset.task, {"data": path, "out": self._run.settings.out})
 

@@ -111,8 +111,7 @@ def find_resumed(resume: str, out: str) -> tuple[str, str]:
     Raises UsageError.
     """
     out = os.path.expanduser(out)
-    waiting = journal.list_interrupted(out) if resume == journal.NEWEST else []
-    folders = waiting or [folder for folder in journal.list_folders(out) if resume in (journal.NEWEST, journal.run_id_of(folder))]
+    folders = [folder for folder in journal.list_folders(out) if resume in (journal.NEWEST, journal.run_id_of(folder))]
     listed = "List the interrupted trainings with: tlfast runs --interrupted"
     if not folders:
         found = "--resume: no interrupted training" if resume == journal.NEWEST else f"--resume {resume}: no interrupted training of that name"
@@ -120,9 +119,9 @@ def find_resumed(resume: str, out: str) -> tuple[str, str]:
     if len(folders) > 1 and resume != journal.NEWEST:
         tasks = ", ".join(folder.parent.name for folder in folders)
         raise UsageError(f"--resume {resume}: {len(folders)} interrupted trainings have that name, of {tasks}", f"Give the task as well. {listed}")
-    newest = max(folders, key=lambda folder: (folder / journal.JOURNAL).stat().st_mtime_ns)
-    saved = journal.read(newest).settings
-    return saved["task"] if saved["task"] in registry.registered_tasks() else saved["data"], journal.run_id_of(newest)
+    chosen = journal.find_newest(out) if resume == journal.NEWEST else folders[0]
+    saved = journal.read(chosen).settings
+    return saved["task"] if saved["task"] in registry.registered_tasks() else saved["data"], journal.run_id_of(chosen)
 
 
 def read_values(config: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -18,7 +18,7 @@ from ..data.discovery import read_records
 from ..data.duplicates import CONFIRMED
 from ..data.scan import ScanResult
 from ..data.sources import open_data
-from ..data.split import SPLITS
+from ..data.split import drop_spare
 from ..data.types import RANKED, Unreadable
 from ..evaluation.report import REPORT_FILE, render_check_page
 
@@ -81,7 +81,7 @@ def check_data(task: Task, settings: Settings, drop: Sequence[str] = (), on_even
             raise UsageError(f"--drop '{name}' is not one of: {', '.join(DROPPABLE)}")
     runs.check_writable(settings.out, settings.task, "")
     table = open_data(task, settings, on_event)
-    table = replace(table, rows=tuple(row for row in table.rows if row.split in SPLITS))  # without those left out by --train-pct
+    table = replace(table, rows=tuple(drop_spare(table.rows)))
     scanned = scan.scan_images([row.path for row in table.rows], on_event)
     findings, wrong_labels = scan.collect_findings(table.rows, scanned), None
     if search:

@@ -14,7 +14,7 @@ from ..core.errors import first_line
 from ..core.runs import require_images
 from ..data import Finding, ImageTable, Preprocessing, Row, Store, open_store, scan
 from ..data.sources import open_data, read_labelled
-from ..data.split import SPLITS
+from ..data.split import drop_spare
 from ..evaluation import Evaluation, Predictions, cam, evaluate
 from ..evaluation.report import Evidence
 from ..export import weights
@@ -128,7 +128,7 @@ def collect_evidence(model: LoadedRun, paths: Sequence[str], on_event: OnEvent, 
 def _find_problems(model: LoadedRun, on_event: OnEvent) -> tuple[list[Finding] | None, str]:
     """Return the findings of the data check, with those of the last search for wrong labels; or None and the reason. Errors become a note."""
     try:
-        rows = [row for row in model.listed if row.split in SPLITS]  # without those left out by --train-pct
+        rows = drop_spare(model.listed)
         listed = [row.path for row in rows]
         if len(listed) > MAX_SCANNED and not scan.is_scanned(listed):
             hint = "Run tlfast data check, then tlfast report, to show the findings here."

@@ -16,7 +16,7 @@ from ..core.journal import check_free, list_interrupted, list_states, open_journ
 from ..core.presets import PRESETS
 from ..core.settings import check_conflicts
 from ..data import DataSummary, Task
-from ..data.split import SPLITS
+from ..data.split import drop_spare
 from ..evaluation import Evaluation, Predictions, calibration, evaluate, save_predictions
 from ..evaluation.plots import plot_calibration
 from ..export import Agreement, metadata, onnx, save_model
@@ -307,7 +307,7 @@ def publish(
         save_predictions(folder, predictions, "valid", calibration.apply_temperature(predictions.log_probabilities, temperature))
         exported = {"onnx": asdict(agreement) if agreement else None, "temperature": temperature}
         manifest = records.build_manifest(settings, session.table.classes, session.preprocessing, **facts, **exported)
-        rows = [row for row in session.table.rows if row.split in SPLITS]
+        rows = drop_spare(session.table.rows)
         records.save_records(folder, manifest, rows, phases, evaluation)
     if failure:
         raise ExportError(f"{failure.message}; the other files of the run are in {published[0]}", failure.hint) from failure

@@ -195,11 +195,15 @@ def find(out: str, task: str, which: str) -> Path:
         named = "" if which == NEWEST else f"--resume {which}: "
         raise UsageError(f"{named}no interrupted training of {task} in {out}", "Leave out --resume to start a new training")
     if which == NEWEST:
-        waiting = list_interrupted(out, task) or list(folders.values())
-        return max(waiting, key=lambda folder: (folder / JOURNAL).stat().st_mtime_ns)
+        return find_newest(out, task)
     if which not in folders:
         raise UsageError(f"--resume {which}: no interrupted training of that name", f"Interrupted trainings: {', '.join(folders)}")
     return folders[which]
+
+
+def find_newest(out: str, task: str = "*") -> Path:
+    """Return the folder of the newest training that no process is working on; if all are running, of the newest. At least one must exist."""
+    return max(list_interrupted(out, task) or list_folders(out, task), key=lambda folder: (folder / JOURNAL).stat().st_mtime_ns)
 
 
 def read(folder: Path) -> Facts:

@@ -283,7 +283,7 @@ def _check_size(image: Image.Image) -> None:
 
 
 def _open_archive(path: str) -> zipfile.ZipFile:
-    """Return an open zip: one for each process, because forked loader processes would share the file position of their parent."""
+    """Return an open zip, opened again after a change: one for each process, because forked processes would share the file position of their parent."""
     stat = os.stat(path)
     return _keep_open(path, (stat.st_mtime_ns, stat.st_size, stat.st_ino), os.getpid())
 

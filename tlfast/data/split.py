@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -19,6 +19,11 @@ SPLIT_NAMES = {
     "train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid",
     "test": "test", "testing": "test",
 }  # fmt: skip
+
+
+def drop_spare(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows without the training images that `--train-pct` leaves out."""
+    return [row for row in rows if row.split != SPARE]
 
 
 def assign_groups(rows: list[Row], pattern: str) -> list[Row]:

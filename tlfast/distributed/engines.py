@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -95,8 +95,9 @@ class RayEngine:
                     (done, *_), pending = ray.wait(pending, num_returns=1)
                     yield _get(ray, done)
             finally:
-                for begun in pending:  # after an error, the connection may stay open
-                    ray.cancel(begun)
+                for begun in pending:  # after an error, or if the caller stops: the connection may stay open
+                    with suppress(Exception):  # of a lost connection, whose error is on its way
+                        ray.cancel(begun)
 
     def _check_nodes(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """Raise UsageError if no node has the cores and GPUs of a task, which would wait forever."""

@@ -82,9 +82,9 @@ class ActivationLoader(FeatureLoader):
 def fit_to_disk(session: Session, settings: Settings) -> tuple[str, int]:
     """Return depth and views: those of the settings, or fewer views or a smaller depth if the activations need more room than there is.
 
-    Two views are preferred to a greater depth. A choice for the same images and settings that was made before is made again, because its cached
-    activations take room, unless there is room for a better one now. Raises UsageError if the backbone has fewer stages, or if there is no room for one
-    view of the topmost stage.
+    Two views are preferred to a greater depth. The choice is cached for the same images and settings, because cached activations themselves take room;
+    a better one replaces it once there is room for it. Raises UsageError if the backbone has fewer stages, or if there is no room for one view of the
+    topmost stage.
     """
     body = session.learn.model[0]
     deepest = len(list_stages(body, settings.arch))
@@ -96,7 +96,7 @@ def fit_to_disk(session: Session, settings: Settings) -> tuple[str, int]:
     room = _available_gigabytes(settings, session.on_disk)
     least_views = (min(2, settings.views), 1)
     choices = [(depth, views) for least in least_views for depth in shapes for views in range(settings.views, least - 1, -1)]  # the preferred ones first
-    limits = {"views": settings.views, "gigabytes": settings.cache_gb, "format": settings.cache_format, "on_disk": session.on_disk}
+    limits = {"views": settings.views, "gigabytes": settings.cache_gb, "format": settings.cache_format}
     values = {"shapes": {depth: list(shape) for depth, shape in shapes.items()}, "counts": counts, **limits}
     images = session.table.fingerprint()
     for depth, views in choices:

@@ -16,7 +16,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from ...data import Row
-from ...data.split import SPLITS
+from ...data.split import drop_spare
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ImageChoices:
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        self._rows = {row.path: row for row in rows if row.split in SPLITS}
+        self._rows = {row.path: row for row in drop_spare(rows)}
 
     def __bool__(self) -> bool:
         return bool(self._rows)
