@@ -10,7 +10,7 @@ import re
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
@@ -25,6 +25,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from ..core import ImageError, UsageError
+from ..core.signals import defer_interrupts
 from ..core.system import count_cores
 from ..data import images
 from .batching import BatchQueue, MemoryBudget
@@ -48,6 +49,7 @@ HEADERS = {
 PATHS = ("/", "/health", "/healthz", "/metrics", "/model", "/predict", "/openapi.json", "/docs")
 RETRY = {"Retry-After": "1"}
 SHUTDOWN_SECONDS = 30  # for requests in progress
+POLLED_SECONDS = 0.2  # between looks for an interruption of the cell of a notebook
 
 
 @dataclass
@@ -211,12 +213,14 @@ def _run_until_stopped(server: uvicorn.Server, listener: socket.socket) -> None:
         with contextlib.suppress(KeyboardInterrupt):
             run()
         return
-    with ThreadPoolExecutor(1) as executor:
+    with contextlib.suppress(KeyboardInterrupt), defer_interrupts() as interrupted, ThreadPoolExecutor(1) as executor:
         served = executor.submit(run)
         try:
-            served.result()
-        except KeyboardInterrupt:
+            while not (interrupted() or served.done()):
+                wait([served], POLLED_SECONDS)
+        finally:
             server.should_exit = True
+        served.result()
 
 
 def build_server(service: Service) -> uvicorn.Server:
