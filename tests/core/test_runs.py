@@ -24,6 +24,12 @@ def test_found_by_task_id_folder_and_latest(tmp_path):
     assert runs.find("one", str(tmp_path)).folder == first
 
 
+def test_metrics_of_earlier_versions_have_the_present_names(tmp_path):
+    point = {"threshold": 0.9, "coverage": 0.5, "accuracy": 0.99}
+    (tmp_path / "metrics_test.json").write_text(json.dumps({"accuracy": 0.8, "calibration": {"error": 0.1, "promises": {"0.99": point}}}))
+    assert runs.read_metrics(tmp_path, "test") == {"accuracy": 0.8, "calibration": {"error": 0.1, "thresholds": {"0.99": point}}}
+
+
 def test_a_taken_name_is_never_overwritten(tmp_path):
     assert [make(tmp_path).name for _ in range(3)] == ["r", "r-2", "r-3"]
     with pytest.raises(UsageError, match="a run named 'r' exists already"):

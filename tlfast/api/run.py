@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -95,7 +94,7 @@ class Run:
     @cached_property
     def metrics(self) -> Scores:
         """Scores on the valid split, with 95 % intervals."""
-        return Scores(self._read_json(METRICS))
+        return Scores(self._read_metrics("valid"))
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -113,7 +112,7 @@ class Run:
         For `split="test"`, call `evaluate(split="test")` before.
         """
         check_split(split)
-        return ConfusionMatrix.from_counts(self._read_json(name_split_file(METRICS, split))["confusion"], self.classes)
+        return ConfusionMatrix.from_counts(self._read_metrics(split)["confusion"], self.classes)
 
     def top_losses(self, k: int = 9, split: str = "valid") -> ImageFrame:
         """Return the `k` images with the largest losses: path, label, prediction, probability, loss. In a notebook with thumbnails."""
@@ -129,12 +128,12 @@ class Run:
             }
         ).reset_index(drop=True)
 
-    def _read_json(self, name: str) -> dict[str, Any]:
+    def _read_metrics(self, split: str) -> dict[str, Any]:
         try:
-            content: dict[str, Any] = json.loads((self.folder / name).read_text(encoding="utf-8"))
+            return records.read_metrics(self.folder, split)
         except OSError:
-            raise RunError(f"{self.folder} has no {name}", 'Call run.evaluate(split="test") first, for the test split') from None
-        return content
+            message = f"{self.folder} has no {name_split_file(METRICS, split)}"
+            raise RunError(message, 'Call run.evaluate(split="test") first, for the test split') from None
 
     def _read_predictions(self, split: str) -> ImageFrame:
         check_split(split)

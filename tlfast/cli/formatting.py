@@ -74,7 +74,7 @@ def format_figures(evaluation: Evaluation) -> dict[str, str]:
     figures = {FIGURE_TITLES[name]: format_interval(value, evaluation.intervals.get(name)) for name, value in values.items() if value is not None}
     selective = [
         f"{float(accuracy):.0%} on {point.coverage:.0%} of the images (probability at least {format_threshold(point.threshold)})"
-        for accuracy, point in calibration.promises.items()
+        for accuracy, point in calibration.thresholds.items()
     ]
     interval, groups = evaluation.group_intervals.get("accuracy"), {}
     if evaluation.groups:

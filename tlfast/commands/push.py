@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tempfile
@@ -103,7 +102,7 @@ def fill_folder(run: Run, folder: Path, repository: str, pickle: bool = False) -
                 shutil.copyfile(run.folder / name, folder / name)
         (folder / CONFIG).write_text(format_json(config or _describe_network(run)), encoding="utf-8")
         shown = Run(run.folder, _hide_names(run.manifest))
-        metrics = json.loads((run.folder / runs.METRICS).read_text(encoding="utf-8"))
+        metrics = runs.read_metrics(run.folder)
         of_hub = {"repository": repository, "is_timm": is_timm, "base_model": _find_base_model(run), "licence": _find_licence(run)}
         (folder / CARD).write_text(render_card(shown, metrics, **of_hub), encoding="utf-8")
         runs.seal(folder, shown.manifest)

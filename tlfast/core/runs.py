@@ -134,6 +134,17 @@ def name_split_file(name: str, split: str) -> str:
     return name if split == "valid" else f"{stem}_{split}{dot}{suffix}"
 
 
+def read_metrics(folder: Path, split: str = "valid") -> dict[str, Any]:
+    """Return the content of `metrics.json`, or of `metrics_<split>.json`. Raises OSError or ValueError."""
+    metrics: dict[str, Any] = json.loads((folder / name_split_file(METRICS, split)).read_text(encoding="utf-8"))
+    if not isinstance(metrics, dict):
+        raise ValueError(f"{folder / name_split_file(METRICS, split)} holds no JSON object")
+    calibration = metrics.get("calibration") or {}
+    if "promises" in calibration:  # the name until November 2026
+        calibration["thresholds"] = calibration.pop("promises")
+    return metrics
+
+
 def check_split(split: str, choices: tuple[str, ...] = EVALUATED) -> None:
     """Raise UsageError if `split` is not one of the choices."""
     if split not in choices:
@@ -343,7 +354,7 @@ def list_runs(out: str, task: str = "", on_event: OnEvent = ignore_event) -> lis
 
 def _list_run(folder: Path) -> dict[str, Any]:
     """Return the row of a run for `list_runs`. Raises RunError, OSError, ValueError, KeyError or TypeError for a damaged one."""
-    run, metrics = read(folder), json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    run, metrics = read(folder), read_metrics(folder)
     values = run.manifest["settings"]
     chosen = {"task": values["task"], "strategy": run.strategy, "arch": values["arch"]}
     scores = {"accuracy": metrics["accuracy"], "macro_f1": metrics["macro"]["f1"]}

@@ -15,7 +15,7 @@ FOLDS = 5  # folds of the cross-validated temperature
 LOWEST, HIGHEST = 0.05, 20.0  # bounds of the temperature
 LEAST_ERRORS = 10  # wrong predictions needed to fit a temperature; without any, the fit would drive all probabilities to 1
 CURVE_POINTS = 100  # about the number of points stored of the accuracy-coverage curve
-PROMISES = (0.9, 0.95, 0.99)  # target accuracies
+TARGETS = (0.9, 0.95, 0.99)  # accuracies of `Calibration.thresholds`
 LEAST_COVERAGE, LEAST_ACCEPTED = 0.01, 20  # share of the images, and number of images, below which a threshold is not reported
 
 # Temperature scaling
@@ -109,7 +109,7 @@ def measure_calibration(probabilities: np.ndarray, before: np.ndarray, labels: n
         brier_before=brier_score(before, labels),
         bins=bins,
         curve=thinned if thinned[-1] == curve[-1] else [*thinned, curve[-1]],
-        promises=_find_thresholds(curve, len(labels)),
+        thresholds=_find_thresholds(curve, len(labels)),
         rejected=rejected,
     )
 
@@ -117,7 +117,7 @@ def measure_calibration(probabilities: np.ndarray, before: np.ndarray, labels: n
 def _find_thresholds(curve: list[Coverage], images: int) -> dict[str, Coverage]:
     """Return the point for each target accuracy, unless it covers too few images to be useful."""
     least = max(LEAST_COVERAGE, LEAST_ACCEPTED / images)
-    points = {f"{target:g}": threshold_at_accuracy(curve, target) for target in PROMISES}
+    points = {f"{target:g}": threshold_at_accuracy(curve, target) for target in TARGETS}
     return {target: point for target, point in points.items() if point and point.coverage >= least}
 
 

@@ -155,7 +155,7 @@ def _draw_reliability(axes: Axes, calibration: Calibration) -> None:
 
 def _draw_coverage(axes: Axes, calibration: Calibration) -> None:
     axes.plot([p.coverage for p in calibration.curve], [p.accuracy for p in calibration.curve], color=BLUE)
-    highest = {point.threshold: (accuracy, point) for accuracy, point in calibration.promises.items()}  # of accuracies with one threshold, the last
+    highest = {point.threshold: (accuracy, point) for accuracy, point in calibration.thresholds.items()}  # of accuracies with one threshold, the last
     for accuracy, point in highest.values():
         axes.plot(point.coverage, point.accuracy, "o", color=RED)
         text = f" {float(accuracy):.0%} correct from {format_threshold(point.threshold)}"

@@ -96,7 +96,7 @@ class Calibration:
         brier_before: Brier score at temperature 1.
         bins: reliability diagram, without empty bins.
         curve: points of selective accuracy against coverage, highest threshold first.
-        promises: target accuracy, such as "0.95" -> the point of largest coverage that reaches it; targets without a useful point are left out.
+        thresholds: target accuracy, such as "0.95" -> the point of largest coverage that reaches it; targets without a useful point are left out.
         rejected: the fitted temperature, if calibration does not improve held-out images.
     """
 
@@ -107,7 +107,7 @@ class Calibration:
     brier_before: float
     bins: list[ReliabilityBin]
     curve: list[Coverage]
-    promises: dict[str, Coverage]
+    thresholds: dict[str, Coverage]
     rejected: float | None = None
 
 

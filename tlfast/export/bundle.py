@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tempfile
 import zipfile
 from pathlib import Path
 
 from ..core import ExportError, Run, UsageError
-from ..core.runs import METRICS
+from ..core.runs import read_metrics
 from ..inference import open_network
 from ..inference.onnx_model import BUNDLED, FILE
 from .formats import FORMATS
@@ -85,7 +84,7 @@ def _write_zip(path: Path, files: dict[str, bytes]) -> None:
 
 def _format_readme(run: Run) -> str:
     info = open_network(run.folder / FILE).info
-    metrics = json.loads((run.folder / METRICS).read_text(encoding="utf-8"))
+    metrics = read_metrics(run.folder)
     classes = run.manifest["classes"]
     return f"""# {info["task"]}: {len(classes)} classes
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from ...core import Run, RunError
-from ...core.runs import METRICS, PREDICTIONS, name_split_file
+from ...core.runs import PREDICTIONS, name_split_file, read_metrics
 from ...data import Finding, Row
 
 TOP_LOSSES = 24  # images with the largest losses in a report
@@ -78,7 +77,7 @@ class Evidence:
 def read_evaluation(run: Run, split: str) -> StoredEvaluation:
     """Read the stored metrics and predictions for a split. Raises RunError if the run has none, or damaged ones."""
     try:
-        metrics = json.loads((run.folder / name_split_file(METRICS, split)).read_text(encoding="utf-8"))
+        metrics = read_metrics(run.folder, split)
         return StoredEvaluation(metrics, _read_predictions(run.folder / name_split_file(PREDICTIONS, split), metrics["classes"]))
     except (OSError, KeyError, ValueError):
         if split != "valid":
