@@ -86,6 +86,21 @@ def test_too_many_pixels_are_refused_before_decoding(monkeypatch):
         images.open_image(encoded(Image.new("RGB", (10, 10))))
 
 
+def test_a_side_that_is_too_long_is_refused(monkeypatch):
+    monkeypatch.setattr(images, "MAX_SIDE", 99)
+    with pytest.raises(ImageError, match="3x100 pixels: a side is longer than the limit of 99"):
+        images.open_image(encoded(Image.new("RGB", (3, 100))))
+
+
+@pytest.mark.parametrize("size", [(50, 20), (20, 50), (1, 90), (91, 1), (30, 30)])
+def test_padding_some_rows_at_a_time_gives_the_pixels_of_the_whole_square(monkeypatch, size):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8))
+    whole = np.asarray(images.resize(image, 24, "pad"))
+    monkeypatch.setattr(images, "PADDED_PIXELS", 7 * max(size))
+    assert np.array_equal(images.resize(image, 24, "pad"), whole)
+    assert whole.any()
+
+
 def test_zip_members(tmp_path):
     archive = tmp_path / "a.zip"
     with zipfile.ZipFile(archive, "w") as file:

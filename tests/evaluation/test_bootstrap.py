@@ -125,6 +125,12 @@ def test_each_image_as_a_group_is_nearly_the_usual_interval():
     assert second == pytest.approx(first, abs=0.004)
 
 
+def test_wilsons_interval_of_no_hit_or_only_hits_ends_there():
+    """With rounding errors the upper end is below 1 for a quarter of the totals, which a plot of the interval refuses."""
+    assert {bootstrap.wilson_interval(n, n)[1] for n in range(1, 500)} == {1.0}
+    assert {bootstrap.wilson_interval(0, n)[0] for n in range(1, 500)} == {0.0}
+
+
 def test_an_accuracy_that_is_the_same_in_all_samples_has_wilsons_interval():
     labels, groups = np.repeat([0, 1], 10), [str(n // 2) for n in range(20)]
     assert bootstrap.accuracy_interval(np.ones(20), labels) == bootstrap.wilson_interval(20, 20)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -133,7 +135,26 @@ def test_a_failed_export_is_an_error_that_keeps_the_rest(cli, folder, tmp_path, 
     assert "test_resnet cannot be written as ONNX (no such operator); the other files of the run are in exports/pictures/r" in " ".join(outcome.err.split())
     names = {path.name for path in (tmp_path / "exports/pictures/r").iterdir()}
     assert {"model.safetensors", "run.json", "metrics.json"} <= names and "model.onnx" not in names
+    assert not list((tmp_path / "exports/pictures").glob("*.unfinished"))  # there is nothing to resume
     assert cli("interpret", "r", "--json").code == 0
+
+
+def test_images_that_were_removed_during_the_training_are_left_out_of_the_check(cli, folder, tmp_path, monkeypatch):
+    def remove_first(paths, model, size):
+        Path(paths[0]).unlink()
+        return paths
+
+    monkeypatch.setattr(onnx_module, "sample_images", remove_first)
+    outcome = cli("train", folder, *TINY, "--epochs", 1, "--name", "r", "--json")
+    assert outcome.code == 0 and outcome.json["onnx"]["images"] == 5, outcome.err
+
+
+def test_a_check_without_readable_images_is_an_error_that_names_one(tiny, tmp_path):
+    settled = Preprocessing.from_settings(chosen(tmp_path), STATS)
+    path = tmp_path / "model.onnx"
+    onnx_module.export_onnx(path, tiny, settled, {"classes": '["a", "b", "c"]'})
+    with pytest.raises(ExportError, match=r"none of 1 images for the check of model.onnx can be read, the first: gone.png"):
+        onnx_module.check_onnx(path, tiny, settled, ["gone.png"], lambda event: None)
 
 
 def test_a_file_that_returns_no_number_for_some_images_is_refused():

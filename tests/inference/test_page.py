@@ -45,6 +45,15 @@ def test_other_files_and_a_server_that_has_stopped_are_named(opened, tmp_path):
     assert page.inner_text(".result:has-text('red.png') .error") == "The server cannot be reached."
 
 
+def test_a_token_of_any_characters(browser, classifier):
+    with serving_at(classifier, token="wörd пароль") as (port, _), opened_page(browser, SIZES[0]) as opened:
+        opened.page.goto(f"http://127.0.0.1:{port}/", wait_until="networkidle")
+        opened.page.fill("#bearer", "wörd пароль")
+        opened.page.click("#token button")
+        opened.page.wait_for_selector("#token:not(.shown)", state="attached")
+        assert classifier.run in opened.page.inner_text("#run")
+
+
 def test_it_fits_and_everyone_can_use_it(opened, tmp_path):
     page, _, _ = opened
     page.set_input_files("#files", [str(draw_image(tmp_path / ("a very long name " * 9 + ".png"), (20, 40, 230), 2))])

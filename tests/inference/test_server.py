@@ -230,6 +230,13 @@ def test_decoded_images_wait_for_memory(classifier, monkeypatch):
         assert status == 200 and [p["name"] for p in answer["predictions"]] == [name for name, _ in files]
 
 
+@pytest.mark.parametrize(("mode", "bytes_per_pixel"), [("RGB", 8), ("RGBA", 20), ("I;16", 28)])
+def test_the_memory_for_decoding_depends_on_the_mode(mode, bytes_per_pixel):
+    file = io.BytesIO()
+    Image.new(mode, (30, 20)).save(file, "PNG")
+    assert server_module._measure_upload(file.getvalue(), 600) == 600 * bytes_per_pixel
+
+
 def test_a_memory_budget_is_kept_and_admits_one_image_of_any_size():
     async def decode(sizes):
         budget, most = batching.MemoryBudget(limit=1000), []
@@ -432,3 +439,8 @@ def test_messages_of_other_packages_are_lines_of_json():
 def test_a_taken_port_is_an_error(classifier):
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(errors.UsageError, match="cannot listen on 127.0.0.1"):
         server_module.serve(server_module.Service(classifier), "127.0.0.1", taken.getsockname()[1])
+
+
+def test_a_host_with_an_empty_part_is_an_error(classifier):
+    with pytest.raises(errors.UsageError, match=r"cannot listen on 192.168..5:0 \("):
+        server_module.serve(server_module.Service(classifier), "192.168..5", 0, lambda url: None)

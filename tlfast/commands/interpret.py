@@ -116,9 +116,10 @@ def _write_report(run: Run, model: loaded_run.LoadedRun, split: str, on_event: O
     """Write the report if the run stores predictions for the split. Returns its path, or ""."""
     try:
         stored = read_evaluation(run, split)
-        evidence, without_paths = loaded_run.collect_evidence(model, stored.top_losses, on_event), report.is_without_paths(run)
+        evidence, without_paths = loaded_run.collect_evidence(model, stored.top_losses, on_event), report.is_without_paths(run, split)
         if without_paths:
-            on_event(Note("report", f"without local paths, as it was; with them: tlfast report {run.id}"))
+            option = "" if split == "valid" else f" --split {split}"
+            on_event(Note("report", f"without local paths, as it was; with them: tlfast report {run.id}{option}"))
         return str(report.write_page(run, stored, evidence, not without_paths, on_event)[0])
     except RunError as error:
         if not run.is_pulled:

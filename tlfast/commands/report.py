@@ -9,7 +9,7 @@ from typing import Any
 
 from ..core import DataError, Note, OnEvent, Run, RunError, ignore_event
 from ..core.files import write_text_atomic
-from ..core.runs import COMPARISON, hide_paths
+from ..core.runs import COMPARISON, hide_paths, name_split_file
 from ..evaluation.report import REPORT_FILE, Evidence, StoredEvaluation, read_evaluation, render_comparison_page, write_report
 from . import loaded_run
 
@@ -71,9 +71,9 @@ def write_page(run: Run, stored: StoredEvaluation, evidence: Evidence, paths: bo
     return write_report(run, stored, evidence, on_event)
 
 
-def is_without_paths(run: Run) -> bool:
-    """Return whether a run has a page that was made with `--no-paths`."""
-    page = run.folder / REPORT_FILE
+def is_without_paths(run: Run, split: str) -> bool:
+    """Return whether a run has a page for the split that was made with `--no-paths`."""
+    page = run.folder / name_split_file(REPORT_FILE, split)
     return page.is_file() and UNLISTED in page.read_text(encoding="utf-8", errors="replace")
 
 

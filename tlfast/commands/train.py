@@ -142,6 +142,8 @@ def _train_alone(task: Task, settings: Settings, on_event: OnEvent, resume: str,
             with prepare(task, settings, tracking.on_event, journal, callbacks) as session:
                 return _train(task, session, settings, like, tracking)
         except KeyboardInterrupt:
+            if journal.is_complete:
+                raise Interrupted("interrupted; the run is complete", f"To see it: tlfast report {journal.run_id}") from None
             raise Interrupted(f"interrupted; the checkpoints are in {journal.folder}", f"To resume: {resume_command(settings, journal.run_id)}") from None
         except RuntimeError as error:
             if not processes.is_lost_peer(error):
@@ -309,6 +311,7 @@ def publish(
         manifest = records.build_manifest(settings, session.table.classes, session.preprocessing, **facts, **exported)
         rows = drop_spare(session.table.rows)
         records.save_records(folder, manifest, rows, phases, evaluation)
+    session.journal.is_complete = True
     if failure:
         raise ExportError(f"{failure.message}; the other files of the run are in {published[0]}", failure.hint) from failure
     return published[0], agreement

@@ -67,11 +67,12 @@ class Facts:
 class Journal:
     """The facts of one training, in a file. Checkpoints lie in the same folder.
 
-    Without a folder nothing is written, as for the trainings of a comparison.
+    Without a folder nothing is written, as for the trainings of a comparison. `is_complete` is set when the run has been written: there is nothing
+    to resume, whatever happens after it.
     """
 
     def __init__(self, folder: Path | None = None, facts: Facts | None = None) -> None:
-        self.folder, self.facts = folder, facts or Facts()
+        self.folder, self.facts, self.is_complete = folder, facts or Facts(), False
         self.started, self.earlier_seconds = time.perf_counter(), self.facts.seconds
 
     @property
@@ -106,8 +107,8 @@ class Journal:
 def open_journal(out: str, task: str, run_id: str, settings: dict[str, Any], resume: str = "") -> Iterator[Journal]:
     """Reserve a run id ("-2", "-3"... is added if it is taken), or open an unfinished training to resume. Yields its journal.
 
-    The folder is removed when the block ends without an exception, and after an exception if there is no checkpoint. Raises UsageError or
-    RunError.
+    The folder is removed when the block ends without an exception, and after an exception if there is no checkpoint or the run is complete.
+    Raises UsageError or RunError.
     """
     parent = Path(out) / task
     missing = [path for path in (parent, parent.parent) if not path.exists()]
@@ -116,10 +117,10 @@ def open_journal(out: str, task: str, run_id: str, settings: dict[str, Any], res
         journal = Journal(folder, read(folder))
         try:
             yield journal
-        except (KeyboardInterrupt, Interrupted):
-            raise
-        except BaseException:
-            if not list_states(folder):
+        except BaseException as error:
+            if journal.is_complete:
+                _remove(folder)
+            elif not list_states(folder) and not isinstance(error, KeyboardInterrupt | Interrupted):
                 _remove(folder, missing)
             raise
         for stale in folder.parent.glob(f".{glob.escape(journal.run_id)}.????????.partial"):  # of a process that was killed while it wrote this run

@@ -43,6 +43,8 @@ PACKED = re.compile(r"(.+?\.tar)!/(.+)|(.+\.parquet)#((?:[^#]*:)?\d+)", re.IGNOR
 # Exceptions of zipfile for damaged and encrypted archives; RuntimeError includes unknown compression methods.
 DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError)
 MAX_BYTES = 2 << 30  # of a file
+MAX_SIDE = 65_535  # pixels, the limit of JPEG: resizing needs memory in proportion to it
+PADDED_PIXELS = 1 << 24  # of the rows that are padded at a time
 MAX_PIXELS = 178_956_970  # Pillow's limit for DecompressionBombError: larger images are not decoded
 
 
@@ -209,13 +211,11 @@ def resize(image: Image.Image, size: int, policy: str) -> Image.Image:
     if policy == "squish":
         return _scale(image, size)
     width, height = image.size
-    side = max(1, min(width, height) if policy == "crop" else max(width, height))
+    if policy == "pad":
+        return _scale_padded(image, size)
+    side = max(1, min(width, height))
     left, top = int(0.5 * (width - side)), int(0.5 * (height - side))
-    if policy == "crop":
-        return _scale(image.crop((left, top, left + side, top + side)), size)
-    canvas = Image.new("RGB", (side, side))
-    canvas.paste(image, (-left, -top))
-    return _scale(canvas, size)
+    return _scale(image.crop((left, top, left + side, top + side)), size)
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
@@ -234,6 +234,21 @@ def prepare(image: Image.Image, size: int, full_size: int, policy: str) -> np.nd
 def _scale(image: Image.Image, size: int) -> Image.Image:
     # Width, then height, each rounded to 8 bits, as in the ONNX preprocessing. Pillow's order depends on its version and on the image.
     narrowed = image.resize((size, image.height), Image.Resampling.BILINEAR)
+    return narrowed.resize((size, size), Image.Resampling.BILINEAR)
+
+
+def _scale_padded(image: Image.Image, size: int) -> Image.Image:
+    """Scale an image with black bars to a square. Some rows are padded at a time, as the whole square of a long strip needs gigabytes."""
+    width, height = image.size
+    side = max(1, width, height)
+    left, top = int(0.5 * (side - width)), int(0.5 * (side - height))
+    narrowed = Image.new("RGB", (size, side))
+    rows = max(1, PADDED_PIXELS // side)
+    for start in range(0, height, rows):
+        count = min(rows, height - start)
+        padded = Image.new("RGB", (side, count))
+        padded.paste(image.crop((0, start, width, start + count)), (left, 0))
+        narrowed.paste(padded.resize((size, count), Image.Resampling.BILINEAR), (0, top + start))
     return narrowed.resize((size, size), Image.Resampling.BILINEAR)
 
 
@@ -278,6 +293,8 @@ def _check_size(image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(f"{width}x{height} pixels are more than the limit of {MAX_PIXELS:,}")
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(f"{width}x{height} pixels: a side is longer than the limit of {MAX_SIDE:,}")
     if not width or not height:
         raise ImageError("the image has no pixels")
 

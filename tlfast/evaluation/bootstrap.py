@@ -78,7 +78,8 @@ def wilson_interval(hits: int, total: int) -> tuple[float, float]:
     """
     z, share = 1.959964, hits / total
     middle, spread = share + z**2 / (2 * total), z * (share * (1 - share) / total + z**2 / (4 * total**2)) ** 0.5
-    return max(0.0, (middle - spread) / (1 + z**2 / total)), min(1.0, (middle + spread) / (1 + z**2 / total))
+    low, high = ((middle + sign * spread) / (1 + z**2 / total) for sign in (-1, 1))
+    return 0.0 if hits == 0 else low, 1.0 if hits == total else high  # exactly, without rounding errors
 
 
 def _resample(rng: np.random.Generator, confusion: np.ndarray, count: int) -> np.ndarray:

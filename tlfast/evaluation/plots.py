@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,8 @@ PALETTE = (BLUE, RED, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MATRIX_COLOURS = "Blues"  # one hue, so that the order of the values remains in greyscale
 MOST_NUMBERED = 40  # classes up to which the cells of a confusion matrix show numbers
 MOST_NAMED = 120  # classes up to which its axes show names
+LARGEST_MATRIX = 16.0  # inches of its side
+LONGEST_NAME = 28  # characters of a class name that it shows
 MOST_UPRIGHT = 3  # characters of a class name up to which the names are not rotated
 
 # Shares of the figure. Margins that matplotlib measures (layout="constrained") double the time of a figure, and these labels never change.
@@ -59,8 +60,8 @@ def draw_confusion_matrix(counts: np.ndarray, names: Sequence[str], title: str =
     """Draw a confusion matrix `[c, c]` twice, side by side: counts, and shares of each actual class."""
     support = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, support, out=np.zeros(counts.shape), where=support > 0)
-    classes = [textwrap.shorten(name, 28, placeholder="…") if " " in name else name[:28] for name in map(make_printable, names)]
-    side = float(np.clip(0.55 * len(classes), 4.0, 16.0))
+    classes = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in map(make_printable, names)]
+    side = float(np.clip(0.55 * len(classes), 4.0, LARGEST_MATRIX))
     margin = max(map(len, classes)) * 0.085  # inches for the longest name
     figure = Figure(figsize=(2 * (side + margin) + 1.2, side + margin + 1.3), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -83,7 +84,7 @@ def _draw_matrix(axes: Axes, values: np.ndarray, classes: Sequence[str], title: 
     axes.set_yticks(ticks, labels)
     axes.set_xticks(np.arange(-0.5, len(classes)), minor=True)
     axes.set_yticks(np.arange(-0.5, len(classes)), minor=True)
-    axes.grid(which="minor", color="white", linewidth=1)
+    axes.grid(which="minor", color="white", linewidth=min(1.0, LARGEST_MATRIX * 72 / len(classes) / 10))  # at most a tenth of a cell
     axes.tick_params(which="minor", length=0)
     if len(classes) <= MOST_NUMBERED:
         _write_numbers(axes, values, "{:.2f}" if shares else "{:d}", 1 if shares else values.max())
@@ -181,7 +182,8 @@ def plot_pareto(result: CompareResult, path: Path, cost: str) -> Path:
     axes = figure.subplots()
     for arm, colour in zip(result.arms, _arm_colours(len(result.arms)), strict=True):
         (low, high), x = arm.accuracy_interval, getattr(arm, cost)
-        axes.errorbar(x, arm.accuracy, yerr=[[arm.accuracy - low], [high - arm.accuracy]], fmt="o", capsize=4, color=colour, label=arm.name)
+        errors = [[max(0.0, arm.accuracy - low)], [max(0.0, high - arm.accuracy)]]
+        axes.errorbar(x, arm.accuracy, yerr=errors, fmt="o", capsize=4, color=colour, label=_to_legend(arm.name))
     axes.set(xlabel=COSTS[cost])
     axes.set_xlim(0, 1.15 * max(getattr(arm, cost) for arm in result.arms))
     return _save_comparison(figure, axes, result, path)
@@ -195,7 +197,7 @@ def plot_learning_curve(result: CompareResult, path: Path) -> Path:
     for arm, colour in zip(arms, _arm_colours(len(arms)), strict=True):
         points = [point for point in result.curve if point.arm == arm]
         images = [point.images for point in points]
-        axes.plot(images, [point.accuracy for point in points], "o-", color=colour, label=arm)
+        axes.plot(images, [point.accuracy for point in points], "o-", color=colour, label=_to_legend(arm))
         axes.fill_between(images, [point.interval[0] for point in points], [point.interval[1] for point in points], color=colour, alpha=0.15)
     most = max(point.images for point in result.curve)
     for crossing in result.crossings:
@@ -209,6 +211,11 @@ def _save_comparison(figure: Figure, axes: Axes, result: CompareResult, path: Pa
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return save_figure(figure, path)
+
+
+def _to_legend(name: str) -> str:
+    """Return the label of an arm. matplotlib leaves labels that begin with "_" out of legends."""
+    return f" {to_label(name)}" if name.startswith("_") else to_label(name)
 
 
 def _arm_colours(count: int) -> list[str]:

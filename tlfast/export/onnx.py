@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper
+from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..core import ExportError, OnEvent, Progress
+from ..core import ExportError, ImageError, OnEvent, Progress
 from ..core.errors import first_line
 from ..core.system import release_memory
 from ..data import Preprocessing, images
@@ -96,6 +98,8 @@ def check_onnx(path: Path, model: nn.Module, preprocessing: Preprocessing, sourc
         batch = sources[start : start + BATCH]
         pairs += _compare_batch(network, model, preprocessing, batch, temperature)
         on_event(Progress("checking model.onnx", start + len(batch), len(sources)))
+    if not pairs:
+        raise ExportError(f"none of {len(sources)} images for the check of {FILE} can be read, the first: {sources[0]}", "Restore the images, and train again")
     return judge_agreement(FILE, pairs, "Use model.safetensors or learner.pkl, and report a bug with the value of --arch; --no-onnx skips this export")
 
 
@@ -117,11 +121,20 @@ def judge_agreement(file: str, pairs: Sequence[tuple[str, np.ndarray, np.ndarray
 def _compare_batch(
     network: Network, model: nn.Module, preprocessing: Preprocessing, sources: Sequence[str], temperature: float
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Return (source, probabilities of the network `[c]`, probabilities of the file `[c]`) of each image."""
-    opened = [images.open_image(source) for source in sources]
-    prepared = np.stack([images.prepare(image, preprocessing.size, preprocessing.full_size, preprocessing.resize) for image in opened])
+    """Return (source, probabilities of the network `[c]`, probabilities of the file `[c]`) of each image that can be read."""
+    opened = dict(open_readable(sources))
+    if not opened:
+        return []
+    prepared = np.stack([images.prepare(image, preprocessing.size, preprocessing.full_size, preprocessing.resize) for image in opened.values()])
     expected = predict_torch(model, prepared, preprocessing, temperature)  # [b, c]
-    return list(zip(sources, expected, _predict_onnx(network, [np.asarray(image) for image in opened]), strict=True))
+    return list(zip(opened, expected, _predict_onnx(network, [np.asarray(image) for image in opened.values()]), strict=True))
+
+
+def open_readable(sources: Sequence[str]) -> Iterator[tuple[str, Image.Image]]:
+    """Yield path and image of each source that can be read: files may have been damaged or removed since they were decoded for training."""
+    for source in sources:
+        with suppress(ImageError):
+            yield source, images.open_image(source)
 
 
 def _predict_onnx(network: Network, pixels: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -8,22 +8,20 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
-from ..core import ExportError, ImageError, OnEvent, Progress, UsageError
+from ..core import ExportError, OnEvent, Progress, UsageError
 from ..core.errors import first_line, suggest_name
 from ..data import Preprocessing, images
 from ..inference.onnx_model import OUTPUT
-from .onnx import BATCH, OPSET, judge_agreement, predict_torch
+from .onnx import BATCH, OPSET, judge_agreement, open_readable, predict_torch
 from .types import Agreement
 
 INPUT = "pixels"
@@ -196,7 +194,7 @@ def check_files(
     predict = chosen.load(folder / chosen.files[0])
     pairs: list[tuple[str, np.ndarray, np.ndarray]] = []
     for start in range(0, len(sources), BATCH):
-        opened = dict(_open_readable(sources[start : start + BATCH]))
+        opened = dict(open_readable(sources[start : start + BATCH]))
         if not opened:
             continue
         pixels = np.stack([images.prepare(image, preprocessing.size, preprocessing.full_size, preprocessing.resize) for image in opened.values()])
@@ -207,13 +205,6 @@ def check_files(
             f"none of {len(sources)} images for the check of {chosen.files[0]} can be read", "Restore the images of the run, and repeat the command"
         )
     return judge_agreement(chosen.files[0], pairs, "Use model.onnx, or another --format")
-
-
-def _open_readable(sources: Sequence[str]) -> Iterator[tuple[str, Image.Image]]:
-    """Yield path and image of each source that can be read: images may have been damaged since the training."""
-    for source in sources:
-        with suppress(ImageError):
-            yield source, images.open_image(source)
 
 
 def format_example(chosen: PortableFormat, classes: Sequence[str], preprocessing: Preprocessing) -> str:

@@ -32,7 +32,10 @@ def is_local(host: str) -> bool:
 
 
 class HostCheck:
-    """ASGI middleware: requests must name one of `hosts` in the header Host, unless it is empty; a header Origin must name the same host."""
+    """ASGI middleware: requests must name one of `hosts` in the header Host, unless it is empty.
+
+    A header Origin must name the same host, or one of `hosts` that is not local: the header Host may be that of the server behind a proxy.
+    """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
         self.app, self.hosts = app, hosts
@@ -46,11 +49,12 @@ class HostCheck:
 
     def find_problem(self, headers: Headers) -> str:
         """Return why a request is refused, or ""."""
-        host, origin = _host_name(f"//{headers.get('host', '')}"), headers.get("origin", "")
+        host, origin = _host_name(f"//{headers.get('host', '')}"), _host_name(headers.get("origin", ""))
         if self.hosts and host not in self.hosts:
             return f"the host '{host[:80]}' is not served here; start the server with --allow-host NAME for other names"
-        if origin and _host_name(origin) != host:
-            return "requests from pages of other sites are refused"
+        if "origin" in headers and origin != host and (origin not in self.hosts or origin in LOCAL_NAMES):
+            remedy = f"pass the header Host on, or start the server with --allow-host {origin[:80] or 'NAME'}"
+            return f"requests from pages of other sites are refused; for the page of this server behind a proxy, {remedy}"
         return ""
 
 

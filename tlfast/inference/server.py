@@ -25,6 +25,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from ..core import ImageError, UsageError
+from ..core.errors import first_line
 from ..core.signals import defer_interrupts
 from ..core.system import count_cores
 from ..data import images
@@ -49,6 +50,9 @@ HEADERS = {
 PATHS = ("/", "/health", "/healthz", "/metrics", "/model", "/predict", "/openapi.json", "/docs")
 RETRY = {"Retry-After": "1"}
 SHUTDOWN_SECONDS = 30  # for requests in progress
+# Bytes for each pixel during decoding, by Pillow mode: the image, a copy in RGB, and the array; with transparency two more copies.
+DECODING_BYTES = {"1": 8, "L": 8, "RGB": 8, "CMYK": 12, "YCbCr": 12, "P": 20, "LA": 20, "RGBA": 20}
+MOST_DECODING_BYTES = 28  # deep grey values are scaled in float64
 POLLED_SECONDS = 0.2  # between looks for an interruption of the cell of a notebook
 
 
@@ -93,8 +97,8 @@ class Service:
     async def predict(self, data: bytes) -> Prediction:
         """Classify the bytes of an image file. Raises ImageError."""
         async with self.decoding:
-            width, height = await asyncio.to_thread(_measure_upload, data, self.limits.pixels)
-        async with self.memory.reserve(3 * width * height):
+            size = await asyncio.to_thread(_measure_upload, data, self.limits.pixels)
+        async with self.memory.reserve(size):
             async with self.decoding:
                 pixels = await asyncio.to_thread(_decode_upload, data)
             probabilities = await self.queue.predict(pixels)
@@ -241,20 +245,19 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise UsageError(
-            f"cannot listen on {host}:{port} ({error.strerror or error})", "Give another --port (0 selects a free one) or another --host"
-        ) from None
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name with an empty part
+        problem = (isinstance(error, OSError) and error.strerror) or first_line(error)
+        raise UsageError(f"cannot listen on {host}:{port} ({problem})", "Give another --port (0 selects a free one) or another --host") from None
 
 
-def _measure_upload(data: bytes, max_pixels: int) -> tuple[int, int]:
-    """Return width and height of an image file, from its header. Raises ImageError."""
+def _measure_upload(data: bytes, max_pixels: int) -> int:
+    """Return about how many bytes the decoding of an image file takes, from its header. Raises ImageError."""
     if not data:
         raise ImageError("the file is empty")
-    _, (width, height) = images.describe(data)
+    mode, (width, height) = images.describe(data)
     if width * height > max_pixels:
         raise ImageError(f"{width}x{height} pixels exceed the limit of {max_pixels:,}")
-    return width, height
+    return width * height * DECODING_BYTES.get(mode, MOST_DECODING_BYTES)
 
 
 def _decode_upload(data: bytes) -> np.ndarray:
