@@ -46,7 +46,7 @@ def test_other_files_and_a_server_that_has_stopped_are_named(opened, tmp_path):
 
 
 def test_a_token_of_any_characters(browser, classifier):
-    with serving_at(classifier, token="wörd пароль") as (port, _), opened_page(browser, SIZES[0]) as opened:
+    with serving_at(classifier, token="wörd пароль") as (port, _), opened_page(browser, next(iter(SIZES))) as opened:
         opened.page.goto(f"http://127.0.0.1:{port}/", wait_until="networkidle")
         opened.page.fill("#bearer", "wörd пароль")
         opened.page.click("#token button")
