@@ -35,7 +35,7 @@ def test_a_network_is_seen_to_look_where_its_answer_is():
     assert picture[12, 36].sum() > picture[40, 8].sum()  # yellow there, violet elsewhere
 
 
-@pytest.mark.parametrize(("arch", "tells"), [("test_resnet", True), ("test_vit", False), ("test_convnext", True)])
+@pytest.mark.parametrize(("arch", "tells"), [("test_resnet", True), ("test_vit", False), ("mixer_s32_224", False), ("test_convnext", True)])
 def test_maps_of_real_networks(arch, tells):
     network = build.build_model(arch, 3, 64).eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}

@@ -40,6 +40,8 @@ def test_a_bundle_needs_no_tlfast(run, cli, folder, tmp_path, target):
     assert f"Accuracy {json.loads((run.folder / 'metrics.json').read_text())['accuracy']:.4f}" in (place / "README.md").read_text()
     refused = cli("export", "r", "--to", target)
     assert refused.code == 2 and "it exists already" in refused.err
+    refused = cli("export", "r", "--to", ".")
+    assert refused.code == 2 and "--to .: this names no new folder or file" in refused.err
 
 
 INSTRUCTIONS = {"FROM", "ARG", "RUN", "COPY", "USER", "EXPOSE", "HEALTHCHECK", "CMD"}

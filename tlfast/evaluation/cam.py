@@ -70,11 +70,13 @@ def compute_maps(network: nn.Sequential, x: torch.Tensor) -> torch.Tensor | None
 
 @contextmanager
 def _record_outputs(body: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Collect the outputs `[b, c, h', w']` of the layers of a body, in order of execution."""
+    """Collect the outputs `[b, c, h', w']` and `[b, t, c]` (tokens) of the layers of a body, in order of execution."""
     outputs: list[torch.Tensor] = []
 
     def record(module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, torch.Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1 and output.requires_grad:
+        if not isinstance(output, torch.Tensor) or not output.requires_grad:
+            return
+        if output.ndim == 3 or (output.ndim == 4 and min(output.shape[2:]) > 1):
             outputs.append(output)
 
     hooks = [module.register_forward_hook(record) for module in body.modules() if not list(module.children())]
@@ -89,10 +91,11 @@ def _choose_output(body: nn.Module, outputs: list[torch.Tensor]) -> torch.Tensor
     """Return the output to explain; None for networks whose features are tokens, such as transformers."""
     last = outputs[-1] if outputs else None
     features = getattr(body, "num_features", 0)
-    if last is None or last.shape[1] < features // 4:
+    if last is None or last.ndim == 3 or last.shape[1] < features // 4:
         return None
-    large = [output for output in outputs if min(output.shape[2:]) >= LEAST_SIDE]
-    return large[-1] if large else outputs[0]
+    maps = [output for output in outputs if output.ndim == 4]
+    large = [output for output in maps if min(output.shape[2:]) >= LEAST_SIDE]
+    return large[-1] if large else maps[0]
 
 
 def overlay_map(image: Image.Image, heat: torch.Tensor, side: int) -> Image.Image:

@@ -55,6 +55,8 @@ def write_bundle(run: Run, target: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
             filled = Path(scratch) / target.name
             (_write_zip if target.suffix.lower() == ".zip" else _write_folder)(filled, files)
+            if target.is_dir():  # an empty one, which Windows does not replace
+                target.rmdir()
             os.replace(filled, target)
     except OSError as error:
         raise ExportError(f"--to {target}: {error.strerror or error}", "Give --to a path in a writable folder with free disk space") from None
@@ -63,6 +65,8 @@ def write_bundle(run: Run, target: Path) -> Path:
 
 def check_free(target: Path) -> None:
     """Raise UsageError if `target` exists, or is named like an archive other than .zip. An empty folder counts as free, unless the name ends in .zip."""
+    if target.name in ("", ".."):
+        raise UsageError(f"--to {target}: this names no new folder or file", "Name the bundle: --to bundle, or --to bundle.zip")
     if target.suffix.lower() in OTHER_ARCHIVES:
         raise UsageError(f"--to {target}: a bundle is a folder or a .zip file, not {target.suffix}", f"Use --to {target.name.split('.')[0]}.zip")
     taken = target.exists() and (target.suffix.lower() == ".zip" or not target.is_dir() or any(target.iterdir()))
@@ -90,7 +94,8 @@ def _format_readme(run: Run) -> str:
 
 `{FILE}` classifies images: {", ".join(classes)}.
 
-Input `images`: a batch of RGB images, uint8 `[b, h, w, 3]`, of any height and width. Output `probabilities`: float32 `[b, {len(classes)}]`, in the order of
+Input `images`: a batch of upright RGB images, uint8 `[b, h, w, 3]`, of any height and width. tlfast blends transparent pixels with white and scales values
+of 16 bits to 8; `example.py` does not. Output `probabilities`: float32 `[b, {len(classes)}]`, in the order of
 the classes. Resizing ({info["resize"]}, to {info["size"]} px) and normalization are part of the graph.
 
     pip install onnxruntime pillow

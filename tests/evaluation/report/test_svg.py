@@ -7,6 +7,11 @@ import re
 from tlfast.evaluation.report.svg import Axis, Series, draw_chart
 
 
+def test_the_axis_of_equal_values_stays_below_its_upper_end():
+    chart = str(draw_chart("", [Series("", [(0.1, 1.0), (1.0, 1.0)])], Axis("x", 0, 1), Axis("accuracy", None, 1)))
+    assert 'text-anchor="end">1</text>' in chart and 'text-anchor="end">1.2</text>' not in chart and 'text-anchor="end">0.8</text>' in chart
+
+
 def test_charts_are_drawn_where_the_points_are():
     drawn = draw_chart("t<", [Series("a<", [(0, 0), (10, 1)])], Axis("x<"), Axis("y"), mark=5)
     assert "t&lt;" in drawn and "x&lt;" in drawn and "<polyline" in drawn

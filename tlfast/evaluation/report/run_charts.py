@@ -31,7 +31,9 @@ def _draw_reliability(calibration: Mapping[str, Any]) -> Markup:
 
 def _draw_coverage(calibration: Mapping[str, Any]) -> Markup:
     curve = Series("", [(point["coverage"], point["accuracy"]) for point in calibration["curve"]])
-    return draw_chart("Accuracy against coverage", [curve], Axis("share of images with an accepted prediction", 0, 1), Axis("accuracy of accepted predictions"))
+    return draw_chart(
+        "Accuracy against coverage", [curve], Axis("share of images with an accepted prediction", 0, 1), Axis("accuracy of accepted predictions", None, 1)
+    )
 
 
 def _draw_histories(path: Path) -> list[Markup]:

@@ -100,6 +100,8 @@ def _fit_scale(axis: Axis, values: Sequence[float]) -> _Scale:
     finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
     low = min(finite) if axis.low is None else axis.low
     high = max(finite) if axis.high is None else axis.high
+    if low == high and axis.low is None and axis.high is not None:
+        low -= 1
     return _Scale(low, high if high > low else low + 1, axis.logarithmic)
 
 
