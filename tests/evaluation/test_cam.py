@@ -35,11 +35,14 @@ def test_a_network_is_seen_to_look_where_its_answer_is():
     assert picture[12, 36].sum() > picture[40, 8].sum()  # yellow there, violet elsewhere
 
 
-@pytest.mark.parametrize(("arch", "tells"), [("test_resnet", True), ("test_vit", False), ("mixer_s32_224", False), ("test_convnext", True)])
-def test_maps_of_real_networks(arch, tells):
-    network = build.build_model(arch, 3, 64).eval()
+@pytest.mark.parametrize(
+    ("arch", "side", "tells"),
+    [("test_resnet", 64, True), ("test_vit", 64, False), ("mixer_s32_224", 224, False), ("test_convnext", 64, True)],
+)
+def test_maps_of_real_networks(arch, side, tells):
+    network = build.build_model(arch, 3, side).eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    found = cam.compute_maps(network, torch.randn(2, 3, 64, 64))
+    found = cam.compute_maps(network, torch.randn(2, 3, side, side))
     assert (found is not None) == tells
     assert found is None or (found.min() >= 0 and found.max() <= 1 and found.ndim == 3)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
