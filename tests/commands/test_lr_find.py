@@ -6,8 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.helpers.command_line import TINY
+from tests.helpers.training import resolved
+from tlfast.commands import lr_find
+from tlfast.training import phase as phase_module
 
 
 @pytest.mark.parametrize(("deep", "last"), [(["--full"], "all layers"), (["--depth", 2], "upper stages")])
@@ -35,3 +39,17 @@ def test_the_rates_are_those_of_a_training_with_the_same_settings(cli, folder, t
     used = {phase["name"]: phase["lr"] for phase in json.loads((run / "run.json").read_text())["phases"]}
     assert {phase: values["rate"] for phase, values in found.items()} == used
     assert lr == "auto" or used == {phase: values["suggestion"] for phase, values in found.items()}
+
+
+def test_the_last_search_also_halves_the_batch(folder, tmp_path, monkeypatch):
+    def short(learn, phase, *arguments):
+        if phase == "all layers" and learn.dls.train.bs > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return find_rate(learn, phase, *arguments)
+
+    find_rate = phase_module.find_rate
+    monkeypatch.setattr(phase_module, "find_rate", short)
+    task, chosen = resolved(folder, "full", lr="auto", bs=8, out=str(tmp_path))
+    notes = []
+    found = lr_find.find_rates(task, chosen, lambda event: notes.append(getattr(event, "note", "")))
+    assert list(found.curves) == ["head", "all layers"] and any(note.startswith("out of memory with 8 images") for note in notes)

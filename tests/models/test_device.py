@@ -60,3 +60,19 @@ def test_only_memory_of_the_host_is_pinned():
 def test_another_word_is_refused():
     with pytest.raises(UsageError, match="--device 'cuda:0' is not one of: auto, cpu, cuda, mps"):
         device.pick_device("cuda:0")
+
+
+def test_a_batch_that_is_too_large_is_divided():
+    sizes = []
+
+    def short(x):
+        sizes.append(len(x))
+        if len(x) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return x.mean(dim=(2, 3)).numpy()
+
+    x = torch.rand(10, 3, 8, 8)
+    found = device.run_by_halves(short, x)
+    assert sizes == [10, 5, 3, 2, 5, 3, 2] and torch.allclose(torch.from_numpy(found), x.mean(dim=(2, 3)))
+    with pytest.raises(torch.OutOfMemoryError):
+        device.run_by_halves(lambda x: short(x.repeat(9, 1, 1, 1)), x)

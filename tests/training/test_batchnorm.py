@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from tests.helpers.training import resolved
@@ -24,3 +25,15 @@ def test_batchnorm_is_adapted_to_the_training_images_and_nothing_else_changes(fo
         body.eval()(x.as_subclass(torch.Tensor))
         assert norm.momentum == 0.1 and not body.training
         assert torch.allclose(norm.running_mean, inputs[0].mean(dim=(0, 2, 3)), atol=1e-4)
+
+
+def test_a_failed_pass_leaves_the_momentum_of_batchnorm(folder):
+    def fail(event):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    task, chosen = resolved(folder, "full")
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        body = session.learn.model[0]
+        with pytest.raises(torch.OutOfMemoryError):
+            batchnorm.adapt_batchnorm(body, session.learn.dls.train, chosen, "off", fail)
+        assert {norm.momentum for norm in body.modules() if isinstance(norm, torch.nn.BatchNorm2d)} == {0.1} and not body.training

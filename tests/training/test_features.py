@@ -98,20 +98,3 @@ def test_a_full_disk_while_activations_are_kept_leaves_nothing(folder, monkeypat
     with pytest.raises(DataError, match="cannot write features to the cache .*: No space left on device"):
         train_depth(folder, depth="2")
     assert not [entry for entry in cache.list_entries() if entry.kind in ("features", "unfinished")]
-
-
-def test_a_batch_that_is_too_large_is_divided():
-    sizes = []
-
-    class Short(torch.nn.Module):
-        def forward(self, x):
-            sizes.append(len(x))
-            if len(x) > 3:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return x.mean(dim=(2, 3))
-
-    x = torch.rand(10, 3, 8, 8)
-    found = features._forward(Short(), x, "fp32")
-    assert sizes == [10, 5, 3, 2, 5, 3, 2] and torch.allclose(torch.from_numpy(found), x.mean(dim=(2, 3)))
-    with pytest.raises(torch.OutOfMemoryError):
-        features._forward(lambda x: Short()(x.repeat(9, 1, 1, 1)), x, "fp32")

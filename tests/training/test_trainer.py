@@ -14,9 +14,10 @@ from tlfast.core import ignore_event, runs
 from tlfast.core.errors import TrainingError
 from tlfast.core.events import Note
 from tlfast.data.sources import open_data
+from tlfast.evaluation import predictions
 from tlfast.export.weights import load_model
-from tlfast.training import OpenPhase, trainer
-from tlfast.training.strategies import full, get_strategy
+from tlfast.training import OpenPhase, activations, batchnorm, trainer
+from tlfast.training.strategies import depth, full, get_strategy
 from tlfast.training.types import EpochEnd
 
 
@@ -78,6 +79,29 @@ def test_out_of_memory_halves_the_batch(way, more, pictures, tmp_path, monkeypat
     assert "smaller --bs or --size" in caught.value.hint
 
 
+@pytest.mark.parametrize("way", ["full", "depth"])
+def test_passes_with_adapted_statistics_and_of_the_evaluation_fit_into_memory(way, pictures, tmp_path, monkeypatch):
+    longest = []
+
+    def limit(convert):
+        def short(x):
+            if len(x) > 4:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            longest.append(len(x))
+            return convert(x)
+
+        return short
+
+    for module in (batchnorm, activations, predictions):
+        monkeypatch.setattr(module, "to_network_input", limit(module.to_network_input))
+    notes = []
+    result = train_way(way, pictures, tmp_path, lambda event: notes.append(getattr(event, "note", "")), lr="3e-3")
+    assert len(result.phases) == 2 and max(longest) == 4
+    assert [note for note in notes if note.startswith("out of memory with")] == [
+        "out of memory with 8 images in a batch: using half as many, and twice as many batches per step"
+    ]
+
+
 def test_the_speed_with_accumulated_batches_counts_all_images(pictures, tmp_path):
     said = []
     train_way("full", pictures, tmp_path, said.append, lr="3e-3", freeze_epochs=0, accumulate=3)
@@ -104,7 +128,8 @@ def test_out_of_memory_beside_other_processes_ends_all_of_them(pictures, tmp_pat
     assert session.journal.facts.halvings == 0  # is for the caller, who knows the folder
 
 
-def test_a_halved_batch_starts_with_the_memory_of_the_failed_one_free(pictures, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("way", "module", "name"), [("full", full, "_open_all_layers"), ("depth", depth, "_open_upper")])
+def test_a_halved_batch_starts_with_the_memory_of_the_failed_one_free(way, module, name, pictures, tmp_path, monkeypatch):
     from fastai.learner import Learner
 
     backward, graphs, alive, stores = Learner._backward, [], [], []
@@ -116,17 +141,17 @@ def test_a_halved_batch_starts_with_the_memory_of_the_failed_one_free(pictures, 
             raise torch.OutOfMemoryError("CUDA out of memory")
         backward(self)
 
-    open_all = full._open_all_layers
+    open_last = getattr(module, name)
 
     @contextmanager
-    def opened(session, attempt):
+    def opened(session, *arguments):
         alive.append([ref() for ref in graphs if ref() is not None])
-        with open_all(session, attempt) as phase:
+        with open_last(session, *arguments) as phase:
             stores.append(session.learn.dls.train.pixels)
             yield phase
 
     monkeypatch.setattr(Learner, "_backward", short)
-    monkeypatch.setattr(full, "_open_all_layers", opened)
-    train_way("full", pictures, tmp_path, lr="3e-3", freeze_epochs=0)
+    monkeypatch.setattr(module, name, opened)
+    train_way(way, pictures, tmp_path, lr="3e-3", freeze_epochs=0)
     assert len(graphs) > 3 and alive == [[], []]
     assert stores[0].data_ptr() == stores[1].data_ptr()

@@ -14,7 +14,7 @@ from ..training import RateCurve, Session, get_strategy, prepare
 from ..training.phase import search_rate
 from ..training.plots import plot_rate_curve
 from ..training.processes import require_single
-from ..training.trainer import fit_within_memory
+from ..training.trainer import fit_within_memory, run_within_memory
 from .setting_notes import note_unused
 
 NOT_TRAINED = ("checkpoint_minutes", "log", "name", "onnx")  # settings that only a run has
@@ -68,5 +68,4 @@ def _search_phases(session: Session, settings: Settings) -> Iterator[tuple[str, 
         before, _ = fit_within_memory(session, plan, settings, before)
         if before.curve:
             yield plan.name, before.curve
-    with last_plan.open(settings) as opened:
-        yield last_plan.name, search_rate(session, last_plan, opened, settings)
+    yield last_plan.name, run_within_memory(session, last_plan, settings, lambda opened, attempt: search_rate(session, last_plan, opened, attempt))

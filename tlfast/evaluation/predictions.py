@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ from ..core import OnEvent, Progress
 from ..core.files import replace_undecodable
 from ..core.runs import PREDICTIONS, name_split_file
 from ..data import Row
-from ..models import to_network_input
+from ..models import run_by_halves, to_network_input
 from .calibration import cross_entropy
 from .types import Predictions
 
@@ -24,11 +25,16 @@ Batch = tuple[torch.Tensor, torch.Tensor]  # images [b, 3, h, w] or features [b,
 
 @torch.inference_mode()
 def predict_loader(model: nn.Module, batches: Iterable[Batch], rows: Sequence[Row], classes: Sequence[str], on_event: OnEvent) -> Predictions:
-    """Run a model in eval mode over labelled batches, which hold the images of `rows` in their order."""
+    """Run a model in eval mode over labelled batches, which hold the images of `rows` in their order. Batches are divided if memory is too short."""
+
+    def forward(x: torch.Tensor) -> np.ndarray[Any, Any]:
+        log_probabilities: np.ndarray[Any, Any] = model(to_network_input(x)).float().log_softmax(dim=1).cpu().numpy()
+        return log_probabilities
+
     model.eval()
     log_probabilities, labels = [], []
     for x, y in batches:
-        log_probabilities.append(model(to_network_input(x)).float().log_softmax(dim=1).cpu().numpy())
+        log_probabilities.append(run_by_halves(forward, x))
         labels.append(y.as_subclass(torch.Tensor).cpu().numpy())
         on_event(Progress("evaluating", sum(map(len, labels)), len(rows)))
     return Predictions(rows, classes, np.concatenate(log_probabilities), np.concatenate(labels))

@@ -11,7 +11,17 @@ from ..core.lazy import lazy_exports
 if TYPE_CHECKING:
     from .build import build_body, build_model, check_arch, to_network_input
     from .catalogue import Backbone, describe_backbones, list_at_hand, list_names, match_names
-    from .device import choose_algorithms, copy_state, copy_to_device, fits_on_gpu, is_out_of_memory, pick_device, release_device_memory, synchronize
+    from .device import (
+        choose_algorithms,
+        copy_state,
+        copy_to_device,
+        fits_on_gpu,
+        is_out_of_memory,
+        pick_device,
+        release_device_memory,
+        run_by_halves,
+        synchronize,
+    )
     from .head import build_head, count_features
     from .pretrained import Weights, find_weights
     from .stages import SplitBody, list_stages, split_at
@@ -45,6 +55,7 @@ __all__ = [
     "read_licence",
     "read_weights",
     "release_device_memory",
+    "run_by_halves",
     "share_cores",
     "split_at",
     "synchronize",
@@ -65,6 +76,7 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
                 "is_out_of_memory",
                 "pick_device",
                 "release_device_memory",
+                "run_by_halves",
                 "synchronize",
             ],
             "head": ["build_head", "count_features"],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -89,6 +91,17 @@ def release_device_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def run_by_halves(run: Callable[[torch.Tensor], np.ndarray[Any, Any]], x: torch.Tensor) -> np.ndarray[Any, Any]:
+    """Return `run(x)`, which maps a batch `[b, ...]` to b rows; if memory is too short, run the halves of the batch and join their rows."""
+    try:
+        return run(x)
+    except RuntimeError as error:
+        if len(x) == 1 or not is_out_of_memory(error):
+            raise
+    release_device_memory(x.device)
+    return np.concatenate([run_by_halves(run, half) for half in x.chunk(2)])
 
 
 def copy_state(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -17,7 +17,7 @@ from torch import nn
 from ..core import OnEvent, Progress, Settings, TrainingSettings, UsageError, cache
 from ..core.system import free_disk_gib, free_memory_gib, total_memory_gib
 from ..data.store import SPARE_GIB
-from ..models import SplitBody, list_stages, split_at, to_network_input
+from ..models import SplitBody, list_stages, run_by_halves, split_at, to_network_input
 from .amp import autocast_passes
 from .feature_codec import encode, row_type
 from .feature_learner import FeatureLoader
@@ -59,10 +59,14 @@ def _forward_upper(upper: nn.Module, activations: SplitFeatures, images: torch.T
     """Return the features of some images `[m]` in the plain view. It is the first view, so image index equals item index."""
     device, count = next(upper.parameters()).device, len(images)
     rows: list[np.ndarray[Any, Any]] = []
-    for batch in split_batches(images, BATCH_FORWARD):
+
+    def forward(x: torch.Tensor) -> np.ndarray[Any, Any]:
         with autocast_passes(device, precision):
-            values = upper(to_network_input(activations[batch].to(device)))
-        rows.append(encode(values.float(), "fp16"))
+            values = upper(to_network_input(x))
+        return encode(values.float(), "fp16")
+
+    for batch in split_batches(images, BATCH_FORWARD):
+        rows.append(run_by_halves(forward, activations[batch].to(device)))
         on_event(Progress("upper stages: features", min(len(rows) * BATCH_FORWARD, count), count))
     return SplitFeatures([np.concatenate(rows)], [np.arange(count)], activations.labels[images])
 

@@ -33,10 +33,12 @@ def adapt_batchnorm(body: nn.Module, loader: DataLoader, settings: TrainingSetti
         norm.momentum = None  # the cumulative average over all batches
     body.train()
     total = min(ADAPTING_BATCHES, len(loader))
-    for done, (x, _) in enumerate(islice(loader, total), start=1):
-        with autocast_passes(x.device, precision):
-            body(to_network_input(x))
-        on_event(Progress("backbone: statistics", done, total))
-    body.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    try:
+        for done, (x, _) in enumerate(islice(loader, total), start=1):
+            with autocast_passes(x.device, precision):
+                body(to_network_input(x))
+            on_event(Progress("backbone: statistics", done, total))
+    finally:  # memory may run out, and the phase starts again
+        body.eval()
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

@@ -19,7 +19,7 @@ from ..core import Progress, Settings, cache
 from ..core.system import release_pages
 from ..data import ImageTable, Row, Store
 from ..data.split import SPARE
-from ..models import fits_on_gpu, hash_weights, is_out_of_memory, release_device_memory, to_network_input
+from ..models import fits_on_gpu, hash_weights, run_by_halves, to_network_input
 from . import processes
 from .amp import FrozenBody, choose_pass_precision
 from .augment import resolve_augmentation
@@ -244,23 +244,16 @@ def _open_file(folder: Path, about: dict[str, Any], number_format: str) -> Rows:
 
 def _forward_batches(network: nn.Module, loader: TfmdDL, number_format: str, report: Callable[[int], None]) -> Iterator[Rows]:
     """Yield the rows of each batch; `report` receives the number of images done."""
+
+    @torch.inference_mode()
+    def forward(x: torch.Tensor) -> Rows:
+        return encode(network(to_network_input(x)), number_format)
+
     done = 0
     for x, *_ in loader:
-        yield _forward(network, x, number_format)
+        yield run_by_halves(forward, x)
         done += len(x)
         report(done)
-
-
-@torch.inference_mode()
-def _forward(network: nn.Module, x: torch.Tensor, number_format: str) -> Rows:
-    """Map images `[b, 3, h, w]` to b rows, by halves if memory is too short for all of them."""
-    try:
-        return encode(network(to_network_input(x)), number_format)
-    except RuntimeError as error:
-        if len(x) == 1 or not is_out_of_memory(error):
-            raise
-    release_device_memory(x.device)
-    return np.concatenate([_forward(network, half, number_format) for half in x.chunk(2)])
 
 
 def _build_split(rows: Sequence[Row], views: Sequence[_View], arrays: Sequence[Rows], classes: Mapping[str, int]) -> SplitFeatures:

@@ -24,8 +24,7 @@ def open_images(session: Session, attempt: Settings) -> Iterator[OpenPhase]:
     `attempt` are the settings of this attempt: after an out-of-memory error, with half the batch.
     """
     learn = session.learn
-    if learn.dls.train.bs != min(attempt.bs, len(session.table.part("train"))):  # `--bs auto`, or half the batch after an out-of-memory error
-        learn.dls = session.build_loaders(attempt)
+    session.use_batch_size(attempt)
     release_memory()  # the phase before used blocks of other sizes
     precision = session.journal.once("precision", lambda: share(choose_step_precision(learn.model, learn.dls.device, attempt, (3, attempt.size, attempt.size))))
     callbacks = [NetworkInput(), *build_distillation(session, attempt), *build_callbacks(attempt)]

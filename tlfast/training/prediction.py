@@ -12,6 +12,7 @@ from ..core import OnEvent, Settings
 from ..data import Row
 from ..evaluation import Predictions, predictions
 from .amp import FrozenBody, choose_pass_precision
+from .features import BATCH
 from .loaders import plain_loader
 
 
@@ -24,4 +25,4 @@ def predict_rows(model: nn.Sequential, dls: DataLoaders, rows: Sequence[Row], cl
         settings = replace(settings, amp="auto")  # a run of another machine
     precision = choose_pass_precision(model[0], dls.device, settings, (3, settings.size, settings.size))
     network = nn.Sequential(FrozenBody(model[0], precision), model[1])
-    return predictions.predict_loader(network, plain_loader(dls, rows, settings.bs), rows, classes, on_event)
+    return predictions.predict_loader(network, plain_loader(dls, rows, min(settings.bs, BATCH)), rows, classes, on_event)

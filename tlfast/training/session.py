@@ -38,6 +38,11 @@ class Session:
         """Whether features and activations are cached on disk for later runs."""
         return bool(self.store and self.store.cached)
 
+    def use_batch_size(self, settings: Settings) -> None:
+        """Build the Learner's loaders again if their batch size is not that of the settings: `--bs auto`, or a batch that was halved."""
+        if self.learn.dls.train.bs != min(settings.bs, len(self.table.part("train"))):
+            self.learn.dls = self.build_loaders(settings)
+
     def build_loaders(self, settings: Settings) -> DataLoaders:
         """Return new loaders of the same images for other settings. The pixels of the store stay where they are, such as on a GPU."""
         pixels = getattr(self.learn.dls.train, "pixels", None)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gc
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from fastai.callback.core import Callback
@@ -32,10 +32,11 @@ from .loaders import build_loaders
 from .phase import fit_phase
 from .prediction import predict_rows
 from .session import Session
-from .strategies import PhasePlan, get_strategy
+from .strategies import OpenPhase, PhasePlan, get_strategy
 from .types import Phase
 
 SMALLEST_BATCH = 2  # BatchNorm in the head cannot train on one image
+T = TypeVar("T")
 
 
 @contextmanager
@@ -91,16 +92,24 @@ def fit(session: Session, settings: Settings) -> tuple[list[Phase], Features | N
 
 
 def fit_within_memory(session: Session, plan: PhasePlan, settings: Settings, before: Phase | None) -> tuple[Phase, Features | None]:
-    """Fit a phase. After an out-of-memory error, restart it with half the batch and twice the accumulated batches.
+    """Fit a phase as `run_within_memory` does. `before` is the phase before, if any."""
 
-    `before` is the phase before, if any. Raises TrainingError if memory does not suffice for SMALLEST_BATCH images, or with `--no-auto-bs`.
+    def run(opened: OpenPhase, attempt: Settings) -> tuple[Phase, Features | None]:
+        return fit_phase(session, plan, opened, attempt, before), opened.features
+
+    return run_within_memory(session, plan, settings, run)
+
+
+def run_within_memory(session: Session, plan: PhasePlan, settings: Settings, run: Callable[[OpenPhase, Settings], T]) -> T:
+    """Open a phase and run a function on it. After an out-of-memory error, restart with half the batch and twice the accumulated batches.
+
+    Raises TrainingError if memory does not suffice for SMALLEST_BATCH images, or with `--no-auto-bs`.
     """
     initial, loss_func, journal = copy_state(session.learn.model), session.learn.loss_func, session.journal
     while True:
         attempt = _halve_batch(settings, journal.facts.halvings)
         try:
-            with plan.open(attempt) as opened, open_data_parallel(opened.learn, attempt.sync_bn) if plan.parallel else nullcontext():
-                return fit_phase(session, plan, opened, attempt, before), opened.features
+            return _run_attempt(plan, attempt, run)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -116,6 +125,12 @@ def fit_within_memory(session: Session, plan: PhasePlan, settings: Settings, bef
         session.learn.model.load_state_dict(initial)
         session.learn.loss_func = loss_func  # mixup replaces it until the end of a fit
         session.on_event(Note(plan.name, f"out of memory with {attempt.bs} images in a batch: using half as many, and twice as many batches per step"))
+
+
+def _run_attempt(plan: PhasePlan, attempt: Settings, run: Callable[[OpenPhase, Settings], T]) -> T:
+    """Open a phase and run a function on it. The Learner of a failed attempt is a variable of this function only, so that its memory can be freed."""
+    with plan.open(attempt) as opened, open_data_parallel(opened.learn, attempt.sync_bn) if plan.parallel else nullcontext():
+        return run(opened, attempt)
 
 
 def _release_failed_fit(learn: Learner) -> None:

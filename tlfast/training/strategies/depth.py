@@ -46,6 +46,7 @@ from .base import get_strategy
 
 # A smaller spread than in full fine-tuning; see docs/benchmarks.md, "Learning rates".
 RATES = RateRule(customary=2e-3, spread=2.0, scale=20.0, least=2e-3)
+VALID_BATCHES = 4  # training batches whose images one batch of the validation holds; a pass without gradients takes less memory
 
 
 class Depth:
@@ -123,7 +124,7 @@ def _open_upper(session: Session, lower: _LowerStages, settings: Settings) -> It
     device = learn.dls.device
     soft = compute_targets(session, lower.settings)
     train = ActivationLoader(activations.train, settings.bs, True, device, soft)
-    valid = ActivationLoader(activations.valid, BATCH_FORWARD, False, device)
+    valid = ActivationLoader(activations.valid, min(BATCH_FORWARD, VALID_BATCHES * settings.bs), False, device)
     upper = Learner(
         DataLoaders(train, valid, device=device),
         nn.Sequential(lower.parts.upper, head),

@@ -60,6 +60,7 @@ class Full:
 @contextmanager
 def _open_head(session: Session, settings: Settings) -> Iterator[OpenPhase]:
     body = session.learn.model[0]
+    session.use_batch_size(settings)
     adapt_batchnorm(body, session.learn.dls.train, settings, pass_precision(body, session, settings), session.on_event)
     with open_head(session.learn, extract(body, session, settings), settings) as phase:
         yield phase
