@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from tests.helpers.training import resolved
+from tlfast.core.errors import TrainingError
 from tlfast.training import features, profiler, trainer
 
 
@@ -22,3 +24,20 @@ def test_cached_features_need_no_time(folder):
         timings = profiler.time_depths(session, chosen, time_limit=0.0)
     by_depth = {timing.depth: timing for timing in timings.depths}
     assert by_depth["0"].uncached == [0, 0] and all(by_depth["all"].uncached)
+
+
+@pytest.mark.parametrize(("fitting", "tried", "timed"), [(64, [8, 64], [64]), (20, [8, 64, 32, 16], [16]), (3, [8, 4, 2, 64, 32, 16, 8, 4, 2], [2])])
+def test_timing_halves_a_batch_that_does_not_fit(fitting, tried, timed):
+    sizes = []
+
+    def run(count):
+        sizes.append(count)
+        if count > fitting:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [1e-6]
+
+    watch = profiler._time_batches(run, 64, torch.device("cpu"))
+    assert watch() == [1e-6] and sizes == tried
+    assert watch() == [1e-6] and sizes == tried + timed
+    with pytest.raises(TrainingError, match="out of memory on cpu while steps with 2 images were timed"):
+        profiler._time_batches(lambda count: run(65), 64, torch.device("cpu"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -15,9 +16,9 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from torch import nn
 
-from ..core import OnEvent, Progress, Settings
+from ..core import OnEvent, Progress, Settings, TrainingError
 from ..core.setting_checks import DEPTH_ENDS
-from ..models import count_features, list_stages, split_at, synchronize, to_network_input
+from ..models import count_features, is_out_of_memory, list_stages, release_device_memory, split_at, synchronize, to_network_input
 from ..models.fuse_bn import fuse_bn
 from .activations import ActivationLoader, activation_gigabytes, activation_shape
 from .amp import autocast_passes, choose_pass_precision, choose_step_precision, use_precision
@@ -31,7 +32,8 @@ from .types import Timing, Timings
 MOST_DEPTHS = 8  # depths that are timed
 ROUNDS, REPEATS = 3, 2  # the speed of a machine drifts, so each operation is timed in every round; see docs/benchmarks.md, "Planner"
 LONGEST = 0.5  # seconds of a step; if a batch takes longer, a smaller one is timed
-SMALL_BATCH = 8  # smallest batch that is timed
+SMALL_BATCH = 8  # smallest batch that is timed if it fits into memory
+LEAST_BATCH = 2  # BatchNorm cannot train on one image
 FEATURES = 20_000  # number of features whose head batch is timed
 PARTIAL, FULL = "0", "all"  # ends of the scale of `--depth`
 Stopwatch = Callable[[], list[float]]  # runs an operation some times; returns the seconds per image of each
@@ -110,21 +112,40 @@ def time_passes(network: nn.Module, shape: tuple[int, ...], bs: int, device: tor
             seconds.append((time.perf_counter() - started) / count)
         return seconds[1:]  # the first pass allocates memory
 
-    count = _choose_batch(run_passes, bs)
-    return lambda: run_passes(count)
+    return _time_batches(run_passes, bs, device)
 
 
 def _time_steps(learn: Learner, model: nn.Module, shape: tuple[int, ...], settings: Settings) -> Stopwatch:
     """Return a stopwatch of training steps in the precision of a training, for input `[b, *shape]`."""
     precision = choose_step_precision(model, learn.dls.device, settings, shape)
-    count = _choose_batch(lambda count: run_steps(learn, model, shape, count, precision), settings.bs)
-    return lambda: run_steps(learn, model, shape, count, precision)
+    return _time_batches(lambda count: run_steps(learn, model, shape, count, precision), settings.bs, learn.dls.device)
 
 
-def _choose_batch(run: Callable[[int], list[float]], bs: int) -> int:
-    """Return the batch size to time, at most `bs`: a step shall not exceed LONGEST seconds by the measurement of a small batch."""
-    small = min(bs, SMALL_BATCH)
-    return min(bs, max(small, int(LONGEST / statistics.median(run(small)))))
+def _time_batches(run: Callable[[int], list[float]], bs: int, device: torch.device) -> Stopwatch:
+    """Return a stopwatch of `run`, which takes a batch size, with at most `bs` images in a batch.
+
+    A step shall not exceed LONGEST seconds by the measurement of a small batch. If memory runs out, the batch is halved, as a training does it.
+    Raises TrainingError if memory does not suffice for LEAST_BATCH images.
+    """
+    count = min(bs, SMALL_BATCH)
+
+    def measure() -> list[float]:
+        nonlocal count
+        while True:
+            try:
+                return run(count)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if count <= LEAST_BATCH:
+                    raise TrainingError(f"out of memory on {device} while steps with {count} images were timed", "Use a smaller --size or --arch") from None
+            count = max(LEAST_BATCH, count // 2)
+            gc.collect()  # the Learner of the failed steps refers to itself
+            release_device_memory(device)
+
+    seconds = statistics.median(measure())
+    count = min(bs, max(count, int(LONGEST / seconds)))
+    return measure
 
 
 def run_steps(learn: Learner, model: nn.Module, shape: tuple[int, ...], bs: int, precision: str = "off") -> list[float]:
