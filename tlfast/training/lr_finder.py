@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from fastai.callback.schedule import minimum
+from fastai.callback.training import GradientAccumulation
 from fastai.learner import Learner
 
 from ..core import Note, OnEvent, Progress, TrainingSettings
@@ -108,8 +109,8 @@ def find_divergence(rates: Sequence[float], losses: Sequence[float]) -> float:
 
 def count_batch(learn: Learner) -> int:
     """Return the number of images per optimizer step, with those of gradient accumulation and of all processes."""
-    accumulation = getattr(learn, "gradient_accumulation", None)
-    return int(accumulation.n_acc if accumulation else learn.dls.train.bs) * count_shares(learn)
+    accumulated = next((callback.n_acc for callback in learn.cbs if isinstance(callback, GradientAccumulation)), learn.dls.train.bs)
+    return int(accumulated) * count_shares(learn)
 
 
 def count_finder_steps(training_steps: int) -> int:

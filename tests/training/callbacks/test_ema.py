@@ -19,6 +19,15 @@ def test_the_average_is_validated_and_training_goes_on_from_the_weights(folder):
     assert all(torch.equal(a, b) for a, b in zip(watch.trained[:-1], watch.resumed, strict=True))
 
 
+def test_the_average_begins_with_the_weights_of_the_first_accumulated_step(folder):
+    task, chosen = resolved(folder, "full", ema=True, epochs=1, freeze_epochs=0, bs=4, accumulate=1000)  # one step
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        watch = Averages()
+        session.learn.add_cb(watch)
+        trainer.fit(session, chosen)
+    assert torch.equal(*watch.trained, *watch.validated)
+
+
 class Averages(Callback):
     """The head's last layer at the end of each epoch's training, in its validation, and at the next epoch's start."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from fastai.callback.core import Callback
 
 from tests.helpers.training import resolved
@@ -30,3 +31,13 @@ class Steps(Callback):
 
 def test_nothing_is_added_unasked(folder):
     assert requested.build_callbacks(resolved(folder, "full")[1]) == []
+
+
+@pytest.mark.parametrize(("bs", "accumulate", "steps"), [(8, 1000, 3), (64, 4, 3), (8, 2, 4)])
+def test_accumulated_batches_are_at_most_those_of_an_epoch(pictures, bs, accumulate, steps):
+    task, chosen = resolved(pictures, "full", bs=bs, accumulate=accumulate, epochs=3, freeze_epochs=0)
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        counter = Steps()
+        session.learn.add_cb(counter)
+        trainer.fit(session, chosen)
+    assert counter.count == steps  # of 9 batches of 8 images, or 3 of all images

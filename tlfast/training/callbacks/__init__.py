@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ...core.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .accumulation import AccumulateBatches
     from .early_stopping import KeepEpoch, StopAtNan
     from .ema import MovingAverage
     from .handed_out import KeepBatchNorm, ShareCores
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from .time_budget import KeepToBudget
 
 __all__ = [
+    "AccumulateBatches",
     "GrowingSize",
     "KeepBatchNorm",
     "KeepEpoch",
@@ -40,6 +42,7 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
     __getattr__ = lazy_exports(
         __name__,
         {
+            "accumulation": ["AccumulateBatches"],
             "early_stopping": ["KeepEpoch", "StopAtNan"],
             "ema": ["MovingAverage"],
             "handed_out": ["KeepBatchNorm", "ShareCores"],

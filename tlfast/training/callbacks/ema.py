@@ -22,15 +22,18 @@ class MovingAverage(Callback):
     def before_fit(self) -> None:
         self.trained: dict[str, Any] | None = None
         self.average = ModelEmaV3(self.learn.model, decay=DECAY, use_warmup=True)
+        self.updates = 0  # fewer than batches with gradient accumulation
 
     def after_step(self) -> None:
-        self.average.update(self.learn.model, step=self.train_iter)
+        self.average.update(self.learn.model, step=self.updates)
+        self.updates += 1
 
     def state_dict(self) -> dict[str, Any]:
-        return {"average": self.average.module.state_dict()}
+        return {"average": self.average.module.state_dict(), "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.average.module.load_state_dict(state["average"])
+        self.updates = state.get("updates", self.train_iter)  # earlier versions counted batches
 
     def before_validate(self) -> None:
         self.trained = copy.deepcopy(self.learn.model.state_dict())

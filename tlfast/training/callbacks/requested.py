@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fastai.callback.core import Callback
-from fastai.callback.training import GradientAccumulation
 
 from ...core import Settings
+from .accumulation import AccumulateBatches
 from .ema import MovingAverage
 from .resize import GrowingSize
 
@@ -14,7 +14,7 @@ def build_callbacks(settings: Settings) -> list[Callback]:
     """Return the callbacks of phases that train the backbone, in the order of `--accumulate`, `--sizes` and `--ema`."""
     callbacks: list[Callback] = []
     if settings.accumulate > 1:
-        callbacks.append(GradientAccumulation(settings.accumulate * settings.bs))
+        callbacks.append(AccumulateBatches(settings.accumulate))
     if settings.sizes:
         callbacks.append(GrowingSize([int(size) for size in settings.sizes.split(",")], settings.size))
     if settings.ema:
