@@ -33,11 +33,10 @@ def test_minutes_choose_what_fits_and_say_so(cli, folder):
     assert again["evaluation"] == result["evaluation"] and not again["plan"], "what was chosen is enough to repeat the run"
 
 
-def test_too_few_minutes_train_the_classifier_and_say_so(cli, folder):
+def test_too_few_minutes_train_the_classifier_and_say_so(cli, folder, monkeypatch):
+    monkeypatch.setattr(planner, "time_depths", lambda *given: types.Timings([timing("0", 1e-5, 1.0), timing("2", 1.0), timing("all", 1.0)], 1e-4, 1e-5))
     outcome = cli("train", folder, *TINY, "--minutes", 0.1, "--limit", 8, "--no-onnx")
-    assert outcome.code == 0
-    if "no depth fits into" in outcome.err:  # a machine quick enough would fit something into six seconds
-        assert "the classifier alone takes" in outcome.err
+    assert outcome.code == 0 and "no depth fits into 0.1 minutes; the classifier alone takes" in outcome.err
 
 
 @pytest.mark.parametrize(("minutes", "epochs"), [(500, 2), (0.1, 1)])
@@ -166,3 +165,22 @@ def test_predictions_grow_with_the_work():
     assert predict(epochs=9) - predict(epochs=8) == pytest.approx(10_000 * 0.003 + 1_000 * 0.001)
     assert predict(views=5) - predict(views=4) == pytest.approx(10_000 * (0.001 + 0.0002))
     assert predict(lr="1e-3") < predict()
+
+
+def test_processes_divide_the_images_of_an_epoch():
+    chosen = resolve.resolve_settings(tasks.get_task("fer"), "full", {"lr": "1e-3"})
+    for depth in ("3", "all"):
+        one, four = (
+            [planner._predict_plan(timing(depth, 0.003), WORK, replace(chosen, gpus=gpus, epochs=epochs)).seconds for epochs in (8, 9)] for gpus in (1, 4)
+        )
+        assert one[1] - one[0] == pytest.approx(4 * (four[1] - four[0]))
+    assert planner._fit_to_time(timing("all", 0.003), WORK, replace(chosen, minutes=4, gpus=4), 240).epochs == chosen.epochs
+    assert planner._fit_to_time(timing("all", 0.003), WORK, replace(chosen, minutes=4), 240).epochs < chosen.epochs
+
+
+def test_a_forecast_counts_all_views_and_the_images_of_train_bn():
+    full = resolve.resolve_settings(tasks.get_task("fer"), "full", {"views": 4})
+    two, four = (planner._predict_plan(timing("all", 0.003), WORK, replace(full, views=views)).seconds for views in (2, 4))
+    assert four - two > 2 * 10_000 * 0.001
+    partial = resolve.resolve_settings(tasks.get_task("fer"), "partial", {"train_bn": True, "epochs": 5})
+    assert planner._predict_plan(timing("0", 1e-5), WORK, partial).seconds > 5 * 10_000 * 0.008

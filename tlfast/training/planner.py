@@ -77,7 +77,11 @@ def plan_depths(session: Session, settings: Settings) -> tuple[list[DepthPlan], 
         plans[best] = _plan_minimum(costs.depths[best], work, settings, limit, on_event)
     if plans[best].seconds > plans[-1].seconds and plans[-1].epochs >= plans[best].epochs:
         _say_full_is_faster(plans[best], plans[-1], on_event)
-    budget = Budget(limit, work.valid * costs.depths[best].upper, closing_seconds(work), work.train, _most_epochs(settings)) if settings.minutes else None
+    budget = (
+        Budget(limit, work.valid * costs.depths[best].upper / settings.gpus, closing_seconds(work), work.train, _most_epochs(settings))
+        if settings.minutes
+        else None
+    )
     return [replace(plan, chosen=i == best) for i, plan in enumerate(plans)], budget
 
 
@@ -176,6 +180,11 @@ def feature_seconds(timing: Timing, seconds_per_image: float, work: Work, views:
     """Return the seconds of the frozen part's forward passes over the images that are not cached."""
     plain, *augmented = timing.uncached[:views]
     return plain * seconds_per_image + sum(augmented) * (seconds_per_image + work.costs.augment)
+
+
+def epoch_seconds(step: float, upper: float, work: Work, settings: Settings) -> float:
+    """Return the seconds of an epoch of training steps and its validation, in seconds per image `step` and `upper`. Processes divide the images."""
+    return (work.train * step + work.valid * upper) / settings.gpus
 
 
 def closing_seconds(work: Work) -> float:

@@ -38,7 +38,7 @@ from ..learner import split_parameters
 from ..lr_finder import RateRule
 from ..optim import build_adam
 from ..phase import OpenPhase, PhasePlan
-from ..planner import closing_seconds, feature_seconds, finder_batches, head_seconds, settle_depth
+from ..planner import closing_seconds, epoch_seconds, feature_seconds, finder_batches, head_seconds, settle_depth
 from ..recording import epoch_metrics, record_on_device
 from ..session import Session
 from ..types import DepthPlan, Timing, Work
@@ -85,7 +85,7 @@ class Depth:
         seconds = work.elapsed + feature_seconds(timing, timing.lower, work, settings.views)
         seconds += head_seconds(work, settings, head_images, settings.freeze_epochs)
         seconds += ADAPTING_BATCHES * settings.bs * timing.upper + (head_images + work.valid) * timing.upper
-        seconds += finder_batches(settings) * settings.bs * timing.step + settings.epochs * (work.train * timing.step + work.valid * timing.upper)
+        seconds += finder_batches(settings) * settings.bs * timing.step + settings.epochs * epoch_seconds(timing.step, timing.upper, work, settings)
         return timing.plan(settings.views, settings.epochs, seconds + closing_seconds(work))
 
 

@@ -20,7 +20,7 @@ from ..features import extract, pass_precision
 from ..image_phase import open_images
 from ..lr_finder import RateRule
 from ..phase import OpenPhase, PhasePlan
-from ..planner import closing_seconds, feature_seconds, finder_batches, head_seconds
+from ..planner import closing_seconds, epoch_seconds, feature_seconds, finder_batches, head_seconds
 from ..session import Session
 from ..types import DepthPlan, Timing, Work
 
@@ -48,12 +48,13 @@ class Full:
         return [model[1], model[0]]
 
     def estimate(self, timing: Timing, work: Work, settings: Settings) -> DepthPlan:
-        views, forward = min(settings.views, TrainingSettings.views), work.whole.upper
+        settled = settings.depth == timing.depth  # else the depth is yet to be chosen
+        views, forward = settings.views if settled else min(settings.views, TrainingSettings.views), work.whole.upper
         augment, step = work.costs.augment, timing.step + work.costs.augment
         seconds = work.elapsed + feature_seconds(timing, forward, work, views)
         seconds += head_seconds(work, settings, work.train * views, settings.freeze_epochs)
         seconds += ADAPTING_BATCHES * settings.bs * (forward + augment)
-        seconds += finder_batches(settings) * settings.bs * step + settings.epochs * (work.train * step + work.valid * timing.upper)
+        seconds += finder_batches(settings) * settings.bs * step + settings.epochs * epoch_seconds(step, timing.upper, work, settings)
         return timing.plan(views, settings.epochs, seconds + closing_seconds(work))
 
 

@@ -20,7 +20,7 @@ from ..feature_learner import open_head
 from ..features import extract
 from ..image_phase import open_images
 from ..phase import OpenPhase, PhasePlan
-from ..planner import CLOSING, feature_seconds, head_seconds
+from ..planner import CLOSING, closing_seconds, epoch_seconds, feature_seconds, finder_batches, head_seconds
 from ..session import Session
 from ..types import DepthPlan, Timing, Work
 
@@ -48,6 +48,11 @@ class Partial:
         return [model[1]]
 
     def estimate(self, timing: Timing, work: Work, settings: Settings) -> DepthPlan:
+        if settings.train_bn:
+            step = work.whole.step + work.costs.augment  # back-propagation reaches the lowest BatchNorm
+            seconds = work.elapsed + finder_batches(settings) * settings.bs * step
+            seconds += settings.epochs * epoch_seconds(step, work.whole.upper, work, settings) + closing_seconds(work)
+            return replace(timing, step=step, gigabytes=()).plan(settings.views, settings.epochs, seconds)
         most = settings.internals.most_epochs or settings.epochs
         epochs = min(max(settings.epochs, TrainingSettings.epochs), most)  # an epoch of the head costs little
         seconds = work.elapsed + feature_seconds(timing, timing.lower, work, settings.views)
