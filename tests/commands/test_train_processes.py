@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -19,7 +21,7 @@ from safetensors import safe_open
 import tlfast
 from tests.helpers.command_line import TINY
 from tlfast.commands.train_processes import HalveBatchError, PeerLostError, run_worker
-from tlfast.core import Interrupted, Settings, UsageError
+from tlfast.core import Interrupted, Journal, Settings, UsageError
 from tlfast.core.journal import list_states, open_journal, read
 from tlfast.core.runs import PREDICTIONS
 from tlfast.data import Task
@@ -190,6 +192,26 @@ def test_out_of_memory_starts_again_with_half_the_batch(tmp_path: Path, monkeypa
     assert [note.note for note in notes] == [
         "out of memory in process 1 at --bs 64: starting again with half as many images in a batch, and twice as many batches per step"
     ]
+
+
+def test_the_memory_of_another_process_runs_out_without_loss_of_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tlfast.commands import train
+
+    def fail(session: Any, settings: Settings) -> None:
+        first.once("tracking", lambda: {"tensorboard": "id"})
+        raise HalveBatchError("out of memory in process 1 at --bs 64", "", "all layers")
+
+    settings = Settings(task="digits", depth="all", out=str(tmp_path))
+    with open_journal(str(tmp_path), "digits", "first", settings.to_dict()) as first:
+        assert first.folder
+        (first.folder / "head.pt").touch()
+        monkeypatch.setattr(train, "prepare", lambda *arguments: nullcontext(SimpleNamespace(journal=Journal())))
+        shared = settings, read(first.folder), first.folder
+        monkeypatch.setattr(train.processes, "receive", lambda: shared)
+        monkeypatch.setattr(train, "fit", fail)
+        with pytest.raises(HalveBatchError):
+            train._assist(Task("t", ""), settings, [])
+        assert read(first.folder).halvings == 1 and read(first.folder).get("tracking") == {"tensorboard": "id"}
 
 
 def test_the_error_of_a_process_has_its_traceback_as_the_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

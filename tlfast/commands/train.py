@@ -12,7 +12,7 @@ from fastai.callback.core import Callback
 from torch import nn
 
 from ..core import DataError, ExportError, Interrupted, Journal, Note, OnEvent, Settings, files, ignore_event, runs
-from ..core.journal import check_free, list_interrupted, list_states, open_journal, run_id_of
+from ..core.journal import check_free, list_interrupted, list_states, open_journal, read, run_id_of
 from ..core.presets import PRESETS
 from ..core.settings import check_conflicts
 from ..data import DataSummary, Task
@@ -162,7 +162,8 @@ def _assist(task: Task, settings: Settings, callbacks: Sequence[Callback]) -> Tr
             try:
                 fit(session, settings)
             except processes.HalveBatchError as error:
-                _record_halving(Journal(folder, session.journal.facts), settings, error)
+                # The first process has written other facts since it shared its own. On another machine there is no file.
+                _record_halving(Journal(folder, read(folder)) if folder and list_states(folder) else Journal(), settings, error)
                 raise
             result: TrainResult = processes.receive()
             return result
