@@ -34,6 +34,7 @@ def test_settings_without_effect_are_found_by_their_conditions():
     given = {"accumulate": 4, "ema": True, "sizes": "48", "cache_gb": 1.0, "sync_bn": True, "workers": 2}
     assert settings.find_unused(resolve.resolve_settings(FER, None, given)) == ["workers", "cache_gb", "accumulate", "sizes", "ema", "sync_bn"]
     assert settings.find_unused(resolve.resolve_settings(FER, "full", given)) == ["workers", "cache_gb", "sync_bn"]
+    assert settings.find_unused(resolve.resolve_settings(FER, None, {**given, "train_bn": True})) == ["workers", "cache_gb", "sync_bn"]
     assert settings.find_unused(resolve.resolve_settings(FER, None, {"views": 3, "augment": "none"})) == ["views"]
     for name, own in settings.declared_settings().items():
         prefix = own.when.prefix if own.when else ""

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tlfast.core import Settings
 from tlfast.core.errors import UsageError
-from tlfast.models import build
+from tlfast.models import build, pretrained
 from tlfast.training import learner
 
 # One of each way in which timm ends a network: BatchNorm and pooling, hidden head layers, tokens, NHWC.
@@ -36,3 +37,11 @@ def test_unknown_arch_suggests_the_nearest():
         build.check_arch("resnet5O")
     assert error.value.message == "--arch 'resnet5O' is not a timm model" and error.value.hint == "Did you mean 'resnet50'?"
     build.check_arch("resnet50.a1_in1k")
+
+
+def test_sizes_are_refused_for_a_network_of_one_size():
+    chosen = Settings(task="t", arch="test_vit", depth="all", sizes="24", size=64)
+    with pytest.raises(UsageError, match="--sizes 24: test_vit takes images of one size") as caught:
+        build.check_sizes(build.build_body(pretrained.Weights("none", "test_vit"), 64), chosen)
+    assert caught.value.hint == "Leave out --sizes, or use a convolutional --arch"
+    build.check_sizes(build.build_body(pretrained.Weights("none", "test_resnet"), 64), chosen)

@@ -17,9 +17,10 @@ from .metrics import CHOICES
 from .presets import NONE, PRESETS
 from .setting_checks import DEPTH_ENDS, FINDER, Check, at_least, between, check_depth, check_rate, check_regex, check_run_name, check_sizes
 from .setting_fields import (
-    ALL_LAYERS_TRAIN,
+    BACKBONE_RUNS,
     BACKBONE_TRAINS,
     HEAD_TRAINS,
+    IMAGES_TRAIN,
     NOT_STORED,
     SEVERAL_PROCESSES,
     STAGES_TRAIN,
@@ -120,7 +121,9 @@ class TrainingSettings:
         check=between(1, 65_536),
         words={"auto": AUTO_BATCH},
     )
-    accumulate: int = setting(1, "number of batches per optimizer step (gradient accumulation).", check=between(1, 4096), when=BACKBONE_TRAINS)
+    accumulate: int = setting(
+        1, "number of batches per optimizer step (gradient accumulation), at most those of an epoch.", check=between(1, 4096), when=BACKBONE_RUNS
+    )
     lr: str = setting(
         "auto",
         "Learning rate; auto: the customary rate of each phase, or less if the loss climbs early in the learning-rate finder; finder: its suggestion.",
@@ -141,14 +144,14 @@ class TrainingSettings:
         "",
         "progressive resizing from these smaller sizes, such as 64,80, each for an equal share of the epochs.",
         check=check_sizes,
-        when=ALL_LAYERS_TRAIN,
+        when=IMAGES_TRAIN,
         refused={"depth": f"changes the images, but {ON_ACTIVATIONS}"},
     )
-    ema: bool = setting(False, "evaluate and save an exponential moving average of the weights.", when=BACKBONE_TRAINS)
+    ema: bool = setting(False, "evaluate and save an exponential moving average of the weights.", when=BACKBONE_RUNS)
     amp: Literal["auto", "off", "bf16", "fp16"] = setting(
         "auto", "Mixed precision, also of frozen layers; auto: whatever is clearly faster on a CPU, bf16 or fp16 on CUDA."
     )
-    compile: bool = setting(False, "compile the trained layers with torch.compile.", when=BACKBONE_TRAINS)
+    compile: bool = setting(False, "compile the trained layers with torch.compile.", when=BACKBONE_RUNS)
     deterministic: bool = setting(
         False, "On a GPU: use deterministic algorithms, so that the same seed gives the same metrics. They can be slower. A CPU always does."
     )
@@ -157,7 +160,7 @@ class TrainingSettings:
     )
     metric: str = setting("accuracy", "Metric for --keep best and --patience.", choices=CHOICES)
     seed: int = setting(0, "Random seed.", check=between(0, 2**32 - 1))
-    auto_bs: bool = setting(True, "if memory runs out, halve the batch size and double the gradient accumulation.", when=BACKBONE_TRAINS)
+    auto_bs: bool = setting(True, "if memory runs out, halve the batch size and double the gradient accumulation.", when=BACKBONE_RUNS)
     checkpoint_minutes: float = setting(
         10.0, "Minutes between checkpoints for --resume. Checkpoints are also written after epochs, at least five seconds apart.", check=at_least(0)
     )

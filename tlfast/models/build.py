@@ -8,8 +8,9 @@ import timm
 import torch
 from torch import nn
 
-from ..core import UsageError, WeightsError
+from ..core import Settings, UsageError, WeightsError
 from ..core.errors import first_line, suggest_name
+from ..core.settings import find_unused
 from ..data.download import TIMEOUT, describe_failure
 from ..data.hub_client import check_reachable
 from . import pretrained
@@ -21,6 +22,12 @@ def check_arch(arch: str) -> None:
     """Raise UsageError, with the nearest name as the hint, if timm has no model called `arch`."""
     if not timm.is_model(arch.partition(".")[0]):
         raise UsageError(f"--arch '{arch}' is not a timm model", suggest_name(arch, timm.list_models()) or "Search for one with: tlfast archs PATTERN")
+
+
+def check_sizes(body: Any, settings: Settings) -> None:
+    """Raise UsageError if `--sizes` has an effect and a timm network takes images of one size only."""
+    if "sizes" not in find_unused(settings) and settings.sizes and body.pretrained_cfg.get("fixed_input_size"):
+        raise UsageError(f"--sizes {settings.sizes}: {settings.arch} takes images of one size", "Leave out --sizes, or use a convolutional --arch")
 
 
 def build_body(weights: pretrained.Weights, size: int) -> nn.Module:

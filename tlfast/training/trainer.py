@@ -59,6 +59,7 @@ def prepare(task: Task, settings: Settings, on_event: OnEvent, journal: Journal 
     set_seed(settings.seed)
     dls = build_loaders(table, preprocessing, settings, device, store)
     learn = build_learner(dls, settings, weights, _class_weights(table, settings, device))
+    build.check_sizes(learn.model[0], settings)
     with (
         share_cores(device),
         choose_algorithms(device, settings.deterministic),
