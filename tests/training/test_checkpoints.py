@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from fastai.callback.core import Callback
 from fastai.learner import AvgSmoothLoss
 from safetensors.torch import load_file
 
@@ -177,3 +178,33 @@ def test_the_random_generator_of_mps_is_saved_and_restored(monkeypatch):
     assert len(restored) == 1 and torch.equal(restored[0], torch.arange(4, dtype=torch.uint8))
     checkpoints._set_random_state({name: value for name, value in state.items() if name != "mps"})  # of an earlier version
     assert len(restored) == 1
+
+
+def test_equal_callbacks_keep_their_own_states_and_new_ones_start_anew():
+    class Counter(Callback):
+        def __init__(self, count):
+            self.count = count
+
+        def state_dict(self):
+            return {"count": self.count}
+
+        def load_state_dict(self, state):
+            self.count = state["count"]
+
+    class Other(Counter):
+        pass
+
+    def learner(*callbacks):
+        model, smooth = torch.nn.Linear(1, 1), AvgSmoothLoss()
+        smooth.count, smooth.val = 1, torch.tensor(0.5)
+        opt = SimpleNamespace(state_dict=lambda: {"state": [], "hypers": []}, load_state_dict=lambda state: None)
+        return SimpleNamespace(model=model, opt=opt, cbs=callbacks, recorder=SimpleNamespace(smooth_loss=smooth), train_iter=1)
+
+    resumed = learner(Counter(0), Other(7), Counter(0))
+    assert checkpoints._restore_state(resumed, checkpoints._collect_state(learner(Counter(1), Counter(2)))) == ["Other"]
+    assert [callback.count for callback in resumed.cbs] == [1, 7, 2]
+
+
+def test_a_checkpoint_of_more_processes_is_placed_within_the_epoch():
+    learn = SimpleNamespace(dls=SimpleNamespace(train=[0]))
+    assert checkpoints.place_checkpoint({"batch": 1, "processes": 2}, learn)["batch"] == 1

@@ -21,6 +21,9 @@ def test_feature_loader_takes_whole_batches():
     assert all(torch.equal(x[:, 0].long() % 100, y.as_subclass(torch.Tensor)) for x, y in shuffled)
     ordered = list(feature_learner.FeatureLoader(part, 4, False, cpu))
     assert torch.cat([x for x, _ in ordered])[:, 0].tolist() == [0, 1, 2, 3, 4, 100, 101, 102, 103, 104]
+    none = feature_learner.FeatureLoader(part, 4, False, cpu)
+    none.get_idxs = list  # a process without an image
+    assert list(none) == []
 
 
 def test_head_batches_grow_with_the_set():

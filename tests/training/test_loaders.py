@@ -52,9 +52,20 @@ def test_normalisation_is_there_whatever_the_weights(folder):
 
 def test_training_batches_are_full_augmented_and_shuffled(folder, loaders):
     dls, table, _ = loaders(folder)
-    first, second = ([(x, y) for x, y in dls.train] for _ in range(2))
-    assert [len(y) for _, y in first] == [8] * (len(table.part("train")) // 8)
-    assert not torch.equal(first[0][1], second[0][1]) or not torch.equal(first[0][0], second[0][0])
+    assert [len(y) for _, y in dls.train] == [8] * (len(table.part("train")) // 8)
+
+    def images(loader):
+        return [image.as_subclass(torch.Tensor).numpy().tobytes() for x, _ in loader for image in x]
+
+    plain, (unchanged, _, _) = set(images(plain_loader(dls, table.part("train"), 8))), loaders(folder, augment="none")
+    first, second = images(unchanged.train), images(unchanged.train)
+    assert first != second and set(first) | set(second) <= plain and not set(images(dls.train)) <= plain
+
+
+def test_a_process_without_a_valid_image_validates_none(folder, loaders):
+    dls, _, _ = loaders(folder)
+    dls.valid.get_idxs = list
+    assert list(dls.valid) == []
 
 
 def test_no_augmentation_leaves_images_alone(folder, loaders):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -64,10 +65,11 @@ def load_newest(journal: Journal, phase: str, on_event: OnEvent) -> dict[str, An
 def place_checkpoint(start: dict[str, Any], learn: Any) -> dict[str, Any]:
     """Return a checkpoint with the generators of this process, and with the batch at which as many images of the epoch were seen.
 
-    With another number of processes than before, a process without generators keeps its own.
+    It is a batch of the epoch also with few images, where the batches of several processes are smaller. With another number of processes than before,
+    a process without generators keeps its own.
     """
     saved = start.get("processes", 1)  # earlier versions had one process
-    batch = start["batch"] * saved // count_shares(learn)
+    batch = min(start["batch"] * saved // count_shares(learn), len(learn.dls.train))
     others = start.get("others", [])
     if not processes.index():
         return {**start, "batch": batch}
@@ -202,7 +204,8 @@ class Checkpoints(Callback):
         self.journal.write()
 
     def _restore(self, start: dict[str, Any]) -> None:
-        _restore_state(self.learn, start)
+        for name in _restore_state(self.learn, start):
+            self.on_event(Note(self.phase, f"the checkpoint has no state of the callback {name}: it starts anew"))
         _set_random_state(start["random"])
         self.start = None
 
@@ -220,7 +223,7 @@ def _collect_state(learn: Any) -> dict[str, Any]:
             "state": [dict(values) for values in optimizer["state"]],
             "hypers": [{name: float(value) for name, value in group.items()} for group in optimizer["hypers"]],
         },
-        "callbacks": {type(callback).__name__: callback.state_dict() for callback in _stateful_callbacks(learn)},
+        "callbacks": {name: callback.state_dict() for name, callback in _stateful_callbacks(learn).items()},
         "smooth_loss": [smooth.count, float(smooth.val)],
         "train_iter": learn.train_iter,
         "pending": pending,
@@ -229,33 +232,47 @@ def _collect_state(learn: Any) -> dict[str, Any]:
     }
 
 
-def _restore_state(learn: Any, state: dict[str, Any]) -> None:
+def _restore_state(learn: Any, state: dict[str, Any]) -> list[str]:
+    """Restore what `_collect_state` returns. Returns the names of the callbacks without a saved state."""
     learn.model.load_state_dict(state["model"])
     device = next(learn.model.parameters()).device
     optimizer = [{k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in values.items()} for values in state["optimizer"]["state"]]
     learn.opt.load_state_dict({"state": optimizer, "hypers": L(state["optimizer"]["hypers"])})
+    learn.train_iter = state["train_iter"]
     states = state["callbacks"]
-    for callback in _stateful_callbacks(learn):
-        name = type(callback).__name__
-        callback.load_state_dict(states[name] if name in states else states[FORMER_NAMES[name]])
+    callbacks = _stateful_callbacks(learn)
+    saved = {name: next((key for key in (name, FORMER_NAMES.get(name)) if key in states), None) for name in callbacks}
+    for name, callback in callbacks.items():
+        if saved[name]:
+            callback.load_state_dict(states[saved[name]])
     smooth = learn.recorder.smooth_loss
     smooth.count, smooth.val = state["smooth_loss"][0], torch.tensor(state["smooth_loss"][1])
-    learn.train_iter = state["train_iter"]
     if state["pending"]:
         _find_callback(learn, GradientAccumulation).count = state["pending"]
         for p, gradient in zip(learn.model.parameters(), state["gradients"], strict=True):
             p.grad = None if gradient is None else gradient.to(device)
     if state["scaler"]:
         _find_callback(learn, MixedPrecision).scaler.load_state_dict(state["scaler"])
+    return [name for name in callbacks if not saved[name]]
 
 
 def _find_callback(learn: Any, kind: type) -> Any:
     return next((callback for callback in learn.cbs if isinstance(callback, kind)), None)
 
 
-def _stateful_callbacks(learn: Any) -> list[Any]:
-    """Return the callbacks with a state. The class is inspected, because an instance looks up missing attributes in the learner and the model."""
-    return [callback for callback in learn.cbs if hasattr(type(callback), "load_state_dict")]
+def _stateful_callbacks(learn: Any) -> dict[str, Any]:
+    """Return the callbacks with a state by the names of their classes; further ones of a class are numbered: "A", "A 2".
+
+    The class is inspected, because an instance looks up missing attributes in the learner and the model.
+    """
+    named: dict[str, Any] = {}
+    counts: Counter[str] = Counter()
+    for callback in learn.cbs:
+        name = type(callback).__name__
+        if hasattr(type(callback), "load_state_dict"):
+            counts[name] += 1
+            named[name if counts[name] == 1 else f"{name} {counts[name]}"] = callback
+    return named
 
 
 # Random generators

@@ -124,7 +124,7 @@ class FeatureLoader(DataLoader):
         return samples
 
     def create_batches(self, samps: Iterable[Any]) -> Iterator[tuple[torch.Tensor, ...]]:
-        items = self.choose_items(torch.tensor(list(samps)))
+        items = self.choose_items(torch.tensor(list(samps), dtype=torch.long))
         labels = self.features.labels[items]
         if self.placed:
             items, labels = copy_to_device(items, self.device), copy_to_device(labels, self.device)

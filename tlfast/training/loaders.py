@@ -142,7 +142,7 @@ class StoreLoader(TfmdDL):
         return isinstance(items, pd.DataFrame) and len(items) > 0 and all(path in self.store.index for path in items["path"])
 
     def create_batches(self, samps: Iterator[int]) -> Iterator[tuple[torch.Tensor, ...]]:
-        samples = torch.tensor(list(samps))
+        samples = torch.tensor(list(samps), dtype=torch.long)  # a process may have no image
         chosen = [self.indices[samples]] + ([] if self.targets is None else [self.targets[samples]])
         random_crop = getattr(self.dataset, "split_idx", None) == 0
         margin = self.pixels.shape[-1] - self.store.size if random_crop else 0
@@ -170,9 +170,9 @@ class StoreLoader(TfmdDL):
 
 
 def split_batches(samples: torch.Tensor, bs: int) -> tuple[torch.Tensor, ...]:
-    """Split samples `[n]` into batches of `bs`; the last one may be smaller."""
+    """Split samples `[n]` into batches of `bs`; the last one may be smaller. Without samples there is no batch."""
     batches: tuple[torch.Tensor, ...] = samples.split(bs)
-    return batches
+    return batches if len(samples) else ()
 
 
 def _class_indices(dataset: Any) -> torch.Tensor | None:
