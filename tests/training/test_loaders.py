@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from tlfast import tasks
+from tlfast.core.errors import DataError
 from tlfast.data import images, load_table, open_store
 from tlfast.data.types import Preprocessing
 from tlfast.tasks import resolve
@@ -148,3 +151,15 @@ def test_what_fastai_shows_and_tests_works_from_a_store(folder, loaders):
     assert len(shown[2]) == 2 and shown[2][0][1] in table.classes
     unlabelled = dls.test_dl(to_frame(table.part("valid")), bs=3)
     assert [len(batch) for batch in unlabelled] == [1] * len(unlabelled)
+
+
+@pytest.mark.parametrize("loaders", ["off"], indirect=True)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_disappears_is_named(folder, loaders, workers):
+    dls, table, _ = loaders(folder, workers=workers)
+    missing = Path(table.part("train")[0].path)
+    missing.unlink()
+    with pytest.raises(DataError) as caught:
+        list(plain_loader(dls, table.part("train"), 8))
+    assert caught.value.message.startswith(f"{missing} ") and "Traceback" not in caught.value.message
+    assert caught.value.hint == "Restore the image; an interrupted training then continues with --resume"

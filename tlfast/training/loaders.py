@@ -25,6 +25,7 @@ from .read_ahead import read_ahead
 
 RELEASED_AT = 128 << 20  # bytes read from a memory-mapped store, after which its pages are released
 MAPPED_AT_ONCE = 64 << 10  # bytes that the system maps per access, at least
+RESTORE = "Restore the image; an interrupted training then continues with --resume"
 CPU_BATCH = 32  # without training, larger batches take more memory on a CPU and no less time; see docs/benchmarks.md, "Memory"
 
 
@@ -55,7 +56,7 @@ def build_loaders(
             *build_augmentations(settings, grey=store is not None and store.grey),
             Normalize.from_stats(preprocessing.mean, preprocessing.std, cuda=False),
         ],
-        dl_type=StoreLoader if store else TfmdDL,
+        dl_type=StoreLoader if store else FileLoader,
     )
     # The incomplete last batch is dropped, because BatchNorm fails on one image: a batch larger than the split would leave none.
     bs = min(settings.bs or TrainingSettings.bs, len(table.part("train")))
@@ -114,7 +115,20 @@ def _open_pil(path: str) -> PILImage:
     try:
         return PILImage(images.open_image(path))
     except ImageError as error:
-        raise DataError(f"{path} {error.message}", "Restore the image; an interrupted training then continues with --resume") from None
+        raise DataError(f"{path} {error.message}", RESTORE) from None
+
+
+class FileLoader(TfmdDL):
+    """fastai's TfmdDL over image files. An unreadable image raises the same error with and without loader processes."""
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from super().__iter__()
+        except DataError as error:
+            if not error.message.startswith("Caught DataError in"):
+                raise
+            # torch makes the traceback in the loader process the message.
+            raise DataError(error.message.rpartition("DataError: ")[2].splitlines()[0], RESTORE) from None
 
 
 class StoreLoader(TfmdDL):

@@ -33,7 +33,7 @@ class MovingAverage(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.average.module.load_state_dict(state["average"])
-        self.updates = state.get("updates", self.train_iter)  # earlier versions counted batches
+        self.updates = state.get("updates", self.learn.train_iter)  # earlier versions counted batches
 
     def before_validate(self) -> None:
         self.trained = copy.deepcopy(self.learn.model.state_dict())
