@@ -20,7 +20,7 @@ def test_the_average_is_validated_and_training_goes_on_from_the_weights(folder):
 
 
 def test_the_average_begins_with_the_weights_of_the_first_accumulated_step(folder):
-    task, chosen = resolved(folder, "full", ema=True, epochs=1, freeze_epochs=0, bs=4, accumulate=1000)  # one step
+    task, chosen = resolved(folder, "full", ema=True, epochs=1, freeze_epochs=0, bs=4, accumulate=4)  # one step
     with trainer.prepare(task, chosen, lambda event: None) as session:
         watch = Averages()
         session.learn.add_cb(watch)
