@@ -16,6 +16,8 @@ from tlfast.tasks import resolve
     ("typed", "strategy", "depth"),
     [
         ({"depth": "0"}, "partial", "0"),
+        ({"depth": 0}, "partial", "0"),
+        ({"depth": 3}, "depth", "3"),
         ({"depth": "3"}, "depth", "3"),
         ({"depth": "all"}, "full", "all"),
         ({"depth": "auto"}, "depth", "auto"),
@@ -37,7 +39,7 @@ def test_depth_beside_a_strategy():
         with pytest.raises(UsageError, match=f"--full and {flag} are both given"):
             resolve.resolve_settings(fer, "full", typed)
     assert resolve.resolve_settings(fer, "full", {}, {"depth": "3", "minutes": 5.0}).strategy == "full"
-    for depth in ("0", "all"):
+    for depth in ("0", 0, "all"):
         with pytest.raises(UsageError, match=f"--depth {depth} and --minutes are both given"):
             resolve.resolve_settings(fer, None, {"depth": depth, "minutes": 5.0})
 
@@ -48,6 +50,7 @@ def test_a_time_budget_does_not_change_a_configured_strategy(strategy):
     for config in ({"strategy": strategy, "minutes": 5.0}, {"strategy": strategy, "depth": "", "minutes": 5.0}):
         chosen = resolve.resolve_settings(fer, None, {}, config)
         assert (chosen.strategy, chosen.minutes) == (strategy, None)
+    assert resolve.resolve_settings(fer, None, {"depth": 0}, {"strategy": strategy}).strategy == "partial"
     assert resolve.resolve_settings(fer, None, {"minutes": 5.0}, {"strategy": strategy}).strategy == "depth"
     for wrong in ("deep", "-1", "2.5"):
         with pytest.raises(UsageError, match=f"--depth {wrong} must be 0, a number of stages"):

@@ -46,7 +46,7 @@ class Arguments:
         settings = Settings.from_dict(journal.read(folder).settings)
         if full is not None:
             requested["depth"] = "all" if full else "0"
-        elif not requested.get("depth"):  # as in the file of a partial or full run, which names the strategy
+        elif not resolve.names_depth(requested):  # as in the file of a partial or full run, which names the strategy
             requested.pop("depth", None)
         declared = declared_settings()
         for name, given in requested.items():

@@ -31,7 +31,7 @@ def resolve_settings(task: Task, strategy: str | None, flags: Mapping[str, Any],
     configured_strategy, depth = config.pop("strategy", None), _requested_depth(flags)
     if strategy and depth and strategy != DEPTH_ENDS.get(depth, "depth"):
         raise UsageError(f"--{strategy} and {'--depth' if 'depth' in flags else '--minutes'} are both given", "Give only one of them")
-    named = strategy or ("" if config.get("depth") else configured_strategy)
+    named = strategy or ("" if names_depth(config) else configured_strategy)
     depth = depth or ("" if named in DEPTH_ENDS.values() else _requested_depth(config))
     if not strategy:
         strategy = DEPTH_ENDS.get(depth, "depth") if depth else configured_strategy or "partial"
@@ -75,4 +75,9 @@ def _apply_preset(strategy_given: bool, flags: Mapping[str, Any], config: Mappin
 
 def _requested_depth(values: Mapping[str, Any]) -> str:
     """Return the value of --depth, "auto" if only --minutes is given, else ""."""
-    return str(values.get("depth") or ("auto" if values.get("minutes") is not None else ""))
+    return str(values["depth"]) if names_depth(values) else ("auto" if values.get("minutes") is not None else "")
+
+
+def names_depth(values: Mapping[str, Any]) -> bool:
+    """Return whether settings have a depth, which may be the number 0. In the file of a partial or full run it is empty."""
+    return values.get("depth") not in (None, "")
