@@ -83,6 +83,12 @@ def test_what_is_missing_or_damaged(tmp_path, pictures):
         list(gather_sources([str(tmp_path / "bad.tar")]))
 
 
+def test_a_row_of_a_table_without_images(tmp_path):
+    parquet.write_table(pa.table({"label": ["a", "b"]}), tmp_path / "table.parquet")
+    with pytest.raises(ImageError, match="there is no column of images"):
+        images.read_bytes(f"{tmp_path / 'table.parquet'}#1")
+
+
 def test_a_file_of_such_a_name_is_a_file(tmp_path, pictures):
     odd = tmp_path / "x.parquet#3"
     odd.write_bytes(pictures[0].read_bytes())

@@ -63,6 +63,20 @@ def test_the_fingerprint_does_not_depend_on_the_place_of_the_cache(tmp_path, mon
     assert read(path).fingerprint() != first.fingerprint()
 
 
+@pytest.mark.parametrize("values", [(0, 1), (0.0, 1.0), (False, True)])
+def test_group_zero_is_a_group(tmp_path, values):
+    rows = [{**row, "subject": values[n // 4]} for n, row in enumerate(rows_of())]
+    table = read(write(tmp_path / "faces.parquet", rows), group_col="subject", valid_pct=0.5)
+    assert {row.group for row in table.rows} == {str(value) for value in values}
+    assert len({(row.group, row.split) for row in table.rows}) == 2
+
+
+def test_the_split_of_a_folder_does_not_stay_with_its_file(tmp_path):
+    path = write(tmp_path / "data" / "test" / "0000.parquet", rows_of())
+    assert "all images are in the test split" in message(lambda: read(tmp_path / "data"))
+    assert len(read(path).part("train")) == 6
+
+
 def test_unpacked_once(tmp_path, monkeypatch):
     path = write(tmp_path / "plants.parquet", rows_of())
     before = read(path).rows
@@ -79,7 +93,7 @@ def test_one_of_several_columns_of_images_can_be_named(tmp_path):
     assert sorted(Path(row.path).read_bytes() for row in read(path, path_col="mask").rows) == sorted(row["image"]["bytes"] for row in rows_of())
 
 
-@pytest.mark.parametrize("flags", [{"path_col": "photo"}, {"label_col": "kind"}])
+@pytest.mark.parametrize("flags", [{"path_col": "photo"}, {"label_col": "kind"}, {"group_col": "subjet"}, {"split_col": "part"}])
 def test_a_column_that_is_not_there_is_an_error(tmp_path, flags):
     path = write(tmp_path / "plants.parquet", rows_of(), ["cat", "dog"])
     (name,) = flags.values()

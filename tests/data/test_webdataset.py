@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import tarfile
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.files import image_bytes, message
+from tlfast.core.errors import UsageError
 from tlfast.data.sources import open_data
 from tlfast.tasks import find_task, resolve_settings
 
@@ -26,9 +28,9 @@ def write(path, samples):
     return path
 
 
-def read(path):
+def read(path, **flags):
     task, data = find_task(str(path))
-    return open_data(task, resolve_settings(task, "partial", {"data": data}))
+    return open_data(task, resolve_settings(task, "partial", {"data": data, **flags}))
 
 
 def samples(label, start=0):
@@ -54,6 +56,22 @@ def test_shards_with_splits_in_their_names(tmp_path):
         write(tmp_path / f"{name}.tar", samples(lambda n: {"cls": str(n % 2).encode()}, 8 * start))
     table = read(tmp_path)
     assert [len(table.part(split)) for split in ("train", "valid", "test")] == [16, 8, 0]
+
+
+def test_groups_are_entries_of_the_json_files(tmp_path):
+    path = write(tmp_path / "faces.tar", samples(lambda n: {"json": json.dumps({"label": n % 2, "subject": n // 4}).encode()}))
+    assert {row.group for row in read(path, group_col="subject", valid_pct=0.5).rows} == {"0", "1"}
+    assert "faces.tar has no column 'subjet'; it has: label, subject" in message(lambda: read(path, group_col="subjet"), UsageError)
+
+
+def test_an_error_of_the_disk_is_one_of_the_tar(tmp_path, monkeypatch):
+    path = write(tmp_path / "plants.tar", samples(lambda n: {"cls": b"1"}))
+
+    def fail(*args):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tarfile, "open", fail)
+    assert "plants.tar is not a tar that can be read" in message(lambda: read(path))
 
 
 def test_samples_without_a_label_are_counted_and_those_without_an_image_are_none(tmp_path):

@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from ..core import DataError, UsageError
+from ..core import DataError, DataSettings, UsageError
 from ..core.errors import first_line, make_printable
+from ..core.settings import flag_name
 from . import images
 from .left_out import HIDDEN, LINK, OUTPUT, LeftOut, find_hidden
 from .remote import is_remote, list_remote
@@ -318,6 +319,16 @@ def check_unique(path: Path, columns: Sequence[str], used: Sequence[str]) -> Non
     for column in used:
         if columns.count(column) > 1:
             raise DataError(f"{path.name} has {columns.count(column)} columns '{column}'", "Rename or remove the others")
+
+
+def check_optional(path: Path, columns: Iterable[str], settings: DataSettings) -> None:
+    """Raise UsageError if a column of splits or groups was named that is not there."""
+    found = list(columns)
+    for name in ("split_col", "group_col"):
+        column = getattr(settings, name)
+        if column not in found and column != getattr(DataSettings, name):
+            hint = f"Name the column with {flag_name(name)}, or remove the flag"
+            raise UsageError(f"{path.name} has no column '{column}'; it has: {', '.join(found) or 'none'}", hint)
 
 
 def watch_folder(folder: str, seconds: float = 1.0) -> Iterator[str]:

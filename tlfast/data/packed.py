@@ -114,6 +114,6 @@ def _read_group(path: str, modified: int, group: int, column: str) -> Any:
 
     with parquet.ParquetFile(path) as file:
         columns = list_image_columns(file.schema_arrow)
-        if column and column not in columns:
-            raise ValueError(f"there is no column of images named '{column}'")
+        if not columns or (column and column not in columns):
+            raise ValueError(f"there is no column of images named '{column}'" if column else "there is no column of images")
         return file.read_row_group(group, columns=[column or columns[0]]).column(0)

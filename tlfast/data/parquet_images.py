@@ -11,8 +11,8 @@ from typing import Any
 from ..core import DataError, DataSettings, UsageError
 from ..core.errors import first_line
 from ..core.settings import flag_name
-from .discovery import PARQUET
-from .unpacking import Record
+from .discovery import PARQUET, check_optional
+from .unpacking import Record, write_value
 
 LABEL_COLUMNS = ("label", "labels", "class", "emotion")  # names of label columns, for files that do not declare their classes
 BATCH = 256  # rows that are read at once
@@ -36,7 +36,7 @@ class Columns:
         """Return the label for a value of the label column; "" for none, such as -1 in the test split of a public data set."""
         if self.names and isinstance(value, int):
             return self.names[value] if 0 <= value < len(self.names) else ""
-        return "" if value is None else str(value).strip()
+        return write_value(value)
 
 
 def holds_images(path: Path, path_column: str) -> bool:
@@ -87,7 +87,7 @@ def describe_other_columns(path: Path, column: str, option: str) -> list[str]:
 
 
 def read_parquet_images(path: Path, settings: DataSettings) -> Iterator[Record]:
-    """Yield the images of a parquet file. Raises UsageError for a missing label column, DataError for a damaged file."""
+    """Yield the images of a parquet file. Raises UsageError for a missing column, DataError for a damaged file."""
     from pyarrow import parquet
 
     schema = parquet.read_schema(path)
@@ -95,9 +95,10 @@ def read_parquet_images(path: Path, settings: DataSettings) -> Iterator[Record]:
     if columns is None or settings.label_col not in (*schema.names, DataSettings.label_col):
         found = ", ".join(schema.names)
         raise UsageError(f"{path.name} has no column '{settings.label_col}'; it has: {found}", f"Name the column with {flag_name('label_col')}")
+    check_optional(path, schema.names, settings)
     extra = [name for name in (settings.split_col, settings.group_col) if name in schema.names]
     for row in read_rows(path, [columns.image, columns.label, *extra]):
-        split, group = (str(row.get(name) or "").strip() for name in (settings.split_col, settings.group_col))
+        split, group = (write_value(row.get(name)) for name in (settings.split_col, settings.group_col))
         yield Record(get_bytes(row[columns.image]), columns.name_class(row[columns.label]), split, group)
 
 

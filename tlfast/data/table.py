@@ -21,7 +21,7 @@ from ..core.errors import make_printable
 from ..core.settings import flag_name
 from . import images
 from .annotations import JSON, read_coco, resolve_image, use_label_studio_columns
-from .discovery import TABLES, TAR, check_unique, inner_path, is_address, list_members, read_numbered_records, walk_files, walk_images
+from .discovery import TABLES, TAR, check_optional, check_unique, inner_path, is_address, list_members, read_numbered_records, walk_files, walk_images
 from .hub import is_hub_dataset
 from .left_out import LeftOut
 from .parquet_images import describe_other_columns, holds_images, read_parquet_images
@@ -276,11 +276,7 @@ def read_table(path: Path, settings: DataSettings) -> tuple[list[Row], list[str]
     for column, name in ((settings.path_col, "path_col"), (settings.label_col, "label_col")):
         if column not in columns:
             raise UsageError(f"{path.name} has no column '{column}'; it has: {', '.join(columns) or 'none'}", f"Name the column with {flag_name(name)}")
-    for column, name, default in ((settings.split_col, "split_col", "split"), (settings.group_col, "group_col", "group")):
-        if column not in columns and column != default:
-            raise UsageError(
-                f"{path.name} has no column '{column}'; it has: {', '.join(columns)}", f"Name the column with {flag_name(name)}, or remove the flag"
-            )
+    check_optional(path, columns, settings)
     check_unique(path, columns, [settings.path_col, settings.label_col, settings.split_col, settings.group_col])
     rows: dict[str, Row] = {}
     repeated = padded = 0

@@ -15,7 +15,7 @@ from .file_hashes import hash_files
 from .split import SPLIT_NAMES
 from .types import Row
 
-KIND, INDEX, LAYOUT = "unpacked", "index.csv", 1
+KIND, INDEX, LAYOUT = "unpacked", "index.csv", 2
 REPORTED = 256  # images between two events of progress
 SIGNATURES = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"RIFF": ".webp", b"II*\0": ".tif", b"MM\0*": ".tif"}
 
@@ -33,6 +33,15 @@ class Record:
 Reader = Callable[[Path, DataSettings], Iterator[Record]]
 
 
+def write_value(value: Any) -> str:
+    """Return a label, split or group of any type as text; "" for none. The number 0 is a value.
+
+    >>> write_value(0), write_value(None)
+    ('0', '')
+    """
+    return "" if value is None else str(value).strip()
+
+
 def unpack(paths: Sequence[Path], root: Path, read: Reader, settings: DataSettings, on_event: OnEvent) -> tuple[list[Row], Path, list[str]]:
     """Unpack the images of files into the cache, unless they are there. Returns their rows, the folder, and notes.
 
@@ -46,7 +55,8 @@ def unpack(paths: Sequence[Path], root: Path, read: Reader, settings: DataSettin
 
     columns: tuple[str, ...] = (settings.label_col, settings.split_col, settings.group_col)
     columns += () if settings.path_col == DataSettings.path_col else (settings.path_col,)  # it can name a column of images
-    key = cache.make_key(layout=LAYOUT, kind=read.__name__, files=hash_files(list(map(str, paths))), columns=columns)
+    places = [path.relative_to(root).as_posix() for path in paths]  # name the splits
+    key = cache.make_key(layout=LAYOUT, kind=read.__name__, files=hash_files(list(map(str, paths))), places=places, columns=columns)
     folder, about = cache.get_or_create(KIND, key, fill)
     _, records = read_records(folder / INDEX)
     rows = [Row(str(folder / record["path"]), record["label"], record["split"], record["group"]) for record in records]

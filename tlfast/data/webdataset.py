@@ -11,15 +11,20 @@ from typing import Any
 from ..core import DataError, DataSettings
 from ..core.errors import first_line
 from .archives import DAMAGED_TARBALL
+from .discovery import check_optional
 from .images import SUFFIXES
-from .unpacking import Record
+from .unpacking import Record, write_value
 
 LABELS, TEXTS = ("cls", "label", "class"), ("txt", "text")  # suffixes of files with a label; texts may be captions, and are used where nothing else is
 KEYS = ("label", "class", "cls", "category")  # of a label in a .json file, after the name of the label column
 
 
 def read_webdataset(path: Path, settings: DataSettings) -> Iterator[Record]:
-    """Yield the images of a tar. Labels are those of a file `.cls`, `.txt` or `.json` with the same name. Raises DataError for a damaged file."""
+    """Yield the images of a tar. Labels are those of a file `.cls`, `.txt` or `.json` with the same name.
+
+    The columns of splits and groups are entries of the JSON files. Raises UsageError if one was named that no image has, DataError for a damaged file.
+    """
+    found: set[str] = set()  # entries of all JSON files
     try:
         with tarfile.open(path) as file:
             key, sample = "", dict[str, bytes]()
@@ -29,25 +34,27 @@ def read_webdataset(path: Path, settings: DataSettings) -> Iterator[Record]:
                 if not member.isfile() or not stem:
                     continue
                 if (current := f"{folder}/{stem}") != key:
-                    yield from _build_record(sample, settings)
+                    yield from _build_record(sample, settings, found)
                     key, sample = current, {}
                 content = file.extractfile(member)
                 assert content  # a regular file
                 sample[suffix.lower()] = content.read()
-            yield from _build_record(sample, settings)
-    except DAMAGED_TARBALL as error:
+            yield from _build_record(sample, settings, found)
+    except (OSError, *DAMAGED_TARBALL) as error:
         raise DataError(f"{path} is not a tar that can be read ({first_line(error)})", "Check it with: python -m tarfile -t FILE") from None
+    check_optional(path, sorted(found), settings)
 
 
-def _build_record(sample: dict[str, bytes], settings: DataSettings) -> Iterator[Record]:
-    """Yield the image of a sample, if it has one."""
+def _build_record(sample: dict[str, bytes], settings: DataSettings, found: set[str]) -> Iterator[Record]:
+    """Yield the image of a sample, if it has one. The names of the entries of its JSON file are added to `found`."""
     images = [suffix for suffix in sample if PurePosixPath(f"x.{suffix}").suffix in SUFFIXES]
     if not images:
         return
     facts = _parse_object(sample.get("json", b"{}"))
+    found.update(facts)
     labels, texts = ([sample[name].decode(errors="replace").strip() for name in names if name in sample] for names in (LABELS, TEXTS))
     values = [str(facts[name]).strip() for name in (settings.label_col, *KEYS) if facts.get(name) is not None]
-    split, group = (str(facts.get(name) or "") for name in (settings.split_col, settings.group_col))
+    split, group = (write_value(facts.get(name)) for name in (settings.split_col, settings.group_col))
     yield Record(sample[images[0]], next((text for text in [*labels, *values, *texts] if text), ""), split, group)
 
 
