@@ -51,6 +51,23 @@ def test_first_frame_of_an_animation():
     assert images.open_image(data).getpixel((1, 1)) == (0, 0, 255)
 
 
+def test_a_truncated_file_that_pillow_has_opened():
+    data = encoded(Image.effect_noise((64, 64), 50))
+    with pytest.raises(ImageError, match="damaged image"):
+        images.open_image(Image.open(io.BytesIO(data[: len(data) // 2])))
+
+
+def test_a_broken_package_for_heic_harms_no_other_images(monkeypatch):
+    def fail(name):
+        raise ImportError("libheif.so.1: cannot open shared object file")
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    monkeypatch.setattr("importlib.import_module", fail)
+    images._register_heic.cache_clear()
+    assert images.open_image(image_bytes()).size == (8, 8)
+    images._register_heic.cache_clear()
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "P", "PA", "LA", "La", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "F"])
 def test_every_mode_becomes_rgb(mode):
     opened = images.open_image(Image.new(mode, (5, 4)))
@@ -99,6 +116,14 @@ def test_padding_some_rows_at_a_time_gives_the_pixels_of_the_whole_square(monkey
     monkeypatch.setattr(images, "PADDED_PIXELS", 7 * max(size))
     assert np.array_equal(images.resize(image, 24, "pad"), whole)
     assert whole.any()
+
+
+def test_a_zip_below_a_folder_with_letters_of_other_lengths_in_lower_case(tmp_path):
+    (tmp_path / "İş").mkdir()
+    with zipfile.ZipFile(tmp_path / "İş" / "İzmir.ZIP", "w") as file:
+        file.writestr("cat/1.png", image_bytes(1))
+    assert images.open_image(f"{tmp_path}/İş/İzmir.ZIP!/cat/1.png").getpixel((0, 0)) == (1, 1, 1)
+    assert images.split_zip("a.zİp!/b") == ("a.zİp!/b", "")
 
 
 def test_zip_members(tmp_path):

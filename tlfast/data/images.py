@@ -16,6 +16,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
@@ -38,7 +39,7 @@ SUFFIXES = frozenset(
 HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1")  # at byte 4 of a HEIC file
 # Files with these suffixes are not opened to see whether they are images.
 OTHER_SUFFIXES = frozenset({".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".html", ".py", ".parquet", ".pdf", ".zip", ".tar", ".gz", ".npy", ".pt"})
-ZIP_MARK = ".zip!/"
+ZIP_MARK = re.compile(r"(?<=\.zip)!/", re.IGNORECASE | re.ASCII)  # between a zip and a member; only ASCII letters, or İ is an i
 PACKED = re.compile(r"(.+?\.tar)!/(.+)|(.+\.parquet)#((?:[^#]*:)?\d+)", re.IGNORECASE | re.DOTALL)  # a member of a tar, or a row of a parquet file
 # Exceptions of zipfile for damaged and encrypted archives; RuntimeError includes unknown compression methods.
 DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError)
@@ -60,9 +61,10 @@ def is_image_name(name: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _register_heic() -> None:
-    """Let Pillow read HEIC images, if the package pi_heif is installed (extra `heic`)."""
+    """Let Pillow read HEIC images, if the package pi_heif is installed (extra `heic`) and works."""
     if importlib.util.find_spec("pi_heif"):
-        importlib.import_module("pi_heif").register_heif_opener()
+        with suppress(ImportError, OSError):  # of its library; other images need neither
+            importlib.import_module("pi_heif").register_heif_opener()
 
 
 @lru_cache(maxsize=1)
@@ -95,7 +97,12 @@ def open_image(source: str | Path | bytes | bytearray | memoryview | Image.Image
     its message is the reason without the path.
     """
     if isinstance(source, Image.Image):
-        return _to_rgb(source)
+        try:
+            return _to_rgb(source)  # decodes the file of an image that is not loaded yet
+        except ImageError:
+            raise
+        except Exception as error:  # as in `decode`
+            raise ImageError(f"damaged image ({_reason(error)})") from None
     if isinstance(source, np.ndarray):
         return _to_rgb(_from_array(source))
     data = bytes(source) if isinstance(source, bytes | bytearray | memoryview) else read_bytes(str(source))
@@ -185,8 +192,8 @@ def split_zip(path: str) -> tuple[str, str]:
     >>> split_zip("a.zip!/b/c.jpg")
     ('a.zip', 'b/c.jpg')
     """
-    at = path.lower().find(ZIP_MARK)
-    return (path, "") if at < 0 else (path[: at + 4], path[at + len(ZIP_MARK) :])
+    mark = ZIP_MARK.search(path)
+    return (path[: mark.start()], path[mark.end() :]) if mark else (path, "")
 
 
 def split_packed(path: str) -> tuple[str, str] | None:
