@@ -54,6 +54,33 @@ def test_many_pairs_at_once_or_few(monkeypatch):
     assert sorted(pair[:2] for pair in duplicates._find_similar(thumbnails)) == whole and len(whole) == 60
 
 
+def test_one_image_apart_does_not_make_all_others_one_block(monkeypatch):
+    rng = np.random.default_rng(4)
+    picture = rng.integers(0, 256, 256)
+    thumbnails = np.clip(picture + rng.normal(0, 40, (300, 256)), 0, 255).astype(np.uint8)
+    thumbnails[0] = 255 - picture
+    whole = sorted(pair[:2] for pair in duplicates._find_similar(thumbnails))
+    monkeypatch.setattr(duplicates, "AT_ONCE", 1000)
+    blocks = []
+
+    def record(values, k):
+        blocks.append(values.size)
+        return triu(values, k)
+
+    triu = np.triu
+    monkeypatch.setattr(np, "triu", record)
+    assert sorted(pair[:2] for pair in duplicates._find_similar(thumbnails)) == whole
+    assert max(blocks) <= 2000
+
+
+def test_near_leaks_of_pictures_that_are_all_alike_are_few():
+    thumbnails = np.clip(np.random.default_rng(5).integers(50, 200, 256) + np.random.default_rng(6).normal(0, 1, (60, 256)), 0, 255).astype(np.uint8)
+    rows = [Row(str(i), "x", "train" if i < 40 else "valid") for i in range(60)]
+    leaks = [finding for finding in duplicates.find_near(rows, [row.path for row in rows], thumbnails) if finding.kind == "near leak"]
+    assert len(leaks) <= 60
+    assert {finding.path for finding in leaks} == {str(i) for i in range(40, 60)} and {finding.other for finding in leaks} == {str(i) for i in range(40)}
+
+
 def test_order_of_a_pair_names_the_image_that_judges():
     thumbnails = np.random.default_rng(0).integers(0, 256, (1, 256), np.uint8).repeat(2, axis=0)
     rows = [Row("a", "x", "test"), Row("b", "x", "train")]

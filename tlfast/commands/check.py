@@ -86,7 +86,7 @@ def check_data(task: Task, settings: Settings, drop: Sequence[str] = (), on_even
     findings, wrong_labels = scan.collect_findings(table.rows, scanned), None
     if search:
         found, wrong_labels = search(task, settings, table.rows, scanned, on_event)
-        known = {(finding.kind, finding.path) for finding in findings}  # a near leak has one finding for each pair, other kinds one for each image
+        known = {(finding.kind, finding.path) for finding in findings}  # a near leak can have several findings, other kinds one for each image
         findings += [finding for finding in found if finding.kind == "near leak" or (finding.kind, finding.path) not in known]
     unreadable = [Unreadable(path, reason) for path, reason in scanned.unreadable.items()]
     summary = replace(table.summary(), unreadable=unreadable, modes=scanned.modes, sizes=scanned.sizes)

@@ -74,8 +74,9 @@ def _find_conflicts(group: Sequence[Row]) -> Iterator[Finding]:
 def find_near(rows: Sequence[Row], digests: Sequence[str], thumbnails: np.ndarray) -> list[Finding]:
     """Return the findings of nearly equal images: near conflicts, near leaks and near duplicates.
 
-    A near conflict has one finding per image, a near leak one per pair, and a near duplicate refers to the most similar image of its split. `thumbnails`
-    are grey, uint8 `[n, THUMBNAIL**2]`; those without contrast are ignored.
+    A near conflict has one finding per image, and a near duplicate refers to the most similar image of its split. Near leaks are the most similar pairs of
+    each image: of an image of an earlier split, and of one of a later split. `thumbnails` are grey, uint8 `[n, THUMBNAIL**2]`; those without contrast are
+    ignored.
     """
     return _describe_pairs(rows, digests, _find_similar(thumbnails))
 
@@ -89,8 +90,8 @@ def find_near_by_features(rows: Sequence[Row], digests: Sequence[str], thumbnail
 
 
 def _describe_pairs(rows: Sequence[Row], digests: Sequence[str], pairs: Iterator[tuple[int, int, float]], reason: str = "") -> list[Finding]:
-    """Return the findings of pairs of nearly equal images (i, j, correlation)."""
-    leaks: list[tuple[int, int, float]] = []
+    """Return the findings of pairs of nearly equal images (i, j, correlation). There are at most four for each image, of any number of pairs."""
+    leaks: dict[tuple[str, int], tuple[float, int]] = {}  # side and image -> the most similar image of the other side
     most_similar: dict[int, tuple[float, int]] = {}
     conflicts: dict[int, tuple[float, int]] = {}
     for i, j, similarity in pairs:
@@ -101,12 +102,14 @@ def _describe_pairs(rows: Sequence[Row], digests: Sequence[str], pairs: Iterator
                 conflicts[one] = max(conflicts.get(one, (0.0, 0)), (similarity, other))
         later, earlier = (i, j) if _sort_key(rows[i], i) > _sort_key(rows[j], j) else (j, i)
         if rows[i].split != rows[j].split:
-            leaks.append((later, earlier, similarity))
+            for side, one, other in (("later", later, earlier), ("earlier", earlier, later)):
+                leaks[side, one] = max(leaks.get((side, one), (0.0, 0)), (similarity, other))
         else:
             most_similar[later] = max(most_similar.get(later, (0.0, 0)), (similarity, earlier))
+    leaking = {(one, other, value) if side == "later" else (other, one, value) for (side, one), (value, other) in leaks.items()}
     return [
         *(make_finding("near conflict", rows[i], rows[j], similarity, reason) for i, (similarity, j) in sorted(conflicts.items())),
-        *(make_finding("near leak", rows[i], rows[j], similarity, reason) for i, j, similarity in sorted(leaks)),
+        *(make_finding("near leak", rows[i], rows[j], similarity, reason) for i, j, similarity in sorted(leaking)),
         *(make_finding("near duplicate", rows[i], rows[j], similarity, reason) for i, (similarity, j) in sorted(most_similar.items())),
     ]
 
@@ -153,6 +156,8 @@ def _find_correlated(thumbnails: np.ndarray, least: float) -> Iterator[tuple[np.
     start = 0
     while start < len(kept):
         stop = min(start + max(1, AT_ONCE // int(ends[start] - start)), len(kept))
+        while stop > start + 1 and (stop - start) * int(ends[stop - 1] - start) > 2 * AT_ONCE:  # the first of them has fewer neighbours than others
+            stop = start + (stop - start) // 2
         similarity = values[start:stop] @ values[start : ends[stop - 1]].T
         i, j = np.nonzero(np.triu(similarity >= least, k=1))
         yield kept[start + i], kept[start + j], np.minimum(similarity[i, j], 1.0)

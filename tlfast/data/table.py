@@ -65,7 +65,10 @@ class ImageTable:
         return DataSummary(self.source, list(self.classes), by_split, groups, list(self.unreadable), list(self.notes))
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 (hex) of the name, file size, label and split of all images. Equal fingerprints mean equal data."""
+        """Return the SHA-256 (hex) of the name, file size, label and split of all images.
+
+        It is the same on other machines. It does not notice other pixels in files of the same size: cached results also depend on `hash_files`.
+        """
         root = Path(self.base) if self.base else Path(self.source) if Path(self.source).is_dir() else Path(self.source).parent
         digest = hashlib.sha256()
         for row, size in zip(self.rows, _file_sizes(self.rows), strict=True):

@@ -15,6 +15,7 @@ from ..core.journal import SUFFIX, open_journal
 from ..core.runs import PREDICTIONS, name_split_file
 from ..core.system import package_versions
 from ..data import Task
+from ..data.file_hashes import hash_files
 from ..data.sources import open_data
 from ..evaluation import Predictions, apply_temperature, save_predictions
 from ..models import pretrained
@@ -71,6 +72,7 @@ def run_trial(task: Task, settings: Settings, on_event: OnEvent, neighbours: boo
     augmentation = resolve_augmentation(settings)
     important["augment"] = asdict(augmentation) if augmentation else None  # its numbers, not the name of a preset
     sources: dict[str, Any] = {"settings": important, "images": table.fingerprint(), "weights": _describe_weights(settings), "versions": package_versions()}
+    sources["files"] = hash_files(sorted(row.path for row in table.rows))  # files of the same size may have other pixels
     if settings.teacher:
         sources["teacher"] = describe_teachers(settings)
     if neighbours:
