@@ -12,7 +12,7 @@ import tlfast
 from tests.helpers.command_line import TINY
 from tlfast.commands import export as export_module
 from tlfast.core import runs
-from tlfast.core.errors import RunError
+from tlfast.core.errors import DataError, RunError
 from tlfast.data import Row
 from tlfast.inference import onnx_model
 
@@ -73,6 +73,12 @@ def test_images_that_are_gone(cli, folder):
     shutil.rmtree(folder / "red")
     gone = cli("export", "r", "--quantize", "int8")
     assert gone.code == 1 and "images are missing, the first: " in gone.err
+
+
+def test_unpacked_images_that_were_removed_from_the_cache(cache_folder):
+    with pytest.raises(DataError, match="1 of the 1 valid images are missing") as caught:
+        export_module.select_split([Row(str(cache_folder / "unpacked" / "x" / "1.jpg"), "a", "valid")], "valid")
+    assert "tlfast data check FILE" in caught.value.hint
 
 
 def test_calibration_images_are_of_all_classes(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from tests.helpers.command_line import TINY
 from tests.helpers.paths import ROOT
-from tlfast.core import UsageError, cache
+from tlfast.core import DataError, UsageError, cache
 
 
 def kept(name="a" * 24, kind="stores", age=0.0):
@@ -42,6 +43,55 @@ def test_only_a_kind_or_what_is_old(cli):
     assert not old.exists() and new.is_dir() and other.is_dir()
     assert "removed: 2 entries" in cli("cache", "clear").out
     assert not new.exists() and not other.exists()
+
+
+def test_unpacked_images_are_removed_on_request_only(cli):
+    """Tables and runs name their files."""
+    unpacked, other = kept(kind="unpacked"), kept("b" * 24)
+    cleared = cli("cache", "clear")
+    assert "removed: 1 entries" in cleared.out and unpacked.is_dir() and not other.exists()
+    assert "unpacked images stay, because tables and runs name them; --kind unpacked removes them" in " ".join(cleared.err.split())
+    assert [entry["kind"] for entry in cli("cache", "clear", "--kind", "unpacked", "--json").json] == ["unpacked"]
+
+
+def test_an_entry_has_the_permissions_of_its_folder(cache_folder):
+    (cache_folder / "stores").mkdir(parents=True)
+    (cache_folder / "stores").chmod(0o775)
+    assert kept().stat().st_mode & 0o777 == 0o775
+
+
+def test_an_entry_of_another_user(cache_folder, monkeypatch):
+    folder = kept()
+    (folder / cache.ABOUT).unlink()  # as if it could not be read
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(DataError, match=f"{folder} cannot be read") as caught:
+        cache.get_or_create("stores", folder.name, lambda folder: pytest.fail("nothing is computed"))
+    assert "Change its permissions" in caught.value.hint
+    is_file = Path.is_file
+
+    def refuse(path):
+        if path.name == cache.ABOUT:
+            raise PermissionError(path)
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert cache.list_entries() == []
+
+
+@pytest.mark.parametrize(("kind", "helps"), [("stores", True), ("features", True), ("unpacked", False), ("trainings", False)])
+def test_a_full_disk_names_the_options_that_help(cache_folder, kind, helps):
+    def fill(folder):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(DataError, match=f"cannot write {kind} to the cache") as caught:
+        cache.get_or_create(kind, "a" * 24, fill)
+    assert ("--store" in caught.value.hint) == helps
+
+
+def test_a_damaged_entry_is_replaced(cache_folder):
+    (kept() / "data").write_bytes(b"")
+    kept()
+    assert cache.find("stores", "a" * 24) and [path.name for path in (cache_folder / "stores").iterdir()] == ["a" * 24]
 
 
 def test_nothing_of_the_users_is_removed(cli, tmp_path):

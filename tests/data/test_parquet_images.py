@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow
@@ -10,9 +11,11 @@ import pytest
 from pyarrow import parquet
 
 from tests.helpers.files import image_bytes, message
-from tlfast.core.errors import TlfastError
+from tlfast.core.errors import DataError, TlfastError
+from tlfast.core.files import write_csv
 from tlfast.data import discovery, unpacking
 from tlfast.data.sources import open_data
+from tlfast.data.table import check_readable
 from tlfast.tasks import find_task, resolve_settings
 
 
@@ -28,6 +31,10 @@ def write(path, rows, names=None):
 def read(path, **flags):
     task, data = find_task(str(path))
     return open_data(task, resolve_settings(task, "partial", {"data": data, **flags}))
+
+
+def open_images(path):
+    return check_readable(read(path))
 
 
 def rows_of(count=8, **extra):
@@ -75,6 +82,18 @@ def test_the_split_of_a_folder_does_not_stay_with_its_file(tmp_path):
     path = write(tmp_path / "data" / "test" / "0000.parquet", rows_of())
     assert "all images are in the test split" in message(lambda: read(tmp_path / "data"))
     assert len(read(path).part("train")) == 6
+
+
+def test_images_that_were_removed_from_the_cache(tmp_path, cache_folder):
+    path, listed = write(tmp_path / "plants.parquet", rows_of()), tmp_path / "images.csv"
+    write_csv(listed, read(path).rows)
+    assert len(open_images(listed).rows) == 8
+    shutil.rmtree(cache_folder / "unpacked")
+    with pytest.raises(DataError, match="8 of 8 images cannot be read") as caught:
+        open_images(listed)
+    assert "tlfast data check FILE" in caught.value.hint
+    read(path)
+    assert len(open_images(listed).rows) == 8
 
 
 def test_unpacked_once(tmp_path, monkeypatch):

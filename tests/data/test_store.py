@@ -105,6 +105,13 @@ def test_auto_takes_the_first_place_with_room(monkeypatch, cache_folder):
     assert store.choose_location("auto", 4 << 30) == "off"
 
 
+def test_a_store_in_the_cache_is_used_without_room_for_another(folder, monkeypatch):
+    made = opened(folder, store="auto")[1]
+    monkeypatch.setattr(store, "free_disk_gib", lambda place: 0.0)
+    found = opened(folder, store="auto")[1]
+    assert found.cached and found.key == made.key
+
+
 def test_a_cache_that_cannot_be_written_is_an_error_or_another_place(folder, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("TLFAST_CACHE", str(tmp_path / "file"))

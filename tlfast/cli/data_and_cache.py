@@ -95,10 +95,15 @@ def cache_list(screen: Screen) -> None:
 @command(cache_app, "cache clear")
 def cache_clear(
     screen: Screen,
-    kind: Annotated[str | None, typer.Option(help="Only entries of this kind.", show_default=False)] = None,
+    kind: Annotated[str | None, typer.Option(help="Only entries of this kind. `unpacked` must be named.", show_default=False)] = None,
     days: Annotated[float, typer.Option(help="Only entries that were not used for this many days.", min=0)] = 0.0,
 ) -> None:
-    """Clear the cache. Later runs compute its entries again."""
-    from ..core import cache
+    """Clear the cache. Later runs compute its entries again. Unpacked images stay, because tables and runs name their files."""
+    from ..core import Note, cache
 
     screen.cache_entries(cache.clear(kind, days), "removed")
+    kept = [] if kind else [entry.size for entry in cache.list_entries() if entry.kind == cache.KEPT_KIND]
+    if kept:
+        screen.note(
+            Note("cache", f"{sum(kept) / 1e6:,.1f} MB of unpacked images stay, because tables and runs name them; --kind {cache.KEPT_KIND} removes them")
+        )

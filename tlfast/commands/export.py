@@ -16,6 +16,7 @@ import numpy as np
 from ..core import DataError, ExportError, ImageError, OnEvent, Progress, Run, RunError, UsageError, ignore_event, runs
 from ..data import Row, images
 from ..data.discovery import read_records
+from ..data.unpacking import explain_missing
 from ..evaluation.calibration import choose_temperature, log_loss
 from ..export import FORMATS, Export, Format, PortableExport, write_bundle
 from ..export.bundle import check_free
@@ -243,7 +244,9 @@ def select_split(rows: Sequence[Row], split: str) -> list[Row]:
     selected = [row for row in rows if row.split == split]
     missing = [row.path for row in selected if not os.path.exists(images.split_zip(row.path)[0])]
     if missing:
-        raise DataError(f"{len(missing)} of the {len(selected)} {split} images are missing, the first: {missing[0]}", RESTORE_HINT)
+        raise DataError(
+            f"{len(missing)} of the {len(selected)} {split} images are missing, the first: {missing[0]}", explain_missing(missing[0]) or RESTORE_HINT
+        )
     if not selected:
         raise DataError(f"no {split} images", RESTORE_HINT)
     return selected

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -33,11 +34,14 @@ KINDS = {
     "unfinished": "entries of killed processes",
 }
 UNFINISHED_KIND = "unfinished"
+KEPT_KIND = "unpacked"  # tables and runs name its files, so it is removed only on request
 ABOUT = "about.json"  # description of an entry, with the names and sizes of its files
 NAME = re.compile(r"[0-9a-f]{24}")  # folder of a complete entry
 UNFINISHED = re.compile(r"\.[0-9a-f]{24}\..+")  # folder of an entry that is being written, or whose writer was killed
 UNFINISHED_DAYS = 1.0  # an unfinished entry that is older belongs to a killed process
-NO_ROOM_HINT = f"Free some space, name another folder in {ENVIRONMENT}, or use --store ram or --store off"
+NO_ROOM_HINT = f"Free some space, or name another folder in {ENVIRONMENT}"
+STORE_HINT = f"Free some space, name another folder in {ENVIRONMENT}, or use --store ram or --store off"
+AVOIDABLE = ("stores", "features", "rooms")  # kinds that are not written with --store ram or off
 
 _replacement: ContextVar[Path | None] = ContextVar("replacement", default=None)
 
@@ -74,7 +78,7 @@ def check_writable() -> None:
         with tempfile.TemporaryFile(dir=root):
             pass
     except OSError as error:
-        raise UsageError(f"cannot write to the cache {root}: {error.strerror or error}", NO_ROOM_HINT) from None
+        raise UsageError(f"cannot write to the cache {root}: {error.strerror or error}", STORE_HINT) from None
 
 
 def make_key(**parts: Any) -> str:
@@ -107,27 +111,47 @@ def write_entry(kind: str, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
         raise ValueError(f"{kind} is not declared in KINDS")
     parent = find_root() / kind
     parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
+    temporary = _make_folder(parent, name)
     about: dict[str, Any] = {}
     try:
         yield temporary, about
         about["files"] = {path.name: path.stat().st_size for path in temporary.iterdir()}
         (temporary / ABOUT).write_text(json.dumps(about), encoding="utf-8")
-        if not find(kind, name):
-            shutil.rmtree(parent / name, ignore_errors=True)  # a damaged entry
-            with suppress(OSError):
-                temporary.rename(parent / name)
+        temporary.chmod(stat.S_IMODE(parent.stat().st_mode) & 0o777)  # mkdtemp makes folders private, and a cache can have several users
+        _place(temporary, kind, name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _make_folder(parent: Path, name: str) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
+
+
+def _place(temporary: Path, kind: str, name: str) -> None:
+    """Rename a complete entry to its place, unless there is one. A damaged one is moved away before, as another process may put a complete one there."""
+    parent = temporary.parent
+    with suppress(OSError):
+        temporary.rename(parent / name)
+        return
+    if find(kind, name):
+        return
+    with suppress(OSError):
+        aside = _make_folder(parent, name)
+        try:
+            (parent / name).rename(aside / name)
+            temporary.rename(parent / name)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def get_or_create(kind: str, name: str, fill: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
     """Return the folder and the description of an entry. If it is missing, `fill` writes its files and returns its description.
 
-    Raises DataError if the entry cannot be written.
+    Raises DataError if the entry cannot be written, or belongs to another user and cannot be read.
     """
-    entry = find(kind, name)
+    entry, hint = find(kind, name), STORE_HINT if kind in AVOIDABLE else NO_ROOM_HINT
     if not entry:
+        _refuse_unreadable(find_root() / kind / name)
         try:
             with _lock_entry(kind, name):
                 entry = find(kind, name)  # another process may have written it
@@ -135,11 +159,17 @@ def get_or_create(kind: str, name: str, fill: Callable[[Path], dict[str, Any]]) 
                     with write_entry(kind, name) as (folder, about):
                         about.update(fill(folder))
         except OSError as error:
-            raise DataError(f"cannot write {kind} to the cache {find_root()}: {error.strerror or error}", NO_ROOM_HINT) from error
+            raise DataError(f"cannot write {kind} to the cache {find_root()}: {error.strerror or error}", hint) from error
         entry = find(kind, name)
     if not entry:
-        raise DataError(f"the {kind} just written to the cache {find_root()} are missing", NO_ROOM_HINT)
+        raise DataError(f"the {kind} just written to the cache {find_root()} are missing", hint)
     return entry
+
+
+def _refuse_unreadable(folder: Path) -> None:
+    """Raise DataError if an entry is there that this user must not read. No other can be written in its place."""
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+        raise DataError(f"{folder} cannot be read: Permission denied", f"Change its permissions, remove it, or name another folder in {ENVIRONMENT}")
 
 
 _waits = False  # of `wait_for_others`
@@ -198,18 +228,18 @@ def list_entries() -> list[CacheEntry]:
 
 def _read_entry(folder: Path) -> CacheEntry | None:
     complete, unfinished = NAME.fullmatch(folder.name), UNFINISHED.fullmatch(folder.name)
-    if not folder.is_dir() or folder.is_symlink() or not ((complete and (folder / ABOUT).is_file()) or unfinished):
-        return None
     try:
+        if not folder.is_dir() or folder.is_symlink() or not ((complete and (folder / ABOUT).is_file()) or unfinished):
+            return None
         files = [path.stat() for path in folder.rglob("*") if path.is_file()]
         used = max((max(stat.st_mtime, stat.st_atime) for stat in files), default=folder.stat().st_mtime)
-    except FileNotFoundError:  # another process has completed or removed it
+    except OSError:  # another process has completed or removed it, or it belongs to another user
         return None
     return CacheEntry(UNFINISHED_KIND if unfinished else folder.parent.name, folder, sum(stat.st_size for stat in files), used)
 
 
 def clear(kind: str | None = None, days: float = 0.0) -> list[CacheEntry]:
-    """Remove the entries of a kind (None: of all kinds) that were not used for `days` days. Returns the removed entries.
+    """Remove the entries of a kind (None: of all kinds but `unpacked`) that were not used for `days` days. Returns the removed entries.
 
     Unfinished entries stay for a day, because a running process may be writing them. Raises UsageError for an unknown kind.
     """
@@ -219,7 +249,7 @@ def clear(kind: str | None = None, days: float = 0.0) -> list[CacheEntry]:
         raise UsageError(f"unknown kind of cache entries '{kind}'", suggest_name(kind, kinds) or f"Use one of: {', '.join(kinds)}")
     for entry in entries:
         least = max(days, UNFINISHED_DAYS) if entry.kind == UNFINISHED_KIND else days
-        if kind in (None, entry.kind) and now - entry.used >= least * 86_400:
+        if (entry.kind == kind or (kind is None and entry.kind != KEPT_KIND)) and now - entry.used >= least * 86_400:
             shutil.rmtree(entry.folder, ignore_errors=True)
             removed += [] if entry.folder.exists() else [entry]
     return removed

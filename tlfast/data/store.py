@@ -54,10 +54,11 @@ def open_store(table: ImageTable, settings: Settings, on_event: OnEvent = ignore
     `drop_unreadable` does.
     """
     paths = sorted({row.path for row in table.rows})
-    kind = choose_location(settings.store, len(paths) * 3 * settings.full_size**2)
+    key = cache.make_key(layout=LAYOUT, size=settings.full_size, resize=settings.resize, images=hash_files(paths))
+    is_there = settings.store == "auto" and cache.find(KIND, key) is not None  # then it needs no more room
+    kind = "disk" if is_there else choose_location(settings.store, len(paths) * 3 * settings.full_size**2)
     if kind == "off":
         return check_readable(table, on_event), None
-    key = cache.make_key(layout=LAYOUT, size=settings.full_size, resize=settings.resize, images=hash_files(paths))
     if kind == "ram":
         memory = mmap.mmap(-1, max(1, len(paths) * 3 * settings.full_size**2))
         about = fill_store(memory, paths, settings, on_event)

@@ -28,7 +28,7 @@ from .parquet_images import describe_other_columns, holds_images, read_parquet_i
 from .split import SPLIT_NAMES, SPLITS, assign_groups, assign_splits, limit_rows, subsample_train
 from .task import Task, normalise_name
 from .types import DataSummary, Row, Unreadable
-from .unpacking import Reader, unpack
+from .unpacking import Reader, explain_missing, unpack
 from .webdataset import read_webdataset
 
 MAX_UNREADABLE = 0.05  # largest fraction of unreadable images; more suggest a wrong folder or a broken copy
@@ -135,7 +135,7 @@ def drop_unreadable(table: ImageTable, unreadable: tuple[Unreadable, ...]) -> Im
     if len(unreadable) > MAX_UNREADABLE * len(table.rows):
         raise DataError(
             f"{len(unreadable)} of {len(table.rows)} images cannot be read, the first: {unreadable[0].path}: {unreadable[0].reason}",
-            f"At most {MAX_UNREADABLE:.0%} may fail; tlfast data check lists them",
+            explain_missing(unreadable[0].path) or f"At most {MAX_UNREADABLE:.0%} may fail; tlfast data check lists them",
         )
     bad = {image.path: image.reason for image in unreadable}
     result = replace(table, rows=tuple(row for row in table.rows if row.path not in bad), unreadable=unreadable)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,13 @@ def unpack(paths: Sequence[Path], root: Path, read: Reader, settings: DataSettin
     rows = [Row(str(folder / record["path"]), record["label"], record["split"], record["group"]) for record in records]
     without = int(about["without_label"])
     return rows, folder, [f"{without:,} images without a label are skipped"] if without else []
+
+
+def explain_missing(path: str) -> str:
+    """Return a hint for an image that was unpacked into the cache and is no longer there; "" for other images."""
+    if os.path.exists(path) or not Path(path).is_relative_to(cache.find_root() / KIND):
+        return ""
+    return "It was unpacked into the cache, and was removed there. Unpack the file of the images again: tlfast data check FILE"
 
 
 def _write_images(paths: Sequence[Path], root: Path, read: Reader, settings: DataSettings, folder: Path, on_event: OnEvent) -> dict[str, Any]:
