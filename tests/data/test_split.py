@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -50,3 +51,24 @@ def test_a_fraction_of_grouped_images_is_held_out(fraction, held_out):
     valid = [row for row in divided if row.split == "valid"]
     assert len(valid) == 2 * held_out
     assert not {row.group for row in valid} & {row.group for row in divided if row.split == "train"}
+
+
+@pytest.mark.parametrize(("fraction", "held_out"), [(0.2, 20), (0.4, 40)])
+def test_a_large_group_stays_in_the_train_split(fraction, held_out):
+    """StratifiedGroupKFold puts it into the first fold."""
+    draw = random.Random(1)
+    rows = [Row(f"{n}.png", draw.choice("xxyz"), group="large" if n < 120 else str(n // 10)) for n in range(200)]
+    settings = resolve.resolve_settings(tasks.get_task("digits"), None, {"valid_pct": fraction})
+    for seed in range(3):
+        divided = split.assign_splits(rows, settings, seed=seed, folds=5)
+        assert abs(sum(row.split == "valid" for row in divided) - 2 * held_out) <= 10
+        assert not split.describe_share(rows, divided, settings)
+    former = split.assign_splits(rows, settings, seed=0, folds=5, by_size=False)
+    assert next(row.split for row in former if row.group == "large") == "valid", "as in runs of earlier versions"
+    (note,) = split.describe_share(rows, former, settings)
+    assert "of the images in place of" in note
+
+
+def test_of_folds_of_a_similar_size_the_one_with_most_classes_is_held_out():
+    parts = [[0, 1], [2, 3], [4, 5]]
+    assert split._choose_by_size([Row(f"{n}.png", "xxxyxy"[n]) for n in range(6)], parts, 1, 1 / 3) == (1,)

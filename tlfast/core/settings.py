@@ -211,6 +211,7 @@ class Internals:
 
     folds: int = FOLDS  # number of random folds
     base_seed: int | None = None  # seed of splits and augmented views if it differs from the seed of the training
+    by_size: bool = True  # of folds of groups, those near --valid-pct are held out; earlier versions took the first
     most_epochs: int | None = None  # with `minutes` or depth auto: maximum; `epochs` is the target when a depth is chosen
 
 
@@ -250,8 +251,8 @@ class Settings(ModelSettings, DataSettings, AugmentationSettings, TrainingSettin
         strategy = values.pop("strategy", "")
         ends = {name: depth for depth, name in DEPTH_ENDS.items()}
         values["depth"] = ends.get(strategy, values.get("depth", ""))
-        names = [f.name for f in dataclasses.fields(Internals)]
-        return build_settings(values, Internals(**{name: values.pop(name) for name in names if name in values}))
+        internals = {"by_size": False} | {f.name: values.pop(f.name) for f in dataclasses.fields(Internals) if f.name in values}
+        return build_settings(values, Internals(**internals))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import PurePosixPath
 
 from ..core import DataError, DataSettings, UsageError
@@ -14,6 +15,7 @@ from .types import Row
 
 SPLITS = ("train", "valid", "test")
 TRIED_FOLDS = 20  # of groups, to hold out a fraction of the images
+NEAR = 0.05  # difference from --valid-pct, as a share of all images, of a validation split that is as good as an exact one
 SPARE = "spare"  # training images left out by --train-pct; they stay in the table so that all fractions share one store
 SPLIT_NAMES = {
     "train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid",
@@ -41,12 +43,13 @@ def assign_groups(rows: list[Row], pattern: str) -> list[Row]:
     return [replace(row, group=group or row.path) for row, group in zip(rows, groups, strict=True)]
 
 
-def assign_splits(rows: list[Row], settings: DataSettings, *, seed: int, folds: int, official: bool = False) -> list[Row]:
+def assign_splits(rows: list[Row], settings: DataSettings, *, seed: int, folds: int, official: bool = False, by_size: bool = True) -> list[Row]:
     """Return the rows, each with a split. Rows without one are training images.
 
     With `--fold`, the train and valid splits together are divided into `folds` random folds, unless the splits are an `official` fold of the
-    data. Without a valid split, a fraction `--valid-pct` of the training images is held out. The test split never changes. Raises DataError
-    for classes that are too small and for too few groups.
+    data. Without a valid split, a fraction `--valid-pct` of the training images is held out. The test split never changes. Of
+    groups, the folds are held out whose size is near the fraction, or without `by_size` the first ones. Raises DataError for classes that are too small and
+    for too few groups.
     """
     rows = [row if row.split else replace(row, split="train") for row in rows]
     has_valid = any(row.split == "valid" for row in rows)
@@ -57,7 +60,10 @@ def assign_splits(rows: list[Row], settings: DataSettings, *, seed: int, folds: 
         raise DataError("all images are in the test split", "Set the split column to train or valid for some, or leave it empty")
     pool_rows = [rows[i] for i in pool]
     _check_class_sizes(pool_rows)
-    chosen = _draw_validation(pool_rows, settings.valid_pct, seed) if settings.fold is None else _draw_fold(pool_rows, settings.fold, folds, seed)
+    if settings.fold is None:
+        chosen = _draw_validation(pool_rows, settings.valid_pct, seed, by_size)
+    else:
+        chosen = _draw_fold(pool_rows, settings.fold, folds, seed)
     valid, pooled = {pool[i] for i in chosen}, set(pool)
     return [replace(row, split="valid" if i in valid else "train") if i in pooled else row for i, row in enumerate(rows)]
 
@@ -71,14 +77,42 @@ def _check_class_sizes(rows: list[Row]) -> None:
         )
 
 
-def _draw_validation(rows: list[Row], fraction: float, seed: int) -> list[int]:
+def describe_share(before: Sequence[Row], after: Sequence[Row], settings: DataSettings) -> list[str]:
+    """Return a note if groups make a drawn validation split much larger or smaller than `--valid-pct`. `before` are the rows as they were read."""
+    if settings.fold is not None or not any(row.group for row in before) or any(row.split == "valid" for row in before):
+        return []
+    pool = [row for row in after if row.split != "test"]
+    share = sum(row.split == "valid" for row in pool) / len(pool)
+    if abs(share - settings.valid_pct) < NEAR + 1e-9:
+        return []
+    return [f"the valid split has {share:.0%} of the images in place of {settings.valid_pct:.0%}, because groups are not divided"]
+
+
+def _draw_validation(rows: list[Row], fraction: float, seed: int, by_size: bool) -> list[int]:
     """Return the indices of validation images: stratified by class, groups undivided."""
     if any(row.group for row in rows):
         _check_groups(rows, max(2, round(1 / fraction)))
         held_out, folds = _approximate(fraction, min(_count_groups(rows), max(Counter(row.label for row in rows).values())))
-        return sorted(i for number in range(held_out) for i in _draw_grouped_fold(rows, number, folds, seed))
+        parts = [_draw_grouped_fold(rows, number, folds, seed) for number in range(folds if by_size else held_out)]
+        chosen = _choose_by_size(rows, parts, held_out, fraction) if by_size else range(held_out)
+        return sorted(i for number in chosen for i in parts[number])
     count = max(1, round(len(rows) * fraction))
     return _sample_stratified(rows, range(len(rows)), count, seed, leave=1)
+
+
+def _choose_by_size(rows: list[Row], parts: Sequence[Sequence[int]], held_out: int, fraction: float) -> tuple[int, ...]:
+    """Return the numbers of about `held_out` folds with about a fraction of the rows; of those within NEAR, the first with the most classes.
+
+    The first fold of StratifiedGroupKFold often has the largest group.
+    """
+    sizes, labels = [len(part) / len(rows) for part in parts], [{rows[i].label for i in part} for part in parts]
+    errors: dict[tuple[int, ...], float] = {}
+    for number in (held_out, held_out + 1, held_out - 1, held_out + 2, held_out - 2):
+        if 0 < number < len(parts):
+            errors |= {chosen: abs(sum(sizes[i] for i in chosen) - fraction) for chosen in combinations(range(len(parts)), number)}
+        if near := [chosen for chosen, error in errors.items() if error < NEAR + 1e-9]:
+            return max(near, key=lambda chosen: len(set[str]().union(*(labels[i] for i in chosen))))
+    return min(errors, key=lambda chosen: errors[chosen])
 
 
 def _approximate(fraction: float, most: int) -> tuple[int, int]:

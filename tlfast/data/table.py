@@ -25,7 +25,7 @@ from .discovery import TABLES, TAR, check_optional, check_unique, inner_path, is
 from .hub import is_hub_dataset
 from .left_out import LeftOut
 from .parquet_images import describe_other_columns, holds_images, read_parquet_images
-from .split import SPLIT_NAMES, SPLITS, assign_groups, assign_splits, limit_rows, subsample_train
+from .split import SPLIT_NAMES, SPLITS, assign_groups, assign_splits, describe_share, limit_rows, subsample_train
 from .task import Task, normalise_name
 from .types import DataSummary, Row, Unreadable
 from .unpacking import Reader, explain_missing, unpack
@@ -92,7 +92,9 @@ def load_table(task: Task, settings: Settings, root: Path, on_event: OnEvent = i
         if single := sum(row.group == row.path for row in rows):
             notes += [f"{single:,} file names do not match --group-by: each is a group of its own"]
     classes, class_notes = _find_classes(task, rows, root)
-    rows = assign_splits(rows, settings, seed=settings.split_seed, folds=settings.internals.folds, official=official)
+    read, internals = rows, settings.internals
+    rows = assign_splits(rows, settings, seed=settings.split_seed, folds=internals.folds, official=official, by_size=internals.by_size)
+    notes += describe_share(read, rows, settings)
     if settings.limit:
         rows = limit_rows(rows, settings.limit, settings.split_seed)
     if settings.train_pct < 1:
