@@ -9,7 +9,7 @@ import pytest
 from tlfast.core import UsageError
 from tlfast.data import Task
 from tlfast.tasks import registry
-from tlfast.testing import TINY
+from tlfast.testing import TINY, draw_image
 
 BIRDS = """
 import tlfast
@@ -18,6 +18,12 @@ def rows(root, fold):
     return [tlfast.Row(str(path), path.parent.name, "valid" if path.stem in "012" else "train") for path in sorted(root.rglob("*.png"))]
 
 TASK = tlfast.Task(name="birds", title="birds in gardens", classes=("red", "green", "blue"), defaults={defaults}, rows=rows)
+"""
+
+
+CATS = """
+import shutil, tlfast
+TASK = tlfast.Task(name="cats", title="cats", arrange=lambda source, target, beside: shutil.copytree(source, target / "cat"))
 """
 
 
@@ -100,3 +106,24 @@ def test_the_name_of_a_task_is_that_of_a_folder():
 
 def test_the_name_of_a_data_set_of_the_hub_is_kept():
     assert registry.find_task("hf://datasets/user/birds-1.0")[0].name == "birds-1.0"
+
+
+def test_a_folder_with_the_name_of_an_installed_task_is_another_task(tmp_path):
+    (tmp_path / "weeds").mkdir()
+    task, path = registry.find_task(str(tmp_path / "weeds"))
+    assert (task.name, task.rows, path) == ("weeds-images", None, str(tmp_path / "weeds"))
+    assert registry.find_named_task(task.name, path).rows is None
+    assert registry.train_command(task.name, path, {}) == f"tlfast train {path}"
+    assert registry.find_task("hf://datasets/user/fer")[0].name == "fer-images"
+
+
+def test_images_of_a_task_of_a_file_can_be_imported(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_loaded", {})
+    path = tmp_path / "my task.py"
+    path.write_text(CATS)
+    missing = cli("train", path)
+    assert missing.code == 1 and f"tlfast data import '{path}' SRC" in " ".join(missing.err.split())
+    monkeypatch.setattr(registry, "_loaded", {})
+    draw_image(tmp_path / "given" / "a.png", (0, 0, 0), 1)
+    assert cli("data", "import", path, tmp_path / "given", "--json").json == {"imported to": str(tmp_path / "data" / "cats")}
+    assert "has no download" in cli("data", "get", path).err

@@ -24,7 +24,7 @@ cache_app = typer.Typer(no_args_is_help=True, help="Show and clear the cache.")
 
 @command(data_app, "data import")
 def data_import(
-    task: Annotated[str, typer.Argument(help="Name of a task.", autocompletion=task_names)],
+    task: Annotated[str, typer.Argument(help="Name of a task, or a .py file that defines one.", autocompletion=task_names)],
     source: Annotated[str, typer.Argument(help="The downloaded file, zip or folder.")],
     screen: Screen,
 ) -> None:
@@ -38,7 +38,7 @@ def data_import(
 
 @command(data_app, "data get")
 def data_get(
-    task: Annotated[str, typer.Argument(help="Name of a task.", autocompletion=task_names)],
+    task: Annotated[str, typer.Argument(help="Name of a task, or a .py file that defines one.", autocompletion=task_names)],
     screen: Screen,
     address: Annotated[str, typer.Option("--from", help="Download from this address of a zip or tarball, such as a mirror.", show_default=False)] = "",
 ) -> None:

@@ -92,7 +92,7 @@ def get_data(task: Task, root: str = "data", on_event: OnEvent = ignore_event, a
     the reason of each.
     """
     if not task.sources:
-        hint = f"Its images are generated on first use: tlfast train {task.name}" if task.make else "Train on your images: --data PATH"
+        hint = f"Its images are generated on first use: tlfast train {task.argument}" if task.make else "Train on your images: --data PATH"
         raise UsageError(f"task '{task.name}' has no download", hint)
     target = _target(task, root)
     _refuse_taken(target)
@@ -115,7 +115,7 @@ def _get_from_sources(task: Task, sources: Sequence[Source], downloads: Path, ta
             return target
         except (DataError, UsageError) as error:  # UsageError: the file is not an archive
             failures.append(f"{source.title}: {error.message}")
-    hint = f"{task.by_hand}, then: tlfast data import {task.name} PATH"
+    hint = f"{task.by_hand}, then: tlfast data import {task.argument} PATH"
     raise DataError(f"the images of task '{task.name}' cannot be downloaded: {'; '.join(failures)}", hint)
 
 
@@ -155,8 +155,8 @@ def _refuse_taken(target: Path) -> None:
 
 def _describe_options(task: Task) -> str:
     """Return a hint with all ways to provide the images of a task."""
-    options = [f"download them: tlfast data get {task.name}"] if task.sources else []
-    options += [f"import existing files: tlfast data import {task.name} SRC"] if task.arrange else []
+    options = [f"download them: tlfast data get {task.argument}"] if task.sources else []
+    options += [f"import existing files: tlfast data import {task.argument} SRC"] if task.arrange else []
     return "; or ".join([*options, "use a folder, zip, CSV or parquet file in place: --data PATH"])
 
 

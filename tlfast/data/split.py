@@ -60,10 +60,8 @@ def assign_splits(rows: list[Row], settings: DataSettings, *, seed: int, folds: 
         raise DataError("all images are in the test split", "Set the split column to train or valid for some, or leave it empty")
     pool_rows = [rows[i] for i in pool]
     _check_class_sizes(pool_rows)
-    if settings.fold is None:
-        chosen = _draw_validation(pool_rows, settings.valid_pct, seed, by_size)
-    else:
-        chosen = _draw_fold(pool_rows, settings.fold, folds, seed)
+    fold = settings.fold
+    chosen = _draw_validation(pool_rows, settings.valid_pct, seed, by_size) if fold is None else _draw_fold(pool_rows, fold, folds, seed)
     valid, pooled = {pool[i] for i in chosen}, set(pool)
     return [replace(row, split="valid" if i in valid else "train") if i in pooled else row for i, row in enumerate(rows)]
 

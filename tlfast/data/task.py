@@ -10,6 +10,7 @@ an entry point of the group `tlfast.tasks`. A minimal task has a name and a titl
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +89,11 @@ class Task:
     arrange: Callable[[Path, Path, Path], None] | None = None
     make: Callable[[Path], None] | None = None
     file: str = ""
+
+    @property
+    def argument(self) -> str:
+        """How commands name the task: by its name, or by its file."""
+        return shlex.quote(self.file) if self.file else self.name
 
     def presets(self, strategy: str) -> dict[str, Any]:
         """Return the settings of the task for a strategy; none for a strategy without presets."""

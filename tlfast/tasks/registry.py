@@ -125,10 +125,18 @@ def train_command(task: str, source: str, options: Mapping[str, Any], file: str 
 
 
 def get_task(name: str) -> Task:
-    """Return a task by name. Raises UsageError with the closest name as hint."""
+    """Return a task by name, or that of a .py file. Raises UsageError with the closest name as hint."""
+    if name not in registered_tasks() and name.endswith(".py") and Path(name).is_file():
+        return load_task_file(Path(name))
     if name not in registered_tasks():
         raise UsageError(f"unknown task '{name}'", suggest_name(name, list(registered_tasks())) or "Tasks: " + ", ".join(registered_tasks()))
     return registered_tasks()[name]
+
+
+def _own_task(path: Path) -> Task:
+    """Return a task for a path of images. It has another name than an installed task, because later commands find the task of a run by its name."""
+    task = folder_task(path)
+    return replace(task, name=f"{task.name}-images") if task.name in _installed_tasks() else task
 
 
 def find_task(name: str) -> tuple[Task, str]:
@@ -141,10 +149,10 @@ def find_task(name: str) -> tuple[Task, str]:
     if name.endswith(".py") and Path(name).is_file():
         return load_task_file(Path(name)), ""
     if is_hub_dataset(name):
-        return replace(folder_task(Path(name.partition("@")[0])), title=f"images of {name}"), name
+        return replace(_own_task(Path(name.partition("@")[0])), title=f"images of {name}"), name
     if os.path.exists(os.path.expanduser(name)):  # false for names that are too long
         path = Path(name).expanduser().resolve()
-        return folder_task(path), str(path)
+        return _own_task(path), str(path)
     hint = (
         suggest_name(name, list(registered_tasks()))
         or "Tasks: " + ", ".join(registered_tasks()) + "; or the path of images: a folder, or a zip, CSV, parquet, COCO or tar file"
