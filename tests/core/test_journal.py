@@ -89,6 +89,15 @@ def test_a_training_of_other_images_is_named(tmp_path):
     assert "/old" in error.value.hint
 
 
+def test_a_training_without_a_path_of_images_is_named(tmp_path):
+    with pytest.raises(KeyboardInterrupt), journal_module.open_journal(str(tmp_path), "old", "a", {"data": ""}):
+        raise KeyboardInterrupt
+    with pytest.raises(UsageError) as error:
+        journal_module.find(str(tmp_path), "new", "a")
+    assert error.value.hint == "Its command is listed by: tlfast runs --interrupted"
+    assert journal_module.list_folders(str(tmp_path), "old") and not journal_module.list_folders(str(tmp_path), "**")
+
+
 def test_the_end_of_a_training_leaves_a_run_of_a_longer_name(tmp_path):
     for name in (".mine.abcdefgh.partial", ".mine.2.abcdefgh.partial"):
         (tmp_path / "a" / name).mkdir(parents=True)

@@ -108,6 +108,22 @@ def test_entries_of_wrong_types_are_damage(tmp_path, changes):
     assert runs.read(tmp_path).manifest["classes"] == ["a", "b"]  # as runs of early versions
 
 
+def test_runs_of_a_path_are_those_of_its_images(run, cli, folder):
+    task = run.folder.parent.name
+    for words in ((), ("--interrupted",)):
+        assert cli("runs", folder, *words).code == 0
+    assert [each["run"] for each in cli("runs", folder, "--json").json] == [each["run"] for each in cli("runs", task, "--json").json] == ["r"]
+    for name in ("/no/such/folder", "**", "[a]"):
+        outcome = cli("runs", name)
+        assert outcome.code == 1 and f"no run '{name}' in exports" in outcome.err
+        assert cli("runs", name, "--interrupted").code == 0
+
+
+def test_a_home_folder_of_nobody(cli):
+    outcome = cli("evaluate", "~nobody-of-that-name")
+    assert outcome.code == 1 and "no run '~nobody-of-that-name'" in outcome.err
+
+
 @pytest.mark.parametrize("content", ["{", "{}", "[]", '{"accuracy": 1}'])
 def test_damaged_runs_are_named(run, cli, content):
     (run.folder / "metrics.json").write_text(content)

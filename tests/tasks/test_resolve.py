@@ -124,6 +124,7 @@ def test_other_settings_override_a_preset():
         ({"name": "x" * 201}, f"--name {'x' * 201} has 201 bytes, and a name at most 200"),
         ({"name": "é" * 101}, f"--name {'é' * 101} has 202 bytes, and a name at most 200"),
         ({"name": "latest"}, "--name latest is taken: tlfast itself uses"),
+        ({"name": "Latest"}, "--name Latest is taken: tlfast itself uses"),
         ({"breadth": 3}, "unknown setting 'breadth'"),
     ],
 )

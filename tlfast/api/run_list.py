@@ -8,6 +8,7 @@ import pandas as pd
 
 from ..commands.interrupted import InterruptedTraining, list_interrupted
 from ..core import runs as records
+from ..tasks import find_task_name
 from .keywords import check_text, with_keywords_in_messages
 from .progress import show_progress
 from .run import Run
@@ -22,6 +23,7 @@ def runs(task: str = "", *, interrupted: bool = False, out: str = "exports") -> 
     >>> tlfast.runs("digits")[["run", "accuracy"]]  # doctest: +SKIP
     """
     task, out = check_text("task", task, 'tlfast.runs("fer")'), check_text("out", out, 'out="exports"')
+    task = find_task_name(task)
     if interrupted:
         names = [field.name for field in fields(InterruptedTraining)]
         return pd.DataFrame([each.to_dict() for each in list_interrupted(out, task)], columns=names)

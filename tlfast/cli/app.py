@@ -268,7 +268,9 @@ def tasks(screen: Screen) -> None:
 @command(app, "runs", UPKEEP)
 def runs(
     screen: Screen,
-    task: Annotated[str, typer.Argument(help="Name of a task: list only its runs.", show_default=False, autocompletion=task_names)] = "",
+    task: Annotated[
+        str, typer.Argument(help="Name of a task, or the path of its images: list only its runs.", show_default=False, autocompletion=task_names)
+    ] = "",
     interrupted: Annotated[bool, typer.Option("--interrupted", help="List the interrupted trainings, with the commands that resume them.")] = False,
     out: OutOption = "exports",
 ) -> None:
@@ -276,14 +278,15 @@ def runs(
     from ..commands.interrupted import list_interrupted
     from ..core.runs import list_runs
 
-    unfinished = list_interrupted(out, task)
+    name = registry.find_task_name(task)
+    unfinished = list_interrupted(out, name)
     if interrupted:
         screen.interrupted(unfinished)
         return
     with screen.progress() as on_event:
         for training in unfinished:
             on_event(Note("interrupted", f"{training.describe()}; to resume: {training.command}"))
-        found = list_runs(out, task, on_event)
+        found = list_runs(out, name, on_event)
     screen.runs(found)
 
 

@@ -51,7 +51,7 @@ class InterruptedTraining:
 def list_interrupted(out: str, task: str = "") -> list[InterruptedTraining]:
     """Return the interrupted trainings of a task, or of all tasks, in the order of their folders. Damaged ones are left out."""
     found = []
-    for folder in journal.list_interrupted(out, task or "*"):
+    for folder in journal.list_interrupted(out, task):
         with suppress(RunError, KeyError, ValueError):
             found.append(read_interrupted(folder))
     return found

@@ -61,7 +61,7 @@ def find_root() -> Path:
     if replacement := _replacement.get():
         return replacement
     if os.environ.get(ENVIRONMENT):
-        return Path(os.environ[ENVIRONMENT]).expanduser()
+        return Path(os.path.expanduser(os.environ[ENVIRONMENT]))
     if os.environ.get("XDG_CACHE_HOME"):
         return Path(os.environ["XDG_CACHE_HOME"]) / "tlfast"
     try:

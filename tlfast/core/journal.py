@@ -143,7 +143,7 @@ def run_id_of(folder: Path) -> str:
     return folder.name.removesuffix(SUFFIX)
 
 
-def list_interrupted(out: str, task: str = "*") -> list[Path]:
+def list_interrupted(out: str, task: str = "") -> list[Path]:
     """Return the folders of unfinished trainings that no process is working on, of one task or of all."""
     interrupted = []
     for folder in list_folders(out, task):
@@ -177,9 +177,9 @@ def list_states(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.pt"))
 
 
-def list_folders(out: str, task: str = "*") -> list[Path]:
-    """Return the folders of unfinished trainings, both interrupted and running."""
-    return sorted(path.parent for path in Path(out).glob(f"{task}/*{SUFFIX}/{JOURNAL}"))
+def list_folders(out: str, task: str = "") -> list[Path]:
+    """Return the folders of unfinished trainings, both interrupted and running, of one task or of all."""
+    return sorted(path.parent for path in Path(out).glob(f"*/*{SUFFIX}/{JOURNAL}") if task in ("", path.parent.parent.name))
 
 
 def find(out: str, task: str, which: str) -> Path:
@@ -191,7 +191,8 @@ def find(out: str, task: str, which: str) -> Path:
     elsewhere = [folder for folder in list_folders(out) if run_id_of(folder) == which and folder.parent.name != task]
     if elsewhere and which not in folders:
         found = f"--resume {which}: this training is one of {elsewhere[0].parent.name}, not of {task}"
-        raise UsageError(found, f"Its command is listed by: tlfast runs --interrupted; it began with the images in {read(elsewhere[0]).settings.get('data')}")
+        data = read(elsewhere[0]).settings.get("data")
+        raise UsageError(found, "Its command is listed by: tlfast runs --interrupted" + (f"; it began with the images in {data}" if data else ""))
     if not folders:
         named = "" if which == NEWEST else f"--resume {which}: "
         raise UsageError(f"{named}no interrupted training of {task} in {out}", "Leave out --resume to start a new training")
@@ -202,7 +203,7 @@ def find(out: str, task: str, which: str) -> Path:
     return folders[which]
 
 
-def find_newest(out: str, task: str = "*") -> Path:
+def find_newest(out: str, task: str = "") -> Path:
     """Return the folder of the newest training that no process is working on; if all are running, of the newest. At least one must exist."""
     return max(list_interrupted(out, task) or list_folders(out, task), key=lambda folder: (folder / JOURNAL).stat().st_mtime_ns)
 

@@ -185,7 +185,7 @@ def find(reference: str, out: str = "exports", verified: bool = False) -> Run:
 
 
 def _find(reference: str, out: str) -> Run:
-    path = Path(reference).expanduser()
+    path = Path(os.path.expanduser(reference))  # unlike that of Path, no error for an unknown user
     for folder in (path, Path(out) / reference):
         if (folder / MANIFEST).is_file():
             return read(folder)
@@ -330,8 +330,9 @@ def _format_seal(manifest: bytes) -> str:
 
 
 def list_folders(out: str, task: str = "") -> list[Path]:
-    """Return the folders of all finished runs, sorted by task and run id."""
-    return sorted(manifest.parent for manifest in Path(out).glob(f"{task or '*'}/*/{MANIFEST}") if not manifest.parent.name.startswith("."))
+    """Return the folders of all finished runs, or those of one task, sorted by task and run id."""
+    folders = [manifest.parent for manifest in Path(out).glob(f"*/*/{MANIFEST}")]
+    return sorted(folder for folder in folders if not folder.name.startswith(".") and task in ("", folder.parent.name))
 
 
 def list_runs(out: str, task: str = "", on_event: OnEvent = ignore_event) -> list[dict[str, Any]]:
@@ -368,7 +369,7 @@ def _not_found_error(reference: str, out: str) -> RunError:
         hint = f"Download it first: tlfast pull {reference.removeprefix(HUB_SCHEME)}"
         return RunError(f"{reference} is on the hub, and this command writes into the folder of a run", hint)
     known = sorted({name for folder in list_folders(out) for name in (folder.parent.name, folder.name)})
-    path = Path(reference).expanduser()
+    path = Path(os.path.expanduser(reference))
     if path.name.endswith(UNFINISHED) or any(folder.name == f"{reference}{UNFINISHED}" for folder in Path(out).glob(f"*/*{UNFINISHED}")):
         return RunError(f"{reference} is an unfinished training in {out}", "Resume it first; the command is listed by: tlfast runs --interrupted")
     if all((path / name).is_file() for name in IN_BUNDLES):

@@ -60,7 +60,7 @@ def check_run_name(value: str) -> str:
     """Return why a name cannot be that of a run or of a folder of runs, or ""."""
     if (size := len(value.encode(errors="replace"))) > LONGEST_NAME:
         return f"has {size} bytes, and a name at most {LONGEST_NAME}"
-    if value in TAKEN_NAMES:
+    if value.lower() in TAKEN_NAMES:  # some file systems do not distinguish upper case
         return f"is taken: tlfast itself uses {', '.join(TAKEN_NAMES)}"
     if re.fullmatch(r"[A-Za-z0-9][\w.+-]*", value) and not value.endswith(".unfinished"):
         return ""

@@ -9,13 +9,14 @@ from ..core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .folder import folder_task
-    from .registry import find_named_task, find_run_task, find_task, get_task, register_task, registered_tasks, train_command
+    from .registry import find_named_task, find_run_task, find_task, find_task_name, get_task, register_task, registered_tasks, train_command
     from .resolve import resolve_settings
 
 __all__ = [
     "find_named_task",
     "find_run_task",
     "find_task",
+    "find_task_name",
     "folder_task",
     "get_task",
     "register_task",
@@ -29,7 +30,7 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
         __name__,
         {
             "folder": ["folder_task"],
-            "registry": ["find_named_task", "find_run_task", "find_task", "get_task", "register_task", "registered_tasks", "train_command"],
+            "registry": ["find_named_task", "find_run_task", "find_task", "find_task_name", "get_task", "register_task", "registered_tasks", "train_command"],
             "resolve": ["resolve_settings"],
         },
     )

@@ -133,6 +133,12 @@ def get_task(name: str) -> Task:
     return registered_tasks()[name]
 
 
+def find_task_name(name: str) -> str:
+    """Return the name of a task as in the folder of its runs: of a path of images that of its task, else `name`."""
+    is_path = os.sep in name and os.path.exists(os.path.expanduser(name))
+    return find_task(name)[0].name if is_path or is_hub_dataset(name) else name
+
+
 def _own_task(path: Path) -> Task:
     """Return a task for a path of images. It has another name than an installed task, because later commands find the task of a run by its name."""
     task = folder_task(path)
@@ -151,7 +157,7 @@ def find_task(name: str) -> tuple[Task, str]:
     if is_hub_dataset(name):
         return replace(_own_task(Path(name.partition("@")[0])), title=f"images of {name}"), name
     if os.path.exists(os.path.expanduser(name)):  # false for names that are too long
-        path = Path(name).expanduser().resolve()
+        path = Path(os.path.expanduser(name)).resolve()
         return _own_task(path), str(path)
     hint = (
         suggest_name(name, list(registered_tasks()))
