@@ -49,6 +49,24 @@ def test_images_without_an_annotation_are_counted(tmp_path):
     assert len(table.rows) == 6 and table.notes == ("2 images without an annotation are skipped",)
 
 
+def test_an_image_that_is_listed_twice_is_one(tmp_path):
+    draw(tmp_path / "images")
+    merged = coco(images=[*coco()["images"], {"id": 90, "file_name": "./0.png"}], annotations=[*coco()["annotations"], {"image_id": 90, "category_id": 1}])
+    (tmp_path / "a.json").write_text(json.dumps(merged))
+    assert len(annotations.read_coco(tmp_path / "a.json")[0]) == 8
+    merged["annotations"][-1]["category_id"] = 2
+    (tmp_path / "a.json").write_text(json.dumps(merged))
+    assert "1 images have several categories, the first: images/0.png" in message(lambda: annotations.read_coco(tmp_path / "a.json"))
+
+
+def test_a_coco_file_of_windows(tmp_path):
+    """With backslashes in names, and a byte order mark."""
+    draw(tmp_path / "JPEGImages")
+    images = [{**image, "file_name": f"JPEGImages\\{image['file_name']}"} for image in coco()["images"]]
+    (tmp_path / "a.json").write_text(json.dumps(coco(images=images)), encoding="utf-8-sig")
+    assert all(Path(row.path).is_file() for row in read(tmp_path / "a.json").rows)
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [

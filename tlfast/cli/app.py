@@ -268,9 +268,7 @@ def tasks(screen: Screen) -> None:
 @command(app, "runs", UPKEEP)
 def runs(
     screen: Screen,
-    task: Annotated[
-        str, typer.Argument(help="Name of a task, or the path of its images: list only its runs.", show_default=False, autocompletion=task_names)
-    ] = "",
+    task: Annotated[str, typer.Argument(help="Name of a task or path of images: list only its runs.", show_default=False, autocompletion=task_names)] = "",
     interrupted: Annotated[bool, typer.Option("--interrupted", help="List the interrupted trainings, with the commands that resume them.")] = False,
     out: OutOption = "exports",
 ) -> None:

@@ -26,25 +26,28 @@ LABEL_STUDIO = ("image", "choice")  # its columns of images and labels
 def read_coco(path: Path) -> tuple[list[Row], list[str]]:
     """Return the rows of a COCO file whose images have annotations of one category each, and notes on images without annotations.
 
-    Raises DataError for another kind of JSON, for an image with several categories, and if nothing is annotated.
+    An image may be listed several times, as in files that were merged. Raises DataError for another kind of JSON, for an image with several categories, and if nothing is annotated.
     """
     images, names, labels = _parse_coco(path)
-    several = [key for key, found in labels.items() if len(found) > 1]
+    beside = _find_folder(path, list(images.values())) / path.name
+    found: dict[str, set[str]] = {}  # path of an image -> names of its categories
+    for key, name in images.items():
+        found.setdefault(os.path.normpath(resolve_beside(beside, name)), set()).update(names[number] for number in labels.get(key, ()))
+    several = [image for image, categories in found.items() if len(categories) > 1]
     if several:
         hint = "tlfast classifies whole images: keep the annotations of one category for each"
-        raise DataError(f"{path.name}: {len(several):,} images have several categories, the first: {images[several[0]]}", hint)
-    folder = _find_folder(path, list(images.values()))
-    rows = [Row(os.path.normpath(folder / name), names[next(iter(labels[key]))]) for key, name in images.items() if key in labels]
+        raise DataError(f"{path.name}: {len(several):,} images have several categories, the first: {os.path.relpath(several[0], path.parent)}", hint)
+    rows = [Row(image, *categories) for image, categories in found.items() if categories]
     if not rows:
         raise DataError(f"{path.name} has no annotated image", "Give a file with images, categories and annotations")
-    without = len(images) - len(rows)
+    without = len(found) - len(rows)
     return rows, [f"{without:,} images without an annotation are skipped"] if without else []
 
 
 def _parse_coco(path: Path) -> tuple[dict[Any, str], dict[Any, str], dict[Any, set[Any]]]:
     """Return file names by image, category names by category, and the categories of each annotated image. Raises DataError."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         images = {image["id"]: str(image["file_name"]) for image in content["images"]}
         names = {category["id"]: str(category["name"]) for category in content["categories"]}
         labels = defaultdict(set)
@@ -63,7 +66,7 @@ def _parse_coco(path: Path) -> tuple[dict[Any, str], dict[Any, str], dict[Any, s
 def _find_folder(path: Path, names: Sequence[str]) -> Path:
     """Return the folder that the names of images are relative to: the first of IMAGE_FOLDERS with one of the first of them."""
     folders = [path.parent / folder for folder in IMAGE_FOLDERS]
-    return next((folder for folder in folders if any((folder / name).exists() for name in names[:10])), path.parent)
+    return next((folder for folder in folders if any(os.path.exists(resolve_beside(folder / path.name, name)) for name in names[:10])), path.parent)
 
 
 def use_label_studio_columns(settings: DataSettings, columns: Sequence[str]) -> DataSettings:
