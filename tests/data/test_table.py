@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import zipfile
 from dataclasses import replace
 
@@ -157,6 +158,49 @@ def test_stray_images_are_counted(folder):
     assert load(folder).notes == ("1 images outside the class folders are skipped",)
 
 
+def test_stray_images_beside_inner_folders(tmp_path, folder):
+    """In a zip of a folder, and beside the folders of splits."""
+    archive = tmp_path / "photos.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in folder.rglob("*.png"):
+            file.write(path, f"photos/{path.relative_to(folder)}")
+        file.write(path, "photos/cover.png")
+        file.write(path, "cover.png")
+    table = load(archive)
+    assert table.classes == ("blue", "green", "red") and table.notes == ("2 images outside the class folders are skipped",)
+    for part in ("train", "valid"):
+        shutil.copytree(folder, tmp_path / "parts" / part)
+    shutil.copy(path, tmp_path / "parts" / "cover.png")
+    assert counts(load(tmp_path / "parts")) == {"train": 36, "valid": 36}
+
+
+def test_folders_beside_splits_are_no_classes(tmp_path, folder):
+    for part in ("train", "test"):
+        shutil.copytree(folder, tmp_path / "data" / part)
+    draw_image(tmp_path / "data" / "single_prediction" / "1.png", (0, 0, 0), 1)
+    with pytest.raises(DataError, match="data has single_prediction beside the splits test, train"):
+        load(tmp_path / "data")
+    for label in ("train", "test", "car"):
+        for i in range(4):
+            draw_image(tmp_path / "vehicles" / label / f"{i}.png", (0, 0, 0), i)
+    assert load(tmp_path / "vehicles").classes == ("car", "test", "train")
+
+
+def test_labels_in_two_unicode_forms_are_one_class(tmp_path):
+    for part, label in (("train", "cafe\u0301"), ("train", "tea"), ("valid", "caf\u00e9"), ("valid", "tea")):
+        for i in range(3):
+            draw_image(tmp_path / part / label / f"{i}.png", (0, 0, 0), i)
+    table = load(tmp_path)
+    assert table.classes == ("caf\u00e9", "tea") and counts(table) == {"train": 6, "valid": 6}
+    assert table.notes == ("labels that differ only in their Unicode form are one class: caf\u00e9",)
+    shutil.rmtree(tmp_path / "valid")
+    assert load(tmp_path).classes == ("cafe\u0301", "tea"), "as in runs of earlier versions"
+
+
+def test_columns_have_no_effect_on_folders(folder):
+    assert load(folder, group_col="plant").notes == (f"--group-col has no effect: {folder} is no table",)
+
+
 def test_one_class(tmp_path):
     for i in range(4):
         draw_image(tmp_path / "only" / f"{i}.png", (0, 0, 0), i)
@@ -269,6 +313,7 @@ def test_a_class_emptied_by_broken_images_names_the_first(tmp_path):
     [
         ("path,label,label\na.png,x,y\n", "has 2 columns 'label'"),
         ("path,label\nhttp://example.org/a.png,x\n", "line 2: http://example.org/a.png is a URL"),
+        ("path,label\ns3://bucket/a.png,x\n", "line 2: s3://bucket/a.png is a URL"),
         ("path,label\na\0.png,x\n", r"line 2: the path a\\x00\.png has a NUL character"),
     ],
 )

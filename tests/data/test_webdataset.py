@@ -8,7 +8,9 @@ import json
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from tests.helpers.files import image_bytes, message
 from tlfast.core.errors import UsageError
@@ -56,6 +58,17 @@ def test_shards_with_splits_in_their_names(tmp_path):
         write(tmp_path / f"{name}.tar", samples(lambda n: {"cls": str(n % 2).encode()}, 8 * start))
     table = read(tmp_path)
     assert [len(table.part(split)) for split in ("train", "valid", "test")] == [16, 8, 0]
+
+
+def test_other_files_beside_shards(tmp_path):
+    for start, name in enumerate(("train-0", "val-0")):
+        write(tmp_path / f"{name}.tar", samples(lambda n: {"cls": str(n % 2).encode()}, 8 * start))
+    (tmp_path / "thumbnail.png").write_bytes(image_bytes(1))
+    (tmp_path / "._train-0.tar").write_bytes(b"macOS")
+    parquet.write_table(pa.table({"image": [image_bytes(1)], "label": ["a"]}), tmp_path / "zero.parquet")
+    table = read(tmp_path)
+    assert [len(table.part(split)) for split in ("train", "valid")] == [8, 8]
+    assert table.notes == ("the images are those of train-0.tar; files of another format are left out: 1, such as zero.parquet",)
 
 
 def test_groups_are_entries_of_the_json_files(tmp_path):

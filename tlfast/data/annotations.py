@@ -26,7 +26,8 @@ LABEL_STUDIO = ("image", "choice")  # its columns of images and labels
 def read_coco(path: Path) -> tuple[list[Row], list[str]]:
     """Return the rows of a COCO file whose images have annotations of one category each, and notes on images without annotations.
 
-    An image may be listed several times, as in files that were merged. Raises DataError for another kind of JSON, for an image with several categories, and if nothing is annotated.
+    An image may be listed several times, as in files that were merged. Raises DataError for another kind of JSON, for an image with several categories,
+    and if nothing is annotated.
     """
     images, names, labels = _parse_coco(path)
     beside = _find_folder(path, list(images.values())) / path.name

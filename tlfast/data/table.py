@@ -15,16 +15,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
+from unicodedata import normalize
 
 from ..core import DataError, DataSettings, ImageError, OnEvent, Progress, Settings, UsageError, ignore_event
 from ..core.errors import make_printable
 from ..core.settings import flag_name
 from . import images
 from .annotations import JSON, read_coco, resolve_image, use_label_studio_columns
-from .discovery import TABLES, TAR, check_optional, check_unique, inner_path, is_address, list_members, read_numbered_records, walk_files, walk_images
+from .class_folders import find_empty_folders, read_members
+from .discovery import TABLES, TAR, check_optional, check_unique, is_address, list_members, read_numbered_records, walk_files, walk_images
 from .hub import is_hub_dataset
 from .left_out import LeftOut
 from .parquet_images import describe_other_columns, holds_images, read_parquet_images
+from .remote import is_remote
 from .split import SPLIT_NAMES, SPLITS, assign_groups, assign_splits, describe_share, limit_rows, subsample_train
 from .task import Task, normalise_name
 from .types import DataSummary, Row, Unreadable
@@ -84,7 +87,8 @@ def load_table(task: Task, settings: Settings, root: Path, on_event: OnEvent = i
     """
     rows, notes, official, base = read_rows(task, settings, root, on_event)
     rows, encoding_notes = _drop_undecodable(rows)
-    notes += encoding_notes
+    rows, label_notes = _unify_labels(rows)
+    notes += encoding_notes + label_notes
     if settings.group_by in task.groupings:
         rows, official = [replace(row, split="") for row in rows], False
     if settings.group_by:
@@ -117,6 +121,18 @@ def _drop_undecodable(rows: list[Row]) -> tuple[list[Row], list[str]]:
     note = f"images whose names are not UTF-8 are left out: {len(odd):,}, the first: {make_printable(odd[0])}"
     left_out = set(odd)
     return [row for row in rows if row.path not in left_out], [note]
+
+
+def _unify_labels(rows: list[Row]) -> tuple[list[Row], list[str]]:
+    """Return the rows with one label for labels that differ only in their Unicode form, such as folders made on macOS and on Linux, and a note on these."""
+    forms: dict[str, set[str]] = {}
+    for label in {row.label for row in rows}:
+        forms.setdefault(normalize("NFC", label), set()).add(label)
+    changed = {label: form for form, labels in forms.items() if len(labels) > 1 for label in labels}
+    if not changed:
+        return rows, []
+    note = f"labels that differ only in their Unicode form are one class: {', '.join(sorted(set(changed.values())))}"
+    return [replace(row, label=changed.get(row.label, row.label)) for row in rows], [note]
 
 
 def check_readable(table: ImageTable, on_event: OnEvent = ignore_event) -> ImageTable:
@@ -192,19 +208,21 @@ def read_rows(task: Task, settings: Settings, root: Path, on_event: OnEvent) -> 
         if official is not None:
             return _Reading(official, [], official=True)
         names = sorted(Path(path).relative_to(root).as_posix() for path in walk_images(root, left_out, settings.out))
-        if not names and (shards := _find_shards(root, settings)):
+        if not any("/" in name for name in names) and (shards := _find_shards(root, settings)):
             return _unpack(shards, root, settings, on_event)
         rows, notes = read_members(str(root) + os.sep, names, str(root))
-        return _Reading(rows, notes + left_out.describe(f"{root}{os.sep}") + _find_empty_folders(root, rows, left_out))
+        notes += left_out.describe(f"{root}{os.sep}") + find_empty_folders(root, rows, left_out)
+        return _Reading(rows, notes + _describe_unused_columns(settings, root))
     if root.suffix.lower() == ".zip":
         rows, notes = read_members(f"{root}!/", list_members(root, left_out), str(root))
-        return _Reading(rows, notes + left_out.describe(f"{root}!/"))
+        return _Reading(rows, notes + left_out.describe(f"{root}!/") + _describe_unused_columns(settings, root))
     if _find_reader(root, settings):
         return _unpack([root], root, settings, on_event)
     if root.suffix.lower() in TABLES:
         return _Reading(*read_table(root, settings))
     if root.suffix.lower() == JSON:
-        return _Reading(*read_coco(root))
+        rows, notes = read_coco(root)
+        return _Reading(rows, notes + _describe_unused_columns(settings, root))
     raise UsageError(
         f"{root} is not a folder, .zip, .csv, .parquet, .json or .tar",
         "Give --data a folder of class folders, a zip of one, a WebDataset tar, or a table of paths and labels",
@@ -218,56 +236,29 @@ def _find_reader(path: Path, settings: DataSettings) -> Reader | None:
     return read_parquet_images if holds_images(path, settings.path_col) else None
 
 
+def _describe_unused_columns(settings: DataSettings, root: Path) -> list[str]:
+    """Return a note on columns that are named for images without a table."""
+    named = [name for name in ("path_col", "label_col", "split_col", "group_col") if getattr(settings, name) != getattr(DataSettings, name)]
+    return [f"{', '.join(map(flag_name, named))} {'has' if len(named) == 1 else 'have'} no effect: {root} is no table"] if named else []
+
+
 def _find_shards(root: Path, settings: Settings) -> list[Path]:
-    """Return the files below a folder that hold images, all in the format of the first."""
-    readers = {path: read for path in map(Path, walk_files(root, out=settings.out)) if (read := _find_reader(path, settings))}
-    first = next(iter(readers.values()), None)
-    return [path for path, read in readers.items() if read is first]
+    """Return the files below a folder that hold images. Files of macOS such as `._0000.tar` are left out."""
+    files = [Path(path) for path in walk_files(root, out=settings.out)]
+    return [path for path in files if not path.name.startswith(".") and _find_reader(path, settings)]
 
 
-def _unpack(paths: Sequence[Path], root: Path, settings: Settings, on_event: OnEvent) -> _Reading:
-    read = _find_reader(paths[0], settings)
+def _unpack(shards: Sequence[Path], root: Path, settings: Settings, on_event: OnEvent) -> _Reading:
+    """Return the images of the shards in the format of the first, and a note on the others."""
+    read = _find_reader(shards[0], settings)
     assert read is not None
+    paths = [path for path in shards if path.suffix.lower() == shards[0].suffix.lower()]
+    others = [path.name for path in shards if path.suffix.lower() != shards[0].suffix.lower()]
     rows, folder, notes = unpack(paths, root, read, settings, on_event)
     if not rows:
         raise DataError(f"{root} has no image with a label", f"Name the column of labels with {flag_name('label_col')}")
+    notes += [f"the images are those of {paths[0].name}; files of another format are left out: {len(others)}, such as {others[0]}"] if others else []
     return _Reading(rows, notes + describe_other_columns(paths[0], settings.path_col, flag_name("path_col")), base=str(folder))
-
-
-def read_members(prefix: str, names: list[str], source: str) -> tuple[list[Row], list[str]]:
-    """Return the rows of image names such as `train/cat/1.jpg` or `cat/1.jpg`, and notes on skipped images.
-
-    Outer folders that contain all images are ignored. `prefix` is prepended to each name, `source` is for error messages. Raises DataError if no
-    image is in a class folder.
-    """
-    paths = [inner_path(name).parts for name in names]
-    if not paths:
-        raise DataError(f"no images in {source}", "All formats of Pillow can be read, such as .jpg, .png, .webp and .tif")
-    depth = _count_wrapping_folders(paths)
-    has_splits = _has_split_folders(paths, depth)
-    rows, skipped = [], 0
-    for name, path in zip(names, paths, strict=True):
-        inner = path[depth:]
-        split = SPLIT_NAMES[inner[0].lower()] if has_splits else ""
-        inner = inner[1:] if has_splits else inner
-        if len(inner) < 2:
-            skipped += 1
-            continue
-        rows.append(Row(prefix + name, inner[0], split))
-    if not rows:
-        raise DataError(f"the {skipped} images of {source} are in no class folder", "Make one sub-folder per class, named like the class")
-    return rows, [f"{skipped} images outside the class folders are skipped"] if skipped else []
-
-
-def _find_empty_folders(root: Path, rows: list[Row], left_out: LeftOut) -> list[str]:
-    """Return a note on folders next to the class folders that contain no image, and are not in `left_out`: perhaps classes without images yet."""
-    parents: set[Path] = set()
-    for row in rows:
-        parts = Path(row.path).relative_to(root).parts
-        parents.add(root.joinpath(*parts[: parts.index(row.label)]))
-    labels = {row.label for row in rows} | {os.path.basename(path) for paths in left_out.folders.values() for path in paths}
-    empty = sorted({path.name for parent in parents for path in parent.iterdir() if path.is_dir() and path.name not in labels and path.name[0] != "."})
-    return [f"folders without images are not classes: {', '.join(empty)}"] if empty else []
 
 
 def read_table(path: Path, settings: DataSettings) -> tuple[list[Row], list[str]]:
@@ -301,7 +292,7 @@ def _parse_csv_row(record: dict[str, str], line: int, path: Path, settings: Data
     name, label = ((record.get(column) or "").strip() for column in (settings.path_col, settings.label_col))
     if not name or not label:
         raise DataError(f"{path.name} line {line}: no {'path' if not name else f'label for {name}'}", "Fill in both columns, or delete the row")
-    if is_address(name):
+    if is_address(name) or is_remote(name):
         raise DataError(f"{path.name} line {line}: {name} is a URL", "Download the images first, and give their paths")
     if "\0" in name:
         raise DataError(f"{path.name} line {line}: the path {make_printable(name)} has a NUL character", "Correct the path, or delete the row")
@@ -309,20 +300,6 @@ def _parse_csv_row(record: dict[str, str], line: int, path: Path, settings: Data
     if split and split.lower() not in SPLIT_NAMES:
         raise DataError(f"{path.name} line {line}: '{split}' is not a split", "Use train, valid or test")
     return Row(resolve_image(path, name), label, SPLIT_NAMES.get(split.lower(), ""), (record.get(settings.group_col) or "").strip())
-
-
-def _count_wrapping_folders(paths: list[tuple[str, ...]]) -> int:
-    """Return the number of outer folders that contain all images and are neither a split nor a class."""
-    depth = 0
-    while all(len(path) > depth + 2 for path in paths) and len({path[depth] for path in paths}) == 1 and not _has_split_folders(paths, depth):
-        depth += 1
-    return depth
-
-
-def _has_split_folders(paths: list[tuple[str, ...]], depth: int) -> bool:
-    """Return whether the folders at `depth` are splits: all have names of splits, and one is the train split."""
-    tops = {path[depth].lower() for path in paths if len(path) > depth + 1}
-    return bool(tops) and tops <= SPLIT_NAMES.keys() and any(SPLIT_NAMES[top] == "train" for top in tops)
 
 
 # Classes and checks

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from ..core import DataError, TlfastError, UsageError
 from .split import SPLITS
@@ -128,9 +129,9 @@ class Task:
 
 
 def normalise_name(label: str) -> str:
-    """Return a label in lower case, without spaces, "-" and "_".
+    """Return a label in lower case and the usual Unicode form, without spaces, "-" and "_".
 
     >>> normalise_name("Snake-Weed")
     'snakeweed'
     """
-    return re.sub(r"[\s_-]", "", label).lower()
+    return normalize("NFC", re.sub(r"[\s_-]", "", label).lower())
