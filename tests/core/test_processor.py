@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tlfast.core import processor
+from tlfast.core import processor, system
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,24 @@ def test_quota_is_the_smallest_of_the_group_and_those_above(tmp_path, monkeypatc
     (tmp_path / "cpu.max").write_text("400000 100000\n")
     (tmp_path / "a" / "cpu.max").write_text("150000 100000\n")
     assert processor.read_quota() == 1.5
+
+
+def test_memory_is_limited_by_the_groups(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "own").write_text("0::/a\n")
+    monkeypatch.setattr(processor, "OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr(processor, "GROUPS", tmp_path)
+    assert processor.read_memory_limits() == []
+    for name, text in {"memory.max": "3000000", "memory.current": "2500000", "memory.stat": "anon 1000000\ninactive_file 500000"}.items():
+        (tmp_path / "a" / name).write_text(f"{text}\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert processor.read_memory_limits() == [(3_000_000, 1_000_000)]
+    assert system.total_memory_gib() == 3e6 / 2**30 and system.free_memory_gib() in (1e6 / 2**30, None)  # None without /proc
+    (tmp_path / "a" / "memory.max").write_text("max\n")
+    (tmp_path / "memory").mkdir()
+    for name, text in {"memory.limit_in_bytes": "2000000", "memory.usage_in_bytes": "500000"}.items():
+        (tmp_path / "memory" / name).write_text(f"{text}\n")
+    assert processor.read_memory_limits() == [(2_000_000, 1_500_000)]
 
 
 def test_quota_of_the_first_version_of_control_groups(tmp_path, monkeypatch):

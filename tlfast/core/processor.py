@@ -1,4 +1,4 @@
-"""Facts that explain the speed of the processor: instruction sets, the quota of a container, frequency, time taken by other virtual machines.
+"""Facts that explain the speed of the processor: instruction sets, the quotas of a container, frequency, time taken by other virtual machines.
 
 All are read from files of Linux. On other systems the functions return that nothing is known.
 """
@@ -41,11 +41,34 @@ def read_quota() -> float | None:
     return min(quotas, default=None)
 
 
-def _list_quotas() -> Iterator[str]:
-    """Yield the quotas of the process's group and of the groups above it, as in `cpu.max`."""
+def read_memory_limits() -> list[tuple[int, int]]:
+    """Return the limit of memory and the unused part of it, in bytes, of each control group of the process that has a limit.
+
+    Cached files count as unused, because the system frees their memory when it is needed.
+    """
+    found = []
+    for folder, names, cached in (
+        *((folder, ("memory.max", "memory.current"), "inactive_file") for folder in _list_groups()),
+        (GROUPS / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes"), "total_inactive_file"),  # of the first version of control groups
+    ):
+        limit, used = (_read(folder / name) for name in names)
+        if limit.isdigit() and used.isdigit():
+            facts = dict(line.split(maxsplit=1) for line in _read(folder / "memory.stat").splitlines() if " " in line)
+            found.append((int(limit), max(0, int(limit) - int(used) + int(facts.get(cached, 0)))))
+    return found
+
+
+def _list_groups() -> Iterator[Path]:
+    """Yield the folders of the process's control group and of the groups above it."""
     own = next((line[3:] for line in _read(OWN_GROUP).splitlines() if line.startswith("0::")), "/")
     for group in (PurePosixPath(own), *PurePosixPath(own).parents):
-        yield _read(GROUPS / str(group).lstrip("/") / "cpu.max")
+        yield GROUPS / str(group).lstrip("/")
+
+
+def _list_quotas() -> Iterator[str]:
+    """Yield the quotas of the process's group and of the groups above it, as in `cpu.max`."""
+    for folder in _list_groups():
+        yield _read(folder / "cpu.max")
     yield f"{_read(GROUPS / 'cpu' / 'cpu.cfs_quota_us')} {_read(GROUPS / 'cpu' / 'cpu.cfs_period_us')}"  # of the first version of control groups
 
 

@@ -16,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import processor
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -93,18 +95,20 @@ def package_versions() -> dict[str, str]:
 
 
 def total_memory_gib() -> float | None:
-    """Return the memory of the machine in GiB, None if it is unknown."""
+    """Return the memory of the machine, or what a container may use of it, in GiB; None if it is unknown."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return min([memory, *(limit for limit, _ in processor.read_memory_limits())]) / 2**30
     except (ValueError, OSError, AttributeError):
         return None
 
 
 def free_memory_gib() -> float | None:
-    """Return the memory available without swapping in GiB, None if it is unknown."""
+    """Return the memory available without swapping, in a container at most to its limit, in GiB; None if it is unknown."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) / 2**20
+        available = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
+        return min([available, *(unused for _, unused in processor.read_memory_limits())]) / 2**30
     except (OSError, StopIteration, ValueError, IndexError):
         return None
 

@@ -160,10 +160,11 @@ def _measure_image(path: str) -> _ImageStats | str:
     except ImageError as error:
         return error.message
     digest = hashlib.blake2b(f"{image.size}".encode() + image.tobytes(), digest_size=16).digest()
-    pixels = np.asarray(image)
-    spread, constant = float(pixels.std(axis=(0, 1)).max()), bool((pixels == pixels[0, 0]).all())
+    counts, levels = np.reshape(image.histogram(), (3, 256)), np.arange(256)  # of each channel; arrays of all pixels would need much memory
+    means = counts @ levels / counts.sum(axis=1)
+    spread, constant = float(np.sqrt((counts * (levels - means[:, None]) ** 2).sum(axis=1) / counts.sum(axis=1)).max()), bool((counts > 0).sum() == 3)
     grey = image.convert("L")
-    low, high = np.searchsorted(np.cumsum(grey.histogram()), [0.05 * pixels[..., 0].size, 0.99 * pixels[..., 0].size])
+    low, high = np.searchsorted(np.cumsum(grey.histogram()), [0.05 * image.width * image.height, 0.99 * image.width * image.height])
     thumbnail = np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)).reshape(-1)
     return _ImageStats(mode, f"{width}x{height}", digest, spread, constant, int(low), int(high), measure_detail(grey), thumbnail)
 

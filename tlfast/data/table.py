@@ -20,6 +20,7 @@ from unicodedata import normalize
 from ..core import DataError, DataSettings, ImageError, OnEvent, Progress, Settings, UsageError, ignore_event
 from ..core.errors import make_printable
 from ..core.settings import flag_name
+from ..core.system import count_cores
 from . import images
 from .annotations import JSON, read_coco, resolve_image, use_label_studio_columns
 from .class_folders import find_empty_folders, read_members
@@ -172,7 +173,7 @@ def map_images(paths: Sequence[str], work: Callable[[str], T], phase: str, on_ev
 
     Work is submitted in blocks of paths, which bounds the memory for results. `phase` is the text of the progress events.
     """
-    with ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max_workers=min(32, count_cores())) as pool:
         for start in range(0, len(paths), BLOCK):
             block = paths[start : start + BLOCK]
             yield from pool.map(work, block)
