@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import tarfile
+import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,16 @@ def write_tarball(path: Path, members: dict[str, bytes | str], mode: str = "w:gz
                 info.size = len(content)
                 file.addfile(info, io.BytesIO(content))
     return path
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_zip_with_two_files_of_one_name_is_refused(tmp_path):
+    for other, refused in ((b"a", False), (b"b", True)):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+            file.writestr("x/1.png", b"a")
+            file.writestr("x/1.png", other)
+        with pytest.raises(DataError, match="has 'x/1.png' more than once") if refused else nullcontext():
+            archives.unpack(tmp_path / "a.zip", tmp_path / f"out{refused}", lambda event: None)
 
 
 @pytest.mark.parametrize(("ending", "mode"), [("tar.gz", "w:gz"), ("tgz", "w:gz"), ("tar", "w"), ("tar.xz", "w:xz"), ("tar.bz2", "w:bz2")])

@@ -6,6 +6,7 @@ import io
 import socket
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -43,6 +44,13 @@ def server():
                 except OSError:
                     pass
                 return None
+            if self.path == "/slow-headers":
+                with suppress(OSError):
+                    self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+                    for _ in range(100):
+                        self.wfile.write(b"x")
+                        time.sleep(0.05)
+                return None
             return self.answer(200, picture.getvalue())
 
         def answer(self, status, body, **headers):
@@ -75,6 +83,7 @@ def test_fetched_and_redirected(server):
         ("/file", "not an http(s) URL"),
         ("/large", "more than 0 MB"),
         ("/slow", "took too long"),
+        ("/slow-headers", "took too long"),
     ],
 )
 def test_refused_with_a_reason(server, path, reason):

@@ -160,6 +160,16 @@ def test_other_spellings_of_parts_and_expressions(tmp_path):
     )
 
 
+def test_two_images_of_one_name(tmp_path):
+    source = tmp_path / "faces"
+    for folder in ("angry", "anger"):
+        draw(source / "train" / folder / "1.png")
+    import_data(TASK, str(source), str(tmp_path / "equal"))
+    draw(source / "train" / "anger" / "1.png", 9)
+    with pytest.raises(DataError, match="two different images would become angry/1.png"):
+        import_data(TASK, str(source), str(tmp_path / "data"))
+
+
 def test_unknown_expression(tmp_path, kaggle):
     draw(kaggle / "train" / "contempt" / "Training_9.jpg")
     with pytest.raises(DataError) as caught:

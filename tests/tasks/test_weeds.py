@@ -103,6 +103,14 @@ def test_import_of_the_folder(tmp_path, deepweeds):
     assert by_name(target, 2) == by_name(deepweeds, 2)
 
 
+def test_two_images_of_one_name(tmp_path, deepweeds):
+    first = next((deepweeds / "images").iterdir())
+    (deepweeds / "thumbs").mkdir()
+    (deepweeds / "thumbs" / first.name).write_bytes(b"smaller")
+    with pytest.raises(DataError, match=f"two different images would become images/{first.name}"):
+        import_data(TASK, str(deepweeds), str(tmp_path / "data"))
+
+
 def test_the_layout_of_the_github_mirror_is_read_in_place(deepweeds):
     wanted = by_name(deepweeds, 2)
     (deepweeds / "images").rename(deepweeds / "data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import gzip
 import lzma
 import shutil
@@ -12,7 +13,7 @@ import zlib
 from pathlib import Path
 
 from ..core import DataError, OnEvent, Progress
-from .discovery import inner_path, is_outside
+from .discovery import inner_path, is_outside, refuse_repeated
 from .download import CHUNK
 from .images import DAMAGED_ZIP
 
@@ -62,6 +63,7 @@ def _unpack_zip(archive: Path, target: Path, on_event: OnEvent) -> None:
             # Compare with the size of the file: in some bombs members share bytes, and the sum of packed sizes would be too large.
             _check_size(archive, sum(member.file_size for member in file.infolist()))
             members = [member for member in file.infolist() if not member.is_dir() and not member.filename.startswith("__MACOSX/")]
+            refuse_repeated(archive, members)
             for done, member in enumerate(members, start=1):
                 with file.open(member) as inner, _create(target, member.filename).open("wb") as outer:
                     shutil.copyfileobj(inner, outer, CHUNK)
@@ -118,6 +120,14 @@ def _create(target: Path, name: str) -> Path:
     path = target / inner_path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def copy_image(source: Path, target: Path) -> None:
+    """Copy an image to a folder, which is made. Raises DataError if the file `target` exists with another content."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and not filecmp.cmp(source, target, shallow=False):
+        raise DataError(f"two different images would become {target.parent.name}/{target.name}, one of them {source}", "Rename one of them, or move it away")
+    shutil.copyfile(source, target)
 
 
 def _report(archive: Path, done: int, total: int, on_event: OnEvent) -> None:

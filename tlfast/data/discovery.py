@@ -95,10 +95,7 @@ def list_members(archive: str | Path, left_out: LeftOut | None = None) -> list[s
                 if problem := is_outside(name):
                     hint = "Such archives can be malicious; if you trust it, unpack it yourself and give the folder"
                     raise DataError(f"{archive}: '{name}' {problem}; nothing was read", hint)
-            contents = {(info.filename, info.CRC, info.file_size) for info in members}
-            if differing := [name for name, count in Counter(name for name, *_ in contents).items() if count > 1]:
-                hint = "Write the zip again, or unpack it and give the folder"
-                raise DataError(f"{archive} has '{make_printable(differing[0])}' more than once, with different contents", hint)
+            refuse_repeated(archive, members)
             visible = sorted({name for name in names if not name.startswith("__MACOSX/")})
             if visible and all(info.flag_bits & ENCRYPTED for info in members):
                 raise DataError(f"{archive} is encrypted", "Unpack it with its password, and give the folder")
@@ -110,6 +107,14 @@ def list_members(archive: str | Path, left_out: LeftOut | None = None) -> list[s
         for name in set(visible).difference(found):
             left_out.add_file(inner_path(name).name)
     return found
+
+
+def refuse_repeated(archive: str | Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    """Raise DataError if a zip has two members of one name with different contents."""
+    contents = {(info.filename, info.CRC, info.file_size) for info in members}
+    if differing := [name for name, count in Counter(name for name, *_ in contents).items() if count > 1]:
+        hint = "Write the zip again, or unpack it and give the folder"
+        raise DataError(f"{archive} has '{make_printable(differing[0])}' more than once, with different contents", hint)
 
 
 def leave_out_hidden(names: Sequence[str], prefix: str, left_out: LeftOut | None) -> list[str]:

@@ -6,8 +6,10 @@ import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from urllib.parse import quote, urljoin, urlsplit
 
 from ..core import ImageError
@@ -34,6 +36,7 @@ def fetch(address: str, allow_private: bool = False, seconds: float = SECONDS, l
         else:
             raise ImageError(f"more than {REDIRECTS} redirects")
     except (OSError, http.client.HTTPException, ValueError) as error:
+        _time_left(deadline)  # after it, an error is that of the closed connection
         raise ImageError(f"cannot be fetched ({_reason(error)})") from None
     if status != http.client.OK:
         raise ImageError(f"cannot be fetched (the server answered {status})")
@@ -53,12 +56,32 @@ def _get(address: str, allow_private: bool, deadline: float, limit: int) -> tupl
     connection._create_connection = _connector(allow_private)  # type: ignore[attr-defined]  # http.client has no public hook for the socket
     try:
         target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=URL_CHARACTERS)
-        connection.request("GET", target, headers={"User-Agent": AGENT, "Accept": "image/*"})
-        response = connection.getresponse()
-        location = response.getheader("Location", "") if response.status in (301, 302, 303, 307, 308) else ""
-        return response.status, location, b"" if location else _read_body(connection, response, deadline, limit)
+        with _closed_at(connection, deadline):
+            connection.request("GET", target, headers={"User-Agent": AGENT, "Accept": "image/*"})
+            response = connection.getresponse()
+            _time_left(deadline)
+            location = response.getheader("Location", "") if response.status in (301, 302, 303, 307, 308) else ""
+            return response.status, location, b"" if location else _read_body(connection, response, deadline, limit)
     finally:
         connection.close()
+
+
+@contextmanager
+def _closed_at(connection: http.client.HTTPConnection, deadline: float) -> Iterator[None]:
+    """Close a connection when the time is over. The timeout of a socket is that of each block, which a server can send byte by byte."""
+
+    def close() -> None:
+        with suppress(OSError):
+            if connection.sock is not None:
+                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)  # not that of SSL, which another thread is reading
+
+    timer = threading.Timer(_time_left(deadline), close)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _read_body(connection: http.client.HTTPConnection, response: http.client.HTTPResponse, deadline: float, limit: int) -> bytes:

@@ -12,11 +12,11 @@ Goodfellow et al., Challenges in Representation Learning, 2013 (arXiv 1307.0414)
 from __future__ import annotations
 
 import csv
-import shutil
 from pathlib import Path
 
 from ..core import DataError
 from ..data import Source, Task
+from ..data.archives import copy_image
 from ..data.images import is_image_name
 
 CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
@@ -55,9 +55,7 @@ def _copy_class(folder: Path, split: str, target: Path) -> None:
         )
     for image in sorted(path for path in folder.iterdir() if is_image_name(path.name)):
         image_split = "valid" if split == "test" and image.name.startswith("PublicTest") else split
-        destination = target / image_split / label / image.name
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(image, destination)
+        copy_image(image, target / image_split / label / image.name)
 
 
 def _find_root(source: Path) -> Path:

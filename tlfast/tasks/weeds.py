@@ -31,6 +31,7 @@ from pathlib import Path
 
 from ..core import DataError
 from ..data import Row, Source, Task
+from ..data.archives import copy_image
 from ..data.images import is_image_name
 
 # By their number in the label files.
@@ -88,7 +89,7 @@ def arrange(source: Path, target: Path, beside: Path) -> None:
     for path in label_files:
         shutil.copyfile(path, target / "labels" / path.name)
     for path in sorted(path for path in source.rglob("*") if path.is_file() and is_image_name(path.name)):
-        shutil.copyfile(path, target / "images" / path.name)
+        copy_image(path, target / "images" / path.name)
 
 
 def _label_files(folder: Path, deep: bool = False) -> list[Path]:
