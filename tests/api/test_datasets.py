@@ -44,6 +44,14 @@ def test_of_a_frame_is_written_to_a_file_once(frame, tmp_path):
     assert first.table[["path", "label"]].sort_values("path").to_numpy().tolist() == frame.to_numpy().tolist()
 
 
+@pytest.mark.filterwarnings("error")
+def test_categorical_columns(frame):
+    group = pd.Series([None, *range(1, len(frame))], dtype="object").astype("category")
+    data = tlfast.dataset(frame.assign(label=frame["label"].astype("category"), group=group))
+    assert data.classes == ["blue", "green", "red"]
+    assert data.table["group"].isin(["", *map(str, range(1, len(frame)))]).all()
+
+
 def test_a_table_that_was_not_finished_is_not_used(frame, tmp_path, monkeypatch):
     def stop(path, rows):
         path.write_text("path,label\n")

@@ -254,5 +254,12 @@ def _read_frame(frame: pd.DataFrame, settings: Mapping[str, Any]) -> list[Row]:
         if not isinstance(path, str | os.PathLike):
             problem = f"column '{names['path']}' of the DataFrame holds {type(path).__name__}, not paths"
             raise UsageError(problem, "Save images as files first, and give their paths")
-    values = {column: frame[name].fillna("").astype(str) for column, name in names.items() if name in frame.columns}
+    values = {column: _to_text(frame[name]) for column, name in names.items() if name in frame.columns}
     return [Row(**dict(zip(values, cells, strict=True))) for cells in zip(*values.values(), strict=True)]
+
+
+def _to_text(column: pd.Series) -> pd.Series:
+    """Return a column as text; missing values are ""."""
+    if isinstance(column.dtype, pd.CategoricalDtype):  # which takes no value but its categories
+        column = column.astype(object)
+    return column.fillna("").astype(str)
