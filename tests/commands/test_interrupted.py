@@ -41,6 +41,8 @@ def test_runs_lists_them_with_the_command_that_resumes(cli, pictures, stopped):
 
 
 def test_resume_names_what_it_resumes(cli, pictures, stopped):
+    with pytest.raises(tlfast.UsageError, match="the interrupted training began with"):
+        tlfast.train(pictures, resume=True, depth=0)
     outcome = cli("train", pictures, "--resume")
     assert outcome.code == 0, outcome.err
     note = " ".join(outcome.err.split())
