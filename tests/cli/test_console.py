@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -14,7 +15,7 @@ import pytest
 from tests.helpers.command_line import TINY
 from tlfast import cli as cli_package
 from tlfast.cli import app, console
-from tlfast.core import Interrupted, UsageError
+from tlfast.core import Interrupted, Note, Progress, UsageError
 from tlfast.inference.types import Prediction, PredictRow
 from tlfast.testing import draw_image
 
@@ -100,3 +101,47 @@ def test_an_error_after_the_first_predictions_leaves_valid_json(capsys):
     screen.error(caught.value)
     out, err = capsys.readouterr()
     assert [row["label"] for row in json.loads(out)] == ["cat"] and "the disk is full" in err
+
+
+def test_predictions_reach_a_pipe_while_progress_is_on_a_terminal(cli, run, folder, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # the terminal of stderr
+    found = cli("predict", run.folder, folder / "red", "--json")
+    assert len(found.json) == 12 and "starting" in found.err
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert console.Screen().live and not console.Screen(as_json=True).live  # bars would wrap the lines of JSON
+
+
+def test_names_are_no_emoji(capsys):
+    screen = console.Screen()
+    screen.note(Note("data", "a:cat:b.jpg"))
+    screen.message("run", ":smile:")
+    assert capsys.readouterr() == ("run: :smile:\n", "data: a:cat:b.jpg\n")
+
+
+def test_a_phase_of_unknown_length_has_a_bar_until_the_next_one(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    screen = console.Screen()
+    with screen.progress() as bars:
+        visible = lambda: [bar.description for bar in bars.bars.tasks if bar.visible]  # noqa: E731
+        assert visible() == ["starting"]
+        bars(Progress("watching", 0, 0))
+        assert visible() == []
+        bars(Progress("listing images", 5, 0))
+        assert visible() == ["listing images"] and bars.bars.tasks[-1].total is None
+        bars(Progress("predicting", 1, 2))
+        assert visible() == ["predicting"]
+        bars(Progress("predicting", 2, 2))
+        assert visible() == []
+    assert "listing images" in capsys.readouterr().err
+
+
+def test_json_is_not_held_back_in_a_pipe(monkeypatch):
+    class Pipe(io.StringIO):
+        sent = ""
+
+        def flush(self):
+            self.sent = self.getvalue()
+
+    monkeypatch.setattr(sys, "stdout", Pipe())
+    console.Screen(as_json=True).message("serving at", "http://127.0.0.1:8000")  # the command goes on
+    assert json.loads(sys.stdout.sent) == {"serving at": "http://127.0.0.1:8000"}

@@ -17,6 +17,7 @@ from pyarrow import parquet
 
 import tlfast
 from tlfast.commands import predict
+from tlfast.core import Progress
 from tlfast.core.errors import UsageError
 from tlfast.data import discovery
 from tlfast.data.discovery import gather_sources
@@ -207,8 +208,9 @@ def test_an_image_whose_writer_paused_is_looked_at_again(run, folder, tmp_path, 
             raise KeyboardInterrupt
 
     monkeypatch.setattr(discovery.time, "sleep", sleeps)
-    rows = list(predict.predict_sources(tlfast.load(run), predict.PredictRequest([], watch=str(tmp_path / "inbox"))))
-    assert [row.prediction is not None for row in rows] == [False, True]
+    request, events = predict.PredictRequest([], watch=str(tmp_path / "inbox")), []
+    rows = list(predict.predict_sources(tlfast.load(run), request, events.append))
+    assert [row.prediction is not None for row in rows] == [False, True] and events == [Progress("watching", 0, 0)]
 
 
 def test_a_watched_folder(run, folder, tmp_path, monkeypatch):

@@ -61,15 +61,15 @@ class Screen:
     """Output of one command. `quiet` hides progress and notes; `as_json` prints results as JSON."""
 
     def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
-        self.out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False, soft_wrap=False)
-        self.err = Console(stderr=True, highlight=False)
+        self.out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False, soft_wrap=False, emoji=False)
+        self.err = Console(stderr=True, highlight=False, emoji=False)
         self.quiet, self.as_json = quiet, as_json
         self.list_begun = False  # a JSON list was printed, after which no other value can follow
 
     @property
     def live(self) -> bool:
-        """Whether to draw progress bars: on a terminal and not quiet."""
-        return self.err.is_terminal and not self.quiet
+        """Whether to draw progress bars: on a terminal, not quiet, and not beside JSON on the same terminal, whose lines they would wrap."""
+        return self.err.is_terminal and not self.quiet and not (self.as_json and sys.stdout.isatty())
 
     @contextmanager
     def progress(self) -> Iterator[OnEvent]:
@@ -78,13 +78,14 @@ class Screen:
             yield Lines(self)
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
-        with rich.progress.Progress(*columns, console=self.err, transient=True) as bars:
+        # While the bars are drawn, rich prints stdout above them, to stderr: only where both are the terminal.
+        with rich.progress.Progress(*columns, console=self.err, transient=True, redirect_stdout=sys.stdout.isatty()) as bars:
             yield Bars(self, bars)
 
     def emit(self, value: Any, draw: Any, *arguments: Any) -> None:
         """Print `value` as JSON, or call `draw(*arguments)`."""
         if self.as_json:
-            print(_to_json(value, indent=1))
+            print(_to_json(value, indent=1), flush=True)  # `serve` prints its address and goes on
         else:
             draw(*arguments)
 

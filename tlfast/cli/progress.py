@@ -51,16 +51,15 @@ class Bars:
     def __init__(self, screen: Screen, bars: rich.progress.Progress) -> None:
         self.screen, self.bars, self.headed = screen, bars, False
         self.known: dict[str, rich.progress.TaskID] = {}  # phase -> its bar
+        self.endless: rich.progress.TaskID | None = None  # the bar of a phase of unknown length
         self.starting = bars.add_task("starting", total=None)  # importing torch and fastai takes seconds
 
     def __call__(self, event: Event) -> None:
         self.bars.update(self.starting, visible=False)
         if isinstance(event, Note):
             self.screen.note(event)
-        if isinstance(event, Progress) and event.total:
-            if event.phase not in self.known:
-                self.known[event.phase] = self.bars.add_task(event.phase, total=event.total)
-            self.bars.update(self.known[event.phase], completed=event.done, total=event.total, visible=event.done < event.total)
+        if isinstance(event, Progress):
+            self._advance(event)
         if isinstance(event, (Note, Progress)):
             return
         from ..training import DepthsPlanned, EpochEnd
@@ -71,3 +70,14 @@ class Bars:
             for line in formatting.format_epochs(event.row, headed=self.headed):
                 self.bars.console.print(line)
             self.headed = True
+
+    def _advance(self, event: Progress) -> None:
+        """Update the bar of a phase. One of unknown length is shown from its first step until another phase begins."""
+        total = event.total or None
+        if event.phase not in self.known:
+            self.known[event.phase] = self.bars.add_task(event.phase, total=total, visible=False)
+        bar = self.known[event.phase]
+        if self.endless is not None and self.endless != bar:
+            self.bars.update(self.endless, visible=False)
+        self.endless = None if total else bar
+        self.bars.update(bar, completed=event.done, total=total, visible=event.done < total if total else event.done > 0)

@@ -99,6 +99,7 @@ def _check_files(request: PredictRequest) -> dict[str, Path]:
 
 def _predict_unfinished(classifier: Classifier, request: PredictRequest, finished: set[str], opener: Opener, on_event: OnEvent) -> Iterator[PredictRow]:
     if request.watch:
+        on_event(Progress("watching", 0, 0))
         with suppress(KeyboardInterrupt):  # the usual end of watching
             for path in watch_folder(request.watch):
                 if path in finished:
