@@ -45,7 +45,6 @@ def _run_agent(module: str, argument: str, count: int, logs: str) -> dict[int, i
         max_restarts=0,
         local_addr="localhost",
         logs_specs=DefaultLogsSpecs(log_dir=logs),
-        signals_to_handle=",".join(SIGNALS),
     )
     # The processes import what this one does, and no module of the current folder that happens to have the same name.
     paths = {"PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path), "PYTHONSAFEPATH": "1"}
