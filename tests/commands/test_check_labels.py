@@ -73,6 +73,29 @@ def test_features_find_what_does_not_belong_and_shifted_copies(cli, folder):
     assert [float(row["value"]) for row in rows] == sorted((float(row["value"]) for row in rows), reverse=True)
 
 
+FOLDED = """
+import tlfast
+from tlfast.data import Row
+
+
+def read(root, fold):
+    split = lambda n: "test" if n < 2 else "valid" if n < 7 + (fold or 0) % 2 else "train"
+    return [Row(str(path), path.parent.name, split(int(path.stem))) for path in sorted(root.glob("*/*.png"))]
+
+
+TASK = tlfast.Task("folded", "images with official folds", ("blue", "green", "red"), rows=read)
+"""
+
+
+def test_each_image_of_official_folds_is_predicted_once(cli, folder, tmp_path):
+    (tmp_path / "folded.py").write_text(FOLDED)
+    (folder / "red" / "9.png").rename(folder / "blue" / "99.png")
+    found = cli("data", "check", "folded.py", "--data", folder, *TINY, "--epochs", 12, "--labels", "--json").json
+    listed = [row["path"] for row in named(found["findings_file"])]
+    assert found["wrong_labels"]["images"] == 30 and len(set(listed)) == len(listed)  # of 36 images, 6 are in the test split
+    assert str(folder / "blue" / "99.png") in listed
+
+
 def test_too_few_images_for_folds(cli, tmp_path, folder):
     for path in sorted((folder / "red").iterdir())[4:]:
         path.unlink()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from cleanlab.count import num_label_issues
@@ -62,11 +63,25 @@ def search_labels(
         if isinstance(event, Progress):  # notes of the trainings would repeat findings of the data check
             on_event(event)
 
+    task = _without_folds(task, settings.fold)
     by_path = {row.path: row for row in rows if row.path not in scanned.unreadable}
     predictions = _predict_out_of_fold(task, settings, pass_progress)
     errors = [finding for finding in find_label_errors(predictions, by_path) if (finding.value or 0.0) <= cutoff]
     by_features = _find_by_features(task, settings, by_path, scanned, pass_progress)
     return [*errors, *by_features], estimate_wrong_labels(predictions.labels, predictions.probabilities)
+
+
+def _without_folds(task: Task, fold: int | None) -> Task:
+    """Return the task with drawn folds of its train and valid splits, for exactly one prediction per image: the valid splits of official folds may overlap."""
+    read = task.rows
+    if read is None:
+        return task
+
+    def read_undivided(root: Path, _: int | None) -> list[Row] | None:
+        rows = read(root, fold)
+        return rows and [replace(row, split="train") if row.split == "valid" else row for row in rows]
+
+    return replace(task, rows=read_undivided)
 
 
 def estimate_wrong_labels(labels: np.ndarray, probabilities: np.ndarray) -> WrongLabels:
