@@ -152,6 +152,13 @@ def test_dataset_of_a_run_is_what_it_was_trained_on(run):
     assert sorted(table[table["split"] == "valid"]["path"]) == sorted(run.predictions["path"])
 
 
+def test_dataset_of_a_run_is_found_from_another_folder(digits_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tlfast.Run(digits_root / "exports" / "digits" / "first")
+    assert run.settings.data == "" and run.dataset.settings["data"] == str(digits_root / "data" / "digits")
+    assert set(run.predictions["path"]) <= set(run.dataset.table["path"]) and not (tmp_path / "data").exists()
+
+
 @pytest.mark.parametrize("image", [io.BytesIO(b"x"), {"a": 1}, torch.zeros(3, 8, 8)], ids=["file", "dict", "tensor"])
 def test_what_is_neither_an_image_nor_a_list(run, image):
     with pytest.raises(tlfast.UsageError, match="is neither an image nor a list of images"):

@@ -13,6 +13,10 @@ from torch import nn
 
 import tlfast
 from tests.helpers.runs import copy_run
+from tlfast.commands import learner
+from tlfast.commands.interpret import interpret_run
+from tlfast.core import runs
+from tlfast.evaluation import plots
 from tlfast.testing import TINY, draw_classes
 from tlfast.training.callbacks import KeepBatchNorm, handed_out
 
@@ -99,7 +103,7 @@ def test_an_exported_learner_is_small_and_opens(learn, pictures, tmp_path):
     assert (tmp_path / "mine.pkl").stat().st_size < 2 * weights + 200_000  # without the decoded images
 
 
-def test_a_run_from_a_learner_is_evaluated_and_exported(run, learn, pictures):
+def test_a_run_from_a_learner_is_evaluated_and_exported(run, learn, pictures, monkeypatch):
     learn.unfreeze()
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(2, 1e-3)
@@ -113,6 +117,12 @@ def test_a_run_from_a_learner_is_evaluated_and_exported(run, learn, pictures):
     assert set(tlfast.runs()["strategy"]) == {"partial", "by hand"}
     assert "no command repeats this run" in made.report().path.read_text()
     assert made.evaluate()["accuracy"] == made.metrics["accuracy"]
+    titles, plot = [], plots.plot_confusion_matrix
+    monkeypatch.setattr(plots, "plot_confusion_matrix", lambda evaluation, path, title: titles.append(title) or plot(evaluation, path, title))
+    interpret_run(runs.read(made.folder))
+    assert "pictures, fine-tuning by hand of test_resnet" in titles[0]
+    with pytest.raises(tlfast.UsageError, match="was fitted by hand in Python, and no command repeats it"):
+        tlfast.train(pictures, like=made, quiet=True)
     assert not torch.equal(next(learn.model.parameters()), next(run.learner().model.parameters()))
 
 
@@ -153,3 +163,29 @@ def test_other_learners_are_refused(learn):
     learn.model[1] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(3))
     with pytest.raises(tlfast.UsageError, match="the layers of the Learner differ"):
         tlfast.Run.from_learner(learn)
+
+
+def test_a_run_from_a_learner_has_the_images_that_the_learner_was_opened_with(trained_run, run, tmp_path):
+    moved = draw_classes(tmp_path / "moved", 6)
+    made = tlfast.Run.from_learner(run.learner(data="moved"))
+    assert made.settings.data == made.manifest["data"]["source"] == str(moved) and len(made.predictions) < len(run.predictions)
+    assert tlfast.Run.from_learner(run.learner()).manifest["data"] == run.manifest["data"]
+
+
+def test_settings_that_a_training_would_settle(pictures):
+    learn = tlfast.learner(pictures, bs="auto", **{name: value for name, value in TINY.items() if name != "bs"})
+    assert tlfast.Run.from_learner(learn).settings.bs > 0
+    for given in ({"minutes": 10}, {"depth": "auto"}, {"preset": "good"}):
+        with pytest.raises(tlfast.UsageError, match="depth is open") as caught:
+            tlfast.learner(pictures, **given, **TINY)
+        assert caught.value.hint == "Give full=True or depth=0, without minutes and preset"
+
+
+def test_an_interrupted_export_leaves_no_training_to_resume(learn, monkeypatch, tmp_path):
+    def interrupt(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(learner, "publish", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        tlfast.Run.from_learner(learn)
+    assert not list(tmp_path.rglob("*.unfinished"))

@@ -86,8 +86,7 @@ class Run:
 
         settings = self.settings
         given = {name: getattr(settings, name) for name in SETTINGS}
-        source = self.manifest["data"]["source"] if settings.data else ""
-        return Dataset(tasks.find_run_task(self.manifest), {**given, "data": source})
+        return Dataset(tasks.find_run_task(self.manifest), {**given, "data": self.manifest["data"]["source"]})
 
     # Results on the valid split
 

@@ -129,9 +129,14 @@ def read_values(config: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if not config.endswith(".json"):
         return config_files.read_config(config) if config else {}, {}
     like = config_files.read_manifest(config)
-    if like.get("by_hand"):
-        raise UsageError(f"the run of {config} was fitted by hand in Python, and no command repeats it", "Open its weights with: tlfast.Run(...).learner()")
+    check_repeatable(like, f"the run of {config}")
     return config_files.settings_to_repeat(like), like
+
+
+def check_repeatable(manifest: Mapping[str, Any], name: str) -> None:
+    """Raise UsageError, in which the run is called `name`, if it was fitted by hand: its settings do not describe what was done."""
+    if manifest.get("by_hand"):
+        raise UsageError(f"{name} was fitted by hand in Python, and no command repeats it", "Open its weights with: tlfast.Run(...).learner()")
 
 
 def split_list(text: str) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import Run, Settings
-from ..core.runs import name_split_file
+from ..core.runs import BY_HAND, name_split_file
 from ..data import images
 from ..evaluation import Evaluation, plots
 
@@ -21,7 +21,8 @@ def plot_errors(run: Run, evaluation: Evaluation, top_losses: Sequence[dict[str,
     """
     settings, folder, split = Settings.from_dict(run.manifest["settings"]), run.folder / "plots", evaluation.split
     count = evaluation.macro.support
-    title = f"{settings.task}, {settings.tuning} fine-tuning of {settings.arch}: {evaluation.accuracy:.1%} of {count:,} {split} images right"
+    training = f"fine-tuning {BY_HAND}" if run.strategy == BY_HAND else f"{run.strategy} fine-tuning"
+    title = f"{settings.task}, {training} of {settings.arch}: {evaluation.accuracy:.1%} of {count:,} {split} images right"
     matrix = plots.plot_confusion_matrix(evaluation, folder / name_split_file(MATRIX, split), title)
     pixels = [images.open_image(item["path"]) for item in top_losses]
     title = f"{run.id}: the {len(top_losses)} largest losses, {split} split"

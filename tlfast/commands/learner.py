@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -10,10 +11,11 @@ from fastai.learner import Learner
 from torch import nn
 
 from .. import tasks
-from ..core import DataSettings, OnEvent, Run, Settings, UsageError, ignore_event, runs
+from ..core import DataSettings, OnEvent, Run, Settings, TrainingSettings, UsageError, ignore_event, runs
 from ..core.errors import first_line
 from ..core.journal import open_journal
 from ..data import Task
+from ..data.hub import is_hub_dataset
 from ..evaluation import evaluate
 from ..models import pretrained
 from ..training import Phase, Session, get_strategy, predict_valid, prepare
@@ -26,6 +28,7 @@ from .train import describe_origin, describe_phase, publish
 
 PHASE = f"fitted {runs.BY_HAND}"
 ATTRIBUTE = "tlfast_settings"  # of a Learner: the settings that it was built with
+OPEN = "auto"  # value of --depth, also with --minutes
 
 
 def open_learner(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> Learner:
@@ -36,6 +39,12 @@ def open_learner(task: Task, settings: Settings, on_event: OnEvent = ignore_even
     require_single(settings, "a Learner")
     if settings.teacher:
         raise UsageError("--teacher is not supported by a Learner of your own", "Leave out --teacher, or train with tlfast.train")
+    if settings.depth == OPEN:
+        raise UsageError(
+            "--depth is open, and a Learner of your own trains the layers that you choose",
+            "Give --full or --depth 0, without --minutes and --preset",
+        )
+    settings = replace(settings, bs=settings.bs or TrainingSettings.bs)  # no training settles it
     with prepare(task, settings, on_event) as session:
         return _prepare_for_user(session.learn, settings)
 
@@ -48,9 +57,15 @@ def open_run_learner(run: Run, data: str = "", device: str = "auto", on_event: O
     loaded = load_run(run, data, device, on_event)
     learn = build_learner(loaded.dls, loaded.settings, pretrained.Weights("none", loaded.settings.arch))
     learn.model.load_state_dict(loaded.network.state_dict())
-    if not any(layer is learn.model[0] for layer in get_strategy(loaded.settings.strategy).trainable(learn.model, loaded.settings)):
+    if loaded.settings.depth != OPEN and not _trains_body(learn.model, loaded.settings):  # open in runs by hand of earlier versions
         learn.add_cb(KeepBatchNorm())
-    return _prepare_for_user(learn, loaded.settings)
+    source = data or run.manifest["data"]["source"]
+    return _prepare_for_user(learn, replace(loaded.settings, data=source if is_hub_dataset(source) else os.path.abspath(os.path.expanduser(source))))
+
+
+def _trains_body(model: nn.Sequential, settings: Settings) -> bool:
+    """Return whether a training with these settings trains all layers of the body."""
+    return any(layer is model[0] for layer in get_strategy(settings.strategy).trainable(model, settings))
 
 
 def _prepare_for_user(learn: Learner, settings: Settings) -> Learner:
@@ -75,7 +90,8 @@ def publish_learner(learn: Learner, task: Task | None = None, data: Settings | N
     settings = replace(built, **kept, task=task.name, out=images.out, name="")
     runs.check_writable(settings.out, settings.task, "")
     run_id = runs.new_id(runs.BY_HAND, settings.arch)
-    with open_journal(settings.out, settings.task, run_id, settings.to_dict()) as journal, prepare(task, settings, on_event, journal) as session:
+    reserved = open_journal(settings.out, settings.task, run_id, settings.to_dict(), resumable=False)
+    with reserved as journal, prepare(task, settings, on_event, journal) as session:
         facts = {**describe_origin(task, session), "by_hand": True, "device": str(session.learn.dls.device)}  # with the initial weights
         _copy_weights(learn.model, session)
         phases = _list_phases(learn)

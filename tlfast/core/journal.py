@@ -104,11 +104,11 @@ class Journal:
 
 
 @contextmanager
-def open_journal(out: str, task: str, run_id: str, settings: dict[str, Any], resume: str = "") -> Iterator[Journal]:
+def open_journal(out: str, task: str, run_id: str, settings: dict[str, Any], resume: str = "", *, resumable: bool = True) -> Iterator[Journal]:
     """Reserve a run id ("-2", "-3"... is added if it is taken), or open an unfinished training to resume. Yields its journal.
 
-    The folder is removed when the block ends without an exception, and after an exception if there is no checkpoint or the run is complete.
-    Raises UsageError or RunError.
+    The folder is removed when the block ends without an exception, and after an exception if there is no checkpoint or the run is complete. An
+    interruption keeps it only if the work is `resumable`. Raises UsageError or RunError.
     """
     parent = Path(out) / task
     missing = [path for path in (parent, parent.parent) if not path.exists()]
@@ -118,9 +118,10 @@ def open_journal(out: str, task: str, run_id: str, settings: dict[str, Any], res
         try:
             yield journal
         except BaseException as error:
+            kept = resumable if isinstance(error, KeyboardInterrupt | Interrupted) else bool(list_states(folder))
             if journal.is_complete:
                 _remove(folder)
-            elif not list_states(folder) and not isinstance(error, KeyboardInterrupt | Interrupted):
+            elif not kept:
                 _remove(folder, missing)
             raise
         for stale in folder.parent.glob(f".{glob.escape(journal.run_id)}.????????.partial"):  # of a process that was killed while it wrote this run
