@@ -12,9 +12,11 @@ import pytest
 from safetensors.torch import save_file
 
 from tests.helpers.command_line import TINY
+from tlfast.commands import compare
 from tlfast.core.errors import DataError
 from tlfast.evaluation import bootstrap
 from tlfast.models import build
+from tlfast.tasks import folder_task
 from tlfast.testing import draw_image
 from tlfast.training import features, trainer
 from tlfast.training.callbacks.progress import ProgressCallback
@@ -259,3 +261,15 @@ def test_comparing_depths(cli, folder):
     assert any(file.endswith("seconds.png") for file in outcome.json["files"])
     wrong = cli("compare", folder, *TINY, "--depth", 2)
     assert wrong.code == 2 and "--arms partial,2,4,full" in wrong.err
+
+
+def test_the_depths_are_those_of_each_backbone(folder):
+    arms = compare.build_arms(folder_task(folder), [compare.DEPTHS], ["test_resnet", "test_vit"], {"size": 32}, {})
+    depths = [(arm.settings.arch, arm.settings.depth) for arm in arms]
+    assert depths == [("test_resnet", depth) for depth in ("0", "1", "2", "3", "4", "all")] + [("test_vit", depth) for depth in ("0", "1", "3", "4", "6", "all")]
+    assert arms[1].name == "depth 1 test_resnet"
+
+
+def test_a_depth_that_a_backbone_does_not_have_is_refused_before_the_first_training(cli, folder, trainings):
+    outcome = cli("compare", folder, *TINY, "--arms", "partial,9,full")
+    assert outcome.code == 2 and "the arm of depth 9: test_resnet has 4 stages above its stem\n  Use a number up to 4" in outcome.err and not trainings

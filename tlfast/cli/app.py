@@ -250,8 +250,8 @@ def compare(
         from ..commands import compare, comparison_trainings, rank_backbones
         from ..evaluation import comparison
 
-        kinds = compare.list_depths(arguments.task, arguments.flags, arguments.values) if depths else split_list(arms or "partial,full")
-        request = rank_backbones.ArmsRequest(kinds, split_list(archs), arguments.flags, arguments.values)
+        kinds = compare.DEPTHS if depths else arms or "partial,full"
+        request = rank_backbones.ArmsRequest(split_list(kinds), split_list(archs), arguments.flags, arguments.values)
         request = rank_backbones.choose_archs(arguments.task, request, on_event)
         built = compare.build_arms(arguments.task, request.kinds, request.archs, request.flags, request.config)
         placed = comparison_trainings.open_arms_engine(built, engine, address, cpus)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,7 @@ from .tracked import TrackedComparison, describe_images
 
 ARMS_FILE, DIFFERENCES_FILE, CURVE_FILE = "arms.csv", "differences.csv", "learning_curve.csv"
 KNN = "knn"  # the arm of nearest neighbours
+DEPTHS = "depths"  # in place of arms: partial, full and depths in between, as with --depths
 KINDS = (*DEPTH_ENDS, *DEPTH_ENDS.values(), "auto", KNN)  # values of --arms, besides numbers of stages and TOML files
 MAX_DEPTHS = 4  # between partial and full, with --depths
 DIFFERENT_IMAGES, DIFFERENT_IMAGES_HINT = "the arms are evaluated on different images", "Give all arms the same --data, --limit, --valid-pct and --seed"
@@ -73,7 +76,7 @@ LATENCY_ROUNDS = 30
 
 
 def build_arms(task: Task, kinds: Sequence[str], archs: Sequence[str], flags: Mapping[str, Any], config: Mapping[str, Any]) -> list[Arm]:
-    """Return one arm for each combination of a kind (partial, full, a depth, knn, or a TOML file of settings) and a backbone.
+    """Return one arm for each combination of a kind (partial, full, a depth, knn, a TOML file of settings, or DEPTHS for several) and a backbone.
 
     `flags` are the settings of the command line, `config` those of its file. Without `archs`, the backbone follows from the settings. Raises UsageError.
     """
@@ -82,21 +85,28 @@ def build_arms(task: Task, kinds: Sequence[str], archs: Sequence[str], flags: Ma
     if "gpus" in flags:
         raise UsageError("--gpus applies to one training", "Leave out --gpus; tlfast train supports it")
     arms = []
-    for kind in kinds:
+    for kind, arch in _combine(task, kinds, archs, flags, config):
         is_file = kind.endswith(".toml")
         if kind not in KINDS and not kind.isdigit() and not is_file:
             found = f"--arms '{kind}' is neither partial, full, a depth, knn nor a TOML file"
             raise UsageError(found, "Such as: --arms partial,3,full or --arms partial,mine.toml")
         of_file = read_config(kind) if is_file else {}
         _check_overrides(kind, of_file, flags)
-        values = {**config, **of_file}
         strategy = "partial" if kind == KNN else kind if kind in DEPTH_ENDS.values() else None
         depth = {} if is_file or strategy else {"depth": kind}
-        for arch in archs or [""]:
-            settings = resolve_settings(task, strategy, {**flags, **depth, **({"arch": arch} if arch else {})}, values)
-            name = Path(kind).stem if is_file or kind == KNN else settings.tuning
-            arms.append(Arm(f"{name} {arch}" if len(archs) > 1 else name, settings, kind == KNN))
+        settings = resolve_settings(task, strategy, {**flags, **depth, **arch}, {**config, **of_file})
+        name = Path(kind).stem if is_file or kind == KNN else settings.tuning
+        arms.append(Arm(f"{name} {settings.arch}" if len(archs) > 1 else name, settings, kind == KNN))
     return arms
+
+
+def _combine(
+    task: Task, kinds: Sequence[str], archs: Sequence[str], flags: Mapping[str, Any], config: Mapping[str, Any]
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield each kind of arm with each backbone, as a setting; for DEPTHS those of the backbone. Raises UsageError."""
+    for kind, arch in product(kinds, [{"arch": name} for name in archs] or [{}]):
+        for each in _list_depths(task, {**flags, **arch}, config) if kind == DEPTHS else [kind]:
+            yield each, arch
 
 
 def _check_overrides(file: str, values: Mapping[str, Any], flags: Mapping[str, Any]) -> None:
@@ -107,13 +117,19 @@ def _check_overrides(file: str, values: Mapping[str, Any], flags: Mapping[str, A
             raise UsageError(found, f"Leave out {flag_name(name)}, or remove {name} from the file")
 
 
-def list_depths(task: Task, flags: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
-    """Return kinds of arms for `build_arms`: partial, up to four evenly spaced depths, and full. Raises UsageError if the stages are unknown."""
+def _list_depths(task: Task, flags: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """Return kinds of arms: partial, up to four evenly spaced depths, and full. Raises UsageError if the stages are unknown."""
     settings = resolve_settings(task, None, flags, config)
     build.check_arch(settings.arch)
-    count = len(list_stages(build.build_body(Weights("none", settings.arch), settings.size), settings.arch))
+    count = _count_stages(settings.arch, settings.size)
     depths = {round(depth) for depth in np.linspace(1, count, min(count, MAX_DEPTHS))}
     return ["partial", *map(str, sorted(depths)), "full"]
+
+
+@cache
+def _count_stages(arch: str, size: int) -> int:
+    """Return the number of stages above the stem. Raises UsageError for a network without declared stages."""
+    return len(list_stages(build.build_body(Weights("none", arch), size), arch))
 
 
 # The comparison
@@ -197,16 +213,27 @@ def _check_design(arms: Sequence[Arm], design: Design) -> None:
 
 
 def _check_arms(task: Task, arms: Sequence[Arm], design: Design, table: ImageTable, on_event: OnEvent) -> None:
-    """Check, before the first training, that the arms are evaluated on the images of `table`, and have backbones with weights. Raises UsageError."""
+    """Check, before the first training, that the arms are evaluated on the images of `table`, and have backbones with weights and stages. Raises UsageError."""
     names, first = [field.name for field in fields(DataSettings)], experiments.place_on_fold(arms[0].settings, design.folds, 0)
     valid = {row.path for row in table.part("valid")}
     for arm in arms:
         build.check_arch(arm.settings.arch)
         find_weights(arm.settings.arch, arm.settings.weights)
+        _check_depth(arm.settings)
         settings = experiments.place_on_fold(arm.settings, design.folds, 0)
         is_other = settings.split_seed != first.split_seed or any(getattr(settings, name) != getattr(first, name) for name in names)
         if is_other and {row.path for row in open_data(task, settings, on_event).part("valid")} != valid:
             raise UsageError(DIFFERENT_IMAGES, DIFFERENT_IMAGES_HINT)
+
+
+def _check_depth(settings: Settings) -> None:
+    """Raise UsageError for a depth that the backbone does not have."""
+    if not settings.depth.isdigit() or settings.depth in DEPTH_ENDS:
+        return
+    count = _count_stages(settings.arch, settings.size)
+    if int(settings.depth) > count:
+        found = f"the arm of depth {settings.depth}: {settings.arch} has {count} stages above its stem"
+        raise UsageError(found, f"Use a number up to {count}, or full; --depths compares the depths that each backbone has")
 
 
 def _list_rows(task: Task, settings: Settings, table: ImageTable) -> dict[str, Row]:
