@@ -36,6 +36,14 @@ def test_best_is_trained_once_with_the_settings_of_its_arm(pictures, small):
     assert len(tlfast.runs()) == 1
 
 
+def test_named_arms_are_combined_with_archs(pictures, small):
+    options = {name: value for name, value in small.items() if name != "arch"}
+    found = tlfast.compare(pictures, arms={"a": {}, "b": {"label_smoothing": 0.1}}, archs=["test_resnet", "test_vit"], **options).table
+    assert found["name"].tolist() == ["a test_resnet", "a test_vit", "b test_resnet", "b test_vit"] and found["parameters"].nunique() == 2
+    with pytest.raises(tlfast.UsageError, match="the arm 'a' names a backbone, and archs are given"):
+        tlfast.compare(pictures, arms={"a": {"arch": "test_vit"}}, archs="test_resnet", **options)
+
+
 def test_best_is_never_the_baseline_without_training(pictures, small):
     result = tlfast.compare(pictures, arms=["knn", "partial"], **small)
     assert result.table["name"].tolist() == ["knn", "partial"] and result.best.settings.strategy == "partial"

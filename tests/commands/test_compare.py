@@ -266,7 +266,9 @@ def test_comparing_depths(cli, folder):
 def test_the_depths_are_those_of_each_backbone(folder):
     arms = compare.build_arms(folder_task(folder), [compare.DEPTHS], ["test_resnet", "test_vit"], {"size": 32}, {})
     depths = [(arm.settings.arch, arm.settings.depth) for arm in arms]
-    assert depths == [("test_resnet", depth) for depth in ("0", "1", "2", "3", "4", "all")] + [("test_vit", depth) for depth in ("0", "1", "3", "4", "6", "all")]
+    assert depths == [("test_resnet", depth) for depth in ("0", "1", "2", "3", "4", "all")] + [
+        ("test_vit", depth) for depth in ("0", "1", "3", "4", "6", "all")
+    ]
     assert arms[1].name == "depth 1 test_resnet"
 
 

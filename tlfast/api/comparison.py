@@ -152,15 +152,25 @@ def _build_arms(dataset: Dataset, arguments: Arguments, arms: Any, archs: Any, o
     """Return the arms of a comparison, and the ranking of backbones. Raises UsageError for wrong types, and for settings that do not fit."""
     from ..commands.compare import build_arms
     from ..commands.rank_backbones import ArmsRequest, choose_archs
-    from ..evaluation import Arm
 
     arms, archs = (arms,) if isinstance(arms, str | int) else arms, (archs,) if isinstance(archs, str) else archs
     if not isinstance(archs, Iterable) or not isinstance(arms, Iterable):
         raise UsageError(f"arms={arms!r}, archs={archs!r}: not lists", 'Give lists, such as arms=["partial", 3], archs=["resnet50"]')
-    if not isinstance(arms, Mapping):
-        request = choose_archs(dataset.task, ArmsRequest(list(map(str, arms)), list(archs), arguments.flags, arguments.values), on_event)
-        return build_arms(dataset.task, request.kinds, request.archs, request.flags, request.config), request.ranking
-    for name, values in arms.items():
+    for name, values in arms.items() if isinstance(arms, Mapping) else ():
         if not isinstance(name, str) or not isinstance(values, Mapping):
             raise UsageError(f"the arm {name!r}: {values!r} is not a name with a dict of settings", 'Such as arms={"small": {"size": 96}}')
-    return [Arm(name, arguments.with_flags(check_names(values)).settings(None)) for name, values in arms.items()], ()
+    request = choose_archs(dataset.task, ArmsRequest(list(map(str, arms)), list(archs), arguments.flags, arguments.values), on_event)
+    if isinstance(arms, Mapping):
+        return [arm for name, values in arms.items() for arm in _combine(name, values, request.archs, arguments)], request.ranking
+    return build_arms(dataset.task, request.kinds, request.archs, request.flags, request.config), request.ranking
+
+
+def _combine(name: str, values: Mapping[str, Any], archs: Sequence[str], arguments: Arguments) -> list[Arm]:
+    """Return an arm of a dict with each backbone. Raises UsageError if it names a backbone itself."""
+    from ..evaluation import Arm
+
+    if archs and "arch" in values:
+        raise UsageError(f"the arm {name!r} names a backbone, and archs are given", "Leave out archs, or the arch of the arm")
+    chosen = [check_names({**values, "arch": arch}) for arch in archs] or [check_names(values)]
+    names = [f"{name} {arch}" for arch in archs] if len(archs) > 1 else [name]
+    return [Arm(each, arguments.with_flags(flags).settings(None)) for each, flags in zip(names, chosen, strict=True)]
