@@ -8,23 +8,34 @@ import pytest
 
 import tlfast
 from tests.helpers.command_line import TINY
+from tlfast.commands.interrupted import resume_command
+from tlfast.core import Settings
+from tlfast.tasks import registry
 from tlfast.training.callbacks import progress
 
 
 @pytest.fixture
-def stopped(cli, pictures, monkeypatch):
-    """A full training that Ctrl-C has stopped in the second epoch of all layers."""
+def stop(cli, monkeypatch):
+    """Begin a full training, which Ctrl-C stops in the second epoch of all layers."""
     watch = progress.ProgressCallback.after_batch
 
-    def stop(self):
+    def interrupt(self):
         watch(self)
         if self.training and self.phase == "all layers" and self.epoch == 1:
             signal.raise_signal(signal.SIGINT)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(progress.ProgressCallback, "after_batch", stop)
-        outcome = cli("train", pictures, *TINY, "--full", "--epochs", 3, "--freeze-epochs", 1, "--name", "mine", "--no-onnx", "--checkpoint-minutes", 0)
-    assert outcome.code == 130
+    def begin(*arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(progress.ProgressCallback, "after_batch", interrupt)
+            options = ["--full", "--epochs", 3, "--freeze-epochs", 1, "--name", "mine", "--no-onnx", "--checkpoint-minutes", 0]
+            assert cli("train", *arguments, *TINY, *options).code == 130
+
+    return begin
+
+
+@pytest.fixture
+def stopped(stop, pictures):
+    stop(pictures)
 
 
 def test_runs_lists_them_with_the_command_that_resumes(cli, pictures, stopped):
@@ -53,3 +64,31 @@ def test_resume_names_what_it_resumes(cli, pictures, stopped):
 def test_a_damaged_journal_is_left_out(cli, pictures, stopped, tmp_path):
     (tmp_path / "exports" / "pictures" / "mine.unfinished" / "journal.json").write_text("{")
     assert cli("runs", "--interrupted", "--json").json == []
+
+
+TASK = "import tlfast\nTASK = tlfast.Task('birds', 'birds of three colours', ('red', 'green', 'blue'))\n"
+
+
+def test_a_training_of_a_task_file_is_resumed_in_another_process(cli, pictures, stop, tmp_path, monkeypatch):
+    (tmp_path / "birds.py").write_text(TASK)
+    stop("birds.py", "--data", pictures)
+    registry._loaded.clear()  # as in another process
+    (found,) = cli("runs", "--interrupted", "--json").json
+    assert found["command"] == f"tlfast train {tmp_path / 'birds.py'} --resume mine"
+    (tmp_path / "birds.py").rename(tmp_path / "moved.py")
+    outcome = cli("train", "--resume")
+    assert outcome.code == 2 and f"{tmp_path / 'birds.py'}, the file of the task birds, is missing" in outcome.err
+    (tmp_path / "moved.py").rename(tmp_path / "birds.py")
+    other = cli("train", pictures, "--resume", "mine")  # the images alone: the same fingerprint, but sorted classes
+    assert other.code == 1 and "the classes, or their order, differ from those of the interrupted training: red, green, blue" in other.err
+    resumed = cli("train", "--resume")
+    assert resumed.code == 0, resumed.err
+    run = tlfast.Run("birds")
+    assert run.classes == ["red", "green", "blue"] and run.manifest["task_file"] == str(tmp_path / "birds.py")
+    registry._loaded.clear()
+
+
+def test_a_task_without_images_of_its_own_path_is_named(tmp_path):
+    settings = Settings(task="gone", data="")
+    assert resume_command(settings, "mine") == "tlfast train gone --resume mine"
+    assert resume_command(settings, "mine", "gone.py") == "tlfast train gone.py --resume mine"

@@ -106,7 +106,7 @@ def check_task(arguments: Arguments, config: str) -> None:
 
 
 def find_resumed(resume: str, out: str) -> tuple[str, str]:
-    """Return the task, or the path of the images, and the run id of an interrupted training: that named `resume`, or the newest of all for "newest".
+    """Return the task, its file or the path of the images, and the run id of an interrupted training: that named `resume`, or the newest for "newest".
 
     Raises UsageError.
     """
@@ -120,8 +120,13 @@ def find_resumed(resume: str, out: str) -> tuple[str, str]:
         tasks = ", ".join(folder.parent.name for folder in folders)
         raise UsageError(f"--resume {resume}: {len(folders)} interrupted trainings have that name, of {tasks}", f"Give the task as well. {listed}")
     chosen = journal.find_newest(out) if resume == journal.NEWEST else folders[0]
-    saved = journal.read(chosen).settings
-    return saved["task"] if saved["task"] in registry.registered_tasks() else saved["data"], journal.run_id_of(chosen)
+    facts, run_id = journal.read(chosen), journal.run_id_of(chosen)
+    saved, file = facts.settings, facts.get(journal.TASK_FILE, "")
+    if file and not os.path.isfile(file):
+        raise UsageError(f"--resume: {file}, the file of the task {saved['task']}, is missing", f"Give its new path: tlfast train FILE.py --resume {run_id}")
+    if file or saved["task"] in registry.registered_tasks():
+        return file or saved["task"], run_id
+    return saved["data"], run_id
 
 
 def read_values(config: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import tasks
 from ..core import RunError, Settings, journal
-from ..core.journal import Facts
+from ..core.journal import TASK_FILE, Facts
 from ..core.settings import describe_strategy
 
 
@@ -69,15 +69,16 @@ def read_interrupted(folder: Path) -> InterruptedTraining:
         size=settings.size,
         seconds=facts.seconds,
         progress=_describe_progress(folder, facts),
-        command=resume_command(settings, run_id),
+        command=resume_command(settings, run_id, facts.get(TASK_FILE, "")),
         folder=str(folder),
     )
 
 
-def resume_command(settings: Settings, run_id: str) -> str:
-    """Return the command that resumes an interrupted training. Its other settings are in its journal."""
+def resume_command(settings: Settings, run_id: str, file: str = "") -> str:
+    """Return the command that resumes an interrupted training; `file` defines its task, if it is not registered. Other settings are in the journal."""
     out = settings.out if settings.out != Settings.out else None
-    return tasks.train_command(settings.task, settings.data, {"out": out, "resume": run_id})
+    source = settings.data if settings.task in tasks.registered_tasks() else file or settings.data or settings.task
+    return tasks.train_command(settings.task, source, {"out": out, "resume": run_id})
 
 
 def _describe_progress(folder: Path, facts: Facts) -> str:

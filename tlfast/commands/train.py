@@ -12,7 +12,7 @@ from fastai.callback.core import Callback
 from torch import nn
 
 from ..core import DataError, ExportError, Interrupted, Journal, Note, OnEvent, Settings, files, ignore_event, runs
-from ..core.journal import check_free, list_interrupted, list_states, open_journal, read, run_id_of
+from ..core.journal import TASK_FILE, check_free, list_interrupted, list_states, open_journal, read, run_id_of
 from ..core.presets import PRESETS
 from ..core.settings import check_conflicts
 from ..data import DataSummary, Task
@@ -136,6 +136,8 @@ def _train_alone(task: Task, settings: Settings, on_event: OnEvent, resume: str,
     run_id = settings.name or runs.new_id(settings.tuning, settings.arch)
     parse_names(settings.log)  # before the id is reserved
     with open_journal(settings.out, settings.task, run_id, settings.to_dict(), resume) as journal, open_tracking(settings.log, on_event) as tracking:
+        if task.file:
+            journal.once(TASK_FILE, lambda: task.file)
         if resume and journal.folder:
             on_event(Note("training", f"resuming {read_interrupted(journal.folder).describe()}"))
         try:
@@ -256,6 +258,10 @@ def _check_origin(task: Task, session: Session, like: Mapping[str, Any]) -> dict
     origin = describe_origin(task, session)
     images, weights = origin["data"]["fingerprint"], origin["weights"]["sha256"]
     _check_unchanged(session, "images", images, like["data"]["fingerprint"] if like else images)
+    classes = list(session.table.classes)
+    if session.journal.once("classes", lambda: classes) != classes:
+        known = ", ".join(session.journal.facts.get("classes"))
+        raise DataError(f"the classes, or their order, differ from those of the interrupted training: {known}", "Resume it with the task that it began with")
     _check_unchanged(session, "weights", weights, like["weights"]["sha256"] if like else weights)
     if teacher := origin.get("teacher", {}).get("sha256"):
         _check_unchanged(session, "weights of the teacher", teacher, like.get("teacher", {}).get("sha256", teacher))

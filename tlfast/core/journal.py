@@ -21,6 +21,7 @@ SUFFIX = ".unfinished"
 JOURNAL, LOCK = "journal.json", "lock"
 CLAIM, CLAIM_SECONDS = ".claim", 60.0  # suffix of a folder before its rename; an older one belongs to a killed process
 NEWEST = "newest"
+TASK_FILE = "task_file"  # key of the path of the file that defines the task, if one does
 
 
 @dataclass
