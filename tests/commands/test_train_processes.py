@@ -236,3 +236,24 @@ def test_the_loss_of_another_process_is_not_the_cause(tmp_path: Path) -> None:
     train_processes._write_failure(tmp_path, 1, DataError("a.png is damaged", "Restore it"))
     train_processes._write_failure(tmp_path, 2, Interrupted("interrupted"))
     assert train_processes._find_cause(tmp_path, None, {1: 1}).message == "a.png is damaged"  # type: ignore[arg-type]
+
+
+def test_a_process_that_ends_before_the_training_is_no_interruption(tmp_path: Path) -> None:
+    from tlfast.commands import train_processes
+    from tlfast.core import TrainingError
+
+    train_processes._write_failure(tmp_path, 0, Interrupted("interrupted"))  # ended by the agent
+    cause = train_processes._find_cause(tmp_path, None, {1: 1})  # type: ignore[arg-type]
+    assert isinstance(cause, TrainingError) and cause.message == "the training was ended: process 1 with exit code 1"
+
+
+def test_a_task_whose_functions_other_processes_cannot_import_is_refused(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(root: Path, fold: int | None) -> None:
+        return None
+
+    with pytest.raises(UsageError, match="the task mine cannot be sent to them") as caught:
+        tlfast.train(tlfast.dataset(Task("mine", "", rows=read), data=pictures), quiet=True, **IN_PYTHON)
+    assert 'tlfast.train("mine.py", ...)' in str(caught.value.hint)
+    monkeypatch.setattr(read, "__module__", "__main__")  # as in a notebook or a script
+    with pytest.raises(UsageError, match="rows of the task mine is defined in this one"):
+        tlfast.train(tlfast.dataset(Task("mine", "", rows=read), data=pictures), quiet=True, **IN_PYTHON)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..core import Interrupted, Note, OnEvent, Settings, TlfastError, TrainingError, UsageError, files, torchrun
+from ..core.errors import first_line
 from ..core.journal import NEWEST
 from ..data import Task
 from ..distributed.launcher import launch
@@ -66,6 +67,7 @@ def train_in_processes(training: Training, worker: str, on_event: OnEvent) -> st
     """
     settings = training.settings
     _check_gpus(settings)
+    _check_task(training.task)
     while True:
         with tempfile.TemporaryDirectory(prefix="tlfast-") as name:
             folder = Path(name)
@@ -132,9 +134,25 @@ def _find_cause(folder: Path, training: Training, failed: Mapping[int, int]) -> 
     if killed:
         hint = hints[0] if hints else f"To resume: {resume_command(training.settings, training.resume or training.settings.name or NEWEST)}"
         return TrainingError(f"the training was ended: {', '.join(killed)}", f"If memory ran out, use a smaller --bs. {hint}")
+    if unexplained := [rank for rank in failed if not (folder / f"{FAILURE}{rank}").exists()]:
+        ended = ", ".join(f"process {rank} with exit code {failed[rank]}" for rank in unexplained)
+        return TrainingError(f"the training was ended: {ended}", "The messages of the process are above")
     interrupted = [error for error, _ in ranked if isinstance(error, Interrupted)]
     named = [error for error in interrupted if error.hint]
     return (named or interrupted or [error for error, _ in ranked] or [Interrupted("interrupted")])[0]
+
+
+def _check_task(task: Task) -> None:
+    """Raise UsageError for a task whose functions other processes cannot import."""
+    if task.file:
+        return
+    hint = f'Define the task in a .py file, and give that, such as: tlfast.train("{task.name}.py", ...)'
+    if names := [name for name in ("rows", "arrange", "make") if getattr(getattr(task, name), "__module__", "") == "__main__"]:
+        raise UsageError(f"--gpus starts other processes, and {names[0]} of the task {task.name} is defined in this one", hint)
+    try:
+        pickle.dumps(task)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise UsageError(f"--gpus starts other processes, and the task {task.name} cannot be sent to them ({first_line(error)})", hint) from None
 
 
 def _check_gpus(settings: Settings) -> None:
