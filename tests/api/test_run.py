@@ -147,6 +147,23 @@ def test_runs_is_a_frame(run):
     assert tlfast.runs(out="nowhere").empty
 
 
+def test_a_tilde_is_the_home_folder(run, pictures, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    shutil.copytree("exports", home / "runs")
+    assert tlfast.runs(out="~/runs")["run"].tolist() == ["r"]
+    frame = pd.DataFrame({"path": [str(path) for path in pictures.rglob("*.png")]}).assign(label=lambda table: table["path"].str.split("/").str[-2])
+    assert tlfast.dataset(frame, out="~/runs").settings["data"].startswith(str(home / "runs" / "table"))
+    for target in ("~/bundle.zip", "~/bundle"):
+        run.export(target, quiet=True)
+    assert (home / "bundle.zip").is_file() and list(tlfast.load("~/bundle").classes) == list(tlfast.load("~/bundle/model.onnx").classes) == run.classes
+    with pytest.raises(tlfast.RunError, match=r"~/bundle has no model\.tta-flip\.onnx") as caught:
+        tlfast.load("~/bundle", tta="flip")
+    assert "and then the bundle again" in caught.value.hint
+    tlfast.doctor("~/runs", quiet=True)
+    assert not (tmp_path / "~").exists()
+
+
 def test_dataset_of_a_run_is_what_it_was_trained_on(run):
     table = run.dataset.table
     assert sorted(table[table["split"] == "valid"]["path"]) == sorted(run.predictions["path"])

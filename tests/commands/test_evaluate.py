@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import tlfast
 from tests.helpers.runs import copy_run, train_in
 from tlfast import load
 from tlfast.commands import loaded_run
-from tlfast.core import runs
+from tlfast.core import Run, ignore_event, runs
 from tlfast.evaluation import calibration
 from tlfast.export import weights
 from tlfast.testing import COLOURS, draw_image
@@ -152,6 +153,9 @@ def test_a_table_with_other_columns_than_that_of_the_training(run, cli, tmp_path
     assert found.code == 0 and found.json["evaluation"]["macro"]["support"] == 3, found.err
     scores = tlfast.Run("parted").evaluate("all", data="new.csv", path_col="file", label_col="colour")
     assert scores["accuracy"].value == found.json["evaluation"]["accuracy"]
+    manifest = tlfast.Run("parted").manifest
+    trained = Run(Path("exports/parted"), {**manifest, "settings": {**manifest["settings"], "split_col": "part", "group_col": "plant"}})
+    assert len(loaded_run.list_labelled(trained, "new.csv", {"path_col": "file", "label_col": "colour"}, ignore_event)) == 3  # it has neither column
     refused = cli("evaluate", "parted", "--path-col", "file")
     assert refused.code == 2 and "--split all --data TABLE" in refused.err
 

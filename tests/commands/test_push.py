@@ -158,5 +158,7 @@ def test_use_from_the_hub(cli, run, model_hub, pictures):
     here, there = (json.loads(cli("predict", name, photo, "--json").out) for name in ("r", "hf://me/colours"))
     assert here == there
     assert cli("export", "hf://me/colours", "--to", "bundle.zip").code == 0
+    exported = cli("export", "hf://me/colours", "--half")
+    assert exported.code == 1 and "the run hf://me/colours was pulled from the hub, and has no images" in exported.err and "push the run again" in exported.err
     outcome = cli("report", "hf://me/colours")
     assert outcome.code == 1 and "tlfast pull me/colours" in outcome.err

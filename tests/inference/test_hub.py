@@ -153,5 +153,6 @@ def test_a_repository_that_is_no_run(published):
 
 
 def test_a_file_with_augmentation_that_the_repository_lacks(published):
-    with pytest.raises(RunError, match=r"has no model.tta-flip.onnx"):
+    with pytest.raises(RunError, match=r"hf://me/colours has no model.tta-flip.onnx") as caught:
         load("hf://me/colours", tta="flip")
+    assert caught.value.hint == "Ask its owner to write it, tlfast export RUN --tta flip, and to push the run again"

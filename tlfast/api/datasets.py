@@ -226,7 +226,7 @@ def _check_data_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def write_table(rows: Sequence[Row], out: str, name: str) -> str:
     """Write rows as CSV to `<out>/<name>/tables`, under a name made from the content. Returns the absolute path. Raises RunError."""
     rows = [replace(row, path=os.path.abspath(row.path)) for row in rows]
-    path = Path(out).resolve() / name / TABLES / f"{make_key(rows=[vars(row) for row in rows])}.csv"
+    path = Path(os.path.expanduser(out)).resolve() / name / TABLES / f"{make_key(rows=[vars(row) for row in rows])}.csv"
     with convert_os_errors(out):
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():

@@ -144,6 +144,11 @@ def check_text(name: str, value: Any, example: str) -> str:
     return os.fspath(value)
 
 
+def check_path(name: str, value: Any, example: str) -> str:
+    """Return a path as text, with the home folder in place of `~`. Raises UsageError for any other type."""
+    return os.path.expanduser(check_text(name, value, example))
+
+
 def with_settings(function: F) -> F:
     """Replace `**settings` in the signature of a function by all declared settings, for `help` and completion in notebooks.
 

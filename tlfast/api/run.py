@@ -22,7 +22,7 @@ from ..data.discovery import gather_sources, has_many
 from ..inference import Classifier, Prediction, find_model, load
 from ..inference.writers import column_names, row_cells
 from .display import ConfusionMatrix, ImageFrame, Page, wrap_html
-from .keywords import check_count, check_text, join_names, with_keywords_in_messages
+from .keywords import check_count, check_path, check_text, join_names, with_keywords_in_messages
 from .progress import show_progress
 from .scores import Scores
 from .serial import one_at_a_time
@@ -52,7 +52,7 @@ class Run:
     """
 
     def __init__(self, reference: str | os.PathLike[str], *, out: str = "exports", verify: bool = True) -> None:
-        folder = os.path.expanduser(check_text("out", out, 'out="exports"'))
+        folder = check_path("out", out, 'out="exports"')
         record = records.find(check_text("reference", reference, 'tlfast.Run("fer")'), folder, verify)
         self._record = replace(record, folder=record.folder.absolute())  # stays the same in another working directory
 

@@ -9,7 +9,7 @@ import pandas as pd
 from ..commands.interrupted import InterruptedTraining, list_interrupted
 from ..core import runs as records
 from ..tasks import find_task_name
-from .keywords import check_text, with_keywords_in_messages
+from .keywords import check_path, check_text, with_keywords_in_messages
 from .progress import show_progress
 from .run import Run
 
@@ -22,8 +22,7 @@ def runs(task: str = "", *, interrupted: bool = False, out: str = "exports") -> 
 
     >>> tlfast.runs("digits")[["run", "accuracy"]]  # doctest: +SKIP
     """
-    task, out = check_text("task", task, 'tlfast.runs("fer")'), check_text("out", out, 'out="exports"')
-    task = find_task_name(task)
+    task, out = find_task_name(check_text("task", task, 'tlfast.runs("fer")')), check_path("out", out, 'out="exports"')
     if interrupted:
         names = [field.name for field in fields(InterruptedTraining)]
         return pd.DataFrame([each.to_dict() for each in list_interrupted(out, task)], columns=names)
@@ -43,4 +42,5 @@ def pull(repository: str, *, out: str = "exports", quiet: bool = False) -> Run:
     from ..commands.push import pull_run
 
     with show_progress(quiet) as on_event:
-        return Run(pull_run(check_text("repository", repository, 'tlfast.pull("me/weeds")'), out, on_event).folder)
+        folder = check_path("out", out, 'out="exports"')
+        return Run(pull_run(check_text("repository", repository, 'tlfast.pull("me/weeds")'), folder, on_event).folder)

@@ -15,7 +15,7 @@ from ..commands.archs import search_archs
 from ..core import UsageError, cache
 from ..data import sources
 from ..models import Backbone
-from .keywords import check_text
+from .keywords import check_path, check_text
 from .progress import show_progress
 
 
@@ -76,7 +76,7 @@ def doctor(out: str = "exports", *, bench: bool = False, quiet: bool = False) ->
     from ..commands.doctor import inspect_machine
 
     with show_progress(quiet) as on_event:
-        return inspect_machine(check_text("out", out, 'tlfast.doctor("exports")'), bench, on_event).to_dict()
+        return inspect_machine(check_path("out", out, 'tlfast.doctor("exports")'), bench, on_event).to_dict()
 
 
 def cache_entries() -> pd.DataFrame:

@@ -92,12 +92,12 @@ def export_run(run: Run, request: ExportRequest, on_event: OnEvent = ignore_even
     ExportError if a smaller file loses more than one percentage point of accuracy, or test-time augmentation gains nothing, unless `allow_drop`, and for a
     file that differs from the network; UsageError if a file exists; RunError or DataError if files of the run or its images are missing.
     """
-    formats = request.list_formats()
+    formats, target = request.list_formats(), Path(os.path.expanduser(request.to))  # a shell does not expand --to=~/bundle
     if not (run.folder / FILE).is_file():
         raise RunError(f"{run.folder} has no {FILE}", "It was trained with --no-onnx, or by an older version: train again")
     open_network(run.folder / FILE)  # raises RunError for a damaged file
     if request.to:
-        check_free(Path(request.to))
+        check_free(target)
     for name in formats:
         check_absent(run, FORMATS[name].file)
     if request.format:
@@ -116,7 +116,7 @@ def export_run(run: Run, request: ExportRequest, on_event: OnEvent = ignore_even
     if request.format:
         run, added = add_portable(run, chosen, request.opset, on_event)
         portable.append(added)
-    return ExportResult(run.id, exports, portable, str(write_bundle(run, Path(request.to))) if request.to else "")
+    return ExportResult(run.id, exports, portable, str(write_bundle(run, target)) if request.to else "")
 
 
 def check_absent(run: Run, name: str) -> None:

@@ -9,7 +9,7 @@ from fastai.data.core import DataLoaders, TfmdDL
 from torch import nn
 
 from .. import tasks
-from ..core import DataError, Note, OnEvent, Run, Settings, TlfastError
+from ..core import DataError, DataSettings, Note, OnEvent, Run, Settings, TlfastError
 from ..core.errors import first_line
 from ..core.runs import require_images
 from ..data import Finding, ImageTable, Preprocessing, Row, Store, open_store, scan
@@ -81,9 +81,10 @@ def list_split(run: Run, split: str, data: str, on_event: OnEvent) -> Sequence[R
 def list_labelled(run: Run, data: str, columns: Mapping[str, str], on_event: OnEvent) -> Sequence[Row]:
     """Return all labelled images of `data`, whatever their split. Raises DataError if the run lacks one of their classes.
 
-    `columns` are settings that name columns of a table; others are those of the training.
+    `columns` are settings that name columns of a table with paths and labels, by default those of the training.
     """
-    settings = replace(Settings.from_dict({**run.manifest["settings"], **columns}), data=data)
+    unused = {"split_col": DataSettings.split_col, "group_col": DataSettings.group_col}  # the table need not have those of the training
+    settings = replace(Settings.from_dict({**run.manifest["settings"], **columns, **unused}), data=data)
     rows, classes = read_labelled(tasks.find_run_task(run.manifest, data), settings, on_event), run.manifest["classes"]
     if unknown := sorted({row.label for row in rows}.difference(classes)):
         raise DataError(f"{data} has classes that the run {run.id} does not know: {', '.join(unknown)}", f"The run has: {', '.join(classes)}")

@@ -214,7 +214,7 @@ def pull_run(reference: str, out: str = "exports", on_event: OnEvent = ignore_ev
     Raises UsageError for an invalid reference, RunError for a failed download, a changed file or a folder that cannot be written.
     """
     found = hub.fetch_run(reference, hub.ALL_FILES, on_event=on_event)
-    repository, _ = parse_repository(reference)
+    repository = found.manifest["hub"]["repository"]
     recorded = open_network(found.folder / FILE).info.get("run", "")
     names = [name for name in (recorded, repository.replace("/", "--")) if RUN_NAME.fullmatch(name)]
     if not RUN_NAME.fullmatch(found.task):
@@ -222,5 +222,5 @@ def pull_run(reference: str, out: str = "exports", on_event: OnEvent = ignore_ev
     with runs.create_run(out, found.task, names[0], latest=False) as (temporary, published):
         for name in hub.select_files(found.manifest["files"], hub.ALL_FILES):  # no other name that the manifest may hold
             shutil.copyfile(found.folder / name, temporary / name)
-        runs.seal(temporary, {**found.manifest, "hub": {"repository": repository, "revision": found.folder.name}})
+        runs.seal(temporary, found.manifest)
     return PullResult(published[0].name, f"{runs.HUB_SCHEME}{reference.removeprefix(runs.HUB_SCHEME)}", str(published[0]))

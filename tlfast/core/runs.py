@@ -74,7 +74,9 @@ class Run:
 def require_images(run: Run, hint: str) -> None:
     """Raise DataError, with a hint, for a run from the hub: it has no list of its images."""
     if run.is_pulled:
-        raise DataError(f"the run {run.id} was pulled from the hub, and has no images", hint)
+        origin = run.manifest["hub"]
+        name = f"{HUB_SCHEME}{origin['repository']}" if run.id == origin["revision"] else run.id  # in the cache of the hub's client, the folder is the revision
+        raise DataError(f"the run {name} was pulled from the hub, and has no images", hint)
 
 
 def new_id(strategy: str, arch: str) -> str:

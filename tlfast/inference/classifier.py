@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,9 +116,12 @@ def load(reference: str | Path, out: str = "exports", verify: bool = True, tta: 
 
 def find_model(reference: str | Path, out: str = "exports", verify: bool = True, tta: str = "", on_event: OnEvent = ignore_event) -> tuple[Path, str]:
     """Return the ONNX file that `load` opens, and the id of its run, "" if only the file knows it. Arguments and errors are those of `load`."""
-    path, file = Path(reference), name_file(tta)
+    path, file = Path(os.path.expanduser(reference)), name_file(tta)
     if (path / BUNDLED).is_file() and not (path / runs.MANIFEST).is_file():  # a bundle; a run that has lost its manifest is refused below
         path = path / file
+        if not path.is_file():
+            hint = f"Write it, tlfast export RUN --tta {tta}, and then the bundle again, with --to" if tta else "Write the bundle again: tlfast export RUN --to"
+            raise RunError(f"{reference} has no {file}", hint)
     if path.suffix == ".onnx":
         if tta and path.name != file:
             raise UsageError(f"--tta {tta} is given for the file {reference}", f"Leave it out, or give the folder with {file}")
@@ -125,6 +129,9 @@ def find_model(reference: str | Path, out: str = "exports", verify: bool = True,
     is_on_hub = hub.is_hub_reference(str(reference))
     run = hub.fetch_run(str(reference), (*hub.RECORD, file), verify, on_event) if is_on_hub else runs.find(str(reference), out, verify)
     if not (run.folder / file).is_file():
+        if is_on_hub:
+            wanted = f"tlfast export RUN --tta {tta}" if tta else "by a training without --no-onnx"
+            raise RunError(f"{reference} has no {file}", f"Ask its owner to write it, {wanted}, and to push the run again")
         missing = "The run was trained with --no-onnx or by an older tlfast; train again without --no-onnx"
         raise RunError(f"{run.folder} has no {file}", f"Write it first: tlfast export {run.id} --tta {tta}" if tta else missing)
     return run.folder / file, "" if is_on_hub else run.id

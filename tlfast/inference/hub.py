@@ -29,6 +29,7 @@ def find_run(reference: str, out: str, verify: bool, on_event: OnEvent = ignore_
 def fetch_run(reference: str, patterns: Sequence[str], verify: bool = True, on_event: OnEvent = ignore_event) -> Run:
     """Download the files of a run that match `patterns` to the cache of the hub's client, and return the run, whose folder must not be changed.
 
+    The entry `hub` of its manifest, which is not in the file, names the repository and the revision.
     Without a connection the files of an earlier download are used. With `verify` each file is compared with its SHA-256 in `run.json`. Raises
     UsageError for an invalid reference, RunError for a failed download or a changed file.
     """
@@ -53,7 +54,7 @@ def fetch_run(reference: str, patterns: Sequence[str], verify: bool = True, on_e
         except RunError as error:
             hint = f"Do not use it; ask its owner, or give an earlier revision: {runs.HUB_SCHEME}{repository}@REVISION"
             raise RunError(f"{reference}: {error.message}", hint) from None
-    return run
+    return runs.Run(folder, {**run.manifest, "hub": {"repository": repository, "revision": folder.name}})
 
 
 def _find_downloaded(repository: str, revision: str, patterns: Sequence[str]) -> Path | None:
