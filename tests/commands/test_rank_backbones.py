@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 import tlfast
+from tlfast.commands import rank_backbones
+from tlfast.tasks import folder_task, resolve_settings
 
 QUICK = ["--arms", "partial", "--size", 32, "--epochs", 1, "--views", 1]
 
@@ -37,6 +39,14 @@ def test_the_two_best_of_the_ranking_are_compared(cli, weights, pictures):
     in_python = tlfast.compare(pictures, arms=["partial"], archs="auto", size=32, epochs=1, views=1, quiet=True)
     assert list(in_python.ranking["arch"]) == [each["arch"] for each in ranking]
     assert len(in_python.table) == 2
+
+
+def test_batches_of_open_size_are_not_empty_when_features_are_computed(weights, pictures, monkeypatch):
+    sizes, compute = [], rank_backbones.compute_plain
+    monkeypatch.setattr(rank_backbones, "compute_plain", lambda *arguments: sizes.append(arguments[3].bs) or compute(*arguments))
+    task = folder_task(pictures)
+    rank_backbones.choose_backbones(task, resolve_settings(task, None, {"data": str(pictures), "bs": "auto", "size": 32}))
+    assert len(sizes) == 2 and min(sizes) > 0
 
 
 def test_one_backbone_is_no_choice(cli, pictures):

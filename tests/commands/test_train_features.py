@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.helpers.command_line import TINY, invoke
+from tlfast.commands import train_features
 from tlfast.distributed import engines
 
 QUICK = [*TINY, "--epochs", 2, "--freeze-epochs", 1, "--views", 3, "--amp", "off", "--json"]
@@ -32,6 +33,13 @@ def recorded(monkeypatch):
     monkeypatch.setattr(Recorded, "open", classmethod(lambda cls, address, cpus, gpus: cls()))
     monkeypatch.setattr(Recorded, "items", [])
     return Recorded.items
+
+
+def test_batches_of_open_size_are_not_empty_when_the_precision_is_chosen(cli, pictures, recorded, monkeypatch):
+    sizes, choose = [], train_features.pass_precision
+    monkeypatch.setattr(train_features, "pass_precision", lambda network, session, settings: sizes.append(settings.bs) or choose(network, session, settings))
+    outcome = cli("train", pictures, *QUICK, "--bs", "auto", "--engine", "ray")
+    assert outcome.code == 0 and min(sizes) > 0
 
 
 def read_history(outcome, root: Path) -> pd.DataFrame:

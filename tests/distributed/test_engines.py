@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+import torch
 from pyarrow import concat_tables, parquet
 
 from tests.helpers.command_line import invoke
@@ -53,6 +54,20 @@ def test_tasks_of_ray_use_their_cores(cluster):
     assert set(open_engine("local").run(count_of_eight, range(4))) == {8}
 
 
+def visible_gpus(number):
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_tasks_that_ask_for_no_gpu_see_none(cluster):
+    assert list(open_engine("ray", cluster.address).run(visible_gpus, [1])) == [""]
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_a_task_asks_for_a_gpu_where_auto_is_one(monkeypatch, found):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: found)
+    assert [open_engine("ray", devices=[device]).gpus for device in ("auto", "cuda", "cpu")] == [found, 1, 0]
+
+
 def test_errors_of_tasks_are_those_of_a_loop(cluster):
     engine = open_engine("ray", cluster.address)
     with pytest.raises(DataError, match="item 1 is wrong") as error:
@@ -72,7 +87,7 @@ def test_tasks_that_are_begun_are_cancelled_if_the_caller_stops(cluster, monkeyp
 
 
 def test_tasks_that_no_node_can_run_are_refused(cluster):
-    for engine in (open_engine("ray", cluster.address, cpus=64), open_engine("ray", cluster.address, gpus=1)):
+    for engine in (open_engine("ray", cluster.address, cpus=64), open_engine("ray", cluster.address, devices=["cuda"])):
         with pytest.raises(UsageError, match="the nodes have 1 cores and 0 GPUs"):
             list(engine.run(square, [1]))
 

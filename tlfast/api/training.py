@@ -77,7 +77,7 @@ def train(
     arguments = merge_settings(dataset, given, Run(like) if isinstance(like, str) else like, config)
     which = NEWEST if resume is True else resume or ""
     resolved = arguments.resumed(which, full) if which else arguments.settings(full)
-    placed = open_engine(engine, address, cpus, gpus=int(resolved.device == "cuda"))
+    placed = open_engine(engine, address, cpus, devices=[resolved.device])
     if not placed.in_process:
         _compute_features(dataset.task, resolved, placed, quiet)
     return train_resolved(dataset.task, resolved, which, arguments.like, cbs, quiet)

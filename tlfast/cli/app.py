@@ -83,7 +83,7 @@ def train(
         task, resume = find_resumed(resume, flags.get("out", Settings.out))
     arguments = parse_arguments(task, flags, config)
     settings = arguments.resumed(resume, full) if resume else arguments.settings(full)
-    placed = open_engine(engine, address, cpus, gpus=int(settings.device == "cuda"))
+    placed = open_engine(engine, address, cpus, devices=[settings.device])
     if not placed.in_process and not dry_run:
         with screen.progress() as on_event:
             from ..commands.train_features import compute_features

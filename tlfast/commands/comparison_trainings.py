@@ -30,8 +30,8 @@ class _Training:
 
 
 def open_arms_engine(arms: Sequence[Arm], name: str, address: str, cpus: int) -> Engine:
-    """Return the engine for the trainings of the arms; each training uses a GPU if an arm asks for CUDA. Arguments and errors are those of `open_engine`."""
-    return open_engine(name, address, cpus, gpus=int(any(arm.settings.device == "cuda" for arm in arms)))
+    """Return the engine for the trainings of the arms; each training uses a GPU if an arm does. Arguments and errors are those of `open_engine`."""
+    return open_engine(name, address, cpus, devices=[arm.settings.device for arm in arms])
 
 
 def train_arms(

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from ..core import OnEvent, Progress, Settings, UsageError, ignore_event
+from ..core import OnEvent, Progress, Settings, TrainingSettings, UsageError, ignore_event
 from ..data import Task
 from ..distributed import Engine
 from ..training import Session, get_strategy, prepare
@@ -23,6 +23,7 @@ def compute_features(task: Task, settings: Settings, engine: Engine, on_event: O
 
     Returns the number of views that were computed. All machines must share the cache. Raises TlfastError.
     """
+    settings = replace(settings, bs=settings.bs or TrainingSettings.bs)  # of the passes; the training settles its own
     missing, precision = _list_missing(task, settings, on_event)
     work = partial(_compute_view, task, replace(settings, amp=cast(Any, precision)))
     on_event(Progress("backbone: views", 0, len(missing)))

@@ -84,7 +84,7 @@ class RayEngine:
         with _connect(self.address) as ray:
             self._check_nodes(ray.nodes())
             task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=RETRIES)(_run_task)
-            place = _Place(self.cpus, os.getcwd(), {name: value for name, value in os.environ.items() if name.startswith("TLFAST_")})
+            place = _Place(self.cpus, self.gpus, os.getcwd(), {name: value for name, value in os.environ.items() if name.startswith("TLFAST_")})
             remaining, pending = iter(items), list[Any]()
             try:
                 while True:
@@ -104,28 +104,42 @@ class RayEngine:
         alive = [node["Resources"] for node in nodes if node["Alive"]]
         if not any(has.get("CPU", 0) >= self.cpus and has.get("GPU", 0) >= self.gpus for has in alive):
             found = ", ".join(f"{has.get('CPU', 0):g} cores and {has.get('GPU', 0):g} GPUs" for has in alive)
-            raise UsageError(f"--cpus {self.cpus} and {self.gpus} GPUs for each task: the nodes have {found}", "Use fewer --cpus, or other nodes")
+            raise UsageError(f"--cpus {self.cpus} and {self.gpus} GPUs for each task: the nodes have {found}", "Use fewer --cpus, other nodes, or --device cpu")
 
 
 ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (LocalEngine, RayEngine)}
 
 
-def open_engine(name: str, address: str = "", cpus: int = 1, gpus: int = 0) -> Engine:
-    """Return an engine by its name; `cpus` and `gpus` are those of each task. Raises UsageError for an unknown one, or if its package is not installed."""
+def open_engine(name: str, address: str = "", cpus: int = 1, devices: Iterable[str] = ()) -> Engine:
+    """Return an engine by its name, with `cpus` cores for each task. `devices` are the values of --device in the tasks: for a GPU each one asks for a GPU.
+
+    Raises UsageError for an unknown engine, or if its package is not installed.
+    """
     if not isinstance(address, str) or isinstance(cpus, bool) or not isinstance(cpus, int):
         raise UsageError(f"--address {address!r}, --cpus {cpus!r}: not a text and a whole number")
     if not isinstance(name, str) or name not in ENGINES:
         raise UsageError(f"--engine '{name}' is not one of: {', '.join(ENGINES)}", suggest_name(str(name), list(ENGINES)))
     if cpus < 1:
         raise UsageError(f"--cpus {cpus} must be at least 1")
+    gpus = 0 if ENGINES[name].in_process else max(map(_count_gpus, devices), default=0)
     return ENGINES[name].open(address, cpus, gpus)
+
+
+def _count_gpus(device: str) -> int:
+    """Return the number of GPUs of a task: "auto" stands for what it is on this machine."""
+    if device == "auto":
+        import torch
+
+        return int(torch.cuda.is_available())
+    return int(device == "cuda")
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a task runs: its number of cores, its working directory, and variables of the environment."""
+    """Where a task runs: its numbers of cores and of GPUs, its working directory, and variables of the environment."""
 
     cpus: int
+    gpus: int
     folder: str
     variables: Mapping[str, str]
 
@@ -134,6 +148,8 @@ def _run_task(place: _Place, work: Callable[[Item], T], item: Item) -> T:
     limit_cores(place.cpus)
     os.chdir(place.folder)
     os.environ.update(place.variables)
+    if not place.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray does not hide them, and all tasks would share the first one
     cache.wait_for_others()
     return work(item)
 
