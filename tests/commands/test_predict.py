@@ -272,7 +272,8 @@ def test_a_watch_that_was_killed_continues_with_new_changed_and_incomplete_image
     first = list(predict.predict_sources(classifier, request))
     assert [bool(row.prediction) for row in sorted(first, key=lambda row: row.path)] == [True, False, True]
     target.unlink()
-    with pytest.raises(ZeroDivisionError), writers.open_writer("csv", target, classifier.run, classifier.classes, 0, resume=False) as (_, write):
+    origin = writers.Origin(classifier.run, classifier.classes)  # as of an earlier version, without the file
+    with pytest.raises(ZeroDivisionError), writers.open_writer("csv", target, origin, 0, resume=False) as (_, write):
         for row in first:
             write(row)
         raise ZeroDivisionError  # as a kill does, it leaves the log

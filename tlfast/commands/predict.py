@@ -12,13 +12,14 @@ from itertools import chain
 from pathlib import Path
 
 from ..core import Note, OnEvent, Progress, UsageError, ignore_event
+from ..core.files import hash_file
 from ..data.discovery import STDIN, gather_sources, watch_folder
 from ..data.left_out import LeftOut
 from ..data.parquet_images import describe_other_columns
 from ..inference import Classifier, PredictRow, open_writer
 from ..inference.classifier import open_pixels
 from ..inference.onnx_model import Opener
-from ..inference.writers import log_of, read_log
+from ..inference.writers import Origin, log_of, read_log
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,9 @@ def predict_sources(classifier: Classifier, request: PredictRequest, on_event: O
     """
     opener = partial(open_pixels, network=request.network, allow_private=request.allow_private)
     targets = _check_files(request)
-    open_one = partial(open_writer, run=classifier.run, classes=classifier.classes, min_probability=request.min_prob, resume=request.resume)
+    file = classifier.network.path
+    origin = Origin(classifier.run, classifier.classes, file.name, hash_file(file) if targets else "")
+    open_one = partial(open_writer, origin=origin, min_probability=request.min_prob, resume=request.resume)
     for path in filter(None, request.files.values()):
         if Path(path) not in targets.values():
             on_event(Note("predicting", f"{path} is complete already"))

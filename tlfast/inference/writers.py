@@ -1,6 +1,6 @@
 """Write predictions to CSV, JSON Lines or parquet, with resume.
 
-Rows are appended to a log, `<target>.partial`, and converted to the target at the end. The first line of the log names the run and its classes. A
+Rows are appended to a log, `<target>.partial`, and converted to the target at the end. The first line of the log names the network and its classes. A
 killed command leaves its log; `--resume` continues after its last complete line.
 """
 
@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,15 +28,24 @@ UNSURE = "unsure"
 PARQUET_ROWS = 10_000  # rows per row group
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The network of predictions: id of its run, classes, and the name and SHA-256 of its file. "" where something is unknown."""
+
+    run: str
+    classes: Sequence[str]
+    file: str = ""
+    sha256: str = ""
+
+
 @contextmanager
-def open_writer(
-    kind: str, target: Path, run: str, classes: Sequence[str], min_probability: float, resume: bool
-) -> Iterator[tuple[set[str], Callable[[PredictRow], None]]]:
+def open_writer(kind: str, target: Path, origin: Origin, min_probability: float, resume: bool) -> Iterator[tuple[set[str], Callable[[PredictRow], None]]]:
     """Open a file of predictions for writing: a context manager of (finished, write).
 
     `finished` is the set of paths already in the log of an interrupted command; `write` appends a row. `target` is written when the block ends
     without an error. `kind` is csv, jsonl or parquet. Predictions below `min_probability` are labelled "unsure". Raises UsageError if a file
-    would be overwritten, or if the log is that of another run; TlfastError if the file cannot be written. After an error the log stays, unless it has no row.
+    would be overwritten, or if the log is that of another network; TlfastError if the file cannot be written. After an error the log stays, unless it has
+    no row.
     """
     if not target.name or target.is_dir():
         raise UsageError(f"--{kind} {target}: this is a folder", "Give the name of a file")
@@ -47,10 +56,10 @@ def open_writer(
         try:
             lock_open_file(file, UsageError(f"--{kind}: {log} is being written by another command", "Wait for it, or give another file name"))
             _check_incomplete(kind, target)  # another command may have completed it since
-            origin, finished = _read_start(kind, log)
-            _check_origin(kind, log, origin, run, classes)
+            begun, finished = _read_start(kind, log)
+            _check_origin(kind, log, begun, origin)
             if not log.stat().st_size:
-                file.write(json.dumps({"run": run, "classes": list(classes)}) + "\n")
+                file.write(json.dumps({**asdict(origin), "classes": list(origin.classes)}) + "\n")
         except BaseException:
             file.close()
             raise
@@ -61,13 +70,13 @@ def open_writer(
         nonlocal is_empty
         is_empty = False
         with _convert_os_errors(kind, target):
-            file.write(_format_log_line(row, classes))
+            file.write(_format_log_line(row, origin.classes))
 
     try:
         yield finished, write
         with _convert_os_errors(kind, target):
             file.flush()
-            _publish(kind, target, classes, min_probability)  # while the log is locked
+            _publish(kind, target, origin.classes, min_probability)  # while the log is locked
         is_complete = True
     finally:
         with _convert_os_errors(kind, target):
@@ -137,11 +146,14 @@ def _format_log_line(row: PredictRow, classes: Sequence[str]) -> str:
     return json.dumps(values) + "\n"  # ASCII, whatever bytes a file name has
 
 
-def _check_origin(kind: str, log: Path, origin: Mapping[str, Any], run: str, classes: Sequence[str]) -> None:
-    """Raise UsageError if a log is that of another run or of other classes. `origin` is its first line, empty for a log of an earlier version."""
-    if origin and (origin["run"], origin["classes"]) != (run, list(classes)):
-        name = origin["run"] or "of a model.onnx file"
+def _check_origin(kind: str, log: Path, begun: Mapping[str, Any], origin: Origin) -> None:
+    """Raise UsageError if a log is that of another network. `begun` is its first line, empty or without the file for a log of an earlier version."""
+    if begun and (begun["run"], begun["classes"]) != (origin.run, list(origin.classes)):
+        name = begun["run"] or "of a model.onnx file"
         raise UsageError(f"--{kind}: {log} was begun with another run, {name}", f"Continue it with that run, tlfast predict {name}, or give another file name")
+    if (begun.get("sha256") or origin.sha256) != origin.sha256:
+        hint = "Continue it with that network, as by the same --tta, or give another file name"
+        raise UsageError(f"--{kind}: {log} was begun with another network, {begun.get('file')}", hint)
 
 
 def _read_start(kind: str, log: Path) -> tuple[dict[str, Any], set[str]]:
