@@ -210,3 +210,19 @@ def test_a_frame_with_a_column_twice(frame):
 
 def test_columns_of_a_frame_can_be_numbers(frame):
     assert len(tlfast.dataset(frame.rename(columns={"path": 0, "label": 1}), path_col=0, label_col=1)) == 36
+
+
+def test_a_cutoff_of_labels_is_checked(pictures):
+    data = tlfast.dataset(pictures)
+    with pytest.raises(tlfast.UsageError, match="label_cutoff is given without labels"):
+        data.check(label_cutoff=0.1)
+    with pytest.raises(tlfast.UsageError, match="label_cutoff=10 is not a probability"):
+        data.check(labels=True, label_cutoff=10)
+
+
+def test_the_error_for_a_dataset_without_a_remaining_image_names_the_kinds(tmp_path):
+    for label in ("cat", "dog"):
+        for n in range(2):
+            draw_image(tmp_path / "same" / label / f"{n}.png", (200, 0, 0), 0)
+    with pytest.raises(tlfast.DataError, match="no image remains without duplicates, conflicts"):
+        tlfast.dataset(tmp_path / "same").without("duplicates", "conflicts", quiet=True)

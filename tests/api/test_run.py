@@ -147,6 +147,14 @@ def test_runs_is_a_frame(run):
     assert tlfast.runs(out="nowhere").empty
 
 
+def test_predict_takes_the_column_of_a_file(run, pictures, tmp_path):
+    (tmp_path / "list.csv").write_text(f"file,note\n{pictures / 'red' / '0.png'},x\n")
+    with pytest.raises(tlfast.UsageError, match="list.csv has no column 'path'") as caught:
+        run.predict("list.csv", quiet=True)
+    assert caught.value.hint == "Name the column of paths with column"
+    assert len(run.predict("list.csv", column="file", quiet=True)) == len(run.predict(pd.read_csv("list.csv"), column="file", quiet=True)) == 1
+
+
 def test_a_tilde_is_the_home_folder(run, pictures, tmp_path, monkeypatch):
     home = tmp_path / "home"
     monkeypatch.setenv("HOME", str(home))

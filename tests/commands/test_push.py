@@ -118,6 +118,9 @@ def test_pull_gives_a_run_that_works_as_the_former(cli, run, model_hub, pictures
         pulled.evaluate(quiet=True)
     with pytest.raises(tlfast.DataError, match="was pulled from the hub, and has no images"):
         pulled.export(half=True)
+    with pytest.raises(tlfast.DataError, match="was pulled from the hub, and has no images") as caught:
+        pulled.top_losses()
+    assert caught.value.hint == 'Evaluate it on your images: run.evaluate(data="photos/")'
     with pytest.raises(tlfast.RunError) as caught:
         pulled.report()
     assert caught.value.hint == "It was pulled from the hub. On your images: tlfast interpret r --data PATH"

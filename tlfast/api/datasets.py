@@ -127,8 +127,9 @@ class Dataset:
         `labels` also searches for wrong labels and outliers, by training on five folds, which takes minutes; labels whose probability is above
         `label_cutoff` are not listed. Findings are written to `exports/<task>/checks`. The data is not changed. Raises TlfastError.
         """
-        from ..commands.check import check_data
+        from ..commands.check import check_cutoff, check_data
 
+        check_cutoff(label_cutoff, labels)
         search: Search | None = None
         if labels:
             from ..commands.check_labels import search_labels

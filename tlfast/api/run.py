@@ -131,14 +131,15 @@ class Run:
         try:
             return records.read_metrics(self.folder, split)
         except OSError:
-            message = f"{self.folder} has no {name_split_file(METRICS, split)}"
-            raise RunError(message, 'Call run.evaluate(split="test") first, for the test split') from None
+            raise RunError(f"{self.folder} has no {name_split_file(METRICS, split)}", _describe_missing(split)) from None
 
     def _read_predictions(self, split: str) -> ImageFrame:
         check_split(split)
         path = self.folder / name_split_file(PREDICTIONS, split)
         if not path.is_file():
-            raise RunError(f"{self.folder} has no {path.name}", 'Call run.evaluate(split="test") first, for the test split')
+            if split == "valid":
+                records.require_images(self._record, f"Evaluate it on your images: run.evaluate({DATA})")
+            raise RunError(f"{self.folder} has no {path.name}", _describe_missing(split))
         return ImageFrame(pd.read_parquet(path))
 
     # Commands
@@ -235,24 +236,27 @@ class Run:
         """The exported classifier, as `tlfast.load` opens it."""
         return load(self.folder, verify=False)  # verified when the run was opened
 
-    def predict(self, images: ImageSource | Iterable[ImageSource] | pd.DataFrame | pd.Series[Any], *, quiet: bool = False) -> Prediction | pd.DataFrame:
+    @with_keywords_in_messages
+    def predict(
+        self, images: ImageSource | Iterable[ImageSource] | pd.DataFrame | pd.Series[Any], *, column: str = "path", quiet: bool = False
+    ) -> Prediction | pd.DataFrame:
         """Classify images with calibrated probabilities.
 
-        One image (a path, URL, bytes, PIL image or array) gives a `Prediction`. A list, a Series, a DataFrame with a column `path`, a folder, zip, CSV or
+        One image (a path, URL, bytes, PIL image or array) gives a `Prediction`. A list, a Series, a DataFrame with a column of paths, a folder, zip, CSV or
         parquet file, or a pattern such as `photos/*.jpg` gives a DataFrame with the columns of `tlfast predict --csv`: path, label, probability, error,
-        `p(class)` for each class. It has the index of the Series or DataFrame. Raises TlfastError.
+        `p(class)` for each class. It has the index of the Series or DataFrame. `column` is that of the paths in a DataFrame or a file. Raises TlfastError.
         """
         if isinstance(images, pd.DataFrame):
-            if "path" not in images.columns:
+            if column not in images.columns:
                 found = ", ".join(map(str, images.columns)) or "none"
-                raise UsageError(f"the DataFrame has no column 'path'; it has: {found}", 'Give the column itself: run.predict(frame["file"])')
-            return self._predict_all(images["path"].tolist(), quiet).set_axis(images.index)
+                raise UsageError(f"the DataFrame has no column '{column}'; it has: {found}", 'Give the column itself: run.predict(frame["file"])')
+            return self._predict_all(images[column].tolist(), quiet).set_axis(images.index)
         if isinstance(images, pd.Series):
             return self._predict_all(images.tolist(), quiet).set_axis(images.index)
         if isinstance(images, np.ndarray) and images.dtype.kind in "UO":  # of paths
             return self._predict_all(images.tolist(), quiet)
         if isinstance(images, str | os.PathLike) and has_many(os.fspath(images)):
-            return self._predict_all(list(gather_sources([os.fspath(images)])), quiet)
+            return self._predict_all(list(gather_sources([os.fspath(images)], column)), quiet)
         if isinstance(images, str | bytes | bytearray | memoryview | os.PathLike) or hasattr(images, "__array_interface__"):
             return self.classifier.predict(images)  # type: ignore[arg-type]  # a DataFrame has no __array_interface__
         if not isinstance(images, Iterable) or isinstance(images, (io.IOBase, Mapping)) or hasattr(images, "detach"):  # files, dicts, tensors
@@ -370,3 +374,8 @@ class Run:
         return wrap_html(
             title, f'<div class="row">{self.metrics._repr_html_()}{self.confusion_matrix()._repr_html_()}</div>', f'<div class="row">{charts}</div>'
         )
+
+
+def _describe_missing(split: str) -> str:
+    """Return what to do about results of a split that a run does not have."""
+    return "Copy the run again from where it was trained" if split == "valid" else f'Call run.evaluate(split="{split}") first'

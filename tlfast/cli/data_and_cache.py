@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import tasks as registry
-from ..core import UsageError
 from .arguments import parse_arguments, split_list
 from .options import TaskArgument, task_names
 from .registration import command
@@ -69,10 +68,7 @@ def data_check(
     from ..commands import check
 
     with screen.progress() as on_event:
-        if not 0 <= label_cutoff <= 1:
-            raise UsageError(f"--label-cutoff {label_cutoff} is not a probability", "Give a number from 0 to 1")
-        if label_cutoff != 1 and not labels:
-            raise UsageError("--label-cutoff is given without --labels", "Add --labels, or leave it out")
+        check.check_cutoff(label_cutoff, labels)
         report = check.check_data(arguments.task, settings, split_list(drop), on_event, _import_label_search(label_cutoff) if labels else None)
     screen.data_report(report)
     raise typer.Exit(1 if report.summary.unreadable or (strict and report.counts) else 0)

@@ -94,6 +94,14 @@ def check_data(task: Task, settings: Settings, drop: Sequence[str] = (), on_even
     return _write_files(report, table, drop, settings) if findings or drop else report
 
 
+def check_cutoff(cutoff: Any, labels: bool) -> None:
+    """Raise UsageError for a largest probability of listed labels that is none, or that is given without a search for wrong labels."""
+    if isinstance(cutoff, bool) or not isinstance(cutoff, (int, float)) or not 0 <= cutoff <= 1:
+        raise UsageError(f"--label-cutoff {cutoff} is not a probability", "Give a number from 0 to 1")
+    if cutoff != 1 and not labels:
+        raise UsageError("--label-cutoff is given without --labels", "Add --labels, or leave it out")
+
+
 def _count_images(findings: Sequence[Finding]) -> dict[str, int]:
     """Return the number of images for each kind of finding."""
     images = dict.fromkeys((finding.kind, finding.path) for finding in findings)
@@ -113,7 +121,7 @@ def _write_files(report: DataReport, table: ImageTable, drop: Sequence[str], set
         if drop:
             remaining, dropped = drop_findings(table.rows, report.findings, drop)
             if not remaining:
-                raise DataError("no image remains after --drop", "Give fewer kinds to --drop")
+                raise DataError(f"no image remains without {', '.join(drop)}", "Drop fewer kinds")
             files.write_csv(folder / TABLE_FILE, [replace(row, path=os.path.abspath(row.path)) for row in remaining])
             report = replace(report, dropped=dropped)
     findings_file, page, table_file = (_path_if_written(published[0] / name) for name in (FINDINGS_FILE, REPORT_FILE, TABLE_FILE))
