@@ -182,6 +182,8 @@ def test_dataset_of_a_run_is_found_from_another_folder(digits_root, tmp_path, mo
     run = tlfast.Run(digits_root / "exports" / "digits" / "first")
     assert run.settings.data == "" and run.dataset.settings["data"] == str(digits_root / "data" / "digits")
     assert set(run.predictions["path"]) <= set(run.dataset.table["path"]) and not (tmp_path / "data").exists()
+    run.manifest["data"]["source"] = "/elsewhere/data/digits"  # as in a run that was copied from another machine
+    assert run.dataset.settings["data"] == ""
 
 
 @pytest.mark.parametrize("image", [io.BytesIO(b"x"), {"a": 1}, torch.zeros(3, 8, 8)], ids=["file", "dict", "tensor"])

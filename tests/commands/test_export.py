@@ -78,7 +78,7 @@ def test_images_that_are_gone(cli, folder):
 def test_unpacked_images_that_were_removed_from_the_cache(cache_folder):
     with pytest.raises(DataError, match="1 of the 1 valid images are missing") as caught:
         export_module.select_split([Row(str(cache_folder / "unpacked" / "x" / "1.jpg"), "a", "valid")], "valid")
-    assert "tlfast data check FILE" in caught.value.hint
+    assert "Unpack the images again: tlfast data check" in caught.value.hint
 
 
 def test_calibration_images_are_of_all_classes(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 
 import tlfast
 from tests.helpers.command_line import TINY
+from tlfast.commands import train
 from tlfast.commands.interrupted import resume_command
 from tlfast.core import Settings
 from tlfast.tasks import registry
@@ -49,6 +50,16 @@ def test_runs_lists_them_with_the_command_that_resumes(cli, pictures, stopped):
     assert cli("runs", "--quiet").err == ""
     assert tlfast.runs(interrupted=True)["run"].tolist() == ["mine"]
     assert cli("runs", "digits", "--interrupted", "--json").json == []
+
+
+def test_a_run_that_was_interrupted_after_it_was_written_has_nothing_to_resume(cli, pictures, tmp_path, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "track_results", interrupt)
+    outcome = cli("train", pictures, *TINY, "--epochs", 1, "--name", "mine", "--no-onnx")
+    assert outcome.code == 130 and "the run is complete" in outcome.err and "tlfast report exports/pictures/mine" in outcome.err
+    assert cli("runs", "--interrupted", "--json").json == [] and tlfast.Run("mine").folder == tmp_path / "exports/pictures/mine"
 
 
 def test_resume_names_what_it_resumes(cli, pictures, stopped):

@@ -176,7 +176,7 @@ def test_settings_that_a_training_would_settle(pictures):
     learn = tlfast.learner(pictures, bs="auto", **{name: value for name, value in TINY.items() if name != "bs"})
     assert tlfast.Run.from_learner(learn).settings.bs > 0
     for given in ({"minutes": 10}, {"depth": "auto"}, {"preset": "good"}):
-        with pytest.raises(tlfast.UsageError, match="depth is open") as caught:
+        with pytest.raises(tlfast.UsageError, match="choose the layers at the start of a training") as caught:
             tlfast.learner(pictures, **given, **TINY)
         assert caught.value.hint == "Give full=True or depth=0, without minutes and preset"
 

@@ -91,7 +91,7 @@ def test_images_that_were_removed_from_the_cache(tmp_path, cache_folder):
     shutil.rmtree(cache_folder / "unpacked")
     with pytest.raises(DataError, match="8 of 8 images cannot be read") as caught:
         open_images(listed)
-    assert "tlfast data check FILE" in caught.value.hint
+    assert "Unpack the images again: tlfast data check" in caught.value.hint
     read(path)
     assert len(open_images(listed).rows) == 8
 

@@ -11,6 +11,26 @@ from tlfast.evaluation import cam
 from tlfast.models import build
 
 
+def test_tokens_of_a_pooling_layer_are_no_features():
+    class Pooled(torch.nn.Module):
+        """As the ResNets of CLIP: maps, which a layer pools as tokens."""
+
+        num_features = 4
+
+        def __init__(self):
+            super().__init__()
+            self.conv, self.attention = torch.nn.Conv2d(3, 4, 1), torch.nn.Linear(4, 4)
+
+        def forward_features(self, x):
+            return self.conv(x)
+
+        def forward(self, x):
+            return self.attention(self.forward_features(x).flatten(2).transpose(1, 2)).mean(dim=1)
+
+    maps = cam.compute_maps(torch.nn.Sequential(Pooled(), torch.nn.Linear(4, 2)), torch.randn(2, 3, 8, 8))
+    assert maps is not None and maps.shape == (2, 8, 8)
+
+
 def test_a_network_is_seen_to_look_where_its_answer_is():
     class Bright(torch.nn.Module):
         """Features that are the image itself: the answer 0 is how bright it is."""

@@ -254,6 +254,18 @@ def test_a_memory_budget_is_kept_and_admits_one_image_of_any_size():
     assert asyncio.run(decode([5000, 300, 5000])) == [5000, 300, 5000]
 
 
+def test_memory_that_only_the_decoding_needs_is_given_back():
+    async def decode():
+        budget = batching.MemoryBudget(limit=1000)
+        async with budget.reserve(900) as keep:
+            keep(300)
+            async with budget.reserve(700):  # which waits for more memory otherwise
+                assert budget.used == 1000
+        assert budget.used == 0
+
+    asyncio.run(asyncio.wait_for(decode(), 10))
+
+
 def test_the_example_of_the_page_of_the_api(classifier):
     with serving_at(classifier, token="secret", root_path="/plants") as (port, _):
         _, docs = ask(port, path="/docs")

@@ -166,3 +166,12 @@ def test_settings_of_another_task_are_refused(run, cli, pictures, tmp_path):
     of_file = cli("train", pictures, "--config", tmp_path / "mine.toml")
     assert of_file.code == 2 and "mine.toml is for the task digits, not for pictures" in of_file.err
     assert cli("train", pictures, "--config", run.folder / "run.json", "--dry-run").code == 0
+
+
+@pytest.mark.parametrize(("former", "by_size"), [(True, False), (False, True)])
+def test_a_repeated_run_of_an_earlier_version_divides_groups_as_it_did(former, by_size):
+    recorded = settings.Settings(task="t").to_dict()
+    if former:
+        del recorded["by_size"]
+    repeated = config_files.settings_to_repeat({"settings": recorded, "data": {"source": "photos"}})
+    assert resolve.resolve_settings(tasks.get_task("digits"), None, {}, repeated).internals.by_size == by_size

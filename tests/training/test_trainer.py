@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import random
 import weakref
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from tlfast.core.events import Note
 from tlfast.data.sources import open_data
 from tlfast.evaluation import predictions
 from tlfast.export.weights import load_model
-from tlfast.training import OpenPhase, activations, batchnorm, trainer
+from tlfast.training import OpenPhase, Phase, activations, batchnorm, trainer
 from tlfast.training.strategies import depth, full, get_strategy
 from tlfast.training.types import EpochEnd
 
@@ -109,6 +111,30 @@ def test_the_speed_with_accumulated_batches_counts_all_images(pictures, tmp_path
     images = len(open_data(*resolved(pictures, "full"), ignore_event).part("train"))
     for end in ends:
         assert end.last.images_per_second * end.row.seconds > images - 8  # the last, smaller batch is dropped
+
+
+def test_other_processes_know_of_a_batch_that_was_halved_by_the_first_one_alone(pictures, monkeypatch):
+    task, chosen = resolved(pictures, "full", freeze_epochs=1)
+    with trainer.prepare(task, chosen, ignore_event) as session:
+        head = next(iter(get_strategy("full").phases(session, chosen)))
+        received = [None, Phase("head", 1e-3, 1e-3, [], 0, 0.0, 0.0), 1]  # no finished phase, that of the first process, its halvings
+        monkeypatch.setattr(trainer, "get_strategy", lambda name: SimpleNamespace(phases=lambda *arguments: [head]))
+        monkeypatch.setattr(trainer.processes, "index", lambda: 1)
+        monkeypatch.setattr(trainer.processes, "share", lambda value: received.pop(0))
+        trainer.fit(session, chosen)
+    assert session.journal.facts.halvings == 1 and not received
+
+
+def test_loaders_of_another_batch_size_shuffle_by_the_seed(pictures):
+    task, chosen = resolved(pictures, "full", bs=8)
+    states = []
+    with trainer.prepare(task, chosen, ignore_event) as session:
+        for bs in (4, 8, 4):
+            random.random()  # whatever was drawn before, as by the timing of batches
+            session.use_batch_size(replace(chosen, bs=bs))
+            assert session.learn.dls.train.bs == bs
+            states.append(session.learn.dls.train.rng.getstate())
+    assert states[0] == states[2]
 
 
 def test_out_of_memory_beside_other_processes_ends_all_of_them(pictures, tmp_path, monkeypatch):

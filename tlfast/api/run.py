@@ -18,6 +18,7 @@ from .. import tasks
 from ..core import ModelSettings, Progress, RunError, Settings, UsageError
 from ..core import runs as records
 from ..core.runs import ALL, EVALUATED, METRICS, PREDICTIONS, check_split, name_split_file
+from ..core.setting_checks import BY_SIZE
 from ..data.discovery import gather_sources, has_many
 from ..inference import Classifier, Prediction, find_model, load
 from ..inference.writers import column_names, row_cells
@@ -84,9 +85,11 @@ class Run:
         """The images that the run was trained on, with the settings of their split."""
         from .datasets import SETTINGS, Dataset
 
-        settings = self.settings
+        settings, source = self.settings, self.manifest["data"]["source"]
+        if not settings.data and (self.manifest.get("hub") or not os.path.exists(source)):
+            source = ""  # of the task: the folder was on another machine, or its images can be made again
         given = {name: getattr(settings, name) for name in SETTINGS}
-        return Dataset(tasks.find_run_task(self.manifest), {**given, "data": self.manifest["data"]["source"]})
+        return Dataset(tasks.find_run_task(self.manifest), {**given, "data": source, BY_SIZE: settings.internals.by_size})
 
     # Results on the valid split
 
@@ -249,7 +252,7 @@ class Run:
         if isinstance(images, pd.DataFrame):
             if column not in images.columns:
                 found = ", ".join(map(str, images.columns)) or "none"
-                raise UsageError(f"the DataFrame has no column '{column}'; it has: {found}", 'Give the column itself: run.predict(frame["file"])')
+                raise UsageError(f"the DataFrame has no column '{column}'; it has: {found}", 'Name the column of paths: run.predict(frame, column="file")')
             return self._predict_all(images[column].tolist(), quiet).set_axis(images.index)
         if isinstance(images, pd.Series):
             return self._predict_all(images.tolist(), quiet).set_axis(images.index)

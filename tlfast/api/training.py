@@ -14,6 +14,7 @@ from ..cli.arguments import Arguments, check_repeatable, check_task, read_values
 from ..cli.worker import WORKER
 from ..core import DataSettings, Interrupted, Settings, UsageError, config_files, torchrun
 from ..core.journal import NEWEST
+from ..core.setting_checks import BY_SIZE
 from .datasets import Dataset, open_source
 from .display import format_table, wrap_html
 from .keywords import Keywords, check_names, check_text, with_settings
@@ -139,7 +140,7 @@ def merge_settings(dataset: Dataset, settings: Mapping[str, Any], like: Run | No
 def _settings_like(run: Run) -> dict[str, Any]:
     """Return the settings of a run without those of its images and of its name. Raises UsageError for a run that was fitted by hand."""
     check_repeatable(run.manifest, f"the run {run.id}")
-    left_out = {*(f.name for f in fields(DataSettings)), "task"}
+    left_out = {*(f.name for f in fields(DataSettings)), "task", BY_SIZE}
     values = config_files.settings_to_repeat(run.manifest)
     return {name: value for name, value in values.items() if name not in left_out}
 

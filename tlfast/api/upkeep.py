@@ -90,6 +90,8 @@ def cache_entries() -> pd.DataFrame:
 def clear_cache(kind: str | None = None, days: float = 0.0) -> pd.DataFrame:
     """Remove entries of the cache: all, or those of one kind, or those that were not used for some days. Returns them. They can be computed again.
 
+    Unpacked images, whose files tables and runs name, are removed only with `kind="unpacked"`.
+
     >>> tlfast.clear_cache(days=30)  # doctest: +SKIP
     """
     if isinstance(days, bool) or not isinstance(days, (int, float)) or not days >= 0:

@@ -77,7 +77,7 @@ class Screen:
         if not self.live:
             yield Lines(self)
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
         # While the bars are drawn, rich prints stdout above them, to stderr: only where both are the terminal.
         with rich.progress.Progress(*columns, console=self.err, transient=True, redirect_stdout=sys.stdout.isatty()) as bars:
             yield Bars(self, bars)

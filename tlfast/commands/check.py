@@ -95,7 +95,7 @@ def check_data(task: Task, settings: Settings, drop: Sequence[str] = (), on_even
 
 
 def check_cutoff(cutoff: Any, labels: bool) -> None:
-    """Raise UsageError for a largest probability of listed labels that is none, or that is given without a search for wrong labels."""
+    """Raise UsageError for a cut-off that is not a probability, or that is given without a search for wrong labels."""
     if isinstance(cutoff, bool) or not isinstance(cutoff, (int, float)) or not 0 <= cutoff <= 1:
         raise UsageError(f"--label-cutoff {cutoff} is not a probability", "Give a number from 0 to 1")
     if cutoff != 1 and not labels:

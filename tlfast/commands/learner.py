@@ -41,7 +41,7 @@ def open_learner(task: Task, settings: Settings, on_event: OnEvent = ignore_even
         raise UsageError("--teacher is not supported by a Learner of your own", "Leave out --teacher, or train with tlfast.train")
     if settings.depth == OPEN:
         raise UsageError(
-            "--depth is open, and a Learner of your own trains the layers that you choose",
+            "--depth auto and --minutes choose the layers at the start of a training, and a Learner of your own trains those that you choose",
             "Give --full or --depth 0, without --minutes and --preset",
         )
     settings = replace(settings, bs=settings.bs or TrainingSettings.bs)  # no training settles it

@@ -18,6 +18,7 @@ from ..models import list_at_hand, list_names
 from ..tasks import resolve_settings
 from ..training import prepare
 from ..training.features import compute_plain
+from .compare import DEPTHS
 
 AUTO = "auto"  # value of --archs, and the kind of an arm whose depth is chosen
 SAMPLE = 1000  # training images, stratified by class
@@ -66,7 +67,8 @@ def choose_archs(task: Task, request: ArmsRequest, on_event: OnEvent = ignore_ev
     kinds, flags, config = request.kinds, request.flags, request.config
     if settings.minutes is not None:
         if list(kinds) != list(DEPTH_ENDS.values()):  # the default of --arms
-            raise UsageError(f"--arms {','.join(kinds)} is given with --minutes, which chooses the depth", "Leave out --arms, or leave out --minutes")
+            option = "--depths" if list(kinds) == [DEPTHS] else f"--arms {','.join(kinds)}"
+            raise UsageError(f"{option} is given with --minutes, which chooses the depth", f"Leave out {option.split()[0]}, or leave out --minutes")
         flags = {name: value for name, value in flags.items() if name != "minutes"}
         kinds, config = [AUTO], {**config, "minutes": settings.minutes / CHOSEN}
     ranking = choose_backbones(task, settings, on_event)

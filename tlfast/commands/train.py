@@ -137,7 +137,8 @@ def _train_alone(task: Task, settings: Settings, on_event: OnEvent, resume: str,
     parse_names(settings.log)  # before the id is reserved
     with open_journal(settings.out, settings.task, run_id, settings.to_dict(), resume) as journal, open_tracking(settings.log, on_event) as tracking:
         if task.file:
-            journal.once(TASK_FILE, lambda: task.file)
+            journal.facts.set(TASK_FILE, task.file)  # it may have been moved since an interruption
+            journal.write()
         if resume and journal.folder:
             on_event(Note("training", f"resuming {read_interrupted(journal.folder).describe()}"))
         try:
@@ -145,7 +146,7 @@ def _train_alone(task: Task, settings: Settings, on_event: OnEvent, resume: str,
                 return _train(task, session, settings, like, tracking)
         except KeyboardInterrupt:
             if journal.is_complete:
-                raise Interrupted("interrupted; the run is complete", f"To see it: tlfast report {journal.run_id}") from None
+                raise Interrupted("interrupted; the run is complete", f"To see it: tlfast report {journal.run_folder}") from None
             raise Interrupted(f"interrupted; the checkpoints are in {journal.folder}", f"To resume: {resume_command(settings, journal.run_id)}") from None
         except RuntimeError as error:
             if not processes.is_lost_peer(error):

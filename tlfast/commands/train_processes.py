@@ -136,7 +136,7 @@ def _find_cause(folder: Path, training: Training, failed: Mapping[int, int]) -> 
         return TrainingError(f"the training was ended: {', '.join(killed)}", f"If memory ran out, use a smaller --bs. {hint}")
     if unexplained := [rank for rank in failed if not (folder / f"{FAILURE}{rank}").exists()]:
         ended = ", ".join(f"process {rank} with exit code {failed[rank]}" for rank in unexplained)
-        return TrainingError(f"the training was ended: {ended}", "The messages of the process are above")
+        return TrainingError(f"the training was ended: {ended}", " ".join(["The messages of the process are above.", *hints[:1]]))
     interrupted = [error for error, _ in ranked if isinstance(error, Interrupted)]
     named = [error for error in interrupted if error.hint]
     return (named or interrupted or [error for error, _ in ranked] or [Interrupted("interrupted")])[0]

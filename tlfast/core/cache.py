@@ -168,7 +168,7 @@ def get_or_create(kind: str, name: str, fill: Callable[[Path], dict[str, Any]]) 
 
 def _refuse_unreadable(folder: Path) -> None:
     """Raise DataError if an entry is there that this user must not read. No other can be written in its place."""
-    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+    if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
         raise DataError(f"{folder} cannot be read: Permission denied", f"Change its permissions, remove it, or name another folder in {ENVIRONMENT}")
 
 
@@ -232,10 +232,10 @@ def _read_entry(folder: Path) -> CacheEntry | None:
         if not folder.is_dir() or folder.is_symlink() or not ((complete and (folder / ABOUT).is_file()) or unfinished):
             return None
         files = [path.stat() for path in folder.rglob("*") if path.is_file()]
-        used = max((max(stat.st_mtime, stat.st_atime) for stat in files), default=folder.stat().st_mtime)
+        used = max((max(each.st_mtime, each.st_atime) for each in files), default=folder.stat().st_mtime)
     except OSError:  # another process has completed or removed it, or it belongs to another user
         return None
-    return CacheEntry(UNFINISHED_KIND if unfinished else folder.parent.name, folder, sum(stat.st_size for stat in files), used)
+    return CacheEntry(UNFINISHED_KIND if unfinished else folder.parent.name, folder, sum(each.st_size for each in files), used)
 
 
 def clear(kind: str | None = None, days: float = 0.0) -> list[CacheEntry]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
+from .setting_checks import BY_SIZE
 from .settings import EARLIER_VALUES, Internals
 
 
@@ -45,7 +46,8 @@ def settings_to_repeat(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a run and the place of its images.
 
     Left out are `name` and `out`, because a repeated run gets a folder of its own, `log`, because its trackers may belong to somebody else, and the
-    internals, which no user sets.
+    internals, which no user sets, except how the split was drawn.
     """
     left_out = {"name", "out", "log", *(f.name for f in dataclasses.fields(Internals))}
-    return {**EARLIER_VALUES, **{name: value for name, value in manifest["settings"].items() if name not in left_out}, "data": manifest["data"]["source"]}
+    kept = {name: value for name, value in manifest["settings"].items() if name not in left_out}
+    return {**EARLIER_VALUES, **kept, "data": manifest["data"]["source"], BY_SIZE: manifest["settings"].get(BY_SIZE, False)}

@@ -86,6 +86,11 @@ class Journal:
         """Id of the run, "" without a folder."""
         return run_id_of(self.folder) if self.folder else ""
 
+    @property
+    def run_folder(self) -> Path | None:
+        """Folder of the run, if nobody takes its name before; None without a folder."""
+        return self.folder.with_name(self.run_id) if self.folder else None
+
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """Return the fact `name`; if it is not set, compute it with `make` and write it. It must be a value that JSON can hold."""
         missing = object()

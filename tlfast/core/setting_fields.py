@@ -36,8 +36,8 @@ def _strategy_in(*strategies: str) -> Callable[[Settings], bool]:
 
 _trains_all, _trains_backbone = _strategy_in("full"), _strategy_in("full", "depth")
 BACKBONE_TRAINS = Condition("With --full or --depth", _trains_backbone)
-BACKBONE_RUNS = Condition("With --full, --depth or --train-bn", lambda settings: settings.train_bn or _trains_backbone(settings))
-IMAGES_TRAIN = Condition("With --full or --train-bn", lambda settings: settings.train_bn or _trains_all(settings))
+BACKBONE_RUNS_EACH_STEP = Condition("With --full, --depth or --train-bn", lambda settings: settings.train_bn or _trains_backbone(settings))
+STEPS_TAKE_IMAGES = Condition("With --full, or --partial --train-bn", lambda settings: settings.train_bn or _trains_all(settings))
 STAGES_TRAIN = Condition("With --depth", _strategy_in("depth"))
 HEAD_TRAINS = Condition("With --partial", _strategy_in("partial"))
 NOT_STORED = Condition("With --store off", lambda settings: settings.store == "off")

@@ -15,15 +15,15 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from .errors import UsageError, suggest_name
 from .metrics import CHOICES
 from .presets import NONE, PRESETS
-from .setting_checks import DEPTH_ENDS, FINDER, Check, at_least, between, check_depth, check_rate, check_regex, check_run_name, check_sizes
+from .setting_checks import BY_SIZE, DEPTH_ENDS, FINDER, Check, at_least, between, check_depth, check_rate, check_regex, check_run_name, check_sizes
 from .setting_fields import (
-    BACKBONE_RUNS,
+    BACKBONE_RUNS_EACH_STEP,
     BACKBONE_TRAINS,
     HEAD_TRAINS,
-    IMAGES_TRAIN,
     NOT_STORED,
     SEVERAL_PROCESSES,
     STAGES_TRAIN,
+    STEPS_TAKE_IMAGES,
     VIEWS_DIFFER,
     Condition,
     setting,
@@ -122,7 +122,7 @@ class TrainingSettings:
         words={"auto": AUTO_BATCH},
     )
     accumulate: int = setting(
-        1, "number of batches per optimizer step (gradient accumulation), at most those of an epoch.", check=between(1, 4096), when=BACKBONE_RUNS
+        1, "number of batches per optimizer step (gradient accumulation), at most those of an epoch.", check=between(1, 4096), when=BACKBONE_RUNS_EACH_STEP
     )
     lr: str = setting(
         "auto",
@@ -144,14 +144,14 @@ class TrainingSettings:
         "",
         "progressive resizing from these smaller sizes, such as 64,80, each for an equal share of the epochs.",
         check=check_sizes,
-        when=IMAGES_TRAIN,
+        when=STEPS_TAKE_IMAGES,
         refused={"depth": f"changes the images, but {ON_ACTIVATIONS}"},
     )
-    ema: bool = setting(False, "evaluate and save an exponential moving average of the weights.", when=BACKBONE_RUNS)
+    ema: bool = setting(False, "evaluate and save an exponential moving average of the weights.", when=BACKBONE_RUNS_EACH_STEP)
     amp: Literal["auto", "off", "bf16", "fp16"] = setting(
         "auto", "Mixed precision, also of frozen layers; auto: whatever is clearly faster on a CPU, bf16 or fp16 on CUDA."
     )
-    compile: bool = setting(False, "compile the trained layers with torch.compile.", when=BACKBONE_RUNS)
+    compile: bool = setting(False, "compile the trained layers with torch.compile.", when=BACKBONE_RUNS_EACH_STEP)
     deterministic: bool = setting(
         False, "On a GPU: use deterministic algorithms, so that the same seed gives the same metrics. They can be slower. A CPU always does."
     )
@@ -160,7 +160,7 @@ class TrainingSettings:
     )
     metric: str = setting("accuracy", "Metric for --keep best and --patience.", choices=CHOICES)
     seed: int = setting(0, "Random seed.", check=between(0, 2**32 - 1))
-    auto_bs: bool = setting(True, "if memory runs out, halve the batch size and double the gradient accumulation.", when=BACKBONE_RUNS)
+    auto_bs: bool = setting(True, "if memory runs out, halve the batch size and double the gradient accumulation.", when=BACKBONE_RUNS_EACH_STEP)
     checkpoint_minutes: float = setting(
         10.0, "Minutes between checkpoints for --resume. Checkpoints are also written after epochs, at least five seconds apart.", check=at_least(0)
     )
@@ -251,7 +251,7 @@ class Settings(ModelSettings, DataSettings, AugmentationSettings, TrainingSettin
         strategy = values.pop("strategy", "")
         ends = {name: depth for depth, name in DEPTH_ENDS.items()}
         values["depth"] = ends.get(strategy, values.get("depth", ""))
-        internals = {"by_size": False} | {f.name: values.pop(f.name) for f in dataclasses.fields(Internals) if f.name in values}
+        internals = {BY_SIZE: False} | {f.name: values.pop(f.name) for f in dataclasses.fields(Internals) if f.name in values}
         return build_settings(values, Internals(**internals))
 
 

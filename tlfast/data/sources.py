@@ -23,7 +23,7 @@ from .discovery import is_address
 from .download import convert_errors, download
 from .hub import download_hub_dataset, fetch_dataset, is_hub_dataset
 from .images import is_image_name
-from .table import ImageTable, load_table, read_rows
+from .table import ImageTable, load_table, read_rows, unify_labels
 from .task import Source, Task
 from .types import Row
 
@@ -61,9 +61,10 @@ def open_data(task: Task, settings: Settings, on_event: OnEvent = ignore_event) 
 def read_labelled(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> list[Row]:
     """Return all labelled images of `settings.data`, of any number of classes and without a division into splits. Raises UsageError or DataError."""
     reading = read_rows(task, settings, _find_root(task, settings, on_event), on_event)
-    for note in reading.notes:
+    rows, notes = unify_labels(reading.rows)
+    for note in [*reading.notes, *notes]:
         on_event(Note("data", note))
-    return reading.rows
+    return rows
 
 
 def _find_root(task: Task, settings: Settings, on_event: OnEvent) -> Path:

@@ -7,7 +7,9 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import reduce
 from itertools import combinations
+from operator import or_
 from pathlib import PurePosixPath
 
 from ..core import DataError, DataSettings, UsageError
@@ -47,9 +49,8 @@ def assign_splits(rows: list[Row], settings: DataSettings, *, seed: int, folds: 
     """Return the rows, each with a split. Rows without one are training images.
 
     With `--fold`, the train and valid splits together are divided into `folds` random folds, unless the splits are an `official` fold of the
-    data. Without a valid split, a fraction `--valid-pct` of the training images is held out. The test split never changes. Of
-    groups, the folds are held out whose size is near the fraction, or without `by_size` the first ones. Raises DataError for classes that are too small and
-    for too few groups.
+    data. Without a valid split, a fraction `--valid-pct` of the training images is held out. The test split never changes. Of groups, the folds are held
+    out whose size is near the fraction, or without `by_size` the first ones. Raises DataError for classes that are too small and for too few groups.
     """
     rows = [row if row.split else replace(row, split="train") for row in rows]
     has_valid = any(row.split == "valid" for row in rows)
@@ -91,7 +92,7 @@ def _draw_validation(rows: list[Row], fraction: float, seed: int, by_size: bool)
     if any(row.group for row in rows):
         _check_groups(rows, max(2, round(1 / fraction)))
         held_out, folds = _approximate(fraction, min(_count_groups(rows), max(Counter(row.label for row in rows).values())))
-        parts = [_draw_grouped_fold(rows, number, folds, seed) for number in range(folds if by_size else held_out)]
+        parts = _divide_groups(rows, folds, seed)
         chosen = _choose_by_size(rows, parts, held_out, fraction) if by_size else range(held_out)
         return sorted(i for number in chosen for i in parts[number])
     count = max(1, round(len(rows) * fraction))
@@ -103,13 +104,14 @@ def _choose_by_size(rows: list[Row], parts: Sequence[Sequence[int]], held_out: i
 
     The first fold of StratifiedGroupKFold often has the largest group.
     """
-    sizes, labels = [len(part) / len(rows) for part in parts], [{rows[i].label for i in part} for part in parts]
+    bits = {label: 1 << number for number, label in enumerate(sorted({row.label for row in rows}))}
+    sizes, classes = [len(part) / len(rows) for part in parts], [sum({bits[rows[i].label] for i in part}) for part in parts]
     errors: dict[tuple[int, ...], float] = {}
     for number in (held_out, held_out + 1, held_out - 1, held_out + 2, held_out - 2):
         if 0 < number < len(parts):
             errors |= {chosen: abs(sum(sizes[i] for i in chosen) - fraction) for chosen in combinations(range(len(parts)), number)}
         if near := [chosen for chosen, error in errors.items() if error < NEAR + 1e-9]:
-            return max(near, key=lambda chosen: len(set[str]().union(*(labels[i] for i in chosen))))
+            return max(near, key=lambda chosen: reduce(or_, (classes[i] for i in chosen)).bit_count())
     return min(errors, key=lambda chosen: errors[chosen])
 
 
@@ -129,7 +131,7 @@ def _draw_fold(rows: list[Row], number: int, folds: int, seed: int) -> list[int]
     from sklearn.model_selection import StratifiedKFold
 
     if any(row.group for row in rows):
-        return _draw_grouped_fold(rows, number, folds, seed)
+        return _divide_groups(rows, folds, seed)[number]
     labels = [row.label for row in rows]
     label, count = min(Counter(labels).items(), key=lambda item: item[1])
     if count < folds:
@@ -138,13 +140,14 @@ def _draw_fold(rows: list[Row], number: int, folds: int, seed: int) -> list[int]
     return [int(i) for i in list(splitter.split(labels, labels))[number][1]]
 
 
-def _draw_grouped_fold(rows: list[Row], number: int, folds: int, seed: int) -> list[int]:
+def _divide_groups(rows: list[Row], folds: int, seed: int) -> list[list[int]]:
+    """Return the indices of each fold: classes in equal shares as far as possible, groups undivided."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     _check_groups(rows, folds)
     labels, groups = [row.label for row in rows], [row.group or row.path for row in rows]
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    return [int(i) for i in list(splitter.split(labels, labels, groups))[number][1]]
+    return [[int(i) for i in valid] for _, valid in splitter.split(labels, labels, groups)]
 
 
 def _count_groups(rows: list[Row]) -> int:

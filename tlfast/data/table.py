@@ -88,7 +88,7 @@ def load_table(task: Task, settings: Settings, root: Path, on_event: OnEvent = i
     """
     rows, notes, official, base = read_rows(task, settings, root, on_event)
     rows, encoding_notes = _drop_undecodable(rows)
-    rows, label_notes = _unify_labels(rows)
+    rows, label_notes = unify_labels(rows)
     notes += encoding_notes + label_notes
     if settings.group_by in task.groupings:
         rows, official = [replace(row, split="") for row in rows], False
@@ -106,7 +106,8 @@ def load_table(task: Task, settings: Settings, root: Path, on_event: OnEvent = i
         rows = subsample_train(rows, settings.train_pct, settings.split_seed)
     notes += _find_divided_groups(rows) + class_notes + _find_similar_classes(classes) + _find_missing_classes(rows, classes)
     source = settings.data if is_hub_dataset(settings.data) else str(root)
-    table = ImageTable(tuple(rows), classes, source, notes=tuple(notes), official_folds=official and settings.fold is not None, base=base)
+    is_official_fold = official and settings.fold is not None and any(row.split == "valid" for row in read)  # else it was drawn
+    table = ImageTable(tuple(rows), classes, source, notes=tuple(notes), official_folds=is_official_fold, base=base)
     _check_splits(table)
     return table
 
@@ -124,7 +125,7 @@ def _drop_undecodable(rows: list[Row]) -> tuple[list[Row], list[str]]:
     return [row for row in rows if row.path not in left_out], [note]
 
 
-def _unify_labels(rows: list[Row]) -> tuple[list[Row], list[str]]:
+def unify_labels(rows: list[Row]) -> tuple[list[Row], list[str]]:
     """Return the rows with one label for labels that differ only in their Unicode form, such as folders made on macOS and on Linux, and a note on these."""
     forms: dict[str, set[str]] = {}
     for label in {row.label for row in rows}:

@@ -69,7 +69,8 @@ def explain_missing(path: str) -> str:
     """Return a hint for an image that was unpacked into the cache and is no longer there; "" for other images."""
     if os.path.exists(path) or not Path(path).is_relative_to(cache.find_root() / KIND):
         return ""
-    return "It was unpacked into the cache, and was removed there. Unpack the file of the images again: tlfast data check FILE"
+    remedy = "Unpack the images again: tlfast data check, with the path and the column options of the training"
+    return f"It was unpacked into the cache, and was removed there. {remedy}"
 
 
 def _write_images(paths: Sequence[Path], root: Path, read: Reader, settings: DataSettings, folder: Path, on_event: OnEvent) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -57,6 +57,8 @@ def compute_maps(network: nn.Sequential, x: torch.Tensor) -> torch.Tensor | None
     `x` is a normalized batch `[b, 3, h, w]`. The maps come from the last layer whose output has a side of at least 6, else from the first layer.
     """
     body = network[0]
+    if not _has_maps(body, x):
+        return None
     with _record_outputs(body) as outputs, torch.enable_grad():
         # The weights may be frozen; layer outputs have gradients only if the input requires grad.
         logits = network(to_network_input(x).detach().requires_grad_())
@@ -70,13 +72,11 @@ def compute_maps(network: nn.Sequential, x: torch.Tensor) -> torch.Tensor | None
 
 @contextmanager
 def _record_outputs(body: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Collect the outputs `[b, c, h', w']` and `[b, t, c]` (tokens) of the layers of a body, in order of execution."""
+    """Collect the outputs `[b, c, h', w']` of the layers of a body, in order of execution."""
     outputs: list[torch.Tensor] = []
 
     def record(module: nn.Module, inputs: object, output: object) -> None:
-        if not isinstance(output, torch.Tensor) or not output.requires_grad:
-            return
-        if output.ndim == 3 or (output.ndim == 4 and min(output.shape[2:]) > 1):
+        if isinstance(output, torch.Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1 and output.requires_grad:
             outputs.append(output)
 
     hooks = [module.register_forward_hook(record) for module in body.modules() if not list(module.children())]
@@ -87,15 +87,22 @@ def _record_outputs(body: nn.Module) -> Iterator[list[torch.Tensor]]:
             hook.remove()
 
 
+@torch.no_grad()
+def _has_maps(body: nn.Module, x: torch.Tensor) -> bool:
+    """Return whether the features of a timm network before pooling are maps `[b, c, h', w']`, and not tokens `[b, t, c]`."""
+    forward: Callable[[torch.Tensor], object] | None = getattr(body, "forward_features", None)
+    features = forward(to_network_input(x[:1])) if forward else None  # some networks return several tensors of tokens
+    return not forward or (isinstance(features, torch.Tensor) and features.ndim == 4)
+
+
 def _choose_output(body: nn.Module, outputs: list[torch.Tensor]) -> torch.Tensor | None:
     """Return the output to explain; None for networks whose features are tokens, such as transformers."""
     last = outputs[-1] if outputs else None
     features = getattr(body, "num_features", 0)
-    if last is None or last.ndim == 3 or last.shape[1] < features // 4:
+    if last is None or last.shape[1] < features // 4:
         return None
-    maps = [output for output in outputs if output.ndim == 4]
-    large = [output for output in maps if min(output.shape[2:]) >= LEAST_SIDE]
-    return large[-1] if large else maps[0]
+    large = [output for output in outputs if min(output.shape[2:]) >= LEAST_SIDE]
+    return large[-1] if large else outputs[0]
 
 
 def overlay_map(image: Image.Image, heat: torch.Tensor, side: int) -> Image.Image:

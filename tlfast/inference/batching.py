@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import numpy as np
 
 from .onnx_model import BATCH, Network, batch_size
 
-DECODED_BYTES = 1 << 29  # of decoded images that wait for the network or run through it
+DECODED_BYTES = 1 << 29  # of images that are decoded, wait for the network or run through it
 Item = tuple[np.ndarray, "asyncio.Future[np.ndarray]"]  # pixels `[h, w, 3]` and the future of their probabilities `[c]`
 
 
@@ -22,18 +22,25 @@ class MemoryBudget:
         self.turn, self.freed = asyncio.Lock(), asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def reserve(self, size: int) -> AsyncIterator[None]:
-        """Reserve `size` bytes during the block."""
+    async def reserve(self, size: int) -> AsyncIterator[Callable[[int], None]]:
+        """Reserve `size` bytes during the block. Yields a function that keeps fewer of them from then on."""
         async with self.turn:
             while self.used and self.used + size > self.limit:
                 self.freed.clear()
                 await self.freed.wait()
             self.used += size
-        try:
-            yield
-        finally:
-            self.used -= size
+        held = size
+
+        def keep(count: int) -> None:
+            nonlocal held
+            self.used -= held - count
+            held = count
             self.freed.set()
+
+        try:
+            yield keep
+        finally:
+            keep(0)
 
 
 class BatchQueue:

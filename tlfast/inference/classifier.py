@@ -120,7 +120,11 @@ def find_model(reference: str | Path, out: str = "exports", verify: bool = True,
     if (path / BUNDLED).is_file() and not (path / runs.MANIFEST).is_file():  # a bundle; a run that has lost its manifest is refused below
         path = path / file
         if not path.is_file():
-            hint = f"Write it, tlfast export RUN --tta {tta}, and then the bundle again, with --to" if tta else "Write the bundle again: tlfast export RUN --to"
+            hint = (
+                f"Write it, tlfast export RUN --tta {tta}, and then the bundle again, with --to FOLDER"
+                if tta
+                else "Write the bundle again: tlfast export RUN --to FOLDER"
+            )
             raise RunError(f"{reference} has no {file}", hint)
     if path.suffix == ".onnx":
         if tta and path.name != file:

@@ -98,9 +98,10 @@ class Service:
         """Classify the bytes of an image file. Raises ImageError."""
         async with self.decoding:
             size = await asyncio.to_thread(_measure_upload, data, self.limits.pixels)
-        async with self.memory.reserve(size):
+        async with self.memory.reserve(size) as keep:
             async with self.decoding:
                 pixels = await asyncio.to_thread(_decode_upload, data)
+            keep(pixels.nbytes)
             probabilities = await self.queue.predict(pixels)
         prediction = rank_classes(probabilities, self.classifier.classes)
         self.metrics.count_image(prediction.label)

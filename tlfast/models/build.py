@@ -24,10 +24,20 @@ def check_arch(arch: str) -> None:
         raise UsageError(f"--arch '{arch}' is not a timm model", suggest_name(arch, timm.list_models()) or "Search for one with: tlfast archs PATTERN")
 
 
-def check_sizes(body: Any, settings: Settings) -> None:
-    """Raise UsageError if `--sizes` has an effect and a timm network takes images of one size only."""
-    if "sizes" not in find_unused(settings) and settings.sizes and body.pretrained_cfg.get("fixed_input_size"):
-        raise UsageError(f"--sizes {settings.sizes}: {settings.arch} takes images of one size", "Leave out --sizes, or use a convolutional --arch")
+@torch.inference_mode()
+def check_sizes(body: nn.Module, settings: Settings) -> None:
+    """Raise UsageError if `--sizes` has an effect and the network does not take images of one of the sizes."""
+    if not settings.sizes or "sizes" in find_unused(settings):
+        return
+    was_training, device = body.training, next(body.parameters()).device
+    body.eval()
+    for size in map(int, settings.sizes.split(",")):
+        try:
+            body(to_network_input(torch.zeros(1, 3, size, size, device=device)))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            found = f"--sizes {settings.sizes}: {settings.arch} takes no images of {size} px ({first_line(error)})"
+            raise UsageError(found, "Leave out --sizes, or use another --arch") from None
+    body.train(was_training)
 
 
 def build_body(weights: pretrained.Weights, size: int) -> nn.Module:

@@ -134,8 +134,8 @@ def get_task(name: str) -> Task:
 
 
 def find_task_name(name: str) -> str:
-    """Return the name of a task as in the folder of its runs: of a path of images that of its task, else `name`."""
-    is_path = os.sep in name and os.path.exists(os.path.expanduser(name))
+    """Return the name of the folder of the runs of a task, given by its name, its file, a path of images, or the address of a data set of the hub."""
+    is_path = bool(name) and name not in registered_tasks() and os.path.exists(os.path.expanduser(name))
     return find_task(name)[0].name if is_path or is_hub_dataset(name) else name
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..core import Settings, UsageError
 from ..core.presets import DEPTH_SETTINGS, NONE, PRESETS
-from ..core.setting_checks import DEPTH_ENDS
+from ..core.setting_checks import BY_SIZE, DEPTH_ENDS
 from ..core.settings import EPOCHS_FACTOR, FORMER_NAMES, STRATEGIES, Internals, build_settings
 from ..data import Task
 
@@ -21,8 +21,9 @@ def resolve_settings(task: Task, strategy: str | None, flags: Mapping[str, Any],
     `flags` holds only the given flags. `--depth` and `--minutes` imply a strategy: 0 is partial, all is full, and everything else is depth.
     Raises UsageError with the name of the flag.
     """
-    config = dict(config or {})
+    config, flags = dict(config or {}), dict(flags)
     config.pop("task", None)
+    by_size = flags.pop(BY_SIZE, config.pop(BY_SIZE, Internals.by_size))  # of a run that is repeated
     if isinstance(config.get("full"), bool):  # named like the flag --full
         if "depth" in config:
             raise UsageError(f"the settings name both full = {str(config['full']).lower()} and depth = {config['depth']}", "Keep one of them")
@@ -45,10 +46,10 @@ def resolve_settings(task: Task, strategy: str | None, flags: Mapping[str, Any],
         config.pop("minutes", None)
     values = {**task.defaults, **task.presets(strategy), **config, **flags, "depth": ends.get(strategy, depth or "auto")}
     settings = build_settings({"task": task.name, **values})
-    if settings.minutes is None and settings.depth != "auto":
-        return settings
-    most = settings.epochs if "epochs" in {**config, **flags} else EPOCHS_FACTOR * settings.epochs
-    return dataclasses.replace(settings, internals=Internals(most_epochs=most))
+    most = None
+    if settings.minutes is not None or settings.depth == "auto":
+        most = settings.epochs if "epochs" in {**config, **flags} else EPOCHS_FACTOR * settings.epochs
+    return dataclasses.replace(settings, internals=Internals(by_size=by_size, most_epochs=most))
 
 
 def _apply_preset(strategy_given: bool, flags: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Any]]:

@@ -20,15 +20,14 @@ from ..core import UsageError
 from . import processes
 from .recording import EpochMetric
 from .sync_batchnorm import synchronize_batchnorm
-
-LEAST_BATCH = 2  # images of a process: BatchNorm cannot train on one
+from .types import SMALLEST_BATCH
 
 
 @contextmanager
 def open_data_parallel(learn: Learner, sync_bn: bool = False) -> Iterator[None]:
     """Within the block, all processes fit a Learner together; with one process nothing changes. All must call the same methods.
 
-    The batch size of the training loader is that of a process, limited to its share of the images. Raises UsageError for less than LEAST_BATCH images.
+    The batch size of the training loader is that of a process, limited to its share of the images. Raises UsageError for less than SMALLEST_BATCH images.
     """
     if processes.count() == 1:
         yield
@@ -73,8 +72,8 @@ def _divide_loader(loader: DataLoader) -> Iterator[None]:
     """Within the block, a loader yields the share of this process. The processes shuffle alike, because their loaders have the same generator."""
     whole, given = loader.n, loader.bs
     bs = min(given, whole // processes.count()) if loader.drop_last else given  # as one process limits it to the images
-    if loader.drop_last and bs < LEAST_BATCH:
-        least = LEAST_BATCH * processes.count()
+    if loader.drop_last and bs < SMALLEST_BATCH:
+        least = SMALLEST_BATCH * processes.count()
         raise UsageError(f"{processes.count()} processes need {least} training images, there are {whole}", "Use fewer --gpus")
 
     def choose() -> list[int]:

@@ -27,13 +27,12 @@ from .feature_learner import choose_head_batch
 from .features import SplitFeatures, count_images, count_missing
 from .optim import build_adam
 from .session import Session
-from .types import Timing, Timings
+from .types import SMALLEST_BATCH, Timing, Timings
 
 MOST_DEPTHS = 8  # depths that are timed
 ROUNDS, REPEATS = 3, 2  # the speed of a machine drifts, so each operation is timed in every round; see docs/benchmarks.md, "Planner"
 LONGEST = 0.5  # seconds of a step; if a batch takes longer, a smaller one is timed
 SMALL_BATCH = 8  # smallest batch that is timed if it fits into memory
-LEAST_BATCH = 2  # BatchNorm cannot train on one image
 FEATURES = 20_000  # number of features whose head batch is timed
 PARTIAL, FULL = "0", "all"  # ends of the scale of `--depth`
 Stopwatch = Callable[[], list[float]]  # runs an operation some times; returns the seconds per image of each
@@ -125,7 +124,7 @@ def _time_batches(run: Callable[[int], list[float]], bs: int, device: torch.devi
     """Return a stopwatch of `run`, which takes a batch size, with at most `bs` images in a batch.
 
     A step shall not exceed LONGEST seconds by the measurement of a small batch. If memory runs out, the batch is halved, as a training does it.
-    Raises TrainingError if memory does not suffice for LEAST_BATCH images.
+    Raises TrainingError if memory does not suffice for SMALLEST_BATCH images.
     """
     count = min(bs, SMALL_BATCH)
 
@@ -137,9 +136,9 @@ def _time_batches(run: Callable[[int], list[float]], bs: int, device: torch.devi
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                if count <= LEAST_BATCH:
+                if count <= SMALLEST_BATCH:
                     raise TrainingError(f"out of memory on {device} while steps with {count} images were timed", "Use a smaller --size or --arch") from None
-            count = max(LEAST_BATCH, count // 2)
+            count = max(SMALLEST_BATCH, count // 2)
             gc.collect()  # the Learner of the failed steps refers to itself
             release_device_memory(device)
 

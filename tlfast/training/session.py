@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
+from fastai.torch_core import set_seed
 
 from ..core import Journal, OnEvent, Settings
 from ..data import ImageTable, Preprocessing, Store
@@ -41,6 +42,7 @@ class Session:
     def use_batch_size(self, settings: Settings) -> None:
         """Build the Learner's loaders again if their batch size is not that of the settings: `--bs auto`, or a batch that was halved."""
         if self.learn.dls.train.bs != min(settings.bs, len(self.table.part("train"))):
+            set_seed(settings.seed)  # from which the loaders shuffle, as in `prepare`: a resumed training has the same batches
             self.learn.dls = self.build_loaders(settings)
 
     def build_loaders(self, settings: Settings) -> DataLoaders:

@@ -33,9 +33,8 @@ from .phase import fit_phase
 from .prediction import predict_rows
 from .session import Session
 from .strategies import OpenPhase, PhasePlan, get_strategy
-from .types import Phase
+from .types import SMALLEST_BATCH, Phase
 
-SMALLEST_BATCH = 2  # BatchNorm in the head cannot train on one image
 T = TypeVar("T")
 
 
@@ -87,6 +86,7 @@ def fit(session: Session, settings: Settings) -> tuple[list[Phase], Features | N
         elif plan.parallel or not processes.index():
             phase, features = fit_within_memory(session, plan, settings, phases[-1] if phases else None)
         phase = processes.share(phase)
+        session.journal.facts.halvings = processes.share(session.journal.facts.halvings)  # one process may have run the phase alone
         processes.share_tensors(session.learn.model.state_dict().values())
         phases.append(cast(Phase, phase))
     return phases, features
