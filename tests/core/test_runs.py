@@ -30,6 +30,23 @@ def test_metrics_of_earlier_versions_have_the_present_names(tmp_path):
     assert runs.read_metrics(tmp_path, "test") == {"accuracy": 0.8, "calibration": {"error": 0.1, "thresholds": {"0.99": point}}}
 
 
+def test_files_are_added_to_a_run_all_or_none(tmp_path):
+    run, scratch = runs.read(make(tmp_path)), tmp_path / "scratch"
+    scratch.mkdir()
+    sources = [scratch / "model.xml", scratch / "model.bin"]
+    for source in sources:
+        source.write_text(source.name)
+    (run.folder / "model.bin").write_text("of somebody else")
+    with pytest.raises(UsageError, match="model.bin exists already"):
+        runs.add_files(run, sources, {"images": 3})
+    assert not (run.folder / "model.xml").exists() and (run.folder / "model.bin").read_text() == "of somebody else"
+    (run.folder / "model.bin").unlink()
+    sources[0].write_text("model.xml")
+    added = runs.add_files(run, sources, {"images": 3})
+    assert added.manifest["exports"] == {"model.xml": {"images": 3}, "model.bin": {"images": 3}}
+    runs.verify(runs.read(run.folder))
+
+
 def test_a_taken_name_is_never_overwritten(tmp_path):
     assert [make(tmp_path).name for _ in range(3)] == ["r", "r-2", "r-3"]
     with pytest.raises(UsageError, match="a run named 'r' exists already"):

@@ -141,7 +141,7 @@ def _add_format(run: Run, chosen: Format, allow_drop: bool, on_event: OnEvent) -
             set_temperature(target, export.temperature)
         if not allow_drop:
             (_check_gain if chosen.augments else _check_drop)(export)
-        return runs.add_file(run, chosen.file, target, asdict(export)), export
+        return runs.add_files(run, [target], asdict(export)), export
 
 
 def _check_drop(export: Export) -> None:

@@ -32,6 +32,4 @@ def add_portable(run: Run, chosen: portable.PortableFormat, opset: int, on_event
         (folder / chosen.example_file).write_text(portable.format_example(chosen, run.manifest["classes"], preprocessing), encoding="utf-8")
         size = sum((folder / file).stat().st_size for file in chosen.files) / 1e6
         result = PortableExport(chosen.name, names, size, agreement.images, agreement.top1, agreement.largest_difference)
-        for file in names:
-            run = runs.add_file(run, file, folder / file, asdict(result))
-    return run, result
+        return runs.add_files(run, [folder / file for file in names], asdict(result)), result

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -254,22 +254,31 @@ def _write_sealed(folder: Path, manifest: dict[str, Any]) -> None:
     write_text_atomic(folder / SEAL, _format_seal(text.encode()))
 
 
-def add_file(run: Run, name: str, source: Path, facts: dict[str, Any]) -> Run:
-    """Move a new file into a run, describe it under `exports` in `run.json`, and seal the run again.
+def add_files(run: Run, sources: Sequence[Path], facts: dict[str, Any]) -> Run:
+    """Move new files into a run under their names, all or none; describe each under `exports` in `run.json`, and seal the run again.
 
-    Raises UsageError if a file of that name exists, RunError if the run cannot be written.
+    Raises UsageError if a file of such a name exists, RunError if the run cannot be written.
     """
-    target = run.folder / name
-    with _changed(run) as current:
-        try:
-            move_file(source, target)
-        except FileExistsError:
-            # An export that was killed before it changed run.json has left the same file.
-            is_leftover = name not in current.manifest.get("files", {}) and hash_file(target) == hash_file(source)
-            if not is_leftover:
-                raise UsageError(f"{target} exists already", "Move it away first; files are never overwritten") from None
-            source.unlink()
-        return _update_seal(current, {"exports": {**current.manifest.get("exports", {}), name: facts}}, name)
+    names = [source.name for source in sources]
+    with _changed(run) as current, ExitStack() as undo:
+        for source in sources:
+            _add_file(current, source)
+            undo.callback((run.folder / source.name).unlink)
+        changed = _update_seal(current, {"exports": {**current.manifest.get("exports", {}), **dict.fromkeys(names, facts)}}, *names)
+        undo.pop_all()
+    return changed
+
+
+def _add_file(run: Run, source: Path) -> None:
+    target = run.folder / source.name
+    try:
+        move_file(source, target)
+    except FileExistsError:
+        # An export that was killed before it changed run.json has left the same file.
+        is_leftover = source.name not in run.manifest.get("files", {}) and hash_file(target) == hash_file(source)
+        if not is_leftover:
+            raise UsageError(f"{target} exists already", "Move it away first; files are never overwritten") from None
+        source.unlink()
 
 
 def record_test_use(run: Run, command: str, figures: dict[str, Any], write: Callable[[], Sequence[Path]] = list) -> Run:
