@@ -48,8 +48,9 @@ def run_tests(folder: Path) -> tuple[list[str], bool]:
     report = folder / "tests.xml"
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-n", "0", "-p", "no:randomly", "tests/gpu", f"--junitxml={report}"]
     code = subprocess.run(command, cwd=ROOT).returncode
+    cases = ElementTree.parse(report).iter("testcase") if report.is_file() else ()
     lines = [] if report.is_file() else [f"the tests could not be started: pytest ended with exit code {code}"]
-    for case in ElementTree.parse(report).iter("testcase") if report.is_file() else ():
+    for case in cases:
         problem = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
         message = "" if problem is None else (problem.get("message") or "").partition("\n")[0][:200]
         state = "passed" if problem is None else f"{problem.tag}: {message}"

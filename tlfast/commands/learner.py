@@ -11,14 +11,16 @@ from fastai.learner import Learner
 from torch import nn
 
 from .. import tasks
-from ..core import DataSettings, OnEvent, Run, Settings, TrainingSettings, UsageError, ignore_event, runs
+from ..core import DataSettings, OnEvent, Run, Settings, UsageError, ignore_event, runs
 from ..core.errors import first_line
 from ..core.journal import open_journal
+from ..core.setting_checks import AUTO_DEPTH
 from ..data import Task
 from ..data.hub import is_hub_dataset
 from ..evaluation import evaluate
 from ..models import pretrained
 from ..training import Phase, Session, get_strategy, predict_valid, prepare
+from ..training.batch_size import use_default_batch
 from ..training.callbacks import KeepBatchNorm, ShareCores
 from ..training.learner import build_learner
 from ..training.processes import require_single
@@ -28,7 +30,6 @@ from .train import describe_origin, describe_phase, publish
 
 PHASE = f"fitted {runs.BY_HAND}"
 ATTRIBUTE = "tlfast_settings"  # of a Learner: the settings that it was built with
-OPEN = "auto"  # value of --depth, also with --minutes
 
 
 def open_learner(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> Learner:
@@ -39,12 +40,12 @@ def open_learner(task: Task, settings: Settings, on_event: OnEvent = ignore_even
     require_single(settings, "a Learner")
     if settings.teacher:
         raise UsageError("--teacher is not supported by a Learner of your own", "Leave out --teacher, or train with tlfast.train")
-    if settings.depth == OPEN:
+    if settings.depth == AUTO_DEPTH:
         raise UsageError(
             "--depth auto and --minutes choose the layers at the start of a training, and a Learner of your own trains those that you choose",
             "Give --full or --depth 0, without --minutes and --preset",
         )
-    settings = replace(settings, bs=settings.bs or TrainingSettings.bs)  # no training settles it
+    settings = use_default_batch(settings)
     with prepare(task, settings, on_event) as session:
         return _prepare_for_user(session.learn, settings)
 
@@ -57,7 +58,7 @@ def open_run_learner(run: Run, data: str = "", device: str = "auto", on_event: O
     loaded = load_run(run, data, device, on_event)
     learn = build_learner(loaded.dls, loaded.settings, pretrained.Weights("none", loaded.settings.arch))
     learn.model.load_state_dict(loaded.network.state_dict())
-    if loaded.settings.depth != OPEN and not _trains_body(learn.model, loaded.settings):  # open in runs by hand of earlier versions
+    if loaded.settings.depth != AUTO_DEPTH and not _trains_body(learn.model, loaded.settings):  # not chosen in runs by hand of earlier versions
         learn.add_cb(KeepBatchNorm())
     source = data or run.manifest["data"]["source"]
     return _prepare_for_user(learn, replace(loaded.settings, data=source if is_hub_dataset(source) else os.path.abspath(os.path.expanduser(source))))

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Note, OnEvent, Progress, Settings, TrainingSettings, UsageError, ignore_event
+from ..core import Note, OnEvent, Progress, Settings, UsageError, ignore_event
 from ..core.setting_checks import DEPTH_ENDS
 from ..data import Task
 from ..evaluation import RankedBackbone, log_evidence
 from ..models import list_at_hand, list_names
 from ..tasks import resolve_settings
 from ..training import prepare
+from ..training.batch_size import use_default_batch
 from ..training.features import compute_plain
 from .compare import DEPTHS
 
@@ -76,7 +77,7 @@ def choose_archs(task: Task, request: ArmsRequest, on_event: OnEvent = ignore_ev
 
 
 def _score(task: Task, settings: Settings, archs: Sequence[str], on_event: OnEvent) -> Iterator[RankedBackbone]:
-    settings = replace(settings, bs=settings.bs or TrainingSettings.bs)
+    settings = use_default_batch(settings)
     for arch in archs:
         with prepare(task, replace(settings, arch=arch, limit=min(SAMPLE, settings.limit or SAMPLE)), ignore_event) as session:
             rows = session.table.part("train")

@@ -9,13 +9,13 @@ from typing import Any, cast
 
 from torch import nn
 
-from ..core import OnEvent, Progress, Settings, TrainingSettings, UsageError, ignore_event
+from ..core import OnEvent, Progress, Settings, UsageError, ignore_event
+from ..core.setting_checks import AUTO_DEPTH
 from ..data import Task
 from ..distributed import Engine
 from ..training import Session, get_strategy, prepare
+from ..training.batch_size import use_default_batch
 from ..training.features import count_missing, extract_view, pass_precision
-
-AUTO = "auto"  # value of --depth
 
 
 def compute_features(task: Task, settings: Settings, engine: Engine, on_event: OnEvent = ignore_event) -> int:
@@ -23,7 +23,7 @@ def compute_features(task: Task, settings: Settings, engine: Engine, on_event: O
 
     Returns the number of views that were computed. All machines must share the cache. Raises TlfastError.
     """
-    settings = replace(settings, bs=settings.bs or TrainingSettings.bs)  # of the passes; the training settles its own
+    settings = use_default_batch(settings)  # of the passes; the training settles its own
     missing, precision = _list_missing(task, settings, on_event)
     work = partial(_compute_view, task, replace(settings, amp=cast(Any, precision)))
     on_event(Progress("backbone: views", 0, len(missing)))
@@ -34,7 +34,7 @@ def compute_features(task: Task, settings: Settings, engine: Engine, on_event: O
 
 def _list_missing(task: Task, settings: Settings, on_event: OnEvent) -> tuple[Sequence[int], str]:
     """Return the numbers of the views that are not cached, and the precision of the frozen layers, which all tasks use."""
-    if settings.depth == AUTO or settings.minutes is not None:
+    if settings.depth == AUTO_DEPTH or settings.minutes is not None:
         raise UsageError("--engine ray is given with an open depth: it is chosen by the speed of this machine", "Give a depth, such as --depth 2")
     with prepare(task, settings, on_event) as session:
         if not session.on_disk:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 DEPTH_ENDS = {"0": "partial", "all": "full"}  # values of --depth that select a strategy; all others select "depth"
+AUTO_DEPTH = "auto"  # value of --depth, also with --minutes: a training chooses the depth
 FINDER = "finder"  # `--lr finder`
 LONGEST_NAME = 200  # bytes; file systems allow 255 bytes, with the suffixes of temporary files
-# What tlfast itself writes into the folder of a task, beside the runs.
 BY_SIZE = "by_size"  # internal value of settings: how a validation split of groups is chosen
+# What tlfast itself writes into the folder of a task, beside the runs.
 LATEST, CHECKS, COMPARISONS, TABLES, TENSORBOARD = TAKEN_NAMES = ("latest", "checks", "comparisons", "tables", "tensorboard")
 Check = Callable[[Any], str]  # returns the error of a value, or ""
 

@@ -217,9 +217,9 @@ def resize(image: Image.Image, size: int, policy: str) -> Image.Image:
     """
     if policy == "squish":
         return _scale(image, size)
-    width, height = image.size
     if policy == "pad":
         return _scale_padded(image, size)
+    width, height = image.size
     side = max(1, min(width, height))
     left, top = int(0.5 * (width - side)), int(0.5 * (height - side))
     return _scale(image.crop((left, top, left + side, top + side)), size)

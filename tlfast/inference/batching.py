@@ -23,7 +23,7 @@ class MemoryBudget:
 
     @contextlib.asynccontextmanager
     async def reserve(self, size: int) -> AsyncIterator[Callable[[int], None]]:
-        """Reserve `size` bytes during the block. Yields a function that keeps fewer of them from then on."""
+        """Reserve `size` bytes during the block. Yields a function that reduces the reservation to a number of bytes."""
         async with self.turn:
             while self.used and self.used + size > self.limit:
                 self.freed.clear()

@@ -53,7 +53,7 @@ SHUTDOWN_SECONDS = 30  # for requests in progress
 # Bytes for each pixel during decoding, by Pillow mode: the image, a copy in RGB, and the array; with transparency two more copies.
 DECODING_BYTES = {"1": 8, "L": 8, "RGB": 8, "CMYK": 12, "YCbCr": 12, "P": 20, "LA": 20, "RGBA": 20}
 MOST_DECODING_BYTES = 28  # deep grey values are scaled in float64
-POLLED_SECONDS = 0.2  # between looks for an interruption of the cell of a notebook
+POLLED_SECONDS = 0.2  # between checks whether the cell of a notebook was interrupted
 
 
 @dataclass

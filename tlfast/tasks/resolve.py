@@ -8,7 +8,7 @@ from typing import Any
 
 from ..core import Settings, UsageError
 from ..core.presets import DEPTH_SETTINGS, NONE, PRESETS
-from ..core.setting_checks import BY_SIZE, DEPTH_ENDS
+from ..core.setting_checks import AUTO_DEPTH, BY_SIZE, DEPTH_ENDS
 from ..core.settings import EPOCHS_FACTOR, FORMER_NAMES, STRATEGIES, Internals, build_settings
 from ..data import Task
 
@@ -44,10 +44,10 @@ def resolve_settings(task: Task, strategy: str | None, flags: Mapping[str, Any],
         if flags.get("minutes") is not None:
             raise UsageError(f"--depth {flags['depth']} and --minutes are both given", "Give only one of them, or a --depth between 0 and all")
         config.pop("minutes", None)
-    values = {**task.defaults, **task.presets(strategy), **config, **flags, "depth": ends.get(strategy, depth or "auto")}
+    values = {**task.defaults, **task.presets(strategy), **config, **flags, "depth": ends.get(strategy, depth or AUTO_DEPTH)}
     settings = build_settings({"task": task.name, **values})
     most = None
-    if settings.minutes is not None or settings.depth == "auto":
+    if settings.minutes is not None or settings.depth == AUTO_DEPTH:
         most = settings.epochs if "epochs" in {**config, **flags} else EPOCHS_FACTOR * settings.epochs
     return dataclasses.replace(settings, internals=Internals(by_size=by_size, most_epochs=most))
 
@@ -76,7 +76,7 @@ def _apply_preset(strategy_given: bool, flags: Mapping[str, Any], config: Mappin
 
 def _requested_depth(values: Mapping[str, Any]) -> str:
     """Return the value of --depth, "auto" if only --minutes is given, else ""."""
-    return str(values["depth"]) if names_depth(values) else ("auto" if values.get("minutes") is not None else "")
+    return str(values["depth"]) if names_depth(values) else (AUTO_DEPTH if values.get("minutes") is not None else "")
 
 
 def names_depth(values: Mapping[str, Any]) -> bool:

@@ -23,8 +23,13 @@ LEAST_STEPS = 20  # per epoch
 LEAST_GAIN = 1.1  # in images/s, of twice the batch
 
 
+def use_default_batch(settings: Settings) -> Settings:
+    """Return the settings with the default batch size in place of `--bs auto`, for work without training steps of the backbone that could be timed."""
+    return replace(settings, bs=settings.bs or TrainingSettings.bs)
+
+
 def settle_batch(session: Session, settings: Settings, model: nn.Module, shape: Sequence[int]) -> Settings:
-    """Return the settings with the batch size chosen, if it is open, for a model that trains on input of `shape` (without the batch).
+    """Return the settings with the batch size chosen, with `--bs auto`, for a model that trains on input of `shape` (without the batch).
 
     A given learning rate is multiplied by the square root of the ratio to the default batch size, as the rate of `--lr auto` is. A resumed training
     repeats the choice.

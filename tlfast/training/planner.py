@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..core import Note, OnEvent, Settings, TrainingSettings
-from ..core.setting_checks import DEPTH_ENDS
+from ..core.setting_checks import AUTO_DEPTH, DEPTH_ENDS
 from .activations import fit_to_disk
 from .budget import Budget
 from .feature_learner import choose_head_batch
@@ -35,7 +35,7 @@ def settle_depth(session: Session, settings: Settings) -> tuple[Settings, list[D
     """
     plans: list[DepthPlan] = []
     journal = session.journal
-    if settings.depth == "auto" or settings.minutes is not None:
+    if settings.depth == AUTO_DEPTH or settings.minutes is not None:
         requested = settings
 
         def choose() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from fastai.learner import Learner
 from torch import nn
 
 from ..core import OnEvent, Progress, Settings, TrainingError
-from ..core.setting_checks import DEPTH_ENDS
+from ..core.setting_checks import AUTO_DEPTH, DEPTH_ENDS
 from ..models import count_features, is_out_of_memory, list_stages, release_device_memory, split_at, synchronize, to_network_input
 from ..models.fuse_bn import fuse_bn
 from .activations import ActivationLoader, activation_gigabytes, activation_shape
@@ -48,7 +48,7 @@ def time_depths(session: Session, settings: Settings, time_limit: float) -> Timi
     body, head = copy.deepcopy(learn.model)
     names = list_stages(body, settings.arch)
     depths = sorted({round(i) for i in np.linspace(1, len(names), min(len(names), MOST_DEPTHS))})
-    if settings.depth != "auto":
+    if settings.depth != AUTO_DEPTH:
         depths = [int(settings.depth)] if settings.depth.isdigit() and settings.depth not in DEPTH_ENDS else []
     parts = {depth: split_at(body, settings.arch, depth, settings.size) for depth in depths}
     shapes = {depth: activation_shape(parts[depth], settings.size) for depth in parts}

@@ -18,14 +18,14 @@ from fastai.learner import Learner
 from fastai.torch_core import set_seed
 from torch import nn
 
-from ...core import Settings, TrainingSettings
+from ...core import Settings
 from ...core.settings import AUTO_BATCH
 from ...core.system import release_memory
 from ...models import SplitBody, split_at
 from .. import processes
 from ..activations import BATCH_FORWARD, HEAD_IMAGES, ActivationLoader, activation_shape, compute_features
 from ..amp import choose_step_precision, use_precision
-from ..batch_size import settle_batch
+from ..batch_size import settle_batch, use_default_batch
 from ..batchnorm import ADAPTING_BATCHES, adapt_batchnorm
 from ..budget import read_budget
 from ..callbacks.distillation import Distillation
@@ -55,7 +55,7 @@ class Depth:
     name: ClassVar[str] = "depth"
 
     def resolve(self, session: Session, settings: Settings) -> tuple[Settings, list[DepthPlan]]:
-        settled, plans = settle_depth(session, replace(settings, bs=settings.bs or TrainingSettings.bs))
+        settled, plans = settle_depth(session, use_default_batch(settings))
         if settings.bs:
             return settled, plans
         settled = replace(settled, bs=AUTO_BATCH)

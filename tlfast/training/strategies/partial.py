@@ -15,6 +15,7 @@ from typing import ClassVar
 from torch import nn
 
 from ...core import Settings, TrainingSettings
+from ..batch_size import use_default_batch
 from ..distillation import compute_targets
 from ..feature_learner import open_head
 from ..features import extract
@@ -31,7 +32,7 @@ class Partial:
     name: ClassVar[str] = "partial"
 
     def resolve(self, session: Session, settings: Settings) -> tuple[Settings, list[DepthPlan]]:
-        return replace(settings, bs=settings.bs or TrainingSettings.bs), []  # the batches of features grow with the data
+        return use_default_batch(settings), []  # the batches of features grow with the data
 
     def phases(self, session: Session, settings: Settings) -> Iterator[PhasePlan]:
         if settings.train_bn:
