@@ -18,6 +18,7 @@ from tests.helpers.command_line import invoke
 from tests.helpers.paths import SHARED
 from tests.helpers.web import Web
 from tlfast.core.system import hide_known_warnings
+from tlfast.tasks import registry
 from tlfast.testing import draw_classes
 
 hide_known_warnings()
@@ -46,6 +47,12 @@ def interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the tasks that a test registers when it ends."""
+    monkeypatch.setattr(registry, "_loaded", dict(registry._loaded))
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,6 @@ def test_a_training_of_a_task_file_is_resumed_in_another_process(cli, pictures, 
     assert resumed.code == 0, resumed.err
     run = tlfast.Run("birds")
     assert run.classes == ["red", "green", "blue"] and run.manifest["task_file"] == str(tmp_path / "birds.py")
-    registry._loaded.clear()
 
 
 def test_a_task_without_images_of_its_own_path_is_named(tmp_path):
