@@ -104,12 +104,13 @@ def measure_plain_partial(inputs: Inputs, epochs: int, eval_mode: bool, steps: i
     return {"setup": setup, "epoch": epoch, "accuracy": float(learn.recorder.values[-1][-1])}
 
 
-def measure_plain_full(inputs: Inputs, epochs: int, steps: int | None = None) -> dict[str, float]:
-    """Return images per second of `fine_tune` after its frozen epoch, and the final accuracy. `steps` limits an epoch."""
-    learn, clock = _plain_learner(inputs), _build_clock(steps)
+def measure_plain_full(inputs: Inputs, epochs: int, steps: int | None = None, size: int = SIZE) -> dict[str, float]:
+    """Return images per second of `fine_tune` after its frozen epoch, the final accuracy, and its number of images. `steps` limits an epoch."""
+    learn, clock = _plain_learner(inputs, size), _build_clock(steps)
     with learn.no_bar(), learn.no_logging(), learn.added_cbs(clock):
         learn.fine_tune(epochs)
-    return {"rate": clock.steps * BATCH / clock.train_seconds, "accuracy": float(learn.recorder.values[-1][-1])}
+    rate, accuracy = clock.steps * BATCH / clock.train_seconds, float(learn.recorder.values[-1][-1])
+    return {"rate": rate, "accuracy": accuracy, "images": len(learn.dls.valid_ds)}
 
 
 def measure_bare_loop(inputs: Inputs, steps: int) -> dict[str, float]:
@@ -282,11 +283,11 @@ def _plain_loaders(images: str, size: int, augment: bool, workers: int | None, b
     return block.dataloaders(Path(images), bs=BATCH, **({} if workers is None else {"num_workers": workers}))
 
 
-def _plain_learner(inputs: Inputs, **options: Any) -> Any:
+def _plain_learner(inputs: Inputs, size: int = SIZE, **options: Any) -> Any:
     from fastai.vision.all import accuracy, vision_learner
 
     pretrained = {"pretrained": True, "pretrained_cfg_overlay": {"file": inputs.weights}} if inputs.weights else {"pretrained": False}
-    return vision_learner(_plain_loaders(inputs.images, SIZE, True, None, []), ARCH, metrics=accuracy, **pretrained, **options)
+    return vision_learner(_plain_loaders(inputs.images, size, True, None, []), ARCH, metrics=accuracy, **pretrained, **options)
 
 
 def _build_clock(limit: int | None) -> Any:

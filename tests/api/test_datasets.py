@@ -95,6 +95,12 @@ def with_one_number(frame):
             "column 'path' of the DataFrame holds float, not paths",
             "Save images as files first, and give their paths",
         ),
+        (lambda f: f.assign(path=["", *f["path"][1:]]), "row 0 of the DataFrame has no path", "Give the path of an image, or drop the row"),
+        (
+            lambda f: f.assign(path=["https://example.org/a.png", *f["path"][1:]]),
+            "row 0 of the DataFrame: https://example.org/a.png is a URL",
+            "Download the images first, and give their paths",
+        ),
         (lambda f: f[:0], "the DataFrame has no rows", "Give one row per image, with its path and label"),
     ],
 )
@@ -102,6 +108,19 @@ def test_frames_that_cannot_be_used(frame, change, message, hint):
     with pytest.raises(tlfast.UsageError) as error:
         tlfast.dataset(change(frame))
     assert (error.value.message, error.value.hint) == (message, hint)
+
+
+@pytest.mark.parametrize("kind", ["Int64", "category", "int64[pyarrow]"])
+def test_missing_values_of_nullable_columns(frame, kind):
+    groups = pd.Series([None, *(i % 6 for i in range(1, len(frame)))], dtype=kind)
+    table = tlfast.dataset(frame.assign(group=groups)).table
+    assert (table["group"] == "").sum() == 1 and set(table["group"]) == {"", *"012345"}
+
+
+def test_a_name_that_is_no_text(frame):
+    with pytest.raises(tlfast.UsageError, match="name=5 is not a text"):
+        tlfast.dataset(frame, name=5)
+    assert tlfast.dataset(frame, name=Path("walks")).task.name == "walks"
 
 
 def test_settings_of_a_training_are_refused(pictures):

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import random
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from fastai.callback.core import Callback
 from fastai.callback.progress import ShowGraphCallback
 
@@ -124,6 +127,18 @@ def test_lr_find_returns_the_curve_of_each_phase(pictures, tmp_path):
     assert list(curves) == ["head", "all layers"]
     assert curves["head"].suggestion > 0
     assert len(list(tmp_path.glob("exports/pictures/lr-find-*.png"))) == 2
+
+
+def test_a_call_leaves_the_random_numbers_of_its_caller(pictures):
+    def draw():
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)
+    expected = [draw(), draw()]
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)
+    drawn = [draw()]
+    tlfast.lr_find(pictures, **TINY)
+    assert [*drawn, draw()] == expected
 
 
 def test_an_error_is_shown_with_its_hint(pictures):

@@ -139,9 +139,10 @@ def test_a_table_of_paths_stays_one_although_it_has_pictures(tmp_path):
         ([{**row, "label": -1} for row in rows_of()], ["cat", "dog"], "has no image with a label"),
         ([{"image": row["image"], "kind": row["label"]} for row in rows_of()], None, "has no column 'label'; it has: image, kind"),
         ([{**row, "split": "summer"} for row in rows_of()], None, "'summer' in the split column is not a split"),
-        ([{**row, "image": {"bytes": None, "path": "gone.jpg"}} for row in rows_of()], None, ""),  # reported with the unreadable images
+        ([{"image": {"bytes": None, "path": "gone.jpg"}, "label": 0}, *rows_of()], None, ""),  # reported with the unreadable images
+        ([{**row, "image": {"bytes": None, "path": "gone.jpg"}} for row in rows_of()], None, "holds paths of images and not the images, the first: gone.jpg"),
     ],
-    ids=["numbers", "no labels", "no classes", "no column", "split", "no bytes"],
+    ids=["numbers", "no labels", "no classes", "no column", "split", "one without bytes", "no bytes"],
 )
 def test_files_that_are_odd(tmp_path, rows, names, expected):
     path = write(tmp_path / "plants.parquet", rows, names)

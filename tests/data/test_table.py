@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.helpers.files import image_bytes
 from tlfast import tasks
 from tlfast.core import DataSettings
 from tlfast.core.errors import DataError, UsageError
@@ -174,6 +175,87 @@ def test_stray_images_beside_inner_folders(tmp_path, folder):
         shutil.copytree(folder, tmp_path / "parts" / part)
     shutil.copy(path, tmp_path / "parts" / "cover.png")
     assert counts(load(tmp_path / "parts")) == {"train": 36, "valid": 36}
+
+
+def fill(root, *folders):
+    for folder in folders:
+        for i in range(4):
+            draw_image(root / folder / f"{i}.png", (0, 0, 0), i)
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("training_set/training_set/{}", "test_set/test_set/{}"),
+        ("seg_train/seg_train/{}", "seg_test/seg_test/{}"),
+        ("data/Train-Images/{}", "data/Test-Images/{}"),
+    ],
+)
+def test_splits_of_public_data_sets(tmp_path, folders):
+    fill(tmp_path, *(folder.format(label) for folder in folders for label in ("a", "b")))
+    table = load(tmp_path)
+    assert table.classes == ("a", "b") and counts(table) == {"train": 6, "valid": 2, "test": 8}
+    assert any(note.startswith("folders that are taken for splits: ") and "(test)" in note for note in table.notes)
+
+
+def test_a_split_whose_only_class_has_its_name_is_no_wrapping_folder(tmp_path):
+    fill(tmp_path, "train/train", "train/car", "test/test")
+    table = load(tmp_path)
+    assert table.classes == ("car", "train") and counts(table)["train"] == 6
+
+
+def test_splits_without_a_train_split(tmp_path):
+    fill(tmp_path, "valid/a", "valid/b", "test/a", "test/b")
+    with pytest.raises(DataError, match="has the splits test, valid, and no folder train"):
+        load(tmp_path)
+
+
+def test_links_to_class_folders_are_named_if_there_is_nothing_else(tmp_path, folder):
+    links = tmp_path / "links"
+    links.mkdir()
+    for label in ("red", "blue"):
+        (links / label).symlink_to(folder / label)
+    with pytest.raises(DataError, match="no images in .*; links to folders are not followed: blue, red"):
+        load(links)
+
+
+def test_blanks_at_the_ends_of_class_folders(tmp_path):
+    fill(tmp_path, "cat", "cat ", " dog")
+    table = load(tmp_path)
+    assert table.classes == ("cat", "dog") and len(table.rows) == 12
+    assert "blanks at the ends of class names are removed: cat, dog" in table.notes
+
+
+@pytest.mark.parametrize(
+    "head", ["path, label", '"path", "label"', "\n\npath,label", "sep=,\npath,label", "\ufeffpath , label"], ids=["blank", "quotes", "lines", "sep", "mark"]
+)
+def test_first_lines_of_csv_files(folder, head):
+    (folder / "mine.csv").write_text(f"{head}\n" + "".join(f"{label}/{i}.png, {label}\n" for label in ("red", "blue") for i in range(4)), encoding="utf-8")
+    assert counts(load(folder / "mine.csv")) == {"train": 6, "valid": 2}
+
+
+def test_the_number_of_a_line_counts_those_before_the_columns(folder):
+    (folder / "mine.csv").write_text("\npath,label\nred/0.png,red\nred/1.png,\n")
+    with pytest.raises(DataError, match="mine.csv line 4: no label"):
+        load(folder / "mine.csv")
+
+
+def test_two_spellings_of_a_path_are_one_image(folder):
+    rows = [f"{label}/{i}.png,{label}" for label in ("red", "blue") for i in range(4)]
+    (folder / "mine.csv").write_text("\n".join(["path,label", *rows, "blue/../red/0.png,red"]))
+    table = load(folder / "mine.csv")
+    assert len(table.rows) == 8 and "1 rows repeat an image and are skipped" in table.notes
+
+
+def test_groups_by_names_in_a_zip_with_backslashes(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for label in ("cat", "dog"):
+            for i in range(12):
+                info = zipfile.ZipInfo("x")
+                info.filename = f"src\\{label}\\s{i // 2}_{i}.png"
+                file.writestr(info, image_bytes(i))
+    assert {row.group for row in load(path, group_by="^s[0-9]+").rows} == {f"s{i}" for i in range(6)}
 
 
 def test_folders_beside_splits_are_no_classes(tmp_path, folder):

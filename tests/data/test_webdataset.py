@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from tests.helpers.files import image_bytes, message
-from tlfast.core.errors import UsageError
+from tlfast.core.errors import DataError, UsageError
 from tlfast.data.sources import open_data
 from tlfast.tasks import find_task, resolve_settings
 
@@ -99,3 +99,16 @@ def test_a_damaged_tar(tmp_path):
     assert "is not a tar that can be read" in message(lambda: read(path))
     path.write_bytes(b"no tar")
     assert "is not a tar that can be read" in message(lambda: read(path))
+
+
+def test_of_the_images_of_a_sample_the_plain_one_is_used(tmp_path):
+    parts = [(f"{n:05d}", {"cls": str(n % 2).encode(), "mask.png": image_bytes(200), "png": image_bytes(n)}) for n in range(8)]
+    table = read(write(tmp_path / "a.tar", parts))
+    assert sorted(Path(row.path).read_bytes() for row in table.rows) == sorted(image_bytes(n) for n in range(8))
+
+
+def test_a_tar_of_class_folders(tmp_path):
+    path = write(tmp_path / "a.tar", [(f"photos/{label}/{n}", {"png": image_bytes(n)}) for label in ("cat", "dog") for n in range(4)])
+    with pytest.raises(DataError, match="has no image with a label") as caught:
+        read(path)
+    assert "unpack a tar of class folders" in caught.value.hint

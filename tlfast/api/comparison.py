@@ -19,7 +19,7 @@ from .display import Page, format_table, wrap_html
 from .keywords import Keywords, check_names, check_text, with_settings
 from .progress import show_progress
 from .run import Run
-from .serial import one_at_a_time
+from .serial import keep_random_states, one_at_a_time
 from .training import merge_settings, train_resolved
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class Comparison:
 
 @with_settings
 @one_at_a_time
+@keep_random_states
 def compare(
     data: Dataset | DataSource,
     *,

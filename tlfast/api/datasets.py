@@ -18,12 +18,14 @@ from ..core.errors import suggest_name
 from ..core.files import convert_os_errors, write_csv
 from ..core.setting_checks import TABLES, check_run_name
 from ..data import Finding, ImageTable, Preprocessing, Row, Task
+from ..data.discovery import is_address
+from ..data.remote import is_remote
 from ..data.sources import open_data
 from ..tasks import resolve_settings
 from .display import ImageFrame, format_table, prepare_figures, wrap_html
-from .keywords import check_count, check_names, with_keywords_in_messages
+from .keywords import check_count, check_names, check_text, with_keywords_in_messages
 from .progress import show_progress
-from .serial import one_at_a_time
+from .serial import keep_random_states, one_at_a_time
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -121,6 +123,7 @@ class Dataset:
 
     @with_keywords_in_messages
     @one_at_a_time
+    @keep_random_states
     def check(self, *, labels: bool = False, label_cutoff: float = 1.0, quiet: bool = False, **settings: Any) -> Findings:
         """Check every image: unreadable, duplicate, leaking or conflicting ones, as `tlfast data check` does.
 
@@ -182,6 +185,7 @@ def dataset(source: DataSource, name: str = "", **settings: Any) -> Dataset:
     given = _check_data_settings(settings)
     if not isinstance(source, (str, os.PathLike, pd.DataFrame, Task)):
         raise UsageError(f"{type(source).__name__} is not a source of images", "Give a path, the name of a task, a Task or a DataFrame")
+    name = check_text("name", name, 'name="photos"')
     if name and (problem := check_run_name(name)):
         raise UsageError(f"name='{name}' {problem}")
     if isinstance(source, pd.DataFrame):
@@ -251,16 +255,18 @@ def _read_frame(frame: pd.DataFrame, settings: Mapping[str, Any]) -> list[Row]:
             raise UsageError(f"the DataFrame has {count} columns '{names[column]}'", "Rename or remove the others")
         if (missing := frame[names[column]].isna()).any():
             raise UsageError(f"row {frame.index[missing.argmax()]} of the DataFrame has no {column}", "Drop such rows first: frame.dropna(...)")
-    for path in frame[names["path"]]:
+    for number, path in zip(frame.index, frame[names["path"]], strict=True):
         if not isinstance(path, str | os.PathLike):
             problem = f"column '{names['path']}' of the DataFrame holds {type(path).__name__}, not paths"
             raise UsageError(problem, "Save images as files first, and give their paths")
+        if not (text := os.fspath(path).strip()):
+            raise UsageError(f"row {number} of the DataFrame has no path", "Give the path of an image, or drop the row")
+        if is_address(text) or is_remote(text):
+            raise UsageError(f"row {number} of the DataFrame: {text} is a URL", "Download the images first, and give their paths")
     values = {column: _to_text(frame[name]) for column, name in names.items() if name in frame.columns}
     return [Row(**dict(zip(values, cells, strict=True))) for cells in zip(*values.values(), strict=True)]
 
 
 def _to_text(column: pd.Series) -> pd.Series:
     """Return a column as text; missing values are ""."""
-    if isinstance(column.dtype, pd.CategoricalDtype):  # which takes no value but its categories
-        column = column.astype(object)
-    return column.fillna("").astype(str)
+    return column.astype(object).where(column.notna(), "").astype(str)  # as objects: other types of columns take no ""

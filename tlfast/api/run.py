@@ -26,7 +26,7 @@ from .display import ConfusionMatrix, ImageFrame, Page, wrap_html
 from .keywords import check_count, check_path, check_text, join_names, with_keywords_in_messages
 from .progress import show_progress
 from .scores import Scores
-from .serial import one_at_a_time
+from .serial import keep_random_states, one_at_a_time
 
 if TYPE_CHECKING:
     from fastai.learner import Learner
@@ -149,6 +149,7 @@ class Run:
 
     @with_keywords_in_messages
     @one_at_a_time
+    @keep_random_states
     def evaluate(
         self,
         split: str = "valid",
@@ -178,6 +179,7 @@ class Run:
 
     @with_keywords_in_messages
     @one_at_a_time
+    @keep_random_states
     def report(self, split: str = "valid", *, data: str = "", device: str = "auto", paths: bool = True, check: bool = True, quiet: bool = False) -> Page:
         """Write the HTML report of the run: metrics, confusion matrix, misclassified images, findings of the data check, command to repeat it.
 
@@ -192,6 +194,7 @@ class Run:
 
     @with_keywords_in_messages
     @one_at_a_time
+    @keep_random_states
     def export(
         self,
         to: str | os.PathLike[str] = "",
@@ -335,6 +338,7 @@ class Run:
     @classmethod
     @with_keywords_in_messages
     @one_at_a_time
+    @keep_random_states
     def from_learner(cls, learn: Learner, data: Dataset | None = None, *, quiet: bool = False) -> Run:
         """Evaluate a Learner of `tlfast.learner` or `run.learner` on the valid split, and export it as a run with its present weights.
 

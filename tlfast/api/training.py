@@ -20,7 +20,7 @@ from .display import format_table, wrap_html
 from .keywords import Keywords, check_names, check_text, with_settings
 from .progress import show_progress
 from .run import Run
-from .serial import one_at_a_time
+from .serial import keep_random_states, one_at_a_time
 
 if TYPE_CHECKING:
     from fastai.callback.core import Callback
@@ -93,6 +93,7 @@ def _compute_features(task: Task, settings: Settings, engine: Engine, quiet: boo
 
 
 @one_at_a_time
+@keep_random_states
 def train_resolved(
     task: Task, settings: Settings, resume: str = "", like: Mapping[str, Any] = MappingProxyType({}), cbs: Sequence[Callback] = (), quiet: bool = False
 ) -> Run:
@@ -177,6 +178,7 @@ class TrainingPlan:
 
 @with_settings
 @one_at_a_time
+@keep_random_states
 def plan(
     data: Dataset | DataSource,
     *,
@@ -205,6 +207,7 @@ def plan(
 
 @with_settings
 @one_at_a_time
+@keep_random_states
 def lr_find(
     data: Dataset | DataSource,
     *,

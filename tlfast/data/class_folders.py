@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from ..core import DataError
@@ -11,30 +12,36 @@ from .left_out import LeftOut
 from .split import SPLIT_NAMES
 from .types import Row
 
+AFFIX = re.compile(r"^(seg|images?|img)[_ -]|[_ -](set|data|images?|img|split)$")  # beside the name of a split, as in training_set, seg_train or test-images
 
-def read_members(prefix: str, names: list[str], source: str) -> tuple[list[Row], list[str]]:
-    """Return the rows of image names such as `train/cat/1.jpg` or `cat/1.jpg`, and notes on skipped images.
+
+def read_members(prefix: str, names: list[str], source: str, left_out: LeftOut) -> tuple[list[Row], list[str]]:
+    """Return the rows of image names such as `train/cat/1.jpg` or `cat/1.jpg`, and notes on skipped images and on what is `left_out`.
 
     Outer folders that contain all images, or all but a few, are ignored. `prefix` is prepended to each name, `source` is for error messages. Raises
     DataError if no image is in a class folder.
     """
-    paths = [inner_path(name).parts for name in names]
+    paths, notes = [inner_path(name).parts for name in names], left_out.describe(prefix)
     if not paths:
-        raise DataError(f"no images in {source}", "All formats of Pillow can be read, such as .jpg, .png, .webp and .tif")
+        hint = "All formats of Pillow can be read, such as .jpg, .png, .webp and .tif"
+        raise DataError(f"no images in {source}{''.join(f'; {note}' for note in notes)}", hint)
     depth = _count_wrapping_folders(paths)
-    has_splits = _has_split_folders(paths, depth)
-    if not has_splits:
+    splits = _find_splits(paths, depth)
+    if not splits:
         _refuse_folders_beside_splits(paths, depth, source)
+    repeated = _find_repeated(paths, depth, splits)
     rows, skipped = [], 0
     for name, path in zip(names, paths, strict=True):
-        inner = path[depth + has_splits :]
+        inner = path[depth + (path[depth] in splits) + (path[depth] in repeated) :] if len(path) > depth else ()
         if len(inner) < 2:
             skipped += 1
             continue
-        rows.append(Row(prefix + name, inner[0], SPLIT_NAMES[path[depth].lower()] if has_splits else ""))
+        rows.append(Row(prefix + name, inner[0], splits.get(path[depth], "")))
     if not rows:
         raise DataError(f"the {skipped} images of {source} are in no class folder", "Make one sub-folder per class, named like the class")
-    return rows, [f"{skipped} images outside the class folders are skipped"] if skipped else []
+    if unusual := sorted(folder for folder in splits if folder.lower() not in SPLIT_NAMES):
+        notes.append(f"folders that are taken for splits: {', '.join(f'{folder} ({splits[folder]})' for folder in unusual)}")
+    return rows, ([f"{skipped} images outside the class folders are skipped"] if skipped else []) + notes
 
 
 def find_empty_folders(root: Path, rows: list[Row], left_out: LeftOut) -> list[str]:
@@ -54,7 +61,7 @@ def _count_wrapping_folders(paths: list[tuple[str, ...]]) -> int:
     Images outside of the inner folders, such as a title picture, are not counted if there are fewer of them than of these folders.
     """
     depth = 0
-    while not _has_split_folders(paths, depth):
+    while not _find_splits(paths, depth):
         outer, inner = ({path[: depth + below] for path in paths if len(path) > depth + below} for below in (1, 2))
         stray = sum(len(path) <= depth + 2 for path in paths)
         if len(outer) != 1 or not inner or (stray and stray >= len(inner)):
@@ -63,19 +70,42 @@ def _count_wrapping_folders(paths: list[tuple[str, ...]]) -> int:
     return depth
 
 
-def _has_split_folders(paths: list[tuple[str, ...]], depth: int) -> bool:
-    """Return whether the folders at `depth` are splits: all have names of splits, and one is the train split."""
-    tops = {path[depth].lower() for path in paths if len(path) > depth + 1}
-    return bool(tops) and tops <= SPLIT_NAMES.keys() and any(SPLIT_NAMES[top] == "train" for top in tops)
+def name_split(folder: str) -> str:
+    """Return the split that a folder is named after, "" for none.
+
+    >>> name_split("Training_Set"), name_split("seg_test"), name_split("trains")
+    ('train', 'test', '')
+    """
+    return SPLIT_NAMES.get(folder.lower()) or SPLIT_NAMES.get(AFFIX.sub("", folder.lower()), "")
+
+
+def _find_splits(paths: list[tuple[str, ...]], depth: int) -> dict[str, str]:
+    """Return the split of each folder at `depth`, if all are named after splits, and one after the train split; else an empty dictionary."""
+    splits = {folder: name_split(folder) for folder in {path[depth] for path in paths if len(path) > depth + 1}}
+    return splits if "train" in splits.values() and all(splits.values()) else {}
+
+
+def _find_repeated(paths: list[tuple[str, ...]], depth: int, splits: dict[str, str]) -> set[str]:
+    """Return the folders of splits that hold nothing but a folder of the same name, as `seg_train/seg_train/`."""
+    inner: dict[str, set[str]] = {folder: set() for folder in splits}
+    for path in paths:
+        if len(path) > depth + 1 and path[depth] in inner:
+            inner[path[depth]].add(path[depth + 1] if len(path) > depth + 2 else "")
+    return {folder for folder, names in inner.items() if names == {folder}}
 
 
 def _refuse_folders_beside_splits(paths: list[tuple[str, ...]], depth: int, source: str) -> None:
-    """Raise DataError if two of the folders at `depth`, but not all, are splits with the same class folders. They would be taken for classes."""
+    """Raise DataError if folders at `depth` are splits but would be taken for classes.
+
+    That is the case if all are splits other than the train split, or if two, but not all, are splits with the same class folders.
+    """
     labels: dict[str, set[str]] = {}  # folder -> its sub-folders with images
     for path in paths:
         if len(path) > depth + 1:
             labels.setdefault(path[depth], set()).update(path[depth + 1 : -1][:1])
-    splits = {top: SPLIT_NAMES[top.lower()] for top in labels if top.lower() in SPLIT_NAMES}
+    splits = {top: split for top in labels if (split := name_split(top))}
+    if len(splits) > 1 and len(splits) == len(labels) and all(labels.values()):
+        raise DataError(f"{source} has the splits {', '.join(sorted(splits))}, and no folder train", "Name the folder of the training images train")
     trained = set[str]().union(*(labels[top] for top, split in splits.items() if split == "train"))
     if any(split != "train" and labels[top] & trained for top, split in splits.items()):
         others = ", ".join(sorted(set(labels).difference(splits)))

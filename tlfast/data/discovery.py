@@ -11,6 +11,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -29,6 +30,7 @@ TABLES = (".csv", ".tsv", PARQUET)
 TAR = ".tar"
 PACKED = (TAR, PARQUET)  # may hold images
 RUN_MARKS = ("run.json", "latest")  # files of tlfast in the folder of a run, and in that of the runs of a task
+SEPARATOR = re.compile(r"sep=.", re.IGNORECASE)  # names the delimiter of a CSV file to Excel
 ENCRYPTED = 1  # flag of a member of a zip
 
 
@@ -173,38 +175,39 @@ def read_numbered_records(path: Path) -> tuple[list[str], Iterator[tuple[int, di
 def _read_csv(path: Path) -> Iterator[Any]:
     """Yield the list of columns of a CSV file, then the number of the line and the record of each row.
 
-    Raises DataError for a line that cannot be read, or with more cells than columns.
+    Empty lines, blanks around the names of columns, and the first line `sep=;` that some spreadsheets write are ignored. Raises DataError for a line that
+    cannot be read, or with more cells than columns.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # with its line ends, which may be part of a quoted name
-            first = file.readline()
-            if not first.strip() and not any(line.strip() for line in file):
+            before, first = 0, file.readline()  # number of lines before that of the columns
+            while first and (not first.strip() or (not before and SEPARATOR.fullmatch(first.strip()))):
+                before, first = before + 1, file.readline()
+            if not first:
                 raise DataError(f"{path} is empty", "Add a line of column names and one line per image")
             try:
                 delimiter = csv.Sniffer().sniff(first.rstrip("\r\n"), ",;\t").delimiter
             except csv.Error:  # a single column
                 delimiter = ","
-            file.seek(0)
-            yield from _parse_csv(csv.DictReader(file, delimiter=delimiter), path)
+            yield from _parse_csv(csv.DictReader(chain([first], file), delimiter=delimiter, skipinitialspace=True), path, before)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error.reason})", "Save the file as UTF-8") from None
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
 
 
-def _parse_csv(reader: csv.DictReader[str], path: Path) -> Iterator[Any]:
+def _parse_csv(reader: csv.DictReader[str], path: Path, before: int) -> Iterator[Any]:
     try:
-        yield list(reader.fieldnames or [])
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+        yield list(reader.fieldnames)
         for record in reader:
             if any(record.pop(None, None) or ()):  # cells without a column; empty ones do no harm
-                raise DataError(f"{path.name} line {reader.line_num}: more cells than columns", "Put cells that hold the delimiter in double quotes")
-            yield reader.line_num, record
+                problem = f"{path.name} line {before + reader.line_num}: more cells than columns"
+                raise DataError(problem, "Put cells that hold the delimiter in double quotes")
+            yield before + reader.line_num, record
     except csv.Error as error:
-        raise _describe_bad_line(path, reader, error) from None
-
-
-def _describe_bad_line(path: Path, reader: csv.DictReader[str], error: csv.Error) -> DataError:
-    return DataError(f"{path.name} line {reader.line_num}: {error}", "Correct the line; a quote that is not closed joins all lines after it")
+        hint = "Correct the line; a quote that is not closed joins all lines after it"
+        raise DataError(f"{path.name} line {before + reader.line_num}: {error}", hint) from None
 
 
 def _read_parquet(path: Path) -> tuple[list[str], Iterator[dict[str, str]]]:
@@ -302,9 +305,13 @@ def is_address(source: str) -> bool:
 
 
 def resolve_beside(table: Path, name: str) -> str:
-    """Return the path of an image in a CSV file, relative to that file. Backslashes are separators unless a file has such a name."""
-    path = table.parent / name
-    return str(path if "\\" not in name or path.exists() else table.parent / name.replace("\\", "/"))
+    """Return the path of an image in a CSV file, relative to that file. Backslashes are separators unless a file has such a name.
+
+    An image has one path: `a/../b.jpg` is `b.jpg`.
+    """
+    if "\\" in name and not (table.parent / name).exists():
+        name = name.replace("\\", "/")
+    return str(table.parent / (os.path.normpath(name) if ".." in name else name))
 
 
 def _read_column(path: Path, column: str) -> Iterator[str]:

@@ -97,9 +97,16 @@ def read_parquet_images(path: Path, settings: DataSettings) -> Iterator[Record]:
         raise UsageError(f"{path.name} has no column '{settings.label_col}'; it has: {found}", f"Name the column with {flag_name('label_col')}")
     check_optional(path, schema.names, settings)
     extra = [name for name in (settings.split_col, settings.group_col) if name in schema.names]
+    named, has_bytes = "", False
     for row in read_rows(path, [columns.image, columns.label, *extra]):
         split, group = (write_value(row.get(name)) for name in (settings.split_col, settings.group_col))
-        yield Record(get_bytes(row[columns.image]), columns.name_class(row[columns.label]), split, group)
+        value = row[columns.image]
+        named = named or (value.get("path") or "" if isinstance(value, dict) else "")
+        has_bytes = has_bytes or bool(get_bytes(value))
+        yield Record(get_bytes(value), columns.name_class(row[columns.label]), split, group)
+    if named and not has_bytes:
+        hint = "Write it with the bytes, as datasets.Dataset.to_parquet of a current version does; or give a CSV file of paths and labels"
+        raise DataError(f"{path.name} holds paths of images and not the images, the first: {named}", hint)
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,8 @@ from operator import or_
 from pathlib import PurePosixPath
 
 from ..core import DataError, DataSettings, UsageError
+from .discovery import inner_path
+from .images import split_zip
 from .types import Row
 
 SPLITS = ("train", "valid", "test")
@@ -36,13 +38,18 @@ def assign_groups(rows: list[Row], pattern: str) -> list[Row]:
     A file name without a match, or with an empty one, is a group of its own. Raises UsageError if no file name matches.
     """
     compiled = re.compile(pattern)
-    matches = [compiled.search(PurePosixPath(row.path).name) for row in rows]
+    names = [_file_name(row.path) for row in rows]
+    matches = [compiled.search(name) for name in names]
     groups = [(match[1] if compiled.groups else match[0]) if match else "" for match in matches]
     if not any(groups):
         problem = "an empty part of every" if any(matches) else "no"
-        name = PurePosixPath(rows[0].path).name
-        raise UsageError(f"--group-by '{pattern}' matches {problem} file name, such as {name}", "Give --group-by a pattern for such names")
+        raise UsageError(f"--group-by '{pattern}' matches {problem} file name, such as {names[0]}", "Give --group-by a pattern for such names")
     return [replace(row, group=group or row.path) for row, group in zip(rows, groups, strict=True)]
+
+
+def _file_name(path: str) -> str:
+    _, member = split_zip(path)
+    return inner_path(member).name if member else PurePosixPath(path).name
 
 
 def assign_splits(rows: list[Row], settings: DataSettings, *, seed: int, folds: int, official: bool = False, by_size: bool = True) -> list[Row]:

@@ -126,15 +126,20 @@ def _drop_undecodable(rows: list[Row]) -> tuple[list[Row], list[str]]:
 
 
 def unify_labels(rows: list[Row]) -> tuple[list[Row], list[str]]:
-    """Return the rows with one label for labels that differ only in their Unicode form, such as folders made on macOS and on Linux, and a note on these."""
+    """Return the rows with one label for labels that differ only in their Unicode form, such as folders made on macOS and on Linux, and notes on these.
+
+    Blanks at the ends of labels are removed: tables do not keep them.
+    """
+    stripped = {label: label.strip() or label for label in {row.label for row in rows}}
     forms: dict[str, set[str]] = {}
-    for label in {row.label for row in rows}:
+    for label in stripped.values():
         forms.setdefault(normalize("NFC", label), set()).add(label)
-    changed = {label: form for form, labels in forms.items() if len(labels) > 1 for label in labels}
-    if not changed:
-        return rows, []
-    note = f"labels that differ only in their Unicode form are one class: {', '.join(sorted(set(changed.values())))}"
-    return [replace(row, label=changed.get(row.label, row.label)) for row in rows], [note]
+    united = {label: form for form, labels in forms.items() if len(labels) > 1 for label in labels}
+    changed = {label: united.get(short, short) for label, short in stripped.items()}
+    padded = sorted({short for label, short in stripped.items() if label != short})
+    notes = [f"labels that differ only in their Unicode form are one class: {', '.join(sorted(set(united.values())))}"] if united else []
+    notes += [f"blanks at the ends of class names are removed: {', '.join(padded)}"] if padded else []
+    return [replace(row, label=changed[row.label]) for row in rows] if notes else rows, notes
 
 
 def check_readable(table: ImageTable, on_event: OnEvent = ignore_event) -> ImageTable:
@@ -212,12 +217,12 @@ def read_rows(task: Task, settings: Settings, root: Path, on_event: OnEvent) -> 
         names = sorted(Path(path).relative_to(root).as_posix() for path in walk_images(root, left_out, settings.out))
         if not any("/" in name for name in names) and (shards := _find_shards(root, settings)):
             return _unpack(shards, root, settings, on_event)
-        rows, notes = read_members(str(root) + os.sep, names, str(root))
-        notes += left_out.describe(f"{root}{os.sep}") + find_empty_folders(root, rows, left_out)
+        rows, notes = read_members(str(root) + os.sep, names, str(root), left_out)
+        notes += find_empty_folders(root, rows, left_out)
         return _Reading(rows, notes + _describe_unused_columns(settings, root))
     if root.suffix.lower() == ".zip":
-        rows, notes = read_members(f"{root}!/", list_members(root, left_out), str(root))
-        return _Reading(rows, notes + left_out.describe(f"{root}!/") + _describe_unused_columns(settings, root))
+        rows, notes = read_members(f"{root}!/", list_members(root, left_out), str(root), left_out)
+        return _Reading(rows, notes + _describe_unused_columns(settings, root))
     if _find_reader(root, settings):
         return _unpack([root], root, settings, on_event)
     if root.suffix.lower() in TABLES:
@@ -258,7 +263,10 @@ def _unpack(shards: Sequence[Path], root: Path, settings: Settings, on_event: On
     others = [path.name for path in shards if path.suffix.lower() != shards[0].suffix.lower()]
     rows, folder, notes = unpack(paths, root, read, settings, on_event)
     if not rows:
-        raise DataError(f"{root} has no image with a label", f"Name the column of labels with {flag_name('label_col')}")
+        hint = f"Name the column of labels with {flag_name('label_col')}"
+        if read is read_webdataset:
+            hint = "A sample of a WebDataset tar has a label beside its image, as 0001.jpg and 0001.cls; unpack a tar of class folders, and give the folder"
+        raise DataError(f"{root} has no image with a label", hint)
     notes += [f"the images are those of {paths[0].name}; files of another format are left out: {len(others)}, such as {others[0]}"] if others else []
     return _Reading(rows, notes + describe_other_columns(paths[0], settings.path_col, flag_name("path_col")), base=str(folder))
 

@@ -46,16 +46,20 @@ def read_webdataset(path: Path, settings: DataSettings) -> Iterator[Record]:
 
 
 def _build_record(sample: dict[str, bytes], settings: DataSettings, found: set[str]) -> Iterator[Record]:
-    """Yield the image of a sample, if it has one. The names of the entries of its JSON file are added to `found`."""
+    """Yield the image of a sample, if it has one; of several the one with the fewest dots in its suffix.
+
+    The names of the entries of its JSON file are added to `found`.
+    """
     images = [suffix for suffix in sample if PurePosixPath(f"x.{suffix}").suffix in SUFFIXES]
     if not images:
         return
+    image = min(images, key=lambda suffix: suffix.count("."))  # of 1.mask.png and 1.png the second; of several the first in the tar
     facts = _parse_object(sample.get("json", b"{}"))
     found.update(facts)
     labels, texts = ([sample[name].decode(errors="replace").strip() for name in names if name in sample] for names in (LABELS, TEXTS))
     values = [str(facts[name]).strip() for name in (settings.label_col, *KEYS) if facts.get(name) is not None]
     split, group = (write_value(facts.get(name)) for name in (settings.split_col, settings.group_col))
-    yield Record(sample[images[0]], next((text for text in [*labels, *values, *texts] if text), ""), split, group)
+    yield Record(sample[image], next((text for text in [*labels, *values, *texts] if text), ""), split, group)
 
 
 def _parse_object(data: bytes) -> dict[str, Any]:
