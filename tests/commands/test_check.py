@@ -122,6 +122,21 @@ def test_strict(cli, folder):
     assert cli("data", "check", folder, "--strict").code == 1
 
 
+def test_no_leak_is_left(cli, tmp_path):
+    root = tmp_path / "parted"
+    for k, part in enumerate(("train", "valid", "test")):
+        for m, (label, colour) in enumerate(COLOURS.items()):
+            for n in range(10):
+                draw_image(root / part / label / f"{n}.png", colour, 100 * k + 10 * m + n)
+    for target in ("valid/red/copy.png", "valid/red/another.png", "train/red/copy.png"):
+        shutil.copy(root / "test/red/0.png", root / target)
+    for target in ("valid/blue/copy.png", "valid/blue/another.png"):
+        shutil.copy(root / "test/blue/1.png", root / target)
+    found = cli("data", "check", root, "--drop", "leaks", "--json").json
+    assert found["dropped"] == {"leaks": 5}
+    assert "leak" not in cli("data", "check", found["table"], "--json").json["findings"]
+
+
 def test_wrong_usage_and_nothing_left(cli, folder):
     outcome = cli("data", "check", folder, "--drop", "ugly")
     assert outcome.code == 2 and "--drop 'ugly' is not one of: duplicates, conflicts, unreadable, leaks" in outcome.err

@@ -160,8 +160,8 @@ def _is_by_network(record: Mapping[str, str]) -> bool:
 def drop_findings(rows: Sequence[Row], findings: Sequence[Finding], drop: Sequence[str]) -> tuple[list[Row], dict[str, int]]:
     """Return the rows without images of the kinds in `drop`, and the number of images dropped for each.
 
-    For leaks, the image in the earlier split is dropped, with its copies in the train split. So the test split stays the same, and a valid image is
-    dropped only for a copy in the test split. Of duplicates, the first image stays.
+    For leaks, the image in the earlier split is dropped, with its copies there. So the test split stays the same, and a valid image is dropped only for a
+    copy in the test split. Of duplicates, the first image stays.
     """
     kinds = {kind: name for name in drop for kind in DROPPABLE[name]}
     reasons: dict[str, str] = {}  # path -> value of `drop`
@@ -175,7 +175,11 @@ def drop_findings(rows: Sequence[Row], findings: Sequence[Finding], drop: Sequen
 
 
 def _add_leaked_copies(reasons: dict[str, str], findings: Sequence[Finding]) -> None:
-    """Also drop copies within the train split of training images that leak."""
+    """Also drop copies of dropped images within the train and the valid split, and valid images with a training copy that a test image has too."""
+    tested = {finding.other for finding in findings if finding.kind == "leak" and finding.split == "test"}
     for finding in findings:
-        if finding.kind == "duplicate" and finding.split == "train" and reasons.get(finding.other) == "leaks":
+        if finding.kind == "leak" and finding.split == "valid" and finding.other in tested:
+            reasons.setdefault(finding.path, "leaks")
+    for finding in findings:
+        if finding.kind == "duplicate" and finding.split in ("train", "valid") and reasons.get(finding.other) == "leaks":
             reasons[finding.path] = "leaks"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,8 @@ from ..core import DataError, DataSettings, Note, OnEvent, Run, Settings, Tlfast
 from ..core.errors import first_line
 from ..core.runs import require_images
 from ..data import Finding, ImageTable, Preprocessing, Row, Store, open_store, scan
+from ..data.discovery import read_records
+from ..data.hub import is_hub_dataset
 from ..data.sources import open_data, read_labelled
 from ..data.split import drop_spare
 from ..evaluation import Evaluation, Predictions, cam, evaluate
@@ -142,16 +145,53 @@ def _find_problems(model: LoadedRun, on_event: OnEvent) -> tuple[list[Finding] |
 
 
 def _rebuild_table(run: Run, settings: Settings, data: str, on_event: OnEvent) -> ImageTable:
-    """Return the image table of the run's data. Raises DataError if its classes differ from the run's."""
+    """Return the image table of the run's data, with its splits. Raises DataError if its classes differ from the run's."""
     if not data:
         require_images(run, "Name a folder with images of its classes: --data PATH")
     source = data or run.manifest["data"]["source"]
     task = tasks.find_run_task(run.manifest, source)
-    table = open_data(task, replace(settings, data=source), on_event)
+    settings = replace(settings, data=source)
+    table = open_data(task, settings, on_event)
+    known = _read_splits(run, table)
+    if any(known.get(os.path.abspath(row.path), row.split) != row.split for row in table.rows):  # drawn again from other images
+        table = open_data(task, settings, on_event, known)
     if list(table.classes) != run.manifest["classes"]:
         found = f"the classes of {source} differ from those of the run {run.id}: {_describe_difference(table.classes, run.manifest['classes'])}"
         raise DataError(found, "To evaluate on some of the classes: tlfast evaluate RUN --split all --data PATH")
     return table
+
+
+def _read_splits(run: Run, table: ImageTable) -> dict[str, str]:
+    """Return the split of each image of a run by absolute path, below the present source if the images have moved; none for a run from the hub."""
+    file, former = run.folder / "images.csv", run.manifest["data"].get("source", "")
+    if not file.exists():
+        return {}
+    splits = {record["path"]: record["split"] for record in read_records(file)[1]}
+    if os.path.exists(former) or is_hub_dataset(former):
+        return splits
+    old, new = (_find_folder(source, table) for source in (former, table.source))
+    return {os.path.abspath(os.path.join(new, os.path.relpath(path, old))): split for path, split in splits.items()}
+
+
+def _find_folder(source: str, table: ImageTable) -> str:
+    """Return what the paths of images from a source begin with: a folder, a zip, or the folder of another file. `table` was read from one of this kind."""
+    if os.path.isdir(table.source):
+        return source
+    return f"{source}!" if source.lower().endswith(".zip") else os.path.dirname(source)
+
+
+def _describe_changes(run: Run, listed: ImageTable, settings: Settings) -> list[str]:
+    """Return notes on images that are not those of the training."""
+    notes = [f"the images of {listed.source} differ from those that {run.id} was trained on"]
+    known, present = _read_splits(run, listed), {os.path.abspath(row.path): row.split for row in listed.rows}
+    trained = {path for path, split in known.items() if split == "train"}
+    if known and not settings.limit and (added := len(present.keys() - known.keys())) and added < len(present):
+        notes.append(f"images that were added since: {added:,}; without a split in the data they are left out, and --split all --data PATH evaluates all")
+    for split in ("valid", "test"):
+        rows = [path for path, of_split in present.items() if of_split == split]
+        if repeated := len(trained.intersection(rows)):
+            notes.append(f"{repeated:,} of the {len(rows):,} {split} images were training images of {run.id}, so the metrics are too high")
+    return notes
 
 
 def _describe_difference(found: Sequence[str], known: Sequence[str]) -> str:
@@ -168,5 +208,6 @@ def _open_images(run: Run, listed: ImageTable, settings: Settings, on_event: OnE
     """Open the readable images. Sends a note if they have changed since the training."""
     table, store = open_store(listed, settings, on_event)
     if table.fingerprint() != run.manifest["data"]["fingerprint"]:
-        on_event(Note("data", f"the images of {listed.source} differ from those that {run.id} was trained on"))
+        for note in _describe_changes(run, listed, settings):
+            on_event(Note("data", note))
     return table, store

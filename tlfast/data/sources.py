@@ -11,9 +11,10 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from urllib.parse import unquote, urlsplit
 
 from ..core import DataError, Note, OnEvent, Settings, UsageError, ignore_event
@@ -53,9 +54,12 @@ def locate(task: Task, data: str, root: str = "data") -> Path:
     return target
 
 
-def open_data(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> ImageTable:
-    """Return the image table for the settings of the data: a path, a data set of the hub, or the folder of the task. Raises UsageError or DataError."""
-    return load_table(task, settings, _find_root(task, settings, on_event), on_event)
+def open_data(task: Task, settings: Settings, on_event: OnEvent = ignore_event, known: Mapping[str, str] = MappingProxyType({})) -> ImageTable:
+    """Return the image table for the settings of the data: a path, a data set of the hub, or the folder of the task.
+
+    `known` are the splits of images by path, as `load_table` takes them. Raises UsageError or DataError.
+    """
+    return load_table(task, settings, _find_root(task, settings, on_event), on_event, known)
 
 
 def read_labelled(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> list[Row]:

@@ -10,10 +10,11 @@ import os
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 from unicodedata import normalize
 
@@ -80,11 +81,12 @@ class ImageTable:
         return digest.hexdigest()
 
 
-def load_table(task: Task, settings: Settings, root: Path, on_event: OnEvent = ignore_event) -> ImageTable:
+def load_table(task: Task, settings: Settings, root: Path, on_event: OnEvent = ignore_event, known: Mapping[str, str] = MappingProxyType({})) -> ImageTable:
     """Read the images of `root` (folder, zip, CSV or parquet file), assign splits and classes, and apply `--limit` and `--train-pct`.
 
-    The images of parquet files and tars are unpacked into the cache. Raises UsageError for settings that do not fit the data, DataError for data that cannot be
-    trained on.
+    The images of parquet files and tars are unpacked into the cache. Where the data has no splits, none are drawn if `known` has those of an earlier reading
+    by absolute path: images that are not in it are training images. Raises UsageError for settings that do not fit the data, DataError for data that cannot
+    be trained on.
     """
     rows, notes, official, base = read_rows(task, settings, root, on_event)
     rows, encoding_notes = _drop_undecodable(rows)
@@ -96,6 +98,9 @@ def load_table(task: Task, settings: Settings, root: Path, on_event: OnEvent = i
         rows = assign_groups(rows, task.groupings.get(settings.group_by, settings.group_by))
         if single := sum(row.group == row.path for row in rows):
             notes += [f"{single:,} file names do not match --group-by: each is a group of its own"]
+    if known:
+        rows = [row if row.split else replace(row, split=known.get(os.path.abspath(row.path), "")) for row in rows]
+        settings = settings if official else replace(settings, fold=None)
     classes, class_notes = _find_classes(task, rows, root)
     read, internals = rows, settings.internals
     rows = assign_splits(rows, settings, seed=settings.split_seed, folds=internals.folds, official=official, by_size=internals.by_size)
