@@ -46,7 +46,7 @@ def test_files_that_are_no_images_are_counted_by_suffix(folder, tmp_path):
 
 
 def test_stdin_is_a_list():
-    assert list(discovery.gather_sources(["-", "b.png"], stdin=[" a.png\n", "\n", "https://x/y\n"])) == ["a.png", "https://x/y", "b.png"]
+    assert list(discovery.gather_sources(["-", "b.png"], stdin=["\ufeff a.png\n", "\n", "https://x/y\n"])) == ["a.png", "https://x/y", "b.png"]
 
 
 @pytest.mark.parametrize("text", ["path,n\na.png,1\n\nhttps://x/y.png,2\n", "\ufeffpath\na.png\nhttps://x/y.png\n", "n\tpath\n1\ta.png\n2\thttps://x/y.png\n"])

@@ -114,5 +114,22 @@ def test_odd_addresses(address):
         fetch.fetch(address)
 
 
+def test_the_next_address_of_a_host_is_tried(server, monkeypatch):
+    host = "127.0.0.1"
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: [(10, 1, 6, "", ("::1", 0, 0, 0)), (2, 1, 6, "", (host, 0))])
+    tried = []
+
+    def connect_to(address, timeout):
+        tried.append(address[0])
+        if address[0] == "::1":
+            raise ConnectionRefusedError
+        connected = socket.socket()
+        connected.connect(address)
+        return connected
+
+    monkeypatch.setattr(socket, "create_connection", connect_to)
+    assert fetch.fetch(server("/red.png"), allow_private=True) and tried == ["::1", host]
+
+
 def test_other_characters_than_those_of_a_url_are_encoded(server):
     assert fetch.fetch(server("/\u00e9 b.png?size=\u00fc"), allow_private=True).startswith(b"\x89PNG")

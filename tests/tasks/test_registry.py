@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import re
 import sys
 from importlib.metadata import EntryPoint
 from types import SimpleNamespace
 
 import pytest
 
-from tlfast.core import UsageError
+from tlfast.core import TlfastError, UsageError
 from tlfast.data import Task
 from tlfast.tasks import registry
 from tlfast.testing import TINY, draw_image
@@ -19,6 +20,9 @@ def rows(root, fold):
 
 TASK = tlfast.Task(name="birds", title="birds in gardens", classes=("red", "green", "blue"), defaults={defaults}, rows=rows)
 """
+
+
+TASK = "TASK = tlfast.Task(name='birds', title='birds in gardens', rows=rows)\n"
 
 
 CATS = """
@@ -87,6 +91,30 @@ def test_an_error_in_the_reader_of_a_task_file_names_the_file(cli, birds, folder
     birds.write_text("import tlfast\nTASK = tlfast.Task(name='birds', title='birds', rows=lambda root: [])\n")
     refused = cli("train", birds, "--data", folder)
     assert refused.code == 2 and f"rows(root, fold) in {birds} failed: TypeError" in refused.err and "unexpected" not in refused.err
+
+
+@pytest.mark.parametrize("values", ["path, 1 + int(path.stem) % 2", "str(path), path.parent.name"], ids=["paths and numbers", "text"])
+def test_rows_of_a_task_file_may_be_paths_and_numbers_of_any_iterable(birds, folder, values):
+    birds.write_text(f"import tlfast\ndef rows(root, fold):\n    for path in root.rglob('*.png'):\n        yield tlfast.Row({values})\n{TASK}")
+    rows = registry.load_task_file(birds).read_layout(folder, None)
+    assert len(rows) == 36 and all(type(row.path) is type(row.label) is str for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ("[tlfast.Row('a.png', 'x'), tlfast.Row('a.png', 'x', 'valid')]", "a.png is in two rows"),
+        ("[('a.png', 'x')]", "('a.png', 'x') is not a Row"),
+        ("[tlfast.Row('a.png', '')]", "a.png has no label"),
+        ("[tlfast.Row('a.png', 'x', 'holdout')]", "'holdout' is not a split, for a.png"),
+        ("iter([])", "found no image in"),
+    ],
+)
+def test_rows_of_a_task_file_that_are_wrong(birds, folder, rows, problem):
+    birds.write_text(f"import tlfast\ndef rows(root, fold):\n    return {rows}\n{TASK}")
+    with pytest.raises(TlfastError, match=re.escape(problem)) as caught:
+        registry.load_task_file(birds).read_layout(folder, None)
+    assert f"rows(root, fold) of {birds}" in caught.value.message
 
 
 def test_tasks_of_entry_points(monkeypatch):

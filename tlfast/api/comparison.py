@@ -134,9 +134,7 @@ def compare(
     for name, value in (("folds", folds), ("seeds", seeds)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise UsageError(f"{name}={value!r} is not a whole number of at least 0", f"Give a number, such as {name}=3")
-    if not isinstance(shares, Iterable) or not all(isinstance(share, (int, float)) for share in shares):
-        raise UsageError(f"shares={shares!r} is not a list of numbers", "Give shares of the training images, such as shares=(0.1, 0.3, 1.0)")
-    design = Design(folds, seeds, tuple(sorted({*shares, 1.0})), check_text("baseline", baseline, 'baseline="partial"'))
+    design = Design(folds, seeds, _check_shares(shares), check_text("baseline", baseline, 'baseline="partial"'))
     dataset, given = open_source(data, settings)
     arguments = merge_settings(dataset, given, config=config)
     try:
@@ -147,6 +145,13 @@ def compare(
     except Interrupted as error:
         raise Interrupted(error.message, "Call tlfast.compare again to continue after them") from None
     return Comparison(dataset, built, result)
+
+
+def _check_shares(shares: Any) -> tuple[float, ...]:
+    """Return the shares of the training images in increasing order, with all of them. Raises UsageError for other types."""
+    if not isinstance(shares, Iterable) or not all(isinstance(share, (int, float)) for share in shares):
+        raise UsageError(f"shares={shares!r} is not a list of numbers", "Give shares of the training images, such as shares=(0.1, 0.3, 1.0)")
+    return tuple(sorted({*shares, 1.0}))
 
 
 def _build_arms(dataset: Dataset, arguments: Arguments, arms: Any, archs: Any, on_event: OnEvent) -> tuple[list[Arm], Sequence[RankedBackbone]]:

@@ -23,6 +23,7 @@ from .left_out import HIDDEN, LINK, OUTPUT, LeftOut, find_hidden
 from .remote import is_remote, list_remote
 
 STDIN = "-"
+BYTE_ORDER_MARK = "\ufeff"  # begins the text that some programs of Windows write
 ADDRESSES = ("http://", "https://")
 PARQUET = ".parquet"
 PARQUET_BATCH = 10_000  # rows that are read at once
@@ -249,7 +250,7 @@ def gather_sources(sources: Sequence[str], column: str = "path", stdin: Iterable
 def _expand(source: str, column: str, stdin: Iterable[str], left_out: LeftOut | None) -> Iterator[str]:
     suffix = os.path.splitext(source)[1].lower()
     if source == STDIN:
-        return (line.strip() for line in stdin if line.strip())
+        return (name for line in stdin if (name := line.strip().removeprefix(BYTE_ORDER_MARK).strip()))
     if is_address(source):
         return iter([source])
     if is_remote(source):

@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -117,9 +117,17 @@ def _connector(allow_private: bool) -> Callable[..., socket.socket]:
         if private and not allow_private:
             name = host if host == private[0] else f"{host} ({private[0]})"
             raise ImageError(f"{name} is inside a private network (--allow-private)")
-        return socket.create_connection((str(addresses[0]), port), timeout)
+        return _connect_to_first([str(ip) for ip in dict.fromkeys(addresses)], port, timeout)
 
     return connect
+
+
+def _connect_to_first(addresses: Sequence[str], port: int, timeout: float) -> socket.socket:
+    """Connect to the first address that answers, each in its share of the time. Raises the error of the last one."""
+    for ip in addresses[:-1]:
+        with suppress(OSError):
+            return socket.create_connection((ip, port), timeout / len(addresses))
+    return socket.create_connection((addresses[-1], port), timeout / len(addresses))
 
 
 def _reason(error: Exception) -> str:

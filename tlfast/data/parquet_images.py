@@ -12,7 +12,8 @@ from ..core import DataError, DataSettings, UsageError
 from ..core.errors import first_line
 from ..core.settings import flag_name
 from .discovery import PARQUET, check_optional
-from .unpacking import Record, write_value
+from .types import write_value
+from .unpacking import Record
 
 LABEL_COLUMNS = ("label", "labels", "class", "emotion")  # names of label columns, for files that do not declare their classes
 BATCH = 256  # rows that are read at once

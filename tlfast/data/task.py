@@ -9,9 +9,10 @@ an entry point of the group `tlfast.tasks`. A minimal task has a name and a titl
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from unicodedata import normalize
 
 from ..core import DataError, TlfastError, UsageError
 from .split import SPLITS
-from .types import Row
+from .types import Row, write_value
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Task:
     sources: tuple[Source, ...] = ()
     by_hand: str = ""
     groupings: Mapping[str, str] = field(default_factory=dict)
-    rows: Callable[[Path, int | None], list[Row] | None] | None = None
+    rows: Callable[[Path, int | None], Iterable[Row] | None] | None = None
     arrange: Callable[[Path, Path, Path], None] | None = None
     make: Callable[[Path], None] | None = None
     file: str = ""
@@ -107,9 +108,7 @@ class Task:
         """
         try:
             rows = self.rows(root, fold) if self.rows else None
-            if rows is not None:
-                self._check_rows(rows, root)
-            return rows
+            return None if rows is None else self._check_rows(rows, root)
         except TlfastError:
             raise
         except Exception as error:
@@ -118,14 +117,23 @@ class Task:
             hint = "Correct the file; --debug shows the traceback"
             raise UsageError(f"rows(root, fold) in {self.file} failed: {type(error).__name__}: {error}", hint) from error
 
-    def _check_rows(self, rows: Sequence[Row], root: Path) -> None:
-        place = self.file or f"the task {self.name}"
-        if not rows:
-            raise DataError(f"rows(root, fold) of {place} found no image in {root}", "Give the folder of the images with --data")
-        for row in rows:
+    def _check_rows(self, found: Iterable[Row], root: Path) -> list[Row]:
+        """Return the rows with text in place of `Path` objects and numbers."""
+        place = f"rows(root, fold) of {self.file or f'the task {self.name}'}"
+        rows: dict[str, Row] = {}
+        for row in found:
+            if not isinstance(row, Row):
+                raise UsageError(f"{place}: {row!r:.80} is not a Row", "Return a list of tlfast.Row(path, label, split, group)")
+            row = Row(os.fspath(row.path), write_value(row.label), write_value(row.split), write_value(row.group))
             if row.split not in ("", *SPLITS):
-                problem = f"rows(root, fold) of {place}: '{row.split}' is not a split, for {row.path}"
-                raise UsageError(problem, "Use train, valid or test, or '' for a drawn split")
+                raise UsageError(f"{place}: '{row.split}' is not a split, for {row.path}", "Use train, valid or test, or '' for a drawn split")
+            if not row.label:
+                raise UsageError(f"{place}: {row.path} has no label", "Leave out images without a label")
+            if rows.setdefault(row.path, row) is not row:
+                raise UsageError(f"{place}: {row.path} is in two rows", "Return one row for each image")
+        if not rows:
+            raise DataError(f"{place} found no image in {root}", "Give the folder of the images with --data")
+        return list(rows.values())
 
 
 def normalise_name(label: str) -> str:

@@ -25,6 +25,15 @@ class Row:
     group: str = ""
 
 
+def write_value(value: Any) -> str:
+    """Return a label, split or group of any type as text; "" for none. The number 0 is a value.
+
+    >>> write_value(0), write_value(None)
+    ('0', '')
+    """
+    return "" if value is None else str(value).strip()
+
+
 @dataclass(frozen=True)
 class Unreadable:
     """A skipped image and the reason."""

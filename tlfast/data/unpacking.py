@@ -34,15 +34,6 @@ class Record:
 Reader = Callable[[Path, DataSettings], Iterator[Record]]
 
 
-def write_value(value: Any) -> str:
-    """Return a label, split or group of any type as text; "" for none. The number 0 is a value.
-
-    >>> write_value(0), write_value(None)
-    ('0', '')
-    """
-    return "" if value is None else str(value).strip()
-
-
 def unpack(paths: Sequence[Path], root: Path, read: Reader, settings: DataSettings, on_event: OnEvent) -> tuple[list[Row], Path, list[str]]:
     """Unpack the images of files into the cache, unless they are there. Returns their rows, the folder, and notes.
 

@@ -13,7 +13,8 @@ from ..core.errors import first_line
 from .archives import DAMAGED_TARBALL
 from .discovery import check_optional
 from .images import SUFFIXES
-from .unpacking import Record, write_value
+from .types import write_value
+from .unpacking import Record
 
 LABELS, TEXTS = ("cls", "label", "class"), ("txt", "text")  # suffixes of files with a label; texts may be captions, and are used where nothing else is
 KEYS = ("label", "class", "cls", "category")  # of a label in a .json file, after the name of the label column
