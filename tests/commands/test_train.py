@@ -304,3 +304,15 @@ def test_an_image_that_is_removed_meanwhile_is_named(cli, folder, monkeypatch):
     monkeypatch.setattr(loaders, "PILImage", lambda image: (shutil.rmtree(folder, ignore_errors=True), find(image))[1])
     outcome = cli("train", folder, *TINY, "--full", "--epochs", 1, "--freeze-epochs", 1, "--no-onnx", "--store", "off")
     assert outcome.code == 1 and ".png cannot be read" in outcome.err and "--resume" in outcome.err
+
+
+def test_a_note_counts_labels_of_the_file_that_are_not_those_of_the_evaluation(cli, folder, monkeypatch):
+    check = train.onnx.check_onnx
+
+    def check_others(path, model, preprocessing, evaluated, *rest):
+        return check(path, model, preprocessing, {image: label + (number < 2) for number, (image, label) in enumerate(evaluated.items())}, *rest)
+
+    monkeypatch.setattr(train.onnx, "check_onnx", check_others)
+    outcome = cli("train", folder, *TINY, "--epochs", 1, "--name", "r")
+    assert outcome.code == 0 and "gives another label than the evaluation to 2 of 6 images" in outcome.err
+    assert runs.find("r").manifest["onnx"]["changed"] == 2

@@ -62,7 +62,7 @@ def test_it_answers_as_the_network(tiny, tmp_path, flags):
     settled = chosen(tmp_path, **flags)
     onnx_module.export_onnx(tmp_path / "model.onnx", tiny, Preprocessing.from_settings(settled, STATS), {"classes": '["ant", "bee", "cat"]'})
     pictures = [str(draw_image(tmp_path / f"{i}.png", (200, 90, 30), i, size)) for i, size in enumerate([(41, 200), (640, 480), (32, 32), (33, 32), (44, 90)])]
-    agreement = onnx_module.check_onnx(tmp_path / "model.onnx", tiny, Preprocessing.from_settings(settled, STATS), pictures, lambda event: None)
+    agreement = onnx_module.check_onnx(tmp_path / "model.onnx", tiny, Preprocessing.from_settings(settled, STATS), dict.fromkeys(pictures, 0), lambda event: None)
     assert (agreement.images, agreement.top1, agreement.disagreements) == (5, 1.0, []) and agreement.largest_difference < 1e-4
 
 
@@ -85,7 +85,7 @@ def test_one_that_answers_otherwise_is_refused(tiny, tmp_path):
     onnx.save(graph, path)
     pictures = [str(draw_image(tmp_path / f"{i}.png", colour, i)) for i, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)] * 3)]
     with pytest.raises(ExportError, match=r"model.onnx disagrees with the network on \d+ of 12 images"):
-        onnx_module.check_onnx(path, tiny, Preprocessing.from_settings(chosen(tmp_path), STATS), pictures, lambda event: None)
+        onnx_module.check_onnx(path, tiny, Preprocessing.from_settings(chosen(tmp_path), STATS), dict.fromkeys(pictures, 0), lambda event: None)
 
 
 def test_a_tie_decided_by_rounding_is_no_disagreement(tiny, tmp_path):
@@ -95,8 +95,19 @@ def test_a_tie_decided_by_rounding_is_no_disagreement(tiny, tmp_path):
     torch.nn.init.uniform_(tiny[1][-1].weight, 0, 1e-7)
     tiny[1][-1].weight.data[2] += 2e-7
     pictures = [str(draw_image(tmp_path / f"{i}.png", (90, 90, 90), i)) for i in range(4)]
-    agreement = onnx_module.check_onnx(path, tiny, settled, pictures, lambda event: None)
+    agreement = onnx_module.check_onnx(path, tiny, settled, dict.fromkeys(pictures, 0), lambda event: None)
     assert agreement.top1 < 1 and all(disagreement["margin"] < 1e-3 for disagreement in agreement.disagreements)
+
+
+def test_labels_that_differ_from_the_evaluation_are_counted(tiny, tmp_path):
+    path, settled = tmp_path / "model.onnx", Preprocessing.from_settings(chosen(tmp_path), STATS)
+    onnx_module.export_onnx(path, tiny, settled, {"classes": '["ant", "bee", "cat"]'})
+    pictures = [str(draw_image(tmp_path / f"{i}.png", colour, i)) for i, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)] * 3)]
+    network = onnx_model.open_network(path)
+    labels = [int(network.probabilities(np.asarray(Image.open(picture))[None]).argmax()) for picture in pictures]
+    for wrong in (0, 2):
+        evaluated = [(label + 1) % 3 if i < wrong else label for i, label in enumerate(labels)]
+        assert onnx_module.check_onnx(path, tiny, settled, dict(zip(pictures, evaluated, strict=True)), lambda event: None).changed == wrong
 
 
 def test_fewer_images_are_compared_for_a_network_with_more_operations(tiny):
@@ -154,7 +165,7 @@ def test_a_check_without_readable_images_is_an_error_that_names_one(tiny, tmp_pa
     path = tmp_path / "model.onnx"
     onnx_module.export_onnx(path, tiny, settled, {"classes": '["a", "b", "c"]'})
     with pytest.raises(ExportError, match=r"none of 1 images for the check of model.onnx can be read, the first: gone.png"):
-        onnx_module.check_onnx(path, tiny, settled, ["gone.png"], lambda event: None)
+        onnx_module.check_onnx(path, tiny, settled, {"gone.png": 0}, lambda event: None)
 
 
 def test_a_file_that_returns_no_number_for_some_images_is_refused():

@@ -309,7 +309,8 @@ def publish(
     with runs.create_run(settings.out, settings.task, run_id) as (folder, published):
         save_model(folder, session.learn.model, session.table.classes, settings.arch, session.preprocessing, temperature)
         try:
-            agreement = _export_onnx(session, folder / onnx_model.FILE, settings, temperature, bool(facts.get("by_hand"))) if settings.onnx else None
+            about = _describe_model(session, settings, bool(facts.get("by_hand")))
+            agreement = _export_onnx(session, folder / onnx_model.FILE, about, temperature, predictions) if settings.onnx else None
         except ExportError as error:
             (folder / onnx_model.FILE).unlink(missing_ok=True)
             failure = error
@@ -334,11 +335,20 @@ def _write_plots(folder: Path, prefix: str, run_id: str, phases: list[Phase], ev
     plot_calibration(evaluation, folder / "calibration.png", f"{prefix}{run_id}")
 
 
-def _export_onnx(session: Session, path: Path, settings: Settings, temperature: float, by_hand: bool) -> Agreement:
-    """Write `model.onnx` and compare it with the network on images of the valid split. Raises ExportError."""
+def _describe_model(session: Session, settings: Settings, by_hand: bool) -> dict[str, str]:
     about = metadata.describe_model(settings, session.table.classes, session.journal.run_id, session.weights.without_folder, read_licence(session.weights))
-    about |= {"strategy": runs.BY_HAND} if by_hand else {}
-    onnx.export_onnx(path, session.learn.model, session.preprocessing, about, temperature)
-    paths = [row.path for row in session.table.part("valid")]
-    sample = onnx.sample_images(paths, session.learn.model, settings.size)  # rows are sorted by class
-    return onnx.check_onnx(path, session.learn.model, session.preprocessing, sample, session.on_event, temperature)
+    return about | ({"strategy": runs.BY_HAND} if by_hand else {})
+
+
+def _export_onnx(session: Session, path: Path, about: Mapping[str, str], temperature: float, predictions: Predictions) -> Agreement:
+    """Write `model.onnx` and compare it with the network on images of the valid split. Raises ExportError."""
+    model, preprocessing = session.learn.model, session.preprocessing
+    onnx.export_onnx(path, model, preprocessing, about, temperature)
+    labels = predictions.log_probabilities.argmax(axis=1).tolist()
+    evaluated = {row.path: label for row, label in zip(predictions.rows, labels, strict=True)}
+    sample = onnx.sample_images(list(evaluated), model, preprocessing.size)  # rows are sorted by class
+    agreement = onnx.check_onnx(path, model, preprocessing, {path: evaluated[path] for path in sample}, session.on_event, temperature)
+    if agreement.changed:
+        where = f"{agreement.changed:,} of {agreement.images:,} images"
+        session.on_event(Note("onnx", f"model.onnx computes in float32 and gives another label than the evaluation to {where}; --amp off evaluates as it does"))
+    return agreement

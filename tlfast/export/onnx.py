@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -89,10 +90,15 @@ def _count_flops(model: nn.Module, size: int) -> int:
     return max(1, counter.get_total_flops())
 
 
-def check_onnx(path: Path, model: nn.Module, preprocessing: Preprocessing, sources: Sequence[str], on_event: OnEvent, temperature: float = 1.0) -> Agreement:
-    """Compare the probabilities of a `model.onnx` with those of the network on image files. Raises ExportError if too many labels differ."""
+def check_onnx(
+    path: Path, model: nn.Module, preprocessing: Preprocessing, evaluated: Mapping[str, int], on_event: OnEvent, temperature: float = 1.0
+) -> Agreement:
+    """Compare the probabilities of a `model.onnx` with those of the network on image files. Raises ExportError if too many labels differ.
+
+    `evaluated` is the class index of each image file in the evaluation.
+    """
     release_memory()  # of the training
-    network = open_network(path)
+    network, sources = open_network(path), list(evaluated)
     pairs: list[tuple[str, np.ndarray, np.ndarray]] = []
     for start in range(0, len(sources), BATCH):
         batch = sources[start : start + BATCH]
@@ -100,7 +106,9 @@ def check_onnx(path: Path, model: nn.Module, preprocessing: Preprocessing, sourc
         on_event(Progress("checking model.onnx", start + len(batch), len(sources)))
     if not pairs:
         raise ExportError(f"none of {len(sources)} images for the check of {FILE} can be read, the first: {sources[0]}", "Restore the images, and train again")
-    return judge_agreement(FILE, pairs, "Use model.safetensors or learner.pkl, and report a bug with the value of --arch; --no-onnx skips this export")
+    hint = "Use model.safetensors or learner.pkl, and report a bug with the value of --arch; --no-onnx skips this export"
+    changed = sum(int(actual.argmax()) != evaluated[source] for source, _, actual in pairs)
+    return replace(judge_agreement(FILE, pairs, hint), changed=changed)
 
 
 def judge_agreement(file: str, pairs: Sequence[tuple[str, np.ndarray, np.ndarray]], hint: str) -> Agreement:

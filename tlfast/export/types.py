@@ -11,13 +11,15 @@ class Agreement:
     """Agreement of an exported file with its network, on the same image files.
 
     `top1` is the share of images with the same label, `largest_difference` the largest difference of a probability. `disagreements` lists
-    each image with another label and its margin: the difference of the two largest probabilities of the network.
+    each image with another label and its margin: the difference of the two largest probabilities of the network. `changed` is the number of images with
+    another label than in the evaluation, which may compute in a shorter number format (`--amp`).
     """
 
     images: int
     top1: float
     largest_difference: float
     disagreements: list[dict[str, Any]] = field(default_factory=list)
+    changed: int = 0
 
 
 @dataclass(frozen=True)
