@@ -46,6 +46,11 @@ def test_images_keep_their_splits_when_others_are_added(cli, folder, tmp_path, m
     assert evaluated == {path for path, split in trained.items() if split == "valid"} - {"blue/11.png"}
 
 
+def test_the_table_of_a_run_has_its_images(cli, run):
+    outcome = cli("evaluate", "r", "--data", run.folder / "images.csv")
+    assert outcome.code == 0 and "differ" not in outcome.err
+
+
 def test_training_images_in_a_split_of_the_user_are_counted(cli, folder, run, tmp_path, pictures):
     with open(run.folder / "images.csv", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import io
 import shutil
+import tarfile
 import threading
 import zipfile
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tests.helpers.files import image_bytes
@@ -12,7 +15,7 @@ from tlfast import tasks
 from tlfast.core import DataSettings
 from tlfast.core.errors import DataError, UsageError
 from tlfast.core.system import limit_cores
-from tlfast.data import check_readable, load_table
+from tlfast.data import check_readable, load_table, open_store
 from tlfast.data.table import map_images, read_table
 from tlfast.tasks import resolve
 from tlfast.testing import draw_image
@@ -413,3 +416,25 @@ def test_tables_that_cannot_be_trained_on(tmp_path, text, message):
     (tmp_path / "table.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         read_table(tmp_path / "table.csv", DataSettings())
+
+
+def test_a_table_of_images_in_a_tar_is_read_anew_when_the_tar_changes(tmp_path):
+    def write(shift):
+        with tarfile.open(tmp_path / "photos.tar", "w") as file:
+            for i in range(8):
+                data = image_bytes(20 * i + shift)
+                info = tarfile.TarInfo(f"{i}.png")
+                info.size = len(data)
+                file.addfile(info, io.BytesIO(data))
+
+    write(0)
+    (tmp_path / "mine.csv").write_text("path,label\n" + "".join(f"photos.tar!/{i}.png,{'ab'[i % 2]}\n" for i in range(8)))
+    table = load(tmp_path / "mine.csv")
+    stores = []
+    for shift in (0, 5):
+        write(shift)
+        task = tasks.folder_task(tmp_path / "mine.csv")
+        opened, store = open_store(table, resolve.resolve_settings(task, None, {"data": str(tmp_path / "mine.csv"), "size": 32, "arch": "test_resnet"}))
+        assert len(opened.fingerprint()) == 64
+        stores.append(np.array(store.pixels[:]).tobytes())
+    assert stores[0] != stores[1]

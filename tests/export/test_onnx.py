@@ -62,7 +62,8 @@ def test_it_answers_as_the_network(tiny, tmp_path, flags):
     settled = chosen(tmp_path, **flags)
     onnx_module.export_onnx(tmp_path / "model.onnx", tiny, Preprocessing.from_settings(settled, STATS), {"classes": '["ant", "bee", "cat"]'})
     pictures = [str(draw_image(tmp_path / f"{i}.png", (200, 90, 30), i, size)) for i, size in enumerate([(41, 200), (640, 480), (32, 32), (33, 32), (44, 90)])]
-    agreement = onnx_module.check_onnx(tmp_path / "model.onnx", tiny, Preprocessing.from_settings(settled, STATS), dict.fromkeys(pictures, 0), lambda event: None)
+    evaluated = dict.fromkeys(pictures, 0)
+    agreement = onnx_module.check_onnx(tmp_path / "model.onnx", tiny, Preprocessing.from_settings(settled, STATS), evaluated, lambda event: None)
     assert (agreement.images, agreement.top1, agreement.disagreements) == (5, 1.0, []) and agreement.largest_difference < 1e-4
 
 

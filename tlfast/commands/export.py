@@ -242,7 +242,7 @@ def read_images_of_run(run: Run) -> list[Row]:
 def select_split(rows: Sequence[Row], split: str) -> list[Row]:
     """Return the rows of a split. Raises DataError if it is empty or if files are missing."""
     selected = [row for row in rows if row.split == split]
-    missing = [row.path for row in selected if not os.path.exists(images.split_zip(row.path)[0])]
+    missing = [row.path for row in selected if not os.path.exists(images.split_archive(row.path)[0])]
     if missing:
         raise DataError(
             f"{len(missing)} of the {len(selected)} {split} images are missing, the first: {missing[0]}", explain_missing(missing[0]) or RESTORE_HINT

@@ -204,10 +204,17 @@ def _describe_difference(found: Sequence[str], known: Sequence[str]) -> str:
     return "; ".join(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {what}" for names, what in parts if names) or "they are in another order"
 
 
+def _is_unchanged(run: Run, table: ImageTable) -> bool:
+    """Return whether a table has the images of the training. Its source may be another, such as the `images.csv` of the run."""
+    known, former = run.manifest["data"]["fingerprint"], run.manifest["data"].get("source", "")
+    bases = (table.base, former if os.path.isdir(former) else os.path.dirname(former), os.path.dirname(table.rows[0].path))  # the last of unpacked images
+    return any(replace(table, base=base).fingerprint() == known for base in bases)
+
+
 def _open_images(run: Run, listed: ImageTable, settings: Settings, on_event: OnEvent) -> tuple[ImageTable, Store | None]:
     """Open the readable images. Sends a note if they have changed since the training."""
     table, store = open_store(listed, settings, on_event)
-    if table.fingerprint() != run.manifest["data"]["fingerprint"]:
+    if not _is_unchanged(run, table):
         for note in _describe_changes(run, listed, settings):
             on_event(Note("data", note))
     return table, store

@@ -12,12 +12,12 @@ from . import images
 def hash_files(paths: Sequence[str]) -> str:
     """Return the SHA-256 (hex) of absolute paths, sizes, modification times and change times of files.
 
-    For an image in a zip, size and times are those of the zip. Cache keys are made from this value.
+    For an image in a zip, tar or parquet file, size and times are those of this file. Cache keys are made from this value.
     """
     digest, last, signature = hashlib.sha256(), "", ""
     for path in paths:
-        file, member = images.split_zip(path)
-        if file != last:  # one system call per zip: its members are adjacent
+        file, member = images.split_archive(path)
+        if file != last:  # one system call for each archive: its members are adjacent
             last, signature = file, f"{os.path.abspath(file)}\0{_stat(file)}"
         digest.update(f"{signature}\0{member}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()

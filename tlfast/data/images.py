@@ -209,6 +209,11 @@ def split_packed(path: str) -> tuple[str, str] | None:
     return file, member
 
 
+def split_archive(path: str) -> tuple[str, str]:
+    """Return the zip, tar or parquet file of a path and the member or row, or (path, "") for a plain path."""
+    return split_packed(path) or split_zip(path)
+
+
 def resize(image: Image.Image, size: int, policy: str) -> Image.Image:
     """Resize an RGB image to a square of `size` pixels, with an antialiased bilinear filter.
 

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 from ..core import DataError, DataSettings, UsageError
 from .discovery import inner_path
-from .images import split_zip
+from .images import split_archive
 from .types import Row
 
 SPLITS = ("train", "valid", "test")
@@ -48,7 +48,7 @@ def assign_groups(rows: list[Row], pattern: str) -> list[Row]:
 
 
 def _file_name(path: str) -> str:
-    _, member = split_zip(path)
+    _, member = split_archive(path)
     return inner_path(member).name if member else PurePosixPath(path).name
 
 

@@ -376,12 +376,12 @@ def _check_splits(table: ImageTable) -> None:
 
 
 def _file_sizes(rows: Sequence[Row]) -> Iterable[int]:
-    """Yield the size of each image in bytes. Each zip is opened once."""
+    """Yield the size of each image in bytes, or of the tar or parquet file that holds it. Each zip is opened once."""
     archives: dict[str, dict[str, int]] = {}
     for row in rows:
         archive, member = images.split_zip(row.path)
-        if not member:
-            yield os.path.getsize(row.path)
+        if not member or images.split_packed(row.path):
+            yield os.path.getsize(images.split_archive(row.path)[0])
             continue
         if archive not in archives:
             with zipfile.ZipFile(archive) as file:

@@ -39,9 +39,8 @@ def describe_input(path: str) -> Input:
     """Return the image with the size and time of its file now."""
     if is_address(path) or is_remote(path):
         return Input(path, -1, -1)
-    packed = images.split_packed(path)
     try:
-        status = os.stat(packed[0] if packed else images.split_zip(path)[0])
+        status = os.stat(images.split_archive(path)[0])
     except (OSError, ValueError):  # ValueError: a NUL character in the path
         return Input(path, -1, -1)
     return Input(path, status.st_size, status.st_mtime_ns)
