@@ -55,6 +55,16 @@ def test_classes_can_be_named_as_decisions(tmp_path, trained_run, pictures, monk
     assert set(cleaner.decisions) == {*kept, *dropped}
 
 
+def test_a_corrected_table_keeps_the_splits_when_images_were_added(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tlfast.train(folder, epochs=1, onnx=False, quiet=True, **TINY)
+    before = run.dataset.table.set_index("path")["split"]
+    for number in range(3):
+        shutil.copy(folder / "red" / f"{number}.png", folder / "red" / f"0{number}.png")
+    after = run.cleaner(4).apply().table.set_index("path")["split"]
+    assert after[before.index].equals(before) and set(after.drop(before.index)) == {"train"}
+
+
 def test_the_same_label_is_no_decision(run):
     cleaner = run.cleaner(2)
     path, label = cleaner.candidates.loc[0, ["path", "label"]]

@@ -117,6 +117,12 @@ def test_missing_values_of_nullable_columns(frame, kind):
     assert (table["group"] == "").sum() == 1 and set(table["group"]) == {"", *"012345"}
 
 
+def test_the_table_of_a_part_is_a_source(pictures):
+    table = tlfast.dataset(pictures, train_pct=0.5).table
+    assert (table["split"] == "spare").sum() == 15
+    assert tlfast.dataset(table).table["split"].tolist() == table["split"].tolist()
+
+
 def test_a_name_that_is_no_text(frame):
     with pytest.raises(tlfast.UsageError, match="name=5 is not a text"):
         tlfast.dataset(frame, name=5)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pandas as pd
 
 from .. import tasks
-from ..core import DataSettings, Settings, UsageError
+from ..core import DataSettings, Run, Settings, UsageError
 from ..core.cache import make_key
 from ..core.errors import suggest_name
 from ..core.files import convert_os_errors, write_csv
@@ -20,6 +20,7 @@ from ..core.setting_checks import TABLES, check_run_name
 from ..data import Finding, ImageTable, Preprocessing, Row, Task
 from ..data.discovery import is_address
 from ..data.remote import is_remote
+from ..data.run_images import open_run_data
 from ..data.sources import open_data
 from ..tasks import resolve_settings
 from .display import ImageFrame, format_table, prepare_figures, wrap_html
@@ -67,8 +68,9 @@ class Dataset:
     >>> data.show_batch(9), data.table, data.check()  # doctest: +SKIP
     """
 
-    def __init__(self, task: Task, settings: Mapping[str, Any]) -> None:
+    def __init__(self, task: Task, settings: Mapping[str, Any], of_run: Run | None = None) -> None:
         self.task, self.settings = task, dict(settings)
+        self._of_run = of_run  # whose splits the images keep
         self._loaded: ImageTable | None = None
 
     @property
@@ -77,7 +79,7 @@ class Dataset:
         if self._loaded is None:
             resolved = self.resolve({})
             with show_progress(quiet=False) as on_event:
-                self._loaded = open_data(self.task, resolved, on_event)
+                self._loaded = open_run_data(self._of_run, self.task, resolved, on_event) if self._of_run else open_data(self.task, resolved, on_event)
         return self._loaded
 
     def resolve(self, keywords: Mapping[str, Any]) -> Settings:

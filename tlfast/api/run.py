@@ -82,14 +82,14 @@ class Run:
 
     @property
     def dataset(self) -> Dataset:
-        """The images that the run was trained on, with the settings of their split."""
+        """The images that the run was trained on, with their splits; images that were added since are training images."""
         from .datasets import SETTINGS, Dataset
 
         settings, source = self.settings, self.manifest["data"]["source"]
         if not settings.data and (self.manifest.get("hub") or not os.path.exists(source)):
             source = ""  # of the task: the folder was on another machine, or its images can be made again
         given = {name: getattr(settings, name) for name in SETTINGS}
-        return Dataset(tasks.find_run_task(self.manifest), {**given, "data": source, BY_SIZE: settings.internals.by_size})
+        return Dataset(tasks.find_run_task(self.manifest), {**given, "data": source, BY_SIZE: settings.internals.by_size}, self._record)
 
     # Results on the valid split
 

@@ -14,9 +14,8 @@ from ..core import DataError, DataSettings, Note, OnEvent, Run, Settings, Tlfast
 from ..core.errors import first_line
 from ..core.runs import require_images
 from ..data import Finding, ImageTable, Preprocessing, Row, Store, open_store, scan
-from ..data.discovery import read_records
-from ..data.hub import is_hub_dataset
-from ..data.sources import open_data, read_labelled
+from ..data.run_images import open_run_data, read_splits
+from ..data.sources import read_labelled
 from ..data.split import drop_spare
 from ..evaluation import Evaluation, Predictions, cam, evaluate
 from ..evaluation.report import Evidence
@@ -150,40 +149,17 @@ def _rebuild_table(run: Run, settings: Settings, data: str, on_event: OnEvent) -
         require_images(run, "Name a folder with images of its classes: --data PATH")
     source = data or run.manifest["data"]["source"]
     task = tasks.find_run_task(run.manifest, source)
-    settings = replace(settings, data=source)
-    table = open_data(task, settings, on_event)
-    known = _read_splits(run, table)
-    if any(known.get(os.path.abspath(row.path), row.split) != row.split for row in table.rows):  # drawn again from other images
-        table = open_data(task, settings, on_event, known)
+    table = open_run_data(run, task, replace(settings, data=source), on_event)
     if list(table.classes) != run.manifest["classes"]:
         found = f"the classes of {source} differ from those of the run {run.id}: {_describe_difference(table.classes, run.manifest['classes'])}"
         raise DataError(found, "To evaluate on some of the classes: tlfast evaluate RUN --split all --data PATH")
     return table
 
 
-def _read_splits(run: Run, table: ImageTable) -> dict[str, str]:
-    """Return the split of each image of a run by absolute path, below the present source if the images have moved; none for a run from the hub."""
-    file, former = run.folder / "images.csv", run.manifest["data"].get("source", "")
-    if not file.exists():
-        return {}
-    splits = {record["path"]: record["split"] for record in read_records(file)[1]}
-    if os.path.exists(former) or is_hub_dataset(former):
-        return splits
-    old, new = (_find_folder(source, table) for source in (former, table.source))
-    return {os.path.abspath(os.path.join(new, os.path.relpath(path, old))): split for path, split in splits.items()}
-
-
-def _find_folder(source: str, table: ImageTable) -> str:
-    """Return what the paths of images from a source begin with: a folder, a zip, or the folder of another file. `table` was read from one of this kind."""
-    if os.path.isdir(table.source):
-        return source
-    return f"{source}!" if source.lower().endswith(".zip") else os.path.dirname(source)
-
-
 def _describe_changes(run: Run, listed: ImageTable, settings: Settings) -> list[str]:
     """Return notes on images that are not those of the training."""
     notes = [f"the images of {listed.source} differ from those that {run.id} was trained on"]
-    known, present = _read_splits(run, listed), {os.path.abspath(row.path): row.split for row in listed.rows}
+    known, present = read_splits(run, listed.source), {os.path.abspath(row.path): row.split for row in listed.rows}
     trained = {path for path, split in known.items() if split == "train"}
     if known and not settings.limit and (added := len(present.keys() - known.keys())) and added < len(present):
         notes.append(f"images that were added since: {added:,}; without a split in the data they are left out, and --split all --data PATH evaluates all")

@@ -30,7 +30,7 @@ from .hub import is_hub_dataset
 from .left_out import LeftOut
 from .parquet_images import describe_other_columns, holds_images, read_parquet_images
 from .remote import is_remote
-from .split import SPLIT_NAMES, SPLITS, assign_groups, assign_splits, describe_share, limit_rows, subsample_train
+from .split import SPARE, SPLIT_NAMES, SPLITS, assign_groups, assign_splits, describe_share, limit_rows, subsample_train
 from .task import Task, normalise_name
 from .types import DataSummary, Row, Unreadable
 from .unpacking import Reader, explain_missing, unpack
@@ -38,6 +38,8 @@ from .webdataset import read_webdataset
 
 MAX_UNREADABLE = 0.05  # largest fraction of unreadable images; more suggest a wrong folder or a broken copy
 BLOCK = 256  # images processed ahead of the consumer
+
+TABLE_SPLITS = {**SPLIT_NAMES, SPARE: SPARE}  # names of splits in tables, also in those of `Dataset.table`
 
 T = TypeVar("T")
 
@@ -312,9 +314,9 @@ def _parse_csv_row(record: dict[str, str], line: int, path: Path, settings: Data
     if "\0" in name:
         raise DataError(f"{path.name} line {line}: the path {make_printable(name)} has a NUL character", "Correct the path, or delete the row")
     split = (record.get(settings.split_col) or "").strip()
-    if split and split.lower() not in SPLIT_NAMES:
+    if split and split.lower() not in TABLE_SPLITS:
         raise DataError(f"{path.name} line {line}: '{split}' is not a split", "Use train, valid or test")
-    return Row(resolve_image(path, name), label, SPLIT_NAMES.get(split.lower(), ""), (record.get(settings.group_col) or "").strip())
+    return Row(resolve_image(path, name), label, TABLE_SPLITS.get(split.lower(), ""), (record.get(settings.group_col) or "").strip())
 
 
 # Classes and checks
