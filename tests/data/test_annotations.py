@@ -74,6 +74,8 @@ def test_a_coco_file_of_windows(tmp_path):
         (coco(annotations=[]), "has no annotated image"),
         (coco(categories=[]), "names the image or category 1, which is not listed"),
         (coco(annotations=[{"image_id": 99, "category_id": 2}]), "names the image or category 99"),
+        (coco(categories=[{"id": 1, "name": " "}, {"id": 2, "name": "dog"}]), "has annotations of a category without a name"),
+        (coco(images=[{**image, "file_name": f"https://example.org/{image['id']}.png"} for image in coco()["images"]]), "https://example.org/10.png is a URL"),
         ({"info": {}}, "is not a COCO file (no 'images')"),
         ([], "is not a COCO file"),
         ("x", "is not a COCO file"),

@@ -104,6 +104,16 @@ def test_csv_row_that_is_none_is_named(tmp_path, row, reason):
     assert os.listdir(tmp_path / "data") == []
 
 
+def test_archive_of_the_challenge(tmp_path):
+    rows = [(number, "Training", face(10 * number)) for number in range(7)]
+    write_csv(tmp_path / "icml_face_data.csv", rows, "emotion, Usage, pixels")
+    (tmp_path / "fer2013.tar.gz").write_bytes(b"packed")
+    with zipfile.ZipFile(tmp_path / "challenge.zip", "w") as archive:
+        for name in ("icml_face_data.csv", "fer2013.tar.gz"):
+            archive.write(tmp_path / name, name)
+    assert len(tree(import_data(TASK, str(tmp_path / "challenge.zip"), str(tmp_path / "data")))) == 7
+
+
 def test_csv_row_that_is_cut_short(tmp_path):
     source = write_csv(tmp_path / "fer2013.csv", [("Training", face(0))], header="Usage,pixels,emotion")
     with pytest.raises(DataError, match=r"^fer2013.csv line 2 is not a row of fer2013.csv \("):
@@ -158,6 +168,11 @@ def test_other_spellings_of_parts_and_expressions(tmp_path):
     assert tree(import_data(TASK, str(source), str(tmp_path / "data"))) == sorted(
         [f"train/{label}/1.png" for label in ALIASES.values()] + ["valid/happy/2.png"]
     )
+
+
+def test_names_of_splits_in_upper_case(tmp_path, kaggle):
+    (kaggle / "train").rename(kaggle / "Train")
+    assert "train/happy/Training_1.jpg" in tree(import_data(TASK, str(kaggle), str(tmp_path / "data")))
 
 
 def test_two_images_of_one_name(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import tarfile
 import zipfile
@@ -157,8 +158,9 @@ def test_the_images_are_downloaded_from_a_given_address(tmp_path, tarball, web):
     web.seen.clear()
     get_data(TASK, str(tmp_path / "root"), address=f"{web.url}/other/mirror.tar.gz")
     assert [path for path, _ in web.seen] == ["/other/mirror.tar.gz"], "the file of the first address was taken for that of the second"
-    with pytest.raises(UsageError, match="--from ftp://a/b.zip: not an http"):
-        get_data(TASK, str(tmp_path / "other"), address="ftp://a/b.zip")
+    for address in ("ftp://a/b.zip", "http://[::1/b.zip"):
+        with pytest.raises(UsageError, match=re.escape(f"--from {address}: not an http")):
+            get_data(TASK, str(tmp_path / "other"), address=address)
     with pytest.raises(DataError, match="cannot be downloaded: "):
         get_data(TASK, str(tmp_path / "other"), address=f"{web.url}/nothing.tar.gz")
 

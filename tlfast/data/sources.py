@@ -126,7 +126,10 @@ def _get_from_sources(task: Task, sources: Sequence[Source], downloads: Path, ta
 
 def _source_at(address: str) -> Source:
     """Return the source for the address of an archive. Raises UsageError."""
-    name = PurePosixPath(unquote(urlsplit(address).path)).name
+    try:
+        name = PurePosixPath(unquote(urlsplit(address).path)).name
+    except ValueError:  # such as "http://[::1/fer.zip"
+        name = ""
     if not is_address(address) or not is_archive_name(name):
         raise UsageError(f"--from {address}: not an http(s) address of a zip or tarball", "For a file: tlfast data import TASK FILE")
     folder = hashlib.sha256(address.encode()).hexdigest()[:8]  # a download of the same name from another address is another file

@@ -326,8 +326,9 @@ def _find_classes(task: Task, rows: list[Row], root: Path) -> tuple[tuple[str, .
     """Return the classes in the order of the task, else sorted, and notes."""
     labels = {row.label for row in rows}
     if len(labels) < 2:
-        is_table = root.suffix.lower() in TABLES and root.is_file()
-        hint = f"name the column of labels with {flag_name('label_col')}" if is_table else "make one sub-folder per class"
+        hint = "make one sub-folder per class" if root.is_dir() or root.suffix.lower() == ".zip" else "give a file with more of them"
+        if root.suffix.lower() in TABLES and root.is_file():
+            hint = f"name the column of labels with {flag_name('label_col')}"
         raise DataError(f"{root} has only one class, '{next(iter(labels))}'", f"A classifier needs at least two; {hint}")
     if not task.classes or labels == set(task.classes):
         return task.classes or tuple(sorted(labels)), []

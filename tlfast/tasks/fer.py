@@ -27,16 +27,18 @@ ALIASES = {
     "anger": "angry", "disgusted": "disgust", "fearful": "fear", "happiness": "happy", "sadness": "sad", "surprised": "surprise",
 }  # fmt: skip
 
+CSV_FILES = ("fer2013.csv", "icml_face_data.csv")  # the first is packed once more in the archive of the challenge
 CSV_HINT = "The original fer2013.csv has the columns emotion, pixels and Usage"
 
 
 def arrange(source: Path, target: Path, beside: Path) -> None:
     """Convert a download to `target/{train,valid,test}/<expression>/`.
 
-    The source is the original `fer2013.csv`, a folder with this file, or a folder with `train/`, `valid/` and `test/`. On Kaggle, `test` holds
-    both PublicTest and PrivateTest, with file names that start so; PublicTest becomes the valid split, as in the challenge. Raises DataError.
+    The source is the original `fer2013.csv`, a folder with this file or with `icml_face_data.csv`, or a folder with `train/`, `valid/` and `test/`. On
+    Kaggle, `test` holds both PublicTest and PrivateTest, with file names that start so; PublicTest becomes the valid split, as in the challenge. Raises
+    DataError.
     """
-    csv_file = source if source.is_file() else next(source.rglob("fer2013.csv"), None)
+    csv_file = source if source.is_file() else next((path for name in CSV_FILES for path in source.rglob(name)), None)
     if csv_file:
         _from_csv(csv_file, target)
         return
@@ -61,7 +63,7 @@ def _copy_class(folder: Path, split: str, target: Path) -> None:
 def _find_root(source: Path) -> Path:
     """Return the folder with `train/`: the source, or a folder up to two levels below it, as in some archives. Raises DataError."""
     for folder in (source, *sorted(path for path in source.rglob("*") if path.is_dir() and len(path.relative_to(source).parts) <= 2)):
-        if (folder / "train").is_dir():
+        if any(path.name.lower() == "train" and path.is_dir() for path in folder.iterdir()):
             return folder
     raise DataError(f"{source.name} has neither fer2013.csv nor a folder train", "Give fer2013.csv, or a folder or zip with train/<expression>/*.jpg")
 
@@ -71,7 +73,8 @@ def _from_csv(source: Path, target: Path) -> None:
     try:
         with source.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            missing = {"emotion", "pixels", "Usage"} - set(reader.fieldnames or ())
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]  # those of icml_face_data.csv have blanks
+            missing = {"emotion", "pixels", "Usage"} - set(reader.fieldnames)
             if missing:
                 raise DataError(f"{source.name}: no column {', '.join(sorted(missing))}", CSV_HINT)
             for number, row in enumerate(reader):
