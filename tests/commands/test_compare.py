@@ -227,7 +227,7 @@ def test_archs_and_settings_files(cli, folder, tmp_path, trainings):
     (["--arms", ","], "--arms is empty"),
     (["--depths", "--arms", "knn"], "--arms and --depths are both given"),
     (["--arms", "partial"], "one arm (partial) and nothing to compare it with"),
-    (["--arms", "partial,partial"], "two arms are the same"),
+    (["--arms", "partial,partial"], "two arms have the same name"),
     (["--folds", "1"], "--folds 1 leaves nothing to train on"),
     (["--learning-curve", "5,x"], "is not a list of percentages"),
     (["--learning-curve", "0,50"], "is not a list of percentages"),

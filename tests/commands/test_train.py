@@ -214,6 +214,16 @@ def test_other_images_than_it_began_with_are_refused(cli, folder, monkeypatch):
     assert cli("train", folder, *TINY, "--epochs", 1, "--no-onnx").code == 0  # a training anew is none of its business
 
 
+def test_moved_images_of_an_interrupted_training(cli, folder, monkeypatch):
+    after_train = progress.ProgressCallback.after_train
+    with monkeypatch.context() as patch:
+        patch.setattr(progress.ProgressCallback, "after_train", lambda self: (after_train(self), signal.raise_signal(signal.SIGINT)))
+        assert cli("train", folder, *TINY, "--epochs", 3, "--train-bn", "--name", "mine", "--no-onnx").code == 130
+    shutil.move(folder, folder.with_name("elsewhere"))
+    outcome = cli("train", "--resume")
+    assert outcome.code == 2 and f"--resume: the images of mine, {folder}, are missing" in outcome.err
+
+
 def test_two_cannot_go_on_with_the_same(cli, pictures, stopped):
     folder = journal_module.find("exports", "pictures", "mine")
     with journal_module._lock(folder):

@@ -19,7 +19,9 @@ def test_config_file(tmp_path):
     assert (chosen.epochs, chosen.rate, chosen.label_smoothing, chosen.augment) == (3, 0.001, 0.0, "none")
 
 
-@pytest.mark.parametrize(("text", "message"), [("epochs = = 3", "is not TOML"), (None, "No such file")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("epochs = = 3", "is not TOML"), ("[training]\nepochs = 3\n", r"bad.toml has a heading \[training\]"), (None, "No such file")]
+)
 def test_bad_config_file(tmp_path, text, message):
     path = tmp_path / "bad.toml"
     if text:

@@ -12,7 +12,7 @@ from tlfast.commands.doctor_reasons import Conditions
 from tlfast.commands.usual_speeds import UsualSpeed
 from tlfast.training.types import MEASURES, Speed, Workload
 
-TINY_WORKLOAD = Workload(arch="test_resnet", size=32, bs=4, pictures=3, drawn=(40, 32), seconds=0.0)
+TINY_WORKLOAD = Workload(arch="test_resnet", size=32, bs=4, pictures=6, drawn=(40, 32), seconds=0.0)
 QUIET = Conditions(
     cores=2,
     threads=2,

@@ -103,7 +103,7 @@ def test_rows_of_a_task_file_may_be_paths_and_numbers_of_any_iterable(birds, fol
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
-        ("[tlfast.Row('a.png', 'x'), tlfast.Row('a.png', 'x', 'valid')]", "a.png is in two rows"),
+        ("[tlfast.Row('a.png', 'x'), tlfast.Row('a.png', 'x', 'valid')]", "a.png has two labels, splits or groups"),
         ("[('a.png', 'x')]", "('a.png', 'x') is not a Row"),
         ("[tlfast.Row('a.png', '')]", "a.png has no label"),
         ("[tlfast.Row('a.png', 'x', 'holdout')]", "'holdout' is not a split, for a.png"),

@@ -39,6 +39,19 @@ def test_too_few_minutes_train_the_classifier_and_say_so(cli, folder, monkeypatc
     assert outcome.code == 0 and "no depth fits into 0.1 minutes; the classifier alone takes" in outcome.err
 
 
+@pytest.mark.parametrize(("lower", "depth"), [(0.002, "2"), (0.02, "0")])
+def test_the_share_of_the_time_is_that_of_what_depends_on_the_depth(folder, monkeypatch, lower, depth):
+    depths = [timing("0", 1e-6, lower), timing("2", 1e-4, lower), timing("all", 0.02)]
+    monkeypatch.setattr(planner, "time_depths", lambda *given: types.Timings([replace(each, uncached=[36] * 8) for each in depths], 1e-6, 1e-6))
+    task, chosen = resolved(folder, "depth", depth="auto", epochs=2, freeze_epochs=0, lr=1e-3)
+    said = []
+    with trainer.prepare(task, chosen, said.append) as session:
+        settled, _ = planner.settle_depth(session, chosen)
+    assert (settled.depth, settled.views) == (depth, chosen.views)
+    notes = [event.note for event in said if isinstance(event, Note) and "no depth takes less than 45%" in event.note]
+    assert len(notes) == (depth == "0")
+
+
 @pytest.mark.parametrize(("minutes", "epochs"), [(500, 2), (0.1, 1)])
 def test_minutes_beside_a_depth_choose_views_and_epochs_only(folder, monkeypatch, minutes, epochs):
     monkeypatch.setattr(planner, "time_depths", lambda *given: types.Timings([timing("0", 1e-5), timing("2", 0.1, 0.2), timing("all", 0.2)], 1e-4, 1e-5))

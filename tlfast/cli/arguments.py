@@ -13,6 +13,7 @@ from ..core import Settings, UsageError, config_files, journal
 from ..core.settings import check_value, declared_settings, flag_name
 from ..data import Task
 from ..data.discovery import is_table
+from ..data.hub import is_hub_dataset
 from ..tasks import resolve
 
 RESUMED_WITH_OTHERS = ("log", "gpus")  # settings that a resumed training may change
@@ -56,8 +57,10 @@ class Arguments:
             if name in RESUMED_WITH_OTHERS:
                 settings = replace(settings, **{name: value})
             elif saved != value and not (name in PATHS and Path(saved).resolve() == Path(value).resolve()):
-                hint = f"Leave out {flag_name(name)}, or leave out --resume to start a new training"
-                raise UsageError(f"{flag_name(name)} {given}: the interrupted training began with {settings.to_dict().get(name, saved)}", hint)
+                typed = "the images" if name == "data" else flag_name(name)  # which may be a path without --data
+                instead = "Give the former ones" if name == "data" else f"Leave out {typed}"
+                found = f"{typed} {given}: the interrupted training began with {settings.to_dict().get(name, saved)}"
+                raise UsageError(found, f"{instead}, or leave out --resume to start a new training")
         return settings
 
     def _find_interrupted(self, out: str, which: str) -> Path:
@@ -126,6 +129,8 @@ def find_resumed(resume: str, out: str) -> tuple[str, str]:
         raise UsageError(f"--resume: {file}, the file of the task {saved['task']}, is missing", f"Give its new path: tlfast train FILE.py --resume {run_id}")
     if file or saved["task"] in registry.registered_tasks():
         return file or saved["task"], run_id
+    if saved["data"] and not is_hub_dataset(saved["data"]) and not os.path.exists(saved["data"]):
+        raise UsageError(f"--resume: the images of {run_id}, {saved['data']}, are missing", "Put them back, or start a new training without --resume")
     return saved["data"], run_id
 
 

@@ -79,7 +79,7 @@ def _without_folds(task: Task, fold: int | None) -> Task:
 
     def read_undivided(root: Path, _: int | None) -> list[Row] | None:
         rows = read(root, fold)
-        return rows and [replace(row, split="train") if row.split == "valid" else row for row in rows]
+        return None if rows is None else [replace(row, split="train") if row.split == "valid" else row for row in rows]
 
     return replace(task, rows=read_undivided)
 

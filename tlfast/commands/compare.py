@@ -201,7 +201,7 @@ def _check_design(arms: Sequence[Arm], design: Design) -> None:
     if not all(0 < share <= 1 for share in design.shares):
         raise UsageError(f"shares {design.shares} of the training images are not all above 0 and at most 1", "Such as: (0.1, 0.3, 1.0)")
     if len(set(names)) < len(names):
-        raise UsageError(f"two arms are the same: {', '.join(names)}", "Name each strategy, backbone and file once")
+        raise UsageError(f"two arms have the same name: {', '.join(names)}", "Name each strategy and backbone once, and give files different names")
     if design.baseline and design.baseline not in names:
         raise UsageError(f"--baseline {design.baseline} is not one of the arms: {', '.join(names)}", suggest_name(design.baseline, names))
     if len(arms) < 2 and design.folds < 2 and design.seeds < 2 and len(design.shares) < 2:

@@ -26,6 +26,8 @@ def read_config(path: str) -> dict[str, Any]:
         raise UsageError(f"--config {path}: {error.strerror}", "Give a TOML file of settings, such as: epochs = 5") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"--config {path} is not TOML: {error}", "Write one setting per line, such as: epochs = 5") from None
+    if headings := [name for name, value in values.items() if isinstance(value, dict)]:
+        raise UsageError(f"--config {path} has a heading [{headings[0]}]", "Write one setting per line, such as: epochs = 5, without headings")
     return {name.replace("-", "_"): value for name, value in values.items()}
 
 

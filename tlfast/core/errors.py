@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+LONGEST_LINE = 160  # characters of the text of another exception in a message
+
 
 class TlfastError(Exception):
     """Base class: an error that the user can correct. The command line prints it without a traceback.
@@ -77,12 +79,17 @@ class ExportError(TlfastError):
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an exception's text, at most 160 characters; the name of its class if the text is empty.
+    """Return the first line of an exception's text, of a long one the sentences within 160 characters; the name of its class if the text is empty.
 
     >>> first_line(ValueError("bad value"))
     'bad value'
+    >>> first_line(ValueError("The file is cut off. " + 50 * "Perhaps. "))[:26]
+    'The file is cut off. Perha'
     """
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if len(line) <= LONGEST_LINE:
+        return line
+    return line[: line.rfind(". ", 0, LONGEST_LINE)] if ". " in line[:LONGEST_LINE] else line[:LONGEST_LINE]
 
 
 def suggest_name(word: str, known: list[str] | tuple[str, ...]) -> str:

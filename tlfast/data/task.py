@@ -120,7 +120,7 @@ class Task:
     def _check_rows(self, found: Iterable[Row], root: Path) -> list[Row]:
         """Return the rows with text in place of `Path` objects and numbers."""
         place = f"rows(root, fold) of {self.file or f'the task {self.name}'}"
-        rows: dict[str, Row] = {}
+        rows, known = list[Row](), dict[str, Row]()
         for row in found:
             if not isinstance(row, Row):
                 raise UsageError(f"{place}: {row!r:.80} is not a Row", "Return a list of tlfast.Row(path, label, split, group)")
@@ -129,11 +129,12 @@ class Task:
                 raise UsageError(f"{place}: '{row.split}' is not a split, for {row.path}", "Use train, valid or test, or '' for a drawn split")
             if not row.label:
                 raise UsageError(f"{place}: {row.path} has no label", "Leave out images without a label")
-            if rows.setdefault(row.path, row) is not row:
-                raise UsageError(f"{place}: {row.path} is in two rows", "Return one row for each image")
+            if known.setdefault(row.path, row) != row:
+                raise UsageError(f"{place}: {row.path} has two labels, splits or groups", "Return one row for each image")
+            rows.append(row)
         if not rows:
             raise DataError(f"{place} found no image in {root}", "Give the folder of the images with --data")
-        return list(rows.values())
+        return rows
 
 
 def normalise_name(label: str) -> str:

@@ -23,6 +23,7 @@ from .amp import FrozenBody
 from .callbacks.distillation import Distillation, soften
 from .session import Session
 
+SHOWN = 5  # class names in a message
 HINT = "Give the name of a run in the folder of --out, or the folder of a run; list the runs with: tlfast runs"
 
 
@@ -68,7 +69,7 @@ def _open_teacher(run: Run, classes: Sequence[str], given: Preprocessing) -> Tea
     known = list(run.manifest["classes"])
     if set(known) != set(classes):
         missing, further = sorted(set(classes) - set(known)), sorted(set(known) - set(classes))
-        differences = [f"{what} {', '.join(names[:5])}" for what, names in (("without", missing), ("with", further)) if names]
+        differences = [f"{what} {_shorten(names)}" for what, names in (("without", missing), ("with", further)) if names]
         raise UsageError(f"--teacher {run.id} has other classes than the images: {' and '.join(differences)}", "Train a teacher on the same classes")
     try:
         runs.verify(run, (WEIGHTS,))
@@ -76,6 +77,10 @@ def _open_teacher(run: Run, classes: Sequence[str], given: Preprocessing) -> Tea
         raise RunError(f"--teacher {run.id}: {error.message}", HINT) from None
     network: Any = load_model(run)
     return Teacher(network, Preprocessing.of_run(run), given, [known.index(label) for label in classes])
+
+
+def _shorten(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def describe_leaks(found: Sequence[Run], table: ImageTable) -> list[str]:

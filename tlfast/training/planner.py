@@ -20,7 +20,7 @@ from .session import Session
 from .strategies import get_strategy
 from .types import DepthPlan, DepthsPlanned, Timing, Work
 
-AUTO_SHARE = 0.45  # of the predicted time of full fine-tuning, the limit of `--depth auto`
+AUTO_SHARE = 0.45  # of the predicted time of full fine-tuning from the first forward pass to the last epoch, the limit of `--depth auto`
 NEARLY_ALL, LEAST = 7 / 8, 3 / 8  # shares of the wanted epochs: preferred, and accepted
 NOISE = 1.3  # speed ratio of two depths in the wrong order that only other load explains; see docs/benchmarks.md, "Planner"
 TIMING = 0.1  # share of `--minutes` after which no other round of timing begins
@@ -65,7 +65,8 @@ def plan_depths(session: Session, settings: Settings) -> tuple[list[DepthPlan], 
     costs = work.costs
     if settings.minutes is None:
         plans = [_predict_plan(timing, work, settings) for timing in costs.depths]
-        limit = AUTO_SHARE * plans[-1].seconds
+        fixed = work.elapsed + closing_seconds(work)  # the same for all depths
+        limit = fixed + AUTO_SHARE * (plans[-1].seconds - fixed)
     else:
         limit = 60 * settings.minutes
         plans = [_fit_to_time(timing, work, settings, limit) for timing in costs.depths]
@@ -105,7 +106,10 @@ def forecast(session: Session, settings: Settings) -> DepthPlan:
 
 
 def _plan_minimum(timing: Timing, work: Work, settings: Settings, limit: float, on_event: OnEvent) -> DepthPlan:
-    """Return the smallest plan when none fits into `limit` seconds, and report its duration."""
+    """Return the smallest plan when none fits into `limit` seconds, and report its duration; without `--minutes` that with all views."""
+    if settings.minutes is None:
+        on_event(Note("depth", f"no depth takes less than {AUTO_SHARE:.0%} of the time of all layers: training the classifier only"))
+        return _predict_plan(timing, work, settings)
     fixed = settings.depth.isdigit()
     plan = _predict_plan(timing, work, replace(settings, views=1, epochs=1 if fixed else settings.epochs))
     none, smallest = (

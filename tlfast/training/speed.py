@@ -68,7 +68,7 @@ def _open_session(workload: Workload, on_event: OnEvent) -> Iterator[Session]:
 
 
 def _draw_rows(folder: Path, workload: Workload, on_event: OnEvent) -> list[Row]:
-    """Draw the images, and return rows that repeat them for some training batches."""
+    """Draw the images, and return rows: one of each class for validation, the others repeated for some training batches."""
     rows, labels = [], list(COLOURS)
     for number in range(workload.pictures):
         on_event(Progress("drawing images", number, workload.pictures))
@@ -80,8 +80,9 @@ def _draw_rows(folder: Path, workload: Workload, on_event: OnEvent) -> list[Row]
             image.resize(workload.jpeg, Image.Resampling.BICUBIC).save(path, quality=QUALITY)
         rows.append(Row(str(path), label))
     on_event(Progress("drawing images", workload.pictures, workload.pictures))
-    repeated = rows * math.ceil(4 * workload.bs / len(rows))
-    return [Row(row.path, row.label, "train") for row in repeated] + [Row(row.path, row.label, "valid") for row in rows]
+    valid, train = rows[: len(labels)], rows[len(labels) :]
+    repeated = train * math.ceil(4 * workload.bs / len(train))
+    return [replace(row, split="train") for row in repeated] + [replace(row, split="valid") for row in valid]
 
 
 def _prepare_networks(session: Session, workload: Workload) -> tuple[dict[str, Callable[[], list[float]]], dict[str, str]]:
