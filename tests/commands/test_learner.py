@@ -134,6 +134,57 @@ def test_the_rates_of_a_fit_by_hand_are_recorded(learn):
     assert phase["lowest_lr"] == pytest.approx(phase["lr"] / 100)
 
 
+def test_the_history_of_a_fit_outlasts_predictions(learn):
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(2, 1e-3)
+        rows = [list(row) for row in learn.recorder.values]
+        learn.get_preds()
+        learn.show_results(max_n=1)
+        learn.validate()
+        learn.lr_find(num_it=40, stop_div=False, show_plot=False, suggest_funcs=minimum)
+    made = tlfast.Run.from_learner(learn)
+    assert made.history["accuracy"].tolist() == pytest.approx([row[2] for row in rows])
+    assert made.manifest["phases"][0]["lr"] == pytest.approx(1e-3, rel=0.2)
+
+
+def test_settings_without_effect_on_a_learner_are_named_and_not_recorded(pictures, caplog):
+    learn = tlfast.learner(pictures, mixup=0.4, ema=True, epochs=77, keep="best", name="mine", augment="light", **TINY)
+    assert "settings: without effect on a Learner: epochs, lr, mixup, ema=True, keep" in caplog.messages
+    made = tlfast.Run.from_learner(learn)
+    assert made.id == "mine" and made.settings.augment == "light"
+    assert (made.settings.mixup, made.settings.ema, made.settings.epochs, made.settings.keep) == (0.0, False, 10, "auto")
+    with pytest.raises(tlfast.UsageError, match="a run named 'mine' exists already"):
+        tlfast.Run.from_learner(learn)
+    assert tlfast.Run.from_learner(learn, name="other").id == "other"
+
+
+def test_settings_of_the_task_are_no_given_settings(caplog):
+    tlfast.learner("digits", arch="test_resnet", weights="none", limit=10, quiet=False)
+    assert not any("without effect" in message for message in caplog.messages)
+
+
+def test_the_settings_of_a_training_are_not_those_of_a_fit_by_hand(pictures):
+    trained = tlfast.train(pictures, full=True, epochs=1, freeze_epochs=0, mixup=0.3, name="first", quiet=True, **TINY)
+    made = tlfast.Run.from_learner(trained.learner())
+    assert made.id != "first" and made.settings.mixup == 0 and made.settings.size == 32
+
+
+def test_a_diverged_learner_is_refused(learn, tmp_path):
+    next(learn.model[1].parameters()).data.fill_(float("nan"))
+    with pytest.raises(tlfast.TrainingError, match="the Learner predicts NaN: its fit has diverged"):
+        tlfast.Run.from_learner(learn)
+    assert len(tlfast.runs()) == 1
+
+
+def test_loaders_with_other_classes_are_refused(learn, tmp_path):
+    others = draw_classes(tmp_path / "others", 6)
+    (others / "red").rename(others / "a red")
+    learn.dls = tlfast.learner(others, **TINY).dls
+    with pytest.raises(tlfast.UsageError, match=r"the loaders of the Learner have the classes \['a red', 'blue', 'green'\], and the images"):
+        tlfast.Run.from_learner(learn)
+    assert tlfast.Run.from_learner(learn, "others").classes == ["a red", "blue", "green"]
+
+
 def test_a_run_from_a_learner_on_other_images(learn, tmp_path):
     other = tlfast.dataset(draw_classes(tmp_path / "others", 6), valid_pct=0.5)
     made = tlfast.Run.from_learner(learn, other)

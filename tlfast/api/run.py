@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..commands.push import PushResult
     from ..inference.classifier import ImageSource
     from .cleaner import Cleaner
-    from .datasets import Dataset
+    from .datasets import Dataset, DataSource
 
 DATA = 'data="photos/"'  # example in errors
 
@@ -339,15 +339,19 @@ class Run:
     @with_keywords_in_messages
     @one_at_a_time
     @keep_random_states
-    def from_learner(cls, learn: Learner, data: Dataset | None = None, *, quiet: bool = False) -> Run:
+    def from_learner(cls, learn: Learner, data: Dataset | DataSource | None = None, *, name: str = "", quiet: bool = False) -> Run:
         """Evaluate a Learner of `tlfast.learner` or `run.learner` on the valid split, and export it as a run with its present weights.
 
-        `data` are the images; by default those of the Learner. Raises UsageError for other Learners, or TlfastError.
+        `data` are the images, a dataset or what `tlfast.dataset` accepts; by default those that the Learner was built with. `name` is the name of the run.
+        Raises UsageError for other Learners, or TlfastError.
         """
         from ..commands.learner import publish_learner
+        from .datasets import open_source
 
+        images = None if data is None else open_source(data, {})[0]
+        task, settings = (None, None) if images is None else (images.task, images.resolve({}))
         with show_progress(quiet) as on_event:
-            folder = publish_learner(learn, data.task if data else None, data.resolve({}) if data else None, on_event)
+            folder = publish_learner(learn, task, settings, name, on_event)
         return cls(folder)
 
     @with_keywords_in_messages

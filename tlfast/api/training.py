@@ -244,7 +244,8 @@ def learner(
     """Return the fastai Learner that `train` starts from, untrained: images, augmentation, pretrained backbone, head, metrics.
 
     All its methods work: `fine_tune`, `lr_find`, `freeze`, `show_results`, `get_preds`, callbacks. The backbone is frozen unless `full=True` or a `depth`
-    is given; then all layers are trainable. `Run.from_learner` evaluates and exports the result. Keywords are those of `train`. Raises TlfastError.
+    is given; then all layers are trainable. `Run.from_learner` evaluates and exports the result. Keywords are those of `train`; a note names those that only
+    a training has, such as `epochs` and `mixup`: give `fine_tune` its epochs, and callbacks of fastai. Raises TlfastError.
 
     >>> learn = tlfast.learner("digits")  # doctest: +SKIP
     >>> learn.fine_tune(1); run = tlfast.Run.from_learner(learn)  # doctest: +SKIP

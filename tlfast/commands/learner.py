@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 from fastai.learner import Learner
 from torch import nn
 
 from .. import tasks
-from ..core import DataSettings, OnEvent, Run, Settings, UsageError, ignore_event, runs
+from ..core import DataSettings, Note, OnEvent, Run, RunSettings, Settings, TrainingError, TrainingSettings, UsageError, ignore_event, runs
 from ..core.errors import first_line
-from ..core.journal import open_journal
+from ..core.journal import check_free, open_journal
 from ..core.setting_checks import AUTO_DEPTH
+from ..core.settings import check_value, declared_settings, find_unused, flag_name
 from ..data import Task
 from ..data.hub import is_hub_dataset
-from ..evaluation import evaluate
+from ..evaluation import Predictions, evaluate
 from ..models import pretrained
+from ..tasks import resolve_settings
 from ..training import Phase, Session, get_strategy, predict_valid, prepare
 from ..training.batch_size import use_default_batch
-from ..training.callbacks import KeepBatchNorm, ShareCores
+from ..training.callbacks import KeepBatchNorm, KeepHistory, ShareCores
 from ..training.learner import build_learner
 from ..training.processes import require_single
 from ..training.types import EPOCH_VALUES, EpochRow
@@ -30,12 +32,15 @@ from .train import describe_origin, describe_phase, publish
 
 PHASE = f"fitted {runs.BY_HAND}"
 ATTRIBUTE = "tlfast_settings"  # of a Learner: the settings that it was built with
+# Settings of TrainingSettings and RunSettings that a Learner of a user has; all others of the two describe a training of tlfast.
+USED = frozenset({"preset", "depth", "bs", "class_weights", "label_smoothing", "amp", "seed", "onnx", "device", "out", "name"})
+NOT_USED = tuple(f.name for f in fields(TrainingSettings) + fields(RunSettings) if f.name not in USED)
 
 
 def open_learner(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> Learner:
     """Return the Learner that `train` starts from, untrained: images, augmentation, backbone with pretrained weights, head, metrics.
 
-    All layers are trainable; `learn.freeze()` freezes the backbone. Raises TlfastError.
+    All layers are trainable; `learn.freeze()` freezes the backbone. A note names the given settings that it does not use. Raises TlfastError.
     """
     require_single(settings, "a Learner")
     if settings.teacher:
@@ -45,6 +50,9 @@ def open_learner(task: Task, settings: Settings, on_event: OnEvent = ignore_even
             "--depth auto and --minutes choose the layers at the start of a training, and a Learner of your own trains those that you choose",
             "Give --full or --depth 0, without --minutes and --preset",
         )
+    own = _task_settings(task, settings)
+    if unused := [name for name in find_unused(settings, NOT_USED) if getattr(settings, name) != getattr(own, name)]:
+        on_event(Note("settings", f"without effect on a Learner: {', '.join(map(flag_name, unused))}"))
     settings = use_default_batch(settings)
     with prepare(task, settings, on_event) as session:
         return _prepare_for_user(session.learn, settings)
@@ -61,7 +69,13 @@ def open_run_learner(run: Run, data: str = "", device: str = "auto", on_event: O
     if loaded.settings.depth != AUTO_DEPTH and not _trains_body(learn.model, loaded.settings):  # not chosen in runs by hand of earlier versions
         learn.add_cb(KeepBatchNorm())
     source = data or run.manifest["data"]["source"]
-    return _prepare_for_user(learn, replace(loaded.settings, data=source if is_hub_dataset(source) else os.path.abspath(os.path.expanduser(source))))
+    source = source if is_hub_dataset(source) else os.path.abspath(os.path.expanduser(source))
+    return _prepare_for_user(learn, replace(loaded.settings, data=source, name=""))
+
+
+def _task_settings(task: Task, settings: Settings) -> Settings:
+    """Return the settings of a task for the same layers, without given ones."""
+    return resolve_settings(task, None, {"depth": settings.depth})
 
 
 def _trains_body(model: nn.Sequential, settings: Settings) -> bool:
@@ -71,35 +85,54 @@ def _trains_body(model: nn.Sequential, settings: Settings) -> bool:
 
 def _prepare_for_user(learn: Learner, settings: Settings) -> Learner:
     learn.path = Path()  # as for any fastai Learner; that of a training is a temporary folder
-    learn.add_cb(ShareCores())
+    learn.add_cbs([ShareCores(), KeepHistory()])
     setattr(learn, ATTRIBUTE, settings)
     return learn
 
 
-def publish_learner(learn: Learner, task: Task | None = None, data: Settings | None = None, on_event: OnEvent = ignore_event) -> Path:
+def publish_learner(learn: Learner, task: Task | None = None, data: Settings | None = None, name: str = "", on_event: OnEvent = ignore_event) -> Path:
     """Evaluate a Learner on the valid split and export it as a run, with its present weights. Returns the folder of the run.
 
-    The Learner must come from `open_learner` or `open_run_learner`. Without `task` and `data`, its own images are used, otherwise those of the task
-    that `data` describes. Raises UsageError for another Learner, or TlfastError.
+    The Learner must come from `open_learner` or `open_run_learner`. Without `task` and `data`, the images that it was built with are used, otherwise
+    those of the task that `data` describes. `name` is that of the run, by default the one that the Learner was built with. Raises UsageError for another
+    Learner, TrainingError if it predicts NaN, or TlfastError.
     """
     built: Settings | None = getattr(learn, ATTRIBUTE, None)
     if built is None:
         raise UsageError("this Learner was not built by tlfast, so its preprocessing is unknown", "Build it with tlfast.learner(data) or run.learner()")
     images = data or built
     task = task or tasks.find_named_task(built.task, built.data)
-    kept = {f.name: getattr(images, f.name) for f in fields(DataSettings)}
-    settings = replace(built, **kept, task=task.name, out=images.out, name="")
-    runs.check_writable(settings.out, settings.task, "")
-    run_id = runs.new_id(runs.BY_HAND, settings.arch)
+    own, name = _task_settings(task, built), check_value("name", name or built.name, declared_settings())
+    kept = {f.name: getattr(images, f.name) for f in fields(DataSettings)} | {unused: getattr(own, unused) for unused in NOT_USED}
+    settings = replace(built, **kept, task=task.name, out=images.out, name=name)
+    runs.check_writable(settings.out, settings.task, name)
+    check_free(settings.out, settings.task, name)
+    run_id = name or runs.new_id(runs.BY_HAND, settings.arch)
     reserved = open_journal(settings.out, settings.task, run_id, settings.to_dict(), resumable=False)
     with reserved as journal, prepare(task, settings, on_event, journal) as session:
         facts = {**describe_origin(task, session), "by_hand": True, "device": str(session.learn.dls.device)}  # with the initial weights
+        _check_classes(learn, session)
         _copy_weights(learn.model, session)
         phases = _list_phases(learn)
         facts |= {"phases": list(map(describe_phase, phases)), "seconds": 0.0}
         predictions = predict_valid(session, settings)
+        _check_finite(predictions)
         evaluation = evaluate(predictions, "valid", seed=settings.seed)
         return publish(session, settings, phases, evaluation, predictions, facts)[0]
+
+
+def _check_classes(learn: Learner, session: Session) -> None:
+    """Raise UsageError if a Learner was given loaders with other classes, or another order of them, than the images of the run have."""
+    classes = list(session.table.classes)
+    if (found := list(getattr(learn.dls, "vocab", classes))) != classes:
+        problem = f"the loaders of the Learner have the classes {found!s:.200}, and the images of the run {classes!s:.200}"
+        raise UsageError(problem, "Give the images that the Learner was fitted on: Run.from_learner(learn, data)")
+
+
+def _check_finite(predictions: Predictions) -> None:
+    """Raise TrainingError if a network predicts NaN."""
+    if np.isnan(predictions.log_probabilities).any():
+        raise TrainingError("the Learner predicts NaN: its fit has diverged", "Build a new Learner, and fit it at a lower rate")
 
 
 def _copy_weights(model: nn.Module, session: Session) -> None:
@@ -113,10 +146,10 @@ def _copy_weights(model: nn.Module, session: Session) -> None:
 
 def _list_phases(learn: Learner) -> list[Phase]:
     """Return the last fit of a Learner as a phase, with its epochs; none if it was not fitted, or with other metrics."""
-    values: Sequence[Sequence[float]] = getattr(learn.recorder, "values", [])
-    if not values or any(len(row) != len(EPOCH_VALUES) for row in values):
+    history: KeepHistory | None = getattr(learn, KeepHistory().name, None)
+    if not history or not history.values or any(len(row) != len(EPOCH_VALUES) for row in history.values):
         return []
-    rows = [EpochRow(PHASE, i, **dict(zip(EPOCH_VALUES, map(float, row), strict=True))) for i, row in enumerate(values, start=1)]
-    rate = max(learn.recorder.lrs)  # of the head
-    lowest, *_, highest = (float(group["lr"]) for group in learn.opt.hypers)  # at the end of the fit; a schedule scales all groups alike
+    rows = [EpochRow(PHASE, i, **dict(zip(EPOCH_VALUES, map(float, row), strict=True))) for i, row in enumerate(history.values, start=1)]
+    rate = max(history.rates)  # of the head
+    lowest, *_, highest = history.last_rates  # a schedule scales all groups alike
     return [Phase(PHASE, rate, rate * lowest / highest if highest else rate, rows, len(rows), 0.0, 0.0)]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .accumulation import AccumulateBatches
     from .early_stopping import KeepEpoch, StopAtNan
     from .ema import MovingAverage
-    from .handed_out import KeepBatchNorm, ShareCores
+    from .handed_out import KeepBatchNorm, KeepHistory, ShareCores
     from .input import NetworkInput
     from .memory import ReleaseMemory
     from .mixup import MixUp
@@ -27,6 +27,7 @@ __all__ = [
     "GrowingSize",
     "KeepBatchNorm",
     "KeepEpoch",
+    "KeepHistory",
     "KeepToBudget",
     "MixUp",
     "MovingAverage",
@@ -45,7 +46,7 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
             "accumulation": ["AccumulateBatches"],
             "early_stopping": ["KeepEpoch", "StopAtNan"],
             "ema": ["MovingAverage"],
-            "handed_out": ["KeepBatchNorm", "ShareCores"],
+            "handed_out": ["KeepBatchNorm", "KeepHistory", "ShareCores"],
             "input": ["NetworkInput"],
             "memory": ["ReleaseMemory"],
             "mixup": ["MixUp"],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from fastai.callback.core import Callback
+from fastai.learner import Recorder
 from torch import nn
 
 from ...models import share_cores
@@ -41,3 +43,24 @@ class ShareCores(Callback):
         if self.stack:
             self.stack.close()
         self.stack = None  # cannot be pickled with the Learner
+
+
+class KeepHistory(Callback):
+    """Keep the values and rates of the last fit. The recorder forgets them when the Learner predicts, validates or searches a learning rate.
+
+    Attributes:
+        values: losses and metrics of each epoch, as in `Recorder.values`.
+        rates: learning rate of the head at each step.
+        last_rates: rate of each group of parameters after the last epoch.
+    """
+
+    order = Recorder.order + 1
+
+    values: Sequence[Sequence[float]] = ()
+    rates: Sequence[float] = ()
+    last_rates: Sequence[float] = ()
+
+    def after_epoch(self) -> None:
+        if self.recorder.lrs and not hasattr(self, "lr_finder"):  # steps were taken
+            self.values, self.rates = self.recorder.values, self.recorder.lrs  # lists that grow with the fit
+            self.last_rates = [float(group["lr"]) for group in self.opt.hypers]
