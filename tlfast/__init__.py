@@ -162,6 +162,12 @@ def load(
     >>> load("exports/fer").predict("face.jpg").label  # doctest: +SKIP
     'happy'
     """
+    from .api.keywords import with_keywords_in_messages
+
+    return with_keywords_in_messages(_load)(reference, out, verify=verify, backend=backend, trust=trust, tta=tta)
+
+
+def _load(reference: str | Path, out: str, *, verify: bool, backend: str, trust: bool, tta: str) -> Classifier | Learner:
     from .core import UsageError
     from .inference.classifier import load as load_classifier
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +71,20 @@ def test_the_same_label_is_no_decision(run):
     path, label = cleaner.candidates.loc[0, ["path", "label"]]
     cleaner.relabel(path, label)
     assert cleaner.decisions == {}
+
+
+def test_paths_can_be_path_objects(run):
+    cleaner = run.cleaner(2)
+    first, second = map(Path, cleaner.candidates["path"])
+    cleaner.drop(first)
+    cleaner.drop([second])
+    assert set(cleaner.decisions) == {str(first), str(second)}
+
+
+def test_a_label_that_is_no_text(run):
+    cleaner = run.cleaner(2)
+    with pytest.raises(tlfast.UsageError, match="label=5 is not a text"):
+        cleaner.relabel(cleaner.candidates["path"][0], 5)
 
 
 @pytest.mark.parametrize("path", [3, None, [3]], ids=str)

@@ -16,13 +16,15 @@ def small() -> dict:
     return {**TINY, "epochs": 2, "freeze_epochs": 1}
 
 
-def test_arms_of_all_kinds(pictures, small):
+def test_arms_of_all_kinds(pictures, small, tmp_path, monkeypatch):
     result = tlfast.compare(pictures, arms=["partial", 1, "full"], seeds=2, **small)
     assert result.table["name"].tolist() == ["partial", "depth 1", "full"]
     assert (result.table["accuracy_interval_low"] <= result.table["accuracy"]).all()
     assert len(result.differences) == 3
     assert result.learning_curve.empty
-    assert result.report().path.is_file()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert "&lt;html" in result.report()._repr_html_()
     assert result.verdict in repr(result)
     assert "depth 1" in result._repr_html_()
 

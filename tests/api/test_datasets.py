@@ -142,6 +142,8 @@ def test_a_name_is_for_images_without_a_task(pictures):
 
 
 def test_show_batch_draws_as_many_images_as_asked_for(pictures):
+    with pytest.raises(tlfast.UsageError, match="size=5 must lie between"):
+        tlfast.dataset(pictures).show_batch(4, size=5)
     figure = tlfast.dataset(pictures).show_batch(4, size=32, bs=64)
     titles = [axes.get_title() for axes in figure.axes if axes.images]
     assert len(titles) == 4
@@ -205,6 +207,8 @@ def test_other_sources_are_an_error(source):
 def test_without_needs_a_kind(pictures):
     with pytest.raises(tlfast.UsageError) as error:
         tlfast.dataset(pictures).without()
+    with pytest.raises(tlfast.UsageError, match=r"\['duplicates'\] is not a kind of images"):
+        tlfast.dataset(pictures).without(["duplicates"])
     assert "duplicates" in error.value.hint
     with pytest.raises(tlfast.UsageError, match="seeds=0 must be at least 1"):
         tlfast.compare(pictures, seeds=0)

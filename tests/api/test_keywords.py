@@ -11,6 +11,7 @@ import pytest
 
 import tlfast
 from tests.helpers.command_line import invoke
+from tlfast.api import keywords
 from tlfast.api.keywords import Keywords, check_names, name_keywords
 from tlfast.commands import train as train_command
 from tlfast.commands import train_processes
@@ -118,6 +119,35 @@ def test_signature_lists_all_settings(function):
 def test_numbers_of_numpy_are_numbers():
     found = check_names({"size": np.int64(32), "lr": np.float32(0.25), "ema": np.bool_(True)})
     assert found == {"size": 32, "lr": 0.25, "ema": True} and list(map(type, found.values())) == [int, float, bool]
+
+
+def public_calls() -> dict[str, Any]:
+    """Return the public functions and methods with parameters, by name."""
+    names = {tlfast: tlfast.__all__, **{kind: dir(kind) for kind in (tlfast.Run, tlfast.Dataset, tlfast.Cleaner, tlfast.Comparison)}}
+    found = {f"{owner.__name__}.{name}": getattr(owner, name) for owner in names for name in names[owner] if not name.startswith("_")}
+    calls = {name: getattr(call, "__func__", call) for name, call in found.items() if inspect.isfunction(call) or inspect.ismethod(call)}
+    return {name: call for name, call in calls.items() if set(inspect.signature(call).parameters) - {"self"}}
+
+
+@pytest.mark.parametrize("name", [name for name in public_calls() if name != "tlfast.load"])
+def test_the_messages_of_all_public_calls_name_keywords(name):
+    def rewrites(function):
+        return function.__code__.co_filename == keywords.__file__
+
+    assert rewrites(inspect.unwrap(public_calls()[name], stop=rewrites))
+
+
+def test_the_messages_of_load_name_keywords(trained_run):
+    with pytest.raises(tlfast.UsageError, match="^tta='rot' is not one of"):
+        tlfast.load(trained_run.partial, tta="rot")
+
+
+def test_values_in_messages_can_be_typed():
+    assert name_keywords("Resume it with --resume ctrlc1220, or --lr 1e-3", ["resume", "lr"]) == 'Resume it with resume="ctrlc1220", or lr=1e-3'
+    assert name_keywords("--sizes 64,80, --data PATH", ["sizes", "data"]) == 'sizes="64,80", data=PATH'
+    hint = "Give several --arms, or --learning-curve; --depths compares the depths"
+    assert name_keywords(hint, ["arms", "shares"]) == 'Give several arms, or shares; arms="depths" compares the depths'
+    assert name_keywords(hint, ["split"]) == hint
 
 
 def test_wrong_values_follow_their_keyword_in_messages():

@@ -96,6 +96,14 @@ def test_runs_of_early_versions_have_fewer_figures(run):
     assert "accuracy" in run._repr_html_()
 
 
+def test_objects_that_are_no_images_are_named_by_their_type(run, paths):
+    rows = run.predict([paths[0], None, 5, [paths[0]], torch.zeros(3, 8, 8)])
+    assert rows["error"].tolist()[1:] == [f"neither an image nor the path of one: {name}" for name in ("NoneType", "int", "list", "Tensor")]
+    assert run.predict(np.array(paths[0])).label in run.classes
+    with pytest.raises(tlfast.UsageError, match="the DataFrame has 2 columns 'path'"):
+        run.predict(pd.DataFrame([[paths[0], paths[0]]], columns=["path", "path"]))
+
+
 def test_an_unreadable_image_has_a_reason(run, paths):
     frame = run.predict([paths[0], "missing.png"])
     assert frame["error"].tolist()[0] == ""
@@ -116,7 +124,7 @@ def test_a_split_without_images(run):
         run.evaluate(split="test")
     with pytest.raises(tlfast.RunError, match=r"has no metrics_test\.json"):
         run.confusion_matrix("test")
-    with pytest.raises(tlfast.UsageError, match="--split 'tset' is not one of"):
+    with pytest.raises(tlfast.UsageError, match="^split='tset' is not one of"):
         run.top_losses(split="tset")
 
 
@@ -244,7 +252,7 @@ def test_wrong_types_are_usage_errors(run):
 def test_a_bundle_is_no_other_archive(run, tmp_path):
     with pytest.raises(tlfast.UsageError, match=r"a bundle is a folder or a \.zip file, not \.gz") as error:
         run.export(tmp_path / "bundle.tar.gz")
-    assert error.value.hint == "Use to=bundle.zip" and not (tmp_path / "bundle.tar.gz").exists()
+    assert error.value.hint == 'Use to="bundle.zip"' and not (tmp_path / "bundle.tar.gz").exists()
 
 
 def test_predictions_of_a_series_have_its_index(run, paths):

@@ -53,7 +53,7 @@ def test_notes_name_keywords(pictures, caplog):
 
 def test_a_run_can_be_repeated_on_other_images(pictures, folder):
     run = tlfast.train(pictures, epochs=2, mixup=0.1, **TINY)
-    again = tlfast.train(tlfast.dataset(folder, name="other", valid_pct=0.5), like=run, epochs=1)
+    again = tlfast.train(tlfast.dataset(folder, name="other", valid_pct=0.5), like=run.folder, epochs=1)
     assert (again.settings.mixup, again.settings.arch, again.settings.epochs) == (0.1, "test_resnet", 1)
     assert (again.settings.task, again.settings.valid_pct) == ("other", 0.5)
     with pytest.raises(tlfast.UsageError, match="like and config are both given"):

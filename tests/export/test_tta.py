@@ -102,7 +102,7 @@ def test_commands_and_python_use_the_file(run, cli, pictures):
 def test_wrong_words(run, cli):
     outcome = cli("export", "r", "--tta", "flips")
     assert outcome.code == 2 and "--tta 'flips' is not one of: flip, crops" in outcome.err and "Did you mean 'flip'?" in outcome.err
-    with pytest.raises(tlfast.UsageError, match="--tta flip is given for the file"):
+    with pytest.raises(tlfast.UsageError, match="^tta flip is given for the file"):
         tlfast.load(run.folder / "model.onnx", tta="flip")
 
 

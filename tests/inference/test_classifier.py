@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import tlfast
-from tlfast.core.errors import ImageError, RunError
+from tlfast.core.errors import ImageError, RunError, UsageError
 from tlfast.inference.classifier import open_pixels
 
 
@@ -44,11 +44,20 @@ def test_load_errors(run):
         tlfast.load(run).predict("no.png")
 
 
+def test_objects_that_are_no_images(run, folder):
+    classifier = tlfast.load(run)
+    with pytest.raises(ImageError, match="neither an image nor the path of one: generator"):
+        classifier.predict(path for path in ["a.png"])
+    with pytest.raises(UsageError, match="one image is given, and predict_iter takes several"):
+        list(classifier.predict_iter(str(folder)))
+
+
 def test_a_list_and_an_iterator(run, folder):
     classifier = tlfast.load(run)
     paths = [str(folder / "red" / f"{n}.png") for n in range(4)]
     answers = classifier.predict(paths)
     assert [a.label for a in answers] == [classifier.predict(path).label for path in paths]
+    assert classifier.predict(tuple(paths)) == answers
     mixed = [paths[0], np.zeros((9, 70, 3), np.uint8), "no.png", Image.new("L", (9, 70)), b"junk", Image.open(paths[1])]
     rows = list(classifier.predict_iter(iter(mixed)))
     assert [bool(row.prediction) for row in rows] == [True, True, False, True, False, True]

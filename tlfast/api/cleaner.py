@@ -17,12 +17,13 @@ from ..data.split import drop_spare
 from ..evaluation.report.thumbnails import make_thumbnail
 from .datasets import Dataset, write_table
 from .display import ImageFrame, format_table, wrap_html
-from .keywords import check_text
+from .keywords import check_text, with_keywords_in_messages
 
 if TYPE_CHECKING:
     from .datasets import Findings
     from .run import Run
 
+AnyPath = str | os.PathLike[str]
 SIDE = 120  # pixels of an image in the widget
 
 
@@ -58,25 +59,29 @@ class Cleaner:
         """The decisions: path -> "drop" or the new class."""
         return {path: decision.value if isinstance(decision, Choice) else decision for path, decision in self._decisions.items()}
 
-    def relabel(self, path: str | Iterable[str], label: str) -> None:
+    @with_keywords_in_messages
+    def relabel(self, path: AnyPath | Iterable[AnyPath], label: str) -> None:
         """Give one image or several another class. Raises UsageError for an unknown image or class."""
+        check_text("label", label, 'label="dog"')
         if label not in self._run.classes:
             raise UsageError(f"unknown class '{label}'", suggest_name(label, self._run.classes) or f"Classes: {', '.join(self._run.classes)}")
         self._decide(path, label)
 
-    def drop(self, path: str | Iterable[str]) -> None:
+    @with_keywords_in_messages
+    def drop(self, path: AnyPath | Iterable[AnyPath]) -> None:
         """Leave out one image or several. Raises UsageError for an unknown image."""
         self._decide(path, Choice.DROP)
 
-    def keep(self, path: str | Iterable[str]) -> None:
+    @with_keywords_in_messages
+    def keep(self, path: AnyPath | Iterable[AnyPath]) -> None:
         """Take back a decision. Raises UsageError for an unknown image."""
         self._decide(path, Choice.KEEP)
 
-    def _decide(self, path: str | Iterable[str], decision: str | Choice) -> None:
-        if not isinstance(path, Iterable):
+    def _decide(self, path: AnyPath | Iterable[AnyPath], decision: str | Choice) -> None:
+        if not isinstance(path, str | os.PathLike | Iterable):
             raise UsageError(f"{path!r} is neither the path of an image nor a list of paths", "Use the paths of cleaner.candidates")
-        for given in [path] if isinstance(path, str) else list(path):
-            check_text("path", given, "those of cleaner.candidates")
+        for one in [path] if isinstance(path, str | os.PathLike) else list(path):
+            given = check_text("path", one, "those of cleaner.candidates")
             each = given if given in self._rows else os.path.abspath(given)  # tables of DataFrames have absolute paths
             if each not in self._rows:
                 raise UsageError(f"{given} is not an image of {self._run.id}", "Use the paths of cleaner.candidates or run.dataset.table")
@@ -85,6 +90,7 @@ class Cleaner:
             else:
                 self._decisions[each] = decision
 
+    @with_keywords_in_messages
     def apply(self) -> Dataset:
         """Write a table with all images of the run and the decisions, to `exports/<task>/tables`, and return it as a dataset.
 

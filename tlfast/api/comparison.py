@@ -16,7 +16,7 @@ from ..core.files import to_cells
 from ..evaluation import CompareResult
 from .datasets import Dataset, open_source
 from .display import Page, format_table, wrap_html
-from .keywords import Keywords, check_names, check_text, with_settings
+from .keywords import Keywords, check_names, check_text, with_keywords_in_messages, with_settings
 from .progress import show_progress
 from .run import Run
 from .serial import keep_random_states, one_at_a_time
@@ -53,9 +53,11 @@ class Comparison:
         self.differences = pd.DataFrame([to_cells(difference) for difference in result.differences])
         self.learning_curve = pd.DataFrame([to_cells(point) for point in result.curve])
         self.ranking = pd.DataFrame([asdict(backbone) for backbone in result.ranking])
-        self.verdict, self.folder = result.verdict, result.folder
+        self.verdict, self.folder = result.verdict, os.path.abspath(result.folder)  # stays the same in another working directory
+        self._pages = [os.path.abspath(path) for path in result.files if path.endswith(".html")]
 
     @cached_property
+    @with_keywords_in_messages
     def best(self) -> Run:
         """The run of the most accurate arm that trains. A comparison keeps predictions only, so the first access trains it, with the first seed.
 
@@ -70,7 +72,7 @@ class Comparison:
 
     def report(self) -> Page:
         """Return the HTML page of the comparison."""
-        return Page(next(path for path in self._result.files if path.endswith(".html")))
+        return Page(self._pages[0])
 
     def __repr__(self) -> str:
         return f"Comparison on {self._result.judged_on}\n{self.table[SHOWN].to_string(index=False)}\n{self.verdict}"

@@ -82,6 +82,7 @@ class Dataset:
                 self._loaded = open_run_data(self._of_run, self.task, resolved, on_event) if self._of_run else open_data(self.task, resolved, on_event)
         return self._loaded
 
+    @with_keywords_in_messages
     def resolve(self, keywords: Mapping[str, Any]) -> Settings:
         """Return all settings for the given keywords. Raises UsageError."""
         return resolve_settings(self.task, None, {**self.settings, **check_names(keywords)})
@@ -104,6 +105,7 @@ class Dataset:
     def __len__(self) -> int:
         return len(self._images.rows)
 
+    @with_keywords_in_messages
     def show_batch(self, n: int = 9, **settings: Any) -> Figure:
         """Draw `n` training images as the network receives them, with random augmentation. Returns a matplotlib figure.
 
@@ -154,7 +156,7 @@ class Dataset:
         if not kinds:
             raise UsageError("no kind of images is named", f"Name at least one: {', '.join(DROPPABLE)}")
         for kind in kinds:
-            if kind not in DROPPABLE:
+            if not isinstance(kind, str) or kind not in DROPPABLE:
                 raise UsageError(f"{kind!r} is not a kind of images", suggest_name(str(kind), list(DROPPABLE)) or f"Kinds: {', '.join(DROPPABLE)}")
         with show_progress(quiet) as on_event:
             report = check_data(self.task, self.resolve(settings), list(kinds), on_event)

@@ -21,9 +21,12 @@ from ..core.settings import declared_settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 COMMAND = r"\btlfast [a-z][^;,()]*"  # to type in a shell
-FLAG = re.compile(COMMAND + r"|--(?P<no>no-)?(?P<name>[a-z]+(?:-[a-z]+)*)(?: (?P<value>'[^']*'|[\w.+-]*\w))?")
+FLAG = re.compile(COMMAND + r"|--(?P<no>no-)?(?P<name>[a-z]+(?:-[a-z]+)*)(?: (?P<value>'[^']*'|[\w.+-]*\w(?:,[\w.+-]*\w)*))?")
 SWITCHES = ("full", "quiet")  # keywords that are True or False, besides settings
-VALUE = re.compile(r"'.*'|.*\d.*|\w+\.\w+|[A-Z]+|nan|inf|True|False|None")  # what is a value of a flag, and not the next word of the sentence
+OF_TRAIN = ("full", "resume", "config")  # keywords of `tlfast.train` that are no settings, and that messages of other functions name
+OTHER_NAMES = {"learning_curve": "shares", "depths": 'arms="depths"'}  # options whose keyword has another name
+LITERAL = re.compile(r"'.*'|[+-]?[\d.]+(e[+-]?\d+)?|[A-Z]+|nan|inf|True|False|None")  # as in Python; words in capitals stand for a value
+VALUE = re.compile(r"'.*'|.*\d.*|.*,.*|\w+\.\w+|[A-Z]+|nan|inf|True|False|None")  # what is a value of a flag, and not the next word of the sentence
 
 
 class HasFolder(Protocol):
@@ -171,13 +174,13 @@ _names: ContextVar[frozenset[str]] = ContextVar("names", default=frozenset())  #
 
 def with_keywords_in_notes(on_event: OnEvent) -> OnEvent:
     """Return a listener that passes events on. Its notes name keywords of the running function where those of the command line name flags."""
-    names = _names.get() or frozenset(declared_settings())
+    names = _names.get() or frozenset((*OF_TRAIN, *declared_settings()))
     return lambda event: on_event(replace(event, note=name_keywords(event.note, names)) if isinstance(event, Note) else event)
 
 
 def with_keywords_in_messages(function: F) -> F:
     """Let the errors and notes of a function name keywords, its own and settings, where those of the command line name flags."""
-    names = frozenset((*inspect.signature(function).parameters, *declared_settings()))
+    names = frozenset((*inspect.signature(function).parameters, *OF_TRAIN, *declared_settings()))
 
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
@@ -200,16 +203,27 @@ def name_keywords(text: str, names: Collection[str]) -> str:
     'bs=0 is too small; see onnx=False and train_bn=True'
     >>> name_keywords("--bs 0 is too small: tlfast train --bs 8", ["bs"])
     'bs=0 is too small: tlfast train --bs 8'
+    >>> name_keywords("use --keep best, or --arms partial,2", ["keep", "arms"])
+    'use keep="best", or arms=["partial", 2]'
     """
     declared = declared_settings()
 
     def write(match: re.Match[str]) -> str:
         name, word = (match["name"] or "").replace("-", "_"), match["value"] or ""
         if name not in names:
-            return match[0]
+            other = OTHER_NAMES.get(name, "")
+            return f"{other} {word}".rstrip() if other.partition("=")[0] in names else match[0]
         is_value = VALUE.fullmatch(word) or (name in declared and word in (*declared[name].words, *declared[name].choices))
         if not is_value and (declared[name].type is bool if name in declared else name in SWITCHES):
             return f"{name}={not match['no']} {word}".rstrip()
-        return f"{name}={word}" if is_value else f"{name} {word}".rstrip()
+        if not is_value:
+            return f"{name} {word}".rstrip()
+        is_list = "," in word and name not in declared  # settings take lists as text
+        return f"{name}=[{', '.join(map(_write_literal, word.split(',')))}]" if is_list else f"{name}={_write_literal(word)}"
 
     return FLAG.sub(write, text)
+
+
+def _write_literal(word: str) -> str:
+    """Return the value of an option as it is typed in Python."""
+    return word if LITERAL.fullmatch(word) else f'"{word}"'

@@ -52,6 +52,7 @@ class Run:
     0.9582
     """
 
+    @with_keywords_in_messages
     def __init__(self, reference: str | os.PathLike[str], *, out: str = "exports", verify: bool = True) -> None:
         folder = check_path("out", out, 'out="exports"')
         record = records.find(check_text("reference", reference, 'tlfast.Run("fer")'), folder, verify)
@@ -108,6 +109,7 @@ class Run:
         """Predictions for the valid split: path, label, prediction, loss, and the calibrated probability `p(class)` of each class."""
         return self._read_predictions("valid")
 
+    @with_keywords_in_messages
     def confusion_matrix(self, split: str = "valid") -> ConfusionMatrix:
         """Return the counts of actual (rows) and predicted (columns) classes. `run.confusion_matrix().plot()` draws them.
 
@@ -116,6 +118,7 @@ class Run:
         check_split(split)
         return ConfusionMatrix.from_counts(self._read_metrics(split)["confusion"], self.classes)
 
+    @with_keywords_in_messages
     def top_losses(self, k: int = 9, split: str = "valid") -> ImageFrame:
         """Return the `k` images with the largest losses: path, label, prediction, probability, loss. In a notebook with thumbnails."""
         frame = self._read_predictions(split).nlargest(check_count("k", k), "loss")
@@ -238,6 +241,7 @@ class Run:
     # Use
 
     @cached_property
+    @with_keywords_in_messages
     def classifier(self) -> Classifier:
         """The exported classifier, as `tlfast.load` opens it."""
         return load(self.folder, verify=False)  # verified when the run was opened
@@ -252,10 +256,14 @@ class Run:
         parquet file, or a pattern such as `photos/*.jpg` gives a DataFrame with the columns of `tlfast predict --csv`: path, label, probability, error,
         `p(class)` for each class. It has the index of the Series or DataFrame. `column` is that of the paths in a DataFrame or a file. Raises TlfastError.
         """
+        if isinstance(images, np.ndarray) and not images.ndim:
+            images = images.item()
         if isinstance(images, pd.DataFrame):
             if column not in images.columns:
                 found = ", ".join(map(str, images.columns)) or "none"
                 raise UsageError(f"the DataFrame has no column '{column}'; it has: {found}", 'Name the column of paths: run.predict(frame, column="file")')
+            if (count := list(images.columns).count(column)) > 1:
+                raise UsageError(f"the DataFrame has {count} columns '{column}'", "Rename or remove the others")
             return self._predict_all(images[column].tolist(), quiet).set_axis(images.index)
         if isinstance(images, pd.Series):
             return self._predict_all(images.tolist(), quiet).set_axis(images.index)

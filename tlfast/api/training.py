@@ -43,7 +43,7 @@ def train(
     data: Dataset | DataSource,
     *,
     full: bool | None = None,
-    like: Run | str | None = None,
+    like: Run | str | os.PathLike[str] | None = None,
     config: str | os.PathLike[str] = "",
     resume: bool | str = False,
     cbs: Sequence[Callback] = (),
@@ -75,7 +75,7 @@ def train(
     from ..distributed import open_engine
 
     dataset, given = open_source(data, settings)
-    arguments = merge_settings(dataset, given, Run(like) if isinstance(like, str) else like, config)
+    arguments = merge_settings(dataset, given, Run(like) if isinstance(like, str | os.PathLike) else like, config)
     which = NEWEST if resume is True else resume or ""
     resolved = arguments.resumed(which, full) if which else arguments.settings(full)
     placed = open_engine(engine, address, cpus, devices=[resolved.device])

@@ -15,7 +15,7 @@ from ..commands.archs import search_archs
 from ..core import UsageError, cache
 from ..data import sources
 from ..models import Backbone
-from .keywords import check_path, check_text
+from .keywords import check_path, check_text, with_keywords_in_messages
 from .progress import show_progress
 
 
@@ -29,6 +29,7 @@ def list_tasks() -> pd.DataFrame:
     return pd.DataFrame([{"name": t.name, "title": t.title, "classes": len(t.classes), "licence": t.licence, "homepage": t.homepage} for t in registered])
 
 
+@with_keywords_in_messages
 def list_archs(pattern: str = "", *, quiet: bool = False) -> pd.DataFrame:
     """Return the backbones whose names match a pattern; without one, those whose pretrained weights need no download.
 
@@ -42,6 +43,7 @@ def list_archs(pattern: str = "", *, quiet: bool = False) -> pd.DataFrame:
     return pd.DataFrame([asdict(backbone) for backbone in found], columns=[field.name for field in fields(Backbone)])
 
 
+@with_keywords_in_messages
 def get_data(task: str, address: str = "", *, quiet: bool = False) -> Path:
     """Download the images of a task from their public source, or from the address of a copy, to `data/<task>`. Returns that folder.
 
@@ -54,6 +56,7 @@ def get_data(task: str, address: str = "", *, quiet: bool = False) -> Path:
         return sources.get_data(found, on_event=on_event, address=check_text("address", address, 'address="https://example.org/weeds.zip"'))
 
 
+@with_keywords_in_messages
 def import_data(task: str, source: str | os.PathLike[str], *, quiet: bool = False) -> Path:
     """Import downloaded images of a task, a file, zip or folder, to `data/<task>`. The source is not changed. Returns that folder. Raises TlfastError.
 
@@ -64,6 +67,7 @@ def import_data(task: str, source: str | os.PathLike[str], *, quiet: bool = Fals
         return sources.import_data(found, check_text("source", source, '"fer2013.csv"'), on_event=on_event)
 
 
+@with_keywords_in_messages
 def doctor(out: str = "exports", *, bench: bool = False, quiet: bool = False) -> dict[str, Any]:
     """Return versions, devices and sources of weights, and problems that make a training slow or fail.
 
@@ -87,6 +91,7 @@ def cache_entries() -> pd.DataFrame:
     return _to_frame(cache.list_entries())
 
 
+@with_keywords_in_messages
 def clear_cache(kind: str | None = None, days: float = 0.0) -> pd.DataFrame:
     """Remove entries of the cache: all, or those of one kind, or those that were not used for some days. Returns them. They can be computed again.
 

@@ -38,6 +38,8 @@ def open_pixels(source: ImageSource, network: bool = True, allow_private: bool =
         if not network:
             raise ImageError("not read, because --no-network is set")
         source = read_remote(source)
+    if not isinstance(source, ImageSource | os.PathLike):
+        raise ImageError(f"neither an image nor the path of one: {type(source).__name__}", "Give a path, bytes, a PIL image or a uint8 array")
     return np.asarray(images.open_image(source))
 
 
@@ -66,15 +68,15 @@ class Classifier:
     def predict(self, image: ImageSource) -> Prediction: ...
 
     @overload
-    def predict(self, image: list[ImageSource]) -> list[Prediction]: ...
+    def predict(self, image: list[ImageSource] | tuple[ImageSource, ...]) -> list[Prediction]: ...
 
-    def predict(self, image: ImageSource | list[ImageSource]) -> Prediction | list[Prediction]:
-        """Classify one image or a list of images.
+    def predict(self, image: ImageSource | list[ImageSource] | tuple[ImageSource, ...]) -> Prediction | list[Prediction]:
+        """Classify one image, or a list or tuple of images.
 
         An image is a path, an http(s) address, the bytes of an image file, a PIL image, or a uint8 array `[h, w]`, `[h, w, 3]` or
         `[h, w, 4]`. Raises ImageError for the first unreadable image.
         """
-        if not isinstance(image, list):
+        if not isinstance(image, list | tuple):
             return rank_classes(self.network.probabilities(_open_named(image)[None])[0], self.classes)
         rows = list(self.predict_iter(image))
         for number, row in enumerate(rows):
@@ -85,8 +87,10 @@ class Classifier:
     def predict_iter(self, sources: Iterable[ImageSource], opener: Opener = open_pixels) -> Iterator[PredictRow]:
         """Classify any number of images in order, in constant memory. An unreadable image yields a row with the reason.
 
-        Images are decoded while the network runs. Consecutive images of one size form a batch.
+        Images are decoded while the network runs. Consecutive images of one size form a batch. Raises UsageError for a single path or image.
         """
+        if isinstance(sources, str | bytes | bytearray | memoryview | os.PathLike | Image.Image):
+            raise UsageError("one image is given, and predict_iter takes several", "Give a list, or call predict")
         for source, result in predict_stream(self.network, sources, opener):
             path = str(source) if isinstance(source, str | Path) else ""
             yield PredictRow(path, None, result) if isinstance(result, str) else PredictRow(path, rank_classes(result, self.classes))
