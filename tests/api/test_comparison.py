@@ -38,6 +38,11 @@ def test_best_is_trained_once_with_the_settings_of_its_arm(pictures, small):
     assert len(tlfast.runs()) == 1
 
 
+def test_an_arm_can_train_all_layers(pictures, small):
+    result = tlfast.compare(pictures, arms={"head": {}, "all": {"full": True}}, **{**small, "epochs": 1})
+    assert [arm.settings.strategy for arm in result._arms] == ["partial", "full"]
+
+
 def test_named_arms_are_combined_with_archs(pictures, small):
     options = {name: value for name, value in small.items() if name != "arch"}
     found = tlfast.compare(pictures, arms={"a": {}, "b": {"label_smoothing": 0.1}}, archs=["test_resnet", "test_vit"], **options).table

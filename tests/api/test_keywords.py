@@ -150,6 +150,15 @@ def test_values_in_messages_can_be_typed():
     assert name_keywords(hint, ["split"]) == hint
 
 
+def test_numbers_of_numpy_are_numbers_in_all_calls(pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert tlfast.clear_cache("unpacked", days=np.int64(400)).empty
+    with pytest.raises(tlfast.UsageError, match="folds=1 leaves nothing to train on"):
+        tlfast.compare(pictures, folds=np.int64(1))
+    with pytest.raises(tlfast.UsageError, match="full=False and depth are both given"):
+        tlfast.train(pictures, full=False, depth=1)
+
+
 def test_wrong_values_follow_their_keyword_in_messages():
     names = ["onnx", "epochs", "ema"]
     assert name_keywords("--onnx 'no' is not true or false", names) == "onnx='no' is not true or false"

@@ -104,6 +104,30 @@ def test_objects_that_are_no_images_are_named_by_their_type(run, paths):
         run.predict(pd.DataFrame([[paths[0], paths[0]]], columns=["path", "path"]))
 
 
+@pytest.mark.parametrize(
+    ("name", "read"), [("history.csv", lambda run: run.history), ("metrics.json", repr), ("predictions.parquet", lambda run: run.top_losses(1))]
+)
+def test_files_of_a_run_that_are_damaged_or_missing(run, name, read):
+    (run.folder / name).write_bytes(b"")
+    with pytest.raises(tlfast.RunError, match=f"{name} cannot be read"):
+        read(run)
+    (run.folder / name).unlink()
+    with pytest.raises(tlfast.RunError, match=f"has no {name}"):
+        read(run)
+
+
+def test_a_changed_run_names_the_keyword_that_opens_it(run):
+    (run.folder / "metrics.json").write_bytes(b"{}")
+    with pytest.raises(tlfast.RunError) as error:
+        tlfast.Run(run.folder)
+    assert "verify=False" in error.value.hint
+
+
+def test_a_wrong_type_is_shown_in_one_line(run):
+    with pytest.raises(tlfast.UsageError, match="^data=ImageFrame is not a text"):
+        run.evaluate("all", data=run.predictions)
+
+
 def test_an_unreadable_image_has_a_reason(run, paths):
     frame = run.predict([paths[0], "missing.png"])
     assert frame["error"].tolist()[0] == ""

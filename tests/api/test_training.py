@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,14 @@ def test_an_interrupted_training_is_resumed(pictures):
     assert resumed.predictions.equals(whole.predictions)
 
 
+def test_the_newest_training_of_the_same_images_is_resumed(pictures, tmp_path):
+    first, second = (shutil.copytree(pictures, tmp_path / name / "pics") for name in ("a", "b"))
+    for data, name in ((first, "of-a"), (second, "of-b")):
+        with pytest.raises(tlfast.Interrupted):
+            tlfast.train(data, name=name, epochs=2, checkpoint_minutes=0, cbs=[CountBatches(stop_at=4)], quiet=True, **TINY)
+    assert tlfast.train(first, resume=True, quiet=True).id == "of-a"
+
+
 def test_the_command_that_resumes_a_training_of_a_named_dataset_resumes_it(pictures):
     named = tlfast.dataset(pictures, name="mine")
     settings = {"epochs": 3, "checkpoint_minutes": 0, **TINY}
@@ -146,6 +155,11 @@ def test_an_error_is_shown_with_its_hint(pictures):
         tlfast.train(pictures, resize="stretch")
     assert error.value._render_traceback_()[0].startswith("UsageError: resize='stretch' is not one of")
     assert len(error.value._render_traceback_()) == 2 - (not error.value.hint)
+
+
+def test_a_callback_that_draws_into_a_bar_needs_the_bar(pictures):
+    with pytest.raises(tlfast.UsageError, match="ShowGraphCallback draws into the bar of fastai's ProgressCallback"):
+        tlfast.train(pictures, cbs=[ShowGraphCallback], quiet=True, **TINY)
 
 
 @pytest.mark.parametrize("cbs", [print, [print], "ShowGraphCallback", ShowGraphCallback()])

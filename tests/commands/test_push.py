@@ -123,7 +123,7 @@ def test_pull_gives_a_run_that_works_as_the_former(cli, run, model_hub, pictures
     assert caught.value.hint == 'Evaluate it on your images: run.evaluate(data="photos/")'
     with pytest.raises(tlfast.RunError) as caught:
         pulled.report()
-    assert caught.value.hint == "It was pulled from the hub. On your images: tlfast interpret r --data PATH"
+    assert caught.value.hint == f"It was pulled from the hub. On your images: tlfast interpret {pulled.folder} --data PATH"
     interpreted = cli("interpret", pulled.folder, "--data", pictures)
     assert interpreted.code == 0 and "report:" not in interpreted.err
     scores = pulled.evaluate(data=str(pictures), quiet=True)

@@ -85,6 +85,8 @@ def test_the_help_names_all_formats(cli, monkeypatch):
 def test_opset(cli, run):
     assert cli("export", "r", "--format", "onnx-resized", "--opset", 13).code == 0
     assert onnx.load(run.folder / "model.resized.onnx").opset_import[0].version == 13
+    outcome = cli("export", "r", "--format", "onnx-resized", "--opset", 3)
+    assert outcome.code == 2 and "--opset 3 must lie between 7 and 20" in outcome.err and not outcome.out
     outcome = cli("export", "r", "--format", "torchscript", "--opset", 13)
     assert outcome.code == 2 and "which is not made from ONNX" in outcome.err
     assert cli("export", "r", "--opset", 13).code == 2

@@ -123,8 +123,12 @@ def test_tasks_of_entry_points(monkeypatch):
     monkeypatch.setitem(sys.modules, "mothpack", SimpleNamespace(TASK=moths))
     monkeypatch.setattr(registry, "entry_points", lambda group: [point for point in points if point.group == group])
     monkeypatch.setattr(registry, "_installed_tasks", registry._installed_tasks.__wrapped__)
-    with pytest.warns(UserWarning, match="the entry point lost of tlfast.tasks cannot be loaded: No module named 'no_such_package'"):
-        assert registry.registered_tasks()["moths"] is moths
+    points.append(EntryPoint("digits", "other:TASK", registry.ENTRY_POINTS))
+    monkeypatch.setitem(sys.modules, "other", SimpleNamespace(TASK=Task(name="digits", title="other")))
+    lost = pytest.warns(UserWarning, match="the entry point lost of tlfast.tasks cannot be loaded: No module named 'no_such_package'")
+    with lost, pytest.warns(UserWarning, match="the entry point digits of tlfast.tasks is not used: a task named 'digits' exists already"):
+        found = registry.registered_tasks()
+    assert found["moths"] is moths and found["digits"].title != "other"
 
 
 def test_the_name_of_a_task_is_that_of_a_folder():

@@ -179,6 +179,8 @@ def _combine(name: str, values: Mapping[str, Any], archs: Sequence[str], argumen
 
     if archs and "arch" in values:
         raise UsageError(f"the arm {name!r} names a backbone, and archs are given", "Leave out archs, or the arch of the arm")
-    chosen = [check_names({**values, "arch": arch}) for arch in archs] or [check_names(values)]
+    given = dict(values)
+    full = given.pop("full", None)  # a keyword of `train` that is no setting
+    chosen = [check_names({**given, "arch": arch}) for arch in archs] or [check_names(given)]
     names = [f"{name} {arch}" for arch in archs] if len(archs) > 1 else [name]
-    return [Arm(each, arguments.with_flags(flags).settings(None)) for each, flags in zip(names, chosen, strict=True)]
+    return [Arm(each, arguments.with_flags(flags).settings(full)) for each, flags in zip(names, chosen, strict=True)]

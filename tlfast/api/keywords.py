@@ -22,9 +22,10 @@ from ..core.settings import declared_settings
 F = TypeVar("F", bound=Callable[..., Any])
 COMMAND = r"\btlfast [a-z][^;,()]*"  # to type in a shell
 FLAG = re.compile(COMMAND + r"|--(?P<no>no-)?(?P<name>[a-z]+(?:-[a-z]+)*)(?: (?P<value>'[^']*'|[\w.+-]*\w(?:,[\w.+-]*\w)*))?")
+SHOWN = 80  # characters of a wrong value in a message
 SWITCHES = ("full", "quiet")  # keywords that are True or False, besides settings
 OF_TRAIN = ("full", "resume", "config")  # keywords of `tlfast.train` that are no settings, and that messages of other functions name
-OTHER_NAMES = {"learning_curve": "shares", "depths": 'arms="depths"'}  # options whose keyword has another name
+OTHER_NAMES = {"learning_curve": "shares", "depths": 'arms="depths"', "partial": "full=False"}  # options whose keyword has another name
 LITERAL = re.compile(r"'.*'|[+-]?[\d.]+(e[+-]?\d+)?|[A-Z]+|nan|inf|True|False|None")  # as in Python; words in capitals stand for a value
 VALUE = re.compile(r"'.*'|.*\d.*|.*,.*|\w+\.\w+|[A-Z]+|nan|inf|True|False|None")  # what is a value of a flag, and not the next word of the sentence
 
@@ -110,7 +111,7 @@ def check_names(keywords: Mapping[str, Any]) -> dict[str, Any]:
     for name in keywords:
         if name not in declared:
             raise UsageError(f"unknown keyword '{name}'", suggest_name(name, sorted(declared)) or "help(tlfast.train) lists the keywords")
-    values = {name: value.item() if isinstance(value, np.generic) else value for name, value in keywords.items()}
+    values = {name: _to_python(value) for name, value in keywords.items()}
     texts = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in values.items()}
     return {**texts, **{name: join_names(texts[name]) for name in ("log", "teacher") if name in texts}}
 
@@ -143,7 +144,8 @@ def check_count(name: str, value: Any) -> int:
 def check_text(name: str, value: Any, example: str) -> str:
     """Return a name or path as text. Raises UsageError for any other type."""
     if not isinstance(value, (str, os.PathLike)):
-        raise UsageError(f"{name}={value!r} is not a text", f"Give a text, such as {example}")
+        shown = repr(value) if len(repr(value)) <= SHOWN else type(value).__name__  # a DataFrame has many lines
+        raise UsageError(f"{name}={shown} is not a text", f"Give a text, such as {example}")
     return os.fspath(value)
 
 
@@ -179,14 +181,17 @@ def with_keywords_in_notes(on_event: OnEvent) -> OnEvent:
 
 
 def with_keywords_in_messages(function: F) -> F:
-    """Let the errors and notes of a function name keywords, its own and settings, where those of the command line name flags."""
+    """Let the errors and notes of a function name keywords, its own and settings, where those of the command line name flags.
+
+    It receives NumPy's numbers as those of Python.
+    """
     names = frozenset((*inspect.signature(function).parameters, *OF_TRAIN, *declared_settings()))
 
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
         before = _names.set(names)
         try:
-            return function(*arguments, **keywords)
+            return function(*map(_to_python, arguments), **{name: _to_python(value) for name, value in keywords.items()})
         except TlfastError as error:
             error.rewrite(functools.partial(name_keywords, names=names))
             raise
@@ -194,6 +199,11 @@ def with_keywords_in_messages(function: F) -> F:
             _names.reset(before)
 
     return cast(F, call)
+
+
+def _to_python(value: Any) -> Any:
+    """Return a number of NumPy as one of Python, and any other value as it is."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def name_keywords(text: str, names: Collection[str]) -> str:
@@ -213,9 +223,11 @@ def name_keywords(text: str, names: Collection[str]) -> str:
         if name not in names:
             other = OTHER_NAMES.get(name, "")
             return f"{other} {word}".rstrip() if other.partition("=")[0] in names else match[0]
+        if match["no"]:
+            return f"{name}=False {word}".rstrip()
         is_value = VALUE.fullmatch(word) or (name in declared and word in (*declared[name].words, *declared[name].choices))
         if not is_value and (declared[name].type is bool if name in declared else name in SWITCHES):
-            return f"{name}={not match['no']} {word}".rstrip()
+            return f"{name}=True {word}".rstrip()
         if not is_value:
             return f"{name} {word}".rstrip()
         is_list = "," in word and name not in declared  # settings take lists as text

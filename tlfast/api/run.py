@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from .. import tasks
-from ..core import ModelSettings, Progress, RunError, Settings, UsageError
+from ..core import ModelSettings, Progress, Settings, UsageError
 from ..core import runs as records
-from ..core.runs import ALL, EVALUATED, METRICS, PREDICTIONS, check_split, name_split_file
+from ..core.runs import ALL, EVALUATED, check_split
 from ..core.setting_checks import BY_SIZE
 from ..data.discovery import gather_sources, has_many
 from ..inference import Classifier, Prediction, find_model, load
@@ -25,6 +25,7 @@ from ..inference.writers import column_names, row_cells
 from .display import ConfusionMatrix, ImageFrame, Page, wrap_html
 from .keywords import check_count, check_path, check_text, join_names, with_keywords_in_messages
 from .progress import show_progress
+from .run_files import DATA, read_history, read_metrics, read_predictions
 from .scores import Scores
 from .serial import keep_random_states, one_at_a_time
 
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from ..inference.classifier import ImageSource
     from .cleaner import Cleaner
     from .datasets import Dataset, DataSource
-
-DATA = 'data="photos/"'  # example in errors
 
 
 class Run:
@@ -97,17 +96,17 @@ class Run:
     @cached_property
     def metrics(self) -> Scores:
         """Scores on the valid split, with 95 % intervals."""
-        return Scores(self._read_metrics("valid"))
+        return Scores(read_metrics(self._record, "valid"))
 
     @cached_property
     def history(self) -> pd.DataFrame:
         """One row for each epoch: phase, losses, metrics, seconds."""
-        return pd.read_csv(self.folder / "history.csv")
+        return read_history(self._record)
 
     @property
     def predictions(self) -> ImageFrame:
         """Predictions for the valid split: path, label, prediction, loss, and the calibrated probability `p(class)` of each class."""
-        return self._read_predictions("valid")
+        return read_predictions(self._record, "valid")
 
     @with_keywords_in_messages
     def confusion_matrix(self, split: str = "valid") -> ConfusionMatrix:
@@ -116,12 +115,12 @@ class Run:
         For `split="test"`, call `evaluate(split="test")` before.
         """
         check_split(split)
-        return ConfusionMatrix.from_counts(self._read_metrics(split)["confusion"], self.classes)
+        return ConfusionMatrix.from_counts(read_metrics(self._record, split)["confusion"], self.classes)
 
     @with_keywords_in_messages
     def top_losses(self, k: int = 9, split: str = "valid") -> ImageFrame:
         """Return the `k` images with the largest losses: path, label, prediction, probability, loss. In a notebook with thumbnails."""
-        frame = self._read_predictions(split).nlargest(check_count("k", k), "loss")
+        frame = read_predictions(self._record, split).nlargest(check_count("k", k), "loss")
         columns = [f"p({name})" for name in self.classes]
         return ImageFrame(
             {
@@ -132,21 +131,6 @@ class Run:
                 "loss": frame["loss"],
             }
         ).reset_index(drop=True)
-
-    def _read_metrics(self, split: str) -> dict[str, Any]:
-        try:
-            return records.read_metrics(self.folder, split)
-        except OSError:
-            raise RunError(f"{self.folder} has no {name_split_file(METRICS, split)}", _describe_missing(split)) from None
-
-    def _read_predictions(self, split: str) -> ImageFrame:
-        check_split(split)
-        path = self.folder / name_split_file(PREDICTIONS, split)
-        if not path.is_file():
-            if split == "valid":
-                records.require_images(self._record, f"Evaluate it on your images: run.evaluate({DATA})")
-            raise RunError(f"{self.folder} has no {path.name}", _describe_missing(split))
-        return ImageFrame(pd.read_parquet(path))
 
     # Commands
 
@@ -393,8 +377,3 @@ class Run:
         return wrap_html(
             title, f'<div class="row">{self.metrics._repr_html_()}{self.confusion_matrix()._repr_html_()}</div>', f'<div class="row">{charts}</div>'
         )
-
-
-def _describe_missing(split: str) -> str:
-    """Return what to do about results of a split that a run does not have."""
-    return "Copy the run again from where it was trained" if split == "valid" else f'Call run.evaluate(split="{split}") first'

@@ -77,7 +77,7 @@ def train(
     dataset, given = open_source(data, settings)
     arguments = merge_settings(dataset, given, Run(like) if isinstance(like, str | os.PathLike) else like, config)
     which = NEWEST if resume is True else resume or ""
-    resolved = arguments.resumed(which, full) if which else arguments.settings(full)
+    resolved, which = arguments.resumed(which, full) if which else (arguments.settings(full), "")
     placed = open_engine(engine, address, cpus, devices=[resolved.device])
     if not placed.in_process:
         _compute_features(dataset.task, resolved, placed, quiet)
@@ -116,11 +116,16 @@ def train_resolved(
 
 
 def _check_callbacks(cbs: Any) -> None:
-    """Raise UsageError unless `cbs` is a list of fastai callbacks."""
+    """Raise UsageError unless `cbs` is a list of fastai callbacks that have what they need."""
     from fastai.callback.core import Callback
+    from fastai.callback.progress import ProgressCallback, ShowGraphCallback
 
     if not isinstance(cbs, Sequence) or not all(isinstance(cb, Callback) or (isinstance(cb, type) and issubclass(cb, Callback)) for cb in cbs):
-        raise UsageError(f"cbs={cbs!r} is not a list of fastai callbacks", "Give a list, such as cbs=[ShowGraphCallback()]")
+        raise UsageError(f"cbs={cbs!r} is not a list of fastai callbacks", "Give a list, such as cbs=[GradientClip(1.0)]")
+    kinds = {cb if isinstance(cb, type) else type(cb) for cb in cbs}
+    if ShowGraphCallback in kinds and ProgressCallback not in kinds:
+        found = "ShowGraphCallback draws into the bar of fastai's ProgressCallback, which trainings of tlfast do not have"
+        raise UsageError(found, "Give both: cbs=[ProgressCallback(), ShowGraphCallback()]")
 
 
 def merge_settings(dataset: Dataset, settings: Mapping[str, Any], like: Run | None = None, config: str | os.PathLike[str] = "") -> Arguments:

@@ -82,7 +82,7 @@ def train(
     if resume and not (task or config or "data" in flags):
         task, resume = find_resumed(resume, flags.get("out", Settings.out))
     arguments = parse_arguments(task, flags, config)
-    settings = arguments.resumed(resume, full) if resume else arguments.settings(full)
+    settings, resume = arguments.resumed(resume, full) if resume else (arguments.settings(full), "")
     placed = open_engine(engine, address, cpus, devices=[settings.device])
     if not placed.in_process and not dry_run:
         with screen.progress() as on_event:

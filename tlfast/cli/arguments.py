@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import tasks as registry
-from ..core import Settings, UsageError, config_files, journal
+from ..core import RunError, Settings, UsageError, config_files, journal
 from ..core.settings import check_value, declared_settings, flag_name
 from ..data import Task
 from ..data.discovery import is_table
@@ -40,8 +40,8 @@ class Arguments:
         strategy = None if full is None else ("full" if full else "partial")
         return resolve.resolve_settings(self.task, strategy, self.flags, self.values)
 
-    def resumed(self, which: str, full: bool | None) -> Settings:
-        """Return the settings of the interrupted training `which`. Raises UsageError if a given setting differs from them."""
+    def resumed(self, which: str, full: bool | None) -> tuple[Settings, str]:
+        """Return the settings and the run id of the interrupted training `which`. Raises UsageError if a given setting differs from them."""
         requested = {**self.values, **self.flags}
         folder = self._find_interrupted(os.path.expanduser(str(requested.get("out", Settings.out))), which)
         settings = Settings.from_dict(journal.read(folder).settings)
@@ -61,17 +61,26 @@ class Arguments:
                 instead = "Give the former ones" if name == "data" else f"Leave out {typed}"
                 found = f"{typed} {given}: the interrupted training began with {settings.to_dict().get(name, saved)}"
                 raise UsageError(found, f"{instead}, or leave out --resume to start a new training")
-        return settings
+        return settings, journal.run_id_of(folder)
 
     def _find_interrupted(self, out: str, which: str) -> Path:
-        """Return the folder of an interrupted training: of the task, or of a name that these images were given in Python. Raises UsageError."""
-        data = self.flags.get("data") or self.values.get("data")
-        if data and which != journal.NEWEST:
-            for folder in journal.list_folders(out):
-                saved = journal.read(folder).settings.get("data") if journal.run_id_of(folder) == which else ""
-                if saved and Path(saved).resolve() == Path(data).resolve():
-                    return folder
-        return journal.find(out, self.task.name, which)
+        """Return the folder of an interrupted training: of these images if there is one, else of the task. Raises UsageError.
+
+        In Python, images can be given the name of another task; a run id finds their trainings too.
+        """
+        data, newest = self.flags.get("data") or self.values.get("data") or "", which == journal.NEWEST
+        folders = journal.list_folders(out, self.task.name if newest else "") if data else []
+        of_images = [folder for folder in folders if (newest or journal.run_id_of(folder) == which) and _began_with(folder, data)]
+        return journal.find_newest(of_images) if of_images else journal.find(out, self.task.name, which)
+
+
+def _began_with(folder: Path, data: str) -> bool:
+    """Return whether an interrupted training has the images of a path; False if its file is damaged."""
+    try:
+        saved = str(journal.read(folder).settings.get("data") or "")
+    except RunError:
+        return False
+    return saved != "" and Path(saved).resolve() == Path(data).resolve()
 
 
 def _resolve_teachers(settings: Settings, given: str) -> str:
@@ -122,7 +131,7 @@ def find_resumed(resume: str, out: str) -> tuple[str, str]:
     if len(folders) > 1 and resume != journal.NEWEST:
         tasks = ", ".join(folder.parent.name for folder in folders)
         raise UsageError(f"--resume {resume}: {len(folders)} interrupted trainings have that name, of {tasks}", f"Give the task as well. {listed}")
-    chosen = journal.find_newest(out) if resume == journal.NEWEST else folders[0]
+    chosen = journal.find_newest(folders) if resume == journal.NEWEST else folders[0]
     facts, run_id = journal.read(chosen), journal.run_id_of(chosen)
     saved, file = facts.settings, facts.get(journal.TASK_FILE, "")
     if file and not os.path.isfile(file):

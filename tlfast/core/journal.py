@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,8 +152,12 @@ def run_id_of(folder: Path) -> str:
 
 def list_interrupted(out: str, task: str = "") -> list[Path]:
     """Return the folders of unfinished trainings that no process is working on, of one task or of all."""
+    return _select_interrupted(list_folders(out, task))
+
+
+def _select_interrupted(folders: Iterable[Path]) -> list[Path]:
     interrupted = []
-    for folder in list_folders(out, task):
+    for folder in folders:
         with suppress(RunError, OSError), _lock(folder):
             interrupted.append(folder)
     return interrupted
@@ -204,15 +208,15 @@ def find(out: str, task: str, which: str) -> Path:
         named = "" if which == NEWEST else f"--resume {which}: "
         raise UsageError(f"{named}no interrupted training of {task} in {out}", "Leave out --resume to start a new training")
     if which == NEWEST:
-        return find_newest(out, task)
+        return find_newest(folders.values())
     if which not in folders:
         raise UsageError(f"--resume {which}: no interrupted training of that name", f"Interrupted trainings: {', '.join(folders)}")
     return folders[which]
 
 
-def find_newest(out: str, task: str = "") -> Path:
-    """Return the folder of the newest training that no process is working on; if all are running, of the newest. At least one must exist."""
-    return max(list_interrupted(out, task) or list_folders(out, task), key=lambda folder: (folder / JOURNAL).stat().st_mtime_ns)
+def find_newest(folders: Collection[Path]) -> Path:
+    """Return the folder of the newest training that no process is working on; if all are running, of the newest. There must be at least one."""
+    return max(_select_interrupted(folders) or folders, key=lambda folder: (folder / JOURNAL).stat().st_mtime_ns)
 
 
 def read(folder: Path) -> Facts:

@@ -25,6 +25,7 @@ from .onnx import BATCH, OPSET, judge_agreement, open_readable, predict_torch
 from .types import Agreement
 
 INPUT = "pixels"
+OPSETS = range(7, 21)  # of the exporter of torch that traces the network
 Predict = Callable[[np.ndarray], np.ndarray]  # uint8 [b, size, size, 3] -> probabilities [b, c]
 
 
@@ -173,6 +174,8 @@ def check_portable(name: str, opset: int = 0) -> PortableFormat:
         raise UsageError(f"--format {name} needs the package {chosen.package}", f'Install it: pip install "tlfast[{name}]"')
     if opset and not chosen.takes_opset:
         raise UsageError(f"--opset {opset} is given for --format {name}, which is not made from ONNX", "Leave it out")
+    if opset and opset not in OPSETS:  # torch prints the whole graph
+        raise UsageError(f"--opset {opset} must lie between {OPSETS[0]} and {OPSETS[-1]}", f"Give another one; the default is {OPSET}")
     return chosen
 
 

@@ -40,16 +40,22 @@ def registered_tasks() -> dict[str, Task]:
 
 @lru_cache(maxsize=1)
 def _installed_tasks() -> dict[str, Task]:
-    """Return the `TASK` of each module of this package that defines it, and the tasks of entry points. A broken entry point gives a warning."""
+    """Return the `TASK` of each module of this package that defines it, and the tasks of entry points.
+
+    A warning names an entry point that is broken, or whose task has the name of another one.
+    """
     package = __package__ or ""
     modules = [import_module(f"{package}.{info.name}") for info in iter_modules(import_module(package).__path__)]
-    tasks = [module.TASK for module in modules if hasattr(module, "TASK")]
+    tasks = {module.TASK.name: module.TASK for module in modules if hasattr(module, "TASK")}
     for entry in entry_points(group=ENTRY_POINTS):
         try:
-            tasks.append(_check_task(entry.load(), entry.value))
+            task = _check_task(entry.load(), entry.value)
         except Exception as error:  # of any package
             warnings.warn(f"the entry point {entry.name} of {ENTRY_POINTS} cannot be loaded: {error}", stacklevel=2)
-    return {task.name: task for task in sorted(tasks, key=lambda task: task.name)}
+            continue
+        if tasks.setdefault(task.name, task) is not task:
+            warnings.warn(f"the entry point {entry.name} of {ENTRY_POINTS} is not used: a task named '{task.name}' exists already", stacklevel=2)
+    return dict(sorted(tasks.items()))
 
 
 def load_task_file(path: Path) -> Task:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,9 +82,9 @@ def read_evaluation(run: Run, split: str) -> StoredEvaluation:
         return StoredEvaluation(metrics, _read_predictions(run.folder / name_split_file(PREDICTIONS, split), metrics["classes"]))
     except (OSError, KeyError, ValueError):
         if split != "valid":
-            hint = f"Run first: tlfast evaluate {run.id} --split {split}"
+            hint = f"Run first: tlfast evaluate {shlex.quote(str(run.folder))} --split {split}"
         elif run.is_pulled:
-            hint = f"It was pulled from the hub. On your images: tlfast interpret {run.id} --data PATH"
+            hint = f"It was pulled from the hub. On your images: tlfast interpret {shlex.quote(str(run.folder))} --data PATH"
         else:
             hint = "Train again; runs of older versions have no predictions"
         raise RunError(f"{run.folder} has no predictions for the {split} split to report", hint) from None
