@@ -310,8 +310,8 @@ def test_a_tilde_in_out_is_the_home_folder(cli, folder, tmp_path, monkeypatch):
 
 
 def test_an_image_that_is_removed_meanwhile_is_named(cli, folder, monkeypatch):
-    find = loaders.PILImage
-    monkeypatch.setattr(loaders, "PILImage", lambda image: (shutil.rmtree(folder, ignore_errors=True), find(image))[1])
+    open_pil = loaders._open_pil
+    monkeypatch.setattr(loaders, "_open_pil", lambda path: (shutil.rmtree(folder, ignore_errors=True), open_pil(path))[1])
     outcome = cli("train", folder, *TINY, "--full", "--epochs", 1, "--freeze-epochs", 1, "--no-onnx", "--store", "off")
     assert outcome.code == 1 and ".png cannot be read" in outcome.err and "--resume" in outcome.err
 

@@ -378,13 +378,21 @@ def _check_splits(table: ImageTable) -> None:
         raise DataError(f"no training images of class '{empty[0]}'", "Add images of it to the train split, or remove the class")
 
 
+def _file_size(path: str) -> int:
+    """Return the size of a file in bytes, -1 if it has been removed, which is reported when it is opened."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return -1
+
+
 def _file_sizes(rows: Sequence[Row]) -> Iterable[int]:
     """Yield the size of each image in bytes, or of the tar or parquet file that holds it. Each zip is opened once."""
     archives: dict[str, dict[str, int]] = {}
     for row in rows:
         archive, member = images.split_zip(row.path)
         if not member or images.split_packed(row.path):
-            yield os.path.getsize(images.split_archive(row.path)[0])
+            yield _file_size(images.split_archive(row.path)[0])
             continue
         if archive not in archives:
             with zipfile.ZipFile(archive) as file:
