@@ -135,6 +135,7 @@ def test_an_empty_argument_is_refused(cli):
     for words, name in ((("train", ""), "TASK"), (("predict", "digits", "a.png", ""), "SOURCES"), (("evaluate", ""), "RUN")):
         outcome = cli(*words)
         assert outcome.code == 2 and f"{name} is empty" in outcome.err and "variable of the shell" in outcome.err
+    assert "--allow-host is empty" in cli("serve", "digits", "--allow-host", ",").err
 
 
 def test_a_path_with_a_table_as_data_names_the_run(cli, folder):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from starlette.datastructures import Headers
 
+from tlfast.core import UsageError
 from tlfast.inference.host_check import HostCheck, allow_hosts
 
 REFUSED = "requests from pages of other sites are refused"
@@ -28,3 +29,23 @@ def test_hosts_and_origins(names, host, origin, problem):
     headers = Headers({"host": host} if origin is None else {"host": host, "origin": origin})
     found = HostCheck(None, allow_hosts("127.0.0.1", names)).find_problem(headers)
     assert found.startswith(problem) if problem else found == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("https://Plants.example.org/", "plants.example.org"),
+        ("plants.example.org:8443", "plants.example.org"),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("FE80::1", "fe80::1"),
+        ("http://[fe80::1]:8000", "fe80::1"),
+    ],
+)
+def test_an_allowed_host_may_be_an_address(name, wanted):
+    assert wanted in allow_hosts("127.0.0.1", [name])
+
+
+@pytest.mark.parametrize("name", ["*.example.org", "/plants", "https://", "[::1", "a b", "http://a..b"])
+def test_an_allowed_host_that_no_request_can_have(name):
+    with pytest.raises(UsageError, match="is not the name of a host"):
+        allow_hosts("127.0.0.1", [name])

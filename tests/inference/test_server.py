@@ -346,6 +346,17 @@ def test_stopping_does_not_wait_for_stalled_uploads(classifier, monkeypatch):
     assert all(answer.startswith(b"HTTP/1.1 503") and b"the server is stopping" in answer for answer in answers)  # no 408 after 20 s
 
 
+def test_a_second_ctrl_c_stops_at_once_without_tracebacks(classifier, capsys):
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nabc"
+    with serving_at(classifier) as (port, server), socket.create_connection(("127.0.0.1", port)) as stalled:
+        stalled.sendall(head)
+        while not server.server_state.tasks:
+            time.sleep(0.01)
+        server.handle_exit(signal.SIGINT, None)
+        server.handle_exit(signal.SIGINT, None)
+    assert capsys.readouterr().err == ""
+
+
 def test_figures_for_prometheus(classifier):
     with serving_at(classifier, root_path="/plants", token="secret") as (port, _):
         known = {**IMAGE, "Authorization": "Bearer secret"}

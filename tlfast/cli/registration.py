@@ -100,10 +100,14 @@ def command(group: typer.Typer, name: str, panel: str | None = None) -> Callable
 
 
 def _refuse_empty(ctx: typer.Context, values: Mapping[str, Any]) -> None:
-    """Raise UsageError for an argument or option with an empty value, such as that of an unset shell variable. The defaults of options may be empty."""
+    """Raise UsageError for an argument or option with an empty value, such as that of an unset shell variable, or a list without items, ",".
+
+    The defaults of options may be empty.
+    """
     for name, value in values.items():
         source = ctx.get_parameter_source(name)
-        if "" in (value if isinstance(value, list) else [value]) and source and source.name == "COMMANDLINE":
+        texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
+        if any(not text.strip(" ,") for text in texts) and source and source.name == "COMMANDLINE":
             shown = next(p.opts[0] if p.param_type_name == "option" else name.upper() for p in ctx.command.params if p.name == name)
             raise UsageError(f"{shown} is empty", "Give a value or leave it out; perhaps a variable of the shell is not set")
 

@@ -147,9 +147,9 @@ def serve(
 
     if token == "":
         raise UsageError("the token is empty", "Give a word to --token or TLFAST_TOKEN, or leave both out for a service without a token")
+    hosts = allow_hosts(host, split_list(allow_host))
     with screen.progress() as on_event:
         classifier = load(run, out, verify, tta, on_event)
-    hosts = allow_hosts(host, split_list(allow_host))
     service = server.Service(classifier, token or "", root_path, hosts, print_line if log_json else None)
     server.serve(service, host, port, lambda address: screen.message("serving at", address + root_path))
 

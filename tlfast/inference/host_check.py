@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
@@ -10,17 +11,36 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ..core import UsageError
+
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 def allow_hosts(host: str, names: Collection[str] = ()) -> frozenset[str]:
     """Return the host names that requests to a server on the address `host` may have: `host` and local ones on a local address, and `names`. Empty: any.
 
-    >>> sorted(allow_hosts("127.0.0.1", ["plants.example.org"]))
+    A name may be the address of a page: its host counts. Raises UsageError for a name without a host.
+
+    >>> sorted(allow_hosts("127.0.0.1", ["https://plants.example.org:8443"]))
     ['127.0.0.1', '::1', 'localhost', 'plants.example.org']
     """
     local = (host, *LOCAL_NAMES) if is_local(host) else LOCAL_NAMES if names else ()
-    return frozenset(name.lower() for name in (*names, *local))
+    return frozenset((*map(_parse_allowed, names), *(name.lower() for name in local)))
+
+
+def _parse_allowed(name: str) -> str:
+    """Return the host of a name or address as browsers send it: in lower case, with other than ASCII letters encoded."""
+    try:
+        return str(ipaddress.ip_address(name))  # of IPv6 too, which a URL has in brackets
+    except ValueError:
+        found = _host_name(name if "//" in name else f"//{name}")
+    try:
+        found = found.encode("idna").decode()
+    except UnicodeError:
+        found = ""
+    if not re.fullmatch(r"[\w.:-]+", found):
+        raise UsageError(f"--allow-host '{name}' is not the name of a host", "Give whole names, such as plants.example.org; separate several by commas")
+    return found
 
 
 def is_local(host: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -35,6 +36,11 @@ class JsonHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.write(json.dumps({"time": _now(), "level": record.levelname.lower(), "logger": record.name, "message": self.format(record)}))
+
+
+def is_no_cancellation(record: logging.LogRecord) -> bool:
+    """Return whether a message of another package is not the traceback of a request that was cancelled, because the server stops at once."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 class RequestLog:
