@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 
 import tlfast
 from tests.helpers.command_line import TINY
+from tlfast.export import bundle
 from tlfast.inference import server
 from tlfast.models import Weights, build_body
 
@@ -42,6 +44,17 @@ def test_a_bundle_needs_no_tlfast(run, cli, folder, tmp_path, target):
     assert refused.code == 2 and "it exists already" in refused.err
     refused = cli("export", "r", "--to", ".")
     assert refused.code == 2 and "--to .: this names no new folder or file" in refused.err
+
+
+def test_a_bundle_holds_the_files_that_were_added_to_the_run(run, cli, folder, tmp_path):
+    outcome = cli("export", "r", "--format", "torchscript", "--to", "bundle")
+    assert outcome.code == 0, outcome.err
+    assert "other runtimes have programs of their own: example_torchscript.py." in (tmp_path / "bundle" / "README.md").read_text()
+    program = [sys.executable, "-W", "ignore", tmp_path / "bundle" / "example_torchscript.py", folder / "red" / "1.png"]
+    assert subprocess.run(program, capture_output=True).returncode == 0
+    (tmp_path / "secret").write_text("x")
+    bundle.write_bundle(replace(run, manifest={**run.manifest, "exports": {"../../../secret": {}}}), tmp_path / "other")
+    assert "secret" not in (tmp_path / "other" / "SHA256SUMS").read_text()
 
 
 INSTRUCTIONS = {"FROM", "ARG", "RUN", "COPY", "USER", "EXPOSE", "HEALTHCHECK", "CMD"}

@@ -135,6 +135,16 @@ def test_without_a_connection_an_earlier_download_is_used(published, monkeypatch
         client.fetch_run("hf://me/colours", client.ALL_FILES)
 
 
+def test_offline_mode_of_the_client_uses_an_earlier_download(published, monkeypatch):
+    from huggingface_hub import constants
+
+    load("hf://me/colours")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert load("hf://me/colours").run == "r"
+    with pytest.raises(RunError, match=r"the hub cannot be reached \(HF_HUB_OFFLINE is set\)"):
+        load("hf://me/other")
+
+
 def test_private_and_missing_repositories(published, monkeypatch):
     published.repositories["me/secret"] = Repository(private=True, commits=published.repositories["me/colours"].commits)
     assert load("hf://me/secret").run == "r"

@@ -49,10 +49,15 @@ def parse_repository(address: str, scheme: str = HUB_SCHEME) -> tuple[str, str]:
 
 
 def check_reachable(timeout: float | tuple[float, float]) -> None:
-    """Send one request to the hub; its client would retry for half a minute. `timeout` is in seconds. Raises the exceptions of requests."""
+    """Send one request to the hub; its client would retry for half a minute. `timeout` is in seconds.
+
+    Raises the exceptions of requests, and OSError if the client is told to work offline.
+    """
     import requests
     from huggingface_hub import constants
 
+    if constants.HF_HUB_OFFLINE:
+        raise OSError("HF_HUB_OFFLINE is set")
     requests.head(constants.ENDPOINT, timeout=timeout)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..core import ExportError, Run, UsageError
@@ -45,10 +46,14 @@ CMD ["tlfast", "serve", "/model", "--host", "0.0.0.0"]
 def write_bundle(run: Run, target: Path) -> Path:
     """Write a bundle of a run, a folder or a zip, atomically; return `target`.
 
-    It contains `model.onnx`, the smaller ONNX files of the run, a README, an example without tlfast, a Dockerfile, and SHA-256 sums. Raises ExportError.
+    It contains `model.onnx`, the files that `tlfast export` has added to the run, a README, an example without tlfast, a Dockerfile, and SHA-256 sums.
+    Raises ExportError.
     """
-    files = {name: (run.folder / name).read_bytes() for name in (FILE, *(each.file for each in FORMATS.values())) if (run.folder / name).is_file()}
-    files |= {"README.md": _format_readme(run).encode(), BUNDLED: EXAMPLE.encode(), "Dockerfile": DOCKERFILE.encode()}
+    added = [name for name in run.manifest.get("exports", {}) if Path(name).name == name]  # a manifest from the hub may hold other paths
+    names = dict.fromkeys((FILE, *(each.file for each in FORMATS.values()), *added))
+    files = {name: (run.folder / name).read_bytes() for name in names if (run.folder / name).is_file()}
+    readme = _format_readme(run, [name for name in files if name.endswith(".py")])
+    files |= {"README.md": readme.encode(), BUNDLED: EXAMPLE.encode(), "Dockerfile": DOCKERFILE.encode()}
     files["SHA256SUMS"] = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items()).encode()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +91,9 @@ def _write_zip(path: Path, files: dict[str, bytes]) -> None:
             archive.writestr(name, content)
 
 
-def _format_readme(run: Run) -> str:
+def _format_readme(run: Run, programs: Sequence[str]) -> str:
+    """Return the text of the README. `programs` are the examples of the files for other runtimes."""
+    others = f"Files for other runtimes have programs of their own: {', '.join(programs)}.\n\n" if programs else ""
     info = open_network(run.folder / FILE).info
     metrics = read_metrics(run.folder)
     classes = run.manifest["classes"]
@@ -101,7 +108,7 @@ the classes. Resizing ({info["resize"]}, to {info["size"]} px) and normalization
     pip install onnxruntime pillow
     python example.py photo.jpg
 
-A server with a web page and a REST API, in a container. In a folder with the source code of tlfast, write its wheel to this folder first:
+{others}A server with a web page and a REST API, in a container. In a folder with the source code of tlfast, write its wheel to this folder first:
 
     pip wheel --no-deps --wheel-dir FOLDER_OF_THE_BUNDLE .
     docker build -t classifier .
