@@ -180,6 +180,14 @@ def test_shell_completion_knows_commands_tasks_and_backbones():
     assert archs_found == ["mobilenetv2_100", "mobilenetv2_110d", "mobilenetv2_120d", "mobilenetv2_140"]
 
 
+def test_the_script_of_the_completion_is_for_the_command(monkeypatch, capsys):
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    with pytest.raises(SystemExit):
+        app.app(["--show-completion", "bash"], prog_name="python -m tlfast")
+    script = capsys.readouterr().out
+    assert script.rstrip().endswith("complete -o default -F _tlfast_completion tlfast") and "_TLFAST_COMPLETE=" in script
+
+
 def test_interrupted_command_ends_with_130(cli, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt

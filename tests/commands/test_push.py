@@ -132,15 +132,24 @@ def test_pull_gives_a_run_that_works_as_the_former(cli, run, model_hub, pictures
     assert again.id == "r-2"  # nothing is overwritten
 
 
-def test_a_pulled_run_needs_the_name_of_a_folder(cli, run, model_hub):
+def publish_as(model_hub, run, task):
+    """Push a run, and change the name of its task in the repository."""
     push_run(run, "me/colours")
-    files = model_hub.repositories["me/colours"].files
-    manifest = json.loads(files["run.json"])
-    manifest["settings"]["task"] = "../../elsewhere"
+    manifest = json.loads(model_hub.repositories["me/colours"].files["run.json"])
+    manifest["settings"]["task"] = task
     text = json.dumps(manifest).encode()
     model_hub.repositories["me/colours"].commit({"run.json": text, "run.json.sha256": runs._format_seal(text).encode()})
+
+
+def test_a_pulled_run_needs_the_name_of_a_folder(cli, run, model_hub):
+    publish_as(model_hub, run, "../../elsewhere")
     outcome = cli("pull", "me/colours")
-    assert outcome.code == 1 and "no name of a folder" in outcome.err
+    assert outcome.code == 1 and "no name of a folder" in outcome.err and "tlfast predict hf://me/colours IMAGE" in outcome.err
+
+
+def test_a_pulled_run_may_be_of_any_folder_of_images(cli, run, model_hub):
+    publish_as(model_hub, run, "c++")
+    assert tlfast.pull("me/colours", quiet=True).folder.parent.name == "c++"
 
 
 def test_a_manifest_cannot_name_files_elsewhere(cli, run, model_hub, tmp_path):
@@ -156,6 +165,7 @@ def test_a_manifest_cannot_name_files_elsewhere(cli, run, model_hub, tmp_path):
 
 
 def test_use_from_the_hub(cli, run, model_hub, pictures):
+    shutil.copyfile(run.folder / "model.onnx", run.folder / "model.fp16.onnx")
     push_run(run, "me/colours")
     photo = str(pictures / "red" / "0.png")
     here, there = (json.loads(cli("predict", name, photo, "--json").out) for name in ("r", "hf://me/colours"))

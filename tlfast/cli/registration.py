@@ -26,6 +26,8 @@ PARSER_ERROR = cast(type[Exception], typer.BadParameter.__base__)  # of typer's 
 NO_ROOM = (errno.EROFS, errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # read-only or full disks
 NO_ACCESS = (errno.EACCES, errno.EPERM)
 
+COMPLETION = ("--install-completion", "--show-completion")  # options of Typer
+
 COMMON = {
     "quiet": (bool, typer.Option("--quiet", "-q", help="Hide progress and notes.", rich_help_panel="Output"), False),
     "json": (bool, typer.Option("--json", help="Print results as JSON.", rich_help_panel="Output"), False),
@@ -44,6 +46,8 @@ class Commands(typer.core.TyperGroup):
     ) -> Any:
         """Run the command line. Errors of Typer's parser are printed like all others."""
         words = list(sys.argv[1:] if args is None else args)
+        if any(word.startswith(COMPLETION) for word in words):
+            prog_name = "tlfast"  # shells complete the words of a command, and `python -m tlfast` is none
         try:
             code = super().main(args, prog_name, standalone_mode=False, **options)
         except (PARSER_ERROR, UsageError) as error:

@@ -27,6 +27,7 @@ from .file_predictions import RESTORE_HINT, predict_file, read_pixels
 CALIBRATED_ON = 256  # training images
 MAX_DROP = 0.01  # of accuracy; a format with a larger drop is refused
 ROUNDS = 7  # of timing
+HUB_HINT = "Export the file where the run was trained, and push the run again"
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,8 @@ def export_run(run: Run, request: ExportRequest, on_event: OnEvent = ignore_even
     open_network(run.folder / FILE)  # raises RunError for a damaged file
     if request.to:
         check_free(target)
+    if formats or request.format:
+        runs.require_images(run, HUB_HINT)
     for name in formats:
         check_absent(run, FORMATS[name].file)
     if request.format:
@@ -234,7 +237,7 @@ def _measure_rates(networks: Sequence[Network], rows: Sequence[Row]) -> list[flo
 
 def read_images_of_run(run: Run) -> list[Row]:
     """Return the images of a run, as listed in its `images.csv`. Raises DataError for a run from the hub, which has no list."""
-    runs.require_images(run, "Export the file where the run was trained, and push the run again")
+    runs.require_images(run, HUB_HINT)
     _, records = read_records(run.folder / "images.csv")
     return [Row(record["path"], record["label"], record["split"]) for record in records]
 

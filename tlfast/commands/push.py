@@ -12,6 +12,7 @@ from typing import Any
 
 from ..core import Note, OnEvent, Progress, Run, RunError, Settings, UsageError, ignore_event, runs
 from ..core.files import convert_os_errors, convert_write_errors, format_json
+from ..core.setting_checks import check_run_name
 from ..data import Preprocessing
 from ..data.download import TIMEOUT
 from ..data.hub_client import SIGN_IN, check_reachable, explain_failures, open_api, parse_repository
@@ -23,7 +24,7 @@ from ..inference.onnx_model import FILE
 CARD, CONFIG, WEIGHTS = "README.md", "config.json", "model.safetensors"
 COPIED = (runs.METRICS, "history.csv", WEIGHTS)
 LICENCE = ("license", "license_name", "license_link")  # fields of a card
-RUN_NAME = re.compile(r"\w[\w.-]*")
+TASK_NAME = re.compile(r"[\w+][\w.+-]*")  # those of folders of images have no other characters
 
 
 @dataclass(frozen=True)
@@ -216,11 +217,12 @@ def pull_run(reference: str, out: str = "exports", on_event: OnEvent = ignore_ev
     found = hub.fetch_run(reference, hub.ALL_FILES, on_event=on_event)
     repository = found.manifest["hub"]["repository"]
     recorded = open_network(found.folder / FILE).info.get("run", "")
-    names = [name for name in (recorded, repository.replace("/", "--")) if RUN_NAME.fullmatch(name)]
-    if not RUN_NAME.fullmatch(found.task):
-        raise RunError(f"{reference} names the task '{found.task}', which is no name of a folder", "Use it in place: tlfast predict hf://user/name")
-    with runs.create_run(out, found.task, names[0], latest=False) as (temporary, published):
+    source = f"{runs.HUB_SCHEME}{reference.removeprefix(runs.HUB_SCHEME)}"
+    if not TASK_NAME.fullmatch(found.task):
+        raise RunError(f"{source} names the task '{found.task}', which is no name of a folder", f"Use it in place: tlfast predict {source} IMAGE")
+    name = repository.replace("/", "--") if check_run_name(recorded) else recorded
+    with runs.create_run(out, found.task, name, latest=False) as (temporary, published):
         for name in hub.select_files(found.manifest["files"], hub.ALL_FILES):  # no other name that the manifest may hold
             shutil.copyfile(found.folder / name, temporary / name)
         runs.seal(temporary, found.manifest)
-    return PullResult(published[0].name, f"{runs.HUB_SCHEME}{reference.removeprefix(runs.HUB_SCHEME)}", str(published[0]))
+    return PullResult(published[0].name, source, str(published[0]))
