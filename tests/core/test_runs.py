@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -87,21 +88,6 @@ def test_out_that_cannot_be_written(tmp_path):
             runs.check_writable(str(tmp_path / "closed"), "t", "")
 
 
-def test_paths_are_hidden_in_all_texts_of_a_manifest_and_other_values_stay():
-    manifest = {
-        "settings": {"data": "/home/me/photos", "weights": "/mnt/w/net.pth", "out": "exports", "epochs": 3},
-        "data": {"source": "/home/me/photos", "notes": ["3 images in /home/me/photos/red"], "unreadable": [{"path": "/srv/x.png", "reason": "a/b"}]},
-        "weights": {"source": "/mnt/w/net.pth (--weights)", "sha256": "12"},
-    }
-    assert runs.hide_paths(manifest) == {
-        "settings": {"data": "photos", "weights": "net.pth", "out": "exports", "epochs": 3},
-        "data": {"source": "photos", "notes": ["3 images in photos/red"], "unreadable": [{"path": "x.png", "reason": "a/b"}]},
-        "weights": {"source": "net.pth (--weights)", "sha256": "12"},
-    }
-    assert runs.hide_paths({"settings": {}, "task_file": "/home/me/birds.py"}) == {"settings": {}, "task_file": "birds.py"}
-    assert runs.hide_paths({"settings": {"data": "/photos"}, "note": "1/2"}) == {"settings": {"data": "photos"}, "note": "1/2"}
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -183,6 +169,26 @@ def test_an_unfinished_training_is_no_run(tmp_path):
         runs.find(str(tmp_path / "t" / "mine.unfinished"), str(tmp_path))
 
 
+def test_a_run_without_its_manifest_is_named(tmp_path):
+    folder = make(tmp_path, "t", "one")
+    (folder / "model.onnx").touch()
+    (folder / "run.json").unlink()
+    for reference in (folder, "one"):
+        with pytest.raises(RunError) as error:
+            runs.find(str(reference), str(tmp_path))
+        assert (
+            error.value.message == f"{folder} has no run.json, which every run has" and f"predict and serve also take {folder}/model.onnx" in error.value.hint
+        )
+
+
+def test_the_words_for_a_run_in_a_command_find_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here, other, same = make("exports"), make("other runs", "t", "only there"), make("elsewhere")
+    for folder in (here, other, same):
+        assert runs.find(*shlex.split(runs.refer_to(runs.read(folder)))).folder.samefile(folder)
+    assert runs.refer_to(runs.read(here)) == "r"
+
+
 def test_a_bundle_is_no_run(tmp_path):
     for name in runs.IN_BUNDLES:
         (tmp_path / name).write_text("")
@@ -194,7 +200,7 @@ def test_a_bundle_is_no_run(tmp_path):
 def test_runs_without_a_file_latest_are_named(run, cli):
     (run.folder.parent / runs.LATEST).unlink()
     outcome = cli("evaluate", "pictures")
-    assert outcome.code == 1 and "has no file 'latest'" in outcome.err and f"Give one of its runs: {run.folder.name}" in outcome.err
+    assert outcome.code == 1 and "has no file 'latest'" in outcome.err and f"Give one of its runs: {run.folder}" in outcome.err
 
 
 def test_a_folder_that_is_missing_is_named(cli):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -15,7 +14,7 @@ from fastai.losses import CrossEntropyLossFlat
 
 from ..core import Note, OnEvent, Run, RunError, ignore_event
 from ..core.files import write_csv, write_json
-from ..core.runs import name_split_file, record_test_use
+from ..core.runs import name_split_file, record_test_use, refer_to
 from ..data import Row
 from ..evaluation import ConfusedPair, Evaluation, Predictions, apply_temperature, most_confused
 from ..evaluation.report import read_evaluation
@@ -120,7 +119,7 @@ def _write_report(run: Run, model: loaded_run.LoadedRun, split: str, on_event: O
         evidence, without_paths = loaded_run.collect_evidence(model, stored.top_losses, on_event), report.is_without_paths(run, split)
         if without_paths:
             option = "" if split == "valid" else f" --split {split}"
-            on_event(Note("report", f"without local paths, as it was; with them: tlfast report {shlex.quote(str(run.folder))}{option}"))
+            on_event(Note("report", f"without local paths, as it was; with them: tlfast report {refer_to(run)}{option}"))
         return str(report.write_page(run, stored, evidence, not without_paths, on_event)[0])
     except RunError as error:
         if not run.is_pulled:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..core import Note, OnEvent, Progress, Run, RunError, Settings, UsageError, ignore_event, runs
 from ..core.files import convert_os_errors, convert_write_errors, format_json
+from ..core.local_paths import hide_paths
 from ..core.setting_checks import check_run_name
 from ..data import Preprocessing
 from ..data.download import TIMEOUT
@@ -112,7 +113,7 @@ def fill_folder(run: Run, folder: Path, repository: str, pickle: bool = False) -
 
 def _hide_names(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of a manifest without local paths, and without notes on the images and the names of unreadable ones."""
-    shown = runs.hide_paths(manifest)
+    shown = hide_paths(manifest)
     unreadable = [{**image, "path": ""} for image in shown["data"].get("unreadable", [])]
     return {**shown, "data": {**shown["data"], "unreadable": unreadable, "notes": []}}
 

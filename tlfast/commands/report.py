@@ -9,7 +9,8 @@ from typing import Any
 
 from ..core import DataError, Note, OnEvent, Run, RunError, ignore_event
 from ..core.files import write_text_atomic
-from ..core.runs import COMPARISON, hide_paths, name_split_file
+from ..core.local_paths import hide_paths
+from ..core.runs import COMPARISON, name_split_file
 from ..evaluation.report import REPORT_FILE, Evidence, StoredEvaluation, read_evaluation, render_comparison_page, write_report
 from . import loaded_run
 

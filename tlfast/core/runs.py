@@ -6,9 +6,10 @@ import fnmatch
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -21,7 +22,7 @@ from .events import Note, OnEvent, ignore_event
 from .files import convert_os_errors, format_json, hash_file, lock_folder, move_file, move_to_free_name, write_text_atomic
 from .journal import SUFFIX as UNFINISHED
 from .setting_checks import LATEST
-from .settings import describe_strategy
+from .settings import Settings, describe_strategy
 
 MANIFEST = "run.json"
 IN_BUNDLES = ("model.onnx", "example.py")  # files of every bundle of `tlfast export --to`; a run has no example
@@ -79,6 +80,15 @@ def require_images(run: Run, hint: str) -> None:
         raise DataError(f"the run {name} was pulled from the hub, and has no images", hint)
 
 
+def refer_to(run: Run) -> str:
+    """Return a word for a command line that names a run, without --out: its id, or its folder if the id does not lead to it."""
+    try:
+        found = find(run.id, Settings.out).folder.samefile(run.folder)
+    except (RunError, OSError):
+        found = False
+    return shlex.quote(run.id if found else str(run.folder))
+
+
 def new_id(strategy: str, arch: str) -> str:
     """Return a run id that sorts by time: `20261122-104530-full-resnet50`."""
     return f"{datetime.now():%Y%m%d-%H%M%S}-{strategy.replace(' ', '-')}-{arch.replace('/', '_')}"
@@ -100,30 +110,6 @@ def check_room(out: str, needed: float) -> None:
     free = system.free_disk_gib(out) * 2**30
     if free < needed:
         raise RunError(f"{free / 1e6:,.0f} MB are free in {out}, and about {needed / 1e6:,.0f} MB are needed", "Free some space, or name a folder with --out")
-
-
-def hide_paths(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of a manifest that names files and folders without the folders above them.
-
-    >>> hide_paths({"settings": {"data": "/home/me/photos"}, "note": "no image in /home/me/photos/red"})
-    {'settings': {'data': 'photos'}, 'note': 'no image in photos/red'}
-    """
-    values = [value for group in ("settings", "data", "weights") for value in manifest.get(group, {}).values()]
-    places = {str(value) for value in (*values, manifest.get("task_file", "")) if os.path.isabs(str(value))}
-    folders = sorted({os.path.dirname(place.rstrip(os.sep)).rstrip(os.sep) for place in places} - {""}, key=len, reverse=True)
-
-    def hide(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {name: hide(item) for name, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [hide(item) for item in value]
-        if not isinstance(value, str):
-            return value
-        for folder in folders:
-            value = value.replace(folder + os.sep, "")
-        return os.path.basename(value) if os.path.isabs(value) else value
-
-    return hide(manifest)
 
 
 def name_split_file(name: str, split: str) -> str:
@@ -193,7 +179,7 @@ def _find(reference: str, out: str) -> Run:
             return read(folder)
         if (folder / LATEST).is_file():
             return read(_read_latest(folder))
-        if folder.is_dir() and (inner := sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))):
+        if folder.is_dir() and (inner := sorted(str(path.parent) for path in folder.glob(f"*/{MANIFEST}"))):
             raise RunError(f"{folder} has no file '{LATEST}', which names its latest run", f"Give one of its runs: {', '.join(inner[-SHOWN_RUNS:])}")
     matches = [run for run in list_folders(out) if run.name == reference]
     if len(matches) > 1:
@@ -385,6 +371,10 @@ def _not_found_error(reference: str, out: str) -> RunError:
         return RunError(f"{reference} is an unfinished training in {out}", "Resume it first; the command is listed by: tlfast runs --interrupted")
     if all((path / name).is_file() for name in IN_BUNDLES):
         return RunError(f"{reference} is a bundle of tlfast export, without its run", "predict and serve take it; give this command the folder of the run")
+    for folder in (path, *(folder for folder in Path(out).glob("*/*") if folder.name == reference)):
+        if (folder / SEAL).is_file() or (folder / IN_BUNDLES[0]).is_file():
+            network = f"; predict and serve also take {folder / IN_BUNDLES[0]}" if (folder / IN_BUNDLES[0]).is_file() else ""
+            return RunError(f"{folder} has no {MANIFEST}, which every run has", f"Copy the run again from where it was trained{network}")
     if path.suffix.lower() == ".zip" and path.is_file():
         return RunError(f"{reference} is a zip", "Unpack it, and give the folder with run.json or model.onnx")
     if path.is_file():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,5 +141,5 @@ def find_model(reference: str | Path, out: str = "exports", verify: bool = True,
             wanted = f"tlfast export RUN --tta {tta}" if tta else "by a training without --no-onnx"
             raise RunError(f"{reference} has no {file}", f"Ask its owner to write it, {wanted}, and to push the run again")
         missing = "The run was trained with --no-onnx or by an older tlfast; train again without --no-onnx"
-        raise RunError(f"{run.folder} has no {file}", f"Write it first: tlfast export {shlex.quote(str(run.folder))} --tta {tta}" if tta else missing)
+        raise RunError(f"{run.folder} has no {file}", f"Write it first: tlfast export {runs.refer_to(run)} --tta {tta}" if tta else missing)
     return run.folder / file, "" if is_on_hub else run.id

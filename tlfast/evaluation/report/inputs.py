@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from ...core import Run, RunError
-from ...core.runs import PREDICTIONS, name_split_file, read_metrics
+from ...core.runs import PREDICTIONS, name_split_file, read_metrics, refer_to
 from ...data import Finding, Row
 
 TOP_LOSSES = 24  # images with the largest losses in a report
@@ -82,9 +81,9 @@ def read_evaluation(run: Run, split: str) -> StoredEvaluation:
         return StoredEvaluation(metrics, _read_predictions(run.folder / name_split_file(PREDICTIONS, split), metrics["classes"]))
     except (OSError, KeyError, ValueError):
         if split != "valid":
-            hint = f"Run first: tlfast evaluate {shlex.quote(str(run.folder))} --split {split}"
+            hint = f"Run first: tlfast evaluate {refer_to(run)} --split {split}"
         elif run.is_pulled:
-            hint = f"It was pulled from the hub. On your images: tlfast interpret {shlex.quote(str(run.folder))} --data PATH"
+            hint = f"It was pulled from the hub. On your images: tlfast interpret {refer_to(run)} --data PATH"
         else:
             hint = "Train again; runs of older versions have no predictions"
         raise RunError(f"{run.folder} has no predictions for the {split} split to report", hint) from None
