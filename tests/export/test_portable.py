@@ -7,6 +7,7 @@ import importlib.util
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -90,6 +91,14 @@ def test_opset(cli, run):
     outcome = cli("export", "r", "--format", "torchscript", "--opset", 13)
     assert outcome.code == 2 and "which is not made from ONNX" in outcome.err
     assert cli("export", "r", "--opset", 13).code == 2
+
+
+@pytest.mark.parametrize(("arch", "opset"), [("test_resnet", 3), ("test_vit", 13)])
+def test_an_opset_that_does_not_suit_is_an_error_without_the_graph(arch, opset, capfd):
+    network = portable.ResizedInput(build_model(arch, 5, 32).eval(), Preprocessing(32, 32, "squish", *STATS), 1.0)
+    with pytest.raises(ExportError, match="cannot be written as onnx-resized") as caught:
+        portable.write_portable(portable.PORTABLE["onnx-resized"], network, 32, Path("nowhere"), opset)
+    assert caught.value.hint == "Use model.onnx, or another --format or --opset" and capfd.readouterr().out == ""
 
 
 def test_a_wrong_format_is_an_error_before_another_file_is_written(cli, run):

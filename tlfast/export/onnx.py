@@ -6,7 +6,7 @@ import io
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -168,18 +168,31 @@ def predict_torch(model: nn.Module, pixels: np.ndarray, preprocessing: Preproces
 
 def _export_network(model: nn.Module, size: int) -> bytes:
     """Return torch's ONNX export of the network: float32 `[b, 3, size, size]` -> logits `[b, c]`."""
-    target: Any = io.BytesIO()  # the annotation of torch.onnx.export lacks file objects
-    with warnings.catch_warnings():
+    target = io.BytesIO()
+    write_onnx(model, torch.zeros(2, 3, size, size), target, ("x", "logits"))
+    return target.getvalue()
+
+
+def write_onnx(model: nn.Module, example: torch.Tensor, target: Any, names: tuple[str, str], opset: int = OPSET) -> None:
+    """Write torch's ONNX export of a network to a path or a binary file. `names` are those of its input and its output, of any batch size."""
+    source, result = names
+    axes = {source: {0: "batch"}, result: {0: "batch"}}
+    options: dict[str, Any] = {"input_names": [source], "output_names": [result], "dynamic_axes": axes, "opset_version": opset}
+    with warnings.catch_warnings(), _without_log_of_torch():
         warnings.simplefilter("ignore")  # tracing warns of every Python number in a network
-        torch.onnx.export(
-            model,
-            (torch.zeros(2, 3, size, size),),
-            target,
-            input_names=["x"],
-            output_names=["logits"],
-            dynamic_axes={"x": {0: "batch"}, "logits": {0: "batch"}},
-            opset_version=OPSET,
-            dynamo=False,
-        )
-    exported: bytes = target.getvalue()
-    return exported
+        torch.onnx.export(model, (example,), target, dynamo=False, **options)
+
+
+@contextmanager
+def _without_log_of_torch() -> Iterator[None]:
+    """Switch off a log of torch that cannot be switched off otherwise: it prints the graph of a network that cannot be converted to stdout."""
+    names: Any = torch._C
+    log = getattr(names, "_jit_onnx_log", None)  # not in all versions
+    if log is None:
+        yield
+        return
+    names._jit_onnx_log = lambda *words: None
+    try:
+        yield
+    finally:
+        names._jit_onnx_log = log

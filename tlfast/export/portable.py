@@ -21,7 +21,7 @@ from ..core import ExportError, OnEvent, Progress, UsageError
 from ..core.errors import first_line, suggest_name
 from ..data import Preprocessing, images
 from ..inference.onnx_model import OUTPUT
-from .onnx import BATCH, OPSET, judge_agreement, open_readable, predict_torch
+from .onnx import BATCH, OPSET, judge_agreement, open_readable, predict_torch, write_onnx
 from .types import Agreement
 
 INPUT = "pixels"
@@ -98,9 +98,7 @@ def _load_torch_export(path: Path) -> Predict:
 
 
 def _write_resized_onnx(network: nn.Module, example: torch.Tensor, folder: Path, opset: int) -> None:
-    axes = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
-    names: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT], "dynamic_axes": axes}
-    torch.onnx.export(network, (example,), str(folder / "model.resized.onnx"), opset_version=opset, dynamo=False, **names)
+    write_onnx(network, example, str(folder / "model.resized.onnx"), (INPUT, OUTPUT), opset)
 
 
 def _load_resized_onnx(path: Path) -> Predict:
@@ -187,7 +185,8 @@ def write_portable(chosen: PortableFormat, network: ResizedInput, size: int, fol
             warnings.simplefilter("ignore")  # tracing warns of every Python number in a network
             chosen.write(network.eval(), example, folder, opset)
     except Exception as error:  # converters raise errors of many types for networks that they do not support
-        raise ExportError(f"the network cannot be written as {chosen.name} ({first_line(error)})", "Use model.onnx, or another --format") from error
+        hint = "Use model.onnx, or another --format" + (" or --opset" if opset != OPSET else "")
+        raise ExportError(f"the network cannot be written as {chosen.name} ({first_line(error)})", hint) from error
 
 
 def check_files(
