@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import socket
 import sys
@@ -86,6 +87,8 @@ def test_probabilities_are_those_of_the_evaluation(run):
 def test_a_frame_without_paths(run):
     with pytest.raises(tlfast.UsageError, match="the DataFrame has no column 'path'; it has: file"):
         run.predict(pd.DataFrame({"file": ["a.png"]}))
+    with pytest.raises(tlfast.UsageError, match="the DataFrame has 2 columns 'path'"):
+        run.predict(pd.DataFrame([["a.png", "b.png"]], columns=["path", "path"]))
 
 
 def test_runs_of_early_versions_have_fewer_figures(run):
@@ -177,6 +180,17 @@ def test_the_html_escapes_names(run):
 def test_runs_is_a_frame(run):
     assert tlfast.runs()["run"].tolist() == ["r"]
     assert tlfast.runs(out="nowhere").empty
+
+
+def test_sources_without_images_and_files_that_are_left_out(run, pictures, tmp_path, caplog):
+    (tmp_path / "photos").mkdir()
+    for source in ("photos", "photos/*.png"):
+        with pytest.raises(tlfast.UsageError, match="no images in photos"):
+            run.predict(source)
+    (tmp_path / "photos" / "notes.txt").touch()
+    shutil.copyfile(pictures / "red" / "0.png", tmp_path / os.fsdecode(b"photos/caf\xe9.png"))
+    frame = run.predict("photos")
+    assert frame["path"].tolist() == ["photos/caf\ufffd.png"] and "1 .txt" in caplog.text
 
 
 def test_predict_takes_the_column_of_a_file(run, pictures, tmp_path):

@@ -100,6 +100,13 @@ def test_columns_of_images_that_are_not_used_are_named(run, cli, folder, tmp_pat
     assert chosen.json[0]["probabilities"] != outcome.json[0]["probabilities"]
 
 
+def test_a_column_without_a_table_is_named(run, cli, folder, tmp_path):
+    words = "--column file has no effect, because no source is a table"
+    assert words in cli("predict", run, folder / "red" / "1.png", "--column", "file").err
+    (tmp_path / "list.csv").write_text(f"file\n{folder / 'red' / '1.png'}\n")
+    assert words not in cli("predict", run, folder / "red" / "2.png", "list.csv", "--column", "file").err
+
+
 def test_an_interrupted_command_goes_on_where_it_was(run, cli, folder, tmp_path, monkeypatch):
     whole = cli("predict", run, folder, folder / "none.png", "--csv", tmp_path / "whole.csv", "--parquet", tmp_path / "whole.parquet")
     assert whole.code == 1

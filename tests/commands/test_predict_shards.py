@@ -244,6 +244,12 @@ def test_a_folder_belongs_to_one_model(run, cli, folder, tmp_path):
     assert "predictions.json is damaged" in cli("predict", run, "pictures", "--out-dir", "answers").err
 
 
+def test_a_missing_source_is_refused_before_anything_is_listed(run, cli, folder, tmp_path):
+    outcome = cli("predict", run, "pictures/red", "pictures/rod", "--out-dir", "answers")
+    assert outcome.code == 2 and "there is no file or folder pictures/rod" in outcome.err and names(tmp_path / "answers") == []
+    assert cli("predict", run, "pictures/red", "--out-dir", "answers").code == 0  # nothing was begun
+
+
 def test_empty_sources(run, cli, tmp_path):
     (tmp_path / "void").mkdir()
     assert "no images in void" in cli("predict", run, "void", "--out-dir", "answers").err

@@ -103,7 +103,7 @@ def test_interpret_keeps_a_page_without_paths(cli, run, trained_run):
     assert cli("report", "r", "--no-paths").code == 0
     outcome = cli("interpret", "r")
     page = (run.folder / "report.html").read_text()
-    assert outcome.code == 0 and f"without local paths, as it was; with them: tlfast report r" in " ".join(outcome.err.split())
+    assert outcome.code == 0 and "without local paths, as it was; with them: tlfast report r" in " ".join(outcome.err.split())
     assert str(trained_run.images) not in page and "Made with --no-paths" in page
     assert cli("report", "r").code == cli("interpret", "r").code == 0
     assert str(trained_run.images) in (run.folder / "report.html").read_text()

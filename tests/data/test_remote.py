@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import fsspec
 import pytest
 
@@ -43,6 +45,14 @@ def test_predictions_of_stored_images(stored, run, tmp_path, monkeypatch):
     assert parts.json["images"] == 3 and parts.json["failed"] == 1
     refused = invoke("predict", run.folder, stored[0], "--no-network", "--json").json
     assert refused[0]["error"] == "not read, because --no-network is set"
+
+
+def test_addresses_of_local_files(tmp_path):
+    draw_image(tmp_path / "a.png", (200, 0, 0), 1)
+    os.mkfifo(tmp_path / "b.png")
+    assert read_remote(f"file://{tmp_path}/a.png") == (tmp_path / "a.png").read_bytes()
+    with pytest.raises(ImageError, match="not a regular file"):
+        read_remote(f"file://{tmp_path}/b.png")
 
 
 def test_what_cannot_be_listed(monkeypatch):

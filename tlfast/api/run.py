@@ -15,11 +15,13 @@ import numpy as np
 import pandas as pd
 
 from .. import tasks
-from ..core import ModelSettings, Progress, Settings, UsageError
+from ..commands.predict import list_images
+from ..core import ModelSettings, Note, Progress, Settings, UsageError
 from ..core import runs as records
+from ..core.files import replace_undecodable
 from ..core.runs import ALL, EVALUATED, check_split
 from ..core.setting_checks import BY_SIZE
-from ..data.discovery import gather_sources, has_many
+from ..data.discovery import has_many
 from ..inference import Classifier, Prediction, find_model, load
 from ..inference.writers import column_names, row_cells
 from .display import ConfusionMatrix, ImageFrame, Page, wrap_html
@@ -254,18 +256,21 @@ class Run:
         if isinstance(images, np.ndarray) and images.dtype.kind in "UO":  # of paths
             return self._predict_all(images.tolist(), quiet)
         if isinstance(images, str | os.PathLike) and has_many(os.fspath(images)):
-            return self._predict_all(list(gather_sources([os.fspath(images)], column)), quiet)
+            names, notes = list_images([os.fspath(images)], column)
+            return self._predict_all(names, quiet, notes)
         if isinstance(images, str | bytes | bytearray | memoryview | os.PathLike) or hasattr(images, "__array_interface__"):
             return self.classifier.predict(images)  # type: ignore[arg-type]  # a DataFrame has no __array_interface__
         if not isinstance(images, Iterable) or isinstance(images, (io.IOBase, Mapping)) or hasattr(images, "detach"):  # files, dicts, tensors
             raise UsageError(f"{images!r:.80} is neither an image nor a list of images", 'Give a path, such as run.predict("photo.jpg"), or a list of paths')
         return self._predict_all(list(cast("Iterable[ImageSource]", images)), quiet)
 
-    def _predict_all(self, images: list[ImageSource], quiet: bool) -> pd.DataFrame:
+    def _predict_all(self, images: Sequence[ImageSource], quiet: bool, notes: Sequence[str] = ()) -> pd.DataFrame:
         cells = []
         with show_progress(quiet) as on_event:
+            for note in notes:
+                on_event(Note("predicting", note))
             for done, row in enumerate(self.classifier.predict_iter(images), start=1):
-                cells.append(row_cells(row, self.classes, missing=None))
+                cells.append(row_cells(replace(row, path=replace_undecodable(row.path)), self.classes, missing=None))
                 on_event(Progress("predicting", done, len(images)))
         return ImageFrame(cells, columns=column_names(self.classes))
 

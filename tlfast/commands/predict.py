@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..core import Note, OnEvent, Progress, UsageError, ignore_event
 from ..core.files import hash_file
-from ..data.discovery import STDIN, gather_sources, watch_folder
+from ..data.discovery import STDIN, gather_sources, may_be_table, watch_folder
 from ..data.left_out import LeftOut
 from ..data.parquet_images import describe_other_columns
 from ..inference import Classifier, PredictRow, open_writer
@@ -112,9 +112,7 @@ def _predict_unfinished(classifier: Classifier, request: PredictRequest, finishe
         return
     left_out = LeftOut()
     names, total = _list_names(request, left_out)
-    files = [Path(source) for source in request.sources if os.path.isfile(source)]  # Path.is_file raises OSError for a name that is too long
-    columns = [describe_other_columns(path, request.column, "--column") for path in files]
-    for note in chain(left_out.describe(), *columns):
+    for note in describe_sources(request.sources, request.column, left_out):
         on_event(Note("predicting", note))
     unfinished = (name for name in names if name not in finished)
     for done, row in enumerate(classifier.predict_iter(unfinished, opener), start=1):
@@ -132,6 +130,26 @@ def _list_names(request: PredictRequest, left_out: LeftOut) -> tuple[Iterable[st
         total, names = len(listed), iter(listed)
     else:
         total, names = sum(1 for _ in gather_sources(request.sources, request.column, left_out=left_out)), gather_sources(request.sources, request.column)
-    if not total:
-        raise UsageError("no images in " + ", ".join(request.sources), "Give image files, folders or zips of them, patterns in quotes, or a CSV file")
+    _check_found(total, request.sources)
     return names, total
+
+
+def _check_found(total: int, sources: Sequence[str]) -> None:
+    if not total:
+        raise UsageError("no images in " + ", ".join(sources), "Give image files, folders or zips of them, patterns in quotes, or a CSV file")
+
+
+def list_images(sources: Sequence[str], column: str) -> tuple[list[str], list[str]]:
+    """Return the images of sources, and the notes of `describe_sources`. Raises UsageError if there are none."""
+    left_out = LeftOut()
+    names = list(gather_sources(sources, column, left_out=left_out))
+    _check_found(len(names), sources)
+    return names, describe_sources(sources, column, left_out)
+
+
+def describe_sources(sources: Sequence[str], column: str, left_out: LeftOut) -> list[str]:
+    """Return notes on files and folders that are left out, on columns of images that are not used, and on a `column` without effect."""
+    files = [Path(source) for source in sources if os.path.isfile(source)]  # Path.is_file raises OSError for a name that is too long
+    notes = [*left_out.describe(), *chain.from_iterable(describe_other_columns(path, column, "--column") for path in files)]
+    has_effect = column == PredictRequest.column or any(map(may_be_table, sources))
+    return notes if has_effect else [*notes, f"--column {column} has no effect, because no source is a table"]

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..core import Note, OnEvent, Progress, UsageError, ignore_event
 from ..core.files import convert_os_errors, hash_file, wait_for_lock
-from ..data.discovery import STDIN, gather_sources
+from ..data.discovery import STDIN, find_missing, gather_sources
 from ..data.left_out import LeftOut
 from ..distributed import Engine, open_engine
 from ..inference import open_network
@@ -31,6 +31,7 @@ from ..inference.shards import (
     rename_drafts,
     write_description,
 )
+from .predict import describe_sources
 
 LOCK = ".lock"
 MOST_SHARDS = 99_999  # names of parts have five digits
@@ -185,8 +186,10 @@ def _open_work(folder: Path, model: Path, run: str, request: ShardsRequest) -> S
 def _list_images(folder: Path, model: Path, work: ShardedWork, engine: Engine, on_event: OnEvent) -> tuple[int, list[ShardResult]]:
     """List the images, and predict them meanwhile if the number of parts is open. Returns their number, and the results.
 
-    Raises UsageError if there are none.
+    Raises UsageError if there are none, or if a source is missing.
     """
+    if missing := find_missing(work.sources):  # as an unreadable image it would stay in the parts, also once it is there
+        raise UsageError(f"there is no file or folder {missing}", "Correct the path, or leave it out")
     left_out = LeftOut()
     if (folder / FOLDER).exists():  # of a process that was killed before it described the work
         shutil.rmtree(folder / FOLDER)
@@ -196,7 +199,7 @@ def _list_images(folder: Path, model: Path, work: ShardedWork, engine: Engine, o
     else:
         write_description(folder, work)  # drafts of a killed process belong to it
         images, results = _predict_while_listing(folder, model, work, engine, paths, on_event)
-    for note in left_out.describe():
+    for note in describe_sources(work.sources, work.column, left_out):
         on_event(Note("predicting", note))
     if not images:
         (folder / DESCRIPTION).unlink(missing_ok=True)

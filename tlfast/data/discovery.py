@@ -300,6 +300,17 @@ def has_many(source: str) -> bool:
     return is_pattern or os.path.isdir(source) or os.path.splitext(source)[1].lower() in (".zip", TAR, *TABLES)
 
 
+def may_be_table(source: str) -> bool:
+    """Return whether a source of `gather_sources` is a table, or a pattern that may match tables."""
+    return os.path.splitext(source)[1].lower() in TABLES or glob.has_magic(source)
+
+
+def find_missing(sources: Iterable[str]) -> str:
+    """Return the first of the sources that is a path without a file or folder, "" if there is none."""
+    local = (source for source in sources if not (is_address(source) or is_remote(source) or glob.has_magic(source)))
+    return next((source for source in local if not os.path.exists(images.split_archive(source)[0])), "")
+
+
 def is_address(source: str) -> bool:
     """Return whether a source is an http(s) URL."""
     return source.lower().startswith(ADDRESSES)

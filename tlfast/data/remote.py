@@ -10,7 +10,7 @@ from typing import Any
 
 from ..core import DataError, ImageError, UsageError
 from ..core.errors import first_line
-from .images import is_image_name
+from .images import is_image_name, read_bytes
 
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 WEB = ("http", "https")  # downloaded by `fetch`, which checks addresses
@@ -45,10 +45,16 @@ def list_remote(source: str) -> Iterator[str]:
 
 def read_remote(path: str) -> bytes:
     """Return the bytes of a file. Raises ImageError."""
+    from fsspec.implementations.local import LocalFileSystem
+
     try:
         system, name = _open_system(path)
+        if isinstance(system, LocalFileSystem):  # this machine, where a pipe has no end
+            return read_bytes(name)
         content: bytes = system.cat_file(name)
         return content
+    except ImageError:
+        raise
     except (UsageError, DataError) as error:
         raise ImageError(error.message) from None
     except Exception as error:
