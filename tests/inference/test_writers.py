@@ -33,7 +33,7 @@ def test_a_log_is_continued_only_with_the_run_that_began_it(tmp_path):
     for run, classes in (("two", CLASSES), ("one", ("rose", "tulip"))):
         with pytest.raises(UsageError, match="was begun with another run, one") as caught, open_writer("jsonl", target, Origin(run, classes), 0.0, resume=True):
             pass
-        assert "tlfast predict one" in caught.value.hint
+        assert caught.value.hint == "Continue it with that run, or give another file name"
     with open_writer("jsonl", target, Origin("one", CLASSES), 0.0, resume=True) as (finished, write):
         assert finished == {"a.png"}
         write(row("b.png"))

@@ -149,8 +149,8 @@ def _format_log_line(row: PredictRow, classes: Sequence[str]) -> str:
 def _check_origin(kind: str, log: Path, begun: Mapping[str, Any], origin: Origin) -> None:
     """Raise UsageError if a log is that of another network. `begun` is its first line, empty or without the file for a log of an earlier version."""
     if begun and (begun["run"], begun["classes"]) != (origin.run, list(origin.classes)):
-        name = begun["run"] or "of a model.onnx file"
-        raise UsageError(f"--{kind}: {log} was begun with another run, {name}", f"Continue it with that run, tlfast predict {name}, or give another file name")
+        name = begun["run"] or "that of a model.onnx file"
+        raise UsageError(f"--{kind}: {log} was begun with another run, {name}", "Continue it with that run, or give another file name")
     if (begun.get("sha256") or origin.sha256) != origin.sha256:
         hint = "Continue it with that network, as by the same --tta, or give another file name"
         raise UsageError(f"--{kind}: {log} was begun with another network, {begun.get('file')}", hint)
