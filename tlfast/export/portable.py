@@ -172,7 +172,7 @@ def check_portable(name: str, opset: int = 0) -> PortableFormat:
         raise UsageError(f"--format {name} needs the package {chosen.package}", f'Install it: pip install "tlfast[{name}]"')
     if opset and not chosen.takes_opset:
         raise UsageError(f"--opset {opset} is given for --format {name}, which is not made from ONNX", "Leave it out")
-    if opset and opset not in OPSETS:  # torch prints the whole graph
+    if opset and opset not in OPSETS:
         raise UsageError(f"--opset {opset} must lie between {OPSETS[0]} and {OPSETS[-1]}", f"Give another one; the default is {OPSET}")
     return chosen
 
