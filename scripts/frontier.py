@@ -21,6 +21,7 @@ from typing import Any
 from bench_groups import ROOT, Bench
 from bench_measurements import ARCH
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from tlfast.core.system import package_versions
 from tlfast.evaluation.bootstrap import wilson_interval
@@ -58,7 +59,7 @@ def main() -> None:
     options = _parse_options()
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    points = read_points(out)
+    points = read_points(out, options)
     with tempfile.TemporaryDirectory(prefix="tlfast-frontier-") as folder:
         work = Path(folder)
         bench = Bench(_open_images(Path(options.data), work), Path(options.weights), work, rounds=1, quick=False)
@@ -104,17 +105,26 @@ def train(bench: Bench, kind: str, name: str, size: int) -> Point:
     return Point(kind, name, result["wall"] / 60, result["evaluation"]["accuracy"], images)
 
 
-def read_points(out: Path) -> list[Point]:
-    """Return the trainings of an earlier run."""
+def read_points(out: Path, options: argparse.Namespace) -> list[Point]:
+    """Return the trainings of an earlier run. Raises SystemExit if they are those of other images, weights or sizes."""
     file = out / "frontier.json"
-    return [Point(**point) for point in json.loads(file.read_text(encoding="utf-8"))["points"]] if file.exists() else []
+    if not file.exists():
+        return []
+    record = json.loads(file.read_text(encoding="utf-8"))
+    if record["settings"] != _describe_settings(options):
+        raise SystemExit(f"{file} has trainings with {record['settings']}: give another --out")
+    return [Point(**point) for point in record["points"]]
+
+
+def _describe_settings(options: argparse.Namespace) -> dict[str, Any]:
+    return {"data": options.data, "weights": options.weights, "size": options.size}
 
 
 def write_points(out: Path, points: list[Point], options: argparse.Namespace) -> None:
     """Write all trainings, with the settings and the versions of the packages."""
     record = {
         "when": f"{datetime.now():%Y-%m-%d %H:%M}",
-        "settings": vars(options),
+        "settings": _describe_settings(options),
         "versions": package_versions(),
         "points": [asdict(point) for point in points],
     }
@@ -137,7 +147,10 @@ def draw(points: list[Point], path: Path) -> None:
         for point in chosen:
             axes.annotate(point.name, (point.minutes, point.accuracy), textcoords="offset points", xytext=(6, -10), fontsize=8)
     axes.set(xscale="log", xlabel="minutes of the whole command (logarithmic)", ylabel="accuracy on the validation images, with 95 % interval")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(x=0.12)  # room for the names
     axes.grid(which="both", alpha=0.3)
     axes.legend(frameon=False, loc="lower right")
     save_figure(figure, path)

@@ -186,7 +186,10 @@ def test_sources_without_images_and_files_that_are_left_out(run, pictures, tmp_p
         with pytest.raises(tlfast.UsageError, match="no images in photos"):
             run.predict(source)
     (tmp_path / "photos" / "notes.txt").touch()
-    shutil.copyfile(pictures / "red" / "0.png", tmp_path / os.fsdecode(b"photos/caf\xe9.png"))
+    try:
+        shutil.copyfile(pictures / "red" / "0.png", tmp_path / os.fsdecode(b"photos/caf\xe9.png"))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
     frame = run.predict("photos")
     assert frame["path"].tolist() == ["photos/caf\ufffd.png"] and "1 .txt" in caplog.text
 

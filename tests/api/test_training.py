@@ -138,15 +138,19 @@ def test_lr_find_returns_the_curve_of_each_phase(pictures, tmp_path):
     assert len(list(tmp_path.glob("exports/pictures/lr-find-*.png"))) == 2
 
 
-def test_a_call_leaves_the_random_numbers_of_its_caller(pictures):
+@pytest.mark.parametrize("call", [tlfast.train, tlfast.plan, tlfast.lr_find])
+def test_a_call_leaves_the_random_numbers_of_its_caller(pictures, call):
+    def seed():
+        random.seed(5), np.random.seed(5), torch.manual_seed(5)
+
     def draw():
         return random.random(), np.random.rand(), torch.rand(1).item()
 
-    random.seed(5), np.random.seed(5), torch.manual_seed(5)
+    seed()
     expected = [draw(), draw()]
-    random.seed(5), np.random.seed(5), torch.manual_seed(5)
+    seed()
     drawn = [draw()]
-    tlfast.lr_find(pictures, **TINY)
+    call(pictures, **TINY)
     assert [*drawn, draw()] == expected
 
 

@@ -17,7 +17,7 @@ from tlfast.commands import learner
 from tlfast.commands.interpret import interpret_run
 from tlfast.core import runs
 from tlfast.evaluation import plots
-from tlfast.testing import TINY, draw_classes
+from tlfast.testing import TINY, draw_classes, draw_image
 from tlfast.training.callbacks import KeepBatchNorm, handed_out
 
 
@@ -149,7 +149,7 @@ def test_the_history_of_a_fit_outlasts_predictions(learn):
 
 def test_settings_without_effect_on_a_learner_are_named_and_not_recorded(pictures, caplog):
     learn = tlfast.learner(pictures, mixup=0.4, ema=True, epochs=77, keep="best", name="mine", augment="light", **TINY)
-    assert "settings: without effect on a Learner: epochs, lr, mixup, ema=True, keep" in caplog.messages
+    assert "settings: without effect on a Learner: epochs, lr, mixup, ema, keep" in caplog.messages
     made = tlfast.Run.from_learner(learn)
     assert made.id == "mine" and made.settings.augment == "light"
     assert (made.settings.mixup, made.settings.ema, made.settings.epochs, made.settings.keep) == (0.0, False, 10, "auto")
@@ -183,6 +183,18 @@ def test_loaders_with_other_classes_are_refused(learn, tmp_path):
     with pytest.raises(tlfast.UsageError, match=r"the loaders of the Learner have the classes \['a red', 'blue', 'green'\], and the images"):
         tlfast.Run.from_learner(learn)
     assert tlfast.Run.from_learner(learn, "others").classes == ["a red", "blue", "green"]
+
+
+@pytest.mark.parametrize("kind", ["path", "run", "data"])
+def test_a_learner_is_evaluated_on_the_split_that_it_was_built_with(folder, kind):
+    run = tlfast.train(folder, valid_pct=0.4, onnx=False, quiet=True, **{**TINY, "epochs": 1})
+    learn = run.learner() if kind == "run" else tlfast.learner(folder, valid_pct=0.4, **TINY)
+    valid = set(run.predictions["path"])
+    if kind != "path":
+        for number in range(3):
+            draw_image(folder / "red" / f"0{number}.png", (0, 0, 0), number)
+    made = tlfast.Run.from_learner(learn, *([folder] if kind == "path" else []))
+    assert set(made.predictions["path"]) == valid
 
 
 def test_a_run_from_a_learner_on_other_images(learn, tmp_path):

@@ -278,7 +278,7 @@ def test_from_python(run, cli, folder, tmp_path):
     assert tlfast.Run(run).predict_to("answers", [folder]).equals(found)
     with pytest.raises(tlfast.UsageError, match="was begun with shards=2"):
         tlfast.Run(run).predict_to("answers", folder, shards=3)
-    with pytest.raises(tlfast.UsageError, match="2/2 is not K/N"):
+    with pytest.raises(tlfast.UsageError, match='shard="2/2" is not K/N'):
         tlfast.Run(run).predict_to("answers", folder, shard="2/2")
 
 

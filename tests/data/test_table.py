@@ -202,9 +202,25 @@ def test_splits_of_public_data_sets(tmp_path, folders):
 
 
 def test_a_split_whose_only_class_has_its_name_is_no_wrapping_folder(tmp_path):
-    fill(tmp_path, "train/train", "train/car", "test/test")
+    fill(tmp_path, "train/train", "train/car", "test/train", "test/car")
     table = load(tmp_path)
-    assert table.classes == ("car", "train") and counts(table)["train"] == 6
+    assert table.classes == ("car", "train") and counts(table) == {"train": 6, "valid": 2, "test": 8}
+    fill(tmp_path / "single", "train/a", "train/b", "test/test")
+    with pytest.raises(DataError, match="no training images of class 'test'"):
+        load(tmp_path / "single")
+
+
+@pytest.mark.parametrize("outer", ["training_data", "train", "photos"])
+def test_a_folder_around_the_splits_is_none_of_them(tmp_path, outer):
+    fill(tmp_path / outer, "train/a", "train/b", "val/a", "val/b")
+    table = load(tmp_path)
+    assert table.classes == ("a", "b") and counts(table) == {"train": 8, "valid": 8}
+
+
+def test_images_without_labels_beside_repeated_folders_of_splits(tmp_path):
+    fill(tmp_path, "seg_train/seg_train/a", "seg_train/seg_train/b", "seg_test/seg_test/a", "seg_test/seg_test/b", "seg_pred/seg_pred")
+    with pytest.raises(DataError, match="has seg_pred beside the splits seg_test, seg_train"):
+        load(tmp_path)
 
 
 def test_splits_without_a_train_split(tmp_path):
@@ -241,6 +257,13 @@ def test_the_number_of_a_line_counts_those_before_the_columns(folder):
     (folder / "mine.csv").write_text("\npath,label\nred/0.png,red\nred/1.png,\n")
     with pytest.raises(DataError, match="mine.csv line 4: no label"):
         load(folder / "mine.csv")
+
+
+def test_images_that_a_table_leaves_out_are_in_no_fold(folder):
+    rows = [f"{label}/{i}.png,{label},{'spare' if i < 6 else ''}" for label in ("red", "blue") for i in range(12)]
+    (folder / "mine.csv").write_text("\n".join(["path,label,split", *rows]))
+    table = load(folder / "mine.csv", fold=1)
+    assert sum(counts(table).values()) == 12 == len(table.part("spare")) and table.part("valid")
 
 
 def test_two_spellings_of_a_path_are_one_image(folder):

@@ -350,8 +350,11 @@ def test_a_second_ctrl_c_stops_at_once_without_tracebacks(classifier, capsys):
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nabc"
     with serving_at(classifier) as (port, server), socket.create_connection(("127.0.0.1", port)) as stalled:
         stalled.sendall(head)
-        while not server.server_state.tasks:
+        for _ in range(1000):
+            if server.server_state.tasks:
+                break
             time.sleep(0.01)
+        assert server.server_state.tasks
         server.handle_exit(signal.SIGINT, None)
         server.handle_exit(signal.SIGINT, None)
     assert capsys.readouterr().err == ""

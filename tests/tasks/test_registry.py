@@ -100,6 +100,11 @@ def test_rows_of_a_task_file_may_be_paths_and_numbers_of_any_iterable(birds, fol
     assert len(rows) == 36 and all(type(row.path) is type(row.label) is str for row in rows)
 
 
+def test_an_image_in_two_equal_rows_is_one(birds, folder):
+    birds.write_text(f"import tlfast\ndef rows(root, fold):\n    return [tlfast.Row('a.png', 'x'), tlfast.Row('a.png', 'x')]\n{TASK}")
+    assert len(registry.load_task_file(birds).read_layout(folder, None)) == 1
+
+
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [

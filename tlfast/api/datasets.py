@@ -18,8 +18,7 @@ from ..core.errors import suggest_name
 from ..core.files import convert_os_errors, write_csv
 from ..core.setting_checks import TABLES, check_run_name
 from ..data import Finding, ImageTable, Preprocessing, Row, Task
-from ..data.discovery import is_address
-from ..data.remote import is_remote
+from ..data.discovery import DOWNLOAD_FIRST, is_url
 from ..data.run_images import open_run_data
 from ..data.sources import open_data
 from ..tasks import resolve_settings
@@ -265,12 +264,13 @@ def _read_frame(frame: pd.DataFrame, settings: Mapping[str, Any]) -> list[Row]:
             raise UsageError(problem, "Save images as files first, and give their paths")
         if not (text := os.fspath(path).strip()):
             raise UsageError(f"row {number} of the DataFrame has no path", "Give the path of an image, or drop the row")
-        if is_address(text) or is_remote(text):
-            raise UsageError(f"row {number} of the DataFrame: {text} is a URL", "Download the images first, and give their paths")
+        if is_url(text):
+            raise UsageError(f"row {number} of the DataFrame: {text} is a URL", DOWNLOAD_FIRST)
     values = {column: _to_text(frame[name]) for column, name in names.items() if name in frame.columns}
     return [Row(**dict(zip(values, cells, strict=True))) for cells in zip(*values.values(), strict=True)]
 
 
 def _to_text(column: pd.Series) -> pd.Series:
     """Return a column as text; missing values are ""."""
-    return column.astype(object).where(column.notna(), "").astype(str)  # as objects: other types of columns take no ""
+    values = column.astype(object) if isinstance(column.dtype, pd.CategoricalDtype) else column  # with the types of the categories
+    return values.astype(str).where(column.notna(), "")  # as text first: other types of columns take no ""

@@ -20,14 +20,14 @@ from ..core.errors import TlfastError, UsageError, suggest_name
 from ..core.settings import declared_settings
 
 F = TypeVar("F", bound=Callable[..., Any])
-COMMAND = r"\btlfast [a-z][^;,()]*"  # to type in a shell
-FLAG = re.compile(COMMAND + r"|--(?P<no>no-)?(?P<name>[a-z]+(?:-[a-z]+)*)(?: (?P<value>'[^']*'|[\w.+-]*\w(?:,[\w.+-]*\w)*))?")
+COMMAND = r"\btlfast [a-z](?:'[^']*'|[^;,()'])*"  # to type in a shell
+FLAG = re.compile(COMMAND + r"|--(?P<no>no-)?(?P<name>[a-z]+(?:-[a-z]+)*)(?: (?P<value>'[^']*'|[\w.+~/\\-]*\w(?:,[\w.+-]*\w)*))?")
 SHOWN = 80  # characters of a wrong value in a message
 SWITCHES = ("full", "quiet")  # keywords that are True or False, besides settings
 OF_TRAIN = ("full", "resume", "config")  # keywords of `tlfast.train` that are no settings, and that messages of other functions name
 OTHER_NAMES = {"learning_curve": "shares", "depths": 'arms="depths"', "partial": "full=False"}  # options whose keyword has another name
 LITERAL = re.compile(r"'.*'|[+-]?[\d.]+(e[+-]?\d+)?|[A-Z]+|nan|inf|True|False|None")  # as in Python; words in capitals stand for a value
-VALUE = re.compile(r"'.*'|.*\d.*|.*,.*|\w+\.\w+|[A-Z]+|nan|inf|True|False|None")  # what is a value of a flag, and not the next word of the sentence
+VALUE = re.compile(r"'.*'|.*[\d/\\].*|.*,.*|\w+\.\w+|[A-Z]+|nan|inf|True|False|None")  # what is a value of a flag, and not the next word of the sentence
 
 
 class HasFolder(Protocol):

@@ -84,7 +84,10 @@ class Run:
 
     @property
     def dataset(self) -> Dataset:
-        """The images that the run was trained on, with their splits; images that were added since are training images."""
+        """The images that the run was trained on. Their `table` has the splits of the run, and images that were added since are training images there.
+
+        A new training on it draws the splits as the run did, which are others if images were added.
+        """
         from .datasets import SETTINGS, Dataset
 
         settings, source = self.settings, self.manifest["data"]["source"]
@@ -339,14 +342,16 @@ class Run:
     def from_learner(cls, learn: Learner, data: Dataset | DataSource | None = None, *, name: str = "", quiet: bool = False) -> Run:
         """Evaluate a Learner of `tlfast.learner` or `run.learner` on the valid split, and export it as a run with its present weights.
 
-        `data` are the images, a dataset or what `tlfast.dataset` accepts; by default those that the Learner was built with. `name` is the name of the run.
-        Raises UsageError for other Learners, or TlfastError.
+        `data` are the images, a dataset or what `tlfast.dataset` accepts; by default those that the Learner was built with. Without a dataset, the settings
+        of the split are those of the Learner. `name` is the name of the run. Raises UsageError for other Learners, or TlfastError.
         """
-        from ..commands.learner import publish_learner
+        from ..commands.learner import publish_learner, settings_of
         from .datasets import open_source
 
         images = None if data is None else open_source(data, {})[0]
         task, settings = (None, None) if images is None else (images.task, images.resolve({}))
+        if settings and isinstance(data, str | os.PathLike):
+            settings = replace(settings_of(learn), data=settings.data)
         with show_progress(quiet) as on_event:
             folder = publish_learner(learn, task, settings, name, on_event)
         return cls(folder)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import random
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,7 +30,7 @@ def one_at_a_time(function: F) -> F:
 
 
 def keep_random_states(function: F) -> F:
-    """Let a function leave the random numbers of its caller as they are: without it the next ones would be the same after every training of a seed."""
+    """Let a function leave the generators of random, numpy and torch as they were. Without it, each training would reset them to the same state."""
 
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
@@ -43,13 +42,18 @@ def keep_random_states(function: F) -> F:
 
 @contextmanager
 def _random_states_restored() -> Iterator[None]:
-    before, numpy_before, torch = random.getstate(), np.random.get_state(), sys.modules.get("torch")
+    import torch  # imported here: the functions need it, but not `import tlfast`
+
+    before, numpy_before, seed = random.getstate(), np.random.get_state(), torch.initial_seed()
+    on_cuda = torch.cuda.is_initialized()
+    of_mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     try:
-        if torch is None:  # nobody has drawn from it
+        with torch.random.fork_rng(range(torch.cuda.device_count()) if on_cuda else ()):
             yield
-        else:
-            with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
-                yield
     finally:
         random.setstate(before)
         np.random.set_state(numpy_before)
+        if torch.cuda.is_initialized() and not on_cuda:
+            torch.cuda.manual_seed_all(seed)  # as the first use of CUDA would have done
+        if of_mps is not None:
+            torch.mps.set_rng_state(of_mps)

@@ -85,6 +85,7 @@ def train(
 
 
 @one_at_a_time
+@keep_random_states
 def _compute_features(task: Task, settings: Settings, engine: Engine, quiet: bool) -> None:
     from ..commands.train_features import compute_features
 

@@ -17,6 +17,7 @@ from ..data import sources
 from ..models import Backbone
 from .keywords import check_path, check_text, with_keywords_in_messages
 from .progress import show_progress
+from .serial import keep_random_states, one_at_a_time
 
 
 def list_tasks() -> pd.DataFrame:
@@ -68,6 +69,8 @@ def import_data(task: str, source: str | os.PathLike[str], *, quiet: bool = Fals
 
 
 @with_keywords_in_messages
+@one_at_a_time
+@keep_random_states
 def doctor(out: str = "exports", *, bench: bool = False, quiet: bool = False) -> dict[str, Any]:
     """Return versions, devices and sources of weights, and problems that make a training slow or fail.
 

@@ -73,12 +73,11 @@ def search_labels(
 
 def _without_folds(task: Task, fold: int | None) -> Task:
     """Return the task with drawn folds of its train and valid splits, for exactly one prediction per image: the valid splits of official folds may overlap."""
-    read = task.rows
-    if read is None:
+    if task.rows is None:
         return task
 
     def read_undivided(root: Path, _: int | None) -> list[Row] | None:
-        rows = read(root, fold)
+        rows = task.read_layout(root, fold)
         return None if rows is None else [replace(row, split="train") if row.split == "valid" else row for row in rows]
 
     return replace(task, rows=read_undivided)

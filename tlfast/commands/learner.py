@@ -15,8 +15,8 @@ from ..core import DataSettings, Note, OnEvent, Run, RunSettings, Settings, Trai
 from ..core.errors import first_line
 from ..core.journal import check_free, open_journal
 from ..core.setting_checks import AUTO_DEPTH
-from ..core.settings import check_value, declared_settings, find_unused, flag_name
-from ..data import Task
+from ..core.settings import check_value, declared_settings, find_unused
+from ..data import ImageTable, Task
 from ..data.hub import is_hub_dataset
 from ..evaluation import Predictions, evaluate
 from ..models import pretrained
@@ -31,9 +31,9 @@ from .loaded_run import load_run
 from .train import describe_origin, describe_phase, publish
 
 PHASE = f"fitted {runs.BY_HAND}"
-ATTRIBUTE = "tlfast_settings"  # of a Learner: the settings that it was built with
+ATTRIBUTE, SPLITS = "tlfast_settings", "tlfast_splits"  # of a Learner: the settings and the splits that it was built with
 # Settings of TrainingSettings and RunSettings that a Learner of a user has; all others of the two describe a training of tlfast.
-USED = frozenset({"preset", "depth", "bs", "class_weights", "label_smoothing", "amp", "seed", "onnx", "device", "out", "name"})
+USED = frozenset({"depth", "bs", "class_weights", "label_smoothing", "amp", "seed", "onnx", "device", "out", "name"})
 NOT_USED = tuple(f.name for f in fields(TrainingSettings) + fields(RunSettings) if f.name not in USED)
 
 
@@ -50,12 +50,12 @@ def open_learner(task: Task, settings: Settings, on_event: OnEvent = ignore_even
             "--depth auto and --minutes choose the layers at the start of a training, and a Learner of your own trains those that you choose",
             "Give --full or --depth 0, without --minutes and --preset",
         )
-    own = _task_settings(task, settings)
-    if unused := [name for name in find_unused(settings, NOT_USED) if getattr(settings, name) != getattr(own, name)]:
-        on_event(Note("settings", f"without effect on a Learner: {', '.join(map(flag_name, unused))}"))
+    own = _task_settings(task, settings, settings.preset)
+    if unused := [name for name in find_unused(settings, NOT_USED) if name == "preset" or getattr(settings, name) != getattr(own, name)]:
+        on_event(Note("settings", f"without effect on a Learner: {', '.join(unused)}"))
     settings = use_default_batch(settings)
     with prepare(task, settings, on_event) as session:
-        return _prepare_for_user(session.learn, settings)
+        return _prepare_for_user(session.learn, settings, session.table)
 
 
 def open_run_learner(run: Run, data: str = "", device: str = "auto", on_event: OnEvent = ignore_event) -> Learner:
@@ -70,12 +70,12 @@ def open_run_learner(run: Run, data: str = "", device: str = "auto", on_event: O
         learn.add_cb(KeepBatchNorm())
     source = data or run.manifest["data"]["source"]
     source = source if is_hub_dataset(source) else os.path.abspath(os.path.expanduser(source))
-    return _prepare_for_user(learn, replace(loaded.settings, data=source, name=""))
+    return _prepare_for_user(learn, replace(loaded.settings, data=source, name=""), loaded.table)
 
 
-def _task_settings(task: Task, settings: Settings) -> Settings:
-    """Return the settings of a task for the same layers, without given ones."""
-    return resolve_settings(task, None, {"depth": settings.depth})
+def _task_settings(task: Task, settings: Settings, preset: str = Settings.preset) -> Settings:
+    """Return the settings of a task and a preset for the same layers, without given ones."""
+    return resolve_settings(task, None, {"depth": settings.depth, **({} if preset == Settings.preset else {"preset": preset})})
 
 
 def _trains_body(model: nn.Sequential, settings: Settings) -> bool:
@@ -83,10 +83,11 @@ def _trains_body(model: nn.Sequential, settings: Settings) -> bool:
     return any(layer is model[0] for layer in get_strategy(settings.strategy).trainable(model, settings))
 
 
-def _prepare_for_user(learn: Learner, settings: Settings) -> Learner:
+def _prepare_for_user(learn: Learner, settings: Settings, table: ImageTable) -> Learner:
     learn.path = Path()  # as for any fastai Learner; that of a training is a temporary folder
     learn.add_cbs([ShareCores(), KeepHistory()])
     setattr(learn, ATTRIBUTE, settings)
+    setattr(learn, SPLITS, {os.path.abspath(row.path): row.split for row in table.rows})
     return learn
 
 
@@ -97,9 +98,7 @@ def publish_learner(learn: Learner, task: Task | None = None, data: Settings | N
     those of the task that `data` describes. `name` is that of the run, by default the one that the Learner was built with. Raises UsageError for another
     Learner, TrainingError if it predicts NaN, or TlfastError.
     """
-    built: Settings | None = getattr(learn, ATTRIBUTE, None)
-    if built is None:
-        raise UsageError("this Learner was not built by tlfast, so its preprocessing is unknown", "Build it with tlfast.learner(data) or run.learner()")
+    built = settings_of(learn)
     images = data or built
     task = task or tasks.find_named_task(built.task, built.data)
     own, name = _task_settings(task, built), check_value("name", name or built.name, declared_settings())
@@ -109,7 +108,8 @@ def publish_learner(learn: Learner, task: Task | None = None, data: Settings | N
     check_free(settings.out, settings.task, name)
     run_id = name or runs.new_id(runs.BY_HAND, settings.arch)
     reserved = open_journal(settings.out, settings.task, run_id, settings.to_dict(), resumable=False)
-    with reserved as journal, prepare(task, settings, on_event, journal) as session:
+    known = {} if data else getattr(learn, SPLITS, {})  # images may have been added since
+    with reserved as journal, prepare(task, settings, on_event, journal, known=known) as session:
         facts = {**describe_origin(task, session), "by_hand": True, "device": str(session.learn.dls.device)}  # with the initial weights
         _check_classes(learn, session)
         _copy_weights(learn.model, session)
@@ -119,6 +119,14 @@ def publish_learner(learn: Learner, task: Task | None = None, data: Settings | N
         _check_finite(predictions)
         evaluation = evaluate(predictions, "valid", seed=settings.seed)
         return publish(session, settings, phases, evaluation, predictions, facts)[0]
+
+
+def settings_of(learn: Learner) -> Settings:
+    """Return the settings that a Learner was built with. Raises UsageError for a Learner of another origin."""
+    built: Settings | None = getattr(learn, ATTRIBUTE, None)
+    if built is None:
+        raise UsageError("this Learner was not built by tlfast, so its preprocessing is unknown", "Build it with tlfast.learner(data) or run.learner()")
+    return built
 
 
 def _check_classes(learn: Learner, session: Session) -> None:

@@ -14,7 +14,7 @@ from ..core import DataError, DataSettings, Note, OnEvent, Run, Settings, Tlfast
 from ..core.errors import first_line
 from ..core.runs import require_images
 from ..data import Finding, ImageTable, Preprocessing, Row, Store, open_store, scan
-from ..data.run_images import open_run_data, read_splits
+from ..data.run_images import EVALUATE_ALL, open_run_data, read_splits
 from ..data.sources import read_labelled
 from ..data.split import drop_spare
 from ..evaluation import Evaluation, Predictions, cam, evaluate
@@ -150,9 +150,9 @@ def _rebuild_table(run: Run, settings: Settings, data: str, on_event: OnEvent) -
     source = data or run.manifest["data"]["source"]
     task = tasks.find_run_task(run.manifest, source)
     table = open_run_data(run, task, replace(settings, data=source), on_event)
-    if list(table.classes) != run.manifest["classes"]:
+    if [name.strip() for name in table.classes] != [name.strip() for name in run.manifest["classes"]]:  # blanks: of class folders in earlier versions
         found = f"the classes of {source} differ from those of the run {run.id}: {_describe_difference(table.classes, run.manifest['classes'])}"
-        raise DataError(found, "To evaluate on some of the classes: tlfast evaluate RUN --split all --data PATH")
+        raise DataError(found, f"To evaluate on some of the classes: {EVALUATE_ALL}")
     return table
 
 
@@ -161,8 +161,12 @@ def _describe_changes(run: Run, listed: ImageTable, settings: Settings) -> list[
     notes = [f"the images of {listed.source} differ from those that {run.id} was trained on"]
     known, present = read_splits(run, listed.source), {os.path.abspath(row.path): row.split for row in listed.rows}
     trained = {path for path, split in known.items() if split == "train"}
-    if known and not settings.limit and (added := len(present.keys() - known.keys())) and added < len(present):
-        notes.append(f"images that were added since: {added:,}; without a split in the data they are left out, and --split all --data PATH evaluates all")
+    unreadable = {os.path.abspath(image["path"]) for image in run.manifest["data"].get("unreadable", ())}
+    added = len(present.keys() - known.keys() - unreadable)
+    if known and added == len(present) and listed.source == run.manifest["data"]["source"]:
+        notes.append("the splits of the training are those of other files, so training images may be evaluated, and the metrics may be too high")
+    elif known and 0 < added < len(present) and not settings.limit and settings.train_pct == 1:
+        notes.append(f"images that were added since: {added:,}; without a split in the data they are left out; {EVALUATE_ALL} takes all")
     for split in ("valid", "test"):
         rows = [path for path, of_split in present.items() if of_split == split]
         if repeated := len(trained.intersection(rows)):

@@ -106,6 +106,8 @@ def predict_shards(model: Path, run: str, request: ShardsRequest, on_event: OnEv
     number, shards = _parse_shard(request)
     engine = open_engine(request.engine, request.address, request.cpus)
     folder, results = Path(request.out_dir).expanduser(), list[ShardResult]()
+    if not folder.exists():
+        _refuse_missing(request.sources)
     with convert_os_errors(folder, "--out-dir"):
         folder.mkdir(parents=True, exist_ok=True)
         waiting = Note("listing images", "another process is listing the images; waiting for it")
@@ -183,13 +185,18 @@ def _open_work(folder: Path, model: Path, run: str, request: ShardsRequest) -> S
     return work
 
 
+def _refuse_missing(sources: Sequence[str]) -> None:
+    """Raise UsageError for a source that is not there: as an unreadable image it would stay in the parts, also once it is there."""
+    if missing := find_missing(sources):
+        raise UsageError(f"there is no file or folder {missing}", "Correct the path, or leave it out")
+
+
 def _list_images(folder: Path, model: Path, work: ShardedWork, engine: Engine, on_event: OnEvent) -> tuple[int, list[ShardResult]]:
     """List the images, and predict them meanwhile if the number of parts is open. Returns their number, and the results.
 
     Raises UsageError if there are none, or if a source is missing.
     """
-    if missing := find_missing(work.sources):  # as an unreadable image it would stay in the parts, also once it is there
-        raise UsageError(f"there is no file or folder {missing}", "Correct the path, or leave it out")
+    _refuse_missing(work.sources)
     left_out = LeftOut()
     if (folder / FOLDER).exists():  # of a process that was killed before it described the work
         shutil.rmtree(folder / FOLDER)

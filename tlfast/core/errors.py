@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-LONGEST_LINE = 160  # characters of the text of another exception in a message
+LONGEST_LINE, SHORTEST_SENTENCES = 160, 40  # characters of the text of another exception in a message
 
 
 class TlfastError(Exception):
@@ -83,13 +83,14 @@ def first_line(error: Exception) -> str:
 
     >>> first_line(ValueError("bad value"))
     'bad value'
-    >>> first_line(ValueError("The file is cut off. " + 50 * "Perhaps. "))[:26]
-    'The file is cut off. Perha'
+    >>> first_line(ValueError("The file is cut off: no directory was found. " + 50 * "Perhaps. "))[:50]
+    'The file is cut off: no directory was found. Perha'
     """
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if len(line) <= LONGEST_LINE:
         return line
-    return line[: line.rfind(". ", 0, LONGEST_LINE)] if ". " in line[:LONGEST_LINE] else line[:LONGEST_LINE]
+    end = line.rfind(". ", SHORTEST_SENTENCES, LONGEST_LINE)
+    return line[: end if end > 0 else LONGEST_LINE]
 
 
 def suggest_name(word: str, known: list[str] | tuple[str, ...]) -> str:

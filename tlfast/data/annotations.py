@@ -14,8 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from ..core import DataError, DataSettings
 from ..core.errors import first_line
-from .discovery import is_address, resolve_beside
-from .remote import is_remote
+from .discovery import DOWNLOAD_FIRST, is_url, resolve_beside
 from .types import Row
 
 JSON = ".json"
@@ -31,8 +30,8 @@ def read_coco(path: Path) -> tuple[list[Row], list[str]]:
     and if nothing is annotated.
     """
     images, names, labels = _parse_coco(path)
-    if address := next((name for name in images.values() if is_address(name) or is_remote(name)), ""):
-        raise DataError(f"{path.name}: {address} is a URL", "Download the images first, and give their paths")
+    if address := next(filter(is_url, images.values()), ""):
+        raise DataError(f"{path.name}: {address} is a URL", DOWNLOAD_FIRST)
     if any(not names[number].strip() for numbers in labels.values() for number in numbers):
         raise DataError(f"{path.name} has annotations of a category without a name", "Name the category in the file")
     beside = _find_folder(path, list(images.values())) / path.name

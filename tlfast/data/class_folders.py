@@ -61,7 +61,7 @@ def _count_wrapping_folders(paths: list[tuple[str, ...]]) -> int:
     Images outside of the inner folders, such as a title picture, are not counted if there are fewer of them than of these folders.
     """
     depth = 0
-    while not _find_splits(paths, depth):
+    while not _find_splits(paths, depth) or _wraps_splits(paths, depth):
         outer, inner = ({path[: depth + below] for path in paths if len(path) > depth + below} for below in (1, 2))
         stray = sum(len(path) <= depth + 2 for path in paths)
         if len(outer) != 1 or not inner or (stray and stray >= len(inner)):
@@ -85,12 +85,18 @@ def _find_splits(paths: list[tuple[str, ...]], depth: int) -> dict[str, str]:
     return splits if "train" in splits.values() and all(splits.values()) else {}
 
 
+def _wraps_splits(paths: list[tuple[str, ...]], depth: int) -> bool:
+    """Return whether the only folder at `depth` holds folders of splits with class folders, as `training_data/train/` and `training_data/valid/`."""
+    inner = [path for path in paths if len(path) > depth + 3]
+    return len({path[depth] for path in paths if len(path) > depth + 1}) == 1 and bool(_find_splits(inner, depth + 1))
+
+
 def _find_repeated(paths: list[tuple[str, ...]], depth: int, splits: dict[str, str]) -> set[str]:
     """Return the folders of splits that hold nothing but a folder of the same name, as `seg_train/seg_train/`."""
     inner: dict[str, set[str]] = {folder: set() for folder in splits}
     for path in paths:
         if len(path) > depth + 1 and path[depth] in inner:
-            inner[path[depth]].add(path[depth + 1] if len(path) > depth + 2 else "")
+            inner[path[depth]].add(path[depth + 1] if len(path) > depth + 3 else "")  # with class folders
     return {folder for folder, names in inner.items() if names == {folder}}
 
 
@@ -99,10 +105,11 @@ def _refuse_folders_beside_splits(paths: list[tuple[str, ...]], depth: int, sour
 
     That is the case if all are splits other than the train split, or if two, but not all, are splits with the same class folders.
     """
-    labels: dict[str, set[str]] = {}  # folder -> its sub-folders with images
+    labels: dict[str, set[str]] = {}  # folder -> its sub-folders with images, or those of its only sub-folder if that has the same name
     for path in paths:
         if len(path) > depth + 1:
-            labels.setdefault(path[depth], set()).update(path[depth + 1 : -1][:1])
+            inner = path[depth + 1 : -1]
+            labels.setdefault(path[depth], set()).update(inner[1:2] if inner[:1] == path[depth : depth + 1] else inner[:1])
     splits = {top: split for top in labels if (split := name_split(top))}
     if len(splits) > 1 and len(splits) == len(labels) and all(labels.values()):
         raise DataError(f"{source} has the splits {', '.join(sorted(splits))}, and no folder train", "Name the folder of the training images train")

@@ -32,6 +32,7 @@ TAR = ".tar"
 PACKED = (TAR, PARQUET)  # may hold images
 RUN_MARKS = ("run.json", "latest")  # files of tlfast in the folder of a run, and in that of the runs of a task
 SEPARATOR = re.compile(r"sep=.", re.IGNORECASE)  # names the delimiter of a CSV file to Excel
+DOWNLOAD_FIRST = "Download the images first, and give their paths"
 ENCRYPTED = 1  # flag of a member of a zip
 
 
@@ -307,8 +308,13 @@ def may_be_table(source: str) -> bool:
 
 def find_missing(sources: Iterable[str]) -> str:
     """Return the first of the sources that is a path without a file or folder, "" if there is none."""
-    local = (source for source in sources if not (is_address(source) or is_remote(source) or glob.has_magic(source)))
+    local = (source for source in sources if not (is_url(source) or glob.has_magic(source)))
     return next((source for source in local if not os.path.exists(images.split_archive(source)[0])), "")
+
+
+def is_url(name: str) -> bool:
+    """Return whether the path of an image is that of another machine."""
+    return is_address(name) or is_remote(name)
 
 
 def is_address(source: str) -> bool:
@@ -319,7 +325,7 @@ def is_address(source: str) -> bool:
 def resolve_beside(table: Path, name: str) -> str:
     """Return the path of an image in a CSV file, relative to that file. Backslashes are separators unless a file has such a name.
 
-    An image has one path: `a/../b.jpg` is `b.jpg`.
+    `a/../b.jpg` is `b.jpg`.
     """
     if "\\" in name and not (table.parent / name).exists():
         name = name.replace("\\", "/")
@@ -335,7 +341,7 @@ def _read_column(path: Path, column: str) -> Iterator[str]:
         name = (record.get(column) or "").strip()
         if not name:
             raise DataError(f"{path.name} line {line}: no path", f"Fill in the column '{column}', or delete the row")
-        yield name if is_address(name) or is_remote(name) else resolve_beside(path, name)
+        yield name if is_url(name) else resolve_beside(path, name)
 
 
 def check_unique(path: Path, columns: Sequence[str], used: Sequence[str]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from ..core import OnEvent, Run, Settings, ignore_event
+from ..core import DataError, DataSettings, OnEvent, Run, Settings, ignore_event
 from .discovery import read_records
 from .hub import is_hub_dataset
 from .sources import open_data
@@ -14,30 +15,46 @@ from .table import ImageTable
 from .task import Task
 
 LIST = "images.csv"  # in the folder of a run
+APPLIED = ("path_col", "label_col", "split_col", "group_col", "group_by", "fold", "limit", "train_pct")  # settings that the list is the result of
+EVALUATE_ALL = "tlfast evaluate RUN --split all --data PATH"
 
 
 def open_run_data(run: Run, task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> ImageTable:
     """Return the image table of a run's data, which may have changed or moved since. Raises UsageError or DataError.
 
     If the splits would be drawn otherwise than in the training, as after images were added, they are those of the training, and images that were not in it
-    are training images.
+    are training images. The list of the run itself needs none of the settings that it was made with.
     """
+    if _is_list(run, settings.data):
+        settings = replace(settings, **{name: getattr(DataSettings, name) for name in APPLIED})
     table = open_data(task, settings, on_event)
     known = read_splits(run, table.source)
-    changed = any(known.get(os.path.abspath(row.path), row.split) != row.split for row in table.rows)
-    return open_data(task, settings, on_event, known) if changed else table
+    if all(known.get(os.path.abspath(row.path), row.split) == row.split for row in table.rows):
+        return table
+    try:
+        return open_data(task, settings, on_event, known)
+    except DataError as error:  # such as an empty train split
+        raise DataError(f"{error.message}, with the splits of the run {run.id}", f"To evaluate all images: {EVALUATE_ALL}") from None
+
+
+def _is_list(run: Run, data: str) -> bool:
+    """Return whether the data is the list of images in the folder of a run."""
+    return os.path.basename(data) == LIST and os.path.realpath(data) == os.path.realpath(run.folder / LIST)
 
 
 def read_splits(run: Run, source: str) -> Mapping[str, str]:
-    """Return the split of each image of a run by absolute path, below `source` if the images have moved there; none for a run from the hub."""
+    """Return the split of each image of a run by absolute path, at its former place and below `source`, where the images may be now.
+
+    There are none for a run from the hub.
+    """
     file, former = run.folder / LIST, run.manifest["data"].get("source", "")
     if not file.exists():
         return {}
-    splits = {record["path"]: record["split"] for record in read_records(file)[1]}
-    if os.path.exists(former) or is_hub_dataset(former):
+    splits = {os.path.abspath(record["path"]): record["split"] for record in read_records(file)[1]}
+    if former == source or is_hub_dataset(former):
         return splits
     old, new = (_find_folder(path, source) for path in (former, source))
-    return {os.path.abspath(os.path.join(new, os.path.relpath(path, old))): split for path, split in splits.items()}
+    return {os.path.abspath(os.path.join(new, os.path.relpath(path, old))): split for path, split in splits.items()} | splits
 
 
 def _find_folder(path: str, source: str) -> str:

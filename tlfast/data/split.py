@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from itertools import combinations
@@ -60,10 +61,9 @@ def assign_splits(rows: list[Row], settings: DataSettings, *, seed: int, folds: 
     out whose size is near the fraction, or without `by_size` the first ones. Raises DataError for classes that are too small and for too few groups.
     """
     rows = [row if row.split else replace(row, split="train") for row in rows]
-    has_valid = any(row.split == "valid" for row in rows)
-    if has_valid and (official or settings.fold is None):
+    if not is_drawn(rows, settings, official):
         return rows
-    pool = [i for i, row in enumerate(rows) if row.split != "test"]
+    pool = [i for i, row in enumerate(rows) if row.split not in ("test", SPARE)]
     if not pool:
         raise DataError("all images are in the test split", "Set the split column to train or valid for some, or leave it empty")
     pool_rows = [rows[i] for i in pool]
@@ -72,6 +72,16 @@ def assign_splits(rows: list[Row], settings: DataSettings, *, seed: int, folds: 
     chosen = _draw_validation(pool_rows, settings.valid_pct, seed, by_size) if fold is None else _draw_fold(pool_rows, fold, folds, seed)
     valid, pooled = {pool[i] for i in chosen}, set(pool)
     return [replace(row, split="valid" if i in valid else "train") if i in pooled else row for i, row in enumerate(rows)]
+
+
+def is_drawn(rows: Iterable[Row], settings: DataSettings, official: bool) -> bool:
+    """Return whether `assign_splits` draws a validation split from these rows."""
+    return all(row.split != "valid" for row in rows) or (settings.fold is not None and not official)
+
+
+def use_known_splits(rows: Sequence[Row], known: Mapping[str, str]) -> list[Row]:
+    """Return the rows with the splits in `known`, by absolute path, and others as training images. Test images stay what they are."""
+    return [row if row.split == "test" else replace(row, split=known.get(os.path.abspath(row.path), "train")) for row in rows]
 
 
 def _check_class_sizes(rows: list[Row]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,13 +24,13 @@ from ..core.system import count_cores
 from . import images
 from .annotations import JSON, read_coco, resolve_image, use_label_studio_columns
 from .class_folders import find_empty_folders, read_members
-from .discovery import TABLES, TAR, check_optional, check_unique, is_address, list_members, read_numbered_records, walk_files, walk_images
+from .discovery import DOWNLOAD_FIRST, TABLES, TAR, check_optional, check_unique, is_url, list_members, read_numbered_records, walk_files, walk_images
 from .hub import is_hub_dataset
 from .left_out import LeftOut
 from .parquet_images import describe_other_columns, holds_images, read_parquet_images
-from .remote import is_remote
-from .split import SPARE, SPLIT_NAMES, SPLITS, assign_groups, assign_splits, describe_share, limit_rows, subsample_train
-from .task import Task, normalise_name
+from .split import SPARE, SPLIT_NAMES, SPLITS, assign_groups, assign_splits, describe_share, is_drawn, limit_rows, subsample_train, use_known_splits
+from .table_notes import find_divided_groups, find_missing_classes, find_similar_classes
+from .task import Task
 from .types import DataSummary, Row, Unreadable
 from .unpacking import Reader, explain_missing, unpack
 from .webdataset import read_webdataset
@@ -86,9 +85,9 @@ class ImageTable:
 def load_table(task: Task, settings: Settings, root: Path, on_event: OnEvent = ignore_event, known: Mapping[str, str] = MappingProxyType({})) -> ImageTable:
     """Read the images of `root` (folder, zip, CSV or parquet file), assign splits and classes, and apply `--limit` and `--train-pct`.
 
-    The images of parquet files and tars are unpacked into the cache. Where the data has no splits, none are drawn if `known` has those of an earlier reading
-    by absolute path: images that are not in it are training images. Raises UsageError for settings that do not fit the data, DataError for data that cannot
-    be trained on.
+    The images of parquet files and tars are unpacked into the cache. In place of a drawn validation split, images have the splits that `known` has for
+    their absolute paths, as of an earlier reading; others are training images. Raises UsageError for settings that do not fit the data, DataError for data
+    that cannot be trained on.
     """
     rows, notes, official, base = read_rows(task, settings, root, on_event)
     rows, encoding_notes = _drop_undecodable(rows)
@@ -100,9 +99,8 @@ def load_table(task: Task, settings: Settings, root: Path, on_event: OnEvent = i
         rows = assign_groups(rows, task.groupings.get(settings.group_by, settings.group_by))
         if single := sum(row.group == row.path for row in rows):
             notes += [f"{single:,} file names do not match --group-by: each is a group of its own"]
-    if known:
-        rows = [row if row.split else replace(row, split=known.get(os.path.abspath(row.path), "")) for row in rows]
-        settings = settings if official else replace(settings, fold=None)
+    if known and is_drawn(rows, settings, official):
+        rows, settings = use_known_splits(rows, known), replace(settings, fold=None)
     classes, class_notes = _find_classes(task, rows, root)
     read, internals = rows, settings.internals
     rows = assign_splits(rows, settings, seed=settings.split_seed, folds=internals.folds, official=official, by_size=internals.by_size)
@@ -111,7 +109,7 @@ def load_table(task: Task, settings: Settings, root: Path, on_event: OnEvent = i
         rows = limit_rows(rows, settings.limit, settings.split_seed)
     if settings.train_pct < 1:
         rows = subsample_train(rows, settings.train_pct, settings.split_seed)
-    notes += _find_divided_groups(rows) + class_notes + _find_similar_classes(classes) + _find_missing_classes(rows, classes)
+    notes += find_divided_groups(rows) + class_notes + find_similar_classes(classes) + find_missing_classes(rows, classes)
     source = settings.data if is_hub_dataset(settings.data) else str(root)
     is_official_fold = official and settings.fold is not None and any(row.split == "valid" for row in read)  # else it was drawn
     table = ImageTable(tuple(rows), classes, source, notes=tuple(notes), official_folds=is_official_fold, base=base)
@@ -309,8 +307,8 @@ def _parse_csv_row(record: dict[str, str], line: int, path: Path, settings: Data
     name, label = ((record.get(column) or "").strip() for column in (settings.path_col, settings.label_col))
     if not name or not label:
         raise DataError(f"{path.name} line {line}: no {'path' if not name else f'label for {name}'}", "Fill in both columns, or delete the row")
-    if is_address(name) or is_remote(name):
-        raise DataError(f"{path.name} line {line}: {name} is a URL", "Download the images first, and give their paths")
+    if is_url(name):
+        raise DataError(f"{path.name} line {line}: {name} is a URL", DOWNLOAD_FIRST)
     if "\0" in name:
         raise DataError(f"{path.name} line {line}: the path {make_printable(name)} has a NUL character", "Correct the path, or delete the row")
     split = (record.get(settings.split_col) or "").strip()
@@ -335,35 +333,6 @@ def _find_classes(task: Task, rows: list[Row], root: Path) -> tuple[tuple[str, .
     known = tuple(label for label in task.classes if label in labels)
     classes = known if len(known) == len(labels) else tuple(sorted(labels))
     return classes, [f"the data has {len(labels)} classes, the task {task.name} has {len(task.classes)}; the classes of the data are used"]
-
-
-def _find_divided_groups(rows: Sequence[Row]) -> list[str]:
-    """Return a note on groups with images in the train split and in another one, as a table may have them."""
-    trained = {row.group for row in rows if row.group and row.split == "train"}
-    divided = {row.group for row in rows if row.split in ("valid", "test")} & trained
-    return [f"groups with images in the train split and in another: {len(divided):,}, such as {min(divided)}; the figures may be too high"] if divided else []
-
-
-def _find_similar_classes(classes: Sequence[str]) -> list[str]:
-    """Return a note for each pair of class names that differ only in case, spaces, "-" or "_".
-
-    >>> _find_similar_classes(["Red", "blue", "red"])
-    ["the names of the classes 'Red' and 'red' are almost equal; give them the same name if they are one class"]
-    """
-    notes: list[str] = []
-    first: dict[str, str] = {}
-    for label in filter(re.compile(r"[^\W\d_]").search, classes):  # with a letter: -1 and 1 are two numbers
-        other = first.setdefault(normalise_name(label), label)
-        if other != label:
-            notes.append(f"the names of the classes '{other}' and '{label}' are almost equal; give them the same name if they are one class")
-    return notes
-
-
-def _find_missing_classes(rows: Sequence[Row], classes: Sequence[str]) -> list[str]:
-    """Return a note on classes without images in the valid split. An empty split is an error of its own."""
-    present = {row.label for row in rows if row.split == "valid"}
-    missing = [label for label in classes if present and label not in present]
-    return [f"the valid split has no image of: {', '.join(missing)}; the evaluation says nothing about it"] if missing else []
 
 
 def _check_splits(table: ImageTable) -> None:

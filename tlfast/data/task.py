@@ -129,9 +129,10 @@ class Task:
                 raise UsageError(f"{place}: '{row.split}' is not a split, for {row.path}", "Use train, valid or test, or '' for a drawn split")
             if not row.label:
                 raise UsageError(f"{place}: {row.path} has no label", "Leave out images without a label")
+            if row.path not in known or row.split:  # an image that is repeated without a split could be drawn into two
+                rows.append(row)
             if known.setdefault(row.path, row) != row:
                 raise UsageError(f"{place}: {row.path} has two labels, splits or groups", "Return one row for each image")
-            rows.append(row)
         if not rows:
             raise DataError(f"{place} found no image in {root}", "Give the folder of the images with --data")
         return rows

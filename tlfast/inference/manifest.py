@@ -13,8 +13,7 @@ from typing import NamedTuple
 from ..core import OnEvent, Progress, RunError
 from ..core.errors import first_line
 from ..data import images
-from ..data.discovery import is_address
-from ..data.remote import is_remote
+from ..data.discovery import is_url
 
 CHUNK = 10_000  # images in a file
 STAGING = "_manifest.partial"  # of an unfinished list
@@ -37,7 +36,7 @@ class Input(NamedTuple):
 
 def describe_input(path: str) -> Input:
     """Return the image with the size and time of its file now."""
-    if is_address(path) or is_remote(path):
+    if is_url(path):
         return Input(path, -1, -1)
     try:
         status = os.stat(images.split_archive(path)[0])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar, cast
 
 import torch
@@ -39,16 +40,24 @@ T = TypeVar("T")
 
 
 @contextmanager
-def prepare(task: Task, settings: Settings, on_event: OnEvent, journal: Journal | None = None, callbacks: Sequence[Callback] = ()) -> Iterator[Session]:
+def prepare(
+    task: Task,
+    settings: Settings,
+    on_event: OnEvent,
+    journal: Journal | None = None,
+    callbacks: Sequence[Callback] = (),
+    known: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Session]:
     """Check the settings, the images and the weights, then build loaders and Learner. Raises TlfastError.
 
-    Without a journal nothing is saved for resuming. `callbacks` are used in every phase, but not by the learning-rate finder.
+    Without a journal nothing is saved for resuming. `callbacks` are used in every phase, but not by the learning-rate finder. `known` are the splits of
+    images by absolute path, as `load_table` takes them.
     """
     build.check_arch(settings.arch)
     device = pick_device(settings.device)
     weights = pretrained.find_weights(settings.arch, settings.weights)
     preprocessing = Preprocessing.from_settings(settings, normalization_stats(weights))
-    table, store = open_store(open_data(task, settings, on_event), settings, on_event)
+    table, store = open_store(open_data(task, settings, on_event, known), settings, on_event)
     teachers = find_teachers(settings)
     teacher = open_teachers(teachers, table.classes, preprocessing)
     for note in [*table.notes, *_describe_copies(table, store), *describe_leaks(teachers, table)]:
