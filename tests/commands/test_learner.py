@@ -197,6 +197,13 @@ def test_a_learner_is_evaluated_on_the_split_that_it_was_built_with(folder, kind
     assert set(made.predictions["path"]) == valid
 
 
+def test_a_learner_of_a_part_makes_a_run_of_that_part(folder):
+    for part in ({"train_pct": 0.5}, {"limit": 6}):
+        learn = tlfast.learner(folder, **part, **TINY)
+        made = tlfast.Run.from_learner(learn)
+        assert sum(made.manifest["data"]["counts"]["train"].values()) == len(learn.dls.train.items), part
+
+
 def test_a_run_from_a_learner_on_other_images(learn, tmp_path):
     other = tlfast.dataset(draw_classes(tmp_path / "others", 6), valid_pct=0.5)
     made = tlfast.Run.from_learner(learn, other)

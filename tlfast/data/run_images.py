@@ -11,6 +11,7 @@ from ..core import DataError, DataSettings, OnEvent, Run, Settings, ignore_event
 from .discovery import read_records
 from .hub import is_hub_dataset
 from .sources import open_data
+from .split import has_splits
 from .table import ImageTable
 from .task import Task
 
@@ -29,7 +30,7 @@ def open_run_data(run: Run, task: Task, settings: Settings, on_event: OnEvent = 
         settings = replace(settings, **{name: getattr(DataSettings, name) for name in APPLIED})
     table = open_data(task, settings, on_event)
     known = read_splits(run, table.source)
-    if all(known.get(os.path.abspath(row.path), row.split) == row.split for row in table.rows):
+    if has_splits(table.rows, known):
         return table
     try:
         return open_data(task, settings, on_event, known)

@@ -24,6 +24,7 @@ from .discovery import is_address
 from .download import convert_errors, download
 from .hub import download_hub_dataset, fetch_dataset, is_hub_dataset
 from .images import is_image_name
+from .split import has_splits
 from .table import ImageTable, load_table, read_rows, unify_labels
 from .task import Source, Task
 from .types import Row
@@ -60,6 +61,12 @@ def open_data(task: Task, settings: Settings, on_event: OnEvent = ignore_event, 
     `known` are the splits of images by path, as `load_table` takes them. Raises UsageError or DataError.
     """
     return load_table(task, settings, _find_root(task, settings, on_event), on_event, known)
+
+
+def open_with_splits(task: Task, settings: Settings, known: Mapping[str, str], on_event: OnEvent = ignore_event) -> ImageTable:
+    """Return the image table as `open_data` does, with the `known` splits where others would be drawn, as after images were added."""
+    table = open_data(task, settings, on_event)
+    return table if has_splits(table.rows, known) else open_data(task, settings, on_event, known)
 
 
 def read_labelled(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> list[Row]:

@@ -79,6 +79,11 @@ def is_drawn(rows: Iterable[Row], settings: DataSettings, official: bool) -> boo
     return all(row.split != "valid" for row in rows) or (settings.fold is not None and not official)
 
 
+def has_splits(rows: Iterable[Row], known: Mapping[str, str]) -> bool:
+    """Return whether the rows have the splits in `known`, by absolute path, as far as their images are in it."""
+    return all(known.get(os.path.abspath(row.path), row.split) == row.split for row in rows)
+
+
 def use_known_splits(rows: Sequence[Row], known: Mapping[str, str]) -> list[Row]:
     """Return the rows with the splits in `known`, by absolute path, and others as training images. Test images stay what they are."""
     return [row if row.split == "test" else replace(row, split=known.get(os.path.abspath(row.path), "train")) for row in rows]

@@ -19,7 +19,7 @@ from fastai.torch_core import set_seed
 from ..core import Journal, Note, OnEvent, Settings, TrainingError, TrainingSettings
 from ..core.system import release_memory
 from ..data import ImageTable, Preprocessing, Store, Task, duplicates, open_store
-from ..data.sources import open_data
+from ..data.sources import open_with_splits
 from ..data.store import image_digests
 from ..evaluation import Predictions
 from ..models import build, choose_algorithms, copy_state, is_out_of_memory, normalization_stats, pick_device, pretrained, release_device_memory, share_cores
@@ -51,13 +51,13 @@ def prepare(
     """Check the settings, the images and the weights, then build loaders and Learner. Raises TlfastError.
 
     Without a journal nothing is saved for resuming. `callbacks` are used in every phase, but not by the learning-rate finder. `known` are the splits of
-    images by absolute path, as `load_table` takes them.
+    images by absolute path, in place of others that would be drawn.
     """
     build.check_arch(settings.arch)
     device = pick_device(settings.device)
     weights = pretrained.find_weights(settings.arch, settings.weights)
     preprocessing = Preprocessing.from_settings(settings, normalization_stats(weights))
-    table, store = open_store(open_data(task, settings, on_event, known), settings, on_event)
+    table, store = open_store(open_with_splits(task, settings, known, on_event), settings, on_event)
     teachers = find_teachers(settings)
     teacher = open_teachers(teachers, table.classes, preprocessing)
     for note in [*table.notes, *_describe_copies(table, store), *describe_leaks(teachers, table)]:
