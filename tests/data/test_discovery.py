@@ -220,3 +220,14 @@ def test_lines_of_errors_are_those_of_the_file(tmp_path):
     (tmp_path / "list.csv").write_text('path,note\n\na.png,"two\nlines"\n\n,x\n')
     with pytest.raises(DataError, match=r"list\.csv line 6: no path"):
         list(discovery.gather_sources([str(tmp_path / "list.csv")]))
+
+
+def test_a_zip_with_a_member_without_a_name(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("x", b"")
+    path.write_bytes(path.read_bytes().replace(b"x", b"\0"))  # a name ends at the first of these
+    try:
+        assert discovery.list_members(path) == []
+    except DataError as error:
+        assert "is not a zip that can be read" in error.message

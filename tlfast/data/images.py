@@ -41,8 +41,8 @@ HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1")  # at byte 4 
 OTHER_SUFFIXES = frozenset({".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".html", ".py", ".parquet", ".pdf", ".zip", ".tar", ".gz", ".npy", ".pt"})
 ZIP_MARK = re.compile(r"(?<=\.zip)!/", re.IGNORECASE | re.ASCII)  # between a zip and a member; only ASCII letters, or İ is an i
 PACKED = re.compile(r"(.+?\.tar)!/(.+)|(.+\.parquet)#((?:[^#]*:)?\d+)", re.IGNORECASE | re.DOTALL)  # a member of a tar, or a row of a parquet file
-# Exceptions of zipfile for damaged and encrypted archives; RuntimeError includes unknown compression methods.
-DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError)
+# Exceptions of zipfile for damaged and encrypted archives; RuntimeError includes unknown compression methods, IndexError is that of a member without a name.
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError, IndexError)
 MAX_BYTES = 2 << 30  # of a file
 MAX_SIDE = 65_535  # pixels, the limit of JPEG: resizing needs memory in proportion to it
 PADDED_PIXELS = 1 << 24  # of the rows that are padded at a time
