@@ -18,7 +18,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bench_groups import ROOT, Bench
+from bench import SHARED
+from bench_groups import Bench
 from bench_measurements import ARCH
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -27,7 +28,6 @@ from tlfast.core.system import package_versions
 from tlfast.evaluation.bootstrap import wilson_interval
 from tlfast.evaluation.plots import save_figure
 
-SHARED = ROOT.parent / "shared"
 STRATEGIES = {"partial": [], "depth 2": ["--depth", "2"], "depth 3": ["--depth", "3"], "depth 4": ["--depth", "4"], "full": ["--full"]}
 PRESETS = {f"preset {name}": ["--preset", name] for name in ("quick", "good", "best")}
 FINE_TUNE = {f"fine_tune({epochs})": epochs for epochs in (1, 3, 6, 12)}

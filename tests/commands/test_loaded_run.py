@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import shutil
+import tarfile
 
 import pytest
 
 from tests.helpers.command_line import TINY
+from tests.helpers.files import image_bytes
 from tlfast.commands.loaded_run import list_split
 from tlfast.core import runs
 from tlfast.core.runs import seal
@@ -74,13 +77,29 @@ def test_a_copy_beside_the_images_of_the_training_has_their_splits(cli, folder, 
     assert {os.path.relpath(row.path, tmp_path / "copied") for row in list_split(run, "valid", str(tmp_path / "copied"), lambda event: None)} == expected
 
 
+def test_a_note_says_that_the_splits_of_a_changed_tar_are_not_known(cli, tmp_path):
+    def write(count):
+        with tarfile.open(tmp_path / "photos.tar", "w") as file:
+            for number in range(count):
+                for suffix, data in (("png", image_bytes(10 * number)), ("cls", b"%d" % (number % 2))):
+                    info = tarfile.TarInfo(f"{number:03d}.{suffix}")
+                    info.size = len(data)
+                    file.addfile(info, io.BytesIO(data))
+
+    write(20)
+    assert cli("train", "photos.tar", *TINY, "--epochs", 1, "--name", "r", "--no-onnx", "--quiet").code == 0
+    write(22)
+    outcome = cli("evaluate", "r")
+    assert outcome.code == 0 and "so training images may be evaluated" in outcome.err
+
+
 def test_a_folder_without_the_training_images(cli, folder, run, tmp_path, pictures):
     for row in list_split(run, "valid", "", lambda event: None):
         target = tmp_path / "copied" / os.path.relpath(row.path, pictures)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(row.path, target)
     outcome = cli("evaluate", "r", "--data", tmp_path / "copied")
-    assert outcome.code == 1 and "with the splits of the run r" in outcome.err and "tlfast evaluate RUN --split all --data PATH" in outcome.err
+    assert outcome.code == 1 and "with the splits of the training" in outcome.err and "tlfast evaluate RUN --split all --data PATH" in outcome.err
 
 
 def test_the_list_of_a_run_needs_none_of_its_settings(cli, folder, tmp_path):

@@ -14,8 +14,8 @@ from ..core import DataError, DataSettings, Note, OnEvent, Run, Settings, Tlfast
 from ..core.errors import first_line
 from ..core.runs import require_images
 from ..data import Finding, ImageTable, Preprocessing, Row, Store, open_store, scan
-from ..data.run_images import EVALUATE_ALL, open_run_data, read_splits
-from ..data.sources import read_labelled
+from ..data.run_images import open_run_data, read_splits
+from ..data.sources import EVALUATE_ALL, read_labelled
 from ..data.split import drop_spare
 from ..evaluation import Evaluation, Predictions, cam, evaluate
 from ..evaluation.report import Evidence
@@ -168,9 +168,9 @@ def _describe_changes(run: Run, listed: ImageTable, settings: Settings) -> list[
     elif known and 0 < added < len(present) and not settings.limit and settings.train_pct == 1:
         notes.append(f"images that were added since: {added:,}; without a split in the data they are left out; {EVALUATE_ALL} takes all")
     for split in ("valid", "test"):
-        rows = [path for path, of_split in present.items() if of_split == split]
-        if repeated := len(trained.intersection(rows)):
-            notes.append(f"{repeated:,} of the {len(rows):,} {split} images were training images of {run.id}, so the metrics are too high")
+        paths = {path for path, of_split in present.items() if of_split == split}
+        if repeated := len(trained & paths):
+            notes.append(f"{repeated:,} of the {len(paths):,} {split} images were training images of {run.id}, so the metrics are too high")
     return notes
 
 

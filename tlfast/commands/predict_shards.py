@@ -106,7 +106,7 @@ def predict_shards(model: Path, run: str, request: ShardsRequest, on_event: OnEv
     number, shards = _parse_shard(request)
     engine = open_engine(request.engine, request.address, request.cpus)
     folder, results = Path(request.out_dir).expanduser(), list[ShardResult]()
-    if not folder.exists():
+    if not folder.exists():  # so that no empty folder is left
         _refuse_missing(request.sources)
     with convert_os_errors(folder, "--out-dir"):
         folder.mkdir(parents=True, exist_ok=True)

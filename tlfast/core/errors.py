@@ -79,7 +79,9 @@ class ExportError(TlfastError):
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an exception's text, of a long one the sentences within 160 characters; the name of its class if the text is empty.
+    """Return the first line of an exception's text; the name of its class if the text is empty.
+
+    A line of more than 160 characters ends after its last sentence within them, or at the 160th.
 
     >>> first_line(ValueError("bad value"))
     'bad value'

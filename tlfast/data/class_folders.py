@@ -30,9 +30,10 @@ def read_members(prefix: str, names: list[str], source: str, left_out: LeftOut) 
     if not splits:
         _refuse_folders_beside_splits(paths, depth, source)
     repeated = _find_repeated(paths, depth, splits)
+    starts = {folder: depth + (2 if folder in repeated else 1) for folder in splits}  # depth of the class folders
     rows, skipped = [], 0
     for name, path in zip(names, paths, strict=True):
-        inner = path[depth + (path[depth] in splits) + (path[depth] in repeated) :] if len(path) > depth else ()
+        inner = path[starts.get(path[depth], depth) :] if len(path) > depth else ()
         if len(inner) < 2:
             skipped += 1
             continue

@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from ..core import DataError, DataSettings, OnEvent, Run, Settings, ignore_event
+from ..core import DataSettings, OnEvent, Run, Settings, ignore_event
 from .discovery import read_records
 from .hub import is_hub_dataset
-from .sources import open_data
-from .split import has_splits
+from .sources import open_with_splits
 from .table import ImageTable
 from .task import Task
 
 LIST = "images.csv"  # in the folder of a run
 APPLIED = ("path_col", "label_col", "split_col", "group_col", "group_by", "fold", "limit", "train_pct")  # settings that the list is the result of
-EVALUATE_ALL = "tlfast evaluate RUN --split all --data PATH"
 
 
 def open_run_data(run: Run, task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> ImageTable:
@@ -28,14 +27,7 @@ def open_run_data(run: Run, task: Task, settings: Settings, on_event: OnEvent = 
     """
     if _is_list(run, settings.data):
         settings = replace(settings, **{name: getattr(DataSettings, name) for name in APPLIED})
-    table = open_data(task, settings, on_event)
-    known = read_splits(run, table.source)
-    if has_splits(table.rows, known):
-        return table
-    try:
-        return open_data(task, settings, on_event, known)
-    except DataError as error:  # such as an empty train split
-        raise DataError(f"{error.message}, with the splits of the run {run.id}", f"To evaluate all images: {EVALUATE_ALL}") from None
+    return open_with_splits(task, settings, partial(read_splits, run), on_event)
 
 
 def _is_list(run: Run, data: str) -> bool:

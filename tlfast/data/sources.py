@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -29,6 +29,7 @@ from .table import ImageTable, load_table, read_rows, unify_labels
 from .task import Source, Task
 from .types import Row
 
+EVALUATE_ALL = "tlfast evaluate RUN --split all --data PATH"
 LOCK = ".lock"  # locked while a process downloads to its folder
 LEFT_SECONDS = 60  # without a change, after which an unlocked temporary folder is that of a killed process
 DOWNLOADS = ".downloads"  # sub-folder of the data folder; files stay there, so that a download can be continued
@@ -63,10 +64,19 @@ def open_data(task: Task, settings: Settings, on_event: OnEvent = ignore_event, 
     return load_table(task, settings, _find_root(task, settings, on_event), on_event, known)
 
 
-def open_with_splits(task: Task, settings: Settings, known: Mapping[str, str], on_event: OnEvent = ignore_event) -> ImageTable:
-    """Return the image table as `open_data` does, with the `known` splits where others would be drawn, as after images were added."""
+def open_with_splits(task: Task, settings: Settings, find_known: Callable[[str], Mapping[str, str]], on_event: OnEvent = ignore_event) -> ImageTable:
+    """Return the image table as `open_data` does, with the splits of a training where others would be drawn, as after images were added.
+
+    `find_known` returns these splits by absolute path, for the source of the table.
+    """
     table = open_data(task, settings, on_event)
-    return table if has_splits(table.rows, known) else open_data(task, settings, on_event, known)
+    known = find_known(table.source)
+    if has_splits(table.rows, known):
+        return table
+    try:
+        return open_data(task, settings, on_event, known)
+    except DataError as error:  # such as an empty train split
+        raise DataError(f"{error.message}, with the splits of the training", f"To evaluate all images: {EVALUATE_ALL}") from None
 
 
 def read_labelled(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> list[Row]:

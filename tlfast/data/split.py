@@ -85,7 +85,7 @@ def has_splits(rows: Iterable[Row], known: Mapping[str, str]) -> bool:
 
 
 def use_known_splits(rows: Sequence[Row], known: Mapping[str, str]) -> list[Row]:
-    """Return the rows with the splits in `known`, by absolute path, and others as training images. Test images stay what they are."""
+    """Return the rows with the splits in `known`, by absolute path, and others as training images. The test split stays the same."""
     return [row if row.split == "test" else replace(row, split=known.get(os.path.abspath(row.path), "train")) for row in rows]
 
 

@@ -87,8 +87,8 @@ class Classifier:
     def predict_iter(self, sources: Iterable[ImageSource], opener: Opener = open_pixels) -> Iterator[PredictRow]:
         """Classify any number of images in order, in constant memory. An unreadable image yields a row with the reason.
 
-        Images are decoded while the network runs. Consecutive images of one size form a batch. The first of them raises UsageError
-        for a single path, bytes or PIL image.
+        Images are decoded while the network runs. Consecutive images of one size form a batch. Raises UsageError, with the first
+        row, if `sources` is a single path, bytes or a PIL image.
         """
         if isinstance(sources, str | bytes | bytearray | memoryview | os.PathLike | Image.Image):
             raise UsageError("one image is given, and predict_iter takes several", "Give a list, or call predict")

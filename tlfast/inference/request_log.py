@@ -38,8 +38,8 @@ class JsonHandler(logging.Handler):
         self.write(json.dumps({"time": _now(), "level": record.levelname.lower(), "logger": record.name, "message": self.format(record)}))
 
 
-def is_no_cancellation(record: logging.LogRecord) -> bool:
-    """Return whether a message of another package is not the traceback of a request that was cancelled, because the server stops at once."""
+def is_not_cancellation(record: logging.LogRecord) -> bool:
+    """Return False for the traceback of a request that was cancelled because the server stops. A filter of the loggers of other packages."""
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 

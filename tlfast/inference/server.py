@@ -34,7 +34,7 @@ from .classifier import Classifier
 from .host_check import HostCheck
 from .onnx_model import rank_classes
 from .openapi import build_openapi, render_docs
-from .request_log import JsonHandler, RequestLog, is_no_cancellation
+from .request_log import JsonHandler, RequestLog, is_not_cancellation
 from .service_metrics import ServiceMetrics
 from .types import Prediction
 from .uploads import Limits, build_protocol, read_files
@@ -235,10 +235,10 @@ def build_server(service: Service) -> uvicorn.Server:
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             service.stopping.set()
             await super().shutdown(sockets)
-            if self.force_exit:  # at a second Ctrl-C: uvicorn leaves the end of the application out, which Starlette reports as an error
+            if self.force_exit:  # by a second Ctrl-C, after which uvicorn does not shut the application down, and Starlette reports an error
                 await self.lifespan.shutdown()
 
-    logging.getLogger("uvicorn.error").addFilter(is_no_cancellation)
+    logging.getLogger("uvicorn.error").addFilter(is_not_cancellation)
     options: dict[str, Any] = {"log_level": "warning", "server_header": False, "timeout_graceful_shutdown": SHUTDOWN_SECONDS}
     if service.log:
         options["log_config"] = None  # its messages go to the handlers of `serve`

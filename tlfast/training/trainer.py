@@ -57,7 +57,7 @@ def prepare(
     device = pick_device(settings.device)
     weights = pretrained.find_weights(settings.arch, settings.weights)
     preprocessing = Preprocessing.from_settings(settings, normalization_stats(weights))
-    table, store = open_store(open_with_splits(task, settings, known, on_event), settings, on_event)
+    table, store = open_store(open_with_splits(task, settings, lambda source: known, on_event), settings, on_event)
     teachers = find_teachers(settings)
     teacher = open_teachers(teachers, table.classes, preprocessing)
     for note in [*table.notes, *_describe_copies(table, store), *describe_leaks(teachers, table)]:
