@@ -19,7 +19,8 @@ from tests.helpers.pages import NOT_TESTED, PAGES, Block, blocks, inline_command
 from tlfast.cli.app import app
 from tlfast.cli.registration import parse_text
 from tlfast.core import UsageError
-from tlfast.core.settings import check_value, declared_settings
+from tlfast.core.setting_values import check_value
+from tlfast.core.settings import declared_settings
 
 LANGUAGES = {"console", "sh", "python", "toml", "text", "json", ""}
 BLOCKS = [block for page in PAGES for block in blocks(page)]

@@ -10,14 +10,15 @@ from typing import Any
 
 from .. import tasks as registry
 from ..core import RunError, Settings, UsageError, config_files, journal
-from ..core.settings import check_value, declared_settings, flag_name
+from ..core.setting_fields import Role
+from ..core.setting_values import check_value
+from ..core.settings import declared_settings, flag_name, names_with
 from ..data import Task
 from ..data.discovery import is_table
 from ..data.hub import is_hub_dataset
 from ..tasks import resolve
 
 RESUMED_WITH_OTHERS = ("log", "gpus")  # settings that a resumed training may change
-PATHS = ("data", "out", "weights")  # settings that can be written as different paths of one place
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Arguments:
                 value = _resolve_teachers(settings, value)
             if name in RESUMED_WITH_OTHERS:
                 settings = replace(settings, **{name: value})
-            elif saved != value and not (name in PATHS and Path(saved).resolve() == Path(value).resolve()):
+            elif saved != value and not (name in names_with(Role.PLACE) and Path(saved).resolve() == Path(value).resolve()):
                 typed = "the images" if name == "data" else flag_name(name)  # which may be a path without --data
                 instead = "Give the former ones" if name == "data" else f"Leave out {typed}"
                 found = f"{typed} {given}: the interrupted training began with {settings.to_dict().get(name, saved)}"

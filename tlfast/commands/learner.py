@@ -15,7 +15,8 @@ from ..core import DataSettings, Note, OnEvent, Run, RunSettings, Settings, Trai
 from ..core.errors import first_line
 from ..core.journal import check_free, open_journal
 from ..core.setting_checks import AUTO_DEPTH
-from ..core.settings import check_value, declared_settings, find_unused
+from ..core.setting_values import check_value
+from ..core.settings import declared_settings, find_unused
 from ..data import ImageTable, Task
 from ..data.hub import is_hub_dataset
 from ..evaluation import Predictions, evaluate

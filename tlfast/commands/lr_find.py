@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core import Note, OnEvent, Settings, ignore_event, runs
+from ..core.setting_fields import Role
+from ..core.settings import names_with
 from ..data import Task
 from ..training import RateCurve, Session, get_strategy, prepare
 from ..training.phase import search_rate
@@ -16,8 +18,6 @@ from ..training.plots import plot_rate_curve
 from ..training.processes import require_single
 from ..training.trainer import fit_within_memory, run_within_memory
 from .setting_notes import note_unused
-
-NOT_TRAINED = ("checkpoint_minutes", "log", "name", "onnx")  # settings that only a run has
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def find_rates(task: Task, settings: Settings, on_event: OnEvent = ignore_event)
     Raises TlfastError.
     """
     require_single(settings, "lr-find")
-    note_unused(settings, on_event, NOT_TRAINED)
+    note_unused(settings, on_event, names_with(Role.OUTPUT))  # which only a run has
     if settings.rate:
         on_event(Note("learning rate", f"--lr {settings.lr} is not used: the rates of train are those of --lr {Settings.lr}"))
         settings = replace(settings, lr=Settings.lr)  # with a fixed rate, phases skip the search

@@ -192,7 +192,7 @@ def estimate_room(model: nn.Sequential, settings: Settings) -> int:
 
 def _train(task: Task, session: Session, settings: Settings, like: Mapping[str, Any], tracking: Tracking) -> TrainResult:
     journal, device = session.journal, str(session.learn.dls.device)
-    facts = {**_check_origin(task, session, like), "device": device, "asked": {"depth": settings.to_dict()["depth"], "minutes": settings.minutes}}
+    facts = {**_check_origin(task, session, like), "device": device}
     settings, depths = _resolve(session, settings)
     processes.share((settings, journal.facts, journal.folder))
     start_tracking(tracking, journal, settings, {name: facts[name] for name in ("data", "weights", "device")})

@@ -176,7 +176,7 @@ _waits = False  # of `wait_for_others`
 
 
 def wait_for_others() -> None:
-    """Let this process wait while another one makes the same entry, as a task beside equal ones; usually both make it, and one is kept."""
+    """Let this process wait while another one computes the same entry, as tasks of a cluster do. Otherwise both compute it, and one result is kept."""
     global _waits
     _waits = True
 

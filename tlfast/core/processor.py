@@ -1,6 +1,6 @@
 """Facts that explain the speed of the processor: instruction sets, the quotas of a container, frequency, time taken by other virtual machines.
 
-All are read from files of Linux. On other systems the functions return that nothing is known.
+All are read from files of Linux. On other systems the functions return None, 0 or an empty text.
 """
 
 from __future__ import annotations

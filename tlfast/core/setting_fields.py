@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,19 @@ from .setting_checks import Check
 
 if TYPE_CHECKING:
     from .settings import Settings
+
+
+class Role(Enum):
+    """What a setting changes, where code treats all settings of a kind alike.
+
+    `compare` trains again if one of RESULT has another value. `lr-find` has no use for those of OUTPUT.
+    """
+
+    RESULT = auto()  # the trained network
+    SPEED = auto()  # time and memory
+    OUTPUT = auto()  # what a training writes, and when
+    PLACE = auto()  # where something is: its content counts, not the path
+    SHORTHAND = auto()  # other settings, which are recorded too
 
 
 @dataclass(frozen=True)
@@ -52,13 +66,14 @@ def setting(
     check: Check | None = None,
     choices: tuple[str, ...] = (),
     words: Mapping[str, int] = MappingProxyType({}),
+    role: Role = Role.RESULT,
     when: Condition | None = None,
     refused: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
     """Declare a setting: a dataclass field with a help text, and a check or a choice of words. `words` can be given in place of numbers.
 
-    `when` is the condition under which the setting has an effect; its `prefix` comes before the help text. `refused` has the strategies with which
-    the setting is an error, and the reasons; in other cases without effect a note names the setting.
+    `role` tells what it changes. `when` is the condition under which the setting has an effect; its `prefix` comes before the help text. `refused` has
+    the strategies with which the setting is an error, and the reasons; in other cases without effect a note names the setting.
     """
     text = f"{when.prefix}: {help}" if when and when.prefix else help
-    return field(default=default, metadata={"help": text, "check": check, "choices": choices, "words": words, "when": when, "refused": refused})
+    return field(default=default, metadata={"help": text, "check": check, "choices": choices, "words": words, "role": role, "when": when, "refused": refused})

@@ -7,12 +7,11 @@ and `run.json` follow from the declarations. To add a setting, add a field to it
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from .errors import UsageError, suggest_name
+from .errors import UsageError
 from .metrics import CHOICES
 from .presets import NONE, PRESETS
 from .setting_checks import BY_SIZE, DEPTH_ENDS, FINDER, Check, at_least, between, check_depth, check_rate, check_regex, check_run_name, check_sizes
@@ -26,8 +25,10 @@ from .setting_fields import (
     STEPS_TAKE_IMAGES,
     VIEWS_DIFFER,
     Condition,
+    Role,
     setting,
 )
+from .setting_values import check_value
 
 FORMER_NAMES = {"middle": "depth"}  # strategy names of earlier versions
 EARLIER_VALUES = {"keep": "best"}  # what earlier versions did, whose files do not name these settings
@@ -44,7 +45,7 @@ class ModelSettings:
 
     arch: str = setting("mobilenetv2_100", "Backbone: any timm model name.")
     head: Literal["fastai", "linear"] = setting("fastai", "Layers after the backbone: two linear layers as in fastai, or a single one.")
-    weights: str = setting("auto", "Pretrained weights: auto, none, or a .safetensors or .pth file.")
+    weights: str = setting("auto", "Pretrained weights: auto, none, or a .safetensors or .pth file.", role=Role.PLACE)
     size: int = setting(128, "Side length of the square input image, in pixels.", check=between(8, 2048))
     crop_pct: float = setting(
         1.0,
@@ -63,7 +64,7 @@ class ModelSettings:
 class DataSettings:
     """The images: source, split, and cache of decoded images."""
 
-    data: str = setting("", "Use these images: a folder, a zip, CSV, parquet, COCO or tar file, or hf://datasets/user/name.")
+    data: str = setting("", "Use these images: a folder, a zip, CSV, parquet, COCO or tar file, or hf://datasets/user/name.", role=Role.PLACE)
     path_col: str = setting("path", "Column of a CSV or parquet file with image paths, relative to that file.")
     label_col: str = setting("label", "Column with labels.")
     split_col: str = setting("split", "Column with the split: train, valid or test (optional).")
@@ -79,8 +80,12 @@ class DataSettings:
     valid_pct: float = setting(0.2, "Fraction of the training images to hold out if the data has no valid split.", check=between(0.01, 0.9))
     limit: int | None = setting(None, "Use at most N images of each split, stratified by class, for quick tests.", check=at_least(2))
     train_pct: float = setting(1.0, "Fraction of the training images to use, stratified by class, for learning curves.", check=between(0.001, 1))
-    store: Literal["auto", "ram", "disk", "off"] = setting("auto", "Where to cache decoded images; auto: on disk, also for later runs, if there is room.")
-    workers: int | None = setting(None, "loader processes. Default: none on a CPU, up to 8 with a GPU.", check=between(0, 256), when=NOT_STORED)
+    store: Literal["auto", "ram", "disk", "off"] = setting(
+        "auto", "Where to cache decoded images; auto: on disk, also for later runs, if there is room.", role=Role.SPEED
+    )
+    workers: int | None = setting(
+        None, "loader processes. Default: none on a CPU, up to 8 with a GPU.", check=between(0, 256), when=NOT_STORED, role=Role.SPEED
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +102,12 @@ class AugmentationSettings:
 class TrainingSettings:
     """Optimization: epochs, learning rate, batches, regularization, precision, seed."""
 
-    preset: str = setting(NONE, "Settings for a purpose: quick (two minutes), good, or best (hours on a CPU). Options override them.", choices=(NONE, *PRESETS))
+    preset: str = setting(
+        NONE,
+        "Settings for a purpose: quick (two minutes), good, or best (hours on a CPU). Options override them.",
+        choices=(NONE, *PRESETS),
+        role=Role.SHORTHAND,
+    )
     epochs: int = setting(10, "Epochs of the main phase (with --partial: of the head).", check=between(1, 10_000))
     freeze_epochs: int = setting(4, "epochs of the head with a frozen backbone, before other layers train.", check=between(0, 10_000), when=BACKBONE_TRAINS)
     depth: str = setting(
@@ -132,7 +142,7 @@ class TrainingSettings:
     class_weights: Literal["none", "balanced"] = setting("none", "Class weights in the loss; balanced: inversely proportional to class frequency.")
     label_smoothing: float = setting(0.0, "Label smoothing: fraction of the target that is spread evenly over all classes.", check=between(0, 0.9))
     mixup: float = setting(0.0, "Mixup strength (alpha); 0 disables mixup.", check=between(0, 10))
-    teacher: str = setting("", "Runs as teachers, separated by commas: the training also learns their probabilities (distillation).")
+    teacher: str = setting("", "Runs as teachers, separated by commas: the training also learns their probabilities (distillation).", role=Role.PLACE)
     patience: int | None = setting(None, "Early stopping: stop after this many epochs without a better --metric. Default: off.", check=at_least(1))
     train_bn: bool = setting(
         False,
@@ -162,7 +172,10 @@ class TrainingSettings:
     seed: int = setting(0, "Random seed.", check=between(0, 2**32 - 1))
     auto_bs: bool = setting(True, "if memory runs out, halve the batch size and double the gradient accumulation.", when=BACKBONE_RUNS_EACH_STEP)
     checkpoint_minutes: float = setting(
-        10.0, "Minutes between checkpoints for --resume. Checkpoints are also written after epochs, at least five seconds apart.", check=at_least(0)
+        10.0,
+        "Minutes between checkpoints for --resume. Checkpoints are also written after epochs, at least five seconds apart.",
+        check=at_least(0),
+        role=Role.OUTPUT,
     )
 
     @property
@@ -190,7 +203,7 @@ class TrainingSettings:
 class RunSettings:
     """Device and output."""
 
-    onnx: bool = setting(True, "Also export model.onnx, for tlfast predict and other programs, and check it.")
+    onnx: bool = setting(True, "Also export model.onnx, for tlfast predict and other programs, and check it.", role=Role.OUTPUT)
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Device to train on; auto uses a GPU if there is one.")
     gpus: int = setting(
         1,
@@ -200,9 +213,9 @@ class RunSettings:
         refused={"partial": "divides the batches of a backbone among GPUs, but only the head is trained, on cached features"},
     )
     sync_bn: bool = setting(False, "compute the statistics of BatchNorm from the batches of all processes.", when=SEVERAL_PROCESSES)
-    out: str = setting("exports", "Folder for runs.")
-    name: str = setting("", "Name of the run. Default: time, strategy and backbone.", check=lambda v: check_run_name(v) if v else "")
-    log: str = setting("", "Experiment trackers, separated by commas: tensorboard, mlflow, wandb, trackio.")
+    out: str = setting("exports", "Folder for runs.", role=Role.PLACE)
+    name: str = setting("", "Name of the run. Default: time, strategy and backbone.", check=lambda v: check_run_name(v) if v else "", role=Role.OUTPUT)
+    log: str = setting("", "Experiment trackers, separated by commas: tensorboard, mlflow, wandb, trackio.", role=Role.OUTPUT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,6 +278,7 @@ class Declaration:
     help: str
     group: str
     check: Check | None
+    role: Role
     words: Mapping[str, int] = field(default_factory=dict)
     when: Condition | None = None
     refused: Mapping[str, str] = field(default_factory=dict)  # strategy -> reason
@@ -291,6 +305,15 @@ def declared_settings() -> dict[str, Declaration]:
             facts = {name: value for name, value in f.metadata.items() if name != "choices"}
             declared[f.name] = Declaration(f.name, annotation, f.default, group=group, **facts)
     return declared
+
+
+def names_with(*roles: Role, group: type = Settings) -> tuple[str, ...]:
+    """Return the settings of a group with one of these roles.
+
+    >>> names_with(Role.OUTPUT)
+    ('onnx', 'name', 'log', 'checkpoint_minutes')
+    """
+    return tuple(f.name for f in dataclasses.fields(group) if f.metadata.get("role") in roles)
 
 
 def flag_name(name: str) -> str:
@@ -334,67 +357,3 @@ def find_unused(settings: Settings, also: Collection[str] = ()) -> list[str]:
     """Return the settings with other values than their defaults that have no effect on a training with these settings. `also` have none in any case."""
     without = [d for d in declared_settings().values() if d.name in also or (d.when and not d.when.holds(settings))]
     return [d.name for d in without if getattr(settings, d.name) != d.default]
-
-
-def check_value(name: str, value: Any, declared: Mapping[str, Declaration]) -> Any:
-    """Convert a value to its declared type and check it. Raises UsageError."""
-    if name not in declared:
-        raise UsageError(f"unknown setting '{name}'", suggest_name(name, sorted(declared)) or "See tlfast train --help")
-    declaration = declared[name]
-    if declaration.words and isinstance(value, str):
-        if value in declaration.words:
-            return declaration.words[value]
-        value = _parse_number(value, declaration)
-    value = _convert(name, value, declaration)
-    if value == "" and declaration.default not in ("", None):
-        raise UsageError(f"{declaration.flag} is empty", _suggest_default(declaration))
-    if name == "out":
-        value = os.path.expanduser(value)  # a shell does not expand --out=~/runs
-    problem = declaration.check(value) if declaration.check and value is not None else ""
-    if problem:
-        raise UsageError(f"{declaration.flag} {value!s} {problem}", _suggest_default(declaration))
-    return value
-
-
-def _suggest_default(declaration: Declaration) -> str:
-    return "Give another value" + (f"; the default is {declaration.default!r}" if declaration.default not in ("", None) else ", or leave it out")
-
-
-def _parse_number(value: str, declaration: Declaration) -> int:
-    """Convert the text of an option that takes numbers and words. Raises UsageError."""
-    try:
-        return int(value)
-    except ValueError:
-        words = list(declaration.words)
-        raise UsageError(f"{declaration.flag} '{value}' is neither a whole number nor {' or '.join(words)}", suggest_name(value, words)) from None
-
-
-def _convert(name: str, value: Any, declaration: Declaration) -> Any:
-    """Convert a value to its declared type. Raises UsageError: a TOML file can hold any type."""
-    hint = declaration.type
-    if get_origin(hint) is Literal:
-        return _check_choice(name, value, get_args(hint))
-    target = next(t for t in _union_members(hint) if t is not type(None))
-    if value is None and type(None) in _union_members(hint):
-        return None
-    if target is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if target is str and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, target) or (target is int and isinstance(value, bool)):
-        raise UsageError(f"{flag_name(name)} {value!r} is not {_describe_type(target)}", _suggest_default(declaration))
-    return value
-
-
-def _check_choice(name: str, value: Any, choices: Iterable[str]) -> Any:
-    if value not in choices:
-        raise UsageError(f"{flag_name(name)} '{value}' is not one of: {', '.join(choices)}", suggest_name(str(value), list(choices)))
-    return value
-
-
-def _union_members(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) or (hint,)
-
-
-def _describe_type(kind: type) -> str:
-    return {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[kind]

@@ -74,9 +74,8 @@ def _find_conflicts(group: Sequence[Row]) -> Iterator[Finding]:
 def find_near(rows: Sequence[Row], digests: Sequence[str], thumbnails: np.ndarray) -> list[Finding]:
     """Return the findings of nearly equal images: near conflicts, near leaks and near duplicates.
 
-    A near conflict has one finding per image, and a near duplicate refers to the most similar image of its split. Near leaks are the most similar pairs of
-    each image: of an image of an earlier split, and of one of a later split. `thumbnails` are grey, uint8 `[n, THUMBNAIL**2]`; those without contrast are
-    ignored.
+    A near conflict has one finding per image, and a near duplicate refers to the most similar image of its split. For near leaks, each image is paired
+    with the most similar image of another split. `thumbnails` are grey, uint8 `[n, THUMBNAIL**2]`; those without contrast are ignored.
     """
     return _describe_pairs(rows, digests, _find_similar(thumbnails))
 

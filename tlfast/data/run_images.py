@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from ..core import DataSettings, OnEvent, Run, Settings, ignore_event
+from ..core.setting_fields import Role
+from ..core.settings import names_with
 from .discovery import read_records
 from .hub import is_hub_dataset
 from .sources import open_with_splits
@@ -16,14 +18,14 @@ from .table import ImageTable
 from .task import Task
 
 LIST = "images.csv"  # in the folder of a run
-APPLIED = ("path_col", "label_col", "split_col", "group_col", "group_by", "fold", "limit", "train_pct")  # settings that the list is the result of
+APPLIED = names_with(Role.RESULT, group=DataSettings)  # settings that were applied when the list was written
 
 
 def open_run_data(run: Run, task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> ImageTable:
     """Return the image table of a run's data, which may have changed or moved since. Raises UsageError or DataError.
 
-    If the splits would be drawn otherwise than in the training, as after images were added, they are those of the training, and images that were not in it
-    are training images. The list of the run itself needs none of the settings that it was made with.
+    The splits are those of the training if drawing them again would give others, as after images were added. New images become training images. If the
+    data is the list of the run itself, the settings that were applied when it was written are reset.
     """
     if _is_list(run, settings.data):
         settings = replace(settings, **{name: getattr(DataSettings, name) for name in APPLIED})
@@ -36,9 +38,9 @@ def _is_list(run: Run, data: str) -> bool:
 
 
 def read_splits(run: Run, source: str) -> Mapping[str, str]:
-    """Return the split of each image of a run by absolute path, at its former place and below `source`, where the images may be now.
+    """Return {absolute path: split} of the images of a run; empty for a run from the hub.
 
-    There are none for a run from the hub.
+    Each image is listed under its path in the training and under the same path below `source`, because the images may have moved.
     """
     file, former = run.folder / LIST, run.manifest["data"].get("source", "")
     if not file.exists():

@@ -65,9 +65,9 @@ def open_data(task: Task, settings: Settings, on_event: OnEvent = ignore_event, 
 
 
 def open_with_splits(task: Task, settings: Settings, find_known: Callable[[str], Mapping[str, str]], on_event: OnEvent = ignore_event) -> ImageTable:
-    """Return the image table as `open_data` does, with the splits of a training where others would be drawn, as after images were added.
+    """Return the image table as `open_data` does. If other splits than those of a training would be drawn, as after images were added, use the latter.
 
-    `find_known` returns these splits by absolute path, for the source of the table.
+    `find_known` returns the splits of the training by absolute path, for the source of the table.
     """
     table = open_data(task, settings, on_event)
     known = find_known(table.source)

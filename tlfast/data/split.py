@@ -20,7 +20,7 @@ from .types import Row
 
 SPLITS = ("train", "valid", "test")
 TRIED_FOLDS = 20  # of groups, to hold out a fraction of the images
-NEAR = 0.05  # difference from --valid-pct, as a share of all images, of a validation split that is as good as an exact one
+NEAR = 0.05  # accepted difference between the size of a validation split and --valid-pct, as a fraction of all images
 SPARE = "spare"  # training images left out by --train-pct; they stay in the table so that all fractions share one store
 SPLIT_NAMES = {
     "train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid",
@@ -57,8 +57,9 @@ def assign_splits(rows: list[Row], settings: DataSettings, *, seed: int, folds: 
     """Return the rows, each with a split. Rows without one are training images.
 
     With `--fold`, the train and valid splits together are divided into `folds` random folds, unless the splits are an `official` fold of the
-    data. Without a valid split, a fraction `--valid-pct` of the training images is held out. The test split never changes. Of groups, the folds are held
-    out whose size is near the fraction, or without `by_size` the first ones. Raises DataError for classes that are too small and for too few groups.
+    data. Without a valid split, a fraction `--valid-pct` of the training images is held out. The test split never changes. With groups, the
+    folds whose total size is nearest to the fraction are held out; without `by_size`, as in earlier versions, the first folds. Raises DataError for
+    classes that are too small and for too few groups.
     """
     rows = [row if row.split else replace(row, split="train") for row in rows]
     if not is_drawn(rows, settings, official):

@@ -1,4 +1,4 @@
-"""Statistics of a comparison: scores with intervals, paired differences, learning curves and the verdict.
+"""Statistics of a comparison: scores with intervals, paired differences and learning curves. The sentences on them are in `verdict`.
 
 An arm is one of the compared configurations. Every arm is trained and evaluated on the same images.
 """

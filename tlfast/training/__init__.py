@@ -1,7 +1,7 @@
 """Training: sessions, phases, strategies, cached features, checkpoints and the choice of a depth.
 
 May import every package below `commands`. Read `session` and `trainer` first, then `strategies/base` and `phase`.
-`types` and this package's public face import no torch until a name is used.
+`types` and the package itself import no torch; the package imports the module of a public name when the name is used.
 """
 
 from typing import TYPE_CHECKING

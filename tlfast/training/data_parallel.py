@@ -53,7 +53,7 @@ def count_shares(learn: Any) -> int:
 def choose_share(indices: Sequence[int], bs: int, drop_last: bool, index: int, count: int) -> list[int]:
     """Return the share of one of `count` processes in the indices of an epoch.
 
-    In training, batch k of all processes together holds the indices that one process with a batch `count` times as large would have there.
+    In training, the k-th batches of all processes together are the k-th batch of one process with `count * bs` images.
     In validation, the shares differ by one index at most.
 
     >>> choose_share(range(10), bs=2, drop_last=True, index=1, count=2)

@@ -13,6 +13,8 @@ from ..core import Journal, ModelSettings, OnEvent, RunError, Settings, UsageErr
 from ..core.files import hash_file
 from ..core.journal import SUFFIX, open_journal
 from ..core.runs import PREDICTIONS, name_split_file
+from ..core.setting_fields import Role
+from ..core.settings import names_with
 from ..core.system import package_versions
 from ..data import Task
 from ..data.file_hashes import hash_files
@@ -32,8 +34,8 @@ from .types import Phase
 KIND = "trainings"
 AVERAGED = "averaged"  # predictions averaged over all views of an image, where features have several
 LAYOUT = 3  # increase it when the same training gives other predictions
-# Settings without effect on predictions. Pretrained weights and teachers count by their contents.
-UNIMPORTANT = ("out", "name", "data", "store", "workers", "onnx", "checkpoint_minutes", "log", "gpus", "sync_bn", "preset", "weights", "teacher")
+# Settings without effect on predictions. Images, pretrained weights and teachers count by their contents. Trials run in one process.
+UNIMPORTANT = (*names_with(Role.SPEED, Role.OUTPUT, Role.PLACE, Role.SHORTHAND), "gpus", "sync_bn")
 
 
 @dataclass(frozen=True)

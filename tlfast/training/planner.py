@@ -137,8 +137,8 @@ def _warn_of_noise(plans: Sequence[DepthPlan], on_event: OnEvent) -> None:
 def _choose_depth(plans: Sequence[DepthPlan], fitting: Sequence[int], epochs: int) -> int:
     """Return the index of the chosen depth among `fitting`.
 
-    In the upper half of the scale, the deepest with nearly all its epochs, else the least deep; without any there, the deepest. Above the middle
-    epochs matter more than stages, below it the reverse; see docs/benchmarks.md, "Planner".
+    Of the deeper half of all depths: the deepest with nearly all its epochs, else the shallowest. If none of this half fits, the deepest that fits. Above
+    the middle epochs matter more than stages, below it the reverse; see docs/benchmarks.md, "Planner".
     """
     upper = [i for i in fitting if 2 * i >= len(plans) - 1]
     complete = [i for i in upper if plans[i].epochs >= NEARLY_ALL * epochs]
