@@ -34,15 +34,20 @@ COLUMNS = ("group", "what; against what", "ratio", "spread", "tlfast", "other", 
 def main() -> None:
     """Run the groups of the command line."""
     options = _parse_options()
+    chosen = [group for name, group in GROUPS.items() if options.group in (name, "all")]
+    Path(options.out).touch()  # fails before the measurements if the folder does not exist
     with tempfile.TemporaryDirectory(prefix="tlfast-bench-") as folder:
         work = Path(folder)
         images, weights = prepare_data(work, options.quick)
         bench = Bench(images, weights, work, options.rounds or (1 if options.quick else 3), options.quick)
-        machine = describe_machine(bench)
-        lines = [line for name, group in GROUPS.items() if options.group in (name, "all") for line in group(bench)]
-    print_table(lines, machine)
-    record = {"when": f"{datetime.now():%Y-%m-%d %H:%M}", "quick": options.quick, "machine": machine, "lines": [asdict(line) for line in lines]}
-    Path(options.out).write_text(json.dumps(record, indent=1), encoding="utf-8")
+        lines: list[Line] = []
+        record = {"when": f"{datetime.now():%Y-%m-%d %H:%M}", "quick": options.quick, "machine": describe_machine(bench)}
+        try:
+            for group in chosen:
+                lines += group(bench)
+                Path(options.out).write_text(json.dumps({**record, "lines": [asdict(line) for line in lines]}, indent=1), encoding="utf-8")
+        finally:  # hours of measurements, if a later group fails
+            print_table(lines, record["machine"])
 
 
 def _parse_options() -> argparse.Namespace:

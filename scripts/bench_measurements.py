@@ -177,7 +177,7 @@ def _run_for(step: Callable[[], None], seconds: float) -> float:
 
 def measure_syncs(inputs: Inputs, strategy: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the calls per training step of the last phase for which the host waits for the device, and their places."""
-    from sync_counter import COUNTED, SyncCounter, count_waiting, use_stand_in
+    from sync_counter import COUNTED, FIRST, SyncCounter, count_waiting, use_stand_in
 
     from tlfast import tasks
     from tlfast.tasks.resolve import resolve_settings
@@ -205,6 +205,8 @@ def measure_syncs(inputs: Inputs, strategy: str, settings: dict[str, Any]) -> di
         *_, plan = get_strategy(strategy).phases(session, chosen)
         with count_waiting(counter, device), plan.open(chosen) as opened, opened.learn.added_cbs(counter):
             phase.fit_phase(session, plan, opened, chosen)
+    if counter.steps != FIRST + COUNTED:
+        raise SystemExit(f"the training ended after {counter.steps} steps, before the steps were counted")
     return {"count": sum(counter.places.values()) / COUNTED, "places": dict(counter.places), "device": device.type}
 
 

@@ -60,15 +60,17 @@ def photograph_pages(folder: Path, run: Path) -> None:
         page.goto((run / "report.html").as_uri())
         photograph(page, "report_digits.png")
         with subprocess.Popen([*PROGRAM, "serve", "digits", "--port", "8017"], cwd=folder, stdout=subprocess.PIPE) as server:
-            assert server.stdout
-            server.stdout.readline()
-            page.set_viewport_size({"width": 800, "height": 620})
-            page.goto("http://127.0.0.1:8017")
-            page.set_input_files("input[type=file]", [str(folder / name) for name in IMAGES])
-            page.wait_for_load_state("networkidle")
-            time.sleep(1)
-            photograph(page, "serve_digits.png")
-            server.terminate()
+            try:
+                assert server.stdout
+                server.stdout.readline()
+                page.set_viewport_size({"width": 800, "height": 620})
+                page.goto("http://127.0.0.1:8017")
+                page.set_input_files("input[type=file]", [str(folder / name) for name in IMAGES])
+                page.wait_for_load_state("networkidle")
+                time.sleep(1)
+                photograph(page, "serve_digits.png")
+            finally:  # the end of the block waits for the server
+                server.terminate()
         browser.close()
 
 

@@ -80,7 +80,11 @@ def _parse_options() -> argparse.Namespace:
     names = [name for kind in KINDS.values() for name in kind]
     parser.add_argument("--trainings", nargs="+", choices=names, default=names, metavar="NAME", help=f"some of: {', '.join(names)}")
     parser.add_argument("--out", default="frontier", help="folder to write (default: frontier)")
-    return parser.parse_args()
+    options = parser.parse_args()
+    for option, path in (("--data", options.data), ("--weights", options.weights)):
+        if not Path(path).exists():
+            parser.error(f"{path} does not exist; name another one with {option}")
+    return options
 
 
 def _open_images(source: Path, work: Path) -> Path:

@@ -26,6 +26,8 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=5, help="number of turns (default: 5)")
     parser.add_argument("--seconds", type=float, default=WORKLOAD.seconds, help=f"seconds of a turn (default: {WORKLOAD.seconds:.0f})")
     options = parser.parse_args()
+    if options.turns < 1:
+        parser.error("--turns must be at least 1")
     hide_known_warnings()
     from tlfast.training.speed import measure_speeds  # imports fastai, which gives the warnings
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,15 +23,19 @@ from tlfast.tasks import registry
 from tlfast.testing import draw_classes
 
 hide_known_warnings()
-NODE = {"num_cpus": 1, "object_store_memory": 100 << 20}
+NODE = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 100 << 20}
+USERS = ("TLFAST_WEIGHTS", "HF_ENDPOINT", "HF_TOKEN", "RAY_ADDRESS")  # variables of the user, without effect on tests
 
 
 def pytest_configure() -> None:
-    """Give each test process cores of its own: two processes that both use all cores slow each other tenfold."""
+    """Leave the user's environment out. Give each test process cores of its own: two processes that both use all cores slow each other tenfold."""
     worker, count = os.environ.get("PYTEST_XDIST_WORKER", ""), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
     if worker and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[int(worker.removeprefix("gw")) % len(cores) :: count])
+    for name in USERS:
+        os.environ.pop(name, None)
+    os.environ["HF_HOME"] = str(Path(tempfile.gettempdir()) / "tlfast-tests-without-hub")  # not the user's cache of the hub
 
 
 @pytest.hookimpl(trylast=True)  # after the random order

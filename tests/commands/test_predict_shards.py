@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
@@ -15,6 +15,7 @@ from pyarrow import concat_tables, parquet
 
 import tlfast
 from tests.helpers.command_line import python
+from tests.helpers.paths import ROOT
 from tlfast.commands import predict_shards
 from tlfast.core.files import lock_file
 from tlfast.inference import manifest, shards
@@ -188,13 +189,13 @@ def test_no_images_leave_no_work(run, cli, folder, tmp_path):
 
 def test_a_second_process_waits_for_the_list(run, cli, folder, tmp_path):
     (tmp_path / "answers").mkdir()
-    with ThreadPoolExecutor() as pool:
+    command = [sys.executable, "-m", "tlfast", "predict", run, "pictures", "--out-dir", "answers"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
         with lock_file(tmp_path / "answers" / ".lock", RuntimeError()):
-            waiting = pool.submit(python, f"from tlfast.cli.app import app; app(['predict', {run!r}, 'pictures', '--out-dir', 'answers'])")
-            time.sleep(4)  # longer than the command takes without the lock
-            assert not waiting.done() and names(tmp_path / "answers") == []
-        done = waiting.result()
-    assert done.returncode == 0, done.stderr
+            assert process.stderr and any("another process is listing the images; waiting for it" in line for line in process.stderr)
+            assert process.poll() is None and names(tmp_path / "answers") == []
+        process.communicate(timeout=300)
+    assert process.returncode == 0
     assert len(names(tmp_path / "answers")) == 1
 
 

@@ -60,7 +60,7 @@ def test_weights_of_one_backbone_do_not_fit_all(cli, pictures):
 
 
 def test_minutes_are_divided_and_choose_the_depth(cli, weights, pictures):
-    outcome = cli("compare", pictures, "--size", 32, "--epochs", 1, "--archs", "auto", "--minutes", 0.4, "--json")
+    outcome = cli("compare", pictures, "--size", 32, "--epochs", 1, "--bs", 8, "--archs", "auto", "--minutes", 0.4, "--json")
     assert outcome.code == 0, outcome.err
     assert [arm["settings"]["minutes"] for arm in outcome.json["arms"]] == [0.2, 0.2]
     assert [arm["name"] for arm in outcome.json["arms"]] == [f"depth auto {each['arch']}" for each in outcome.json["ranking"]]

@@ -78,7 +78,27 @@ def test_deepweeds_shaped_folder_trains_a_resnet50_on_the_official_fold(cli, tmp
         for part, numbers in parts.items():
             lines = [f"{names[label, (n + fold) % 5]},{label}" for label in range(9) for n in numbers]
             (root / "labels" / f"{part}_subset{fold}.csv").write_text("\n".join(["Filename,Label", *lines]) + "\n")
-    typed = ["train", "weeds", "--full", "--weights", "none", "--limit", 200, "--epochs", 1, "--size", 64, "--fold", 2, "--data", root, "--amp", "off"]
+    typed = [
+        "train",
+        "weeds",
+        "--full",
+        "--weights",
+        "none",
+        "--limit",
+        200,
+        "--epochs",
+        1,
+        "--freeze-epochs",
+        1,
+        "--size",
+        32,
+        "--fold",
+        2,
+        "--data",
+        root,
+        "--amp",
+        "off",
+    ]
     outcome = cli(*typed, "--json")
     assert outcome.code == 0, outcome.err
     assert outcome.json["data"]["classes"] == list(tasks.get_task("weeds").classes)
@@ -239,12 +259,6 @@ def test_what_was_interrupted_is_told_of_and_keeps_its_name(cli, pictures, stopp
     assert [journal_module.run_id_of(folder) for folder in journal_module.list_interrupted("exports", "pictures")] == ["mine"]
     with journal_module._lock(journal_module.find("exports", "pictures", "mine")):
         assert journal_module.list_interrupted("exports", "pictures") == []
-
-
-def test_a_training_that_fails_before_it_learned_leaves_nothing(cli, folder):
-    outcome = cli("train", folder, *TINY, "--weights", "missing.pth")
-    assert outcome.code == 1 or outcome.code == 2
-    assert not list(Path("exports").rglob("*.unfinished"))
 
 
 def test_run_folder_holds_everything(make, folder):

@@ -93,27 +93,27 @@ def test_two_processes_leave_one_usual_run(undisturbed: tuple[Path, tlfast.Run],
     assert evaluated.json["evaluation"]["accuracy"] == read_history(folder, "whole")["accuracy"].max()
 
 
-def test_a_killed_process_ends_the_training_and_resume_continues_it(undisturbed: tuple[Path, tlfast.Run], tmp_path: Path, pictures: Path) -> None:
-    process = start(tmp_path, "train", pictures, *TINY, *TOGETHER, "--name", "whole")
+def test_a_killed_process_ends_the_training_and_resume_continues_it(undisturbed: tuple[Path, tlfast.Run], cli, tmp_path: Path, pictures: Path) -> None:
+    process = start(tmp_path, "train", pictures, *TINY, *TOGETHER, "--name", "whole", "--no-onnx")
     wait_for_checkpoint(process, tmp_path, "all-layers.at-00001-*2.pt")  # within the second epoch
     os.kill(find_rank(1, tmp_path), signal.SIGKILL)
     _, err = finish(process, 1)
     assert "error: the training was ended: process 1 by SIGKILL" in err
     assert err.count("error:") == 1
     assert "--resume whole" in err
-    finish(start(tmp_path, "train", pictures, "--full", "--resume"))
+    assert cli("train", pictures, "--full", "--resume").code == 0
     pd.testing.assert_frame_equal(read_history(tmp_path, "whole"), read_history(undisturbed[0], "whole"))
     assert not list(tmp_path.glob("exports/pictures/*.unfinished"))
 
 
-def test_interrupted_then_resumed_by_one_process(undisturbed: tuple[Path, tlfast.Run], tmp_path: Path, pictures: Path) -> None:
-    process = start(tmp_path, "train", pictures, *TINY, *TOGETHER, "--name", "whole")
+def test_interrupted_then_resumed_by_one_process(undisturbed: tuple[Path, tlfast.Run], cli, tmp_path: Path, pictures: Path) -> None:
+    process = start(tmp_path, "train", pictures, *TINY, *TOGETHER, "--name", "whole", "--no-onnx")
     wait_for_checkpoint(process, tmp_path, "all-layers.at-00001-*1.pt")
     process.send_signal(signal.SIGINT)
     _, err = finish(process, Interrupted.exit_code)
     assert "interrupted; the checkpoints are in" in err and "To resume: tlfast train" in err
     assert err.count("error:") == 1
-    finish(start(tmp_path, "train", pictures, "--full", "--resume", "--gpus", "1"))
+    assert cli("train", pictures, "--full", "--resume", "--gpus", 1).code == 0
     history, expected = read_history(tmp_path, "whole"), read_history(undisturbed[0], "whole")
     pd.testing.assert_frame_equal(history[:2], expected[:2])  # the head, and the epoch before the interruption
     assert len(history) == len(expected)
@@ -121,7 +121,8 @@ def test_interrupted_then_resumed_by_one_process(undisturbed: tuple[Path, tlfast
 
 def test_torchrun_with_depth(tmp_path: Path, pictures: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tlfast"]
-    command += ["train", str(pictures), *TINY, "--depth", "2", "--views", "2", "--epochs", "2", "--device", "cpu", "--name", "t", "--json", "--sync-bn"]
+    command += ["train", str(pictures), *TINY, "--depth", "2", "--views", "2", "--epochs", "1", "--freeze-epochs", "1", "--device", "cpu"]
+    command += ["--name", "t", "--json", "--sync-bn", "--no-onnx"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["run"] == "t"  # of the first process only
@@ -138,7 +139,8 @@ def test_torchrun_with_depth(tmp_path: Path, pictures: Path) -> None:
         (["train", "--full", "--gpus", 0], "--gpus 0 must lie between 1 and 4096", ""),
     ],
 )
-def test_where_several_processes_cannot_train(cli, pictures: Path, arguments: list[object], message: str, hint: str) -> None:
+def test_where_several_processes_cannot_train(cli, pictures: Path, monkeypatch, arguments: list[object], message: str, hint: str) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     command, *flags = arguments
     outcome = cli(command, pictures, *TINY, *flags)
     assert outcome.code == 2

@@ -30,7 +30,7 @@ def cases(draw):
 
 
 @given(cases())
-@effort(max_examples=1000, deadline=None)
+@effort(max_examples=250, deadline=None)
 @pytest.mark.filterwarnings("ignore")  # scikit-learn warns of classes without predictions
 def test_figures_are_scikit_learns(case):
     classes, labels, predicted = case

@@ -28,6 +28,7 @@ COMMANDS = sorted({(name(block.page), line) for block in BLOCKS for line in bloc
 INLINE = sorted({(name(page), line) for page in PAGES for line in inline_commands(page)})
 # Words of the text that stand for a value, such as `--depth N`.
 PLACEHOLDERS = {"N": "2", "M": "2"}
+COMMAND = typer.main.get_command(app)
 ERROR = '{"error"'  # a block that shows it is one of a command that fails
 
 finished: set[str] = set()  # commands that have run in this process
@@ -35,7 +36,7 @@ finished: set[str] = set()  # commands that have run in this process
 
 def parse(line: str) -> tuple[Any, dict[str, Any]]:
     """Parse a line `tlfast ...` without running it; return the command and the values. Raises an error of the parser for an unknown option."""
-    command: Any = typer.main.get_command(app)
+    command: Any = COMMAND
     arguments = split_command(line)
     context = command.make_context("tlfast", [PLACEHOLDERS.get(word, word) for word in arguments] or ["--help"], resilient_parsing=not arguments)
     while hasattr(command, "commands"):
@@ -61,7 +62,7 @@ def test_command_in_a_block_parses(page, line):
 @pytest.mark.parametrize(("page", "line"), INLINE)
 def test_command_in_the_text_names_a_command_and_its_options(page, line):
     words = split_command(re.sub(r"\.\.\.", "", line))
-    command: Any = typer.main.get_command(app)
+    command: Any = COMMAND
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
         command = command.commands[words.pop(0)]
     options = {option for param in command.params for option in (*param.opts, *param.secondary_opts)} | {"--help", "--install-completion"}

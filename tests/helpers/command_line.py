@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -9,8 +10,10 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+import typer.testing
 from typer.testing import CliRunner
 
+typer.testing._get_command = functools.cache(typer.testing._get_command)  # which reads the signatures of all commands
 # The smallest network that trains: flags of `tlfast train`.
 TINY = ["--arch", "test_resnet", "--weights", "none", "--size", "32", "--bs", "8", "--lr", "3e-3"]
 

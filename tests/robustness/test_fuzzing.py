@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from contextlib import suppress
 
@@ -18,7 +19,8 @@ from tlfast.core.errors import ImageError, TlfastError
 from tlfast.data import images
 from tlfast.data.discovery import list_members
 
-FUZZ = settings(max_examples=4000, deadline=None, suppress_health_check=list(HealthCheck))
+EXAMPLES = int(os.environ.get("TLFAST_FUZZ_EXAMPLES", 1000))  # other ones in each run
+FUZZ = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 SEEDS = {name: odd.make() for name, odd in CORPUS.items() if not odd.reason and len(odd.make()) < 8000}
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 
-from tests.helpers.paths import ROOT
 from tests.helpers.syncs import STEPS, count_waiting_calls
 
-sys.path.insert(0, str(ROOT / "scripts"))
-from sync_counter import DEVICE, StandIn
+from sync_counter import DEVICE, StandIn  # isort: skip (of scripts/, which the line before adds to the path)
 
 
 @pytest.mark.parametrize("name", STEPS)
