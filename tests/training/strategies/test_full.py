@@ -53,7 +53,7 @@ def test_class_weights_and_label_smoothing_are_in_the_loss(folder):
     task, chosen = resolved(folder, "full", class_weights="balanced", label_smoothing=0.1)
     logits, labels = torch.randn(8, 3), torch.arange(8) % 3
     with trainer.prepare(task, chosen, lambda event: None) as session:
-        counts = torch.tensor([session.table.counts["train"][label] for label in session.table.classes], dtype=torch.float)
+        counts = torch.tensor([session.table.summary().counts["train"][label] for label in session.table.classes], dtype=torch.float)
         expected = cross_entropy(logits, labels, weight=counts.sum() / (3 * counts), label_smoothing=0.1)
         assert float(session.learn.loss_func(logits, labels)) == pytest.approx(float(expected), rel=1e-5)
     assert counts[2] < counts[0]
