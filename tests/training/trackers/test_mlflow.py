@@ -6,16 +6,16 @@ import pytest
 
 from tests.helpers.trackers import CONFIG, write_records
 from tlfast.training.trackers.base import RunInfo
-from tlfast.training.trackers.mlflow import MLflow
+from tlfast.training.trackers.mlflow import MLflow, _name_params
 
-pytest.importorskip("mlflow")
-pytest.importorskip("alembic")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture
 def client(tmp_path, monkeypatch):
     """A client of a new database in the current folder, which is where MLflow puts it."""
+    pytest.importorskip("mlflow")
+    pytest.importorskip("alembic")
     from mlflow.tracking import MlflowClient
 
     monkeypatch.chdir(tmp_path)
@@ -23,6 +23,12 @@ def client(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     return MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def test_names_of_params_are_valid_and_differ():
+    assert _name_params(["n.+", "n.=", "n._-2", "n.a/b", "n.//", "n.é"]) == ["n._", "n._-2", "n._-2-2", "n.a_b", "n.__", "n.é"]
+    keys = _name_params([300 * "a" + "b", 300 * "a" + "c"])
+    assert len(set(keys)) == 2 and max(map(len, keys)) <= 250  # the limit of MLflow
 
 
 def find_runs(client, project="tlfast-task"):

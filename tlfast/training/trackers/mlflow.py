@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ KEY, GROUP = "tlfast.key", "tlfast.comparison"  # tags
 SQLITE = "sqlite:///"
 STATUSES = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 MOST_PARAMS, LONGEST_PARAM = 100, 6000  # limits of MLflow: params of a batch, characters of a value
+LONGEST_KEY = 240  # characters of a key before its number; the limit of MLflow is 250
 DEFAULTS = {  # of environment variables
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # a server that is out of reach fails during the training, not after it
@@ -54,7 +56,7 @@ class MLflow:
     def _log_params(self, values: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        params = [Param(_clean(name), str(value)[:LONGEST_PARAM]) for name, value in values.items()]
+        params = [Param(key, str(value)[:LONGEST_PARAM]) for key, value in zip(_name_params(values), values.values(), strict=True)]
         for first in range(0, len(params), MOST_PARAMS):
             self.client.log_batch(self.id, params=params[first : first + MOST_PARAMS])
 
@@ -101,6 +103,19 @@ def _find_experiment(client: Any, name: str) -> str:
 def _clean(name: str) -> str:
     """Return a name with the characters that MLflow allows."""
     return "".join(c if c.isalnum() or c in "_-. /" else "_" for c in name)
+
+
+def _name_params(names: Iterable[str]) -> list[str]:
+    """Return keys of params that MLflow accepts, all different: "-2", "-3"... is added to a key that is taken, and "/" is replaced.
+
+    MLflow refuses keys that are no normalized paths, such as "counts.//".
+    """
+    keys: dict[str, None] = {}
+    for name in names:
+        key = _clean(name).replace("/", "_")[:LONGEST_KEY]
+        candidates = chain([key], (f"{key}-{number}" for number in count(2)))
+        keys[next(each for each in candidates if each not in keys)] = None
+    return list(keys)
 
 
 TRACKER = MLflow
