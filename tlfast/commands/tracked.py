@@ -32,13 +32,16 @@ PICTURES = (MATRIX, LOSSES, "calibration.png")
 
 
 def start_tracking(tracking: Tracking, journal: Journal, settings: Settings, facts: Mapping[str, Any]) -> None:
-    """Begin the tracked run of a training, or continue it. The journal keeps its key. `facts` are those of `run.json`."""
+    """Begin the tracked run of a training, or continue it. The journal keeps its key, and its trackers. `facts` are those of `run.json`."""
     if not tracking:
         return
-    resumed = journal.facts.get("tracking") is not None
+    unknown = tracking.names if journal.facts.get("tracking") else []  # in journals of earlier versions
+    earlier = journal.facts.get("trackers", unknown)
+    journal.facts.set("trackers", sorted({*earlier, *tracking.names}))
     key = str(journal.once("tracking", lambda: uuid.uuid4().hex))
+    journal.write()
     values = {"settings": settings.to_dict(), "versions": package_versions(), **facts}
-    tracking.start(journal.run_id, RunInfo(settings.task, settings.out, key, resumed, values=values), journal)
+    tracking.start(journal.run_id, RunInfo(settings.task, settings.out, key, values=values), journal, earlier)
 
 
 def track_results(tracking: Tracking, folder: Path, evaluation: Evaluation, on_event: OnEvent) -> None:

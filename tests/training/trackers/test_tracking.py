@@ -6,6 +6,7 @@ import csv
 import json
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,10 +15,10 @@ from safetensors.torch import load_file
 import tlfast
 from tests.helpers.command_line import TINY
 from tests.helpers.interruption import stopping_at, train_way
-from tests.helpers.trackers import read_calls, read_table, use_fakes
-from tlfast.core import Interrupted, Note, journal
+from tests.helpers.trackers import Recording, read_calls, read_table, use_fakes
+from tlfast.core import Interrupted, Journal, Note, journal
 from tlfast.core.config_files import settings_to_repeat
-from tlfast.training.trackers import tracking
+from tlfast.training.trackers import RunInfo, tracking
 from tlfast.training.types import LOGGED_EVERY
 
 
@@ -136,7 +137,8 @@ def test_trackers_of_a_resumed_training_can_be_changed(calls, cli, pictures, tmp
         train_way("partial", pictures, tmp_path / "exports", stopping_at("head", 2), log="offline")
     outcome = cli("train", pictures, "--resume", "--log", "recording")
     assert outcome.code == 0, outcome.err
-    assert read_calls(calls)[-1] == ["end", "finished"]
+    made = read_calls(calls)
+    assert made[-1] == ["end", "finished"] and made[0][2]["resumed"] is False  # it has nothing of this run
 
 
 def test_a_failed_training_ends_its_run_as_failed(calls, pictures, tmp_path):
@@ -201,3 +203,13 @@ def test_a_process_that_cannot_start_is_said(calls, monkeypatch):
     with tracking.open_tracking("recording", notes.append) as tracked:
         assert not tracked
     assert [note.phase for note in notes] == ["recording"] and "Resource temporarily unavailable" in notes[0].note
+
+
+def test_texts_that_are_not_utf_8_are_replaced(monkeypatch):
+    sent = []
+    monkeypatch.setattr(tracking, "TrackerProcess", lambda tracker: SimpleNamespace(name=tracker.name, send=sent.append))
+    values = {"settings": {"data": "caf\udce9"}, "data": {"counts": {"\udcff": 1}}}
+    tracking.Tracking([Recording], print).start("r", RunInfo("t", "out\udce9", "k", values=values), Journal())
+    config = sent[0]["config"]
+    assert config["values"] == {"settings": {"data": "caf?"}, "data": {"counts": {"?": 1}}}
+    assert config["out"] == "out\udce9"  # a folder that the tracker writes

@@ -22,7 +22,7 @@ class RunInfo:
         task: name of the task.
         out: folder for runs.
         key: identifies the tracked run; the same after `--resume`.
-        resumed: the run continues one with the same key.
+        resumed: the run continues one with the same key, which this tracker had too.
         group: name of the comparison that the run belongs to, or "".
         values: nested facts with texts as keys: settings, versions, data with its fingerprint, weights.
     """

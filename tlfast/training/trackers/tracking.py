@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,23 @@ class Tracking:
     def __bool__(self) -> bool:
         return bool(self.processes)
 
-    def start(self, run_id: str, config: RunInfo, journal: Journal) -> None:
-        """Begin a tracked run. The journal keeps how many steps the phases had, for `--resume`."""
+    @property
+    def names(self) -> list[str]:
+        """Names of the trackers."""
+        return [process.name for process in self.processes]
+
+    def start(self, run_id: str, config: RunInfo, journal: Journal, earlier: Collection[str] = ()) -> None:
+        """Begin a tracked run, or continue it in the trackers that had it `earlier`. The journal keeps how many steps the phases had, for `--resume`.
+
+        Bytes of paths and class names that are not UTF-8 become question marks in its values.
+        """
         self.journal = journal
         self.started = self.running = True
         self.phase, self.offset, self.step = "", 0, 0
-        self._send({"do": "start", "run_id": run_id, "config": asdict(config)})
+        values = json.loads(json.dumps(config.values, ensure_ascii=False).encode(errors="replace"))
+        for process in self.processes:
+            described = replace(config, values=values, resumed=process.name in earlier)
+            process.send({"do": "start", "run_id": run_id, "config": asdict(described)})
 
     def on_event(self, event: Event) -> None:
         """Pass an event on, and log what it holds for the trackers."""
