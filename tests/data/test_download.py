@@ -25,6 +25,19 @@ def test_download(tmp_path, web):
     assert (events[-1].phase, events[-1].done, events[-1].total) == ("downloading a.bin", len(BODY), len(BODY))
 
 
+@pytest.mark.parametrize(
+    ("host", "found"),
+    [
+        ("", " answered 404 Not Found for a.bin"),
+        ("127.0.0.1:9", " cannot be reached ([Errno 111] Connection refused)"),
+        ("127.0.0.1:99999", " cannot be reached (Failed to parse: http://127.0.0.1:99999/a.bin)"),
+    ],
+)
+def test_passwords_of_addresses_are_not_shown(tmp_path, web, host, found):
+    host = host or web.url.removeprefix("http://")
+    assert message(lambda: download(f"http://me:s@cret@{host}/a.bin", tmp_path / "a.bin")) == host + found
+
+
 def test_finished_file_is_not_fetched_again(tmp_path, web):
     (tmp_path / "a.bin").write_bytes(b"mine")
     download(f"{web.url}/a.bin", tmp_path / "a.bin")

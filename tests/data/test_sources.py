@@ -367,6 +367,14 @@ def test_next_source_is_tried_and_every_reason_named(tmp_path, web):
     )
 
 
+def test_the_password_of_a_given_address_is_not_shown(tmp_path, web):
+    host, secret = web.url.removeprefix("http://"), web.url.replace("://", "://me:secret@")
+    found = message(lambda: get_data(WEEDS, str(tmp_path), address=f"{secret}/w.zip"))
+    assert found == f"the images of task 'weeds' cannot be downloaded: {web.url}/w.zip: {host} answered 404 Not Found for w.zip"
+    found = message(lambda: get_data(WEEDS, str(tmp_path), address=f"{secret}/w.png"), UsageError)
+    assert found == f"--from {web.url}/w.png: not an http(s) address of a zip or tarball"
+
+
 def test_get_for_a_task_without_sources(tmp_path):
     with pytest.raises(UsageError) as caught:
         get_data(DIGITS, str(tmp_path))

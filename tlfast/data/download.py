@@ -21,6 +21,7 @@ TIMEOUT = (5, 30)  # seconds to connect, and to wait for the next byte
 ATTEMPTS = 4
 PAUSE = 0.5  # seconds before the second attempt; later pauses are two and three times as long
 CHUNK = 1 << 16
+CREDENTIALS = re.compile(r"(?<=://)[^/?#\s]*@")  # of an address: "user:password@"
 SIZE_TOLERANCE = 0.05  # relative deviation allowed from `Source.size`, which is approximate
 
 
@@ -34,7 +35,7 @@ def download(url: str, path: Path, size: int | None = None, on_event: OnEvent = 
 
     if path.exists():
         return
-    part, host = path.with_name(path.name + ".part"), urlsplit(url).netloc
+    part, host = path.with_name(path.name + ".part"), urlsplit(hide_credentials(url)).netloc
     with convert_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         for attempt in range(1, ATTEMPTS + 1):
@@ -111,7 +112,7 @@ def _version(response: Any) -> str:
 
 
 def _check_response(response: Any, part: Path, status: int, total: int | None, size: int | None) -> None:
-    host, name = urlsplit(response.url).netloc, part.name.removesuffix(".part")
+    host, name = urlsplit(hide_credentials(response.url)).netloc, part.name.removesuffix(".part")
     if response.status_code != status:
         raise DataError(f"{host} answered {response.status_code} {response.reason} for {name}")
     if response.headers.get("Content-Type", "").startswith("text/html"):  # for example a page on an exceeded quota
@@ -133,10 +134,19 @@ def _read_progress(part: Path) -> dict[str, Any]:
         return {}
 
 
+def hide_credentials(text: str) -> str:
+    """Return a text without the user names and passwords in its addresses.
+
+    >>> hide_credentials("https://me:secret@server/w.zip")
+    'https://server/w.zip'
+    """
+    return CREDENTIALS.sub("", text)
+
+
 def describe_failure(error: Exception) -> str:
-    """Return the first line of an error. For errors of requests: the text of the inner error, without names of pools and objects."""
+    """Return the first line of an error. For errors of requests: the text of the inner error, without names of pools and objects, and passwords."""
     inner = getattr(error.args[0], "reason", None) if error.args else None
-    return str(inner).rsplit(": ", 1)[-1] if inner else first_line(error)
+    return hide_credentials(str(inner).rsplit(": ", 1)[-1] if inner else first_line(error))
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from ..core import DataError, Note, OnEvent, Settings, UsageError, ignore_event
 from ..core.files import is_locked, lock_file, lock_folder
 from .archives import archive_stem, is_archive, is_archive_name, unpack
 from .discovery import is_address
-from .download import convert_errors, download
+from .download import convert_errors, download, hide_credentials
 from .hub import download_hub_dataset, fetch_dataset, is_hub_dataset
 from .images import is_image_name
 from .split import has_splits
@@ -148,9 +148,9 @@ def _source_at(address: str) -> Source:
     except ValueError:  # such as "http://[::1/fer.zip"
         name = ""
     if not is_address(address) or not is_archive_name(name):
-        raise UsageError(f"--from {address}: not an http(s) address of a zip or tarball", "For a file: tlfast data import TASK FILE")
+        raise UsageError(f"--from {hide_credentials(address)}: not an http(s) address of a zip or tarball", "For a file: tlfast data import TASK FILE")
     folder = hashlib.sha256(address.encode()).hexdigest()[:8]  # a download of the same name from another address is another file
-    return Source(address, files=((address, f"{folder}/{name}"),))
+    return Source(hide_credentials(address), files=((address, f"{folder}/{name}"),))
 
 
 # Folders that are complete or absent
