@@ -64,12 +64,13 @@ def test_a_second_push_replaces_all_files_of_the_first(cli, run, model_hub):
     assert tlfast.pull("me/colours", quiet=True).id == "r-2"
 
 
-def test_private(run, model_hub):
+def test_private(cli, run, model_hub):
     assert push_run(run, "me/hidden", private=True).private and model_hub.repositories["me/hidden"].private
-    notes = []
     assert not push_run(run, "me/seen").private
-    assert not push_run(run, "me/seen", private=True, on_event=notes.append).private
-    assert "is public" in str(notes)
+    outcome = cli("push", "r", "me/seen", "--private", "--json")
+    assert outcome.code == 2 and outcome.json["error"] == "me/seen exists already, and is public"
+    assert outcome.json["hint"] == "Leave out --private, make it private on the hub, or give a new name"
+    assert len(model_hub.repositories["me/seen"].commits) == 1
 
 
 def test_another_repository_is_not_changed(run, model_hub):

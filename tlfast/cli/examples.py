@@ -16,7 +16,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "predict": ("tlfast predict digits photo.png --top 3", "tlfast predict digits photos --min-prob 0.6 --csv answers.csv"),
     "export": ("tlfast export digits --quantize int8", "tlfast export digits --to digits.zip"),
     "serve": ("tlfast serve digits", "tlfast serve digits --host 0.0.0.0 --port 8080 --token WORD"),
-    "push": ("tlfast push digits me/digits", "tlfast push digits me/digits --private"),
+    "push": ("tlfast push digits me/digits", "tlfast push digits me/private-digits --private"),
     "pull": ("tlfast pull me/digits", "tlfast pull hf://me/digits@main --out others"),
     "data import": ("tlfast data import fer fer2013.csv", "tlfast data import fer fer2013.zip"),
     "data get": ("tlfast data get weeds", "tlfast data get weeds --from https://example.org/weeds.zip"),

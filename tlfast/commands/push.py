@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core import Note, OnEvent, Progress, Run, RunError, Settings, UsageError, ignore_event, runs
+from ..core import OnEvent, Progress, Run, RunError, Settings, UsageError, ignore_event, runs
 from ..core.files import convert_os_errors, convert_write_errors, format_json
 from ..core.local_paths import hide_paths
 from ..core.setting_checks import check_run_name
@@ -78,7 +78,7 @@ def push_run(run: Run, repository: str, private: bool = False, pickle: bool = Fa
     """Upload a run to a repository of the hub, which is created if it does not exist. Files of a run that was pushed there before are replaced.
 
     Local paths are left out. With `pickle` the fastai learner is uploaded too, a file that executes code when it is loaded. Raises UsageError for an
-    invalid name and for a repository with other content, RunError if the run has no network or the hub refuses.
+    invalid name, a repository with other content, and with `private` for a public one, RunError if the run has no network or the hub refuses.
     """
     name, revision = parse_repository(repository)
     if revision:
@@ -181,7 +181,7 @@ def _upload(run: Run, folder: Path, repository: str, private: bool, is_timm: boo
     if present and runs.MANIFEST not in present:
         raise UsageError(f"{repository} holds something else ({', '.join(sorted(present)[:3])})", "Give a new name; other repositories are not changed")
     if private and not info.private:
-        on_event(Note("push", f"{repository} existed already, and is public"))
+        raise UsageError(f"{repository} exists already, and is public", "Leave out --private, make it private on the hub, or give a new name")
     if CARD in present:
         _keep_licence(Path(api.hf_hub_download(repository, CARD)), folder)
     files = sorted(path.name for path in folder.iterdir())
