@@ -45,6 +45,9 @@ def test_predictions_of_stored_images(stored, run, tmp_path, monkeypatch):
     assert parts.json["images"] == 3 and parts.json["failed"] == 1
     refused = invoke("predict", run.folder, stored[0], "--no-network", "--json").json
     assert refused[0]["error"] == "not read, because --no-network is set"
+    monkeypatch.setattr(fsspec.core, "url_to_fs", None)  # a folder is not listed
+    assert invoke("predict", run.folder, "memory://bucket/photos", "--no-network", "--json").json == [{**refused[0], "path": "memory://bucket/photos"}]
+    assert "Download it first: tlfast pull me/digits" in invoke("predict", "hf://me/digits", stored[0], "--no-network").err
 
 
 def test_addresses_of_local_files(tmp_path):

@@ -53,7 +53,7 @@ def predict(
     address: Address = "",
     cpus: Cpus = 1,
     watch: Annotated[str, typer.Option(help="Classify each new image in this folder, until interrupted.", show_default=False)] = "",
-    network: Annotated[bool, typer.Option("--network/--no-network", help="Download http(s) URLs.")] = True,
+    network: Annotated[bool, typer.Option("--network/--no-network", help="Download images of other machines, and runs of the hub.")] = True,
     allow_private: Annotated[bool, typer.Option("--allow-private", help="Also download from private networks.")] = False,
     verify: Verify = True,
     out: OutOption = "exports",
@@ -61,6 +61,8 @@ def predict(
     """Classify images with an exported classifier. Exit code 1 if an image could not be read."""
     if bool(sources) == bool(watch):
         raise UsageError("--watch and images are both given" if watch else "no images are given", "Give either images or --watch FOLDER")
+    if not network:
+        _refuse_hub(run)
     files = {"csv": csv, "jsonl": jsonl, "parquet": parquet}
     of_parts = {"shards": shards, "shard": shard, "engine": engine != "local", "address": address, "cpus": cpus != 1}
     _check_outputs(out_dir, of_parts, {**files, "watch": watch, "resume": resume, "top": top})
@@ -81,6 +83,14 @@ def predict(
         rows = predict.predict_sources(load(run, out, verify, tta, on_event), plain, on_event)
         tally = screen.predictions(rows, top, min_prob, at_once=bool(watch))
     raise typer.Exit(1 if tally.failed else 0)
+
+
+def _refuse_hub(run: str) -> None:
+    """Raise UsageError for a run on the hub, with --no-network."""
+    from ..core.runs import HUB_SCHEME
+
+    if run.startswith(HUB_SCHEME):
+        raise UsageError(f"--no-network is set, and {run} is on the hub", f"Download it first: tlfast pull {run.removeprefix(HUB_SCHEME)}")
 
 
 def _check_outputs(out_dir: str | None, of_parts: dict[str, Any], of_rows: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ class PredictRequest:
         resume: continue the files of an interrupted command.
         min_prob: probability below which the label is "unsure".
         watch: folder to classify new images of, in place of `sources`.
-        network: allow downloads.
+        network: allow downloads, and lists of remote folders.
         allow_private: allow downloads from private networks.
     """
 
@@ -126,10 +126,11 @@ def _list_names(request: PredictRequest, left_out: LeftOut) -> tuple[Iterable[st
     Sources are walked twice instead of held in memory, except stdin.
     """
     if STDIN in request.sources:
-        listed = list(gather_sources(request.sources, request.column, sys.stdin or (), left_out))  # None if it is closed
+        listed = list(gather_sources(request.sources, request.column, sys.stdin or (), left_out, request.network))  # None if it is closed
         total, names = len(listed), iter(listed)
     else:
-        total, names = sum(1 for _ in gather_sources(request.sources, request.column, left_out=left_out)), gather_sources(request.sources, request.column)
+        gather = partial(gather_sources, request.sources, request.column, network=request.network)
+        total, names = sum(1 for _ in gather(left_out=left_out)), gather()
     _check_found(total, request.sources)
     return names, total
 

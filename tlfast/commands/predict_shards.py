@@ -49,7 +49,7 @@ class ShardsRequest:
         shards: number of parts, 0 for one for each 10,000 images, which are predicted while further images are listed.
         shard: "K/N" for part K of N only, "" for all.
         min_prob: probability below which the label is "unsure".
-        network: allow downloads.
+        network: allow downloads, and lists of remote folders.
         allow_private: allow downloads from private networks.
         engine: local or ray.
         address: address of a Ray cluster.
@@ -200,7 +200,7 @@ def _list_images(folder: Path, model: Path, work: ShardedWork, engine: Engine, o
     left_out = LeftOut()
     if (folder / FOLDER).exists():  # of a process that was killed before it described the work
         shutil.rmtree(folder / FOLDER)
-    paths = gather_sources(work.sources, work.column, left_out=left_out)
+    paths = gather_sources(work.sources, work.column, left_out=left_out, network=work.network)
     if work.shards:
         images, results = write_manifest(folder, paths, on_event), list[ShardResult]()
     else:

@@ -238,14 +238,16 @@ def _describe_bad_parquet(path: Path, error: Exception) -> DataError:
     return DataError(f"{path} is not a parquet file that can be read ({first_line(error)})", "Write it again, or give a CSV file")
 
 
-def gather_sources(sources: Sequence[str], column: str = "path", stdin: Iterable[str] = (), left_out: LeftOut | None = None) -> Iterator[str]:
+def gather_sources(
+    sources: Sequence[str], column: str = "path", stdin: Iterable[str] = (), left_out: LeftOut | None = None, network: bool = True
+) -> Iterator[str]:
     """Yield the images of files, folders, zips, tars, CSV and parquet files, glob patterns, URLs and `-` (a list on `stdin`).
 
     `column` is the path column of tables. Missing files are included; they become rows with an error. The other files and folders of folders, zips and
-    tars are added to `left_out`. Raises UsageError or DataError.
+    tars are added to `left_out`. Without `network`, the address of a folder is not listed. Raises UsageError or DataError.
     """
     for source in sources:
-        yield from _expand(source, column, stdin, left_out)
+        yield from [source] if is_remote(source) and not network else _expand(source, column, stdin, left_out)
 
 
 def _expand(source: str, column: str, stdin: Iterable[str], left_out: LeftOut | None) -> Iterator[str]:
