@@ -24,6 +24,7 @@ def test_verdicts():
     )
     both = verdict.write_verdict(arms, [difference("full", "partial", 0.1, True), difference("full", "other", 0.005, False)])
     assert both.startswith("full is better than partial by") and "; no difference shown between full and other" in both
+    assert "corrected p < 0.001)" in both and "corrected p = 0.400)" in both
     assert verdict.write_verdict(arms[:1], []).startswith("partial is right on 60.0% of 5,000 images")
 
 
@@ -31,6 +32,7 @@ def test_a_verdict_on_a_baseline_names_what_is_better_and_worse():
     arms = [score("plain", 0.6, 10.0), score("long", 0.7, 55.0), score("mixup", 0.5, 60.0), score("ema", 0.605, 10.0)]
     differences = [difference("long", "plain", 0.1, True), difference("plain", "mixup", 0.1, True), difference("ema", "plain", 0.005, False)]
     assert verdict.write_verdict(arms, differences, "plain") == (
-        "long is better than plain by 10.0 points of accuracy (95 %: 8.0 to 12.0; p < 0.001); plain is better than mixup by 10.0 points of accuracy "
-        "(95 %: 8.0 to 12.0; p < 0.001); no difference shown between plain and ema (0.5 points of accuracy (95 %: -1.5 to 2.5; p = 0.400)), on 5,000 images."
+        "long is better than plain by 10.0 points of accuracy (95 %: 8.0 to 12.0; corrected p < 0.001); plain is better than mixup by 10.0 points of "
+        "accuracy (95 %: 8.0 to 12.0; corrected p < 0.001); no difference shown between plain and ema (0.5 points of accuracy (95 %: -1.5 to 2.5; "
+        "corrected p = 0.400)), on 5,000 images."
     )

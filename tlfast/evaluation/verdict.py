@@ -29,8 +29,9 @@ def write_verdict(scores: Sequence[ArmScore], differences: Sequence[ArmDifferenc
         return _describe_differences(differences, baseline, best.images)
     of_best = [d for d in differences if d.first == best.name]
     seconds = {score.name: score.seconds for score in scores}
-    beaten = [f"{d.second} by {_format_points(d)}, in {seconds[best.name] / seconds[d.second]:.1f} times its time" for d in of_best if d.shown]
-    undecided = [f"{d.second} ({_format_points(d)})" for d in of_best if not d.shown]
+    many = len(differences) > 1
+    beaten = [f"{d.second} by {_format_points(d, many)}, in {seconds[best.name] / seconds[d.second]:.1f} times its time" for d in of_best if d.shown]
+    undecided = [f"{d.second} ({_format_points(d, many)})" for d in of_best if not d.shown]
     clauses = [f"{best.name} is better than {'; than '.join(beaten)}"] if beaten else []
     if undecided:
         clauses.append(f"no difference shown between {best.name} and {' or '.join(undecided)}")
@@ -39,13 +40,16 @@ def write_verdict(scores: Sequence[ArmScore], differences: Sequence[ArmDifferenc
 
 def _describe_differences(differences: Sequence[ArmDifference], baseline: str, images: int) -> str:
     """Return one sentence on the arms that differ from the baseline, and on those for which no difference is shown."""
-    clauses = [f"{d.first} is better than {d.second} by {_format_points(d)}" for d in differences if d.shown]
-    if undecided := [f"{d.second if d.first == baseline else d.first} ({_format_points(d)})" for d in differences if not d.shown]:
+    many = len(differences) > 1
+    clauses = [f"{d.first} is better than {d.second} by {_format_points(d, many)}" for d in differences if d.shown]
+    if undecided := [f"{d.second if d.first == baseline else d.first} ({_format_points(d, many)})" for d in differences if not d.shown]:
         clauses.append(f"no difference shown between {baseline} and {' or '.join(undecided)}")
     return f"{'; '.join(clauses)}, on {images:,} images."
 
 
-def _format_points(d: ArmDifference) -> str:
+def _format_points(d: ArmDifference, many: bool) -> str:
+    """Return a difference in points, its interval and its p. Of `many` pairs the p is corrected, and the interval is not."""
     low, high = d.accuracy_interval
     p = "p < 0.001" if d.p_corrected < 0.001 else f"p = {d.p_corrected:.3f}"
+    p = f"corrected {p}" if many else p
     return f"{100 * d.accuracy:.1f} points of accuracy (95 %: {100 * low:.1f} to {100 * high:.1f}; {p})"
