@@ -57,6 +57,15 @@ speed on cpu, 2 cores with AVX2: mobilenetv2_100 with random weights at 96 px, b
  training step, all layers (float32)        85     82   1.03
 ```
 """
+VARIABLES = [
+    ("`TLFAST_WEIGHTS`", "folder with pretrained weights, `<arch>.safetensors`: [Work offline](../howto/offline.md)"),
+    ("`TLFAST_CACHE`, `XDG_CACHE_HOME`", "folder of the [cache](cache.md), or of the caches of all programs"),
+    ("`TLFAST_TOKEN`", "token of [`tlfast serve`](../howto/serve.md)"),
+    ("`FORWARDED_ALLOW_IPS`", "proxies that `tlfast serve` trusts"),
+    ("`HF_TOKEN`, `HF_HOME`, `HF_HUB_OFFLINE`", "token, cache and offline mode of the client of [the hub](../howto/hub.md)"),
+    ("`RAY_ADDRESS`", "cluster of [`--engine ray`](../howto/scale.md#ray)"),
+    ("`CUDA_VISIBLE_DEVICES`", "GPUs that torch sees: [GPUs](../gpu.md)"),
+]
 SLOW_STATES = [
     ("a control group, such as a container, allows fewer cores", "`cpu.max`"),
     ("torch uses fewer threads than cores", "torch, `OMP_NUM_THREADS`, `MKL_NUM_THREADS`"),
@@ -88,9 +97,9 @@ def commands_page() -> str:
     parts = [
         "# Commands\n",
         table(("command", "what it does"), overview),
-        "TASK is a name from the list of [tasks](tasks.md), or the path of a folder, zip, CSV or parquet file of labelled images, or of a .py file with\n"
-        "a task. RUN is the name of a task (its latest run), a run id or a run folder. In the examples `photos` is a folder of labelled images. See also:\n"
-        "[exit codes](exit-codes.md).\n",
+        "TASK is a name from the list of [tasks](tasks.md), the path of labelled images (folder, zip, table, COCO or tar file) or of a .py file with a\n"
+        "task, or `hf://datasets/user/name`. RUN is the name of a task (its latest run), a run id or a run folder; what else a command takes is in its table.\n"
+        "In the examples `photos` is a folder of labelled images. See also: [exit codes](exit-codes.md).\n",
         "Every command has these options. Progress is shown only on a terminal.\n",
         table(("option", "meaning"), [*common, ("`--help`, `-h`", "Show the help of the command.")]),
         "`tlfast --version` shows the version, `tlfast --install-completion` installs shell completion.\n",
@@ -194,6 +203,7 @@ def settings_page() -> str:
     for group in dict.fromkeys(declaration.group for declaration in declared_settings().values()):
         chosen = [rows[name] for name, declaration in declared_settings().items() if declaration.group == group]
         parts += [f"## {group}\n", table(("flag", "default", "meaning"), [(f"`{flag}`", default, meaning) for flag, default, meaning in chosen])]
+    parts += ["## Environment variables\n", table(("variable", "what it sets"), VARIABLES), "Those of the trackers: [Track experiments](../howto/track.md).\n"]
     return "\n".join(parts)
 
 
@@ -273,7 +283,8 @@ def exit_codes_page() -> str:
     parts = [
         "# Exit codes\n",
         table(("code", "meaning"), codes),
-        "An error is printed on standard error in two parts: what was found, and what to type next. With `--json` it is an object on standard output:\n",
+        "An error is printed on standard error in two parts: what was found, and what to type next. With `--json` there\n"
+        "is also an object on standard output, unless a list was begun there, which is closed:\n",
         '```console\n$ tlfast train fre --json\n{"error": "unknown task \'fre\'", "hint": "Did you mean \'fer\'?"}\n```\n',
         "In Python the same errors are exceptions:\n",
         table(("exception", "exit code", "meaning"), rows),

@@ -125,7 +125,7 @@ def archs(
     screen: Screen,
     pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern such as 'resnet*'. Default: all whose weights need no download.")] = "",
 ) -> None:
-    """Search for a backbone: parameters, stages, and where the pretrained weights are."""
+    """Search for a backbone: parameters, stages, where the pretrained weights are, and their licence."""
     with screen.progress() as on_event:
         from ..commands.archs import search_archs
 
@@ -225,7 +225,7 @@ def compare(
     archs: Annotated[
         str,
         typer.Option(
-            help="Backbones to compare, such as mobilenetv2_100,resnet50; auto: the two whose features suit the images best, of those at hand.",
+            help="Backbones to compare, such as mobilenetv2_100,resnet50; auto: of those that need no download, the two whose features suit the images best.",
             show_default=False,
         ),
     ] = "",
@@ -235,7 +235,7 @@ def compare(
         str, typer.Option(help="Also train on these percentages of the training images, such as 5,10,25,50,100.", show_default=False)
     ] = "",
     baseline: Annotated[
-        str, typer.Option(help="Arm with which each other one is compared, in place of all pairs: the tests then correct for fewer.", show_default=False)
+        str, typer.Option(help="Compare each arm with this one only, instead of all pairs; the tests then correct for fewer.", show_default=False)
     ] = "",
     engine: EngineOption = "local",
     address: Address = "",
@@ -292,7 +292,9 @@ def runs(
 def doctor(
     screen: Screen,
     out: OutOption = "exports",
-    bench: Annotated[bool, typer.Option("--bench", help="Also measure the speed of this machine, in about a minute, beside the usual one.")] = False,
+    bench: Annotated[
+        bool, typer.Option("--bench", help="Also measure the speed of this machine, in about a minute, and compare it with the usual one.")
+    ] = False,
 ) -> None:
     """Show versions, devices and sources of weights, and problems that make a training slow or fail."""
     from ..commands.doctor import inspect_machine

@@ -59,7 +59,7 @@ PathColumn = Annotated[
 LabelColumn = Annotated[
     str, typer.Option("--label-col", help="With --split all: column of a table with labels. Default: that of the training.", show_default=False)
 ]
-Tta = Annotated[str, typer.Option(help="Test-time augmentation, with a file that export --tta has written: flip or crops.", show_default=False)]
+Tta = Annotated[str, typer.Option(help="Test-time augmentation: flip or crops. Write the file first with tlfast export --tta.", show_default=False)]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps; auto uses a GPU if there is one.")]
 Log = Annotated[str, typer.Option(help=declared_settings()["log"].help, show_default=False)]
 Full = Annotated[bool | None, typer.Option("--full/--partial", help="Train all layers, or only the head.", show_default="partial")]

@@ -27,7 +27,7 @@ class Preset:
 
 PRESETS: Mapping[str, Preset] = {
     "quick": Preset("a first result: training of about two minutes", {"minutes": 2.0}),
-    "good": Preset("nearly the accuracy of full fine-tuning, in less than half of its time", {"depth": "auto"}),
+    "good": Preset("nearly the accuracy of full fine-tuning, in about half of its time", {"depth": "auto"}),
     "best": Preset(
         "a long training of all layers with strong regularization, hours without a GPU; no gain over `--full` on 3,300 images",
         {"depth": "all", "epochs": 30, "augment": "strong", "mixup": 0.2, "label_smoothing": 0.1},

@@ -108,7 +108,7 @@ class TrainingSettings:
         choices=(NONE, *PRESETS),
         role=Role.SHORTHAND,
     )
-    epochs: int = setting(10, "Epochs of the main phase (with --partial: of the head).", check=between(1, 10_000))
+    epochs: int = setting(10, "Epochs of the layers to train (with --partial: of the head).", check=between(1, 10_000))
     freeze_epochs: int = setting(4, "epochs of the head with a frozen backbone, before other layers train.", check=between(0, 10_000), when=BACKBONE_TRAINS)
     depth: str = setting(
         "",
@@ -127,7 +127,7 @@ class TrainingSettings:
     cache_format: Literal["fp16", "fp32", "int8"] = setting("fp16", "Number format of cached features and activations; int8 takes half the space of fp16.")
     bs: int = setting(
         64,
-        "Batch size; auto: the largest that fits and still makes training of the backbone faster, with --lr scaled by the square root.",
+        "Batch size; auto: the largest that fits and makes training of the backbone faster; --lr grows with the square root of its ratio to 64.",
         check=between(1, 65_536),
         words={"auto": AUTO_BATCH},
     )
