@@ -24,7 +24,7 @@ from rich.text import Text
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "images"
 COLUMNS, COLOURS = 92, 128
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-COMMANDS = (("train", "digits"), ("interpret", "digits"), ("report", "digits"), ("compare", "digits", "--depths"))
+COMMANDS = (("train", "digits"), ("interpret", "digits"), ("report", "digits"), ("compare", "digits", "--depths", "--keep", "best"))
 PROGRAM = (sys.executable, "-c", "import sys; sys.argv[0] = 'tlfast'; from tlfast.cli import main; main()")  # its name is shown in the help
 IMAGES = ("data/digits/3/0003.png", "data/digits/8/0008.png")
 

@@ -1,6 +1,6 @@
 """Check tlfast on the GPU of this machine: the tests marked `gpu`, and short trainings beside the CPU.
 
-Prints a Markdown page and writes it to a file, to be sent to the authors with a report. Exit code 1 if a test or a training fails.
+Prints a Markdown page and writes it to a file, to be attached to a report of a problem. Exit code 1 if a test or a training fails.
 """
 
 from __future__ import annotations

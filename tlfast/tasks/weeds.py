@@ -1,6 +1,6 @@
 """`tlfast train weeds [--full]`: eight weeds and "Negative" in Australian rangeland, DeepWeeds (256x256 colour), ResNet50.
 
-Expected with compressed ImageNet weights, seed 0, `--keep best` (November 2026; docs/results/deepweeds.md):
+Expected with compressed ImageNet weights (Uber Non-Commercial licence), seed 0, `--keep best` (November 2026; docs/results/deepweeds.md):
 
     partial, --views 1   test parts of the five official folds   accuracy 0.858   macro F1 0.812
     partial, --views 4   test parts of the five official folds   accuracy 0.876   macro F1 0.836
