@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from safetensors import safe_open
 import tlfast
 from tests.helpers.runs import copy_run, train_in
 from tlfast import load
-from tlfast.commands import loaded_run
+from tlfast.commands import evaluate, loaded_run
 from tlfast.core import Run, ignore_event, runs
 from tlfast.evaluation import calibration
 from tlfast.export import weights
@@ -74,6 +76,22 @@ def test_the_test_part_is_judged_written_and_recorded(run, cli, parted):
     looks = runs.find("parted", verified=True).manifest["test_looks"]
     assert [look["command"] for look in looks] == ["evaluate", "interpret", "evaluate"]
     assert all(look["images"] == 27 and look["accuracy"] == found["accuracy"] for look in looks)
+
+
+def test_a_full_disk_leaves_the_results_of_the_former_evaluation(run, cli, monkeypatch):
+    assert cli("evaluate", "parted", "--split", "test").code == 0
+    names = ("metrics_test.json", "predictions_test.parquet", "run.json")
+    before = [(run.folder / name).read_bytes() for name in names]
+
+    def fail(path, value):
+        path.write_text("{")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(evaluate, "write_json", fail)
+    outcome = cli("evaluate", "parted", "--split", "test")
+    assert outcome.code == 1 and "cannot write to" in outcome.err and "No space left on device" in outcome.err
+    runs.find("parted", verified=True)
+    assert [(run.folder / name).read_bytes() for name in names] == before and not list(run.folder.glob(".*"))
 
 
 def test_the_valid_part_is_judged_as_the_training_judged_it(run, cli):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -8,6 +9,7 @@ import sys
 
 import pytest
 
+from tests.helpers.interruption import Killed
 from tlfast.core import runs
 from tlfast.core.errors import RunError, UsageError
 
@@ -158,6 +160,37 @@ for number in range(10):
     assert errors == [""] * 4
     found = runs.find(str(run.folder), verified=True).manifest["test_looks"]
     assert sorted(look["number"] for look in found) == sorted(list(range(10)) * 4)
+
+
+@pytest.mark.parametrize("done", range(7))  # seal, manifest and seal without the file, the file, and the three with it
+def test_a_run_can_be_verified_after_a_change_that_was_killed(tmp_path, monkeypatch, done):
+    folder = make(tmp_path)
+    (folder / "model").touch()
+    runs.seal(folder, runs.read(folder).manifest)
+
+    def evaluate(result):
+        runs.record_test_use(runs.read(folder), "evaluate", {}, lambda scratch: (scratch / "metrics_test.json").write_text(result))
+
+    evaluate("first")
+    replace, left = os.replace, iter(range(done))
+
+    def replace_some(source, target):
+        if next(left, None) is None:
+            raise Killed
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(os, "replace", replace_some)
+        evaluate("second")
+    runs.verify(runs.read(folder))
+    assert (folder / "metrics_test.json").read_text() in ("first", "second")
+    evaluate("third")
+    runs.verify(runs.read(folder))
+    digest = hashlib.sha256((folder / "run.json").read_bytes()).hexdigest()
+    assert (folder / "run.json.sha256").read_text() == f"{digest}  run.json\n"  # as sha256sum writes it
+    (folder / "run.json").write_text((folder / "run.json").read_text() + " ")
+    with pytest.raises(RunError, match=r"does not match run\.json\.sha256"):
+        runs.verify(runs.read(folder))
 
 
 def test_an_unfinished_training_is_no_run(tmp_path):

@@ -91,16 +91,15 @@ def _evaluate(run: Run, request: EvaluateRequest, on_event: OnEvent) -> Evaluate
     evaluation = loaded_run.evaluate_split(model, predictions, split)
     if split == "valid":
         return EvaluateResult(run.id, evaluation, [])
-    written = [run.folder / name_split_file(name, split) for name in (PREDICTIONS, METRICS)]
+    names = [name_split_file(name, split) for name in (PREDICTIONS, METRICS)]
 
-    def write() -> list[Path]:
-        save_predictions(run.folder, predictions, split, apply_temperature(predictions.log_probabilities, model.run.temperature))
-        write_json(written[1], evaluation.to_dict())
-        return written
+    def write(folder: Path) -> None:
+        save_predictions(folder, predictions, split, apply_temperature(predictions.log_probabilities, model.run.temperature))
+        write_json(folder / names[1], evaluation.to_dict())
 
     record_test_use(run, "evaluate", {"images": len(predictions.rows), "accuracy": evaluation.accuracy}, write)
     picture = plots.plot_calibration(evaluation, run.folder / "plots" / name_split_file("calibration.png", split), f"{run.task}: {run.id}, {split} split")
-    return EvaluateResult(run.id, evaluation, [str(path) for path in (*written, picture)])
+    return EvaluateResult(run.id, evaluation, [*(str(run.folder / name) for name in names), str(picture)])
 
 
 def _evaluate_file(run: Run, request: EvaluateRequest, on_event: OnEvent) -> EvaluateResult:

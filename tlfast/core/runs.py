@@ -10,7 +10,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -235,9 +235,13 @@ def seal(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def _write_sealed(folder: Path, manifest: dict[str, Any]) -> None:
-    text = format_json(manifest)
+    """Write `run.json` and its seal. Until both are written, the seal has one line for the former manifest and one for the new one."""
+    text, path = format_json(manifest), folder / SEAL
+    line, former = _format_seal(text.encode()), path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    write_text_atomic(path, former + line)
     write_text_atomic(folder / MANIFEST, text)
-    write_text_atomic(folder / SEAL, _format_seal(text.encode()))
+    with suppress(OSError):  # the change is complete; the next one leaves a single line
+        write_text_atomic(path, line)
 
 
 def add_files(run: Run, sources: Sequence[Path], facts: dict[str, Any]) -> Run:
@@ -267,12 +271,22 @@ def _add_file(run: Run, source: Path) -> None:
         source.unlink()
 
 
-def record_test_use(run: Run, command: str, figures: dict[str, Any], write: Callable[[], Sequence[Path]] = list) -> Run:
-    """Record a use of the test split in `run.json`: time, command, figures. `write` writes the files for it and returns them. Raises RunError."""
+def record_test_use(run: Run, command: str, figures: dict[str, Any], write: Callable[[Path], object] = lambda folder: None) -> Run:
+    """Record a use of the test split in `run.json`: time, command, figures. `write` writes files into a folder, which are moved into the run.
+
+    Raises RunError.
+    """
     look = {"when": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": command, **figures}
-    with _changed(run) as current:
-        names = [path.name for path in write()]
-        return _update_seal(current, {"test_looks": [*current.manifest.get("test_looks", []), look]}, *names)
+    with _changed(run) as current, tempfile.TemporaryDirectory(dir=run.folder, prefix=".files.") as scratch:
+        write(Path(scratch))
+        names, files = os.listdir(scratch), current.manifest.get("files", {})
+        changes = {"test_looks": [*current.manifest.get("test_looks", []), look]}
+        if not files.keys().isdisjoint(names):  # while files are replaced, run.json lists neither the former nor the new ones
+            kept = {name: digest for name, digest in files.items() if name not in names}
+            _write_sealed(run.folder, {**current.manifest, **changes, "files": kept})
+        for name in names:
+            os.replace(Path(scratch) / name, run.folder / name)
+        return _update_seal(current, changes, *names)
 
 
 @contextmanager
@@ -310,7 +324,7 @@ def _compare_checksums(run: Run, patterns: Sequence[str]) -> None:
     path = run.folder / SEAL
     try:
         # The manifest first: its checksums are valid only if it is unchanged itself.
-        if path.read_bytes() != _format_seal((run.folder / MANIFEST).read_bytes()).encode():
+        if _format_seal((run.folder / MANIFEST).read_bytes()).encode() not in path.read_bytes().splitlines(keepends=True):
             raise RunError(f"{run.folder / MANIFEST} does not match {SEAL}: one of them was changed after the export", UNVERIFIED)
         for name, digest in run.manifest["files"].items():
             path = run.folder / name
