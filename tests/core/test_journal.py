@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,36 @@ def test_the_name_of_a_running_training_cannot_be_resumed(tmp_path):
     with pytest.raises(UsageError, match="named 'a' is unfinished") as error:
         journal_module.check_free(str(tmp_path), "t", "a")
     assert "--resume a" in error.value.hint
+
+
+@pytest.mark.skipif(os.name != "posix", reason="nothing is locked on Windows")
+def test_a_list_of_trainings_disturbs_none(tmp_path, monkeypatch):
+    with pytest.raises(KeyboardInterrupt), journal_module.open_journal(str(tmp_path), "t", "a", {}):
+        raise KeyboardInterrupt
+    folder = tmp_path / "t" / "a.unfinished"
+    monkeypatch.setattr(journal_module, "CHECK_SECONDS", 60.0)
+    with (folder / "lock").open("r+b") as other:
+        files.fcntl.flock(other, files.fcntl.LOCK_SH)  # another process lists the trainings
+        assert journal_module.list_interrupted(str(tmp_path)) == [folder]
+        threading.Timer(0.2, other.close).start()
+        with pytest.raises(KeyboardInterrupt), journal_module.open_journal(str(tmp_path), "t", "b", {}, resume="a") as journal:
+            assert journal.run_id == "a" and journal_module.list_interrupted(str(tmp_path)) == []
+            raise KeyboardInterrupt
+    (folder / "lock").unlink()
+    assert journal_module.list_interrupted(str(tmp_path)) == [folder] and not (folder / "lock").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="nothing is locked on Windows")
+def test_a_new_training_is_locked_before_others_can_see_it(tmp_path, monkeypatch):
+    move, locked = files.move_to_free_name, []
+
+    def check_and_move(folder, *names):
+        locked.append(files.is_file_locked(folder / "lock"))
+        return move(folder, *names)
+
+    monkeypatch.setattr(journal_module, "move_to_free_name", check_and_move)
+    with journal_module.open_journal(str(tmp_path), "t", "a", {}):
+        assert locked == [True] and journal_module.list_interrupted(str(tmp_path)) == []
 
 
 def test_a_journal_says_a_thing_once(tmp_path):

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ if os.name == "posix":
     import fcntl
 
 MOST_NAMES = 999  # variants of a run id: r, r-2, ... r-999
+RETRY_SECONDS = 0.05  # between two attempts to lock a file
 
 
 def write_csv(path: Path, rows: Sequence[Any], columns: Sequence[str] = ()) -> None:
@@ -121,29 +123,57 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def lock_open_file(file: IO[Any], taken: Exception) -> None:
-    """Lock an open file for this process until it is closed. Raises `taken` if another process has it.
+def lock_open_file(file: IO[Any], taken: Exception, patience: float = 0.0) -> None:
+    """Lock an open file for this process until it is closed. Raises `taken` if another process has it, also after `patience` seconds.
 
     On Windows, and on file systems without locks, nothing is locked.
     """
+    end = time.monotonic() + patience
+    while not _try_lock(file):
+        if time.monotonic() >= end:
+            raise taken
+        time.sleep(RETRY_SECONDS)
+
+
+def _try_lock(file: IO[Any], shared: bool = False) -> bool:
+    """Lock an open file; return False if another process has it."""
     if os.name == "posix":
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, depending on the system
-            raise taken from None
+            return False
         except OSError:  # a file system without locks
             pass
+    return True
 
 
 @contextmanager
-def lock_file(path: Path, taken: Exception) -> Iterator[None]:
-    """Lock a file, which is created, for this process until the end of the block or of the process. Raises `taken` if another process has it.
+def lock_file(path: Path, taken: Exception, patience: float = 0.0) -> Iterator[None]:
+    """Lock a file, which is created, for this process until the end of the block or of the process. Raises `taken` as `lock_open_file` does.
 
     On Windows nothing is locked.
     """
-    with path.open("w") as file:
-        lock_open_file(file, taken)
+    if os.name != "posix":  # an open file would keep its folder from being renamed or removed
+        path.touch()
         yield
+        return
+    with path.open("w") as file:
+        lock_open_file(file, taken, patience)
+        yield
+
+
+def is_file_locked(path: Path) -> bool:
+    """Return whether another process has locked a file, or this one cannot open it; False if there is no such file, which is not created.
+
+    The check is a shared lock of a moment: other checks do not see it, but `lock_file` does, which therefore needs some patience.
+    """
+    try:
+        with path.open("r+b") as file:
+            return not _try_lock(file, shared=True)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 @contextmanager

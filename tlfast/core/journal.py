@@ -9,16 +9,17 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .errors import Interrupted, RunError, UsageError
-from .files import convert_os_errors, lock_file, move_to_free_name, write_text_atomic
+from .files import convert_os_errors, is_file_locked, lock_file, move_to_free_name, write_text_atomic
 
 SUFFIX = ".unfinished"
 JOURNAL, LOCK = "journal.json", "lock"
+CHECK_SECONDS = 1.0  # time for other processes to end a check of the lock
 CLAIM, CLAIM_SECONDS = ".claim", 60.0  # suffix of a folder before its rename; an older one belongs to a killed process
 NEWEST = "newest"
 TASK_FILE = "task_file"  # key of the path of the file that defines the task, if one does
@@ -118,8 +119,8 @@ def open_journal(out: str, task: str, run_id: str, settings: dict[str, Any], res
     """
     parent = Path(out) / task
     missing = [path for path in (parent, parent.parent) if not path.exists()]
-    folder = find(out, task, resume) if resume else _reserve(parent, run_id, Facts(settings=settings))
-    with _lock(folder):
+    opened = _lock(find(out, task, resume)) if resume else _reserve(parent, run_id, Facts(settings=settings))
+    with opened as folder:
         journal = Journal(folder, read(folder))
         try:
             yield journal
@@ -156,11 +157,7 @@ def list_interrupted(out: str, task: str = "") -> list[Path]:
 
 
 def _select_interrupted(folders: Iterable[Path]) -> list[Path]:
-    interrupted = []
-    for folder in folders:
-        with suppress(RunError, OSError), _lock(folder):
-            interrupted.append(folder)
-    return interrupted
+    return [folder for folder in folders if not is_file_locked(folder / LOCK) and (folder / JOURNAL).exists()]  # it may have finished meanwhile
 
 
 def name_state(phase: str, epoch: int | None = None, batch: int = 0) -> str:
@@ -231,18 +228,23 @@ def _write_facts(folder: Path, facts: Facts) -> None:
     write_text_atomic(folder / JOURNAL, json.dumps(facts.to_dict(), indent=1) + "\n")
 
 
-def _reserve(parent: Path, run_id: str, facts: Facts) -> Path:
-    """Make the folder of a new training under a free name. Raises RunError."""
-    with convert_os_errors(parent):
-        parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale_claims(parent)
-        # The journal is written before the rename: a process killed in between must not leave a reserved name that cannot be resumed.
-        temporary = Path(tempfile.mkdtemp(prefix=".", suffix=CLAIM, dir=parent))
-        try:
-            _write_facts(temporary, facts)
-            return move_to_free_name(temporary, parent, run_id, SUFFIX)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+@contextmanager
+def _reserve(parent: Path, run_id: str, facts: Facts) -> Iterator[Path]:
+    """Make the folder of a new training under a free name, and lock it for this process. Raises RunError."""
+    with ExitStack() as lock:
+        with convert_os_errors(parent):
+            parent.mkdir(parents=True, exist_ok=True)
+            _remove_stale_claims(parent)
+            # Journal and lock are made before the rename: a process killed in between must not leave a reserved name that cannot be resumed, and
+            # others must not take the training for an interrupted one.
+            temporary = Path(tempfile.mkdtemp(prefix=".", suffix=CLAIM, dir=parent))
+            try:
+                _write_facts(temporary, facts)
+                lock.enter_context(_lock(temporary))
+                folder = move_to_free_name(temporary, parent, run_id, SUFFIX)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        yield folder
 
 
 def _remove_stale_claims(parent: Path) -> None:
@@ -254,7 +256,9 @@ def _remove_stale_claims(parent: Path) -> None:
 
 
 def _remove(folder: Path, parents: list[Path] | None = None) -> None:
-    """Remove a training's folder, and of `parents` those that are empty then."""
+    """Remove a training's folder, and of `parents` those that are empty then. The journal goes first: without it nobody takes the training for interrupted."""
+    with suppress(OSError):
+        (folder / JOURNAL).unlink()
     shutil.rmtree(folder, ignore_errors=True)
     for path in parents or ():
         with suppress(OSError):
@@ -262,8 +266,8 @@ def _remove(folder: Path, parents: list[Path] | None = None) -> None:
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Lock an unfinished training for this process; the lock ends with the process. Raises RunError if another process has it."""
+def _lock(folder: Path) -> Iterator[Path]:
+    """Lock an unfinished training for this process, and yield its folder; the lock ends with the process. Raises RunError if another process has it."""
     taken = RunError(f"{folder} is being trained by another process", "Wait for it, or start a new training without --resume")
-    with lock_file(folder / LOCK, taken):
-        yield
+    with lock_file(folder / LOCK, taken, CHECK_SECONDS):
+        yield folder
