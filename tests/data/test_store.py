@@ -121,6 +121,16 @@ def test_a_cache_that_cannot_be_written_is_an_error_or_another_place(folder, tmp
     assert "TLFAST_CACHE" in error.value.hint and "--store ram" in error.value.hint
 
 
+def test_a_store_in_a_cache_that_cannot_be_written_is_used(folder, cache_folder, monkeypatch):
+    made = opened(folder)[1]
+    (cache_folder / "features").mkdir()
+    access = store.os.access
+    monkeypatch.setattr(store.os, "access", lambda path, mode: path != cache_folder / "features" and access(path, mode))  # of another user
+    found = opened(folder)[1]
+    assert made.writable and found.cached and not found.writable and found.key == made.key
+    assert opened(folder, store="disk")[1].writable  # as demanded: an error names what cannot be written
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_pages_let_go_are_read_again(tmp_path):
     (tmp_path / "pixels").write_bytes(bytes(range(256)) * 64)

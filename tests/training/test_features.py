@@ -10,7 +10,7 @@ import torch
 from tests.helpers.training import resolved, train_depth
 from tlfast.commands import train
 from tlfast.core import cache
-from tlfast.core.errors import DataError
+from tlfast.core.errors import DataError, UsageError
 from tlfast.training import features, trainer
 
 
@@ -87,6 +87,21 @@ def test_a_full_disk_is_one_clear_error(folder, monkeypatch):
         monkeypatch.setattr(features, "_write_file", full)
         with pytest.raises(DataError, match="cannot write features to the cache .*: No space left on device"):
             extracted(session, chosen)
+
+
+def test_a_cache_that_cannot_be_written_is_read_and_other_features_stay_in_memory(folder, monkeypatch):
+    task, chosen = resolved(folder, "partial", views=2)
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        extracted(session, chosen)
+
+    def refuse(*arguments):
+        raise UsageError("cannot write to the cache")
+
+    monkeypatch.setattr(cache, "check_writable", refuse)
+    monkeypatch.setattr(features, "_write_file", refuse)
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        found = extracted(session, replace(chosen, views=3))
+    assert found.cost.images == len(session.table.part("train")) and len(found.train) == 3 * found.cost.images and found.cost.kept
 
 
 def test_a_full_disk_while_activations_are_kept_leaves_nothing(folder, monkeypatch):

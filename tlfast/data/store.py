@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import mmap
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,8 @@ class Store:
     """Decoded images: `pixels` is uint8 `[n, k, f, f]`, with k = 1 if all images are grey, else 3, and f the side before the crop.
 
     `index` gives the row of `pixels` for each path, `size` the side of the network input. `key` is the cache key; `cached` is true if the
-    store is on disk, for later runs too.
+    store is on disk, for later runs too. `writable` is false if `--store auto` found it in a cache that cannot be written: features that the cache does not
+    have stay in memory then.
     """
 
     pixels: np.ndarray
@@ -40,6 +42,7 @@ class Store:
     size: int
     key: str
     cached: bool
+    writable: bool = True
 
     @property
     def grey(self) -> bool:
@@ -70,7 +73,8 @@ def open_store(table: ImageTable, settings: Settings, on_event: OnEvent = ignore
     readable = [path for path in paths if path not in about["unreadable"]]
     shape = (len(readable), about["channels"], settings.full_size, settings.full_size)
     index = {path: i for i, path in enumerate(readable)}
-    return table, Store(pixels[: math.prod(shape)].reshape(shape), index, settings.size, key, cached=kind == "disk")
+    writable = not is_there or _is_cache_writable()
+    return table, Store(pixels[: math.prod(shape)].reshape(shape), index, settings.size, key, cached=kind == "disk", writable=writable)
 
 
 def _make_file(folder: Path, paths: list[str], settings: ModelSettings, on_event: OnEvent) -> dict[str, Any]:
@@ -89,11 +93,13 @@ def choose_location(requested: str, size: int) -> str:
 
 
 def _is_cache_writable() -> bool:
+    """Return whether this user can write to the cache, and to the folders in it that another user may have made."""
     try:
         cache.check_writable()
     except UsageError:
         return False
-    return True
+    folders = [cache.find_root() / kind for kind in cache.AVOIDABLE]
+    return all(os.access(folder, os.W_OK | os.X_OK) for folder in folders if folder.exists())
 
 
 def fill_store(sink: BinaryIO | mmap.mmap, paths: Sequence[str], settings: ModelSettings, on_event: OnEvent) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def _extract_views(body: nn.Module, session: Session, views: Sequence[_View], se
             session.on_event(Progress(title, before + images, total))
 
         batches = _forward_batches(network, _build_loader(session.learn.dls, view, settings), settings.cache_format, report)
-        arrays[number] = _collect(batches, name, settings.cache_format)
+        arrays[number] = _collect(batches, name if session.on_disk else "", settings.cache_format)
         done += len(view.rows)
     cached_seconds = sum(about["seconds"] for _, about in filter(None, cached))
     kept = sum(len(view.rows) for view in views) - total
@@ -200,7 +200,7 @@ def _list_views(table: ImageTable, settings: Settings) -> list[_View]:
 
 def _cache_names(body: nn.Module, session: Session, views: Sequence[_View], settings: Settings, precision: str) -> list[str]:
     """Return the cache name of each view, made from everything that its features depend on; "" without a cache."""
-    if not session.store or not session.on_disk:
+    if not session.store or not session.store.cached:
         return [""] * len(views)
     network = {"arch": settings.arch, "weights": hash_weights(body), "format": settings.cache_format, "device": session.learn.dls.device.type}
     if precision != "off":  # earlier versions computed in float32 only

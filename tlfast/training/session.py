@@ -36,8 +36,8 @@ class Session:
 
     @property
     def on_disk(self) -> bool:
-        """Whether features and activations are cached on disk for later runs."""
-        return bool(self.store and self.store.cached)
+        """Whether new features and activations are cached on disk for later runs."""
+        return bool(self.store and self.store.cached and self.store.writable)
 
     def use_batch_size(self, settings: Settings) -> None:
         """Build the Learner's loaders again if their batch size is not that of the settings: `--bs auto`, or a batch that was halved."""
