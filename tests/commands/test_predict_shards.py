@@ -104,6 +104,7 @@ def test_a_killed_list_is_made_again(run, cli, folder, tmp_path):
     for left in ("_manifest.partial", "_manifest"):
         (answers / left).mkdir(parents=True)
         (answers / left / "000000.parquet").write_bytes(b"")
+    (answers / "._predictions.json.123-456.tmp").touch()
     assert cli("predict", run, "pictures", "--out-dir", "answers").code == 0
     assert read_description(answers).images == read_parts(answers).num_rows == 36
 
