@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests.helpers.interruption import Killed
-from tlfast.core import runs
+from tlfast.core import files, runs
 from tlfast.core.errors import RunError, UsageError
 
 
@@ -160,6 +160,16 @@ for number in range(10):
     assert errors == [""] * 4
     found = runs.find(str(run.folder), verified=True).manifest["test_looks"]
     assert sorted(look["number"] for look in found) == sorted(list(range(10)) * 4)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="nothing is locked on Windows")
+def test_a_change_locks_a_file_which_other_machines_see_on_nfs(tmp_path):
+    run = runs.read(make(tmp_path))
+    with files.lock_folder(run.folder, shared=True, with_file=True):
+        assert not (run.folder / ".lock").exists()
+    with runs._changed(run):
+        assert files.is_file_locked(run.folder / ".lock")
+    assert not files.is_file_locked(run.folder / ".lock") and ".lock" not in runs.compute_checksums(run.folder)
 
 
 @pytest.mark.parametrize("done", range(7))  # seal, manifest and seal without the file, the file, and the three with it

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +20,7 @@ if os.name == "posix":
     import fcntl
 
 MOST_NAMES = 999  # variants of a run id: r, r-2, ... r-999
+FOLDER_LOCK = ".lock"  # file of `lock_folder`
 RETRY_SECONDS = 0.05  # between two attempts to lock a file
 
 
@@ -80,21 +81,27 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 @contextmanager
-def lock_folder(folder: Path, shared: bool = False) -> Iterator[None]:
+def lock_folder(folder: Path, shared: bool = False, with_file: bool = False) -> Iterator[None]:
     """Lock a folder until the end of the block or of the process; wait while another process has it. Shared locks exclude only the others.
 
-    On Windows, and on file systems without locks, nothing is locked. Raises OSError if there is no such folder.
+    On NFS, locks of folders hold for one machine, and those of files for all: `with_file` locks a hidden file in the folder as well, if there is one or,
+    unless `shared`, it can be created. On Windows, and on file systems without locks, nothing is locked. Raises OSError if there is no such folder.
     """
     if os.name != "posix":
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    kind, mode = (fcntl.LOCK_SH, os.O_RDONLY) if shared else (fcntl.LOCK_EX, os.O_RDWR | os.O_CREAT)
+    with ExitStack() as opened:
+        descriptor = os.open(folder, os.O_RDONLY)
+        opened.callback(os.close, descriptor)
         with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            fcntl.flock(descriptor, kind)
+        with suppress(OSError):
+            if with_file:
+                descriptor = os.open(folder / FOLDER_LOCK, mode, 0o666)
+                opened.callback(os.close, descriptor)
+                fcntl.flock(descriptor, kind)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def is_locked(folder: Path) -> bool:

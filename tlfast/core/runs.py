@@ -293,7 +293,7 @@ def record_test_use(run: Run, command: str, figures: dict[str, Any], write: Call
 def _changed(run: Run) -> Iterator[Run]:
     """Lock a run for a change, and yield it as it is now: another process may have changed it. Raises RunError."""
     hint = "Copy the folder of the run to a place that can be written, and give its path"
-    with convert_os_errors(run.folder, hint=hint), lock_folder(run.folder):
+    with convert_os_errors(run.folder, hint=hint), lock_folder(run.folder, with_file=True):
         yield read(run.folder)
 
 
@@ -314,7 +314,7 @@ def verify(run: Run, patterns: Sequence[str] = ("*",)) -> None:
         return
     path = run.folder
     try:
-        with lock_folder(path, shared=True):  # no other process is changing it
+        with lock_folder(path, shared=True, with_file=True):  # no other process is changing it
             _compare_checksums(read(path), patterns)
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror})", UNVERIFIED) from None
