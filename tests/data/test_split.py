@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 
 import pytest
+from sklearn.model_selection import StratifiedGroupKFold
 
 from tlfast import tasks
 from tlfast.core.errors import DataError
@@ -67,6 +68,15 @@ def test_a_large_group_stays_in_the_train_split(fraction, held_out):
     assert next(row.split for row in former if row.group == "large") == "valid", "as in runs of earlier versions"
     (note,) = split.describe_share(rows, former, settings)
     assert "of the images in place of" in note
+
+
+def test_runs_of_version_0_1_0_keep_their_split_of_groups():
+    rows = [Row(f"{n}.png", "xy"[n % 2], group=str(n // 2)) for n in range(60)]
+    settings = resolve.resolve_settings(tasks.get_task("digits"), None, {"valid_pct": 0.3})
+    divided = split.assign_splits(rows, settings, seed=3, folds=5, by_size=False)
+    splitter = StratifiedGroupKFold(3, shuffle=True, random_state=3)  # round(1 / 0.3) folds
+    first = next(splitter.split(rows, [row.label for row in rows], [row.group for row in rows]))[1]
+    assert [i for i, row in enumerate(divided) if row.split == "valid"] == sorted(first)
 
 
 def test_of_folds_of_a_similar_size_the_one_with_most_classes_is_held_out():

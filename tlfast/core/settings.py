@@ -224,7 +224,7 @@ class Internals:
 
     folds: int = FOLDS  # number of random folds
     base_seed: int | None = None  # seed of splits and augmented views if it differs from the seed of the training
-    by_size: bool = True  # of folds of groups, those near --valid-pct are held out; earlier versions took the first
+    by_size: bool = True  # of folds of groups, those near --valid-pct are held out; version 0.1.0 took the first of round(1 / valid_pct)
     most_epochs: int | None = None  # with `minutes` or depth auto: maximum; `epochs` is the target when a depth is chosen
 
 

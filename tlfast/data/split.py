@@ -58,8 +58,8 @@ def assign_splits(rows: list[Row], settings: DataSettings, *, seed: int, folds: 
 
     With `--fold`, the train and valid splits together are divided into `folds` random folds, unless the splits are an `official` fold of the
     data. Without a valid split, a fraction `--valid-pct` of the training images is held out. The test split never changes. With groups, the
-    folds whose total size is nearest to the fraction are held out; without `by_size`, as in earlier versions, the first folds. Raises DataError for
-    classes that are too small and for too few groups.
+    folds whose total size is nearest to the fraction are held out; without `by_size`, as in earlier versions, the first of about
+    `1 / valid_pct` folds. Raises DataError for classes that are too small and for too few groups.
     """
     rows = [row if row.split else replace(row, split="train") for row in rows]
     if not is_drawn(rows, settings, official):
@@ -114,10 +114,11 @@ def _draw_validation(rows: list[Row], fraction: float, seed: int, by_size: bool)
     """Return the indices of validation images: stratified by class, groups undivided."""
     if any(row.group for row in rows):
         _check_groups(rows, max(2, round(1 / fraction)))
+        if not by_size:
+            return sorted(_divide_groups(rows, max(2, round(1 / fraction)), seed)[0])
         held_out, folds = _approximate(fraction, min(_count_groups(rows), max(Counter(row.label for row in rows).values())))
         parts = _divide_groups(rows, folds, seed)
-        chosen = _choose_by_size(rows, parts, held_out, fraction) if by_size else range(held_out)
-        return sorted(i for number in chosen for i in parts[number])
+        return sorted(i for number in _choose_by_size(rows, parts, held_out, fraction) for i in parts[number])
     count = max(1, round(len(rows) * fraction))
     return _sample_stratified(rows, range(len(rows)), count, seed, leave=1)
 
