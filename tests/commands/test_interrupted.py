@@ -77,6 +77,16 @@ def test_a_damaged_journal_is_left_out(cli, pictures, stopped, tmp_path):
     assert cli("runs", "--interrupted", "--json").json == []
 
 
+def test_a_training_with_refused_settings_does_not_hide_the_others(cli, tmp_path):
+    folder = tmp_path / "exports" / "t" / "newer.unfinished"
+    folder.mkdir(parents=True)
+    (folder / "journal.json").write_text('{"settings": {"task": "t", "novel": 1}}')
+    listed = cli("runs", "--json")
+    assert listed.code == 0 and listed.json == []
+    assert "left out: exports/t/newer.unfinished cannot be resumed (unknown setting 'novel')" in " ".join(listed.err.split())
+    assert tlfast.runs(interrupted=True).empty
+
+
 TASK = "import tlfast\nTASK = tlfast.Task('birds', 'birds of three colours', ('red', 'green', 'blue'))\n"
 
 

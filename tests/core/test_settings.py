@@ -23,6 +23,22 @@ def test_runs_of_earlier_versions_keep_the_best_epoch():
     assert not resolve.resolve_settings(FER, None, {"metric": "macro_f1", "keep": "last"}).keeps_best
 
 
+def test_runs_of_version_0_1_0_keep_the_rates_of_the_finder():
+    now = resolve.resolve_settings(FER, None, {}).to_dict()
+    earlier = {name: value for name, value in now.items() if name != "head"}  # a younger setting
+    for values, lr in ((now, "auto"), (earlier, "finder"), ({**earlier, "lr": "1e-3"}, "1e-3")):
+        assert settings.Settings.from_dict(values).lr == lr
+        assert config_files.settings_to_repeat({"settings": values, "data": {"source": "images"}})["lr"] == lr
+
+
+def test_values_that_earlier_versions_accepted_can_be_read():
+    written = {**resolve.resolve_settings(FER, None, {}).to_dict(), "name": "Tables", "out": "", "group_col": ""}
+    read = settings.Settings.from_dict(written)
+    assert (read.name, read.out, read.group_col) == ("", ".", "group")
+    repeated = config_files.settings_to_repeat({"settings": written, "data": {"source": "images"}})
+    assert resolve.resolve_settings(FER, None, {}, repeated).group_col == "group"
+
+
 def test_every_declaration_has_help_and_its_default_passes_its_own_check():
     for name, own in settings.declared_settings().items():
         assert own.help.endswith("."), name

@@ -25,7 +25,8 @@ def runs(task: str = "", *, interrupted: bool = False, out: str = "exports") -> 
     task, out = find_task_name(check_text("task", task, 'tlfast.runs("fer")')), check_path("out", out, 'out="exports"')
     if interrupted:
         names = [field.name for field in fields(InterruptedTraining)]
-        return pd.DataFrame([each.to_dict() for each in list_interrupted(out, task)], columns=names)
+        with show_progress() as on_event:
+            return pd.DataFrame([each.to_dict() for each in list_interrupted(out, task, on_event)], columns=names)
     columns = ["run", "task", "strategy", "arch", "accuracy", "macro_f1", "created", "folder"]
     with show_progress(quiet=False) as on_event:
         return pd.DataFrame(records.list_runs(out, task, on_event), columns=columns)

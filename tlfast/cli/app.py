@@ -277,7 +277,8 @@ def runs(
     from ..core.runs import list_runs
 
     name = registry.find_task_name(task)
-    unfinished = list_interrupted(out, name)
+    with screen.progress() as on_event:
+        unfinished = list_interrupted(out, name, on_event)
     if interrupted:
         screen.interrupted(unfinished)
         return

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import tasks
-from ..core import RunError, Settings, journal
+from ..core import Note, OnEvent, RunError, Settings, TlfastError, ignore_event, journal
+from ..core.errors import first_line
 from ..core.journal import TASK_FILE, Facts
 from ..core.settings import describe_strategy
 
@@ -48,17 +48,23 @@ class InterruptedTraining:
         return asdict(self)
 
 
-def list_interrupted(out: str, task: str = "") -> list[InterruptedTraining]:
-    """Return the interrupted trainings of a task, or of all tasks, in the order of their folders. Damaged ones are left out."""
+def list_interrupted(out: str, task: str = "", on_event: OnEvent = ignore_event) -> list[InterruptedTraining]:
+    """Return the interrupted trainings of a task, or of all tasks, in the order of their folders.
+
+    Damaged ones, and those with settings that this version refuses, are left out, and a note is sent for each.
+    """
     found = []
     for folder in journal.list_interrupted(out, task):
-        with suppress(RunError, KeyError, ValueError):
+        try:
             found.append(read_interrupted(folder))
+        except (TlfastError, KeyError, TypeError, ValueError) as error:
+            reason = error.message if isinstance(error, RunError) else f"{folder} cannot be resumed ({first_line(error)})"
+            on_event(Note("interrupted", f"left out: {reason}"))
     return found
 
 
 def read_interrupted(folder: Path) -> InterruptedTraining:
-    """Return the interrupted training in a folder. Raises RunError if its journal is damaged."""
+    """Return the interrupted training in a folder. Raises RunError if its journal is damaged, UsageError if this version refuses its settings."""
     facts = journal.read(folder)
     settings, run_id = Settings.from_dict(facts.settings), journal.run_id_of(folder)
     return InterruptedTraining(

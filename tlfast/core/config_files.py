@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .earlier_settings import convert_earlier
 from .errors import UsageError
 from .setting_checks import BY_SIZE
-from .settings import EARLIER_VALUES, Internals
+from .settings import Internals, declared_settings
 
 
 def read_config(path: str) -> dict[str, Any]:
@@ -52,4 +53,4 @@ def settings_to_repeat(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """
     left_out = {"name", "out", "log", *(f.name for f in dataclasses.fields(Internals))}
     kept = {name: value for name, value in manifest["settings"].items() if name not in left_out}
-    return {**EARLIER_VALUES, **kept, "data": manifest["data"]["source"], BY_SIZE: manifest["settings"].get(BY_SIZE, False)}
+    return {**convert_earlier(kept, declared_settings()), "data": manifest["data"]["source"], BY_SIZE: manifest["settings"].get(BY_SIZE, False)}

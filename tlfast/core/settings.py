@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from .earlier_settings import convert_earlier
 from .errors import UsageError
 from .metrics import CHOICES
 from .presets import NONE, PRESETS
@@ -30,8 +31,6 @@ from .setting_fields import (
 )
 from .setting_values import check_value
 
-FORMER_NAMES = {"middle": "depth"}  # strategy names of earlier versions
-EARLIER_VALUES = {"keep": "best"}  # what earlier versions did, whose files do not name these settings
 STRATEGIES = (*DEPTH_ENDS.values(), "depth")
 AUTO_BATCH = 0  # `--bs auto`
 EPOCHS_FACTOR = 2  # --minutes trains at most this many times the preset's epochs, unless --epochs is given
@@ -260,7 +259,7 @@ class Settings(ModelSettings, DataSettings, AugmentationSettings, TrainingSettin
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
         """Build from the settings in a `run.json`, also of earlier versions. Raises UsageError for an unknown setting."""
-        values = {**EARLIER_VALUES, **values}
+        values = convert_earlier(values, declared_settings())
         strategy = values.pop("strategy", "")
         ends = {name: depth for depth, name in DEPTH_ENDS.items()}
         values["depth"] = ends.get(strategy, values.get("depth", ""))

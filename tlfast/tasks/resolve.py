@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core import Settings, UsageError
+from ..core.earlier_settings import FORMER_NAMES
 from ..core.presets import DEPTH_SETTINGS, NONE, PRESETS
 from ..core.setting_checks import AUTO_DEPTH, BY_SIZE, DEPTH_ENDS
-from ..core.settings import EPOCHS_FACTOR, FORMER_NAMES, STRATEGIES, Internals, build_settings
+from ..core.settings import EPOCHS_FACTOR, STRATEGIES, Internals, build_settings
 from ..data import Task
 
 
