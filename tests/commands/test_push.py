@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 import tlfast
+from tests.helpers.former import name_former_weights
 from tests.helpers.hub import Repository
 from tlfast.commands.push import _find_base_model, push_run
 from tlfast.core import runs
@@ -33,6 +34,15 @@ def test_names_of_images_are_not_uploaded(cli, run, model_hub):
     files = model_hub.repositories["me/colours"].files
     assert json.loads(files["run.json"])["data"]["unreadable"] == [{"path": "", "reason": "not an image"}]
     assert not [name for name, data in files.items() if b"secret" in data]
+
+
+def test_the_folder_of_the_weights_of_an_earlier_run_is_not_uploaded(run, model_hub):
+    shutil.copyfile(run.folder / "model.onnx", run.folder / "model.fp16.onnx")
+    for name in ("model.onnx", "model.fp16.onnx"):
+        name_former_weights(run.folder / name, "/home/me/net.safetensors (--weights)")
+    push_run(run, "me/colours")
+    assert not [name for name, data in model_hub.repositories["me/colours"].files.items() if b"/home/me" in data]
+    assert tlfast.pull("me/colours", quiet=True).classifier.info["weights"] == "net.safetensors (--weights)"
 
 
 def test_the_card_names_the_licence_of_the_images(digits_hub):

@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 
 import tlfast
 from tests.helpers.command_line import TINY
+from tests.helpers.former import name_former_weights
 from tlfast.export import bundle
-from tlfast.inference import server
+from tlfast.inference import open_network, server
 from tlfast.models import Weights, build_body
 
 WITHOUT_TLFAST = "import sys, runpy; sys.modules['tlfast'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
@@ -74,6 +75,14 @@ def test_the_dockerfile_serves_the_bundle(run, cli, tmp_path, monkeypatch):
     assert program == "tlfast" and outcome.code == 0, outcome.err
     assert served == [("r", "0.0.0.0", int(found["EXPOSE"]), frozenset())]
     compile(json.loads(found["HEALTHCHECK"].removeprefix("CMD "))[2], "healthcheck", "exec")
+
+
+def test_a_bundle_of_an_earlier_run_names_no_local_folder(run, tmp_path):
+    name_former_weights(run.folder / "model.onnx", "/home/me/net.safetensors (--weights)")
+    bundle.write_bundle(run, tmp_path / "bundle")
+    assert not [path for path in (tmp_path / "bundle").iterdir() if b"/home/me" in path.read_bytes()]
+    assert "net.safetensors (--weights)" in (tmp_path / "bundle" / "README.md").read_text()
+    assert open_network(tmp_path / "bundle" / "model.onnx").info["weights"] == "net.safetensors (--weights)"
 
 
 def test_neither_bundle_nor_model_names_a_local_folder(cli, folder, tmp_path):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
+
 from tests.helpers.paths import ROOT
 from tests.helpers.training import resolved
 from tlfast.models.weights import hash_weights
@@ -22,3 +24,11 @@ def read_former(name: str, images: Path) -> str:
     for placeholder, value in values.items():
         text = text.replace(placeholder, value)
     return text
+
+
+def name_former_weights(file: Path, weights: str) -> None:
+    """Let an ONNX file name its pretrained weights with their folder, as version 0.1.0 wrote them."""
+    exported = onnx.load(file)
+    info = {entry.key: entry.value for entry in exported.metadata_props}
+    onnx.helper.set_model_props(exported, {**info, "weights": weights})
+    onnx.save(exported, file)

@@ -19,6 +19,7 @@ from ..data.download import TIMEOUT
 from ..data.hub_client import SIGN_IN, check_reachable, explain_failures, open_api, parse_repository
 from ..evaluation.report import render_card
 from ..export.fastai_learner import LEARNER
+from ..export.metadata import hide_folder_in
 from ..inference import hub, open_network
 from ..inference.onnx_model import FILE
 
@@ -100,7 +101,9 @@ def fill_folder(run: Run, folder: Path, repository: str, pickle: bool = False) -
         config = _write_timm_weights(run, folder) if WEIGHTS in copied else None
         is_timm = config is not None
         for name in copied:
-            if not (folder / name).exists():  # the weights may be those of a timm model
+            if name in networks:
+                (folder / name).write_bytes(hide_folder_in((run.folder / name).read_bytes()))
+            elif not (folder / name).exists():  # the weights may be those of a timm model
                 shutil.copyfile(run.folder / name, folder / name)
         (folder / CONFIG).write_text(format_json(config or _describe_network(run)), encoding="utf-8")
         shown = Run(run.folder, _hide_names(run.manifest))

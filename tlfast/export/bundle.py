@@ -14,6 +14,7 @@ from ..core.runs import read_metrics
 from ..inference import open_network
 from ..inference.onnx_model import BUNDLED, FILE
 from .formats import FORMATS
+from .metadata import hide_folder, hide_folder_in
 
 OTHER_ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 
@@ -53,6 +54,7 @@ def write_bundle(run: Run, target: Path) -> Path:
     names = dict.fromkeys((FILE, *(each.file for each in FORMATS.values()), *added))
     files = {name: (run.folder / name).read_bytes() for name in names if (run.folder / name).is_file()}
     readme = _format_readme(run, [name for name in files if name.endswith(".py")])
+    files |= {name: hide_folder_in(content) for name, content in files.items() if name.endswith(".onnx")}
     files |= {"README.md": readme.encode(), BUNDLED: EXAMPLE.encode(), "Dockerfile": DOCKERFILE.encode()}
     files["SHA256SUMS"] = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items()).encode()
     try:
@@ -117,5 +119,5 @@ the classes. Resizing ({info["resize"]}, to {info["size"]} px) and normalization
 Accuracy {metrics["accuracy"]:.4f}, macro F1 {metrics["macro"]["f1"]:.4f} on the {metrics["split"]} split of the data
 (strategy {run.strategy}, backbone {info["arch"]}, run {info["run"]}, tlfast {info["tlfast"]}).
 
-Pretrained weights: {info["weights"]}; licence: {info["licence"]}. Verify the files with `sha256sum -c SHA256SUMS`.
+Pretrained weights: {hide_folder(info["weights"])}; licence: {info["licence"]}. Verify the files with `sha256sum -c SHA256SUMS`.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 
 from ..core import Settings
@@ -21,3 +22,28 @@ def describe_model(settings: Settings, classes: Sequence[str], run_id: str, weig
         "licence": licence,
         "tlfast": package_versions()["tlfast"],
     }
+
+
+def hide_folder(weights: str) -> str:
+    """Return a description of pretrained weights without the folder of their file. Exported files of earlier versions name it.
+
+    >>> hide_folder("/home/me/net.safetensors (--weights)")
+    'net.safetensors (--weights)'
+    """
+    return os.path.basename(weights) if os.path.isabs(weights) else weights
+
+
+def hide_folder_in(exported: bytes) -> bytes:
+    """Return an ONNX file whose metadata name the pretrained weights without their folder. A file that is none stays the same."""
+    import onnx  # takes a second
+
+    try:
+        model = onnx.load_from_string(exported)
+    except Exception:  # DecodeError of protobuf, whose package has no types
+        return exported
+    info = {entry.key: entry.value for entry in model.metadata_props}
+    shown = hide_folder(info.get("weights", ""))
+    if shown == info.get("weights", ""):
+        return exported
+    onnx.helper.set_model_props(model, {**info, "weights": shown})
+    return bytes(model.SerializeToString())
