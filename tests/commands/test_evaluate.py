@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import tlfast
 from tests.helpers.runs import copy_run, train_in
 from tlfast import load
 from tlfast.commands import evaluate, loaded_run
+from tlfast.commands.evaluate import EvaluateRequest, evaluate_run
 from tlfast.core import Run, ignore_event, runs
 from tlfast.evaluation import calibration
 from tlfast.export import weights
@@ -159,6 +161,14 @@ def test_all_images_of_another_source_with_some_of_the_classes(run, cli, tmp_pat
     draw_image(tmp_path / "new" / "purple" / "0.png", (200, 0, 200), 0)
     unknown = cli("evaluate", "parted", "--split", "all", "--data", "new")
     assert unknown.code == 1 and "does not know: purple" in unknown.err
+
+
+def test_blanks_in_names_of_classes_of_an_earlier_run(run, tmp_path):
+    for n, label in enumerate(("red", "blue")):
+        draw_image(tmp_path / "new" / label / f"{n}.png", COLOURS[label], n)
+    earlier = replace(run, manifest={**run.manifest, "classes": [f"{name} " for name in run.classes]})
+    found, expected = (evaluate_run(each, EvaluateRequest("all", "new")).to_dict() for each in (earlier, run))
+    assert found == expected
 
 
 def test_a_table_with_other_columns_than_that_of_the_training(run, cli, tmp_path):

@@ -130,6 +130,12 @@ def test_the_teacher_runs_once_for_each_view(folder, teacher):
         seen.clear()
 
 
+def test_a_teacher_of_an_earlier_version_with_blanks_in_names_of_classes(folder, trained_run, tmp_path):
+    other = changed_copy(trained_run.full, tmp_path / "other", classes=["blue ", "green", " red"])
+    with opened(folder, "partial", teacher=str(other))[0] as session:
+        assert session.teacher is not None
+
+
 def test_a_teacher_that_does_not_fit(folder, trained_run, teacher, tmp_path):
     other = changed_copy(trained_run.full, tmp_path / "other", classes=["ant", "bee", "red"])
     with (

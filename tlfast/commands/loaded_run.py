@@ -87,7 +87,7 @@ def list_labelled(run: Run, data: str, columns: Mapping[str, str], on_event: OnE
     """
     unused = {"split_col": DataSettings.split_col, "group_col": DataSettings.group_col}  # the table need not have those of the training
     settings = replace(Settings.from_dict({**run.manifest["settings"], **columns, **unused}), data=data)
-    rows, classes = read_labelled(tasks.find_run_task(run.manifest, data), settings, on_event), run.manifest["classes"]
+    rows, classes = read_labelled(tasks.find_run_task(run.manifest, data), settings, on_event), run.classes
     if unknown := sorted({row.label for row in rows}.difference(classes)):
         raise DataError(f"{data} has classes that the run {run.id} does not know: {', '.join(unknown)}", f"The run has: {', '.join(classes)}")
     return rows

@@ -57,6 +57,13 @@ class Run:
         return str(self.manifest["settings"]["task"])
 
     @property
+    def classes(self) -> list[str]:
+        """Names of the classes in the order of the outputs, as labels are read: without blanks at the ends, which class folders of earlier versions kept."""
+        names: list[str] = self.manifest["classes"]
+        stripped = [name.strip() or name for name in names]
+        return stripped if len(set(stripped)) == len(set(names)) else names
+
+    @property
     def temperature(self) -> float:
         """Divisor of the logits in the exports; 1 for runs of versions without calibration."""
         return float(self.manifest.get("temperature", 1.0))

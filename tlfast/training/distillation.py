@@ -66,7 +66,7 @@ def open_teachers(found: Sequence[Run], classes: Sequence[str], given: Preproces
 
 
 def _open_teacher(run: Run, classes: Sequence[str], given: Preprocessing) -> Teacher:
-    known = list(run.manifest["classes"])
+    known = run.classes
     if set(known) != set(classes):
         missing, further = sorted(set(classes) - set(known)), sorted(set(known) - set(classes))
         differences = [f"{what} {_shorten(names)}" for what, names in (("without", missing), ("with", further)) if names]
