@@ -12,7 +12,7 @@ import tlfast
 from tests.helpers.former import name_former_weights
 from tests.helpers.hub import Repository
 from tlfast.commands.push import _find_base_model, push_run
-from tlfast.core import runs
+from tlfast.core import runs, seals
 
 
 def test_push_writes_networks_metrics_and_a_card(cli, run, model_hub, tmp_path):
@@ -149,7 +149,7 @@ def publish_as(model_hub, run, task):
     manifest = json.loads(model_hub.repositories["me/colours"].files["run.json"])
     manifest["settings"]["task"] = task
     text = json.dumps(manifest).encode()
-    model_hub.repositories["me/colours"].commit({"run.json": text, "run.json.sha256": runs._format_seal(text).encode()})
+    model_hub.repositories["me/colours"].commit({"run.json": text, "run.json.sha256": seals.format_seal(text).encode()})
 
 
 def test_a_pulled_run_needs_the_name_of_a_folder(cli, run, model_hub):
@@ -169,7 +169,7 @@ def test_a_manifest_cannot_name_files_elsewhere(cli, run, model_hub, tmp_path):
     manifest = json.loads(model_hub.repositories["me/colours"].files["run.json"])
     manifest["files"][str(tmp_path / "secret.txt")] = manifest["files"]["../" * 20 + f"{tmp_path}/secret.txt"] = "0" * 64
     text = json.dumps(manifest).encode()
-    model_hub.repositories["me/colours"].commit({"run.json": text, "run.json.sha256": runs._format_seal(text).encode()})
+    model_hub.repositories["me/colours"].commit({"run.json": text, "run.json.sha256": seals.format_seal(text).encode()})
     pulled = tlfast.pull("me/colours", quiet=True)
     assert set(runs.read(pulled.folder).manifest["files"]) == {path.name for path in pulled.folder.iterdir()} - {"run.json", "run.json.sha256"}
     assert (tmp_path / "secret.txt").read_text() == "mine"

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests.helpers.interruption import Killed
-from tlfast.core import files, runs
+from tlfast.core import files, runs, seals
 from tlfast.core.errors import RunError, UsageError
 
 
@@ -149,7 +149,7 @@ def test_a_file_latest_that_names_no_run(run, cli, content):
 def test_concurrent_changes_of_a_run_are_all_kept_and_verified_meanwhile(run):
     code = f"""
 from pathlib import Path
-from tlfast.core import runs
+from tlfast.core import runs, seals
 run = runs.read(Path({str(run.folder)!r}))
 for number in range(10):
     runs.record_test_use(run, "evaluate", {{"number": number}})
@@ -169,7 +169,7 @@ def test_a_change_locks_a_file_which_other_machines_see_on_nfs(tmp_path):
         assert not (run.folder / ".lock").exists()
     with runs._changed(run):
         assert files.is_file_locked(run.folder / ".lock")
-    assert not files.is_file_locked(run.folder / ".lock") and ".lock" not in runs.compute_checksums(run.folder)
+    assert not files.is_file_locked(run.folder / ".lock") and ".lock" not in seals.compute_checksums(run.folder)
 
 
 @pytest.mark.parametrize("done", range(7))  # seal, manifest and seal without the file, the file, and the three with it

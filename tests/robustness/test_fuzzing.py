@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.odd import CORPUS
 from tests.helpers.tables import listed
-from tlfast.core import runs
+from tlfast.core import runs, seals
 from tlfast.core.config_files import read_config, read_manifest, settings_to_repeat
 from tlfast.core.errors import ImageError, TlfastError
 from tlfast.data import images
@@ -76,9 +76,9 @@ JSON = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dicti
 def test_no_other_error_leaves_the_readers_of_manifests(tmp_path_factory, content):
     folder = tmp_path_factory.getbasetemp() / "fuzzed"
     folder.mkdir(exist_ok=True)
-    (folder / runs.MANIFEST).write_bytes(content)
+    (folder / seals.MANIFEST).write_bytes(content)
     (folder / "settings.toml").write_bytes(content)
-    manifest, config = str(folder / runs.MANIFEST), str(folder / "settings.toml")
+    manifest, config = str(folder / seals.MANIFEST), str(folder / "settings.toml")
     for read in (lambda: runs.verify(runs.read(folder)), lambda: settings_to_repeat(read_manifest(manifest)), lambda: read_config(config)):
         try:
             read()

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core import OnEvent, Progress, Run, RunError, Settings, UsageError, ignore_event, runs
+from ..core import OnEvent, Progress, Run, RunError, Settings, UsageError, ignore_event, runs, seals
 from ..core.files import convert_os_errors, convert_write_errors, format_json
 from ..core.local_paths import hide_paths
 from ..core.setting_checks import check_run_name
@@ -181,7 +181,7 @@ def _upload(run: Run, folder: Path, repository: str, private: bool, is_timm: boo
     created = api.create_repo(repository, private=private, exist_ok=True)
     info = api.model_info(repository)
     present = {each.rfilename for each in info.siblings or []} - {".gitattributes"}
-    if present and runs.MANIFEST not in present:
+    if present and seals.MANIFEST not in present:
         raise UsageError(f"{repository} holds something else ({', '.join(sorted(present)[:3])})", "Give a new name; other repositories are not changed")
     if private and not info.private:
         raise UsageError(f"{repository} exists already, and is public", "Leave out --private, make it private on the hub, or give a new name")

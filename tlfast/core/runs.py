@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
-import hashlib
 import json
 import os
 import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,14 +17,13 @@ from typing import Any
 from . import system
 from .errors import DataError, RunError, UsageError, first_line, make_printable, suggest_name
 from .events import Note, OnEvent, ignore_event
-from .files import convert_os_errors, format_json, hash_file, lock_folder, move_file, move_to_free_name, write_text_atomic
+from .files import convert_os_errors, hash_file, lock_folder, move_file, move_to_free_name, write_text_atomic
 from .journal import SUFFIX as UNFINISHED
+from .seals import MANIFEST, SEAL, UNVERIFIED, compare_checksums, compute_checksums, write_sealed
 from .setting_checks import LATEST
 from .settings import Settings, describe_strategy
 
-MANIFEST = "run.json"
 IN_BUNDLES = ("model.onnx", "example.py")  # files of every bundle of `tlfast export --to`; a run has no example
-SEAL = "run.json.sha256"  # SHA-256 of the manifest, in the format of sha256sum; the manifest lists those of all other files
 METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"  # of the valid split; `name_split_file` gives the names for others
 EVALUATED = ("valid", "test")  # splits that a run can be evaluated on
 ALL = "all"  # in place of a split: all images of another source
@@ -36,7 +33,6 @@ HUB_SCHEME = "hf://"  # begins the address of a run on the Hugging Face hub
 BY_HAND = "by hand"  # strategy of a run that was fitted by hand in Python
 SHOWN_RUNS = 5  # in a hint
 LEAST_ROOM = 1e6  # bytes that every run needs
-UNVERIFIED = "Copy the run again from where it was trained, train again, or use it as it is with --no-verify"
 
 
 @dataclass(frozen=True)
@@ -230,25 +226,9 @@ def _check_types(manifest: dict[str, Any]) -> None:
         raise ValueError("no classes, or no source of the images")
 
 
-def compute_checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file of a run by its relative path, except the manifest and its seal."""
-    names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {name: hash_file(path) for name, path in names.items() if not name.startswith(".") and name not in (MANIFEST, SEAL)}
-
-
 def seal(folder: Path, manifest: dict[str, Any]) -> None:
     """Write `run.json` with the SHA-256 of all files of the run, and its own SHA-256 beside it. Call it after all files are written."""
-    _write_sealed(folder, {**manifest, "files": compute_checksums(folder)})
-
-
-def _write_sealed(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write `run.json` and its seal. Until both are written, the seal has one line for the former manifest and one for the new one."""
-    text, path = format_json(manifest), folder / SEAL
-    line, former = _format_seal(text.encode()), path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    write_text_atomic(path, former + line)
-    write_text_atomic(folder / MANIFEST, text)
-    with suppress(OSError):  # the change is complete; the next one leaves a single line
-        write_text_atomic(path, line)
+    write_sealed(folder, {**manifest, "files": compute_checksums(folder)})
 
 
 def add_files(run: Run, sources: Sequence[Path], facts: dict[str, Any]) -> Run:
@@ -290,7 +270,7 @@ def record_test_use(run: Run, command: str, figures: dict[str, Any], write: Call
         changes = {"test_looks": [*current.manifest.get("test_looks", []), look]}
         if not files.keys().isdisjoint(names):  # while files are replaced, run.json lists neither the former nor the new ones
             kept = {name: digest for name, digest in files.items() if name not in names}
-            _write_sealed(run.folder, {**current.manifest, **changes, "files": kept})
+            write_sealed(run.folder, {**current.manifest, **changes, "files": kept})
         for name in names:
             os.replace(Path(scratch) / name, run.folder / name)
         return _update_seal(current, changes, *names)
@@ -308,7 +288,7 @@ def _update_seal(run: Run, changes: dict[str, Any], *names: str) -> Run:
     """Update the manifest and the SHA-256 of the files `names`."""
     files = {**(run.manifest.get("files") or compute_checksums(run.folder)), **{name: hash_file(run.folder / name) for name in names}}
     manifest = {**run.manifest, **changes, "files": files}
-    _write_sealed(run.folder, manifest)
+    write_sealed(run.folder, manifest)
     return Run(run.folder, manifest)
 
 
@@ -322,29 +302,9 @@ def verify(run: Run, patterns: Sequence[str] = ("*",)) -> None:
     path = run.folder
     try:
         with lock_folder(path, shared=True, with_file=True):  # no other process is changing it
-            _compare_checksums(read(path), patterns)
+            compare_checksums(path, read(path).manifest, patterns)
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror})", UNVERIFIED) from None
-
-
-def _compare_checksums(run: Run, patterns: Sequence[str]) -> None:
-    path = run.folder / SEAL
-    try:
-        # The manifest first: its checksums are valid only if it is unchanged itself.
-        if _format_seal((run.folder / MANIFEST).read_bytes()).encode() not in path.read_bytes().splitlines(keepends=True):
-            raise RunError(f"{run.folder / MANIFEST} does not match {SEAL}: one of them was changed after the export", UNVERIFIED)
-        for name, digest in run.manifest["files"].items():
-            path = run.folder / name
-            if name in run.manifest.get("exports", {}) and not path.exists():  # moved away, to write it again
-                continue
-            if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns) and hash_file(path) != digest:
-                raise RunError(f"{path} was changed after the export: its SHA-256 differs from that in {MANIFEST}", UNVERIFIED)
-    except OSError as error:
-        raise RunError(f"{path} belongs to the export and cannot be read ({error.strerror})", UNVERIFIED) from None
-
-
-def _format_seal(manifest: bytes) -> str:
-    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n"
 
 
 def list_folders(out: str, task: str = "") -> list[Path]:

@@ -11,7 +11,7 @@ from typing import overload
 import numpy as np
 from PIL import Image
 
-from ..core import ImageError, OnEvent, RunError, UsageError, ignore_event, runs
+from ..core import ImageError, OnEvent, RunError, UsageError, ignore_event, runs, seals
 from ..data import images
 from ..data.discovery import is_address
 from ..data.remote import is_remote, read_remote
@@ -122,7 +122,7 @@ def load(reference: str | Path, out: str = "exports", verify: bool = True, tta: 
 def find_model(reference: str | Path, out: str = "exports", verify: bool = True, tta: str = "", on_event: OnEvent = ignore_event) -> tuple[Path, str]:
     """Return the ONNX file that `load` opens, and the id of its run, "" if only the file knows it. Arguments and errors are those of `load`."""
     path, file = Path(os.path.expanduser(reference)), name_file(tta)
-    if (path / BUNDLED).is_file() and not (path / runs.MANIFEST).is_file():  # a bundle; a run that has lost its manifest is refused below
+    if (path / BUNDLED).is_file() and not (path / seals.MANIFEST).is_file():  # a bundle; a run that has lost its manifest is refused below
         path = path / file
         if not path.is_file():
             hint = (

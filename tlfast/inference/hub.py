@@ -6,11 +6,11 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..core import OnEvent, Progress, Run, RunError, ignore_event, runs
+from ..core import OnEvent, Progress, Run, RunError, ignore_event, runs, seals
 from ..data.download import TIMEOUT, describe_failure
 from ..data.hub_client import check_reachable, explain_failures, open_api, parse_repository
 
-RECORD = (runs.MANIFEST, runs.SEAL, runs.METRICS)  # files that every use needs
+RECORD = (seals.MANIFEST, seals.SEAL, runs.METRICS)  # files that every use needs
 ALL_FILES = (*RECORD, "README.md", "config.json", "history.csv", "model.safetensors", "head.safetensors", "model*.onnx")  # a pickle is never downloaded
 
 
@@ -48,7 +48,7 @@ def fetch_run(reference: str, patterns: Sequence[str], verify: bool = True, on_e
     run = runs.read(folder)
     if verify:
         if not run.manifest.get("files"):
-            raise RunError(f"{reference}: {runs.MANIFEST} has no checksums", runs.UNVERIFIED)
+            raise RunError(f"{reference}: {seals.MANIFEST} has no checksums", seals.UNVERIFIED)
         try:
             runs.verify(run, patterns)
         except RunError as error:
@@ -61,7 +61,7 @@ def _find_downloaded(repository: str, revision: str, patterns: Sequence[str]) ->
     """Return the folder of an earlier download in the cache of the hub's client, if it has all files of the run that match `patterns`."""
     from huggingface_hub import try_to_load_from_cache
 
-    path = try_to_load_from_cache(repository, runs.MANIFEST, revision=revision or None)
+    path = try_to_load_from_cache(repository, seals.MANIFEST, revision=revision or None)
     if not isinstance(path, str):
         return None
     folder = Path(path).parent
@@ -73,9 +73,9 @@ def _download(reference: str, repository: str, revision: str, patterns: Sequence
     api = open_api()
     info = api.model_info(repository, revision=revision or None, files_metadata=True)
     sizes = {each.rfilename: each.size or 0 for each in info.siblings or []}
-    if runs.MANIFEST not in sizes:
-        raise RunError(f"{reference} is not a run: it has no {runs.MANIFEST}", f"Write one with: tlfast push RUN {repository}")
-    listed = runs.read(Path(api.hf_hub_download(repository, runs.MANIFEST, revision=info.sha)).parent).manifest.get("files")
+    if seals.MANIFEST not in sizes:
+        raise RunError(f"{reference} is not a run: it has no {seals.MANIFEST}", f"Write one with: tlfast push RUN {repository}")
+    listed = runs.read(Path(api.hf_hub_download(repository, seals.MANIFEST, revision=info.sha)).parent).manifest.get("files")
     names = [name for name in select_files(sizes, patterns) if not (listed and name.endswith(".onnx") and name not in listed)]  # of another run
     done = 0
     total = sum(sizes[name] for name in names)
@@ -83,7 +83,7 @@ def _download(reference: str, repository: str, revision: str, patterns: Sequence
         on_event(Progress(f"downloading {repository}", done, total))
         path = Path(api.hf_hub_download(repository, name, revision=info.sha))
         done += sizes[name]
-    api.hf_hub_download(repository, runs.MANIFEST, revision=revision or None)  # so that the cache knows the commit of a branch
+    api.hf_hub_download(repository, seals.MANIFEST, revision=revision or None)  # so that the cache knows the commit of a branch
     on_event(Progress(f"downloading {repository}", total, total))
     return path.parent
 
