@@ -14,7 +14,7 @@ from tlfast import tasks
 from tlfast.core.events import Note
 from tlfast.core.journal import Journal
 from tlfast.tasks import resolve
-from tlfast.training import planner, trainer, types
+from tlfast.training import durations, planner, trainer, types
 from tlfast.training.callbacks import progress
 from tlfast.training.types import DepthPlan
 
@@ -165,7 +165,7 @@ def test_a_forecast_times_the_depth_of_the_training(folder, strategy, depth):
     task, chosen = resolved(folder, strategy, **({"depth": depth} if strategy == "depth" else {}))
     with trainer.prepare(task, chosen, lambda event: None) as session:
         plan = planner.forecast(session, chosen)
-    assert (plan.depth, plan.epochs, plan.chosen) == (depth, chosen.epochs, True) and plan.seconds > planner.CLOSING
+    assert (plan.depth, plan.epochs, plan.chosen) == (depth, chosen.epochs, True) and plan.seconds > durations.CLOSING
 
 
 def test_predictions_grow_with_the_work():

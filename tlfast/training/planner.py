@@ -9,15 +9,14 @@ from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any
 
-from ..core import Note, OnEvent, Settings, TrainingSettings
+from ..core import Note, OnEvent, Settings
 from ..core.setting_checks import AUTO_DEPTH, DEPTH_ENDS
 from .activations import fit_to_disk
 from .budget import Budget
-from .feature_learner import choose_head_batch
-from .lr_finder import FINDER_STEPS
+from .durations import closing_seconds
 from .profiler import PARTIAL, time_depths
 from .session import Session
-from .strategies import get_strategy
+from .strategies.base import get_strategy
 from .types import DepthPlan, DepthsPlanned, Timing, Work
 
 AUTO_SHARE = 0.45  # of the predicted time of full fine-tuning from the first forward pass to the last epoch, the limit of `--depth auto`
@@ -25,7 +24,6 @@ NEARLY_ALL, LEAST = 7 / 8, 3 / 8  # shares of the wanted epochs: preferred, and 
 NOISE = 1.3  # speed ratio of two depths in the wrong order that only other load explains; see docs/benchmarks.md, "Planner"
 TIMING = 0.1  # share of `--minutes` after which no other round of timing begins
 FORECAST = 10.0  # seconds after which no other round of timing begins for a forecast
-CLOSING = 10.0  # seconds of export, plots and files at the end of a training
 
 
 def settle_depth(session: Session, settings: Settings) -> tuple[Settings, list[DepthPlan]]:
@@ -151,7 +149,7 @@ def _apply_plan(settings: Settings, plan: DepthPlan) -> Settings:
     return replace(settings, depth=plan.depth, views=plan.views, epochs=plan.epochs, minutes=None, internals=internals)
 
 
-# Prediction of durations
+# Prediction of plans
 
 
 def _fit_to_time(timing: Timing, work: Work, settings: Settings, limit: float) -> DepthPlan:
@@ -178,29 +176,3 @@ def _most_epochs(settings: Settings) -> int:
 def _predict_plan(timing: Timing, work: Work, settings: Settings) -> DepthPlan:
     """Predict a training to a depth, with the views and epochs of the settings."""
     return get_strategy(DEPTH_ENDS.get(timing.depth, "depth")).estimate(timing, work, settings)
-
-
-def feature_seconds(timing: Timing, seconds_per_image: float, work: Work, views: int) -> float:
-    """Return the seconds of the frozen part's forward passes over the images that are not cached."""
-    plain, *augmented = timing.uncached[:views]
-    return plain * seconds_per_image + sum(augmented) * (seconds_per_image + work.costs.augment)
-
-
-def epoch_seconds(step: float, upper: float, work: Work, settings: Settings) -> float:
-    """Return the seconds of an epoch of training steps and its validation, in seconds per image `step` and `upper`. Processes divide the images."""
-    return (work.train * step + work.valid * upper) / settings.gpus
-
-
-def closing_seconds(work: Work) -> float:
-    """Return the seconds from the last epoch to the end of a training."""
-    return work.valid * work.whole.upper + CLOSING
-
-
-def head_seconds(work: Work, settings: TrainingSettings, features: int, epochs: int) -> float:
-    """Return the seconds of training the head on `features` features per epoch, including the learning-rate finder."""
-    return work.costs.head * (epochs * (features + work.valid) + finder_batches(settings) * choose_head_batch(features, settings.bs))
-
-
-def finder_batches(settings: TrainingSettings) -> int:
-    """Return the number of steps of the learning-rate finder; 0 if a rate is given."""
-    return FINDER_STEPS[1] if settings.rate is None else 0

@@ -32,13 +32,14 @@ from ..callbacks.distillation import Distillation
 from ..callbacks.requested import build_callbacks
 from ..compilation import use_compilation
 from ..distillation import compute_targets
+from ..durations import closing_seconds, epoch_seconds, feature_seconds, finder_batches, head_seconds
 from ..feature_learner import open_head
 from ..features import Features, extract, share_precision
 from ..learner import split_parameters
 from ..lr_finder import RateRule
 from ..optim import build_adam
 from ..phase import OpenPhase, PhasePlan
-from ..planner import closing_seconds, epoch_seconds, feature_seconds, finder_batches, head_seconds, settle_depth
+from ..planner import settle_depth
 from ..recording import epoch_metrics, record_on_device
 from ..session import Session
 from ..types import DepthPlan, Timing, Work

@@ -15,12 +15,12 @@ from ...core import Settings, TrainingSettings
 from ..batch_size import settle_batch
 from ..batchnorm import ADAPTING_BATCHES, adapt_batchnorm
 from ..budget import read_budget
+from ..durations import closing_seconds, epoch_seconds, feature_seconds, finder_batches, head_seconds
 from ..feature_learner import open_head
 from ..features import extract, pass_precision
 from ..image_phase import open_images
 from ..lr_finder import RateRule
 from ..phase import OpenPhase, PhasePlan
-from ..planner import closing_seconds, epoch_seconds, feature_seconds, finder_batches, head_seconds
 from ..session import Session
 from ..types import DepthPlan, Timing, Work
 

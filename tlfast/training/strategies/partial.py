@@ -17,11 +17,11 @@ from torch import nn
 from ...core import Settings, TrainingSettings
 from ..batch_size import use_default_batch
 from ..distillation import compute_targets
+from ..durations import CLOSING, closing_seconds, epoch_seconds, feature_seconds, finder_batches, head_seconds
 from ..feature_learner import open_head
 from ..features import extract
 from ..image_phase import open_images
 from ..phase import OpenPhase, PhasePlan
-from ..planner import CLOSING, closing_seconds, epoch_seconds, feature_seconds, finder_batches, head_seconds
 from ..session import Session
 from ..types import DepthPlan, Timing, Work
 
