@@ -14,8 +14,8 @@ from typing import Any
 from ..core import DataError, OnEvent, Settings, UsageError, files, ignore_event, runs
 from ..core.setting_checks import CHECKS
 from ..data import DataSummary, Finding, ImageTable, Row, Task, scan
-from ..data.discovery import read_records
 from ..data.duplicates import CONFIRMED
+from ..data.records import read_records
 from ..data.scan import ScanResult
 from ..data.sources import open_data
 from ..data.split import drop_spare

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..core import DataError, ExportError, ImageError, OnEvent, Progress, Run, RunError, UsageError, ignore_event, runs
 from ..data import Row, images
-from ..data.discovery import read_records
+from ..data.records import read_records
 from ..data.unpacking import explain_missing
 from ..evaluation.calibration import choose_temperature, log_loss
 from ..export import FORMATS, Export, Format, PortableExport, write_bundle

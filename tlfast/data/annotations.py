@@ -14,7 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from ..core import DataError, DataSettings
 from ..core.errors import first_line
-from .discovery import DOWNLOAD_FIRST, is_url, resolve_beside
+from .discovery import DOWNLOAD_FIRST, is_url
+from .records import resolve_beside
 from .types import Row
 
 JSON = ".json"

@@ -13,9 +13,9 @@ import zlib
 from pathlib import Path
 
 from ..core import DataError, OnEvent, Progress
-from .discovery import inner_path, is_outside, refuse_repeated
 from .download import CHUNK
 from .images import DAMAGED_ZIP
+from .members import inner_path, is_outside, refuse_repeated
 
 TARBALLS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 DAMAGED_TARBALL = (tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError)

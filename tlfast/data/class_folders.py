@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from ..core import DataError
-from .discovery import inner_path
 from .left_out import LeftOut
+from .members import inner_path
 from .split import SPLIT_NAMES
 from .types import Row
 

@@ -1,37 +1,29 @@
-"""Lists of image names: in folders, zips, CSV and parquet files, from glob patterns and stdin."""
+"""Lists of image names: in folders, zips, tars and tables, from glob patterns, stdin and watched folders."""
 
 from __future__ import annotations
 
-import csv
 import glob
 import os
-import re
 import time
 import zipfile
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from pathlib import Path
+from typing import IO
 
-from ..core import DataError, DataSettings, UsageError
-from ..core.errors import first_line, make_printable
-from ..core.settings import flag_name
+from ..core import DataError, UsageError
 from . import images
-from .left_out import HIDDEN, LINK, OUTPUT, LeftOut, find_hidden
+from .left_out import HIDDEN, LINK, OUTPUT, LeftOut
+from .members import inner_path, is_outside, leave_out_hidden, refuse_repeated
+from .records import check_unique, read_numbered_records, resolve_beside
 from .remote import is_remote, list_remote
+from .types import PARQUET, TABLES, TAR
 
 STDIN = "-"
 BYTE_ORDER_MARK = "\ufeff"  # begins the text that some programs of Windows write
 ADDRESSES = ("http://", "https://")
-PARQUET = ".parquet"
-PARQUET_BATCH = 10_000  # rows that are read at once
-TABLES = (".csv", ".tsv", PARQUET)
-TAR = ".tar"
 PACKED = (TAR, PARQUET)  # may hold images
 RUN_MARKS = ("run.json", "latest")  # files of tlfast in the folder of a run, and in that of the runs of a task
-SEPARATOR = re.compile(r"sep=.", re.IGNORECASE)  # names the delimiter of a CSV file to Excel
 DOWNLOAD_FIRST = "Download the images first, and give their paths"
 ENCRYPTED = 1  # flag of a member of a zip
 
@@ -113,23 +105,6 @@ def list_members(archive: str | Path, left_out: LeftOut | None = None) -> list[s
     return found
 
 
-def refuse_repeated(archive: str | Path, members: Sequence[zipfile.ZipInfo]) -> None:
-    """Raise DataError if a zip has two members of one name with different contents."""
-    contents = {(info.filename, info.CRC, info.file_size) for info in members}
-    if differing := [name for name, count in Counter(name for name, *_ in contents).items() if count > 1]:
-        hint = "Write the zip again, or unpack it and give the folder"
-        raise DataError(f"{archive} has '{make_printable(differing[0])}' more than once, with different contents", hint)
-
-
-def leave_out_hidden(names: Sequence[str], prefix: str, left_out: LeftOut | None) -> list[str]:
-    """Return the members of an archive that are in no hidden folder. The hidden folders with images are added to `left_out`, with `prefix` before the path."""
-    folders = {name: find_hidden(inner_path(name)) for name in names}
-    for name, folder in folders.items():
-        if folder and left_out is not None and images.is_image_name(name):
-            left_out.add_folder(HIDDEN, prefix + folder)
-    return [name for name in names if not folders[name]]
-
-
 def _open_regular(path: str) -> IO[bytes]:
     """Open a file. Raises OSError also for pipes and sockets, which may never be readable."""
     if not os.path.isfile(path):
@@ -137,105 +112,9 @@ def _open_regular(path: str) -> IO[bytes]:
     return Path(path).open("rb")
 
 
-def inner_path(name: str) -> PurePosixPath:
-    """Return the path of a member of a zip, with forward slashes."""
-    return PurePosixPath(name.replace("\\", "/"))  # some Windows programs write backslashes
-
-
-def is_outside(name: str) -> str:
-    """Return why the name of a member is a path outside the zip, or "".
-
-    >>> is_outside("../a.jpg")
-    'points outside the archive'
-    """
-    path = inner_path(name)
-    if path.is_absolute() or re.match("[A-Za-z]:", path.as_posix()):
-        return "has an absolute path"
-    return "points outside the archive" if ".." in path.parts else ""
-
-
 def is_table(name: str) -> bool:
     """Return whether a name is that of a table of images, by its suffix."""
     return name.lower().endswith(TABLES)
-
-
-def read_records(path: Path) -> tuple[list[str], Iterator[dict[str, str]]]:
-    """Return the columns and records of a file of comma-, semicolon- or tab-separated values, or of a parquet file, in constant memory. Raises DataError."""
-    columns, numbered = read_numbered_records(path)
-    return columns, (record for _, record in numbered)
-
-
-def read_numbered_records(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
-    """Return the columns, and each record with the number of its line, as `read_records` does. A parquet file counts as one with a line of columns."""
-    if path.suffix.lower() == PARQUET:
-        columns, records = _read_parquet(path)
-        return columns, enumerate(records, start=2)
-    lines = _read_csv(path)
-    return next(lines), lines
-
-
-def _read_csv(path: Path) -> Iterator[Any]:
-    """Yield the list of columns of a CSV file, then the number of the line and the record of each row.
-
-    Empty lines, blanks around the names of columns, and the first line `sep=;` that some spreadsheets write are ignored. Raises DataError for a line that
-    cannot be read, or with more cells than columns.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:  # with its line ends, which may be part of a quoted name
-            before, first = 0, file.readline()  # number of lines before that of the columns
-            while first and (not first.strip() or (not before and SEPARATOR.fullmatch(first.strip()))):
-                before, first = before + 1, file.readline()
-            if not first:
-                raise DataError(f"{path} is empty", "Add a line of column names and one line per image")
-            try:
-                delimiter = csv.Sniffer().sniff(first.rstrip("\r\n"), ",;\t").delimiter
-            except csv.Error:  # a single column
-                delimiter = ","
-            yield from _parse_csv(csv.DictReader(chain([first], file), delimiter=delimiter, skipinitialspace=True), path, before)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason})", "Save the file as UTF-8") from None
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
-
-
-def _parse_csv(reader: csv.DictReader[str], path: Path, before: int) -> Iterator[Any]:
-    try:
-        reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
-        yield list(reader.fieldnames)
-        for record in reader:
-            if any(record.pop(None, None) or ()):  # cells without a column; empty ones do no harm
-                problem = f"{path.name} line {before + reader.line_num}: more cells than columns"
-                raise DataError(problem, "Put cells that hold the delimiter in double quotes")
-            yield before + reader.line_num, record
-    except csv.Error as error:
-        hint = "Correct the line; a quote that is not closed joins all lines after it"
-        raise DataError(f"{path.name} line {before + reader.line_num}: {error}", hint) from None
-
-
-def _read_parquet(path: Path) -> tuple[list[str], Iterator[dict[str, str]]]:
-    """Return the columns of text and numbers of a parquet file, and its records as text; missing values are "". Raises DataError."""
-    import pyarrow as pa  # imported here, because most commands read no parquet file
-    from pyarrow import parquet
-
-    try:
-        schema = parquet.read_schema(path)
-    except (OSError, pa.ArrowException) as error:
-        raise _describe_bad_parquet(path, error) from None
-    columns = [field.name for field in schema if not (pa.types.is_nested(field.type) or pa.types.is_binary(field.type))]
-
-    def read() -> Iterator[dict[str, str]]:
-        try:
-            for batch in parquet.ParquetFile(path).iter_batches(PARQUET_BATCH, columns=columns):
-                for record in batch.to_pylist():
-                    yield {name: "" if value is None else str(value) for name, value in record.items()}
-        except (OSError, pa.ArrowException) as error:
-            raise _describe_bad_parquet(path, error) from None
-
-    return columns, read()
-
-
-def _describe_bad_parquet(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} is not a parquet file that can be read ({first_line(error)})", "Write it again, or give a CSV file")
 
 
 def gather_sources(
@@ -263,7 +142,7 @@ def _expand(source: str, column: str, stdin: Iterable[str], left_out: LeftOut | 
     if suffix == ".zip" and os.path.isfile(source):
         return (f"{source}!/{name}" for name in list_members(source, left_out))
     if suffix in PACKED and os.path.isfile(source):
-        from . import packed, parquet_images  # import this module
+        from . import packed, parquet_images  # imported here, because most sources are files and folders
 
         if suffix == TAR:
             return iter(packed.list_tar(Path(source), left_out))
@@ -324,16 +203,6 @@ def is_address(source: str) -> bool:
     return source.lower().startswith(ADDRESSES)
 
 
-def resolve_beside(table: Path, name: str) -> str:
-    """Return the path of an image in a CSV file, relative to that file. Backslashes are separators unless a file has such a name.
-
-    `a/../b.jpg` is `b.jpg`.
-    """
-    if "\\" in name and not (table.parent / name).exists():
-        name = name.replace("\\", "/")
-    return str(table.parent / (os.path.normpath(name) if ".." in name else name))
-
-
 def _read_column(path: Path, column: str) -> Iterator[str]:
     columns, records = read_numbered_records(path)
     if column not in columns:
@@ -344,23 +213,6 @@ def _read_column(path: Path, column: str) -> Iterator[str]:
         if not name:
             raise DataError(f"{path.name} line {line}: no path", f"Fill in the column '{column}', or delete the row")
         yield name if is_url(name) else resolve_beside(path, name)
-
-
-def check_unique(path: Path, columns: Sequence[str], used: Sequence[str]) -> None:
-    """Raise DataError if a table has one of the used columns more than once."""
-    for column in used:
-        if columns.count(column) > 1:
-            raise DataError(f"{path.name} has {columns.count(column)} columns '{column}'", "Rename or remove the others")
-
-
-def check_optional(path: Path, columns: Iterable[str], settings: DataSettings) -> None:
-    """Raise UsageError if a column of splits or groups was named that is not there."""
-    found = list(columns)
-    for name in ("split_col", "group_col"):
-        column = getattr(settings, name)
-        if column not in found and column != getattr(DataSettings, name):
-            hint = f"Name the column with {flag_name(name)}, or remove the flag"
-            raise UsageError(f"{path.name} has no column '{column}'; it has: {', '.join(found) or 'none'}", hint)
 
 
 def watch_folder(folder: str, seconds: float = 1.0) -> Iterator[str]:

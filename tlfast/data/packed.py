@@ -17,10 +17,11 @@ from typing import Any
 from ..core import DataError
 from ..core.errors import first_line
 from .archives import DAMAGED_TARBALL
-from .discovery import PARQUET, leave_out_hidden
 from .images import is_image_name
 from .left_out import LeftOut
+from .members import leave_out_hidden
 from .parquet_images import get_bytes, list_image_columns
+from .types import PARQUET
 
 KEPT_GROUPS, KEPT_TARS = 2, 8  # row groups and indices in memory
 _lock = threading.Lock()  # the threads that decode images read a row group or an index once

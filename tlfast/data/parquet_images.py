@@ -11,8 +11,8 @@ from typing import Any
 from ..core import DataError, DataSettings, UsageError
 from ..core.errors import first_line
 from ..core.settings import flag_name
-from .discovery import PARQUET, check_optional
-from .types import write_value
+from .records import check_optional
+from .types import PARQUET, write_value
 from .unpacking import Record
 
 LABEL_COLUMNS = ("label", "labels", "class", "emotion")  # names of label columns, for files that do not declare their classes

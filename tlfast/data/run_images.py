@@ -11,8 +11,8 @@ from pathlib import Path
 from ..core import DataSettings, OnEvent, Run, Settings, ignore_event
 from ..core.setting_fields import Role
 from ..core.settings import names_with
-from .discovery import read_records
 from .hub import is_hub_dataset
+from .records import read_records
 from .sources import open_with_splits
 from .table import ImageTable
 from .task import Task

@@ -14,8 +14,8 @@ from operator import or_
 from pathlib import PurePosixPath
 
 from ..core import DataError, DataSettings, UsageError
-from .discovery import inner_path
 from .images import split_archive
+from .members import inner_path
 from .types import Row
 
 SPLITS = ("train", "valid", "test")

@@ -24,14 +24,15 @@ from ..core.system import count_cores
 from . import images
 from .annotations import JSON, read_coco, resolve_image, use_label_studio_columns
 from .class_folders import find_empty_folders, read_members
-from .discovery import DOWNLOAD_FIRST, TABLES, TAR, check_optional, check_unique, is_url, list_members, read_numbered_records, walk_files, walk_images
+from .discovery import DOWNLOAD_FIRST, is_url, list_members, walk_files, walk_images
 from .hub import is_hub_dataset
 from .left_out import LeftOut
 from .parquet_images import describe_other_columns, holds_images, read_parquet_images
+from .records import check_optional, check_unique, read_numbered_records
 from .split import SPARE, SPLIT_NAMES, SPLITS, assign_groups, assign_splits, describe_share, is_drawn, limit_rows, subsample_train, use_known_splits
 from .table_notes import find_divided_groups, find_missing_classes, find_similar_classes
 from .task import Task
-from .types import DataSummary, Row, Unreadable
+from .types import TABLES, TAR, DataSummary, Row, Unreadable
 from .unpacking import Reader, explain_missing, unpack
 from .webdataset import read_webdataset
 

@@ -8,6 +8,10 @@ from typing import Any
 
 from ..core import ModelSettings, Run, Settings
 
+# Suffixes of packed files and of tables; a parquet file can be either.
+PARQUET, TAR = ".parquet", ".tar"
+TABLES = (".csv", ".tsv", PARQUET)
+
 
 @dataclass(frozen=True)
 class Row:

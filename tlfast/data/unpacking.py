@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..core import DataError, DataSettings, OnEvent, Progress, cache
-from .discovery import read_records
 from .file_hashes import hash_files
+from .records import read_records
 from .split import SPLIT_NAMES
 from .types import Row
 

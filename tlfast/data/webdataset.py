@@ -11,8 +11,8 @@ from typing import Any
 from ..core import DataError, DataSettings
 from ..core.errors import first_line
 from .archives import DAMAGED_TARBALL
-from .discovery import check_optional
 from .images import SUFFIXES
+from .records import check_optional
 from .types import write_value
 from .unpacking import Record
 

@@ -15,7 +15,7 @@ from ..core import DataError, Run, RunError, Settings, UsageError, runs
 from ..core.errors import first_line
 from ..core.runs import HUB_SCHEME
 from ..data import ImageTable, Preprocessing
-from ..data.discovery import read_records
+from ..data.records import read_records
 from ..export.weights import WEIGHTS, load_model
 from ..models.teacher import Ensemble, Teacher
 from . import features
