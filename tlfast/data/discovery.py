@@ -16,12 +16,12 @@ from . import images
 from .left_out import HIDDEN, LINK, OUTPUT, LeftOut
 from .members import inner_path, is_outside, leave_out_hidden, refuse_repeated
 from .records import check_unique, read_numbered_records, resolve_beside
-from .remote import is_remote, list_remote
+from .remote import is_fsspec_url, list_remote
 from .types import PARQUET, TABLES, TAR
 
 STDIN = "-"
 BYTE_ORDER_MARK = "\ufeff"  # begins the text that some programs of Windows write
-ADDRESSES = ("http://", "https://")
+HTTP_PREFIXES = ("http://", "https://")
 PACKED = (TAR, PARQUET)  # may hold images
 RUN_MARKS = ("run.json", "latest")  # files of tlfast in the folder of a run, and in that of the runs of a task
 DOWNLOAD_FIRST = "Download the images first, and give their paths"
@@ -133,9 +133,9 @@ def _expand(source: str, column: str, stdin: Iterable[str], left_out: LeftOut | 
     suffix = os.path.splitext(source)[1].lower()
     if source == STDIN:
         return (name for line in stdin if (name := line.strip().removeprefix(BYTE_ORDER_MARK).strip()))
-    if is_address(source):
+    if is_http_url(source):
         return iter([source])
-    if is_remote(source):
+    if is_fsspec_url(source):
         return list_remote(source)
     if os.path.isdir(source):
         return walk_images(source, left_out)
@@ -178,7 +178,7 @@ def _match_pattern(pattern: str) -> Iterator[str]:
 
 def has_many(source: str) -> bool:
     """Return whether a source of `gather_sources` can have several images: a folder, a zip, a table or a pattern."""
-    is_pattern = glob.has_magic(source) and not os.path.exists(source) and not is_address(source)
+    is_pattern = glob.has_magic(source) and not os.path.exists(source) and not is_http_url(source)
     return is_pattern or os.path.isdir(source) or os.path.splitext(source)[1].lower() in (".zip", TAR, *TABLES)
 
 
@@ -194,13 +194,13 @@ def find_missing(sources: Iterable[str]) -> str:
 
 
 def is_url(name: str) -> bool:
-    """Return whether the path of an image is that of another machine."""
-    return is_address(name) or is_remote(name)
+    """Return whether the path of an image is a URL: http(s), or one that fsspec reads."""
+    return is_http_url(name) or is_fsspec_url(name)
 
 
-def is_address(source: str) -> bool:
+def is_http_url(source: str) -> bool:
     """Return whether a source is an http(s) URL."""
-    return source.lower().startswith(ADDRESSES)
+    return source.lower().startswith(HTTP_PREFIXES)
 
 
 def _read_column(path: Path, column: str) -> Iterator[str]:

@@ -17,10 +17,10 @@ WEB = ("http", "https")  # downloaded by `fetch`, which checks addresses
 HOSTS = ("ftp", "sftp", "ssh", "smb", "webhdfs", "webdav")  # would contact any host that an address names, also of the private network
 
 
-def is_remote(source: str) -> bool:
-    """Return whether a source is the address of a file system, and neither of the web nor a local file of such a name.
+def is_fsspec_url(source: str) -> bool:
+    """Return whether a source is a URL that fsspec reads, such as s3://: not http(s), and not the name of a local file.
 
-    >>> is_remote("s3://bucket/a.jpg"), is_remote("https://example.org/a.jpg"), is_remote("photos")
+    >>> is_fsspec_url("s3://bucket/a.jpg"), is_fsspec_url("https://example.org/a.jpg"), is_fsspec_url("photos")
     (True, False, False)
     """
     found = SCHEME.match(source)

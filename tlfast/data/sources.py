@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 from ..core import DataError, Note, OnEvent, Settings, UsageError, ignore_event
 from ..core.files import is_locked, lock_file, lock_folder
 from .archives import archive_stem, is_archive, is_archive_name, unpack
-from .discovery import is_address
+from .discovery import is_http_url
 from .download import convert_errors, download, hide_credentials
 from .hub import download_hub_dataset, fetch_dataset, is_hub_dataset
 from .images import is_image_name
@@ -147,7 +147,7 @@ def _source_at(address: str) -> Source:
         name = PurePosixPath(unquote(urlsplit(address).path)).name
     except ValueError:  # such as "http://[::1/fer.zip"
         name = ""
-    if not is_address(address) or not is_archive_name(name):
+    if not is_http_url(address) or not is_archive_name(name):
         raise UsageError(f"--from {hide_credentials(address)}: not an http(s) address of a zip or tarball", "For a file: tlfast data import TASK FILE")
     folder = hashlib.sha256(address.encode()).hexdigest()[:8]  # a download of the same name from another address is another file
     return Source(hide_credentials(address), files=((address, f"{folder}/{name}"),))

@@ -13,8 +13,8 @@ from PIL import Image
 
 from ..core import ImageError, OnEvent, RunError, UsageError, ignore_event, runs, seals
 from ..data import images
-from ..data.discovery import is_address
-from ..data.remote import is_remote, read_remote
+from ..data.discovery import is_http_url
+from ..data.remote import is_fsspec_url, read_remote
 from . import hub
 from .onnx_model import BUNDLED, Network, Opener, name_file, open_network, predict_stream, rank_classes
 from .types import Prediction, PredictRow
@@ -28,13 +28,13 @@ def open_pixels(source: ImageSource, network: bool = True, allow_private: bool =
     An http(s) address is downloaded if `network` is true; addresses in private networks also need `allow_private`. Those of other file systems, such as
     s3://, are read by fsspec. Raises ImageError.
     """
-    if isinstance(source, str) and is_address(source):
+    if isinstance(source, str) and is_http_url(source):
         if not network:
             raise ImageError("not downloaded, because --no-network is set")
         from ..data.fetch import fetch  # the import of ssl and http takes longer than a prediction
 
         source = fetch(source, allow_private)
-    elif isinstance(source, str) and is_remote(source):
+    elif isinstance(source, str) and is_fsspec_url(source):
         if not network:
             raise ImageError("not read, because --no-network is set")
         source = read_remote(source)
