@@ -17,7 +17,7 @@ from tests.helpers.files import image_bytes, message, tree
 from tests.helpers.hub import Repository
 from tests.helpers.web import Web
 from tlfast import tasks
-from tlfast.core.errors import UsageError
+from tlfast.core.errors import DataError, UsageError
 from tlfast.core.events import Event
 from tlfast.data.sources import get_data, open_data
 from tlfast.data.task import Source, Task
@@ -140,12 +140,18 @@ def test_data_set_that_the_hub_has_not(tmp_path, hub):
     assert "404" in found
 
 
+def test_a_source_that_may_be_private_names_the_token(tmp_path, model_hub):
+    with pytest.raises(DataError, match="the hub: the hub has no such repository, or it is private") as caught:
+        get_data(from_hub(FER), str(tmp_path))
+    assert "Set HF_TOKEN" in caught.value.hint and caught.value.hint.endswith("then: tlfast data import fer PATH")
+
+
 def test_hub_that_is_not_there_fails_at_once(tmp_path, monkeypatch):
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert message(lambda: get_data(FER, str(tmp_path))) == (
-        "the images of task 'fer' cannot be downloaded: Hugging Face SmolVEncoder/fer2013: [Errno 111] Connection refused; "
-        "Hugging Face Jeneral/fer-2013: [Errno 111] Connection refused"
+        "the images of task 'fer' cannot be downloaded: Hugging Face SmolVEncoder/fer2013: the transfer failed ([Errno 111] Connection refused); "
+        "Hugging Face Jeneral/fer-2013: the transfer failed ([Errno 111] Connection refused)"
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..core import DataError, OnEvent, Progress
-from .download import TIMEOUT, describe_failure
+from .download import TIMEOUT
 from .hub_client import DATASETS, check_reachable, explain_failures, open_api, parse_repository
 from .parquet_images import find_columns, get_bytes, read_rows
 from .split import SPLIT_NAMES
@@ -35,13 +35,23 @@ def fetch_dataset(address: str, on_event: OnEvent) -> Path:
     """
     name, revision = parse_repository(address, DATASETS)
     with explain_failures(address, DataError):
-        check_reachable(TIMEOUT)
-        api = open_api()
-        for each in [revision] if revision else [PARQUET, "main"]:
-            shards = _choose_configuration(_list_files(api, name, each))
-            if shards:
-                return _download_shards(api, name, each, shards, on_event)
-    raise DataError(f"{address} has no Parquet files", "Download it, and give the folder of images")
+        revision, shards = _find_shards(name, [revision] if revision else [PARQUET, "main"])
+        if not shards:
+            raise DataError(f"{address} has no Parquet files", "Download it, and give the folder of images")
+        *_, path = _download_shards(name, revision, shards, on_event)
+    inner = PurePosixPath(shards[-1])
+    snapshot = path.parents[len(inner.parts) - 1]
+    return snapshot / inner.parts[0] if len(inner.parts) == 3 else snapshot
+
+
+def _find_shards(name: str, revisions: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the first revision that has Parquet files, and those of one configuration; ("", []) if none has any. Raises the exceptions of the client."""
+    check_reachable(TIMEOUT)
+    api = open_api()
+    for revision in revisions:
+        if shards := _choose_configuration(_list_files(api, name, revision)):
+            return revision, shards
+    return "", []
 
 
 def _list_files(api: Any, name: str, revision: str) -> list[str]:
@@ -64,53 +74,41 @@ def _choose_configuration(names: Sequence[str]) -> list[str]:
     return [name for name in files if name.count("/") == 2 and name.startswith(f"{chosen}/")] if chosen else files
 
 
-def _download_shards(api: Any, name: str, revision: str, shards: Sequence[str], on_event: OnEvent) -> Path:
-    """Download files, and return the folder of the snapshot, or of the configuration in it."""
+def _download_shards(name: str, revision: str, shards: Sequence[str], on_event: OnEvent, folder: Path | None = None) -> list[Path]:
+    """Download files to `folder`, or to the cache of the client; return their paths. Raises the exceptions of the client."""
+    api, paths = open_api(), []
     for done, shard in enumerate(shards):
         on_event(Progress(f"downloading {name}", done, len(shards)))
-        path = Path(api.hf_hub_download(name, shard, repo_type="dataset", revision=revision))
+        paths.append(Path(api.hf_hub_download(name, shard, repo_type="dataset", revision=revision, local_dir=folder)))
     on_event(Progress(f"downloading {name}", len(shards), len(shards)))
-    inner = PurePosixPath(shards[-1])
-    snapshot = path.parents[len(inner.parts) - 1]
-    return snapshot / inner.parts[0] if len(inner.parts) == 3 else snapshot
+    return paths
 
 
 def download_hub_dataset(task: Task, dataset: str, downloads: Path, staging: Path, on_event: OnEvent) -> None:
     """Write the images of a hub data set to `staging/<split>/<class>/<number>.<suffix>`.
 
-    The Parquet files are saved in `downloads` for a later attempt. Raises DataError for a failed download and for unknown columns or labels.
+    The Parquet files are saved in `downloads` for a later attempt. Raises DataError for a failed download and for unknown columns or labels; its message
+    is the reason without the data set.
     """
-    api = open_api()
-    _call_hub(check_reachable, TIMEOUT)
-    shards = _list_shards(_call_hub(api.list_repo_files, dataset, repo_type="dataset", revision=PARQUET), dataset)
-    paths = []
-    for done, (_, name) in enumerate(shards, start=1):
-        on_event(Progress(f"downloading {dataset}", done - 1, len(shards)))
-        paths.append(_call_hub(api.hf_hub_download, dataset, name, repo_type="dataset", revision=PARQUET, local_dir=downloads))
+    with explain_failures("", DataError):
+        revision, shards = _find_shards(dataset, [PARQUET])
+        splits = _read_splits(shards, dataset)
+        paths = _download_shards(dataset, revision, shards, on_event, downloads)
     numbers = itertools.count()
-    for done, ((split, _), path) in enumerate(zip(shards, paths, strict=True), start=1):
-        _write_images(task, Path(path), staging / split, numbers)
+    for done, (split, path) in enumerate(zip(splits, paths, strict=True), start=1):
+        _write_images(task, path, staging / split, numbers)
         on_event(Progress(f"unpacking {dataset}", done, len(shards)))
 
 
-def _call_hub(call: Any, *args: Any, **options: Any) -> Any:
-    """Call a function of the hub's client. Raises DataError for any exception."""
-    try:
-        return call(*args, **options)
-    except Exception as error:  # of requests, httpx or the client, depending on its version
-        raise DataError(describe_failure(error)) from None
-
-
-def _list_shards(names: list[str], dataset: str) -> list[tuple[str, str]]:
-    """Return (split, file) for each `<configuration>/<split>/<number>.parquet` of one configuration. Raises DataError."""
-    shards = [name for name in _choose_configuration(names) if name.count("/") == 2]
-    if not shards:
+def _read_splits(shards: Sequence[str], dataset: str) -> list[str]:
+    """Return the split of each `<configuration>/<split>/<number>.parquet`. Raises DataError, also for files in other folders."""
+    if not shards or any(name.count("/") != 2 for name in shards):
         raise DataError(f"{dataset} has no Parquet conversion")
     splits = [name.split("/")[1] for name in shards]
     for split in splits:
         if split not in SPLIT_NAMES:  # such as partial-train, if a data set is too large for a full conversion
             raise DataError(f"'{split}' of {dataset} is not a split: train, valid or test")
-    return [(SPLIT_NAMES[split], name) for split, name in zip(splits, shards, strict=True)]
+    return [SPLIT_NAMES[split] for split in splits]
 
 
 def _write_images(task: Task, path: Path, target: Path, numbers: Iterator[int]) -> None:

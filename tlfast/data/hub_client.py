@@ -63,21 +63,22 @@ def check_reachable(timeout: float | tuple[float, float]) -> None:
 
 @contextmanager
 def explain_failures(address: str, kind: type[TlfastError]) -> Iterator[None]:
-    """Convert the exceptions of the client to errors of a kind, whose messages name the address."""
+    """Convert the exceptions of the client to errors of a kind, whose messages begin with the address, unless it is empty."""
     from huggingface_hub import errors
 
+    start = f"{address}: " if address else ""
     try:
         yield
     except TlfastError:
         raise
     except errors.RevisionNotFoundError:
-        raise kind(f"{address}: no such revision", "Give a branch, a tag or a commit after @, or leave it out") from None
+        raise kind(f"{start}no such revision", "Give a branch, a tag or a commit after @, or leave it out") from None
     except errors.RepositoryNotFoundError:
-        raise kind(f"{address}: the hub has no such repository, or it is private", f"Check the name. {SIGN_IN}") from None
+        raise kind(f"{start}the hub has no such repository, or it is private", f"Check the name. {SIGN_IN}") from None
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         hint = SIGN_IN if status in (401, 403) else "Repeat the command later"
-        raise kind(f"{address}: the hub answered {status} ({describe_failure(error)})", hint) from None
+        raise kind(f"{start}the hub answered {status} ({describe_failure(error)})", hint) from None
     except Exception as error:  # of httpx, requests or the client, depending on its version
         hint = "Check the connection, and repeat the command; complete files are not transferred again"
-        raise kind(f"{address}: the transfer failed ({describe_failure(error)})", hint) from None
+        raise kind(f"{start}the transfer failed ({describe_failure(error)})", hint) from None

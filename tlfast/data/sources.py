@@ -128,7 +128,7 @@ def get_data(task: Task, root: str = "data", on_event: OnEvent = ignore_event, a
 
 def _get_from_sources(task: Task, sources: Sequence[Source], downloads: Path, target: Path, on_event: OnEvent) -> Path:
     """Fill the folder `target` from the first source that works; return it. Raises DataError with the reason of each failure."""
-    failures = []
+    failures, hints = [], []
     for source in sources:
         try:
             with _new_folder(target) as staging:
@@ -137,8 +137,9 @@ def _get_from_sources(task: Task, sources: Sequence[Source], downloads: Path, ta
             return target
         except (DataError, UsageError) as error:  # UsageError: the file is not an archive
             failures.append(f"{source.title}: {error.message}")
-    hint = f"{task.by_hand}, then: tlfast data import {task.argument} PATH"
-    raise DataError(f"the images of task '{task.name}' cannot be downloaded: {'; '.join(failures)}", hint)
+            hints += [error.hint] if source.hub_dataset and error.hint else []  # such as to set a token
+    hints += [f"{task.by_hand}, then: tlfast data import {task.argument} PATH"] if task.by_hand else []
+    raise DataError(f"the images of task '{task.name}' cannot be downloaded: {'; '.join(failures)}", ". ".join(dict.fromkeys(hints)))
 
 
 def _source_at(address: str) -> Source:
