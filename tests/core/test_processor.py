@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 
@@ -92,6 +93,28 @@ def test_ticks_of_an_old_or_missing_file_are_unknown(tmp_path, monkeypatch):
     assert processor.parse_ticks("cpu  1 2 3 4\n") is None
     monkeypatch.setattr(processor, "STAT", tmp_path / "none")
     assert processor.read_ticks() is None
+
+
+@pytest.mark.skipif(not processor.STAT.exists(), reason="there is no /proc/stat")
+def test_the_use_of_the_cores_is_that_of_others(monkeypatch, tmp_path):
+    stat, clock, own = tmp_path / "stat", [10.0], [3.0]
+    ticks = os.sysconf("SC_CLK_TCK")
+    monkeypatch.setattr(processor, "STAT", stat)
+    monkeypatch.setattr(processor.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(processor.time, "process_time", lambda: own[0])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2})
+
+    def write(first, ignored, second):
+        stat.write_text(f"cpu 0 0 0 0 0 0 0 0 0 0\ncpu0 {first} 0 0 5 5 0 0 0 0 0\ncpu1 {ignored} 0 0 0 0 0 0 0 0 0\ncpu2 0 {second} 0 0 0 0 0 0 0 0\n")
+
+    write(100 * ticks, 0, 50 * ticks)
+    use = processor.CoreUse()
+    clock[0], own[0] = 12.0, 6.0  # two seconds later; this process has used 1.5 cores
+    write(102 * ticks, 2 * ticks, 52 * ticks)  # both of its cores were busy
+    assert use.taken() == pytest.approx(0.5)
+    clock[0] = 13.0
+    assert use.taken() == 0.0
+    assert use.taken() == 0.0  # at the same moment
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import zipfile
 from functools import partial
-from threading import Thread
+from threading import Thread, get_ident
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests.helpers.files import image_bytes
 from tlfast.core.errors import ImageError
+from tlfast.core.system import limit_cores
 from tlfast.data import images
 from tlfast.data.tiff_messages import collect_messages
 
@@ -292,3 +293,11 @@ def test_a_zip_that_was_written_again_is_read_again(tmp_path):
         (tmp_path / "new.zip").replace(path)
         colours.append(images.open_image(f"{path}!/a/1.png").getpixel((0, 0)))
     assert colours == [(255, 0, 0), (0, 0, 255)]
+
+
+def test_images_are_read_by_as_many_threads_as_there_are_cores():
+    limit_cores(1)
+    try:
+        assert len(set(images.map_images([str(n) for n in range(50)], lambda path: get_ident(), "", lambda event: None))) == 1
+    finally:
+        limit_cores(None)

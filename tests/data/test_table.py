@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import shutil
 import tarfile
-import threading
 import zipfile
 from dataclasses import replace
 
@@ -14,9 +13,8 @@ from tests.helpers.files import image_bytes
 from tlfast import tasks
 from tlfast.core import DataSettings
 from tlfast.core.errors import DataError, UsageError
-from tlfast.core.system import limit_cores
 from tlfast.data import check_readable, load_table, open_store
-from tlfast.data.table import map_images, read_table
+from tlfast.data.table import read_table
 from tlfast.tasks import resolve
 from tlfast.testing import draw_image
 
@@ -309,14 +307,6 @@ def test_labels_in_two_unicode_forms_are_one_class(tmp_path):
 
 def test_columns_have_no_effect_on_folders(folder):
     assert load(folder, group_col="plant").notes == (f"--group-col has no effect: {folder} is no table",)
-
-
-def test_images_are_read_by_as_many_threads_as_there_are_cores():
-    limit_cores(1)
-    try:
-        assert len(set(map_images([str(n) for n in range(50)], lambda path: threading.get_ident(), "", lambda event: None))) == 1
-    finally:
-        limit_cores(None)
 
 
 def test_one_class(tmp_path):

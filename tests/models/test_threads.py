@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 
@@ -63,25 +62,3 @@ def test_nothing_is_watched_where_it_would_not_help(monkeypatch):
     if threads.STAT.exists():
         with pytest.raises(AssertionError, match="watched"), threads.share_cores(CPU):
             pass
-
-
-@needs_two_cores
-def test_the_use_of_the_cores_is_that_of_others(monkeypatch, tmp_path):
-    stat, clock, own = tmp_path / "stat", [10.0], [3.0]
-    ticks = os.sysconf("SC_CLK_TCK")
-    monkeypatch.setattr(threads, "STAT", stat)
-    monkeypatch.setattr(threads.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(threads.time, "process_time", lambda: own[0])
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2})
-
-    def write(first, ignored, second):
-        stat.write_text(f"cpu 0 0 0 0 0 0 0 0 0 0\ncpu0 {first} 0 0 5 5 0 0 0 0 0\ncpu1 {ignored} 0 0 0 0 0 0 0 0 0\ncpu2 0 {second} 0 0 0 0 0 0 0 0\n")
-
-    write(100 * ticks, 0, 50 * ticks)
-    use = threads.CoreUse()
-    clock[0], own[0] = 12.0, 6.0  # two seconds later; this process has used 1.5 cores
-    write(102 * ticks, 2 * ticks, 52 * ticks)  # both of its cores were busy
-    assert use.taken() == pytest.approx(0.5)
-    clock[0] = 13.0
-    assert use.taken() == 0.0
-    assert use.taken() == 0.0  # at the same moment

@@ -158,8 +158,8 @@ def _check_shares(shares: Any) -> tuple[float, ...]:
 
 def _build_arms(dataset: Dataset, arguments: Arguments, arms: Any, archs: Any, on_event: OnEvent) -> tuple[list[Arm], Sequence[RankedBackbone]]:
     """Return the arms of a comparison, and the ranking of backbones. Raises UsageError for wrong types, and for settings that do not fit."""
-    from ..commands.compare import build_arms
-    from ..commands.rank_backbones import ArmsRequest, choose_archs
+    from ..commands.compare import ArmsRequest, build_arms
+    from ..commands.rank_backbones import choose_archs
 
     arms, archs = (arms,) if isinstance(arms, str | int) else arms, (archs,) if isinstance(archs, str) else archs
     if not isinstance(archs, Iterable) or not isinstance(arms, Iterable):

@@ -251,7 +251,7 @@ def compare(
         from ..evaluation import comparison
 
         kinds = compare.DEPTHS if depths else arms or "partial,full"
-        request = rank_backbones.ArmsRequest(split_list(kinds), split_list(archs), arguments.flags, arguments.values)
+        request = compare.ArmsRequest(split_list(kinds), split_list(archs), arguments.flags, arguments.values)
         request = rank_backbones.choose_archs(arguments.task, request, on_event)
         built = compare.build_arms(arguments.task, request.kinds, request.archs, request.flags, request.config)
         placed = comparison_trainings.open_arms_engine(built, engine, address, cpus)

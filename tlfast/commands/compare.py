@@ -75,6 +75,17 @@ LATENCY_ROUNDS = 30
 # Arms
 
 
+@dataclass(frozen=True)
+class ArmsRequest:
+    """What the arms of a comparison are built from: the arguments of `build_arms`, and the ranking that the backbones were chosen from."""
+
+    kinds: Sequence[str]
+    archs: Sequence[str]
+    flags: Mapping[str, Any]
+    config: Mapping[str, Any]
+    ranking: Sequence[RankedBackbone] = ()
+
+
 def build_arms(task: Task, kinds: Sequence[str], archs: Sequence[str], flags: Mapping[str, Any], config: Mapping[str, Any]) -> list[Arm]:
     """Return one arm for each combination of a kind (partial, full, a depth, knn, a TOML file of settings, or DEPTHS for several) and a backbone.
 

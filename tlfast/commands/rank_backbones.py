@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from ..tasks import resolve_settings
 from ..training import prepare
 from ..training.batch_size import use_default_batch
 from ..training.features import compute_plain
-from .compare import DEPTHS
+from .compare import DEPTHS, ArmsRequest
 
 AUTO = "auto"  # value of --archs, and the kind of an arm whose depth is chosen
 SAMPLE = 1000  # training images, stratified by class
@@ -44,17 +43,6 @@ def choose_backbones(task: Task, settings: Settings, on_event: OnEvent = ignore_
     listed = ", ".join(f"{each.arch} {each.score:.3f}" for each in ranked)
     on_event(Note("ranking", f"LogME of {ranked[0].images:,} training images: {listed}; compared are the first {CHOSEN}"))
     return ranked
-
-
-@dataclass(frozen=True)
-class ArmsRequest:
-    """What the arms of a comparison are built from: the arguments of `compare.build_arms`, and the ranking that the backbones were chosen from."""
-
-    kinds: Sequence[str]
-    archs: Sequence[str]
-    flags: Mapping[str, Any]
-    config: Mapping[str, Any]
-    ranking: Sequence[RankedBackbone] = ()
 
 
 def choose_archs(task: Task, request: ArmsRequest, on_event: OnEvent = ignore_event) -> ArmsRequest:

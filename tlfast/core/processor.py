@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -110,6 +111,40 @@ def parse_ticks(stat: str) -> tuple[int, int] | None:
     words = next((line.split() for line in stat.splitlines() if line.startswith("cpu ")), [])
     ticks = [int(word) for word in words[1:9]]  # the others are part of the first two
     return (sum(ticks), ticks[7]) if len(ticks) == 8 else None
+
+
+class CoreUse:
+    """Use of this process's cores by other processes; for Linux only."""
+
+    def __init__(self) -> None:
+        self.cores = sorted(os.sched_getaffinity(0))
+        self.last = self._read()
+
+    def taken(self) -> float:
+        """Return how many cores others have used since the last call, on average. Time taken by other virtual machines counts too."""
+        before, self.last = self.last, self._read()
+        seconds = self.last[0] - before[0]
+        return max(0.0, (self.last[1] - before[1]) / seconds) if seconds > 0 else 0.0
+
+    def _read(self) -> tuple[float, float]:
+        """Return the time, and the seconds of all cores that this process has not used."""
+        return time.perf_counter(), read_busy_seconds(STAT.read_text(encoding="ascii"), self.cores) - time.process_time()
+
+
+def read_busy_seconds(stat: str, cores: list[int]) -> float:
+    """Return the busy seconds of cores since the start of the machine, from the text of `/proc/stat`.
+
+    >>> read_busy_seconds("cpu  9 9 9 9\\ncpu0 100 0 50 900 7 0 0 50 0 0\\n", [0]) * os.sysconf("SC_CLK_TCK")
+    200.0
+    """
+    names = {f"cpu{core}" for core in cores}
+    ticks = 0
+    for line in stat.splitlines():
+        name, *values = line.split()
+        if name in names:
+            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, values[:8])
+            ticks += user + nice + system + irq + softirq + steal
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def find_debug_allocators(environment: Mapping[str, str] = os.environ) -> list[str]:

@@ -15,17 +15,18 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..core import ImageError
+from ..core import ImageError, OnEvent, Progress
 from ..core.errors import first_line
+from ..core.system import count_cores
 from .tiff_messages import collect_messages
 
 # Formats that Pillow lists but that hold no picture, or whose decoder is another program.
@@ -43,10 +44,13 @@ ZIP_MARK = re.compile(r"(?<=\.zip)!/", re.IGNORECASE | re.ASCII)  # between a zi
 PACKED = re.compile(r"(.+?\.tar)!/(.+)|(.+\.parquet)#((?:[^#]*:)?\d+)", re.IGNORECASE | re.DOTALL)  # a member of a tar, or a row of a parquet file
 # Exceptions of zipfile for damaged and encrypted archives; RuntimeError includes unknown compression methods, IndexError is that of a member without a name.
 DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError, IndexError)
+BLOCK = 256  # images that are processed ahead of the consumer of `map_images`
 MAX_BYTES = 2 << 30  # of a file
 MAX_SIDE = 65_535  # pixels, the limit of JPEG: resizing needs memory in proportion to it
 PADDED_PIXELS = 1 << 24  # of the rows that are padded at a time
 MAX_PIXELS = 178_956_970  # Pillow's limit for DecompressionBombError: larger images are not decoded
+
+T = TypeVar("T")
 
 
 def is_image_name(name: str) -> bool:
@@ -241,6 +245,20 @@ def prepare(image: Image.Image, size: int, full_size: int, policy: str) -> np.nd
     """Resize an RGB image to `full_size` and crop it to `size`. Returns uint8 `[size, size, 3]`."""
     image = resize(image, full_size, policy)
     return np.asarray(image if full_size == size else centre_crop(image, size))
+
+
+def map_images(paths: Sequence[str], work: Callable[[str], T], phase: str, on_event: OnEvent) -> Iterator[T]:
+    """Yield `work(path)` for each path in order, computed by threads (decoding releases the GIL).
+
+    Work is submitted in blocks of paths, which bounds the memory for results. `phase` is the text of the progress events.
+    """
+    from concurrent.futures import ThreadPoolExecutor  # takes milliseconds, and `--help` needs none
+
+    with ThreadPoolExecutor(max_workers=min(32, count_cores())) as pool:
+        for start in range(0, len(paths), BLOCK):
+            block = paths[start : start + BLOCK]
+            yield from pool.map(work, block)
+            on_event(Progress(phase, start + len(block), len(paths)))
 
 
 def _scale(image: Image.Image, size: int) -> Image.Image:

@@ -18,7 +18,6 @@ from . import duplicates, images
 from .capture_time import find_near_in_time
 from .duplicates import THUMBNAIL, make_finding
 from .file_hashes import hash_files
-from .table import map_images
 from .types import Finding, Row
 from .unreadable import get_or_create_current
 
@@ -134,7 +133,7 @@ def _read(folder: Path, about: dict[str, Any], paths: list[str]) -> ScanResult:
 
 def _compute_stats(folder: Path, paths: list[str], on_event: OnEvent) -> dict[str, Any]:
     """Measure every image. Writes the arrays to `folder` and returns the rest: reasons of unreadable images, modes and sizes."""
-    results = list(map_images(paths, _measure_image, "checking images", on_event))
+    results = list(images.map_images(paths, _measure_image, "checking images", on_event))
     stats = [result for result in results if isinstance(result, _ImageStats)]
     np.savez(
         folder / STATS_FILE,

@@ -18,7 +18,7 @@ from ..core import ImageError, ModelSettings, OnEvent, Settings, UsageError, cac
 from ..core.system import free_disk_gib, free_memory_gib, release_pages
 from . import images
 from .file_hashes import hash_files
-from .table import ImageTable, check_readable, drop_unreadable, map_images
+from .table import ImageTable, check_readable, drop_unreadable
 from .types import Unreadable
 from .unreadable import get_or_create_current
 
@@ -116,7 +116,7 @@ def fill_store(sink: BinaryIO | mmap.mmap, paths: Sequence[str], settings: Model
         except ImageError as error:
             return error.message
 
-    for path, result in zip(paths, map_images(paths, decode, "storing images", on_event), strict=True):
+    for path, result in zip(paths, images.map_images(paths, decode, "storing images", on_event), strict=True):
         if isinstance(result, str):
             unreadable[path] = result
             continue

@@ -9,18 +9,16 @@ import hashlib
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 from unicodedata import normalize
 
-from ..core import DataError, DataSettings, ImageError, OnEvent, Progress, Settings, UsageError, ignore_event
+from ..core import DataError, DataSettings, ImageError, OnEvent, Settings, UsageError, ignore_event
 from ..core.errors import make_printable
 from ..core.settings import flag_name
-from ..core.system import count_cores
 from . import images
 from .annotations import JSON, read_coco, resolve_image, use_label_studio_columns
 from .class_folders import find_empty_folders, read_members
@@ -37,11 +35,8 @@ from .unpacking import Reader, explain_missing, unpack
 from .webdataset import read_webdataset
 
 MAX_UNREADABLE = 0.05  # largest fraction of unreadable images; more suggest a wrong folder or a broken copy
-BLOCK = 256  # images processed ahead of the consumer
 
 TABLE_SPLITS = {**SPLIT_NAMES, SPARE: SPARE}  # names of splits in tables, also in those of `Dataset.table`
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -154,7 +149,7 @@ def check_readable(table: ImageTable, on_event: OnEvent = ignore_event) -> Image
     Raises DataError as `drop_unreadable` does.
     """
     paths = [row.path for row in table.rows]
-    reasons = map_images(paths, _find_problem, "checking images", on_event)
+    reasons = images.map_images(paths, _find_problem, "checking images", on_event)
     return drop_unreadable(table, tuple(Unreadable(path, reason) for path, reason in zip(paths, reasons, strict=True) if reason))
 
 
@@ -178,18 +173,6 @@ def drop_unreadable(table: ImageTable, unreadable: tuple[Unreadable, ...]) -> Im
             )
     _check_splits(result)
     return result
-
-
-def map_images(paths: Sequence[str], work: Callable[[str], T], phase: str, on_event: OnEvent) -> Iterator[T]:
-    """Yield `work(path)` for each path in order, computed by threads (decoding releases the GIL).
-
-    Work is submitted in blocks of paths, which bounds the memory for results. `phase` is the text of the progress events.
-    """
-    with ThreadPoolExecutor(max_workers=min(32, count_cores())) as pool:
-        for start in range(0, len(paths), BLOCK):
-            block = paths[start : start + BLOCK]
-            yield from pool.map(work, block)
-            on_event(Progress(phase, start + len(block), len(paths)))
 
 
 def _find_problem(path: str) -> str:

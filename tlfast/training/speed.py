@@ -17,12 +17,10 @@ import torch
 from PIL import Image
 
 from ..core import OnEvent, Progress, cache, ignore_event
-from ..core.processor import STAT
+from ..core.processor import STAT, CoreUse
 from ..core.system import count_cores
 from ..data import Row, Task, images
-from ..data.table import map_images
 from ..models.fuse_bn import fuse_bn
-from ..models.threads import CoreUse
 from ..testing import COLOURS, draw_image
 from .amp import choose_pass_precision, choose_step_precision
 from .features import BATCH
@@ -107,7 +105,7 @@ def _time_decoding(paths: list[str], alone: bool) -> list[float]:
         for path in paths:
             images.open_image(path)
     else:
-        list(map_images(paths, lambda path: images.open_image(path).size, "decoding", ignore_event))
+        list(images.map_images(paths, lambda path: images.open_image(path).size, "decoding", ignore_event))
     return [(time.perf_counter() - started) / len(paths)]
 
 
