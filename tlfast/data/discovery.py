@@ -126,7 +126,7 @@ def gather_sources(
     tars are added to `left_out`. Without `network`, the address of a folder is not listed. Raises UsageError or DataError.
     """
     for source in sources:
-        yield from [source] if is_remote(source) and not network else _expand(source, column, stdin, left_out)
+        yield from [source] if is_fsspec_url(source) and not network else _expand(source, column, stdin, left_out)
 
 
 def _expand(source: str, column: str, stdin: Iterable[str], left_out: LeftOut | None) -> Iterator[str]:
