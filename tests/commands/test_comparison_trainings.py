@@ -7,10 +7,36 @@ import json
 import pytest
 
 from tests.helpers.command_line import TINY, invoke
+from tests.helpers.engines import BIRDS, Recorded
+from tlfast.commands import comparison_trainings
+from tlfast.core import Settings, ignore_event
 from tlfast.distributed import engines as engines_module
+from tlfast.evaluation import Arm
+from tlfast.tasks import find_task
+from tlfast.training.experiments import Trial
 
 pytest.importorskip("ray")
 QUICK = ["--arms", "partial,1", "--epochs", 2, "--freeze-epochs", 1, "--views", 1, "--json"]
+
+
+@pytest.fixture
+def train_elsewhere(tmp_path, monkeypatch):
+    """Run two trainings of a task file by an engine. The argument stands for `run_trial`."""
+    (tmp_path / "birds.py").write_text(BIRDS)
+    task, settings = find_task(str(tmp_path / "birds.py"))[0], Settings(task="birds")
+    trainings = [comparison_trainings._Training(Arm("partial", settings), 1.0, settings, name) for name in ("one", "two")]
+
+    def train(run_trial):
+        monkeypatch.setattr(comparison_trainings.experiments, "run_trial", lambda task, *arguments: run_trial(task))
+        return comparison_trainings._train_elsewhere(Recorded(), task, trainings, ignore_event)
+
+    return train
+
+
+def test_other_processes_execute_the_file_of_a_task(train_elsewhere, folder):
+    read = []
+    done = train_elsewhere(lambda task: read.append(task.rows(folder, None)) or Trial(folder, folder, 1.0, 36, False))
+    assert list(done) == ["one", "two"] and [len(rows) for rows in read] == [36, 36]
 
 
 def outcomes(found):

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 import pandas as pd
 import pytest
 
 from tests.helpers.command_line import TINY, invoke
+from tests.helpers.engines import BIRDS, Recorded
 from tlfast.commands import train_features
 from tlfast.distributed import engines
 
 QUICK = [*TINY, "--epochs", 2, "--freeze-epochs", 1, "--views", 3, "--amp", "off", "--json"]
-
-
-class Recorded(engines.LocalEngine):
-    """The engine of this process, as if it were another one. It records the items of its work."""
-
-    in_process = False
-    items: ClassVar[list[list[int]]] = []
-
-    def run(self, work, items):
-        self.items.append(list(items))
-        return map(work, self.items[-1])
 
 
 @pytest.fixture
@@ -65,6 +54,13 @@ def test_features_of_an_engine_are_those_of_the_training(cli, tmp_path, monkeypa
     assert count_passes(there)[-1] == (0, computed)
     assert cli("train", pictures, *QUICK, *way, "--engine", "ray", "--views", 4).code == 0
     assert recorded[1:] == [[3]]
+
+
+def test_other_processes_execute_the_file_of_a_task(cli, tmp_path, pictures, recorded):
+    (tmp_path / "birds.py").write_text(BIRDS)
+    outcome = cli("train", "birds.py", "--data", pictures, *QUICK, "--engine", "ray")
+    assert outcome.code == 0, outcome.err
+    assert recorded == [[0, 1, 2]]
 
 
 @pytest.mark.parametrize(

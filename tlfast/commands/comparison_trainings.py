@@ -16,6 +16,7 @@ from ..evaluation import Arm, Design
 from ..evaluation.comparison import ArmPredictions, Outcome, merge_folds
 from ..training import experiments
 from ..training.experiments import Trial
+from .elsewhere import pack_task, unpack_task
 from .tracked import TrackedComparison, track_trial
 
 
@@ -65,14 +66,14 @@ def _train_elsewhere(engine: Engine, task: Task, trainings: Sequence[_Training],
     """Run the trainings as tasks of an engine; the results are in the cache, which all machines share. Returns name of a training -> its result."""
     trials: dict[str, Trial] = {}
     on_event(Progress("comparing", 0, len(trainings)))
-    for name, trial in engine.run(partial(_run_named, task), trainings):
+    for name, trial in engine.run(partial(_run_named, pack_task(task)), trainings):
         trials[name] = trial
         on_event(Progress("comparing", len(trials), len(trainings)))
     return trials
 
 
-def _run_named(task: Task, training: _Training) -> tuple[str, Trial]:
-    return training.name, _run_training(task, training, ignore_event)
+def _run_named(task: Task | str, training: _Training) -> tuple[str, Trial]:
+    return training.name, _run_training(unpack_task(task), training, ignore_event)
 
 
 def _run_training(task: Task, training: _Training, on_event: OnEvent) -> Trial:

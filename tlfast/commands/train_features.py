@@ -16,6 +16,7 @@ from ..distributed import Engine
 from ..training import Session, get_strategy, prepare
 from ..training.batch_size import use_default_batch
 from ..training.features import count_missing, extract_view, pass_precision
+from .elsewhere import pack_task, unpack_task
 
 
 def compute_features(task: Task, settings: Settings, engine: Engine, on_event: OnEvent = ignore_event) -> int:
@@ -25,7 +26,7 @@ def compute_features(task: Task, settings: Settings, engine: Engine, on_event: O
     """
     settings = use_default_batch(settings)  # of the passes; the training settles its own
     missing, precision = _list_missing(task, settings, on_event)
-    work = partial(_compute_view, task, replace(settings, amp=cast(Any, precision)))
+    work = partial(_compute_view, pack_task(task), replace(settings, amp=cast(Any, precision)))
     on_event(Progress("backbone: views", 0, len(missing)))
     for done, _ in enumerate(engine.run(work, missing), 1):
         on_event(Progress("backbone: views", done, len(missing)))
@@ -53,6 +54,6 @@ def _find_frozen(session: Session, settings: Settings) -> nn.Module:
     return frozen
 
 
-def _compute_view(task: Task, settings: Settings, number: int) -> None:
-    with prepare(task, settings, ignore_event) as session:
+def _compute_view(task: Task | str, settings: Settings, number: int) -> None:
+    with prepare(unpack_task(task), settings, ignore_event) as session:
         extract_view(_find_frozen(session, settings), session, settings, number)

@@ -21,6 +21,7 @@ from ..data import Task
 from ..distributed.launcher import launch
 from ..models import pick_device
 from ..training.processes import HalveBatchError, PeerLostError
+from .elsewhere import pack_task, unpack_task
 from .interrupted import resume_command
 
 if TYPE_CHECKING:
@@ -49,14 +50,11 @@ class Training:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle a task of the user by its file, because its functions cannot be imported by name."""
-        return _restore_training, ({**vars(self), "task": self.task.file or self.task, "like": dict(self.like)},)
+        return _restore_training, ({**vars(self), "task": pack_task(self.task), "like": dict(self.like)},)
 
 
 def _restore_training(values: Mapping[str, Any]) -> Training:
-    from ..tasks import find_task
-
-    task = find_task(values["task"])[0] if isinstance(values["task"], str) else values["task"]
-    return Training(**{**values, "task": task})
+    return Training(**{**values, "task": unpack_task(values["task"])})
 
 
 def train_in_processes(training: Training, worker: str, on_event: OnEvent) -> str:
