@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import ImageError, RunError, UsageError
+from ..core import DataError, ImageError, RunError, UsageError
 from ..core.files import hash_file, write_text_atomic
 from .classifier import Classifier, open_pixels
 from .manifest import Input, describe_input, read_manifest, read_staged
@@ -158,6 +158,7 @@ def rename_drafts(folder: Path, work: ShardedWork) -> None:
 
 
 def _write_part(target: Path, model: Path, work: ShardedWork, shard: int, inputs: list[Input], on_image: Callable[[int], object] | None = None) -> ShardResult:
+    _check_reachable(inputs, shard)
     classifier = _open_model(str(model), model.stat().st_mtime_ns, work.model, work.run)
     labels: Counter[str] = Counter()
     failed = 0
@@ -179,6 +180,14 @@ def _write_part(target: Path, model: Path, work: ShardedWork, shard: int, inputs
     finally:
         temporary.unlink(missing_ok=True)
     return ShardResult(shard, dict(labels), failed)
+
+
+def _check_reachable(inputs: Iterable[Input], shard: int) -> None:
+    """Raise DataError if no file of the images is there, as on a machine that lacks their folder: a part with errors only would be kept."""
+    listed = [given for given in inputs if given.bytes >= 0]
+    if listed and all(describe_input(given.path).bytes < 0 for given in listed):
+        found = f"none of the {len(listed):,} images of part {shard} is found on {socket.gethostname()}, such as {listed[0].path}"
+        raise DataError(found, "Mount their folder there, and repeat the command; if they were removed, give another --out-dir")
 
 
 def read_part(folder: Path, work: ShardedWork, shard: int) -> ShardResult | None:
