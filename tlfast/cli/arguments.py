@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import tasks as registry
-from ..core import RunError, Settings, UsageError, config_files, journal
+from ..core import RunError, Settings, UsageError, config_files, journal, torchrun
 from ..core.setting_fields import Role
 from ..core.setting_values import check_value
 from ..core.settings import declared_settings, flag_name, names_with
@@ -18,6 +18,7 @@ from ..data.discovery import is_table
 from ..data.hub import is_hub_dataset
 from ..tasks import resolve
 
+T = TypeVar("T")
 RESUMED_WITH_OTHERS = ("log", "gpus")  # settings that a resumed training may change
 
 
@@ -42,7 +43,13 @@ class Arguments:
         return resolve.resolve_settings(self.task, strategy, self.flags, self.values)
 
     def resumed(self, which: str, full: bool | None) -> tuple[Settings, str]:
-        """Return the settings and the run id of the interrupted training `which`. Raises UsageError if a given setting differs from them."""
+        """Return the settings and the run id of the interrupted training `which`. Raises UsageError if a given setting differs from them.
+
+        Of the processes of torchrun, the first finds it for all: the other machines may not have its folder.
+        """
+        return _ask_first(lambda: self._resumed(which, full))
+
+    def _resumed(self, which: str, full: bool | None) -> tuple[Settings, str]:
         requested = {**self.values, **self.flags}
         folder = self._find_interrupted(os.path.expanduser(str(requested.get("out", Settings.out))), which)
         settings = Settings.from_dict(journal.read(folder).settings)
@@ -73,6 +80,15 @@ class Arguments:
         folders = journal.list_folders(out, self.task.name if newest else "") if data else []
         of_images = [folder for folder in folders if (newest or journal.run_id_of(folder) == which) and _began_with(folder, data)]
         return journal.find_newest(of_images) if of_images else journal.find(out, self.task.name, which)
+
+
+def _ask_first(find: Callable[[], T]) -> T:
+    """Return what `find` returns, in each process of torchrun what it returns in the first one."""
+    if not torchrun.is_started_by_torchrun():
+        return find()
+    from ..training.processes import of_first  # imports torch
+
+    return of_first(find)
 
 
 def _began_with(folder: Path, data: str) -> bool:
@@ -121,9 +137,12 @@ def check_task(arguments: Arguments, config: str) -> None:
 def find_resumed(resume: str, out: str) -> tuple[str, str]:
     """Return the task, its file or the path of the images, and the run id of an interrupted training: that named `resume`, or the newest for "newest".
 
-    Raises UsageError.
+    Of the processes of torchrun, the first finds it for all. Raises UsageError.
     """
-    out = os.path.expanduser(out)
+    return _ask_first(lambda: _find_resumed(resume, os.path.expanduser(out)))
+
+
+def _find_resumed(resume: str, out: str) -> tuple[str, str]:
     folders = [folder for folder in journal.list_folders(out) if resume in (journal.NEWEST, journal.run_id_of(folder))]
     listed = "List the interrupted trainings with: tlfast runs --interrupted"
     if not folders:

@@ -6,8 +6,10 @@ their argument.
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterable, Iterator
+import pickle
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -15,13 +17,15 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
-from ..core import Settings, TrainingError, UsageError, cache
+from ..core import Settings, TlfastError, TrainingError, UsageError, cache
 from ..core.system import count_cores, limit_cores
 from ..core.torchrun import is_started_by_torchrun
 
 T = TypeVar("T")
 
 _parent = os.getppid()
+_numbers = itertools.count()  # of the values that were shared by `of_first`
+_stores: list[distributed.Store] = []  # kept open, because other processes may still read
 
 PEER_LOST = "another process of this training has ended"
 TIMEOUT = timedelta(days=7)  # for waiting processes: the first one trains the head and exports alone
@@ -56,6 +60,32 @@ def count() -> int:
 def index() -> int:
     """Return the rank of this process. The first process, 0, writes all files."""
     return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def of_first(find: Callable[[], T]) -> T:
+    """Return what `find` returns in the first of the processes that torchrun has started. For what they must know before they `join`.
+
+    All processes call it. Raises the TlfastError of the first one, or PeerLostError if it has ended.
+    """
+    if not is_started_by_torchrun() or distributed.is_initialized():
+        return find()
+    store, rank, _ = next(distributed.rendezvous("env://", timeout=TIMEOUT))
+    _stores.append(store)
+    key, found, error = f"tlfast/{next(_numbers)}", None, None
+    try:
+        if rank:
+            found, error = pickle.loads(store.get(key))
+        else:
+            try:
+                found = find()
+            except TlfastError as raised:
+                error = raised
+            store.set(key, pickle.dumps((found, error)))
+    except distributed.DistError:
+        raise PeerLostError(PEER_LOST) from None
+    if error:
+        raise error
+    return found
 
 
 @contextmanager
