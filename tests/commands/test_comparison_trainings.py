@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import pytest
 
 from tests.helpers.command_line import TINY, invoke
 from tests.helpers.engines import BIRDS, Recorded
-from tlfast.commands import comparison_trainings
-from tlfast.core import Settings, ignore_event
+from tlfast.commands import comparison_trainings, elsewhere
+from tlfast.core import Settings, UsageError, ignore_event
 from tlfast.distributed import engines as engines_module
 from tlfast.evaluation import Arm
 from tlfast.tasks import find_task
@@ -35,8 +36,21 @@ def train_elsewhere(tmp_path, monkeypatch):
 
 def test_other_processes_execute_the_file_of_a_task(train_elsewhere, folder):
     read = []
-    done = train_elsewhere(lambda task: read.append(task.rows(folder, None)) or Trial(folder, folder, 1.0, 36, False))
-    assert list(done) == ["one", "two"] and [len(rows) for rows in read] == [36, 36]
+    trial = Trial(folder / "red" / "1.png", folder, 1.0, 36, False)  # any file
+    done = train_elsewhere(lambda task: read.append(task.rows(folder, None)) or trial)
+    assert done == {"one": trial, "two": trial} and [len(rows) for rows in read] == [36, 36]
+
+
+def test_a_machine_with_another_cache_or_other_packages_is_named(train_elsewhere, folder, monkeypatch):
+    monkeypatch.setattr(elsewhere, "PATIENCE", 0.0)
+    machine = socket.gethostname()
+    with pytest.raises(UsageError, match=f"the result of {machine} is not in the cache of this machine") as error:
+        train_elsewhere(lambda task: Trial(folder / "missing", folder, 1.0, 36, False))
+    assert "Name a folder that all machines share in TLFAST_CACHE" in error.value.hint
+    versions = iter([{"timm": "1.0"}, {"timm": "1.1"}])
+    monkeypatch.setattr(elsewhere, "package_versions", lambda: next(versions))
+    with pytest.raises(UsageError, match=f"{machine} has timm 1.1, and the machine of the command 1.0"):
+        train_elsewhere(lambda task: None)
 
 
 def outcomes(found):

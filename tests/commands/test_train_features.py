@@ -9,7 +9,7 @@ import pytest
 
 from tests.helpers.command_line import TINY, invoke
 from tests.helpers.engines import BIRDS, Recorded
-from tlfast.commands import train_features
+from tlfast.commands import elsewhere, train_features
 from tlfast.distributed import engines
 
 QUICK = [*TINY, "--epochs", 2, "--freeze-epochs", 1, "--views", 3, "--amp", "off", "--json"]
@@ -61,6 +61,13 @@ def test_other_processes_execute_the_file_of_a_task(cli, tmp_path, pictures, rec
     outcome = cli("train", "birds.py", "--data", pictures, *QUICK, "--engine", "ray")
     assert outcome.code == 0, outcome.err
     assert recorded == [[0, 1, 2]]
+
+
+def test_a_machine_with_another_cache_is_named(cli, pictures, recorded, monkeypatch):
+    monkeypatch.setattr(elsewhere, "PATIENCE", 0.0)
+    monkeypatch.setattr(train_features, "extract_view", lambda *arguments: None)  # its files are on another disk
+    outcome = cli("train", pictures, *QUICK, "--engine", "ray")
+    assert outcome.code == 2 and "is not in the cache of this machine" in outcome.err and "TLFAST_CACHE" in outcome.err
 
 
 @pytest.mark.parametrize(

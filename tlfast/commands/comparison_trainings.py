@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 
 from pyarrow import parquet
@@ -16,7 +15,7 @@ from ..evaluation import Arm, Design
 from ..evaluation.comparison import ArmPredictions, Outcome, merge_folds
 from ..training import experiments
 from ..training.experiments import Trial
-from .elsewhere import pack_task, unpack_task
+from .elsewhere import check_arrival, run_elsewhere
 from .tracked import TrackedComparison, track_trial
 
 
@@ -63,17 +62,18 @@ def _list_trainings(arms: Sequence[Arm], design: Design) -> Iterator[_Training]:
 
 
 def _train_elsewhere(engine: Engine, task: Task, trainings: Sequence[_Training], on_event: OnEvent) -> Mapping[str, Trial]:
-    """Run the trainings as tasks of an engine; the results are in the cache, which all machines share. Returns name of a training -> its result."""
+    """Run the trainings as tasks of an engine; the results are in the cache, which all machines must share. Returns name of a training -> its result."""
     trials: dict[str, Trial] = {}
     on_event(Progress("comparing", 0, len(trainings)))
-    for name, trial in engine.run(partial(_run_named, pack_task(task)), trainings):
-        trials[name] = trial
+    for training, trial, machine in run_elsewhere(engine, task, _run_quietly, trainings):
+        check_arrival(trial.predictions.is_file, machine)
+        trials[training.name] = trial
         on_event(Progress("comparing", len(trials), len(trainings)))
     return trials
 
 
-def _run_named(task: Task | str, training: _Training) -> tuple[str, Trial]:
-    return training.name, _run_training(unpack_task(task), training, ignore_event)
+def _run_quietly(task: Task, training: _Training) -> Trial:
+    return _run_training(task, training, ignore_event)
 
 
 def _run_training(task: Task, training: _Training, on_event: OnEvent) -> Trial:

@@ -2,47 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
 from torch import nn
 
-from ..core import OnEvent, Progress, Settings, UsageError, ignore_event
+from ..core import OnEvent, Progress, Settings, UsageError, cache, ignore_event
 from ..core.setting_checks import AUTO_DEPTH
 from ..data import Task
 from ..distributed import Engine
 from ..training import Session, get_strategy, prepare
 from ..training.batch_size import use_default_batch
-from ..training.features import count_missing, extract_view, pass_precision
-from .elsewhere import pack_task, unpack_task
+from ..training.features import KIND, extract_view, find_missing, pass_precision
+from .elsewhere import check_arrival, run_elsewhere
 
 
 def compute_features(task: Task, settings: Settings, engine: Engine, on_event: OnEvent = ignore_event) -> int:
     """Compute the cached features, or activations, of a training by an engine; the training itself then finds them in the cache.
 
-    Returns the number of views that were computed. All machines must share the cache. Raises TlfastError.
+    Returns the number of views that were computed. Raises TlfastError, also if a machine does not share the cache.
     """
     settings = use_default_batch(settings)  # of the passes; the training settles its own
-    missing, precision = _list_missing(task, settings, on_event)
-    work = partial(_compute_view, pack_task(task), replace(settings, amp=cast(Any, precision)))
+    missing, settings = _find_missing(task, settings, on_event)
     on_event(Progress("backbone: views", 0, len(missing)))
-    for done, _ in enumerate(engine.run(work, missing), 1):
+    for done, (number, _, machine) in enumerate(run_elsewhere(engine, task, partial(_compute_view, settings), missing), 1):
+        check_arrival(partial(cache.find, KIND, missing[number]), machine)
         on_event(Progress("backbone: views", done, len(missing)))
     return len(missing)
 
 
-def _list_missing(task: Task, settings: Settings, on_event: OnEvent) -> tuple[Sequence[int], str]:
-    """Return the numbers of the views that are not cached, and the precision of the frozen layers, which all tasks use."""
+def _find_missing(task: Task, settings: Settings, on_event: OnEvent) -> tuple[dict[int, str], Settings]:
+    """Return number -> name in the cache of the views that are not there, and settings with the precision of the frozen layers, which all tasks use."""
     if settings.depth == AUTO_DEPTH or settings.minutes is not None:
         raise UsageError("--engine ray is given with an open depth: it is chosen by the speed of this machine", "Give a depth, such as --depth 2")
     with prepare(task, settings, on_event) as session:
         if not session.on_disk:
             raise UsageError(f"--engine ray needs cached features on a disk, but --store is {settings.store}", "Use --store disk")
         frozen = _find_frozen(session, settings)
-        counts = count_missing(frozen, session, settings)
-        return [number for number, count in enumerate(counts) if count], pass_precision(frozen, session, settings)
+        settings = replace(settings, amp=cast(Any, pass_precision(frozen, session, settings)))
+        return find_missing(frozen, session, settings), settings
 
 
 def _find_frozen(session: Session, settings: Settings) -> nn.Module:
@@ -54,6 +53,6 @@ def _find_frozen(session: Session, settings: Settings) -> nn.Module:
     return frozen
 
 
-def _compute_view(task: Task | str, settings: Settings, number: int) -> None:
-    with prepare(unpack_task(task), settings, ignore_event) as session:
+def _compute_view(settings: Settings, task: Task, number: int) -> None:
+    with prepare(task, settings, ignore_event) as session:
         extract_view(_find_frozen(session, settings), session, settings, number)

@@ -190,6 +190,12 @@ def count_missing(body: nn.Module, session: Session, settings: Settings) -> list
     return [0 if name and cache.find(KIND, name) else len(view.rows) for name, view in zip(names, views, strict=True)]
 
 
+def find_missing(body: nn.Module, session: Session, settings: Settings) -> dict[int, str]:
+    """Return number -> name in the cache of each view whose features are not there. The session must have a store on disk."""
+    names = _cache_names(body, session, _list_views(session.table, settings), settings, pass_precision(body, session, settings))
+    return {number: name for number, name in enumerate(names) if not cache.find(KIND, name)}
+
+
 def _list_views(table: ImageTable, settings: Settings) -> list[_View]:
     trainable = table.part("train") + table.part(SPARE)
     evaluated = table.part("valid") + (table.part("test") if table.official_folds else [])  # other folds need all of them
