@@ -70,6 +70,14 @@ def test_a_machine_with_another_cache_is_named(cli, pictures, recorded, monkeypa
     assert outcome.code == 2 and "is not in the cache of this machine" in outcome.err and "TLFAST_CACHE" in outcome.err
 
 
+def test_the_run_and_the_trackers_are_checked_before_the_engine_works(cli, tmp_path, pictures, recorded):
+    (tmp_path / "exports" / "pictures" / "first").mkdir(parents=True)
+    for flags, message in ((["--name", "first"], "a run named 'first' exists already"), (["--log", "wanbd"], "wanbd")):
+        outcome = cli("train", pictures, *TINY, *flags, "--engine", "ray")
+        assert outcome.code == 2 and message in outcome.err
+    assert not recorded
+
+
 @pytest.mark.parametrize(
     ("flags", "message", "hint"),
     [

@@ -80,17 +80,17 @@ def train(
     resolved, which = arguments.resumed(which, full) if which else (arguments.settings(full), "")
     placed = open_engine(engine, address, cpus, devices=[resolved.device])
     if not placed.in_process:
-        _compute_features(dataset.task, resolved, placed, quiet)
+        _compute_features(dataset.task, resolved, placed, which, quiet)
     return train_resolved(dataset.task, resolved, which, arguments.like, cbs, quiet)
 
 
 @one_at_a_time
 @keep_random_states
-def _compute_features(task: Task, settings: Settings, engine: Engine, quiet: bool) -> None:
+def _compute_features(task: Task, settings: Settings, engine: Engine, resume: str, quiet: bool) -> None:
     from ..commands.train_features import compute_features
 
     with show_progress(quiet) as on_event:
-        compute_features(task, settings, engine, on_event)
+        compute_features(task, settings, engine, on_event, resume)
 
 
 @one_at_a_time

@@ -88,7 +88,7 @@ def train(
         with screen.progress() as on_event:
             from ..commands.train_features import compute_features
 
-            compute_features(arguments.task, settings, placed, on_event)
+            compute_features(arguments.task, settings, placed, on_event, resume)
     if torchrun.must_start_processes(settings.gpus) and not dry_run:
         from ..commands.train_processes import Training, train_in_processes
         from .progress import Lines

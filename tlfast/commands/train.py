@@ -124,17 +124,23 @@ def train_run(
         return processes.share(_train_alone(task, settings, on_event, resume, like, callbacks))
 
 
-def _train_alone(task: Task, settings: Settings, on_event: OnEvent, resume: str, like: Mapping[str, Any], callbacks: Sequence[Callback]) -> TrainResult:
-    """Do the work of `train_run` that only one process does; the phases of the backbone together with the others."""
+def check_start(settings: Settings, resume: str) -> None:
+    """Check folder and name of the run, and the trackers, before any work. Raises RunError or UsageError."""
     runs.check_writable(settings.out, settings.task, "" if resume else settings.name)
     if not resume:
-        settings = resolve_teachers(settings)
         check_free(settings.out, settings.task, settings.name)
+    parse_names(settings.log)
+
+
+def _train_alone(task: Task, settings: Settings, on_event: OnEvent, resume: str, like: Mapping[str, Any], callbacks: Sequence[Callback]) -> TrainResult:
+    """Do the work of `train_run` that only one process does; the phases of the backbone together with the others."""
+    check_start(settings, resume)
+    if not resume:
+        settings = resolve_teachers(settings)
         note_unused(settings, on_event)
         for interrupted in map(run_id_of, list_interrupted(settings.out, settings.task)):
             on_event(Note("training", f"{interrupted} was interrupted: --resume {interrupted} continues it; this is a new training"))
     run_id = settings.name or runs.new_id(settings.tuning, settings.arch)
-    parse_names(settings.log)  # before the id is reserved
     with open_journal(settings.out, settings.task, run_id, settings.to_dict(), resume) as journal, open_tracking(settings.log, on_event) as tracking:
         if task.file:
             journal.facts.set(TASK_FILE, task.file)  # it may have been moved since an interruption

@@ -16,13 +16,15 @@ from ..training import Session, get_strategy, prepare
 from ..training.batch_size import use_default_batch
 from ..training.features import KIND, extract_view, find_missing, pass_precision
 from .elsewhere import check_arrival, run_elsewhere
+from .train import check_start
 
 
-def compute_features(task: Task, settings: Settings, engine: Engine, on_event: OnEvent = ignore_event) -> int:
+def compute_features(task: Task, settings: Settings, engine: Engine, on_event: OnEvent = ignore_event, resume: str = "") -> int:
     """Compute the cached features, or activations, of a training by an engine; the training itself then finds them in the cache.
 
-    Returns the number of views that were computed. Raises TlfastError, also if a machine does not share the cache.
+    `resume` is that of `train_run`. Returns the number of views that were computed. Raises TlfastError, also if a machine does not share the cache.
     """
+    check_start(settings, resume)
     settings = use_default_batch(settings)  # of the passes; the training settles its own
     missing, settings = _find_missing(task, settings, on_event)
     on_event(Progress("backbone: views", 0, len(missing)))
