@@ -196,6 +196,19 @@ def test_out_of_memory_starts_again_with_half_the_batch(tmp_path: Path, monkeypa
     ]
 
 
+def test_a_run_that_was_written_before_ctrl_c_is_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tlfast.commands import train_processes
+
+    def finish_and_interrupt(module: str, argument: str, count: int) -> dict[int, int]:
+        (Path(argument) / train_processes.RESULT).write_text("exports/t/run")
+        train_processes._write_failure(Path(argument), 1, Interrupted("interrupted"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_processes, "launch", finish_and_interrupt)
+    settings = Settings(task="digits", depth="all", out=str(tmp_path), gpus=2, device="cpu")
+    assert train_processes.train_in_processes(train_processes.Training(Task("t", ""), settings), "worker", print) == "exports/t/run"
+
+
 def test_the_memory_of_another_process_runs_out_without_loss_of_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tlfast.commands import train
 

@@ -14,6 +14,20 @@ from tlfast.core.journal import NEWEST, open_journal
 from tlfast.training import processes
 
 
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), RuntimeError("Connection closed by peer")])
+def test_the_loss_of_others_does_not_take_the_last_value_from_the_first_process(monkeypatch, end):
+    def share(*arguments):
+        raise end
+
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(distributed, "broadcast_object_list", share)
+    assert processes.share_last(3) == 3
+    end.args = ("a value cannot be pickled",)
+    if isinstance(end, RuntimeError):
+        with pytest.raises(RuntimeError, match="cannot be pickled"):
+            processes.share_last(3)
+
+
 @pytest.fixture
 def become(monkeypatch, tmp_path):
     """Make this process the one with the given rank, on a machine of its own."""

@@ -121,7 +121,7 @@ def train_run(
         check_conflicts(settings)
         if processes.index():
             return _assist(task, settings, callbacks)
-        return processes.share(_train_alone(task, settings, on_event, resume, like, callbacks))
+        return processes.share_last(_train_alone(task, settings, on_event, resume, like, callbacks))
 
 
 def check_start(settings: Settings, resume: str) -> None:

@@ -70,14 +70,15 @@ def train_in_processes(training: Training, worker: str, on_event: OnEvent) -> st
         with tempfile.TemporaryDirectory(prefix="tlfast-") as name:
             folder = Path(name)
             (folder / REQUEST).write_bytes(pickle.dumps(training))
+            failed, interrupted = dict[int, int](), False
             try:
                 failed = launch(worker, str(folder), settings.gpus)
             except KeyboardInterrupt:
-                raise _find_cause(folder, training, {}) from None
-            if (folder / RESULT).exists():
+                interrupted = True
+            if (folder / RESULT).exists():  # also if the others were interrupted while the first one finished
                 return (folder / RESULT).read_text(encoding="utf-8")
             cause = _find_cause(folder, training, failed)
-        if not isinstance(cause, HalveBatchError) or not cause.run:
+        if interrupted or not isinstance(cause, HalveBatchError) or not cause.run:
             raise cause
         on_event(Note(cause.phase, f"{cause.message}: starting again with half as many images in a batch, and twice as many batches per step"))
         training = replace(training, resume=cause.run)

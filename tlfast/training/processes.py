@@ -139,6 +139,18 @@ def share(value: T) -> T:
     return values[0]
 
 
+def share_last(value: T) -> T:
+    """Share the last value of the first process, and return it there also after Ctrl-C, or if the others have ended: all work is done."""
+    try:
+        return share(value)
+    except KeyboardInterrupt:
+        return value
+    except RuntimeError as error:
+        if not is_lost_peer(error):
+            raise
+        return value
+
+
 def receive() -> Any:
     """Return the value that the first process shares."""
     return share(None)
