@@ -39,7 +39,7 @@ def become(monkeypatch, tmp_path):
         (tmp_path / str(rank)).mkdir()
         monkeypatch.chdir(tmp_path / str(rank))
         monkeypatch.setattr(processes, "_numbers", itertools.count())
-        monkeypatch.setattr(distributed, "rendezvous", lambda *arguments, **options: iter([(store, rank, 2)]))
+        monkeypatch.setattr(processes, "rendezvous", lambda *arguments, **options: iter([(store, rank, 2)]))
 
     return become
 

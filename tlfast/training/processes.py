@@ -12,10 +12,11 @@ import pickle
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import distributed
+from torch.distributed.rendezvous import rendezvous
 
 from ..core import Settings, TlfastError, TrainingError, UsageError, cache
 from ..core.system import count_cores, limit_cores
@@ -25,7 +26,7 @@ T = TypeVar("T")
 
 _parent = os.getppid()
 _numbers = itertools.count()  # of the values that were shared by `of_first`
-_stores: list[distributed.Store] = []  # kept open, because other processes may still read
+_stores: list[Any] = []  # kept open, because other processes may still read
 
 PEER_LOST = "another process of this training has ended"
 TIMEOUT = timedelta(days=7)  # for waiting processes: the first one trains the head and exports alone
@@ -69,9 +70,11 @@ def of_first(find: Callable[[], T]) -> T:
     """
     if not is_started_by_torchrun() or distributed.is_initialized():
         return find()
-    store, rank, _ = next(distributed.rendezvous("env://", timeout=TIMEOUT))
+    store, rank, _ = next(rendezvous("env://", timeout=TIMEOUT))
     _stores.append(store)
-    key, found, error = f"tlfast/{next(_numbers)}", None, None
+    key = f"tlfast/{next(_numbers)}"
+    found: Any = None
+    error: TlfastError | None = None
     try:
         if rank:
             found, error = pickle.loads(store.get(key))
@@ -85,7 +88,7 @@ def of_first(find: Callable[[], T]) -> T:
         raise PeerLostError(PEER_LOST) from None
     if error:
         raise error
-    return found
+    return cast(T, found)
 
 
 @contextmanager
