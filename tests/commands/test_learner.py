@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from fastai.vision.learner import vision_learner
 from torch import nn
 
 import tlfast
+from tests.helpers.fake_gpu import fake_gpu
 from tests.helpers.runs import copy_run
 from tlfast.commands import learner
 from tlfast.commands.interpret import interpret_run
@@ -57,6 +59,15 @@ def test_methods_of_fastai_work(learn, pictures):
     learn.dls.show_batch(max_n=2)
     learn.show_results(max_n=2)
     assert 0 < learn.lr_find(num_it=40, stop_div=False, show_plot=False, suggest_funcs=minimum).minimum < 10
+
+
+def test_losses_are_recorded_where_they_can_be_plotted(learn):
+    with fake_gpu() as gpu:
+        step = SimpleNamespace(loss=torch.zeros((), device=gpu), yb=(torch.zeros(8),), to_detach=learn.to_detach)
+        for average in (learn.recorder.smooth_loss, learn.recorder.loss):
+            average.reset()
+            average.accumulate(step)
+            assert average.value.device.type == "cpu"
 
 
 def test_a_fit_without_a_step_keeps_the_accuracy_of_a_run_with_a_frozen_backbone(run):

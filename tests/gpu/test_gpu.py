@@ -8,16 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fastai.callback.core import Callback
+from fastai.callback.progress import ProgressCallback, ShowGraphCallback
 from fastai.torch_core import TensorImage, set_seed
 from fasttransform import Pipeline
 from safetensors.torch import load_file
 
+import tlfast
 from tests.helpers.command_line import TINY
 from tests.helpers.interruption import stopping_at, train_way
 from tests.helpers.syncs import STEPS, count_waiting_calls
 from tlfast.commands import loaded_run
 from tlfast.core import journal, runs
 from tlfast.core.errors import Interrupted
+from tlfast.testing import TINY as TINY_KEYWORDS
 from tlfast.training import features, loaders
 from tlfast.training.activations import ActivationLoader
 from tlfast.training.augment import PRESETS, build_transforms
@@ -83,6 +87,23 @@ def test_too_little_memory_halves_the_batch(pictures, tmp_path):
         torch.cuda.set_per_process_memory_fraction(1.0)
         torch.cuda.empty_cache()
     assert any(note.startswith("out of memory with") for note in notes) and len(result.phases[-1].epochs) == 3
+
+
+def test_a_learner_of_the_user_plots_its_losses(pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    learn = tlfast.learner(pictures, device=KIND, quiet=True, **TINY_KEYWORDS)
+    learn.lr_find(num_it=20)
+    learn.fit(2)
+    learn.recorder.plot_loss()
+
+
+def test_a_callback_of_the_user_plots_the_losses_of_a_training(pictures, tmp_path, monkeypatch):
+    class Plot(Callback):
+        def after_epoch(self):
+            self.recorder.plot_loss()
+
+    monkeypatch.chdir(tmp_path)
+    tlfast.train(pictures, full=True, device=KIND, quiet=True, cbs=[Plot(), ProgressCallback(), ShowGraphCallback()], **TINY_KEYWORDS, epochs=2)
 
 
 def test_the_learning_rate_finder(folder, cli):

@@ -27,6 +27,7 @@ from ..training.batch_size import use_default_batch
 from ..training.callbacks import KeepBatchNorm, KeepHistory, ShareCores
 from ..training.learner import build_learner
 from ..training.processes import require_single
+from ..training.recording import record_on_host
 from ..training.types import EPOCH_VALUES, EpochRow
 from .loaded_run import load_run
 from .train import describe_origin, describe_phase, publish
@@ -89,7 +90,7 @@ def _prepare_for_user(learn: Learner, settings: Settings, table: ImageTable) -> 
     learn.add_cbs([ShareCores(), KeepHistory()])
     setattr(learn, ATTRIBUTE, settings)
     setattr(learn, SPLITS, {os.path.abspath(row.path): row.split for row in table.rows})
-    return learn
+    return record_on_host(learn)
 
 
 def publish_learner(learn: Learner, task: Task | None = None, data: Settings | None = None, name: str = "", on_event: OnEvent = ignore_event) -> Path:

@@ -18,6 +18,7 @@ from ..core import Journal, Note, OnEvent, Settings, TrainingError, TrainingSett
 from . import checkpoints, processes
 from .budget import Budget
 from .callbacks.early_stopping import KeepEpoch, StopAtNan
+from .callbacks.losses import ReadLosses
 from .callbacks.memory import ReleaseMemory
 from .callbacks.mixup import MixUp
 from .callbacks.progress import ProgressCallback, silence_fastai
@@ -86,7 +87,7 @@ def fit_phase(session: Session, plan: PhasePlan, opened: OpenPhase, settings: Tr
     start = checkpoints.place_checkpoint(start, learn) if start else None
     with signals.defer_interrupts() as interrupted, silence_fastai(learn):
         saver = checkpoints.Checkpoints(journal, plan.name, settings.checkpoint_minutes, interrupted, on_event, start)
-        callbacks: list[Callback] = [progress, keep, finite, saver, *session.callbacks]
+        callbacks: list[Callback] = [progress, keep, finite, saver, ReadLosses(), *session.callbacks]
         callbacks += [checkpoints.SkipBatches(start)] if start else []
         callbacks += [MixUp(settings.mixup)] if settings.mixup else []
         callbacks += [ReleaseMemory()] if learn.dls.device.type == "cpu" else []

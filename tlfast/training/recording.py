@@ -16,6 +16,12 @@ def record_on_device(learn: Learner) -> Learner:
     return learn
 
 
+def record_on_host(learn: Learner) -> Learner:
+    """Let a Learner's recorder average the losses as fastai does, in main memory, so that the Learner can plot them."""
+    learn.recorder.smooth_loss, learn.recorder.loss = AvgSmoothLoss(), AvgLoss()
+    return learn
+
+
 class SmoothLoss(AvgSmoothLoss):
     """fastai's average of the training loss, with exponentially decreasing weights."""
 

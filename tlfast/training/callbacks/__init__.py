@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .ema import MovingAverage
     from .handed_out import KeepBatchNorm, KeepHistory, ShareCores
     from .input import NetworkInput
+    from .losses import ReadLosses
     from .memory import ReleaseMemory
     from .mixup import MixUp
     from .progress import ProgressCallback
@@ -33,6 +34,7 @@ __all__ = [
     "MovingAverage",
     "NetworkInput",
     "ProgressCallback",
+    "ReadLosses",
     "ReleaseMemory",
     "ShareCores",
     "StopAtNan",
@@ -48,6 +50,7 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
             "ema": ["MovingAverage"],
             "handed_out": ["KeepBatchNorm", "KeepHistory", "ShareCores"],
             "input": ["NetworkInput"],
+            "losses": ["ReadLosses"],
             "memory": ["ReleaseMemory"],
             "mixup": ["MixUp"],
             "progress": ["ProgressCallback"],
