@@ -20,7 +20,7 @@ from ..data.split import drop_spare
 from ..evaluation import Evaluation, Predictions, cam, evaluate
 from ..evaluation.report import Evidence
 from ..export import weights
-from ..models import pick_device, share_cores
+from ..models import move_network, pick_device, share_cores
 from ..training.loaders import build_loaders, plain_loader
 from ..training.prediction import predict_rows
 from .check import read_label_findings
@@ -68,7 +68,7 @@ def load_run(run: Run, data: str, device: str, on_event: OnEvent) -> LoadedRun:
     listed = _rebuild_table(run, settings, data, on_event)
     table, store = _open_images(run, listed, settings, on_event)
     dls = build_loaders(table, Preprocessing.of_run(run), settings, chosen_device, store)
-    network = weights.load_model(run).to(chosen_device)
+    network = move_network(weights.load_model(run), chosen_device)
     assert isinstance(network, nn.Sequential)  # body and head
     return LoadedRun(run, settings, listed.rows, table, dls, network)
 

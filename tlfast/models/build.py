@@ -14,6 +14,7 @@ from ..core.settings import find_unused
 from ..data.download import TIMEOUT, describe_failure
 from ..data.hub_client import check_reachable
 from . import pretrained
+from .device import image_format, move_network
 from .head import build_head
 from .weights import load_weights, read_weights
 
@@ -52,9 +53,7 @@ def build_body(weights: pretrained.Weights, size: int) -> nn.Module:
         load_weights(body, read_weights(weights), weights)
     if body.pretrained_cfg.get("fixed_input_size") and hasattr(body, "set_input_size"):
         body.set_input_size(img_size=(size, size))
-    # Channels last is the faster format for convolutions; see docs/benchmarks.md, "Memory format".
-    converted: nn.Module = body.to(memory_format=torch.channels_last)
-    return converted
+    return move_network(body, torch.device("cpu"))
 
 
 def build_model(arch: str, classes: int, size: int, head: str = "fastai") -> nn.Module:
@@ -70,10 +69,10 @@ def build_model(arch: str, classes: int, size: int, head: str = "fastai") -> nn.
 
 
 def to_network_input(x: torch.Tensor) -> torch.Tensor:
-    """Return a batch as a plain tensor, images `[b, c, h, w]` in channels-last memory format; tokens `[b, n, d]` keep their format."""
+    """Return a batch as a plain tensor, images `[b, c, h, w]` in the memory format of their device; tokens `[b, n, d]` keep their format."""
     # With fastai's TensorImage the output of every layer is a TensorImage; see docs/benchmarks.md, "Memory format".
     plain = x.as_subclass(torch.Tensor)
-    return plain.contiguous(memory_format=torch.channels_last) if plain.ndim == 4 else plain
+    return plain.contiguous(memory_format=image_format(plain.device)) if plain.ndim == 4 else plain
 
 
 # Networks without a weights file

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from torch import nn
 from ..core import UsageError
 from ..core.system import count_cores, tune_allocator
 
+Network = TypeVar("Network", bound=nn.Module)
+
+CONTIGUOUS_ON = ("mps",)  # device types without channels last: gradients of BatchNorm are wrong there, or fail (pytorch issue 175189)
 SHARE_OF_GPU = 0.25  # of a GPU's free memory that decoded images, or cached features, may occupy; training needs the rest
 
 
@@ -65,6 +68,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in ("out of memory", "can't allocate memory", "not enough memory"))
+
+
+def image_format(device: torch.device) -> torch.memory_format:
+    """Return the memory format of images, of activations and of the weights of convolutions on a device: channels last, except on MPS.
+
+    Channels last is the faster format for convolutions; see docs/benchmarks.md, "Memory format".
+    """
+    return torch.contiguous_format if device.type in CONTIGUOUS_ON else torch.channels_last
+
+
+def move_network(network: Network, device: torch.device) -> Network:
+    """Move a network to a device, in the memory format of that device. Returns the network."""
+    return network.to(device, memory_format=image_format(device))  # type: ignore[call-overload, no-any-return]  # torch declares no call with both
 
 
 def copy_to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 from collections import Counter
 
-import torch
 from timm.layers.conv2d_same import Conv2dSame
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from .device import move_network
 
 # Convolutions that only multiply by their weights; subclasses, such as weight-standardized ones, do more.
 PLAIN = (nn.Conv2d, Conv2dSame)
@@ -36,7 +37,7 @@ def fuse_bn(body: nn.Module) -> nn.Module:
     except Exception:  # fx raises errors of many types for networks with data-dependent control flow
         return body
     _fuse_pairs(fused, graph)
-    return fx.GraphModule(fused, graph).to(memory_format=torch.channels_last)
+    return move_network(fx.GraphModule(fused, graph), next(body.parameters()).device)
 
 
 def _fuse_pairs(network: nn.Module, graph: fx.Graph) -> None:

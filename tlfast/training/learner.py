@@ -12,7 +12,7 @@ from fastai.vision.learner import model_meta, vision_learner
 from torch import nn
 
 from ..core import Settings
-from ..models import build_body, build_head, pretrained, stages
+from ..models import build_body, build_head, move_network, pretrained, stages
 from .optim import build_adam
 from .recording import epoch_metrics, record_on_device
 
@@ -45,7 +45,7 @@ def build_learner(dls: DataLoaders, settings: Settings, weights: pretrained.Weig
         )
     finally:
         del model_meta[arch]
-    learn.model.to(dls.device)
+    move_network(learn.model, dls.device)
     return record_on_device(learn)
 
 

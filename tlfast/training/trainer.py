@@ -22,7 +22,18 @@ from ..data import ImageTable, Preprocessing, Store, Task, duplicates, open_stor
 from ..data.sources import open_with_splits
 from ..data.store import image_digests
 from ..evaluation import Predictions
-from ..models import build, choose_algorithms, copy_state, is_out_of_memory, normalization_stats, pick_device, pretrained, release_device_memory, share_cores
+from ..models import (
+    build,
+    choose_algorithms,
+    copy_state,
+    is_out_of_memory,
+    move_network,
+    normalization_stats,
+    pick_device,
+    pretrained,
+    release_device_memory,
+    share_cores,
+)
 from . import checkpoints, processes
 from .data_parallel import open_data_parallel
 from .distillation import describe_leaks, find_teachers, open_teachers
@@ -68,13 +79,15 @@ def prepare(
     dls = build_loaders(table, preprocessing, settings, device, store)
     learn = build_learner(dls, settings, weights, _class_weights(table, settings, device))
     build.check_sizes(learn.model[0], settings)
+    if teacher:
+        move_network(teacher, device)
     with (
         share_cores(device),
         choose_algorithms(device, settings.deterministic),
         tempfile.TemporaryDirectory() as scratch,
     ):  # fastai's lr_find saves a copy of the model below learn.path
         learn.path = Path(scratch)
-        yield Session(table, store, weights, preprocessing, learn, journal or Journal(), on_event, callbacks, teacher.to(device) if teacher else None)
+        yield Session(table, store, weights, preprocessing, learn, journal or Journal(), on_event, callbacks, teacher)
 
 
 def fit(session: Session, settings: Settings) -> tuple[list[Phase], Features | None]:
