@@ -22,7 +22,7 @@ from tlfast.commands import loaded_run
 from tlfast.core import journal, runs
 from tlfast.core.errors import Interrupted
 from tlfast.testing import TINY as TINY_KEYWORDS
-from tlfast.training import features, loaders
+from tlfast.training import features, loaders, trainer
 from tlfast.training.activations import ActivationLoader
 from tlfast.training.augment import PRESETS, build_transforms
 from tlfast.training.batch_augment import BatchAugmentation
@@ -87,6 +87,15 @@ def test_too_little_memory_halves_the_batch(pictures, tmp_path):
         torch.cuda.set_per_process_memory_fraction(1.0)
         torch.cuda.empty_cache()
     assert any(note.startswith("out of memory with") for note in notes) and len(result.phases[-1].epochs) == 3
+
+
+@pytest.mark.skipif(KIND != "cuda", reason="only CUDA counts allocated memory")
+def test_a_training_finds_the_memory_of_the_one_before_free(pictures, tmp_path, monkeypatch):
+    used, build = [], trainer.build_loaders
+    monkeypatch.setattr(trainer, "build_loaders", lambda *arguments: used.append(torch.cuda.memory_allocated()) or build(*arguments))
+    for _ in range(3):
+        train_way("full", pictures, tmp_path, device=KIND)
+    assert used[2] <= used[1]  # the first one allocates the workspaces of the libraries
 
 
 def test_a_learner_of_the_user_plots_its_losses(pictures, tmp_path, monkeypatch):

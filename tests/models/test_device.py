@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -40,6 +43,30 @@ def test_a_gpu_is_waited_for_and_its_cache_is_emptied(kind, monkeypatch):
     device.synchronize(torch.device("cpu"))
     device.release_device_memory(torch.device("cpu"))
     assert len(done) == 2
+
+
+class Cycle:
+    def __init__(self):
+        self.itself = self
+
+
+@pytest.mark.parametrize(("kind", "freed"), [("cuda", True), ("cpu", False)])
+def test_objects_that_refer_to_themselves_are_freed_for_a_gpu(kind, freed):
+    gc.disable()
+    try:
+        unused = weakref.ref(Cycle())
+        device.collect_garbage(torch.device(kind))
+        assert (unused() is None) == freed
+    finally:
+        gc.enable()
+
+
+def test_unused_blocks_of_the_cache_count_as_free(monkeypatch):
+    free = [40]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0], 100))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: free.append(free.pop() + 40))
+    assert device.fits_on_gpu(20, torch.device("cuda"))
+    assert not device.fits_on_gpu(20, torch.device("mps"))
 
 
 @pytest.mark.parametrize("deterministic", [False, True])

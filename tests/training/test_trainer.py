@@ -12,14 +12,14 @@ import torch
 
 from tests.helpers.interruption import train_way
 from tests.helpers.training import resolved
-from tlfast.core import ignore_event, runs
+from tlfast.core import Journal, Settings, ignore_event, runs
 from tlfast.core.errors import TrainingError
 from tlfast.core.events import Note
 from tlfast.data.sources import open_data
 from tlfast.evaluation import predictions
 from tlfast.export.weights import load_model
 from tlfast.training import OpenPhase, Phase, activations, batchnorm, trainer
-from tlfast.training.strategies import depth, full, get_strategy
+from tlfast.training.strategies import PhasePlan, depth, full, get_strategy
 from tlfast.training.types import EpochEnd
 
 
@@ -102,6 +102,22 @@ def test_passes_with_adapted_statistics_and_of_the_evaluation_fit_into_memory(wa
     assert [note for note in notes if note.startswith("out of memory with")] == [
         "out of memory with 8 images in a batch: using half as many, and twice as many batches per step"
     ]
+
+
+def test_the_memory_of_the_phase_before_is_free_when_a_phase_opens(monkeypatch):
+    order = []
+    monkeypatch.setattr(trainer, "collect_garbage", lambda device: order.append(device))
+
+    @contextmanager
+    def opened(attempt):
+        order.append("opened")
+        yield None
+
+    learn = SimpleNamespace(model=torch.nn.Linear(1, 1), loss_func=None, dls=SimpleNamespace(device="gpu"))
+    plan = PhasePlan("all layers", 1, opened)
+    chosen = Settings(task="t", bs=8)
+    trainer.run_within_memory(SimpleNamespace(learn=learn, journal=Journal()), plan, chosen, lambda phase, attempt: order.append("fitted"))
+    assert order == ["gpu", "opened", "fitted"]
 
 
 def test_the_speed_with_accumulated_batches_counts_all_images(pictures, tmp_path):

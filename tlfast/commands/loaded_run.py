@@ -20,7 +20,7 @@ from ..data.split import drop_spare
 from ..evaluation import Evaluation, Predictions, cam, evaluate
 from ..evaluation.report import Evidence
 from ..export import weights
-from ..models import move_network, pick_device, share_cores
+from ..models import collect_garbage, move_network, pick_device, share_cores
 from ..training.loaders import build_loaders, plain_loader
 from ..training.prediction import predict_rows
 from .check import read_label_findings
@@ -64,6 +64,7 @@ def load_run(run: Run, data: str, device: str, on_event: OnEvent) -> LoadedRun:
     Raises UsageError if torch has no such device, RunError or DataError.
     """
     chosen_device = pick_device(device)
+    collect_garbage(chosen_device)  # of trainings before
     settings = Settings.from_dict(run.manifest["settings"])
     listed = _rebuild_table(run, settings, data, on_event)
     table, store = _open_images(run, listed, settings, on_event)

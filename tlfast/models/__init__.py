@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .catalogue import Backbone, describe_backbones, list_at_hand, list_names, match_names
     from .device import (
         choose_algorithms,
+        collect_garbage,
         copy_state,
         copy_to_device,
         fits_on_gpu,
@@ -38,6 +39,7 @@ __all__ = [
     "build_model",
     "check_arch",
     "choose_algorithms",
+    "collect_garbage",
     "copy_state",
     "copy_to_device",
     "count_features",
@@ -72,6 +74,7 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
             "catalogue": ["Backbone", "describe_backbones", "list_at_hand", "list_names", "match_names"],
             "device": [
                 "choose_algorithms",
+                "collect_garbage",
                 "copy_state",
                 "copy_to_device",
                 "fits_on_gpu",

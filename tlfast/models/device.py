@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -90,7 +91,10 @@ def copy_to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 def fits_on_gpu(nbytes: int, device: torch.device) -> bool:
     """Return whether data of `nbytes` bytes takes at most SHARE_OF_GPU of the free memory of a CUDA device; False for other devices."""
-    return device.type == "cuda" and nbytes <= SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]
+    if device.type != "cuda":
+        return False
+    release_device_memory(device)  # unused blocks in torch's cache are free too
+    return nbytes <= SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]
 
 
 def synchronize(device: torch.device) -> None:
@@ -107,6 +111,16 @@ def release_device_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def collect_garbage(device: torch.device) -> None:
+    """Free the memory of a GPU that unused objects hold. Does nothing on a CPU.
+
+    Loaders and Learners of fastai refer to themselves, so that only Python's garbage collector frees them, and it may not run for a whole training.
+    """
+    if device.type != "cpu":
+        gc.collect()
+        release_device_memory(device)
 
 
 def run_by_halves(run: Callable[[torch.Tensor], np.ndarray[Any, Any]], x: torch.Tensor) -> np.ndarray[Any, Any]:

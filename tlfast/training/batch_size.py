@@ -12,7 +12,7 @@ from dataclasses import replace
 from torch import nn
 
 from ..core import Note, Settings, TrainingSettings
-from ..models import is_out_of_memory, release_device_memory
+from ..models import collect_garbage, is_out_of_memory, release_device_memory
 from . import processes
 from .amp import choose_step_precision
 from .profiler import run_steps
@@ -52,6 +52,7 @@ def choose_batch(session: Session, settings: Settings, model: nn.Module, shape: 
     speeds: dict[int, float] = {}
 
     def measure(bs: int) -> float:
+        collect_garbage(device)  # of the steps before
         speeds[bs] = 1 / statistics.median(run_steps(learn, model, tuple(shape), bs, precision))
         return speeds[bs]
 

@@ -25,6 +25,7 @@ from ..evaluation import Predictions
 from ..models import (
     build,
     choose_algorithms,
+    collect_garbage,
     copy_state,
     is_out_of_memory,
     move_network,
@@ -66,6 +67,7 @@ def prepare(
     """
     build.check_arch(settings.arch)
     device = pick_device(settings.device)
+    collect_garbage(device)  # of trainings before
     weights = pretrained.find_weights(settings.arch, settings.weights)
     preprocessing = Preprocessing.from_settings(settings, normalization_stats(weights))
     table, store = open_store(open_with_splits(task, settings, lambda source: known, on_event), settings, on_event)
@@ -131,6 +133,7 @@ def run_within_memory(session: Session, plan: PhasePlan, settings: Settings, run
     initial, loss_func, journal = copy_state(session.learn.model), session.learn.loss_func, session.journal
     while True:
         attempt = _halve_batch(settings, journal.facts.halvings)
+        collect_garbage(session.learn.dls.device)  # of the phase before
         try:
             return _run_attempt(plan, attempt, run)
         except RuntimeError as error:
