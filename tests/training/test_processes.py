@@ -1,15 +1,17 @@
-"""What the processes of one training exchange before they join, played one after another."""
+"""The processes of one training: their share of the cores, and what they exchange, played one after another."""
 
 from __future__ import annotations
 
 import itertools
+import os
 from contextlib import suppress
 
 import pytest
+import torch
 from torch import distributed
 
 from tlfast.cli.arguments import find_resumed, parse_arguments
-from tlfast.core import Settings, UsageError, torchrun
+from tlfast.core import Settings, UsageError, cache, system, torchrun
 from tlfast.core.journal import NEWEST, open_journal
 from tlfast.training import processes
 
@@ -59,3 +61,19 @@ def test_the_first_process_finds_the_training_to_resume(become, pictures):
     assert (task, found.seed, run) == (str(pictures), 3, "mine")
     become(1)
     assert find() == (task, found, run)
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(8, 4), (1, 1)])
+def test_a_process_has_as_many_threads_as_its_share_of_the_cores(cores, threads, monkeypatch):
+    chosen = []
+    for name, value in {"TORCHELASTIC_RUN_ID": "run", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(cores), raising=False)
+    monkeypatch.setattr(system, "_limit", None)
+    monkeypatch.setattr(cache, "wait_for_others", lambda: None)
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    for name in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(processes.distributed, name, lambda *arguments, **options: None)
+    with processes.join(Settings(task="t", device="cpu")) as count:
+        assert count == 1 and system.count_cores() == threads
+    assert chosen == [threads]

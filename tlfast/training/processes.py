@@ -103,7 +103,9 @@ def join(settings: Settings) -> Iterator[int]:
     cuda = settings.device in ("auto", "cuda") and torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    limit_cores(max(1, count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    cores = max(1, count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    limit_cores(cores)
+    torch.set_num_threads(cores)  # also with a GPU: batches are gathered and augmentations drawn on the cores
     cache.wait_for_others()
     distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=TIMEOUT)
     hidden = {name: os.environ.pop(name) for name in ("RANK", "WORLD_SIZE")}  # fastai's own support of processes reads them; its lr_find then hangs
