@@ -65,7 +65,7 @@ def test_a_run_that_was_interrupted_after_it_was_written_has_nothing_to_resume(c
 def test_resume_names_what_it_resumes(cli, pictures, stopped):
     with pytest.raises(tlfast.UsageError, match="the interrupted training began with"):
         tlfast.train(pictures, resume=True, depth=0)
-    outcome = cli("train", pictures, "--resume")
+    outcome = cli("train", pictures, "--resume", "--device", "cpu")  # it began with auto
     assert outcome.code == 0, outcome.err
     note = " ".join(outcome.err.split())
     assert "resuming mine (full, test_resnet, 32 px), head finished, 1 of 3 epochs of all layers finished, after 0." in note

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tests.helpers.training import resolved, watched
 from tlfast import tasks
+from tlfast.core import Journal, Settings
 from tlfast.core.errors import UsageError
+from tlfast.core.journal import Facts
 from tlfast.tasks import resolve
 from tlfast.training import amp, trainer
 
@@ -19,6 +22,18 @@ def test_bf16_reaches_the_network_on_a_cpu_and_the_weights_stay_float32(folder):
     assert set(watched(folder, amp="off")[0].formats) == {torch.float32}
     seen, phase = watched(folder, amp="bf16")
     assert set(seen.formats) == {torch.bfloat16} and phase.precision == "bf16"
+
+
+def test_a_resumed_training_keeps_its_precision_on_a_device_of_the_same_type(monkeypatch):
+    monkeypatch.setattr(amp, "choose_step_precision", lambda model, device, settings, shape: "bf16" if device.type == "cuda" else "off")
+
+    def settle(journal, kind):
+        session = SimpleNamespace(journal=journal, learn=SimpleNamespace(dls=SimpleNamespace(device=torch.device(kind))))
+        return amp.settle_step_precision(session, torch.nn.Linear(1, 1), Settings(task="t"), (3, 32, 32))
+
+    journal = Journal()
+    assert [settle(journal, kind) for kind in ("cuda", "cpu", "cuda")] == ["bf16", "off", "bf16"]
+    assert settle(Journal(facts=Facts(precision="fp16")), "cuda") == "fp16", "of an earlier version"
 
 
 def test_fp16_is_refused_without_a_gpu(folder):

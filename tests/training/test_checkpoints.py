@@ -164,7 +164,8 @@ def test_the_smoothed_loss_is_restored_in_main_memory():
         learn = SimpleNamespace(model=model, opt=SimpleNamespace(load_state_dict=lambda state: None), cbs=[])
         learn.recorder = SimpleNamespace(smooth_loss=AvgSmoothLoss())
         state = {"model": model.state_dict(), "optimizer": {"state": [], "hypers": []}, "callbacks": {}, "smooth_loss": [3, 0.5]}
-        checkpoints._restore_state(learn, {**state, "train_iter": 3, "pending": 0, "scaler": {}})
+        scaler = {"scale": 65536.0}  # of fp16 on CUDA, resumed on a device without
+        checkpoints._restore_state(learn, {**state, "train_iter": 3, "pending": 0, "scaler": scaler})
         assert learn.recorder.smooth_loss.count == 3 and learn.recorder.smooth_loss.val.device.type == "cpu"
 
 

@@ -19,7 +19,7 @@ from ..data.hub import is_hub_dataset
 from ..tasks import resolve
 
 T = TypeVar("T")
-RESUMED_WITH_OTHERS = ("log", "gpus")  # settings that a resumed training may change
+RESUMED_WITH_OTHERS = ("log", "gpus", "device")  # settings that a resumed training may change
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class Facts:
     phase_epochs: dict[str, int] = field(default_factory=dict)  # phase with a checkpoint -> its number of epochs
     planned: dict[str, Any] | None = None  # depths to choose from, and the time budget
     room: list[Any] | None = None  # depth and views that fit the disk or the memory
-    precision: str | None = None  # number format of the training
+    precision: str | None = None  # number format of the training, on the first type of device
     images: str | None = None  # fingerprint of the image table
     weights: str | None = None  # SHA-256 of the pretrained backbone
     others: dict[str, Any] = field(default_factory=dict)  # such as "rates of head"; at the top level of the file

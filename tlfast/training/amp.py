@@ -20,6 +20,8 @@ from ..core import TrainingSettings, UsageError, cache
 from ..core.system import count_cores
 from ..models import to_network_input
 from ..models.fuse_bn import fuse_bn
+from . import processes
+from .session import Session
 
 KIND = "timings"
 # Smallest speed-ups that are worth the rounding, of training steps and of forward passes; see docs/benchmarks.md, "Precision".
@@ -84,6 +86,14 @@ def choose_step_precision(model: nn.Module, device: torch.device, settings: Trai
     UsageError for fp16 without CUDA.
     """
     return _choose(device, settings, lambda: _time_on_cpu(model, settings.bs, shape, passes=False))
+
+
+def settle_step_precision(session: Session, model: nn.Module, settings: TrainingSettings, shape: Sequence[int]) -> str:
+    """Return `choose_step_precision` of the first process. A resumed training repeats the choice on a device of the same type."""
+    journal, device = session.journal, session.learn.dls.device
+    same = journal.once("device of the precision", lambda: device.type) == device.type
+    name = "precision" if same else f"precision on {device.type}"
+    return str(journal.once(name, lambda: processes.share(choose_step_precision(model, device, settings, shape))))
 
 
 def choose_pass_precision(network: nn.Module, device: torch.device, settings: TrainingSettings, shape: Sequence[int]) -> str:

@@ -251,8 +251,9 @@ def _restore_state(learn: Any, state: dict[str, Any]) -> list[str]:
         _find_callback(learn, GradientAccumulation).count = state["pending"]
         for p, gradient in zip(learn.model.parameters(), state["gradients"], strict=True):
             p.grad = None if gradient is None else gradient.to(device)
-    if state["scaler"]:
-        _find_callback(learn, MixedPrecision).scaler.load_state_dict(state["scaler"])
+    scaler = getattr(_find_callback(learn, MixedPrecision), "scaler", None)
+    if state["scaler"] and scaler:  # without fp16 on another device there is none
+        scaler.load_state_dict(state["scaler"])
     return [name for name in callbacks if not saved[name]]
 
 

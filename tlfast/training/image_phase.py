@@ -7,13 +7,12 @@ from contextlib import contextmanager
 
 from ..core import Settings
 from ..core.system import release_memory
-from .amp import choose_step_precision, use_precision
+from .amp import settle_step_precision, use_precision
 from .callbacks.input import NetworkInput
 from .callbacks.requested import build_callbacks
 from .compilation import use_compilation
 from .distillation import build_distillation
 from .phase import OpenPhase
-from .processes import share
 from .session import Session
 
 
@@ -26,7 +25,7 @@ def open_images(session: Session, attempt: Settings) -> Iterator[OpenPhase]:
     learn = session.learn
     session.use_batch_size(attempt)
     release_memory()  # the phase before used blocks of other sizes
-    precision = session.journal.once("precision", lambda: share(choose_step_precision(learn.model, learn.dls.device, attempt, (3, attempt.size, attempt.size))))
+    precision = settle_step_precision(session, learn.model, attempt, (3, attempt.size, attempt.size))
     callbacks = [NetworkInput(), *build_distillation(session, attempt), *build_callbacks(attempt)]
     with use_compilation(learn.model, attempt.compile), use_precision(learn, precision), learn.added_cbs(callbacks):
         yield OpenPhase(learn, precision)

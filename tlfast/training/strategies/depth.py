@@ -24,7 +24,7 @@ from ...core.system import release_memory
 from ...models import SplitBody, split_at
 from .. import processes
 from ..activations import BATCH_FORWARD, HEAD_IMAGES, ActivationLoader, activation_shape, compute_features
-from ..amp import choose_step_precision, use_precision
+from ..amp import settle_step_precision, use_precision
 from ..batch_size import settle_batch, use_default_batch
 from ..batchnorm import ADAPTING_BATCHES, adapt_batchnorm
 from ..budget import read_budget
@@ -138,7 +138,7 @@ def _open_upper(session: Session, lower: _LowerStages, settings: Settings) -> It
     )
     record_on_device(upper).unfreeze()
     shape = activations.train[torch.tensor([0])].shape[1:]
-    precision = session.journal.once("precision", lambda: processes.share(choose_step_precision(upper.model, device, settings, shape)))
+    precision = settle_step_precision(session, upper.model, settings, shape)
     callbacks = [*build_callbacks(settings), *([] if soft is None else [Distillation()])]
     with use_compilation(upper.model, settings.compile), use_precision(upper, precision), upper.added_cbs(callbacks):
         yield OpenPhase(upper, precision, activations.cost)
