@@ -7,8 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from tlfast.data import Preprocessing
 from tlfast.evaluation import cam
 from tlfast.models import build
+from tlfast.testing import draw_image
 
 
 def test_tokens_of_a_pooling_layer_are_no_features():
@@ -53,6 +55,23 @@ def test_a_network_is_seen_to_look_where_its_answer_is():
     assert found.shape == (12, 12) and found[2:4, 8:10].min() == 1.0 and found.sum() == 4.0
     picture = np.asarray(cam.overlay_map(Image.new("RGB", (12, 12)), found, 48), int)
     assert picture[12, 36].sum() > picture[40, 8].sum()  # yellow there, violet elsewhere
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_batch_that_does_not_fit_into_memory_is_divided(tells, tmp_path, monkeypatch):
+    sizes = []
+
+    def short(network, x):
+        sizes.append(len(x))
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.rand(len(x), 6, 6) if tells else None
+
+    monkeypatch.setattr(cam, "compute_maps", short)
+    paths = [str(draw_image(tmp_path / f"{i}.png", (9, 9, 9), i)) for i in range(4)]
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 2))
+    maps = cam.render_maps(network, paths, Preprocessing(32, 32, "squish", (0.5,) * 3, (0.5,) * 3), lambda event: None)
+    assert sizes == [4, 2, 2] and list(maps) == (paths if tells else [])
 
 
 @pytest.mark.parametrize(

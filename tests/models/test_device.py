@@ -15,6 +15,9 @@ from tlfast.models import device
 OUT_OF_MEMORY = {
     "CUDA": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     "cuDNN": RuntimeError("CUDA error: out of memory"),
+    "cuDNN without a workspace": RuntimeError("FIND was unable to find an engine to execute this computation"),
+    "cuDNN at its start": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    "cuBLAS at its start": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     "MPS": RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB, other allocations: 1.00 GB, max allowed: 9.07 GB)."),
     "CPU": RuntimeError("[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
 }

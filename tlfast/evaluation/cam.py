@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 
 from ..core import ImageError, OnEvent, Progress
 from ..data import Preprocessing, images
-from ..models import to_network_input
+from ..models import run_by_halves, to_network_input
 
 LEAST_SIDE = 6  # smallest side of a layer's output; the last layers have a coarser resolution for small images
 VIRIDIS = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], np.float32)  # five colours of the map
@@ -34,8 +35,8 @@ def render_maps(network: nn.Sequential, paths: Sequence[str], preprocessing: Pre
         if not prepared:
             continue
         x = torch.from_numpy(np.stack(list(prepared.values()))).permute(0, 3, 1, 2).float() / 255
-        maps = compute_maps(network, ((x - mean) / std).to(device))
-        if maps is None:
+        maps = torch.from_numpy(run_by_halves(partial(_compute_rows, network), ((x - mean) / std).to(device)))
+        if not maps.numel():
             return {}
         overlays |= {path: overlay_map(Image.fromarray(pixels), heat, SIDE) for (path, pixels), heat in zip(prepared.items(), maps, strict=True)}
         on_event(Progress("activation maps", start + len(prepared), len(paths)))
@@ -49,6 +50,12 @@ def _prepare_batch(paths: Sequence[str], preprocessing: Preprocessing) -> dict[s
         with suppress(ImageError):
             prepared[path] = images.prepare(images.open_image(path), preprocessing.size, preprocessing.full_size, preprocessing.resize)
     return prepared
+
+
+def _compute_rows(network: nn.Sequential, x: torch.Tensor) -> np.ndarray:
+    """Return the maps of `compute_maps` as rows; empty ones for a network without maps."""
+    maps = compute_maps(network, x)
+    return np.empty((len(x), 0, 0), np.float32) if maps is None else maps.numpy()
 
 
 def compute_maps(network: nn.Sequential, x: torch.Tensor) -> torch.Tensor | None:

@@ -18,6 +18,8 @@ from ..core.system import count_cores, tune_allocator
 Network = TypeVar("Network", bound=nn.Module)
 
 CONTIGUOUS_ON = ("mps",)  # device types without channels last: gradients of BatchNorm are wrong there, or fail (pytorch issue 175189)
+# Without memory for its workspace cuDNN has no algorithm left, and cuBLAS and cuDNN cannot be initialized.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "unable to find an engine", "_STATUS_ALLOC_FAILED")
 SHARE_OF_GPU = 0.25  # of a GPU's free memory that decoded images, or cached features, may occupy; training needs the rest
 
 
@@ -68,7 +70,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether torch raised an error because memory is short: OutOfMemoryError on CUDA, a plain RuntimeError on other devices."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in ("out of memory", "can't allocate memory", "not enough memory"))
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def image_format(device: torch.device) -> torch.memory_format:

@@ -17,6 +17,7 @@ from fastai.learner import Learner
 from fastai.torch_core import set_seed
 
 from ..core import Journal, Note, OnEvent, Settings, TrainingError, TrainingSettings
+from ..core.errors import first_line
 from ..core.system import release_memory
 from ..data import ImageTable, Preprocessing, Store, Task, duplicates, open_store
 from ..data.sources import open_with_splits
@@ -140,7 +141,8 @@ def run_within_memory(session: Session, plan: PhasePlan, settings: Settings, run
             if not is_out_of_memory(error):
                 raise
             if attempt.bs <= SMALLEST_BATCH or not settings.auto_bs:
-                raise TrainingError(f"out of memory on {session.learn.dls.device} at --bs {attempt.bs}", "Use a smaller --bs or --size") from None
+                found = f"out of memory on {session.learn.dls.device} at --bs {attempt.bs}: {first_line(error)}"
+                raise TrainingError(found, "Use a smaller --bs or --size") from None
             if plan.parallel and processes.count() > 1:  # the others wait for this process
                 message = f"out of memory in process {processes.index()} at --bs {attempt.bs}"
                 raise processes.HalveBatchError(message, "Use a smaller --bs or --size", plan.name) from None
