@@ -80,7 +80,7 @@ class Run:
     @property
     def settings(self) -> Settings:
         """All settings of the training, such as `run.settings.epochs`."""
-        return Settings.from_dict(self.manifest["settings"])
+        return self._record.settings
 
     @property
     def dataset(self) -> Dataset:

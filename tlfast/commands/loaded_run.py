@@ -65,7 +65,7 @@ def load_run(run: Run, data: str, device: str, on_event: OnEvent) -> LoadedRun:
     """
     chosen_device = pick_device(device)
     collect_garbage(chosen_device)  # of trainings before
-    settings = Settings.from_dict(run.manifest["settings"])
+    settings = run.settings
     listed = _rebuild_table(run, settings, data, on_event)
     table, store = _open_images(run, listed, settings, on_event)
     dls = build_loaders(table, Preprocessing.of_run(run), settings, chosen_device, store)
@@ -76,7 +76,7 @@ def load_run(run: Run, data: str, device: str, on_event: OnEvent) -> LoadedRun:
 
 def list_split(run: Run, split: str, data: str, on_event: OnEvent) -> Sequence[Row]:
     """Return the readable images of a split, without the network of the run. Raises DataError if it is empty."""
-    settings = Settings.from_dict(run.manifest["settings"])
+    settings = run.settings
     table, _ = _open_images(run, _rebuild_table(run, settings, data, on_event), settings, on_event)
     return _select_split(run, table, split)
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core import OnEvent, Progress, Run, RunError, Settings, UsageError, ignore_event, runs, seals
+from ..core import OnEvent, Progress, Run, RunError, UsageError, ignore_event, runs, seals
 from ..core.files import convert_os_errors, convert_write_errors, format_json
 from ..core.local_paths import hide_paths
 from ..core.setting_checks import check_run_name
@@ -125,7 +125,7 @@ def _find_base_model(run: Run) -> str:
     """Return the repository of the pretrained weights of a run's backbone on the hub; "" for random weights and for backbones without one."""
     import timm
 
-    settings = Settings.from_dict(run.manifest["settings"])
+    settings = run.settings
     cfg = timm.get_pretrained_cfg(settings.arch)
     return cfg.hf_hub_id if cfg and cfg.hf_hub_id and settings.weights != "none" else ""
 
@@ -133,7 +133,7 @@ def _find_base_model(run: Run) -> str:
 def _find_licence(run: Run) -> str:
     """Return the licence of the pretrained weights of a run; "" if it is unknown, or the weights were random."""
     known = open_network(run.folder / FILE).info.get("licence", "")
-    return "" if Settings.from_dict(run.manifest["settings"]).weights == "none" else known
+    return "" if run.settings.weights == "none" else known
 
 
 def _write_timm_weights(run: Run, folder: Path) -> dict[str, Any] | None:
@@ -144,7 +144,7 @@ def _write_timm_weights(run: Run, folder: Path) -> dict[str, Any] | None:
     from ..export import load_model, timm_format
     from ..export.weights import HEAD, write_tensors
 
-    settings, classes = Settings.from_dict(run.manifest["settings"]), run.manifest["classes"]
+    settings, classes = run.settings, run.manifest["classes"]
     model = load_model(run)
     assert isinstance(model, nn.Sequential)  # body and head
     network = timm_format.build_timm_model(model, settings.arch, len(classes), settings.size, run.temperature)
@@ -159,7 +159,7 @@ def _write_timm_weights(run: Run, folder: Path) -> dict[str, Any] | None:
 
 def _describe_network(run: Run) -> dict[str, Any]:
     """Return the content of `config.json` for a network that timm cannot load."""
-    settings = Settings.from_dict(run.manifest["settings"])
+    settings = run.settings
     return {
         "library_name": "tlfast",
         "backbone": settings.arch,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,11 @@ class Run:
     def task(self) -> str:
         """Name of the task."""
         return str(self.manifest["settings"]["task"])
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings of the training. Raises UsageError for a setting that is unknown, as in a run of a later version."""
+        return Settings.from_dict(self.manifest["settings"])
 
     @property
     def classes(self) -> list[str]:

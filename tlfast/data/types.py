@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..core import ModelSettings, Run, Settings
+from ..core import ModelSettings, Run
 
 # Suffixes of packed files and of tables; a parquet file can be either.
 PARQUET, TAR = ".parquet", ".tar"
@@ -137,4 +137,4 @@ class Preprocessing:
     @classmethod
     def of_run(cls, run: Run) -> Preprocessing:
         """Return the preprocessing of a run."""
-        return cls.from_settings(Settings.from_dict(run.manifest["settings"]), (run.manifest["mean"], run.manifest["std"]))
+        return cls.from_settings(run.settings, (run.manifest["mean"], run.manifest["std"]))

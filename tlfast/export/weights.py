@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ..core import Run, RunError, Settings
+from ..core import Run, RunError
 from ..core.errors import first_line
 from ..core.files import convert_write_errors
 from ..data import Preprocessing
@@ -79,7 +79,7 @@ def load_model(run: Run) -> nn.Module:
 
     The file may be that of a timm model, as `tlfast push` writes it; then `head.safetensors` has the head.
     """
-    settings = Settings.from_dict(run.manifest["settings"])
+    settings = run.settings
     path = run.folder / WEIGHTS
     try:
         model = build_model(settings.arch, len(run.manifest["classes"]), settings.size, settings.head)
