@@ -83,7 +83,7 @@ def image_format(device: torch.device) -> torch.memory_format:
 
 def move_network(network: Network, device: torch.device) -> Network:
     """Move a network to a device, in the memory format of that device. Returns the network."""
-    return network.to(device, memory_format=image_format(device))  # type: ignore[call-overload, no-any-return]  # torch declares no call with both
+    return network.to(device, memory_format=image_format(device))  # type: ignore[call-overload]  # torch declares no call with both
 
 
 def copy_to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
