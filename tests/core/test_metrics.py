@@ -18,7 +18,7 @@ from sklearn import metrics as skm
 
 import tests
 import tlfast
-from tlfast.core.metrics import compute_metrics
+from tlfast.core.metrics import compute_metrics, flatten_metrics
 
 
 @st.composite
@@ -50,6 +50,11 @@ def test_figures_of_many_matrices_at_once():
     for name, values in together.items():
         assert values.shape == (2, 5)
         assert values[1, 3] == pytest.approx(compute_metrics(matrices[1, 3])[name])
+
+
+def test_averages_of_stored_metrics_are_figures():
+    stored = {"accuracy": 0.9, "macro": {"name": "macro", "precision": 0.1, "recall": 0.2, "f1": 0.3, "support": 5}}
+    assert flatten_metrics(stored) == {**stored, "macro_precision": 0.1, "macro_recall": 0.2, "macro_f1": 0.3}
 
 
 # Declares one more metric in the source of core/metrics.py, as a contributor would, then runs commands and prints what shows of it.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ..core.metrics import FIGURE_TITLES
+from ..core.metrics import FIGURE_TITLES, flatten_metrics
 from .display import format_table, wrap_html
 
 
@@ -33,7 +33,7 @@ class Scores(Mapping[str, Score]):
     def __init__(self, details: Mapping[str, Any]) -> None:
         self.split, self.details = str(details.get("split", "valid")), dict(details)
         intervals = details.get("intervals", {})  # runs of early versions have none
-        values = {**details, **{f"macro_{name}": details["macro"][name] for name in ("precision", "recall", "f1")}}
+        values = flatten_metrics(details)
         known = [name for name in FIGURE_TITLES if values.get(name) is not None]
         self._scores = {name: Score(values[name], *(intervals.get(name) or (None, None))) for name in known}
 

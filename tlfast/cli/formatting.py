@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..core import Settings
+from ..core.errors import list_some
 from ..core.metrics import EPOCH_METRICS, FIGURE_TITLES, METRICS, format_threshold
 from ..core.settings import declared_settings
 from ..inference import PredictRow
@@ -248,5 +249,4 @@ def format_counts(counts: dict[str, int], listed: int = 5) -> str:
     >>> format_counts({"RGB": 3, "L": 1}, listed=1)
     'RGB (3) and 1 more'
     """
-    parts = [f"{name} ({count:,})" for name, count in list(counts.items())[:listed]]
-    return ", ".join(parts) + (f" and {len(counts) - listed} more" if len(counts) > listed else "")
+    return list_some([f"{name} ({count:,})" for name, count in counts.items()], listed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 LONGEST_LINE, SHORTEST_SENTENCES = 160, 40  # characters of the text of another exception in a message
@@ -106,6 +106,15 @@ def suggest_name(word: str, known: list[str] | tuple[str, ...]) -> str:
     lowercase = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), list(lowercase), n=1, cutoff=0.6)
     return f"Did you mean '{lowercase[close[0]]}'?" if close else ""
+
+
+def list_some(names: Sequence[str], most: int, rest: str = "more") -> str:
+    """Return the first `most` names, and the number of the others, which are called `rest`.
+
+    >>> list_some(["ant", "bee", "cat"], 2)
+    'ant, bee and 1 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} {rest}" if len(names) > most else "")
 
 
 def make_printable(text: str) -> str:

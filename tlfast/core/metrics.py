@@ -6,10 +6,10 @@ The table of epochs, `--metric`, evaluations, reports and the documentation foll
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,6 +155,11 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) ->
     import numpy as np
 
     return np.bincount(np.asarray(labels) * classes + np.asarray(predicted), minlength=classes**2).reshape(classes, classes)
+
+
+def flatten_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of `metrics.json` with the averages over the classes as figures too: macro_precision, macro_recall and macro_f1."""
+    return {**metrics, **{f"macro_{name}": metrics["macro"][name] for name in ("precision", "recall", "f1")}}
 
 
 def format_threshold(threshold: float) -> str:

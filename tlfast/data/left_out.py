@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from ..core.errors import make_printable
+from ..core.errors import list_some, make_printable
 from .images import is_image_name
 
 SHOWN = 5  # suffixes and folders in a note
@@ -56,17 +55,12 @@ class LeftOut:
         if total := self.files.total():
             suffixes = [f"{count:,} {suffix}" for suffix, count in self.files.most_common()]
             subject = "1 file is not an image and is" if total == 1 else f"{total:,} files are not images and are"
-            notes.append(f"{subject} left out: {_shorten(suffixes, 'other suffixes')}")
+            notes.append(f"{subject} left out: {list_some(suffixes, SHOWN, 'other suffixes')}")
         if self.hidden:
             notes.append(f"images whose names begin with a dot are left out: {self.hidden:,}")
         return notes + [
-            f"{reason}: {_shorten([make_printable(path.removeprefix(prefix)) for path in paths], 'more')}" for reason, paths in self.folders.items() if paths
+            f"{reason}: {list_some([make_printable(path.removeprefix(prefix)) for path in paths], SHOWN)}" for reason, paths in self.folders.items() if paths
         ]
-
-
-def _shorten(items: Sequence[str], rest: str) -> str:
-    more = f" and {len(items) - SHOWN} {rest}" if len(items) > SHOWN else ""
-    return ", ".join(items[:SHOWN]) + more
 
 
 def find_hidden(path: PurePath) -> str:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ..core import WeightsError
-from ..core.errors import first_line
+from ..core.errors import first_line, list_some
 from ..data.types import Stats
 from . import pretrained
 
@@ -100,7 +100,7 @@ def load_weights(body: nn.Module, state: Mapping[str, torch.Tensor], weights: pr
         ],
     }
     if any(problems.values()):
-        listing = "; ".join(f"{len(names)} {kind}: {_shorten(names)}" for kind, names in problems.items() if names)
+        listing = "; ".join(f"{len(names)} {kind}: {list_some(names, LISTED)}" for kind, names in problems.items() if names)
         raise WeightsError(f"{weights.path} does not fit {weights.arch}: {listing}", "Pass weights of the same --arch, or use --weights none")
     body.load_state_dict(given, strict=False)
 
@@ -153,7 +153,3 @@ def _parse_channels(text: str) -> tuple[float, ...]:
     if len(values) != 3:
         raise ValueError(f"mean and std have three numbers, here {text}")
     return values
-
-
-def _shorten(names: list[str]) -> str:
-    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")

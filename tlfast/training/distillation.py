@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..core import DataError, Run, RunError, Settings, UsageError, runs
-from ..core.errors import first_line
+from ..core.errors import first_line, list_some
 from ..core.runs import HUB_SCHEME
 from ..data import ImageTable, Preprocessing
 from ..data.records import read_records
@@ -69,7 +69,7 @@ def _open_teacher(run: Run, classes: Sequence[str], given: Preprocessing) -> Tea
     known = run.classes
     if set(known) != set(classes):
         missing, further = sorted(set(classes) - set(known)), sorted(set(known) - set(classes))
-        differences = [f"{what} {_shorten(names)}" for what, names in (("without", missing), ("with", further)) if names]
+        differences = [f"{what} {list_some(names, SHOWN)}" for what, names in (("without", missing), ("with", further)) if names]
         raise UsageError(f"--teacher {run.id} has other classes than the images: {' and '.join(differences)}", "Train a teacher on the same classes")
     try:
         runs.verify(run, (WEIGHTS,))
@@ -77,10 +77,6 @@ def _open_teacher(run: Run, classes: Sequence[str], given: Preprocessing) -> Tea
         raise RunError(f"--teacher {run.id}: {error.message}", HINT) from None
     network: Any = load_model(run)
     return Teacher(network, Preprocessing.of_run(run), given, [known.index(label) for label in classes])
-
-
-def _shorten(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def describe_leaks(found: Sequence[Run], table: ImageTable) -> list[str]:

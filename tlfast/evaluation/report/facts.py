@@ -10,7 +10,7 @@ from typing import Any
 from ... import tasks
 from ...core import DataSettings, Run, Settings
 from ...core.cache import NAME
-from ...core.metrics import FIGURE_TITLES, HEADLINES
+from ...core.metrics import FIGURE_TITLES, HEADLINES, flatten_metrics
 from ...core.settings import declared_settings
 from ...tasks import resolve_settings
 
@@ -78,7 +78,7 @@ def _find_image_licence(run: Run) -> str:
 
 def _list_headlines(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return title, value and interval of each headline figure; runs of older versions have fewer figures."""
-    values = {**metrics, **{f"macro_{name}": metrics["macro"][name] for name in ("precision", "recall", "f1")}}
+    values = flatten_metrics(metrics)
     titles = {name: FIGURE_TITLES[name] for name in HEADLINES if values.get(name) is not None}
     return [
         {"name": title[0].upper() + title[1:], "value": values[name], "interval": metrics["intervals"].get(name)}  # "ROC AUC" keeps its capitals
