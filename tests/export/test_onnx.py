@@ -167,9 +167,3 @@ def test_a_check_without_readable_images_is_an_error_that_names_one(tiny, tmp_pa
     onnx_module.export_onnx(path, tiny, settled, {"classes": '["a", "b", "c"]'})
     with pytest.raises(ExportError, match=r"none of 1 images for the check of model.onnx can be read, the first: gone.png"):
         onnx_module.check_onnx(path, tiny, settled, {"gone.png": 0}, lambda event: None)
-
-
-def test_a_file_that_returns_no_number_for_some_images_is_refused():
-    even = np.array([0.5, 0.3, 0.2])
-    with pytest.raises(ExportError, match="differ by up to nan"):
-        onnx_module.judge_agreement("model.onnx", [("a.png", even, even), ("b.png", even, np.full(3, np.nan))], "")

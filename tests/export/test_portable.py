@@ -19,7 +19,7 @@ from tlfast.core import runs
 from tlfast.core.errors import ExportError, UsageError
 from tlfast.data import Preprocessing
 from tlfast.export import portable
-from tlfast.export.onnx import predict_torch
+from tlfast.export.agreement import ResizedInput
 from tlfast.inference import load
 from tlfast.models import build_model
 
@@ -38,12 +38,14 @@ def chosen(request):
 def test_files_give_the_probabilities_of_the_network_for_any_batch(chosen, arch, tmp_path):
     model = build_model(arch, 5, 64).eval()
     preprocessing = Preprocessing(64, 64, "squish", *STATS)
-    portable.write_portable(chosen, portable.ResizedInput(model, preprocessing, 1.3), 64, tmp_path)
+    portable.write_portable(chosen, ResizedInput(model, preprocessing, 1.3), 64, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == set(chosen.files)
     predict = chosen.load(tmp_path / chosen.files[0])
     pixels = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
     for count in (1, 2, 5):
-        expected = predict_torch(model, pixels[:count], preprocessing, 1.3)
+        normalized = (pixels[:count] / 255 - STATS[0]) / STATS[1]
+        with torch.no_grad():
+            expected = (model(torch.tensor(normalized.transpose(0, 3, 1, 2), dtype=torch.float32)) / 1.3).softmax(dim=1)
         np.testing.assert_allclose(predict(pixels[:count]), expected, atol=1e-4)
 
 
@@ -95,7 +97,7 @@ def test_opset(cli, run):
 
 @pytest.mark.parametrize(("arch", "opset"), [("test_resnet", 3), ("test_vit", 13)])
 def test_an_opset_that_does_not_suit_is_an_error_without_the_graph(arch, opset, capfd):
-    network = portable.ResizedInput(build_model(arch, 5, 32).eval(), Preprocessing(32, 32, "squish", *STATS), 1.0)
+    network = ResizedInput(build_model(arch, 5, 32).eval(), Preprocessing(32, 32, "squish", *STATS), 1.0)
     with pytest.raises(ExportError, match="cannot be written as onnx-resized") as caught:
         portable.write_portable(portable.PORTABLE["onnx-resized"], network, 32, Path("nowhere"), opset)
     assert caught.value.hint == "Use model.onnx, or another --format or --opset" and capfd.readouterr().out == ""
@@ -129,5 +131,5 @@ def test_a_network_that_cannot_be_converted(tmp_path):
             raise RuntimeError("no such operator")
 
     with pytest.raises(ExportError, match=r"cannot be written as torchscript \(no such operator\)"):
-        network = portable.ResizedInput(Odd(), Preprocessing(32, 32, "squish", *STATS), 1.0)
+        network = ResizedInput(Odd(), Preprocessing(32, 32, "squish", *STATS), 1.0)
         portable.write_portable(portable.PORTABLE["torchscript"], network, 32, tmp_path)

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..core import OnEvent, Run, runs
 from ..data import Preprocessing
 from ..export import load_model, portable
+from ..export.agreement import ResizedInput
 from ..export.onnx import OPSET, sample_images
 from ..export.types import PortableExport
 from .export import check_absent, read_images_of_run, select_split
@@ -24,7 +25,7 @@ def add_portable(run: Run, chosen: portable.PortableFormat, opset: int, on_event
     for file in names:
         check_absent(run, file)
     paths = [row.path for row in select_split(read_images_of_run(run), "valid")]
-    network = portable.ResizedInput(load_model(run), preprocessing, run.temperature)
+    network = ResizedInput(load_model(run), preprocessing, run.temperature)
     with tempfile.TemporaryDirectory(dir=run.folder, prefix=".export.") as scratch:
         folder = Path(scratch)
         portable.write_portable(chosen, network, preprocessing.size, folder, opset or OPSET)

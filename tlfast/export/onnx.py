@@ -6,9 +6,8 @@ import io
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +15,22 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper
-from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..core import ExportError, ImageError, OnEvent, Progress
+from ..core import ExportError, OnEvent
 from ..core.errors import first_line
 from ..core.system import release_memory
-from ..data import Preprocessing, images
-from ..inference import Network, open_network
-from ..inference.onnx_model import FILE, INPUT, OUTPUT, batch_size
-from ..models import to_network_input
+from ..data import Preprocessing
+from ..inference import open_network
+from ..inference.onnx_model import FILE, INPUT, OUTPUT, predict_stream
+from .agreement import ResizedInput, compare_with_network, judge_agreement
 from .onnx_preprocessing import NODE_PREFIX, TEMPERATURE, build_preprocessing, make_constant, make_node
 from .types import Agreement
 
 OPSET = 18
 # Images to compare: as many as CHECKED_FLOPS permit in one of both networks, some ten seconds on two cores; see docs/benchmarks.md, "ONNX export"
 MOST_CHECKED, LEAST_CHECKED, CHECKED_FLOPS = 512, 32, 1e12
-BATCH = 8  # images per forward pass of the comparison; with 32 it takes more memory than all else in a partial training
-MIN_AGREEMENT = 0.995  # share of images with equal labels, ties not counted
-TIE = 1e-3  # difference of the two largest probabilities below which rounding may decide
 
 
 def export_onnx(path: Path, model: nn.Module, preprocessing: Preprocessing, metadata: Mapping[str, str], temperature: float = 1.0) -> None:
@@ -98,72 +93,15 @@ def check_onnx(
     `evaluated` is the class index of each image file in the evaluation.
     """
     release_memory()  # of the training
-    network, sources = open_network(path), list(evaluated)
-    pairs: list[tuple[str, np.ndarray, np.ndarray]] = []
-    for start in range(0, len(sources), BATCH):
-        batch = sources[start : start + BATCH]
-        pairs += _compare_batch(network, model, preprocessing, batch, temperature)
-        on_event(Progress("checking model.onnx", start + len(batch), len(sources)))
-    if not pairs:
-        raise ExportError(f"none of {len(sources)} images for the check of {FILE} can be read, the first: {sources[0]}", "Restore the images, and train again")
+    exported = open_network(path)
+
+    def predict(opened: Sequence[np.ndarray], prepared: np.ndarray) -> list[np.ndarray]:
+        return [np.asarray(probabilities) for _, probabilities in predict_stream(exported, opened, np.asarray)]
+
+    pairs = compare_with_network(FILE, predict, ResizedInput(model, preprocessing, temperature), preprocessing, list(evaluated), on_event)
     hint = "Use model.safetensors or learner.pkl, and report a bug with the value of --arch; --no-onnx skips this export"
     changed = sum(int(actual.argmax()) != evaluated[source] for source, _, actual in pairs)
     return replace(judge_agreement(FILE, pairs, hint), changed=changed)
-
-
-def judge_agreement(file: str, pairs: Sequence[tuple[str, np.ndarray, np.ndarray]], hint: str) -> Agreement:
-    """Summarize (source, probabilities of the network `[c]`, probabilities of the file `[c]`) of each image. Raises ExportError if too many labels differ."""
-    difference = float(np.max([np.abs(expected - actual).max() for _, expected, actual in pairs]))  # NaN if any value is
-    disagreements: list[dict[str, Any]] = []
-    for source, expected, actual in pairs:
-        if expected.argmax() != actual.argmax():
-            second, first = np.sort(expected)[-2:]
-            disagreements.append({"path": source, "margin": float(first - second)})
-    wrong = sum(disagreement["margin"] > TIE for disagreement in disagreements)
-    if wrong > (1 - MIN_AGREEMENT) * len(pairs) or not np.isfinite(difference):
-        problem = f"disagrees with the network on {len(disagreements)} of {len(pairs)} images (probabilities differ by up to {difference:.2g})"
-        raise ExportError(f"{file} {problem}", hint)
-    return Agreement(len(pairs), 1 - len(disagreements) / len(pairs), difference, disagreements)
-
-
-def _compare_batch(
-    network: Network, model: nn.Module, preprocessing: Preprocessing, sources: Sequence[str], temperature: float
-) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Return (source, probabilities of the network `[c]`, probabilities of the file `[c]`) of each image that can be read."""
-    opened = dict(open_readable(sources))
-    if not opened:
-        return []
-    prepared = np.stack([images.prepare(image, preprocessing.size, preprocessing.full_size, preprocessing.resize) for image in opened.values()])
-    expected = predict_torch(model, prepared, preprocessing, temperature)  # [b, c]
-    return list(zip(opened, expected, _predict_onnx(network, [np.asarray(image) for image in opened.values()]), strict=True))
-
-
-def open_readable(sources: Sequence[str]) -> Iterator[tuple[str, Image.Image]]:
-    """Yield path and image of each source that can be read: files may have been damaged or removed since they were decoded for training."""
-    for source in sources:
-        with suppress(ImageError):
-            yield source, images.open_image(source)
-
-
-def _predict_onnx(network: Network, pixels: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Map images, uint8 `[h, w, 3]`, to probabilities `[c]`. Consecutive images of one size form a batch."""
-    probabilities: list[np.ndarray] = []
-    for _, same in groupby(pixels, key=lambda image: image.shape):
-        images_of_size = list(same)
-        step = batch_size(images_of_size[0])
-        for start in range(0, len(images_of_size), step):
-            probabilities += list(network.probabilities(np.stack(images_of_size[start : start + step])))
-    return probabilities
-
-
-@torch.inference_mode()
-def predict_torch(model: nn.Module, pixels: np.ndarray, preprocessing: Preprocessing, temperature: float) -> np.ndarray:
-    """Map prepared images, uint8 `[b, size, size, 3]`, to the probabilities of the network, float32 `[b, c]`."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
-    batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)  # [b, 3, size, size]
-    logits: torch.Tensor = model(to_network_input((batch - mean) / std))  # [b, c]
-    probabilities: np.ndarray = (logits / temperature).softmax(dim=1).numpy()
-    return probabilities
 
 
 def _export_network(model: nn.Module, size: int) -> bytes:

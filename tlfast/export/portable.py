@@ -17,34 +17,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..core import ExportError, OnEvent, Progress, UsageError
+from ..core import ExportError, OnEvent, UsageError
 from ..core.errors import first_line, suggest_name
-from ..data import Preprocessing, images
+from ..data import Preprocessing
 from ..inference.onnx_model import OUTPUT
-from .onnx import BATCH, OPSET, judge_agreement, open_readable, predict_torch, write_onnx
+from .agreement import ResizedInput, compare_with_network, judge_agreement
+from .onnx import OPSET, write_onnx
 from .types import Agreement
 
 INPUT = "pixels"
 OPSETS = range(7, 21)  # of the exporter of torch that traces the network
 Predict = Callable[[np.ndarray], np.ndarray]  # uint8 [b, size, size, 3] -> probabilities [b, c]
-
-
-class ResizedInput(nn.Module):
-    """A network with normalization, temperature and softmax: resized RGB images, uint8 `[b, size, size, 3]` -> probabilities, float32 `[b, c]`."""
-
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    def __init__(self, model: nn.Module, preprocessing: Preprocessing, temperature: float) -> None:
-        super().__init__()
-        self.model, self.temperature = model, temperature
-        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        batch = (pixels.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
-        probabilities: torch.Tensor = (self.model(batch) / self.temperature).softmax(dim=1)
-        return probabilities
 
 
 @dataclass(frozen=True)
@@ -193,20 +176,10 @@ def check_files(
     chosen: PortableFormat, folder: Path, network: ResizedInput, preprocessing: Preprocessing, sources: Sequence[str], on_event: OnEvent
 ) -> Agreement:
     """Compare the probabilities of the files with those of the network on image files. Raises ExportError if too many labels differ."""
-    predict = chosen.load(folder / chosen.files[0])
-    pairs: list[tuple[str, np.ndarray, np.ndarray]] = []
-    for start in range(0, len(sources), BATCH):
-        opened = dict(open_readable(sources[start : start + BATCH]))
-        if not opened:
-            continue
-        pixels = np.stack([images.prepare(image, preprocessing.size, preprocessing.full_size, preprocessing.resize) for image in opened.values()])
-        pairs += zip(opened, predict_torch(network.model, pixels, preprocessing, network.temperature), predict(pixels), strict=True)
-        on_event(Progress(f"checking {chosen.files[0]}", min(start + BATCH, len(sources)), len(sources)))
-    if not pairs:
-        raise ExportError(
-            f"none of {len(sources)} images for the check of {chosen.files[0]} can be read", "Restore the images of the run, and repeat the command"
-        )
-    return judge_agreement(chosen.files[0], pairs, "Use model.onnx, or another --format")
+    file = chosen.files[0]
+    predict = chosen.load(folder / file)
+    pairs = compare_with_network(file, lambda opened, prepared: predict(prepared), network, preprocessing, sources, on_event)
+    return judge_agreement(file, pairs, "Use model.onnx, or another --format")
 
 
 def format_example(chosen: PortableFormat, classes: Sequence[str], preprocessing: Preprocessing) -> str:
