@@ -44,6 +44,7 @@ def test_pictures_and_tables(run, cli):
     assert answer["evaluation"]["log_loss"] == pytest.approx(trained["log_loss"], rel=1e-3)
     assert [Image.open(path).size[0] > 500 for path in answer["pictures"]] == [True, True]
     assert len(answer["top_losses"]) == 5
+    assert list(answer["top_losses"][0]) == ["path", "actual", "predicted", "probability", "probability_of_actual", "loss"]
     losses = [item["loss"] for item in answer["top_losses"]]
     assert losses == sorted(losses, reverse=True)
     assert all(item["loss"] == pytest.approx(-np.log(item["probability_of_actual"]), abs=1e-3) for item in answer["top_losses"])

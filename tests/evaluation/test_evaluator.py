@@ -7,7 +7,7 @@ import pytest
 from scipy.special import softmax
 from sklearn import metrics as skm
 
-from tlfast.core.metrics import METRICS
+from tlfast.core.metrics import METRICS, compute_metrics
 from tlfast.data.types import Row
 from tlfast.evaluation import calibration, evaluate
 from tlfast.evaluation.evaluator import most_confused
@@ -40,14 +40,33 @@ def test_a_case_worked_by_hand():
 
 def test_most_confused_by_count_then_share():
     result = evaluate_probabilities(one_hot([0, 0, 1, 1, 1, 0], 3), np.array([0, 0, 0, 1, 1, 2]), ["a", "b", "c"], "valid")
-    pairs = [(p.actual, p.predicted, p.count) for p in most_confused(result)]
+    pairs = [(p.actual, p.predicted, p.count) for p in most_confused(result.confusion, result.classes)]
     assert pairs == [("c", "a", 1), ("a", "b", 1)]
-    assert most_confused(result, least=2) == []
 
 
 def test_a_class_that_does_not_occur_counts_in_no_average():
     result = evaluate_probabilities(one_hot([0, 1], 3), np.array([0, 1]), ["a", "b", "c"], "valid")
     assert result.macro.f1 == 1.0 and result.balanced_accuracy == 1.0 and result.per_class[2].support == 0
+
+
+@pytest.mark.filterwarnings("ignore")  # scikit-learn warns of classes without labels or predictions
+@pytest.mark.parametrize(
+    ("labels", "predicted"),
+    [([0, 0, 1, 3, 3], [0, 4, 4, 3, 1]), ([2, 2, 2], [2, 2, 2]), ([1, 1], [0, 3]), ([0, 1, 4], [4, 4, 4]), ([5, 5, 5], [0, 1, 5])],
+    ids=str,
+)
+def test_classes_without_labels_or_predictions_beside_scikit_learn(labels, predicted):
+    found = evaluate_probabilities(one_hot(predicted, 6), np.array(labels), list("abcdef"), "valid")
+    computed = compute_metrics(np.array(found.confusion))
+    assert {name: found.figure(name) for name in METRICS} == computed, "the values whose intervals are computed"
+    assert found.confusion == skm.confusion_matrix(labels, predicted, labels=range(6)).tolist()
+    assert found.accuracy == pytest.approx(skm.accuracy_score(labels, predicted))
+    assert found.balanced_accuracy == pytest.approx(skm.balanced_accuracy_score(labels, predicted))
+    assert found.kappa == pytest.approx(np.nan_to_num(skm.cohen_kappa_score(labels, predicted)))
+    assert found.mcc == pytest.approx(skm.matthews_corrcoef(labels, predicted))
+    for score in (found.macro, found.weighted):
+        expected = skm.precision_recall_fscore_support(labels, predicted, average=score.name, zero_division=0)[:3]
+        assert (score.precision, score.recall, score.f1) == pytest.approx(expected) and score.support == len(labels)
 
 
 def random_case(n, classes, seed=0):

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ..core import Run, Settings
 from ..core.runs import BY_HAND, name_split_file
 from ..data import images
-from ..evaluation import Evaluation, plots
+from ..evaluation import Evaluation, TopLoss, plots
 
 MATRIX, LOSSES = "confusion_matrix.png", "top_losses.png"
 
 
-def plot_errors(run: Run, evaluation: Evaluation, top_losses: Sequence[dict[str, Any]]) -> list[Path]:
-    """Write the confusion matrix and the images with the largest losses into the folder `plots` of a run. Returns the files. Raises ImageError.
-
-    A top loss has the keys path, actual, predicted, probability, probability_of_actual and loss.
-    """
+def plot_errors(run: Run, evaluation: Evaluation, top_losses: Sequence[TopLoss]) -> list[Path]:
+    """Write the confusion matrix and the images with the largest losses into the folder `plots` of a run. Returns the files. Raises ImageError."""
     settings, folder, split = Settings.from_dict(run.manifest["settings"]), run.folder / "plots", evaluation.split
     count = evaluation.macro.support
     training = f"fine-tuning {BY_HAND}" if run.strategy == BY_HAND else f"{run.strategy} fine-tuning"
     title = f"{settings.task}, {training} of {settings.arch}: {evaluation.accuracy:.1%} of {count:,} {split} images right"
     matrix = plots.plot_confusion_matrix(evaluation, folder / name_split_file(MATRIX, split), title)
-    pixels = [images.open_image(item["path"]) for item in top_losses]
+    pixels = [images.open_image(item.path) for item in top_losses]
     title = f"{run.id}: the {len(top_losses)} largest losses, {split} split"
     return [matrix, plots.plot_top_losses(top_losses, pixels, folder / name_split_file(LOSSES, split), title)]

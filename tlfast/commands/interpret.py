@@ -16,8 +16,9 @@ from ..core import Note, OnEvent, Run, RunError, ignore_event
 from ..core.files import write_csv, write_json
 from ..core.runs import name_split_file, record_test_use, refer_to
 from ..data import Row
-from ..evaluation import ConfusedPair, Evaluation, Predictions, apply_temperature, most_confused
+from ..evaluation import ConfusedPair, Evaluation, Predictions, TopLoss, apply_temperature, most_confused
 from ..evaluation.report import read_evaluation
+from ..evaluation.report.inputs import RankedPredictions
 from . import loaded_run, report
 from .error_pictures import plot_errors
 
@@ -32,7 +33,7 @@ class InterpretResult:
         run: id of the run.
         evaluation: metrics on the split, per class too.
         confused: the most confused pairs of classes, the most frequent first.
-        top_losses: the images with the largest losses, as `find_top_losses` returns them.
+        top_losses: the images with the largest losses, the largest first.
         pictures: files of the plots.
         report: page of the run, "" if it could not be written.
     """
@@ -40,7 +41,7 @@ class InterpretResult:
     run: str
     evaluation: Evaluation
     confused: list[ConfusedPair]
-    top_losses: list[dict[str, Any]]
+    top_losses: list[TopLoss]
     pictures: list[str]
     report: str = ""
 
@@ -76,7 +77,7 @@ def interpret_run(run: Run, split: str = "valid", k: int = 12, data: str = "", d
     evaluation = loaded_run.evaluate_split(model, predictions, split)
     top_losses = find_top_losses(build_interpretation(model, predictions), predictions.rows, k)
     pictures = plot_errors(run, evaluation, top_losses)
-    result = InterpretResult(run.id, evaluation, most_confused(evaluation)[:PAIRS], top_losses, [str(path) for path in pictures])
+    result = InterpretResult(run.id, evaluation, most_confused(evaluation.confusion, evaluation.classes)[:PAIRS], top_losses, [str(path) for path in pictures])
     folder = run.folder / "plots"
     write_json(folder / name_split_file("interpretation.json", split), result.to_dict())
     write_csv(folder / name_split_file("per_class.csv", split), [*evaluation.per_class, evaluation.macro, evaluation.weighted])
@@ -92,24 +93,20 @@ def build_interpretation(model: loaded_run.LoadedRun, predictions: Predictions) 
     return CachedInterpretation(learn, model.loader(predictions.rows), torch.from_numpy(probabilities), torch.from_numpy(predictions.labels))
 
 
-def find_top_losses(interpretation: CachedInterpretation, rows: Sequence[Row], k: int) -> list[dict[str, Any]]:
-    """Return the `k` images with the largest losses: path, actual and predicted class, their probabilities, and the loss."""
+def find_top_losses(interpretation: CachedInterpretation, rows: Sequence[Row], k: int) -> list[TopLoss]:
+    """Return the `k` images with the largest losses."""
     losses, indices = interpretation.top_losses(min(k, len(rows)))
-    top_losses = []
-    for loss, i in zip(losses.tolist(), indices.tolist(), strict=True):
-        probabilities = interpretation.probabilities[i]
-        predicted, actual = int(probabilities.argmax()), int(interpretation.targets[i])
-        top_losses.append(
-            {
-                "path": rows[i].path,
-                "actual": interpretation.vocab[actual],
-                "predicted": interpretation.vocab[predicted],
-                "probability": float(probabilities[predicted]),
-                "probability_of_actual": float(probabilities[actual]),
-                "loss": loss,
-            }
-        )
-    return top_losses
+    probabilities, actual = interpretation.probabilities[indices], interpretation.targets[indices]
+    confidence, predicted = probabilities.max(dim=1)
+    ranked = RankedPredictions(
+        paths=[rows[i].path for i in indices.tolist()],
+        actual=actual.numpy(),
+        predicted=predicted.numpy(),
+        losses=losses.numpy(),
+        confidence=confidence.numpy(),
+        probability_of_actual=probabilities.gather(1, actual[:, None])[:, 0].numpy(),
+    )
+    return ranked.list_top_losses(interpretation.vocab, k)
 
 
 def _write_report(run: Run, model: loaded_run.LoadedRun, split: str, on_event: OnEvent) -> str:

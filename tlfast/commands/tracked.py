@@ -20,7 +20,6 @@ from ..data import ImageTable
 from ..evaluation import Evaluation
 from ..evaluation.comparison import Outcome
 from ..evaluation.report import REPORT_FILE, Evidence, read_evaluation, write_report
-from ..evaluation.report.inputs import StoredPredictions
 from ..evaluation.report.page import CARD_FILE
 from ..export.weights import WEIGHTS
 from ..inference import onnx_model
@@ -61,22 +60,7 @@ def _draw_results(run: Run, evaluation: Evaluation) -> None:
     """Write the report, without activation maps, and the pictures of the confusion matrix and the top losses into a run."""
     stored = read_evaluation(run, evaluation.split)
     write_report(run, stored, Evidence({}, None))
-    plot_errors(run, evaluation, _list_losses(stored.predictions, evaluation))
-
-
-def _list_losses(predictions: StoredPredictions, evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Return the images with the largest losses, in the form of `plot_errors`."""
-    return [
-        {
-            "path": predictions.paths[i],
-            "actual": evaluation.classes[predictions.actual[i]],
-            "predicted": evaluation.classes[predictions.predicted[i]],
-            "probability": float(predictions.confidence[i]),
-            "probability_of_actual": float(np.exp(-predictions.losses[i])),
-            "loss": float(predictions.losses[i]),
-        }
-        for i in range(min(SHOWN, len(predictions.paths)))
-    ]
+    plot_errors(run, evaluation, stored.predictions.list_top_losses(evaluation.classes, SHOWN))
 
 
 def _add_files(tracking: Tracking, run: Run, split: str) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .evaluator import evaluate, most_confused
     from .predictions import predict_loader, save_predictions
     from .transferability import RankedBackbone, log_evidence
-    from .types import Calibration, ClassScore, ConfusedPair, Coverage, Evaluation, Predictions, ReliabilityBin
+    from .types import Calibration, ClassScore, ConfusedPair, Coverage, Evaluation, Predictions, ReliabilityBin, TopLoss
 
 __all__ = [
     "Arm",
@@ -29,6 +29,7 @@ __all__ = [
     "Predictions",
     "RankedBackbone",
     "ReliabilityBin",
+    "TopLoss",
     "apply_temperature",
     "compute_maps",
     "evaluate",
@@ -50,6 +51,6 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
             "evaluator": ["evaluate", "most_confused"],
             "predictions": ["predict_loader", "save_predictions"],
             "transferability": ["RankedBackbone", "log_evidence"],
-            "types": ["Calibration", "ClassScore", "ConfusedPair", "Coverage", "Evaluation", "Predictions", "ReliabilityBin"],
+            "types": ["Calibration", "ClassScore", "ConfusedPair", "Coverage", "Evaluation", "Predictions", "ReliabilityBin", "TopLoss"],
         },
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from sklearn import metrics as skm
 
-from ..core.metrics import compute_metrics
+from ..core.metrics import compute_metrics, confusion_matrix
 from ..data import Row
 from . import bootstrap, calibration
 from .types import FIELD_METRICS, ClassScore, ConfusedPair, Evaluation, Predictions
@@ -17,7 +16,7 @@ TOP = (3, 5)  # values of k for top-k accuracy
 
 
 def evaluate(predictions: Predictions, split: str, temperature: float | None = None, seed: int = 0, calibrated: bool | None = None) -> Evaluation:
-    """Compute all figures of predictions, by scikit-learn where it implements them.
+    """Compute all figures of predictions: the metrics of `core.metrics.METRICS` from the confusion matrix, as their intervals, others by scikit-learn.
 
     `temperature` divides the logits. Without it a temperature is chosen, and the probabilities of each image come from one fitted on other images, so
     that the figures hold for new images; `calibrated` repeats the choice of an earlier evaluation. Averages are over the classes that occur among
@@ -31,28 +30,29 @@ def evaluate(predictions: Predictions, split: str, temperature: float | None = N
     probabilities, uncalibrated = choice.held_out, calibration.apply_temperature(logits, 1.0)
     predicted, indices = logits.argmax(axis=1), list(range(len(classes)))
     by_class = skm.precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0)
-    _, recall, _, support = by_class
-    confusion = skm.confusion_matrix(labels, predicted, labels=indices)
+    confusion = confusion_matrix(labels, predicted, len(classes))
+    values = {name: float(value) for name, value in compute_metrics(confusion).items()}
     roc_auc, average_precision = _ranking_metrics(probabilities, labels)
     groups = list_groups(predictions.rows)
     return Evaluation(
         split=split,
         classes=list(classes),
-        accuracy=float(skm.accuracy_score(labels, predicted)),
-        balanced_accuracy=float(recall[support > 0].mean()),
+        accuracy=values["accuracy"],
+        balanced_accuracy=values["balanced_accuracy"],
         log_loss=calibration.log_loss(probabilities, labels),
-        macro=_average_score(labels, predicted, "macro"),
-        weighted=_average_score(labels, predicted, "weighted"),
+        macro=ClassScore("macro", values["macro_precision"], values["macro_recall"], values["macro_f1"], len(labels)),
+        weighted=_weighted_score(labels, predicted),
         per_class=[ClassScore(name, float(p), float(r), float(f), int(n)) for name, p, r, f, n in zip(classes, *by_class, strict=True)],
         confusion=confusion.tolist(),
         top={str(k): float(skm.top_k_accuracy_score(labels, probabilities, k=k, labels=indices)) for k in TOP if k < len(classes)},
-        **_agreement_scores(labels, predicted, indices),
+        kappa=values["kappa"],
+        mcc=values["mcc"],
         roc_auc=roc_auc,
         average_precision=average_precision,
         brier=calibration.brier_score(probabilities, labels),
         intervals=_bootstrap_intervals(confusion, probabilities, labels, seed),
         calibration=calibration.measure_calibration(probabilities, uncalibrated, labels, choice.temperature, choice.rejected),
-        others={name: float(value) for name, value in compute_metrics(confusion).items() if name not in FIELD_METRICS},
+        others={name: value for name, value in values.items() if name not in FIELD_METRICS},
         groups=len(set(groups)),
         group_intervals=bootstrap.group_intervals(labels, predicted, groups, len(classes), seed) if are_enough(groups) else {},
     )
@@ -69,21 +69,19 @@ def are_enough(groups: Sequence[str]) -> bool:
     return len(set(groups)) >= bootstrap.LEAST_GROUPS
 
 
-def most_confused(evaluation: Evaluation, least: int = 1) -> list[ConfusedPair]:
-    """Return the off-diagonal cells of the confusion matrix with at least `least` images, most frequent first."""
-    matrix = np.array(evaluation.confusion)
+def most_confused(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> list[ConfusedPair]:
+    """Return the off-diagonal cells with images of a confusion matrix, most frequent first; of equal counts, those with the largest share first."""
+    matrix = np.array(confusion)
     support = matrix.sum(axis=1)
     pairs = [
-        ConfusedPair(evaluation.classes[i], evaluation.classes[j], int(matrix[i, j]), float(matrix[i, j] / support[i]))
-        for i, j in zip(*np.where(matrix >= least), strict=True)
-        if i != j
+        ConfusedPair(classes[i], classes[j], int(matrix[i, j]), float(matrix[i, j] / support[i])) for i, j in zip(*np.nonzero(matrix), strict=True) if i != j
     ]
     return sorted(pairs, key=lambda pair: (-pair.count, -pair.share))
 
 
-def _average_score(labels: np.ndarray, predicted: np.ndarray, kind: str) -> ClassScore:
-    precision, recall, f1, _ = skm.precision_recall_fscore_support(labels, predicted, average=kind, zero_division=0)
-    return ClassScore(kind, float(precision), float(recall), float(f1), len(labels))
+def _weighted_score(labels: np.ndarray, predicted: np.ndarray) -> ClassScore:
+    precision, recall, f1, _ = skm.precision_recall_fscore_support(labels, predicted, average="weighted", zero_division=0)
+    return ClassScore("weighted", float(precision), float(recall), float(f1), len(labels))
 
 
 def _ranking_metrics(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float | None, float | None]:
@@ -100,11 +98,3 @@ def _bootstrap_intervals(confusion: np.ndarray, probabilities: np.ndarray, label
     values = {"log_loss": calibration.cross_entropy(probabilities, labels), "brier": calibration.squared_errors(probabilities, labels)}
     means = {name: bootstrap.mean_interval(of_images, labels, seed) for name, of_images in values.items()}
     return {**bootstrap.bootstrap_intervals(confusion, seed), **{name: (low, high) for name, (low, high) in means.items() if low < high}}
-
-
-def _agreement_scores(labels: np.ndarray, predicted: np.ndarray, indices: Sequence[int]) -> dict[str, float]:
-    """Return Cohen's kappa and the Matthews correlation; 0 if labels and predictions are all of one class, for which scikit-learn warns."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        kappa, mcc = skm.cohen_kappa_score(labels, predicted, labels=indices), skm.matthews_corrcoef(labels, predicted)
-    return {"kappa": float(kappa) if np.isfinite(kappa) else 0.0, "mcc": float(mcc)}

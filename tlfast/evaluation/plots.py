@@ -16,7 +16,7 @@ from PIL import Image
 from ..core.errors import make_printable
 from ..core.metrics import format_threshold
 from .comparison import CompareResult
-from .types import Calibration, Evaluation
+from .types import Calibration, Evaluation, TopLoss
 
 BLUE, RED = "#0072B2", "#D55E00"  # from the colour-blind-safe palette of Okabe and Ito
 PALETTE = (BLUE, RED, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -99,11 +99,8 @@ def _write_numbers(axes: Axes, values: np.ndarray, template: str, largest: float
             axes.text(j, i, template.format(value), ha="center", va="center", fontsize=size, fontweight=weight, color=colour)
 
 
-def plot_top_losses(items: Sequence[dict[str, Any]], pictures: Sequence[Image.Image], path: Path, title: str) -> Path:
-    """Plot the images with the largest losses.
-
-    Each item has the keys predicted, probability, actual, probability_of_actual, loss and path, as `interpretation.json` has them.
-    """
+def plot_top_losses(items: Sequence[TopLoss], pictures: Sequence[Image.Image], path: Path, title: str) -> Path:
+    """Plot the images with the largest losses, with the class of the label and the prediction."""
     columns = min(4, len(items))
     rows = -(-len(items) // columns)
     figure = Figure(figsize=(2.9 * columns, 3.6 * rows + 0.5), layout="constrained")
@@ -113,11 +110,11 @@ def plot_top_losses(items: Sequence[dict[str, Any]], pictures: Sequence[Image.Im
     for axes, item, picture in zip(cells, items, pictures, strict=False):
         axes.imshow(np.asarray(picture), interpolation="nearest" if max(picture.size) < 100 else "antialiased")
         axes.set(xticks=[], yticks=[])
-        correct = item["predicted"] == item["actual"]
-        prediction = _fit_title(f"predicted {item['predicted']} ({item['probability']:.0%})")
+        correct = item.predicted == item.actual
+        prediction = _fit_title(f"predicted {item.predicted} ({item.probability:.0%})")
         axes.set_title(prediction, color=BLUE if correct else RED, fontsize=10, fontweight="bold")
-        truth = _fit_title(f"actual {item['actual']} ({item['probability_of_actual']:.1%})")
-        axes.set_xlabel(f"{truth}\nloss {item['loss']:.2f}  ·  {_shorten_path(item['path'])}", fontsize=8.5)
+        truth = _fit_title(f"actual {item.actual} ({item.probability_of_actual:.1%})")
+        axes.set_xlabel(f"{truth}\nloss {item.loss:.2f}  ·  {_shorten_path(item.path)}", fontsize=8.5)
     return _save_titled(figure, path, title)
 
 

@@ -182,6 +182,27 @@ FIELD_METRICS = frozenset({f.name for f in fields(Evaluation)} | {f"macro_{f.nam
 
 
 @dataclass(frozen=True)
+class TopLoss:
+    """An image with a large loss, and its prediction.
+
+    Attributes:
+        path: path of the image.
+        actual: class of the label.
+        predicted: predicted class.
+        probability: probability of the predicted class.
+        probability_of_actual: probability of the class of the label.
+        loss: loss of the image.
+    """
+
+    path: str
+    actual: str
+    predicted: str
+    probability: float
+    probability_of_actual: float
+    loss: float
+
+
+@dataclass(frozen=True)
 class ConfusedPair:
     """Two classes that the network confuses.
 

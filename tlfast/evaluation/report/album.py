@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .inputs import StoredPredictions
+from .inputs import RankedPredictions
 from .thumbnails import make_thumbnail
 
 BUDGET = 4_500_000  # characters of thumbnails in the album; with all other parts but the table of images a page stays below 8 MB
@@ -20,7 +20,7 @@ class Album:
         entries: the images added so far, with the keys picture ("" for an unreadable image), name, actual, predicted, probability and loss.
     """
 
-    def __init__(self, predictions: StoredPredictions, classes: Sequence[str]) -> None:
+    def __init__(self, predictions: RankedPredictions, classes: Sequence[str]) -> None:
         self.entries: list[dict[str, Any]] = []
         self._predictions, self._classes = predictions, classes
         self._places: dict[int, int] = {}

@@ -14,12 +14,13 @@ from pyarrow import parquet
 from ...core import Run, RunError
 from ...core.runs import PREDICTIONS, name_split_file, read_metrics, refer_to
 from ...data import Finding, Row
+from ..types import TopLoss
 
 TOP_LOSSES = 24  # images with the largest losses in a report
 
 
 @dataclass(frozen=True)
-class StoredPredictions:
+class RankedPredictions:
     """Predictions for the n images of a split, largest loss first.
 
     Attributes:
@@ -28,6 +29,7 @@ class StoredPredictions:
         predicted: predicted class indices `[n]`.
         losses: losses `[n]`.
         confidence: probabilities of the predicted classes `[n]`.
+        probability_of_actual: probabilities of the classes of the labels `[n]`.
     """
 
     paths: list[str]
@@ -35,6 +37,21 @@ class StoredPredictions:
     predicted: np.ndarray
     losses: np.ndarray
     confidence: np.ndarray
+    probability_of_actual: np.ndarray
+
+    def list_top_losses(self, classes: Sequence[str], count: int) -> list[TopLoss]:
+        """Return the `count` images with the largest losses; `classes` are the class names, in the order of the indices."""
+        return [
+            TopLoss(
+                path=self.paths[i],
+                actual=classes[int(self.actual[i])],
+                predicted=classes[int(self.predicted[i])],
+                probability=float(self.confidence[i]),
+                probability_of_actual=float(self.probability_of_actual[i]),
+                loss=float(self.losses[i]),
+            )
+            for i in range(min(count, len(self.paths)))
+        ]
 
 
 @dataclass(frozen=True)
@@ -47,7 +64,7 @@ class StoredEvaluation:
     """
 
     metrics: dict[str, Any]
-    predictions: StoredPredictions
+    predictions: RankedPredictions
 
     @property
     def top_losses(self) -> list[str]:
@@ -89,12 +106,19 @@ def read_evaluation(run: Run, split: str) -> StoredEvaluation:
         raise RunError(f"{run.folder} has no predictions for the {split} split to report", hint) from None
 
 
-def _read_predictions(path: Path, classes: Sequence[str]) -> StoredPredictions:
+def _read_predictions(path: Path, classes: Sequence[str]) -> RankedPredictions:
     table = parquet.read_table(path)
     index = {label: i for i, label in enumerate(classes)}
     losses = table["loss"].to_numpy()
     order = np.argsort(-losses, kind="stable")
-    confidence = np.max([table[f"p({label})"].to_numpy() for label in classes], axis=0)
+    probabilities = np.stack([table[f"p({label})"].to_numpy() for label in classes])  # [c, n]
     actual, predicted = (np.array([index[label] for label in table[name].to_pylist()]) for name in ("label", "prediction"))
     paths = table["path"].to_pylist()
-    return StoredPredictions([paths[i] for i in order], actual[order], predicted[order], losses[order], confidence[order])
+    return RankedPredictions(
+        paths=[paths[i] for i in order],
+        actual=actual[order],
+        predicted=predicted[order],
+        losses=losses[order],
+        confidence=probabilities.max(axis=0)[order],
+        probability_of_actual=probabilities[actual[order], order],
+    )

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from ...core import Run
 from ...data.types import RANKED
+from ..evaluator import most_confused
 from .album import Album
 from .image_choices import ImageChoices
 from .inputs import Evidence, StoredEvaluation
@@ -115,13 +116,12 @@ def top_loss_values(context: ReportContext) -> dict[str, Any]:
 def pair_values(context: ReportContext) -> dict[str, Any]:
     """Return the most confused pairs of classes, with errors and, for comparison, images of the class that they were mistaken for."""
     metrics, predictions, album = context.evaluation.metrics, context.evaluation.predictions, context.album
-    matrix, classes = np.array(metrics["confusion"]), metrics["classes"]
-    cells = [(int(matrix[i, j]), int(i), int(j)) for i, j in zip(*np.nonzero(matrix), strict=True) if i != j]
+    index = {label: i for i, label in enumerate(metrics["classes"])}
     pairs = []
-    for count, i, j in sorted(cells, key=lambda cell: (-cell[0], cell[1:]))[:MOST_PAIRS]:
+    for confused in most_confused(metrics["confusion"], metrics["classes"])[:MOST_PAIRS]:
+        i, j, pair = index[confused.actual], index[confused.predicted], asdict(confused)
         errors = np.flatnonzero((predictions.actual == i) & (predictions.predicted == j))
         confident = np.flatnonzero((predictions.actual == j) & (predictions.predicted == j))[::-1]  # smallest losses first
-        pair = {"actual": classes[i], "predicted": classes[j], "count": count, "share": count / matrix[i].sum()}
         for name, candidates in (("errors", errors), ("correct", confident)):
             pair[name] = [album.entries[place] for place in album.add_first(candidates, PAIR_EXAMPLES)]
         pairs.append(pair)
