@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..core import Run, Settings
+from ..core import Run
 from ..core.runs import BY_HAND, name_split_file
 from ..data import images
 from ..evaluation import Evaluation, TopLoss, plots
@@ -15,7 +15,7 @@ MATRIX, LOSSES = "confusion_matrix.png", "top_losses.png"
 
 def plot_errors(run: Run, evaluation: Evaluation, top_losses: Sequence[TopLoss]) -> list[Path]:
     """Write the confusion matrix and the images with the largest losses into the folder `plots` of a run. Returns the files. Raises ImageError."""
-    settings, folder, split = Settings.from_dict(run.manifest["settings"]), run.folder / "plots", evaluation.split
+    settings, folder, split = run.settings, run.folder / "plots", evaluation.split
     count = evaluation.macro.support
     training = f"fine-tuning {BY_HAND}" if run.strategy == BY_HAND else f"{run.strategy} fine-tuning"
     title = f"{settings.task}, {training} of {settings.arch}: {evaluation.accuracy:.1%} of {count:,} {split} images right"

@@ -21,7 +21,7 @@ TRAINED_LAYERS = {"partial": "The classifier of `{arch}` was", "full": "All laye
 def collect_facts(run: Run, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that every template may use; `metrics` is the content of `metrics.json`."""
     manifest = run.manifest
-    settings = Settings.from_dict(manifest["settings"])
+    settings = run.settings
     changed, cleaned_file = _changed_settings(run, settings), f"{run.task}-cleaned.csv"
     return {
         "run": run.id,
