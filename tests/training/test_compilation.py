@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
 from tests.helpers.command_line import TINY
+from tlfast.training.compilation import use_compilation
 
 
 @pytest.mark.parametrize("strategy", [["--full"], ["--depth", "1"]], ids=" ".join)
@@ -30,4 +32,14 @@ def test_compiled_training_gives_the_same_weights_and_an_onnx_file(strategy, fol
         results.append(json.loads((Path(outcome.json["folder"]) / "metrics.json").read_text()))
     assert len(compiled) == 1 and compiled[0]._compiled_call_impl is None
     assert results[0]["log_loss"] == pytest.approx(results[1]["log_loss"], rel=1e-3)
-    torch._dynamo.reset()
+
+
+def test_every_model_of_a_process_is_compiled(monkeypatch):
+    compile_module = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compile_module(self, backend="eager"))
+    counters.clear()
+    for width in range(1, 11):  # more than torch compiles of one function
+        model = nn.Linear(2, width)
+        with use_compilation(model, True):
+            model(torch.zeros(2, 2))
+    assert counters["stats"]["unique_graphs"] == 10
