@@ -56,7 +56,7 @@ def build_learner(norm: str = "", spoiled: int | None = None) -> Learner:
     if spoiled is not None:
         x[spoiled, 1, 0, 0] = math.nan
     items = [(x[i], y[i]) for i in range(len(x))]
-    bs = WHOLE_BATCH // processes.count()
+    bs = WHOLE_BATCH // processes.world_size()
     loaders = DataLoaders(DataLoader(items[:IMAGES], bs=bs, shuffle=True, drop_last=True), DataLoader(items[IMAGES:], bs=32), device=torch.device("cpu"))
     loaders.train.rng = random.Random(0)
     learn = Learner(loaders, build_network(norm), loss_func=lambda p, t: cross_entropy(p, t), opt_func=SGD, metrics=epoch_metrics())
@@ -92,7 +92,7 @@ def fit_all() -> dict[str, Any]:
             found["too few"] = ""
     except UsageError as error:
         found["too few"] = error.message
-    found["flags"] = processes.any_of(processes.index() == 1, False), processes.share(processes.index()), processes.gather(processes.index())
+    found["flags"] = processes.any_of(processes.rank() == 1, False), processes.broadcast(processes.rank()), processes.gather(processes.rank())
     return found
 
 
@@ -101,7 +101,7 @@ def main(folder: Path) -> None:
     hide_known_warnings()
     with processes.join(Settings(task="parallel", device="cpu")):
         found = fit_all()
-        if not processes.index():
+        if not processes.rank():
             torch.save(found, folder / "found.pt")
 
 

@@ -11,7 +11,7 @@ import torch
 from tests.helpers import parallel
 from tlfast.distributed.launcher import launch
 from tlfast.training import processes
-from tlfast.training.data_parallel import choose_share
+from tlfast.training.data_parallel import choose_indices
 
 TOLERANCE = 1e-5
 
@@ -92,7 +92,7 @@ def test_decisions_of_several_processes(together: dict[str, Any], alone: dict[st
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 @pytest.mark.parametrize("drop_last", [False, True])
 def test_shares_are_disjoint(count: int, drop_last: bool) -> None:
-    shares = [choose_share(range(100, 201), 4, drop_last, index, count) for index in range(count)]
+    shares = [choose_indices(range(100, 201), 4, drop_last, index, count) for index in range(count)]
     together = [image for share in shares for image in share]
     assert len(set(together)) == len(together)
     assert set(together) <= set(range(100, 201))

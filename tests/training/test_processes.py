@@ -18,16 +18,16 @@ from tlfast.training import processes
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), RuntimeError("Connection closed by peer")])
 def test_the_loss_of_others_does_not_take_the_last_value_from_the_first_process(monkeypatch, end):
-    def share(*arguments):
+    def end_early(*arguments):
         raise end
 
-    monkeypatch.setattr(processes, "count", lambda: 2)
-    monkeypatch.setattr(distributed, "broadcast_object_list", share)
-    assert processes.share_last(3) == 3
+    monkeypatch.setattr(processes, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "broadcast_object_list", end_early)
+    assert processes.broadcast_last(3) == 3
     end.args = ("a value cannot be pickled",)
     if isinstance(end, RuntimeError):
         with pytest.raises(RuntimeError, match="cannot be pickled"):
-            processes.share_last(3)
+            processes.broadcast_last(3)
 
 
 @pytest.fixture

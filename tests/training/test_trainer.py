@@ -135,8 +135,8 @@ def test_other_processes_know_of_a_batch_that_was_halved_by_the_first_one_alone(
         head = next(iter(get_strategy("full").phases(session, chosen)))
         received = [None, Phase("head", 1e-3, 1e-3, [], 0, 0.0, 0.0), 1]  # no finished phase, that of the first process, its halvings
         monkeypatch.setattr(trainer, "get_strategy", lambda name: SimpleNamespace(phases=lambda *arguments: [head]))
-        monkeypatch.setattr(trainer.processes, "index", lambda: 1)
-        monkeypatch.setattr(trainer.processes, "share", lambda value: received.pop(0))
+        monkeypatch.setattr(trainer.processes, "rank", lambda: 1)
+        monkeypatch.setattr(trainer.processes, "broadcast", lambda value: received.pop(0))
         trainer.fit(session, chosen)
     assert session.journal.facts.halvings == 1 and not received
 
@@ -163,7 +163,7 @@ def test_out_of_memory_beside_other_processes_ends_all_of_them(pictures, tmp_pat
         plan = replace(plan, open=lambda attempt: nullcontext(OpenPhase(session.learn)))
         monkeypatch.setattr(trainer, "fit_phase", fail)
         monkeypatch.setattr(trainer, "open_data_parallel", lambda learn, sync_bn: nullcontext())
-        monkeypatch.setattr(trainer.processes, "count", lambda: 2)
+        monkeypatch.setattr(trainer.processes, "world_size", lambda: 2)
         with pytest.raises(trainer.processes.HalveBatchError, match="out of memory in process 0 at --bs 8") as caught:
             trainer.fit_within_memory(session, plan, chosen, None)
     assert caught.value.phase == "all layers"

@@ -86,9 +86,9 @@ def _ask_first(find: Callable[[], T]) -> T:
     """Return what `find` returns, in each process of torchrun what it returns in the first one."""
     if not torchrun.is_started_by_torchrun():
         return find()
-    from ..training.processes import of_first  # imports torch
+    from ..training.processes import run_in_first  # imports torch
 
-    return of_first(find)
+    return run_in_first(find)
 
 
 def _began_with(folder: Path, data: str) -> bool:

@@ -119,9 +119,9 @@ def train_run(
             return _train_alone(task, settings, on_event, resume, like, callbacks)
         settings = replace(settings, gpus=count)
         check_conflicts(settings)
-        if processes.index():
+        if processes.rank():
             return _assist(task, settings, callbacks)
-        return processes.share_last(_train_alone(task, settings, on_event, resume, like, callbacks))
+        return processes.broadcast_last(_train_alone(task, settings, on_event, resume, like, callbacks))
 
 
 def check_start(settings: Settings, resume: str) -> None:
@@ -200,7 +200,7 @@ def _train(task: Task, session: Session, settings: Settings, like: Mapping[str, 
     journal, device = session.journal, str(session.learn.dls.device)
     facts = {**_check_origin(task, session, like), "device": device}
     settings, depths = _resolve(session, settings)
-    processes.share((settings, journal.facts, journal.folder))
+    processes.broadcast((settings, journal.facts, journal.folder))
     start_tracking(tracking, journal, settings, {name: facts[name] for name in ("data", "weights", "device")})
     written = files.count_bytes(journal.folder) if journal.folder else 0  # by an interrupted training
     runs.check_room(settings.out, estimate_room(session.learn.model, settings) - written)

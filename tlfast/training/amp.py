@@ -93,7 +93,7 @@ def settle_step_precision(session: Session, model: nn.Module, settings: Training
     journal, device = session.journal, session.learn.dls.device
     same = journal.once("device of the precision", lambda: device.type) == device.type
     name = "precision" if same else f"precision on {device.type}"
-    return str(journal.once(name, lambda: processes.share(choose_step_precision(model, device, settings, shape))))
+    return str(journal.once(name, lambda: processes.broadcast(choose_step_precision(model, device, settings, shape))))
 
 
 def choose_pass_precision(network: nn.Module, device: torch.device, settings: TrainingSettings, shape: Sequence[int]) -> str:

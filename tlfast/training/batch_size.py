@@ -57,7 +57,7 @@ def choose_batch(session: Session, settings: Settings, model: nn.Module, shape: 
         return speeds[bs]
 
     try:
-        chosen = grow_batch(measure, len(session.table.part("train")) // (LEAST_STEPS * processes.count()))
+        chosen = grow_batch(measure, len(session.table.part("train")) // (LEAST_STEPS * processes.world_size()))
     finally:
         gc.collect()
         release_device_memory(device)

@@ -29,7 +29,7 @@ from ..core.errors import first_line
 from ..core.files import convert_write_errors
 from ..core.journal import list_states, name_state, parse_state
 from . import processes
-from .data_parallel import count_shares
+from .data_parallel import count_processes
 from .types import FeaturePass, Phase, RateCurve, restore_row
 
 KEPT = 2  # newest checkpoints of a phase; the second serves if the first is damaged
@@ -69,11 +69,11 @@ def place_checkpoint(start: dict[str, Any], learn: Any) -> dict[str, Any]:
     a process without generators keeps its own.
     """
     saved = start.get("processes", 1)  # earlier versions had one process
-    batch = min(start["batch"] * saved // count_shares(learn), len(learn.dls.train))
+    batch = min(start["batch"] * saved // count_processes(learn), len(learn.dls.train))
     others = start.get("others", [])
-    if not processes.index():
+    if not processes.rank():
         return {**start, "batch": batch}
-    generators = others[processes.index() - 1] if processes.index() <= len(others) else dict.fromkeys(("random_of_epoch", "random"), _get_random_state())
+    generators = others[processes.rank() - 1] if processes.rank() <= len(others) else dict.fromkeys(("random_of_epoch", "random"), _get_random_state())
     return {**start, "batch": batch, **generators}
 
 
@@ -174,7 +174,7 @@ class Checkpoints(Callback):
     def _is_due(self, seconds: float) -> bool:
         """Return whether to write a checkpoint: `seconds` after the last one, or because the user interrupted. All processes decide together."""
         flags = self.interrupted() or processes.is_orphan(), time.perf_counter() - self.last_saved >= seconds
-        self.stopping, late = processes.any_of(*flags) if count_shares(self.learn) > 1 else flags
+        self.stopping, late = processes.any_of(*flags) if count_processes(self.learn) > 1 else flags
         return self.stopping or late
 
     def _write(self, epoch: int, batch: int) -> None:
@@ -184,7 +184,7 @@ class Checkpoints(Callback):
         else:
             loader, random_of_epoch = self.dls.train.rng.getstate(), _get_random_state()
         generators = {"random_of_epoch": random_of_epoch, "random": _get_random_state()}
-        everywhere = processes.gather(generators) if count_shares(self.learn) > 1 else [generators]
+        everywhere = processes.gather(generators) if count_processes(self.learn) > 1 else [generators]
         shared = {"processes": len(everywhere), "others": everywhere[1:]}
         state = {"epoch": epoch, "batch": batch, "loader": loader, "seconds": self.seconds, **everywhere[0], **shared}
         if math.isfinite(self.recorder.smooth_loss.val):  # StopAtNan may not have seen it yet

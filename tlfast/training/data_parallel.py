@@ -29,7 +29,7 @@ def open_data_parallel(learn: Learner, sync_bn: bool = False) -> Iterator[None]:
 
     The batch size of the training loader is that of a process, limited to its share of the images. Raises UsageError for less than SMALLEST_BATCH images.
     """
-    if processes.count() == 1:
+    if processes.world_size() == 1:
         yield
         return
     model = learn.model
@@ -45,20 +45,20 @@ def open_data_parallel(learn: Learner, sync_bn: bool = False) -> Iterator[None]:
             learn.model = model  # a forward pass that failed leaves its wrapper
 
 
-def count_shares(learn: Any) -> int:
+def count_processes(learn: Any) -> int:
     """Return the number of processes that fit a Learner together."""
-    return processes.count() if hasattr(learn, "data_parallel") else 1
+    return processes.world_size() if hasattr(learn, "data_parallel") else 1
 
 
-def choose_share(indices: Sequence[int], bs: int, drop_last: bool, index: int, count: int) -> list[int]:
+def choose_indices(indices: Sequence[int], bs: int, drop_last: bool, index: int, count: int) -> list[int]:
     """Return the share of one of `count` processes in the indices of an epoch.
 
     In training, the k-th batches of all processes together are the k-th batch of one process with `count * bs` images.
     In validation, the shares differ by one index at most.
 
-    >>> choose_share(range(10), bs=2, drop_last=True, index=1, count=2)
+    >>> choose_indices(range(10), bs=2, drop_last=True, index=1, count=2)
     [2, 3, 6, 7]
-    >>> choose_share(range(5), bs=2, drop_last=False, index=1, count=2)
+    >>> choose_indices(range(5), bs=2, drop_last=False, index=1, count=2)
     [1, 3]
     """
     if not drop_last:
@@ -71,18 +71,18 @@ def choose_share(indices: Sequence[int], bs: int, drop_last: bool, index: int, c
 def _divide_loader(loader: DataLoader) -> Iterator[None]:
     """Within the block, a loader yields the share of this process. The processes shuffle alike, because their loaders have the same generator."""
     whole, given = loader.n, loader.bs
-    bs = min(given, whole // processes.count()) if loader.drop_last else given  # as one process limits it to the images
+    bs = min(given, whole // processes.world_size()) if loader.drop_last else given  # as one process limits it to the images
     if loader.drop_last and bs < SMALLEST_BATCH:
-        least = SMALLEST_BATCH * processes.count()
-        raise UsageError(f"{processes.count()} processes need {least} training images, there are {whole}", "Use fewer --gpus")
+        least = SMALLEST_BATCH * processes.world_size()
+        raise UsageError(f"{processes.world_size()} processes need {least} training images, there are {whole}", "Use fewer --gpus")
 
     def choose() -> list[int]:
         indices = list(range(whole))
         indices = loader.shuffle_fn(indices) if loader.shuffle else indices
-        return choose_share(indices, bs, loader.drop_last, processes.index(), processes.count())
+        return choose_indices(indices, bs, loader.drop_last, processes.rank(), processes.world_size())
 
     loader.get_idxs, loader.bs = choose, bs
-    loader.n = len(choose_share(range(whole), bs, loader.drop_last, processes.index(), processes.count()))
+    loader.n = len(choose_indices(range(whole), bs, loader.drop_last, processes.rank(), processes.world_size()))
     try:
         yield
     finally:
@@ -119,7 +119,7 @@ class DataParallel(Callback):
             self.learn.loss = processes.mean(self.learn.loss.as_subclass(torch.Tensor))
 
     def before_validate(self) -> None:
-        processes.share_tensors(self.learn.model.buffers())
+        processes.broadcast_tensors(self.learn.model.buffers())
 
     def after_fit(self) -> None:
         del self.wrapped, self.plain

@@ -103,7 +103,7 @@ def compute_targets(session: Session, settings: Settings) -> torch.Tensor | None
     """
     if session.teacher is None:
         return None
-    chosen = replace(features.share_precision(session.teacher, session, settings), cache_format="fp16")
+    chosen = replace(features.broadcast_precision(session.teacher, session, settings), cache_format="fp16")
     found = features.extract(session.teacher, session, chosen, "teacher: probabilities").train
     return soften(found[torch.arange(len(found))])
 
@@ -112,4 +112,4 @@ def build_distillation(session: Session, settings: Settings) -> list[Distillatio
     """Return the callback of phases that train on images: the teacher runs in each step. Empty without a teacher."""
     if session.teacher is None:
         return []
-    return [Distillation(FrozenBody(session.teacher, features.share_precision(session.teacher, session, settings).amp))]
+    return [Distillation(FrozenBody(session.teacher, features.broadcast_precision(session.teacher, session, settings).amp))]

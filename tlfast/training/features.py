@@ -131,7 +131,7 @@ def _extract_views(body: nn.Module, session: Session, views: Sequence[_View], se
     total = sum(len(view.rows) for view, entry in zip(views, cached, strict=True) if entry is None)
     started, done = time.perf_counter(), 0
     arrays: dict[int, Rows] = {}
-    for number in _rotate(len(views), processes.index()):
+    for number in _rotate(len(views), processes.rank()):
         view, name, entry = views[number], names[number], cached[number]
         if entry is not None:
             arrays[number] = _open_file(*entry, settings.cache_format)
@@ -173,9 +173,9 @@ def pass_precision(network: nn.Module, session: Session, settings: Settings) -> 
     return choose_pass_precision(network, session.learn.dls.device, settings, (3, settings.size, settings.size))
 
 
-def share_precision(network: nn.Module, session: Session, settings: Settings) -> Settings:
+def broadcast_precision(network: nn.Module, session: Session, settings: Settings) -> Settings:
     """Return the settings with `pass_precision` of the first process as `amp`: the timings of several processes may differ. All processes must call it."""
-    return replace(settings, amp=cast(Any, processes.share(pass_precision(network, session, settings))))
+    return replace(settings, amp=cast(Any, processes.broadcast(pass_precision(network, session, settings))))
 
 
 def count_images(table: ImageTable, settings: Settings) -> list[int]:

@@ -15,7 +15,7 @@ from ..core import Note, OnEvent, Progress, TrainingSettings
 from ..core.setting_checks import FINDER
 from ..models import copy_state, is_out_of_memory
 from .callbacks.progress import ProgressCallback, silence_fastai
-from .data_parallel import count_shares
+from .data_parallel import count_processes
 from .processes import is_lost_peer
 from .types import RateCurve
 
@@ -110,7 +110,7 @@ def find_divergence(rates: Sequence[float], losses: Sequence[float]) -> float:
 def count_batch(learn: Learner) -> int:
     """Return the number of images per optimizer step, with those of gradient accumulation and of all processes."""
     accumulated = next((callback.n_acc for callback in learn.cbs if isinstance(callback, GradientAccumulation)), learn.dls.train.bs)
-    return int(accumulated) * count_shares(learn)
+    return int(accumulated) * count_processes(learn)
 
 
 def count_finder_steps(training_steps: int) -> int:

@@ -23,7 +23,7 @@ from .callbacks.memory import ReleaseMemory
 from .callbacks.mixup import MixUp
 from .callbacks.progress import ProgressCallback, silence_fastai
 from .callbacks.time_budget import KeepToBudget
-from .data_parallel import count_shares
+from .data_parallel import count_processes
 from .features import Features
 from .lr_finder import RateRule, find_rate
 from .session import Session
@@ -83,7 +83,7 @@ def fit_phase(session: Session, plan: PhasePlan, opened: OpenPhase, settings: Tr
     keep = KeepEpoch(settings.metric, settings.patience, settings.keeps_best, to_beat)
     start = checkpoints.load_newest(journal, plan.name, on_event)
     if plan.parallel:
-        start = processes.share(start)
+        start = processes.broadcast(start)
     start = checkpoints.place_checkpoint(start, learn) if start else None
     with signals.defer_interrupts() as interrupted, silence_fastai(learn):
         saver = checkpoints.Checkpoints(journal, plan.name, settings.checkpoint_minutes, interrupted, on_event, start)
@@ -116,7 +116,7 @@ def search_rate(session: Session, plan: PhasePlan, opened: OpenPhase, settings: 
         return asdict(find_rate(opened.learn, plan.name, plan.epochs, plan.rates, settings.lr, session.on_event))
 
     curve = session.journal.once(f"rates of {plan.name}", search)
-    return RateCurve(**(processes.share(curve) if plan.parallel else curve))
+    return RateCurve(**(processes.broadcast(curve) if plan.parallel else curve))
 
 
 def _adjust_epochs(plan: PhasePlan, curve: RateCurve | None, on_event: OnEvent, journal: Journal) -> int:
@@ -130,7 +130,7 @@ def _adjust_epochs(plan: PhasePlan, curve: RateCurve | None, on_event: OnEvent, 
     if not (curve and curve.step):
         return journal.facts.epochs or plan.epochs
     step = curve.step
-    epochs = int(journal.once("epochs", lambda: processes.share(budget.count_epochs(journal.seconds, step))))
+    epochs = int(journal.once("epochs", lambda: processes.broadcast(budget.count_epochs(journal.seconds, step))))
     if epochs != plan.epochs:
         on_event(Note(plan.name, f"{epochs} epochs instead of {plan.epochs} fit the time budget, at {1 / step:,.0f} images/s"))
     return epochs
@@ -141,7 +141,7 @@ def reseed(learn: Learner, seed: int) -> None:
 
     Processes that fit a Learner together draw different augmentations, but shuffle alike.
     """
-    set_seed(seed + (SEED_STEP * processes.index() if count_shares(learn) > 1 else 0))
+    set_seed(seed + (SEED_STEP * processes.rank() if count_processes(learn) > 1 else 0))
     learn.dls.train.rng = random.Random(seed)
 
 

@@ -25,7 +25,7 @@ from ..core.torchrun import is_started_by_torchrun
 T = TypeVar("T")
 
 _parent = os.getppid()
-_numbers = itertools.count()  # of the values that were shared by `of_first`
+_numbers = itertools.count()  # of the values that were sent by `run_in_first`
 _stores: list[Any] = []  # kept open, because other processes may still read
 
 PEER_LOST = "another process of this training has ended"
@@ -53,17 +53,17 @@ class HalveBatchError(TrainingError):
         return type(self), (self.message, self.hint, self.phase, self.run)
 
 
-def count() -> int:
+def world_size() -> int:
     """Return the number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def index() -> int:
+def rank() -> int:
     """Return the rank of this process. The first process, 0, writes all files."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def of_first(find: Callable[[], T]) -> T:
+def run_in_first(find: Callable[[], T]) -> T:
     """Return what `find` returns in the first of the processes that torchrun has started. For what they must know before they `join`.
 
     All processes call it. Raises the TlfastError of the first one, or PeerLostError if it has ended.
@@ -98,7 +98,7 @@ def join(settings: Settings) -> Iterator[int]:
     Raises PeerLostError if another process has ended.
     """
     if not is_started_by_torchrun() or distributed.is_initialized():
-        yield count()
+        yield world_size()
         return
     cuda = settings.device in ("auto", "cuda") and torch.cuda.is_available()
     if cuda:
@@ -110,7 +110,7 @@ def join(settings: Settings) -> Iterator[int]:
     distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=TIMEOUT)
     hidden = {name: os.environ.pop(name) for name in ("RANK", "WORLD_SIZE")}  # fastai's own support of processes reads them; its lr_find then hangs
     try:
-        yield count()
+        yield world_size()
     except RuntimeError as error:
         if not is_lost_peer(error):
             raise
@@ -122,12 +122,12 @@ def join(settings: Settings) -> Iterator[int]:
 
 def is_lost_peer(error: BaseException) -> bool:
     """Return whether an error says that another process of this training has ended; False in a single process."""
-    return count() > 1 and (isinstance(error, distributed.DistError) or any(words in str(error).lower() for words in LOST))
+    return world_size() > 1 and (isinstance(error, distributed.DistError) or any(words in str(error).lower() for words in LOST))
 
 
 def is_orphan() -> bool:
     """Return whether the program that started this process has ended."""
-    return count() > 1 and os.getppid() != _parent
+    return world_size() > 1 and os.getppid() != _parent
 
 
 def require_single(settings: Settings, command: str) -> None:
@@ -136,18 +136,18 @@ def require_single(settings: Settings, command: str) -> None:
         raise UsageError(f"--gpus {settings.gpus}: {command} uses one process", "Leave out --gpus; tlfast train supports it")
 
 
-def share(value: T) -> T:
+def broadcast(value: T) -> T:
     """Return the value of the first process."""
     values = [value]
-    if count() > 1:
+    if world_size() > 1:
         distributed.broadcast_object_list(values)
     return values[0]
 
 
-def share_last(value: T) -> T:
-    """Share the last value of the first process, and return it there also after Ctrl-C, or if the others have ended: all work is done."""
+def broadcast_last(value: T) -> T:
+    """Return the value of the first process as `broadcast` does; there also after Ctrl-C, and if the others have ended, because all work is done."""
     try:
-        return share(value)
+        return broadcast(value)
     except KeyboardInterrupt:
         return value
     except RuntimeError as error:
@@ -157,22 +157,22 @@ def share_last(value: T) -> T:
 
 
 def receive() -> Any:
-    """Return the value that the first process shares."""
-    return share(None)
+    """Return the value that the first process broadcasts."""
+    return broadcast(None)
 
 
 def gather(value: T) -> list[T]:
     """Return the values of all processes, in the order of their ranks."""
-    if count() == 1:
+    if world_size() == 1:
         return [value]
-    values: list[Any] = [None] * count()
+    values: list[Any] = [None] * world_size()
     distributed.all_gather_object(values, value)
     return values
 
 
 def any_of(*flags: bool) -> list[bool]:
     """Return for each flag whether it is true in any process."""
-    if count() == 1:
+    if world_size() == 1:
         return list(flags)
     combined = torch.tensor(flags, dtype=torch.int32)
     distributed.all_reduce(combined, distributed.ReduceOp.MAX)
@@ -183,14 +183,14 @@ def any_of(*flags: bool) -> list[bool]:
 def mean(x: torch.Tensor) -> torch.Tensor:
     """Return the mean of a tensor over all processes."""
     total = x.detach().clone()
-    if count() > 1:
+    if world_size() > 1:
         distributed.all_reduce(total)
-    return total / count()
+    return total / world_size()
 
 
-def share_tensors(tensors: Iterable[torch.Tensor]) -> None:
+def broadcast_tensors(tensors: Iterable[torch.Tensor]) -> None:
     """Copy the values of tensors, such as weights, of the first process to those of all others."""
-    if count() > 1:
+    if world_size() > 1:
         for value in tensors:
             contiguous = value.contiguous()  # weights in the channels_last format are not
             distributed.broadcast(contiguous, 0)

@@ -43,7 +43,7 @@ def _forward(layer: _BatchNorm, x: torch.Tensor) -> torch.Tensor:
 def _normalize(layer: _BatchNorm, x: torch.Tensor) -> torch.Tensor:
     dims = [dim for dim in range(x.ndim) if dim != 1]
     shape = [1, -1, *[1] * (x.ndim - 2)]
-    count = processes.count()
+    count = processes.world_size()
     variance, mean = torch.var_mean(x, dims, correction=0)
     whole_mean = _sum(mean) / count
     whole_variance = _sum(variance + (mean - whole_mean) ** 2) / count

@@ -105,14 +105,14 @@ def fit(session: Session, settings: Settings) -> tuple[list[Phase], Features | N
     phases: list[Phase] = []
     features = None
     for plan in get_strategy(settings.strategy).phases(session, settings):
-        phase = processes.share(checkpoints.load_phase(session.journal, plan.name, session.learn.model, session.on_event))
+        phase = processes.broadcast(checkpoints.load_phase(session.journal, plan.name, session.learn.model, session.on_event))
         if phase:
             features = plan.features() if plan.features else None
-        elif plan.parallel or not processes.index():
+        elif plan.parallel or not processes.rank():
             phase, features = fit_within_memory(session, plan, settings, phases[-1] if phases else None)
-        phase = processes.share(phase)
-        session.journal.facts.halvings = processes.share(session.journal.facts.halvings)  # one process may have run the phase alone
-        processes.share_tensors(session.learn.model.state_dict().values())
+        phase = processes.broadcast(phase)
+        session.journal.facts.halvings = processes.broadcast(session.journal.facts.halvings)  # one process may have run the phase alone
+        processes.broadcast_tensors(session.learn.model.state_dict().values())
         phases.append(cast(Phase, phase))
     return phases, features
 
@@ -143,8 +143,8 @@ def run_within_memory(session: Session, plan: PhasePlan, settings: Settings, run
             if attempt.bs <= SMALLEST_BATCH or not settings.auto_bs:
                 found = f"out of memory on {session.learn.dls.device} at --bs {attempt.bs}: {first_line(error)}"
                 raise TrainingError(found, "Use a smaller --bs or --size") from None
-            if plan.parallel and processes.count() > 1:  # the others wait for this process
-                message = f"out of memory in process {processes.index()} at --bs {attempt.bs}"
+            if plan.parallel and processes.world_size() > 1:  # the others wait for this process
+                message = f"out of memory in process {processes.rank()} at --bs {attempt.bs}"
                 raise processes.HalveBatchError(message, "Use a smaller --bs or --size", plan.name) from None
         journal.facts.halvings += 1
         journal.write()

@@ -15,7 +15,7 @@ from fastai.callback.core import Callback
 from fastai.learner import Learner
 
 from ...core import OnEvent, Progress
-from ..data_parallel import count_shares
+from ..data_parallel import count_processes
 from ..types import EPOCH_VALUES, LOGGED_EVERY, EpochEnd, EpochRow, StepEnd, restore_row
 
 
@@ -68,7 +68,7 @@ class ProgressCallback(Callback):
         self.step += 1
         if self.steps:
             self.step_ends.append(time.perf_counter())
-        images = len(self.learn.yb[0]) * count_shares(self.learn)
+        images = len(self.learn.yb[0]) * count_processes(self.learn)
         self.images += images
         self.total = self.steps or self.n_epoch * self.n_iter
         self.on_event(Progress(self.label, self.step, self.total))

@@ -6,7 +6,7 @@ from fastai.callback.core import Callback, CancelFitException
 
 from ...core import Journal, Note
 from ..budget import Budget
-from ..processes import share
+from ..processes import broadcast
 from .progress import ProgressCallback
 
 CHANGE = 0.2  # share of the remaining epochs by which their number must be wrong to be changed
@@ -35,7 +35,7 @@ class KeepToBudget(Callback):
             raise CancelFitException
 
     def _recount(self, done: int, seconds: float) -> None:
-        epochs = share(self.budget.recount_epochs(self.journal.seconds, done, seconds))
+        epochs = broadcast(self.budget.recount_epochs(self.journal.seconds, done, seconds))
         if abs(epochs - self.epochs) <= CHANGE * (self.epochs - done):
             return
         self.progress.on_event(Note(self.progress.phase, f"{epochs} epochs instead of {self.epochs} fit the time budget: the last one took {seconds:.1f} s"))

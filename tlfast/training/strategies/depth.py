@@ -34,7 +34,7 @@ from ..compilation import use_compilation
 from ..distillation import compute_targets
 from ..durations import closing_seconds, epoch_seconds, feature_seconds, finder_batches, head_seconds
 from ..feature_learner import open_head
-from ..features import Features, extract, share_precision
+from ..features import Features, broadcast_precision, extract
 from ..learner import split_parameters
 from ..lr_finder import RateRule
 from ..optim import build_adam
@@ -68,7 +68,7 @@ class Depth:
 
     def phases(self, session: Session, settings: Settings) -> Iterator[PhasePlan]:
         lower = _LowerStages(session, settings)
-        if processes.count() > 1:
+        if processes.world_size() > 1:
             _ = lower.activations  # each process computes some of the views
         if settings.freeze_epochs:
             yield PhasePlan("head", settings.freeze_epochs, lambda attempt: _open_head(session, lower, attempt))
@@ -103,7 +103,7 @@ class _LowerStages:
     @cached_property
     def activations(self) -> Features:
         lower = self.parts.lower
-        return extract(lower, self.session, share_precision(lower, self.session, self.settings))
+        return extract(lower, self.session, broadcast_precision(lower, self.session, self.settings))
 
 
 @contextmanager
