@@ -7,10 +7,12 @@ from types import SimpleNamespace
 import torch
 from fastai.callback.core import Callback
 
+from tests.helpers.fake_gpu import fake_gpu
 from tests.helpers.training import SHORT, resolved
 from tlfast.core import ignore_event
 from tlfast.training import trainer
 from tlfast.training.callbacks import ReadLosses
+from tlfast.training.callbacks.losses import stack_losses
 
 
 def test_the_losses_of_an_epoch_become_numbers():
@@ -20,6 +22,11 @@ def test_the_losses_of_an_epoch_become_numbers():
     callback.after_train()
     callback.after_train()
     assert losses == [2.0, 1.0, 0.5] and all(type(loss) is float for loss in losses)
+
+
+def test_skipped_batches_of_a_resumed_epoch_have_losses_in_main_memory():
+    with fake_gpu() as gpu:
+        assert stack_losses([torch.tensor(0.0), torch.tensor(0.5, device=gpu)]).device == gpu
 
 
 def test_a_callback_of_the_user_sees_numbers(folder):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from fastai.callback.core import Callback
 from fastai.learner import Recorder
@@ -17,4 +19,10 @@ class ReadLosses(Callback):
         losses = self.recorder.losses
         recorded = [loss for loss in losses if isinstance(loss, torch.Tensor)]
         if recorded:
-            losses[len(losses) - len(recorded) :] = torch.stack(recorded).tolist()  # the host waits once
+            losses[len(losses) - len(recorded) :] = stack_losses(recorded).tolist()  # the host waits once
+
+
+def stack_losses(losses: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return losses `[n]` on the device of the last one. Those of the batches that a resumed epoch skips are in main memory."""
+    device = losses[-1].device
+    return torch.stack([loss.to(device) for loss in losses])
