@@ -35,7 +35,8 @@ def main() -> None:
     """Run the groups of the command line."""
     options = _parse_options()
     chosen = [group for name, group in GROUPS.items() if options.group in (name, "all")]
-    Path(options.out).touch()  # fails before the measurements if the folder does not exist
+    if not Path(options.out).absolute().parent.is_dir():
+        raise SystemExit(f"--out {options.out}: there is no such folder")
     with tempfile.TemporaryDirectory(prefix="tlfast-bench-") as folder:
         work = Path(folder)
         images, weights = prepare_data(work, options.quick)

@@ -10,6 +10,7 @@ from tests.helpers.documented import run_command
 from tlfast.cli import app
 from tlfast.cli.examples import EXAMPLES
 from tlfast.cli.registration import PANELS
+from tlfast.core.settings import declared_settings, flag_name
 
 GROUPS = [("", app.app), ("", app.use_app), ("data", app.data_app), ("cache", app.cache_app)]
 COMMANDS = [f"{group} {command.name}".strip() for group, app in GROUPS for command in app.registered_commands]
@@ -29,6 +30,11 @@ def test_help_fits_80_columns_and_ends_with_the_examples(cli, name, monkeypatch)
     assert outcome.code == 0 and "--json" in outcome.out and "…" not in outcome.out
     lines = [line.strip() for line in outcome.out.splitlines() if line.strip()]
     assert lines[-3:] == ["Examples", *EXAMPLES[name]]
+
+
+def test_help_of_train_lists_every_setting(cli):
+    text = cli("train", "--help").out
+    assert all(re.search(rf"{flag_name(name)[:20]}[ ,…]", text) for name in declared_settings())
 
 
 @pytest.mark.parametrize("line", LINES)

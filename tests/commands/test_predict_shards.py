@@ -79,11 +79,19 @@ def test_images_are_those_of_the_list(run, cli, folder, tmp_path):
     }
 
 
+def test_a_part_whose_images_were_removed_has_errors(run, cli, folder, tmp_path):
+    cli("predict", run, "pictures", "--out-dir", "answers", "--shard", "0/2")
+    for path in folder.rglob("*.png"):
+        path.unlink()
+    assert cli("predict", run, "pictures", "--out-dir", "answers", "--shard", "1/2").code == 1
+    assert read_parts(tmp_path / "answers")["error"].to_pylist().count(shards.CHANGED) == 18
+
+
 def test_a_machine_without_the_images_writes_no_part(run, cli, folder, tmp_path):
     cli("predict", run, "pictures", "--out-dir", "answers", "--shard", "0/2")
     folder.rename(tmp_path / "elsewhere")
     outcome = cli("predict", run, "pictures", "--out-dir", "answers", "--shard", "1/2")
-    assert outcome.code == 1 and "none of the 18 images of part 1 is found on " in outcome.err and "Mount their folder there" in outcome.err
+    assert outcome.code == 1 and "the folders of all 18 images of part 1 are missing on " in outcome.err and "Mount them there" in outcome.err
     (tmp_path / "elsewhere").rename(folder)
     assert cli("predict", run, "pictures", "--out-dir", "answers", "--shards", 2).code == 0
     assert read_parts(tmp_path / "answers").num_rows == 36

@@ -51,7 +51,7 @@ def test_batches_of_open_size_are_not_empty_when_features_are_computed(weights, 
 
 def test_one_backbone_is_no_choice(cli, pictures):
     outcome = cli("compare", pictures, *QUICK, "--archs", "auto")
-    assert outcome.code == 2 and "--archs auto: weights of 1 backbone are at hand" in outcome.err and "TLFAST_WEIGHTS" in outcome.err
+    assert outcome.code == 2 and "--archs auto: without a download there are weights of 1 backbone" in outcome.err and "TLFAST_WEIGHTS" in outcome.err
 
 
 def test_weights_of_one_backbone_do_not_fit_all(cli, pictures):

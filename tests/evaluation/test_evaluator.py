@@ -10,7 +10,6 @@ from sklearn import metrics as skm
 from tlfast.core.metrics import METRICS, compute_metrics
 from tlfast.data.types import Row
 from tlfast.evaluation import calibration, evaluate
-from tlfast.evaluation.evaluator import most_confused
 from tlfast.evaluation.types import Predictions
 
 
@@ -36,12 +35,6 @@ def test_a_case_worked_by_hand():
     assert result.macro.f1 == pytest.approx((2 / 3 + 0.8 + 0) / 3)
     assert result.weighted.f1 == pytest.approx((3 * 2 / 3 + 2 * 0.8) / 6)
     assert result.log_loss == pytest.approx(-(4 * np.log(0.8) + 2 * np.log(0.1)) / 6, abs=1e-6)
-
-
-def test_most_confused_by_count_then_share():
-    result = evaluate_probabilities(one_hot([0, 0, 1, 1, 1, 0], 3), np.array([0, 0, 0, 1, 1, 2]), ["a", "b", "c"], "valid")
-    pairs = [(p.actual, p.predicted, p.count) for p in most_confused(result.confusion, result.classes)]
-    assert pairs == [("c", "a", 1), ("a", "b", 1)]
 
 
 def test_a_class_that_does_not_occur_counts_in_no_average():

@@ -113,7 +113,7 @@ def compare(
         data: a dataset, or what `tlfast.dataset` accepts.
         arms: strategies: "partial", "full", depths such as 3, TOML files of settings, or "knn", the nearest neighbours in the features of the
             backbone; or a dict of names and settings.
-        archs: backbones; each is combined with each arm. "auto": the two whose features suit the images best (LogME), of those whose weights are at hand.
+        archs: backbones; each is combined with each arm. "auto": the two whose features suit the images best (LogME), of those whose weights need no download.
         folds: number of folds for cross-validation; 0 evaluates on the valid split.
         seeds: number of seeds for each arm.
         shares: shares of the training images for a learning curve, such as (0.1, 0.3, 1.0).

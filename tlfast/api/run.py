@@ -75,7 +75,7 @@ class Run:
     @property
     def classes(self) -> list[str]:
         """Names of the classes, in the order of the class indices."""
-        return list(self.manifest["classes"])
+        return list(self._record.classes)
 
     @property
     def settings(self) -> Settings:

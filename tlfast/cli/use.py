@@ -53,7 +53,7 @@ def predict(
     address: Address = "",
     cpus: Cpus = 1,
     watch: Annotated[str, typer.Option(help="Classify each new image in this folder, until interrupted.", show_default=False)] = "",
-    network: Annotated[bool, typer.Option("--network/--no-network", help="Download images of other machines, and runs of the hub.")] = True,
+    network: Annotated[bool, typer.Option("--network/--no-network", help="Read images from URLs, and runs from the hub.")] = True,
     allow_private: Annotated[bool, typer.Option("--allow-private", help="Also download from private networks.")] = False,
     verify: Verify = True,
     out: OutOption = "exports",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -65,10 +66,11 @@ def _train_elsewhere(engine: Engine, task: Task, trainings: Sequence[_Training],
     """Run the trainings as tasks of an engine; the results are in the cache, which all machines must share. Returns name of a training -> its result."""
     trials: dict[str, Trial] = {}
     on_event(Progress("comparing", 0, len(trainings)))
-    for training, trial, machine in run_elsewhere(engine, task, _run_quietly, trainings):
-        check_arrival(trial.predictions.is_file, machine)
-        trials[training.name] = trial
-        on_event(Progress("comparing", len(trials), len(trainings)))
+    with closing(run_elsewhere(engine, task, _run_quietly, trainings)) as results:
+        for training, trial, machine in results:
+            check_arrival(trial.predictions.is_file, machine)
+            trials[training.name] = trial
+            on_event(Progress("comparing", len(trials), len(trainings)))
     return trials
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
 from ..core import UsageError, cache
-from ..core.system import package_versions
+from ..core.system import RESULT_PACKAGES, package_versions
 from ..data import Task
 from ..distributed import Engine
 from ..tasks import find_task
@@ -32,9 +32,9 @@ def unpack_task(packed: Task | str) -> Task:
     return find_task(packed)[0] if isinstance(packed, str) else packed
 
 
-def run_elsewhere(engine: Engine, task: Task, work: Callable[[Task, Item], T], items: Iterable[Item]) -> Iterator[tuple[Item, T, str]]:
-    """Yield each item with `work(task, item)` and the name of the machine that did it, in any order. Raises TlfastError."""
-    return engine.run(partial(_run_item, pack_task(task), package_versions(), work), items)
+def run_elsewhere(engine: Engine, task: Task, work: Callable[[Task, Item], T], items: Iterable[Item]) -> Generator[tuple[Item, T, str], None, None]:
+    """Yield each item with `work(task, item)` and the name of the machine that did it, in any order. Close it to end the work. Raises TlfastError."""
+    yield from engine.run(partial(_run_item, pack_task(task), package_versions(), work), items)
 
 
 def _run_item(packed: Task | str, versions: Mapping[str, str], work: Callable[[Task, Item], T], item: Item) -> tuple[Item, T, str]:
@@ -44,10 +44,12 @@ def _run_item(packed: Task | str, versions: Mapping[str, str], work: Callable[[T
 
 
 def _check_versions(versions: Mapping[str, str], machine: str) -> None:
-    """Raise UsageError if this machine has other versions of the packages: results of both would be mixed."""
-    for name, version in package_versions().items():
-        if version != (wanted := versions.get(name, "not installed")):
-            raise UsageError(f"{machine} has {name} {version}, and the machine of the command {wanted}", "Install the same versions on all machines")
+    """Raise UsageError if this machine has other versions of packages: results of both would be mixed. Builds of one version, as 2.6+cpu, are equal."""
+    found = package_versions()
+    for name in RESULT_PACKAGES:
+        here, wanted = (values.get(name, "none").partition("+")[0] for values in (found, versions))
+        if here != wanted:
+            raise UsageError(f"{machine} has {name} {here}, and the machine of the command {wanted}", "Install the same versions on all machines")
 
 
 def check_arrival(find: Callable[[], Any], machine: str) -> None:

@@ -115,8 +115,10 @@ def _evaluate_file(run: Run, request: EvaluateRequest, on_event: OnEvent) -> Eva
         first = next(row.path for row in listed if row.path not in readable)
         on_event(Note("evaluating", f"{len(listed) - len(rows):,} of {len(listed):,} images cannot be read and are left out, the first: {first}"))
     temperature = float(network.info["temperature"]) if tta else run.temperature  # a file with test-time augmentation has its own
-    labels = np.array([run.classes.index(row.label) for row in rows])
-    predictions = Predictions(rows, run.classes, log_softmax(temperature * log_probabilities, axis=1), labels)  # before temperature scaling
+    classes = run.classes
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = np.array([numbers[row.label] for row in rows])
+    predictions = Predictions(rows, classes, log_softmax(temperature * log_probabilities, axis=1), labels)  # before temperature scaling
     seed = int(run.manifest["settings"]["seed"])
     if split == "valid":
         return EvaluateResult(run.id, evaluate(predictions, split, seed=seed, calibrated=temperature != 1.0), [])

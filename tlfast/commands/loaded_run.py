@@ -151,8 +151,8 @@ def _rebuild_table(run: Run, settings: Settings, data: str, on_event: OnEvent) -
     source = data or run.manifest["data"]["source"]
     task = tasks.find_run_task(run.manifest, source)
     table = open_run_data(run, task, replace(settings, data=source), on_event)
-    if [name.strip() for name in table.classes] != [name.strip() for name in run.manifest["classes"]]:  # blanks: of class folders in earlier versions
-        found = f"the classes of {source} differ from those of the run {run.id}: {_describe_difference(table.classes, run.manifest['classes'])}"
+    if list(table.classes) != run.classes:
+        found = f"the classes of {source} differ from those of the run {run.id}: {_describe_difference(table.classes, run.classes)}"
         raise DataError(found, f"To evaluate on some of the classes: {EVALUATE_ALL}")
     return table
 

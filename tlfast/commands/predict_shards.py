@@ -177,7 +177,7 @@ def _open_work(folder: Path, model: Path, run: str, request: ShardsRequest) -> S
     )
     work = read_description(folder)
     if work is None:
-        others = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and not is_manifest(path))  # such as LOCK, or one of a kill
+        others = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and not is_manifest(path))  # lock, drafts, temporary files
         if others:
             raise UsageError(f"--out-dir {folder} holds other files, such as {others[0]}", "Give a new or an empty folder")
         return wanted

@@ -1,4 +1,4 @@
-"""`tlfast compare --archs auto`: rank the backbones whose weights are at hand by their features of some training images."""
+"""`tlfast compare --archs auto`: rank the backbones whose weights need no download by their features of some training images."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def choose_backbones(task: Task, settings: Settings, on_event: OnEvent = ignore_
         raise UsageError(f"--archs auto is given with --weights {settings.weights}", "Leave out --weights: each backbone has its own")
     candidates = list_at_hand(list_names())
     if len(candidates) < CHOSEN:
-        found = f"--archs auto: weights of {len(candidates)} backbone{'s' * (len(candidates) != 1)} are at hand"
+        found = f"--archs auto: without a download there are weights of {len(candidates)} backbone{'s' * (len(candidates) != 1)}"
         raise UsageError(found, "Put further ones into a folder and name it in TLFAST_WEIGHTS; see tlfast archs")
     if len(candidates) > MOST:
-        on_event(Note("ranking", f"{len(candidates)} backbones are at hand; the first {MOST} by name are ranked. Name others with --archs"))
+        on_event(Note("ranking", f"weights of {len(candidates)} backbones need no download; the first {MOST} by name are ranked. Name others with --archs"))
     ranked = sorted(_score(task, settings, candidates[:MOST], on_event), key=lambda each: -each.score)
     listed = ", ".join(f"{each.arch} {each.score:.3f}" for each in ranked)
     on_event(Note("ranking", f"LogME of {ranked[0].images:,} training images: {listed}; compared are the first {CHOSEN}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -28,9 +29,10 @@ def compute_features(task: Task, settings: Settings, engine: Engine, on_event: O
     settings = use_default_batch(settings)  # of the passes; the training settles its own
     missing, settings = _find_missing(task, settings, on_event)
     on_event(Progress("backbone: views", 0, len(missing)))
-    for done, (number, _, machine) in enumerate(run_elsewhere(engine, task, partial(_compute_view, settings), missing), 1):
-        check_arrival(partial(cache.find, KIND, missing[number]), machine)
-        on_event(Progress("backbone: views", done, len(missing)))
+    with closing(run_elsewhere(engine, task, partial(_compute_view, settings), missing)) as results:
+        for done, (number, _, machine) in enumerate(results, 1):
+            check_arrival(partial(cache.find, KIND, missing[number]), machine)
+            on_event(Progress("backbone: views", done, len(missing)))
     return len(missing)
 
 

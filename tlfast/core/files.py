@@ -84,8 +84,9 @@ def write_text_atomic(path: Path, text: str) -> None:
 def lock_folder(folder: Path, shared: bool = False, with_file: bool = False) -> Iterator[None]:
     """Lock a folder until the end of the block or of the process; wait while another process has it. Shared locks exclude only the others.
 
-    On NFS, locks of folders hold for one machine, and those of files for all: `with_file` locks a hidden file in the folder as well, if there is one or,
-    unless `shared`, it can be created. On Windows, and on file systems without locks, nothing is locked. Raises OSError if there is no such folder.
+    On NFS, locks of folders hold for one machine, and those of files for all. `with_file` also locks a hidden file in the folder: an exclusive lock
+    creates it, and a shared one does without if it is missing. On Windows, and on file systems without locks, nothing is locked. Raises OSError if there
+    is no such folder.
     """
     if os.name != "posix":
         yield
@@ -130,12 +131,12 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def lock_open_file(file: IO[Any], taken: Exception, patience: float = 0.0) -> None:
-    """Lock an open file for this process until it is closed. Raises `taken` if another process has it, also after `patience` seconds.
+def lock_open_file(file: IO[Any], taken: Exception, timeout: float = 0.0) -> None:
+    """Lock an open file for this process until it is closed. Raises `taken` if another process has it, also after `timeout` seconds.
 
     On Windows, and on file systems without locks, nothing is locked.
     """
-    end = time.monotonic() + patience
+    end = time.monotonic() + timeout
     while not _try_lock(file):
         if time.monotonic() >= end:
             raise taken
@@ -155,7 +156,7 @@ def _try_lock(file: IO[Any], shared: bool = False) -> bool:
 
 
 @contextmanager
-def lock_file(path: Path, taken: Exception, patience: float = 0.0) -> Iterator[None]:
+def lock_file(path: Path, taken: Exception, timeout: float = 0.0) -> Iterator[None]:
     """Lock a file, which is created, for this process until the end of the block or of the process. Raises `taken` as `lock_open_file` does.
 
     On Windows nothing is locked.
@@ -165,14 +166,14 @@ def lock_file(path: Path, taken: Exception, patience: float = 0.0) -> Iterator[N
         yield
         return
     with path.open("w") as file:
-        lock_open_file(file, taken, patience)
+        lock_open_file(file, taken, timeout)
         yield
 
 
 def is_file_locked(path: Path) -> bool:
     """Return whether another process has locked a file, or this one cannot open it; False if there is no such file, which is not created.
 
-    The check is a shared lock of a moment: other checks do not see it, but `lock_file` does, which therefore needs some patience.
+    The check takes a shared lock for a moment. It does not disturb other checks, but `lock_file` fails meanwhile: give it a `timeout`.
     """
     try:
         with path.open("r+b") as file:

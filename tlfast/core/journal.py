@@ -256,7 +256,7 @@ def _remove_stale_claims(parent: Path) -> None:
 
 
 def _remove(folder: Path, parents: list[Path] | None = None) -> None:
-    """Remove a training's folder, and of `parents` those that are empty then. The journal goes first: without it nobody takes the training for interrupted."""
+    """Remove a training's folder, and of `parents` those that are empty then. The journal goes first: without it the folder is not listed."""
     with suppress(OSError):
         (folder / JOURNAL).unlink()
     shutil.rmtree(folder, ignore_errors=True)

@@ -33,6 +33,7 @@ ENTRIES: dict[str, type] = {"classes": list, "data": dict, "files": dict, "mean"
 HUB_SCHEME = "hf://"  # begins the address of a run on the Hugging Face hub
 BY_HAND = "by hand"  # strategy of a run that was fitted by hand in Python
 SHOWN_RUNS = 5  # in a hint
+SCRATCH = ".files."  # begins the name of a folder with files that are about to be moved into a run
 LEAST_ROOM = 1e6  # bytes that every run needs
 
 
@@ -270,7 +271,7 @@ def record_test_use(run: Run, command: str, figures: dict[str, Any], write: Call
     Raises RunError.
     """
     look = {"when": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": command, **figures}
-    with _changed(run) as current, tempfile.TemporaryDirectory(dir=run.folder, prefix=".files.") as scratch:
+    with _changed(run) as current, tempfile.TemporaryDirectory(dir=run.folder, prefix=SCRATCH) as scratch:
         write(Path(scratch))
         names, files = os.listdir(scratch), current.manifest.get("files", {})
         changes = {"test_looks": [*current.manifest.get("test_looks", []), look]}
@@ -287,6 +288,8 @@ def _changed(run: Run) -> Iterator[Run]:
     """Lock a run for a change, and yield it as it is now: another process may have changed it. Raises RunError."""
     hint = "Copy the folder of the run to a place that can be written, and give its path"
     with convert_os_errors(run.folder, hint=hint), lock_folder(run.folder, with_file=True):
+        for leftover in run.folder.glob(f"{SCRATCH}*") if os.name == "posix" else ():  # of a command that was killed; on Windows nothing is locked
+            shutil.rmtree(leftover, ignore_errors=True)
         yield read(run.folder)
 
 

@@ -15,15 +15,12 @@ if TYPE_CHECKING:
 
 
 class Role(Enum):
-    """What a setting changes, where code treats all settings of a kind alike.
+    """What a setting changes, where code treats all settings of a kind alike."""
 
-    `compare` trains again if one of RESULT has another value. `lr-find` has no use for those of OUTPUT.
-    """
-
-    RESULT = auto()  # the trained network
+    RESULT = auto()  # the trained network. `compare` trains again for another value; those of the data are applied in the list of images of a run
     SPEED = auto()  # time and memory
-    OUTPUT = auto()  # what a training writes, and when
-    PLACE = auto()  # where something is: its content counts, not the path
+    OUTPUT = auto()  # what a training writes, and when. `lr-find` has no use for them
+    PLACE = auto()  # where something is: its content counts. `--resume` accepts other paths of the same place
     SHORTHAND = auto()  # other settings, which are recorded too
 
 

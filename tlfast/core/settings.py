@@ -126,7 +126,7 @@ class TrainingSettings:
     cache_format: Literal["fp16", "fp32", "int8"] = setting("fp16", "Number format of cached features and activations; int8 takes half the space of fp16.")
     bs: int = setting(
         64,
-        "Batch size; auto: the largest that fits and makes training of the backbone faster; --lr grows with the square root of its ratio to 64.",
+        "Batch size; auto: the largest that fits and makes training of the backbone faster; --lr is then multiplied by the square root of batch size / 64.",
         check=between(1, 65_536),
         words={"auto": AUTO_BATCH},
     )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEEP_BELOW = 1 << 30  # bytes
 
+RESULT_PACKAGES = ("tlfast", "torch", "torchvision", "fastai", "timm", "scikit-learn", "numpy", "pillow")  # whose versions can change results
 PACKAGES = ("tlfast", "torch", "torchvision", "fastai", "timm", "scikit-learn", "numpy", "pandas", "pillow", "typer", "rich", "matplotlib")
 
 

@@ -15,7 +15,7 @@ def is_started_by_torchrun() -> bool:
 def rank() -> int:
     """Return the rank of this process, 0 without torchrun. The first process, 0, writes files and results.
 
-    For the time before `training.processes.join`, which hides the variables from fastai; after it, `training.processes.rank` is right.
+    Not for use within the block of `training.processes.join`, which hides the variables from fastai: there `training.processes.rank` is right.
     """
     return int(os.environ.get("RANK", 0)) if is_started_by_torchrun() else 0
 

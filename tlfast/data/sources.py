@@ -139,6 +139,7 @@ def _get_from_sources(task: Task, sources: Sequence[Source], downloads: Path, ta
             failures.append(f"{source.title}: {error.message}")
             hints += [error.hint] if source.hub_dataset and error.hint else []  # such as to set a token
     hints += [f"{task.by_hand}, then: tlfast data import {task.argument} PATH"] if task.by_hand else []
+    hints += [] if hints else [f"If you have the images: tlfast data import {task.argument} PATH"]
     raise DataError(f"the images of task '{task.name}' cannot be downloaded: {'; '.join(failures)}", ". ".join(dict.fromkeys(hints)))
 
 

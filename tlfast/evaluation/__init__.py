@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from .calibration import apply_temperature, fit_temperature
     from .cam import compute_maps, render_maps
     from .comparison import Arm, CompareResult, Design
-    from .evaluator import evaluate, most_confused
+    from .confusion import most_confused
+    from .evaluator import evaluate
     from .predictions import predict_loader, save_predictions
     from .transferability import RankedBackbone, log_evidence
     from .types import Calibration, ClassScore, ConfusedPair, Coverage, Evaluation, Predictions, ReliabilityBin, TopLoss
@@ -48,7 +49,8 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
             "calibration": ["apply_temperature", "fit_temperature"],
             "cam": ["compute_maps", "render_maps"],
             "comparison": ["Arm", "CompareResult", "Design"],
-            "evaluator": ["evaluate", "most_confused"],
+            "confusion": ["most_confused"],
+            "evaluator": ["evaluate"],
             "predictions": ["predict_loader", "save_predictions"],
             "transferability": ["RankedBackbone", "log_evidence"],
             "types": ["Calibration", "ClassScore", "ConfusedPair", "Coverage", "Evaluation", "Predictions", "ReliabilityBin", "TopLoss"],

@@ -10,13 +10,13 @@ from sklearn import metrics as skm
 from ..core.metrics import compute_metrics, confusion_matrix
 from ..data import Row
 from . import bootstrap, calibration
-from .types import FIELD_METRICS, ClassScore, ConfusedPair, Evaluation, Predictions
+from .types import FIELD_METRICS, ClassScore, Evaluation, Predictions
 
 TOP = (3, 5)  # values of k for top-k accuracy
 
 
 def evaluate(predictions: Predictions, split: str, temperature: float | None = None, seed: int = 0, calibrated: bool | None = None) -> Evaluation:
-    """Compute all figures of predictions: the metrics of `core.metrics.METRICS` from the confusion matrix, as their intervals, others by scikit-learn.
+    """Compute all figures of predictions. Those of `core.metrics.METRICS`, and their intervals, come from the confusion matrix, others from scikit-learn.
 
     `temperature` divides the logits. Without it a temperature is chosen, and the probabilities of each image come from one fitted on other images, so
     that the figures hold for new images; `calibrated` repeats the choice of an earlier evaluation. Averages are over the classes that occur among
@@ -67,16 +67,6 @@ def list_groups(rows: Sequence[Row]) -> list[str]:
 def are_enough(groups: Sequence[str]) -> bool:
     """Return whether there are enough groups for an interval over groups."""
     return len(set(groups)) >= bootstrap.LEAST_GROUPS
-
-
-def most_confused(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> list[ConfusedPair]:
-    """Return the off-diagonal cells with images of a confusion matrix, most frequent first; of equal counts, those with the largest share first."""
-    matrix = np.array(confusion)
-    support = matrix.sum(axis=1)
-    pairs = [
-        ConfusedPair(classes[i], classes[j], int(matrix[i, j]), float(matrix[i, j] / support[i])) for i, j in zip(*np.nonzero(matrix), strict=True) if i != j
-    ]
-    return sorted(pairs, key=lambda pair: (-pair.count, -pair.share))
 
 
 def _weighted_score(labels: np.ndarray, predicted: np.ndarray) -> ClassScore:

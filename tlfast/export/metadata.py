@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
+from pathlib import PureWindowsPath
 
 from ..core import Settings
 from ..core.system import package_versions
@@ -30,7 +30,8 @@ def hide_folder(weights: str) -> str:
     >>> hide_folder("/home/me/net.safetensors (--weights)")
     'net.safetensors (--weights)'
     """
-    return os.path.basename(weights) if os.path.isabs(weights) else weights
+    path = PureWindowsPath(weights)  # which takes the separators of all systems
+    return path.name if path.anchor else weights
 
 
 def hide_folder_in(exported: bytes) -> bytes:

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..core import DataError, ImageError, RunError, UsageError
 from ..core.files import hash_file, write_text_atomic
+from ..data.images import split_archive
 from .classifier import Classifier, open_pixels
 from .manifest import Input, describe_input, read_manifest, read_staged
 from .onnx_model import open_network, predict_stream, rank_classes
@@ -48,7 +49,7 @@ class ShardedWork:
         shards: number of parts, 0 while it is open.
         per_shard: number of images of each part but the last; 0: all parts have the same number, up to one.
         min_prob: probability below which the label is "unsure".
-        network: allow downloads.
+        network: allow downloads, and lists of remote folders.
         allow_private: allow downloads from private networks.
     """
 
@@ -183,11 +184,12 @@ def _write_part(target: Path, model: Path, work: ShardedWork, shard: int, inputs
 
 
 def _check_reachable(inputs: Iterable[Input], shard: int) -> None:
-    """Raise DataError if no file of the images is there, as on a machine that lacks their folder: a part with errors only would be kept."""
-    listed = [given for given in inputs if given.bytes >= 0]
-    if listed and all(describe_input(given.path).bytes < 0 for given in listed):
-        found = f"none of the {len(listed):,} images of part {shard} is found on {socket.gethostname()}, such as {listed[0].path}"
-        raise DataError(found, "Mount their folder there, and repeat the command; if they were removed, give another --out-dir")
+    """Raise DataError if no folder of the images is there, as on a machine that lacks them: a part with errors only would be kept."""
+    listed = [given.path for given in inputs if given.bytes >= 0]
+    folders = dict.fromkeys(os.path.dirname(split_archive(path)[0]) or "." for path in listed)
+    if folders and not any(map(os.path.isdir, folders)):
+        found = f"the folders of all {len(listed):,} images of part {shard} are missing on {socket.gethostname()}, such as that of {listed[0]}"
+        raise DataError(found, "Mount them there, and repeat the command; if they were removed, give another --out-dir")
 
 
 def read_part(folder: Path, work: ShardedWork, shard: int) -> ShardResult | None:

@@ -158,7 +158,10 @@ def _rotate(length: int, first: int) -> list[int]:
 
 
 def extract_view(body: nn.Module, session: Session, settings: Settings, number: int) -> None:
-    """Run `body` on the images of one view, and cache the result, as `extract` does with all views. Raises DataError if the cache cannot be written."""
+    """Run `body` on the images of one view, and cache the result, as `extract` does with all views.
+
+    Raises DataError if the cache cannot be written; with `--store auto` the result is lost then.
+    """
     _extract_views(body, session, [_list_views(session.table, settings)[number]], settings)
 
 

@@ -70,13 +70,13 @@ def run_in_first(find: Callable[[], T]) -> T:
     """
     if not is_started_by_torchrun() or distributed.is_initialized():
         return find()
-    store, rank, _ = next(rendezvous("env://", timeout=TIMEOUT))
+    store, number, _ = next(rendezvous("env://", timeout=TIMEOUT))
     _stores.append(store)
     key = f"tlfast/{next(_numbers)}"
     found: Any = None
     error: TlfastError | None = None
     try:
-        if rank:
+        if number:
             found, error = pickle.loads(store.get(key))
         else:
             try:
@@ -117,6 +117,7 @@ def join(settings: Settings) -> Iterator[int]:
         raise PeerLostError(PEER_LOST) from error
     finally:
         os.environ.update(hidden)
+        limit_cores(None)  # for the next training of a script
         distributed.destroy_process_group()
 
 
@@ -145,7 +146,7 @@ def broadcast(value: T) -> T:
 
 
 def broadcast_last(value: T) -> T:
-    """Return the value of the first process as `broadcast` does; there also after Ctrl-C, and if the others have ended, because all work is done."""
+    """Return the value of the first process as `broadcast` does. That process ignores Ctrl-C and the end of others: all work is done."""
     try:
         return broadcast(value)
     except KeyboardInterrupt:

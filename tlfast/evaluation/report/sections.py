@@ -15,7 +15,7 @@ import numpy as np
 
 from ...core import Run
 from ...data.types import RANKED
-from ..evaluator import most_confused
+from ..confusion import most_confused
 from .album import Album
 from .image_choices import ImageChoices
 from .inputs import Evidence, StoredEvaluation
