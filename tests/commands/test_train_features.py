@@ -10,7 +10,9 @@ import pytest
 from tests.helpers.command_line import TINY, invoke
 from tests.helpers.engines import BIRDS, Recorded
 from tlfast.commands import elsewhere, train_features
+from tlfast.core import UsageError
 from tlfast.distributed import engines
+from tlfast.tasks import folder_task, resolve_settings
 
 QUICK = [*TINY, "--epochs", 2, "--freeze-epochs", 1, "--views", 3, "--amp", "off", "--json"]
 
@@ -68,6 +70,25 @@ def test_a_machine_with_another_cache_is_named(cli, pictures, recorded, monkeypa
     monkeypatch.setattr(train_features, "extract_view", lambda *arguments: None)  # its files are on another disk
     outcome = cli("train", pictures, *QUICK, "--engine", "ray")
     assert outcome.code == 2 and "is not in the cache of this machine" in outcome.err and "TLFAST_CACHE" in outcome.err
+
+
+def test_an_error_ends_the_work_of_the_engine(pictures, recorded, monkeypatch):
+    ended = []
+
+    def run(self, work, items):
+        try:
+            yield from map(work, items)
+        finally:
+            ended.append(True)
+
+    monkeypatch.setattr(Recorded, "run", run)
+    monkeypatch.setattr(elsewhere, "PATIENCE", 0.0)
+    monkeypatch.setattr(train_features, "extract_view", lambda *arguments: None)
+    task = folder_task(pictures)
+    settings = resolve_settings(task, None, {"data": str(pictures), "arch": "test_resnet", "weights": "none", "size": 32})
+    with pytest.raises(UsageError, match="is not in the cache of this machine") as caught:
+        train_features.compute_features(task, settings, Recorded())
+    assert ended and caught.tb  # also while the traceback is kept, as in a notebook
 
 
 def test_the_run_and_the_trackers_are_checked_before_the_engine_works(cli, tmp_path, pictures, recorded):
