@@ -24,16 +24,8 @@ from tlfast.testing import draw_classes
 
 hide_known_warnings()
 NODE = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 100 << 20}
-USERS = (
-    "TLFAST_WEIGHTS",
-    "TLFAST_TOKEN",
-    "HF_ENDPOINT",
-    "HF_TOKEN",
-    "HF_HUB_CACHE",
-    "HF_HUB_OFFLINE",
-    "RAY_ADDRESS",
-    "FORWARDED_ALLOW_IPS",
-)  # variables of the user, without effect on tests
+# Variables of the user, which must have no effect on tests.
+USERS = ("TLFAST_WEIGHTS", "TLFAST_TOKEN", "HF_ENDPOINT", "HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "RAY_ADDRESS", "FORWARDED_ALLOW_IPS")
 
 
 def pytest_configure() -> None:

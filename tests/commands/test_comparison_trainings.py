@@ -42,7 +42,7 @@ def test_other_processes_execute_the_file_of_a_task(train_elsewhere, folder):
 
 
 def test_a_machine_with_another_cache_or_other_packages_is_named(train_elsewhere, folder, monkeypatch):
-    monkeypatch.setattr(elsewhere, "PATIENCE", 0.0)
+    monkeypatch.setattr(elsewhere, "ARRIVAL_SECONDS", 0.0)
     machine = socket.gethostname()
     with pytest.raises(UsageError, match=f"the result of {machine} is not in the cache of this machine") as error:
         train_elsewhere(lambda task: Trial(folder / "missing", folder, 1.0, 36, False))

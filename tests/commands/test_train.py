@@ -78,27 +78,8 @@ def test_deepweeds_shaped_folder_trains_a_resnet50_on_the_official_fold(cli, tmp
         for part, numbers in parts.items():
             lines = [f"{names[label, (n + fold) % 5]},{label}" for label in range(9) for n in numbers]
             (root / "labels" / f"{part}_subset{fold}.csv").write_text("\n".join(["Filename,Label", *lines]) + "\n")
-    typed = [
-        "train",
-        "weeds",
-        "--full",
-        "--weights",
-        "none",
-        "--limit",
-        200,
-        "--epochs",
-        1,
-        "--freeze-epochs",
-        1,
-        "--size",
-        32,
-        "--fold",
-        2,
-        "--data",
-        root,
-        "--amp",
-        "off",
-    ]
+    small = ["--limit", 200, "--epochs", 1, "--freeze-epochs", 1, "--size", 32]
+    typed = ["train", "weeds", "--full", "--weights", "none", *small, "--fold", 2, "--data", root, "--amp", "off"]
     outcome = cli(*typed, "--json")
     assert outcome.code == 0, outcome.err
     assert outcome.json["data"]["classes"] == list(tasks.get_task("weeds").classes)

@@ -66,7 +66,7 @@ def test_other_processes_execute_the_file_of_a_task(cli, tmp_path, pictures, rec
 
 
 def test_a_machine_with_another_cache_is_named(cli, pictures, recorded, monkeypatch):
-    monkeypatch.setattr(elsewhere, "PATIENCE", 0.0)
+    monkeypatch.setattr(elsewhere, "ARRIVAL_SECONDS", 0.0)
     monkeypatch.setattr(train_features, "extract_view", lambda *arguments: None)  # its files are on another disk
     outcome = cli("train", pictures, *QUICK, "--engine", "ray")
     assert outcome.code == 2 and "is not in the cache of this machine" in outcome.err and "TLFAST_CACHE" in outcome.err
@@ -82,7 +82,7 @@ def test_an_error_ends_the_work_of_the_engine(pictures, recorded, monkeypatch):
             ended.append(True)
 
     monkeypatch.setattr(Recorded, "run", run)
-    monkeypatch.setattr(elsewhere, "PATIENCE", 0.0)
+    monkeypatch.setattr(elsewhere, "ARRIVAL_SECONDS", 0.0)
     monkeypatch.setattr(train_features, "extract_view", lambda *arguments: None)
     task = folder_task(pictures)
     settings = resolve_settings(task, None, {"data": str(pictures), "arch": "test_resnet", "weights": "none", "size": 32})

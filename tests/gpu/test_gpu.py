@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -101,18 +102,26 @@ def test_a_training_finds_the_memory_of_the_one_before_free(pictures, tmp_path, 
 def test_a_learner_of_the_user_plots_its_losses(pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     learn = tlfast.learner(pictures, device=KIND, quiet=True, **TINY_KEYWORDS)
-    learn.lr_find(num_it=20)
+    assert learn.lr_find(num_it=20).valley > 0
+    assert len(plt.gca().lines[0].get_ydata()) > 5
+    plt.close("all")
     learn.fit(2)
-    learn.recorder.plot_loss()
+    learn.recorder.plot_loss(skip_start=0)
+    assert np.isfinite(plt.gca().lines[0].get_ydata()).sum() == 2 * len(learn.dls.train)
 
 
 def test_a_callback_of_the_user_plots_the_losses_of_a_training(pictures, tmp_path, monkeypatch):
+    plotted = []
+
     class Plot(Callback):
         def after_epoch(self):
-            self.recorder.plot_loss()
+            plt.close("all")
+            self.recorder.plot_loss(skip_start=0)
+            plotted.append(np.isfinite(plt.gca().lines[0].get_ydata()).all())
 
     monkeypatch.chdir(tmp_path)
     tlfast.train(pictures, full=True, device=KIND, quiet=True, cbs=[Plot(), ProgressCallback(), ShowGraphCallback()], **TINY_KEYWORDS, epochs=2)
+    assert len(plotted) >= 3 and all(plotted)  # of the head, and of all layers
 
 
 def test_the_learning_rate_finder(folder, cli):

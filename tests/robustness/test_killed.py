@@ -15,12 +15,13 @@ from tests.helpers.command_line import TINY
 from tests.helpers.paths import ROOT
 
 
-def test_a_process_that_is_told_to_stop_says_how_to_go_on(folder, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_process_that_is_told_to_stop_says_how_to_go_on(number, folder, tmp_path):
     command = [sys.executable, "-m", "tlfast", "train", str(folder), *TINY, "--epochs", "2000", "--train-bn", "--checkpoint-minutes", "0", "--json"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         while not list(tmp_path.glob("exports/pictures/*.unfinished/*.at-*.pt")) and process.poll() is None:
             time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and json.loads(out)["error"].startswith("interrupted")  # and nothing else: no result, no epoch
     assert "interrupted" in err and "--resume" in err and "Traceback" not in err

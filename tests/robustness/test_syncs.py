@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
 import torch
 
+from tests.helpers.paths import ROOT
 from tests.helpers.syncs import STEPS, count_waiting_calls
 
 from sync_counter import DEVICE, StandIn  # isort: skip (of scripts/, which the line before adds to the path)
@@ -13,6 +18,14 @@ from sync_counter import DEVICE, StandIn  # isort: skip (of scripts/, which the 
 @pytest.mark.parametrize("name", STEPS)
 def test_no_call_of_a_step_waits(name, pictures):
     found = count_waiting_calls(name, pictures)
+    assert found["places"] == {} and found["count"] == 0
+
+
+def test_the_measurement_is_a_program(pictures):
+    strategy, settings = STEPS["partial"]
+    given = {"images": str(pictures), "weights": "", "strategy": strategy, "settings": {**settings, "bs": 2, "epochs": 60}}
+    command = [sys.executable, str(ROOT / "scripts" / "bench_measurements.py"), "syncs", json.dumps(given)]
+    found = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
     assert found["places"] == {} and found["count"] == 0
 
 

@@ -57,14 +57,14 @@ class Arguments:
             requested["depth"] = "all" if full else "0"
         elif not resolve.names_depth(requested):  # as in the file of a partial or full run, which names the strategy
             requested.pop("depth", None)
-        declared = declared_settings()
+        declared, places = declared_settings(), names_with(Role.PLACE)
         for name, given in requested.items():
             saved, value = getattr(settings, name, given), check_value(name, given, declared) if name in declared else given
             if name == "teacher" and value:
                 value = _resolve_teachers(settings, value)
             if name in RESUMED_WITH_OTHERS:
                 settings = replace(settings, **{name: value})
-            elif saved != value and not (name in names_with(Role.PLACE) and Path(saved).resolve() == Path(value).resolve()):
+            elif saved != value and not (name in places and Path(saved).resolve() == Path(value).resolve()):
                 typed = "the images" if name == "data" else flag_name(name)  # which may be a path without --data
                 instead = "Give the former ones" if name == "data" else f"Leave out {typed}"
                 found = f"{typed} {given}: the interrupted training began with {settings.to_dict().get(name, saved)}"

@@ -88,8 +88,9 @@ def predict(
 def _refuse_hub(run: str) -> None:
     """Raise UsageError for a run on the hub, with --no-network."""
     from ..core.runs import HUB_SCHEME
+    from ..inference.hub import is_hub_reference
 
-    if run.startswith(HUB_SCHEME):
+    if is_hub_reference(run):
         raise UsageError(f"--no-network is set, and {run} is on the hub", f"Download it first: tlfast pull {run.removeprefix(HUB_SCHEME)}")
 
 

@@ -19,7 +19,7 @@ from ..tasks import find_task
 
 T = TypeVar("T")
 Item = TypeVar("Item")
-PATIENCE = 60.0  # seconds after which NFS shows the new files of other machines (its default of `acdirmax`)
+ARRIVAL_SECONDS = 60.0  # within which NFS shows new files of other machines (its default of `acdirmax`)
 
 
 def pack_task(task: Task) -> Task | str:
@@ -54,9 +54,9 @@ def _check_versions(versions: Mapping[str, str], machine: str) -> None:
 
 def check_arrival(find: Callable[[], Any], machine: str) -> None:
     """Wait until `find` finds a result of another machine in the cache of this one. Raises UsageError if it does not come."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + ARRIVAL_SECONDS
     while not find():
         if time.monotonic() >= end:
             found = f"the result of {machine} is not in the cache of this machine, {cache.find_root()}"
             raise UsageError(found, f"Name a folder that all machines share in {cache.ENVIRONMENT}; they also need the same images")
-        time.sleep(min(1.0, PATIENCE))
+        time.sleep(min(1.0, ARRIVAL_SECONDS))

@@ -119,7 +119,7 @@ def _evaluate_file(run: Run, request: EvaluateRequest, on_event: OnEvent) -> Eva
     numbers = {name: number for number, name in enumerate(classes)}
     labels = np.array([numbers[row.label] for row in rows])
     predictions = Predictions(rows, classes, log_softmax(temperature * log_probabilities, axis=1), labels)  # before temperature scaling
-    seed = int(run.manifest["settings"]["seed"])
+    seed = run.settings.seed
     if split == "valid":
         return EvaluateResult(run.id, evaluate(predictions, split, seed=seed, calibrated=temperature != 1.0), [])
     evaluation = evaluate(predictions, split, temperature, seed)

@@ -36,8 +36,9 @@ def start_tracking(tracking: Tracking, journal: Journal, settings: Settings, fac
         return
     unknown = tracking.names if journal.facts.get("tracking") else []  # in journals of earlier versions
     earlier = journal.facts.get("trackers", unknown)
+    key = str(journal.facts.get("tracking") or uuid.uuid4().hex)
+    journal.facts.set("tracking", key)
     journal.facts.set("trackers", sorted({*earlier, *tracking.names}))
-    key = str(journal.once("tracking", lambda: uuid.uuid4().hex))
     journal.write()
     values = {"settings": settings.to_dict(), "versions": package_versions(), **facts}
     tracking.start(journal.run_id, RunInfo(settings.task, settings.out, key, values=values), journal, earlier)

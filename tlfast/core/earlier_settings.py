@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .settings import Declaration
 
 FORMER_NAMES = {"middle": "depth"}  # strategy names of earlier versions
-HEAD = "head"  # a setting that is a few hours younger than the customary rates of `--lr auto`
+HEAD = "head"  # a setting that files lack in which `lr: auto` means the finder
 
 
 def convert_earlier(values: Mapping[str, Any], declared: Mapping[str, Declaration]) -> dict[str, Any]:
@@ -23,8 +23,9 @@ def convert_earlier(values: Mapping[str, Any], declared: Mapping[str, Declaratio
     converted = {"keep": "best", **values}
     if HEAD not in values and values.get("lr") == "auto":
         converted["lr"] = FINDER
-    for name in [name for name, value in values.items() if value == "" and name in declared]:
-        converted[name] = "." if name == "out" else declared[name].default
+    for name, value in values.items():
+        if value == "" and name in declared:
+            converted[name] = "." if name == "out" else declared[name].default
     if isinstance(values.get("name"), str) and check_run_name(values["name"]):
         converted["name"] = ""
     return converted

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Role(Enum):
     """What a setting changes, where code treats all settings of a kind alike."""
 
-    RESULT = auto()  # the trained network. `compare` trains again for another value; those of the data are applied in the list of images of a run
+    RESULT = auto()  # the trained network: `compare` trains again for another value. The images.csv of a run is made with those of the data
     SPEED = auto()  # time and memory
     OUTPUT = auto()  # what a training writes, and when. `lr-find` has no use for them
     PLACE = auto()  # where something is: its content counts. `--resume` accepts other paths of the same place

@@ -27,7 +27,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEEP_BELOW = 1 << 30  # bytes
 
 RESULT_PACKAGES = ("tlfast", "torch", "torchvision", "fastai", "timm", "scikit-learn", "numpy", "pillow")  # whose versions can change results
-PACKAGES = ("tlfast", "torch", "torchvision", "fastai", "timm", "scikit-learn", "numpy", "pandas", "pillow", "typer", "rich", "matplotlib")
+PACKAGES = (*RESULT_PACKAGES, "pandas", "typer", "rich", "matplotlib")
 
 
 @lru_cache(maxsize=1)
@@ -85,7 +85,7 @@ def load_average() -> float:
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that affect results, by name."""
+    """Return the versions of Python and of PACKAGES, by name."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -113,9 +113,10 @@ def describe_share(before: Sequence[Row], after: Sequence[Row], settings: DataSe
 def _draw_validation(rows: list[Row], fraction: float, seed: int, by_size: bool) -> list[int]:
     """Return the indices of validation images: stratified by class, groups undivided."""
     if any(row.group for row in rows):
-        _check_groups(rows, max(2, round(1 / fraction)))
+        least = max(2, round(1 / fraction))
+        _check_groups(rows, least)
         if not by_size:
-            return sorted(_divide_groups(rows, max(2, round(1 / fraction)), seed)[0])
+            return sorted(_divide_groups(rows, least, seed)[0])
         held_out, folds = _approximate(fraction, min(_count_groups(rows), max(Counter(row.label for row in rows).values())))
         parts = _divide_groups(rows, folds, seed)
         return sorted(i for number in _choose_by_size(rows, parts, held_out, fraction) for i in parts[number])

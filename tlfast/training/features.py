@@ -188,15 +188,14 @@ def count_images(table: ImageTable, settings: Settings) -> list[int]:
 
 def count_missing(body: nn.Module, session: Session, settings: Settings) -> list[int]:
     """Return the number of images of each view whose features are not in the cache."""
-    views = _list_views(session.table, settings)
-    names = _cache_names(body, session, views, settings, pass_precision(body, session, settings))
-    return [0 if name and cache.find(KIND, name) else len(view.rows) for name, view in zip(names, views, strict=True)]
+    missing = find_missing(body, session, settings)
+    return [images if number in missing else 0 for number, images in enumerate(count_images(session.table, settings))]
 
 
 def find_missing(body: nn.Module, session: Session, settings: Settings) -> dict[int, str]:
-    """Return number -> name in the cache of each view whose features are not there. The session must have a store on disk."""
+    """Return number -> name of each view whose features are not in the cache; the names are "" if nothing is cached on disk."""
     names = _cache_names(body, session, _list_views(session.table, settings), settings, pass_precision(body, session, settings))
-    return {number: name for number, name in enumerate(names) if not cache.find(KIND, name)}
+    return {number: name for number, name in enumerate(names) if not (name and cache.find(KIND, name))}
 
 
 def _list_views(table: ImageTable, settings: Settings) -> list[_View]:

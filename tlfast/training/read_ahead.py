@@ -36,7 +36,7 @@ def read_ahead(read: Callable[[T], Batch], items: Iterable[T], device: torch.dev
 
 
 def _copy_on_stream(read: Callable[[T], Batch], items: Iterable[T], device: torch.device) -> Iterator[Batch]:
-    """A new thread has GPU 0 as its device, and would allocate memory there in each process of `--gpus`."""
+    """Copy the batches of `read_ahead` to CUDA. The second thread gets the device of this process: a new thread uses memory of GPU 0."""
     stream = torch.cuda.Stream(device)
 
     def read_and_copy(item: T) -> tuple[Batch, torch.cuda.Event]:
