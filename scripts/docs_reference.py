@@ -1,4 +1,4 @@
-"""Write the generated pages of docs/reference: commands, settings, tasks, metrics, findings, exit codes and speeds, from their declarations.
+"""Write the generated pages of docs/reference: commands, settings, tasks, metrics, findings, run.json, exit codes and speeds, from their declarations.
 
 python scripts/docs_reference.py            # write the pages that differ
 python scripts/docs_reference.py --check    # only name them; exit code 1 if there are any
@@ -20,9 +20,10 @@ from tlfast.cli.formatting import list_setting_rows
 from tlfast.cli.registration import COMMON, PANELS
 from tlfast.commands.check import DROPPABLE
 from tlfast.commands.doctor_bench import WORKLOAD
-from tlfast.commands.doctor_reasons import MOST_SCALED, SCALING, SLOW_CLOCK, SLOW_DISK, STOLEN, TAKEN, WRITTEN
-from tlfast.commands.usual_speeds import FAR_BELOW, KINDS, MOST_CORES, USUAL_SPEEDS
+from tlfast.commands.doctor_reasons import MAX_SCALED, SCALING, SLOW_CLOCK, SLOW_DISK, STOLEN, TAKEN, WRITTEN
+from tlfast.commands.usual_speeds import FAR_BELOW, KINDS, MAX_CORES, USUAL_SPEEDS
 from tlfast.core import errors
+from tlfast.core.manifest import ENTRIES
 from tlfast.core.metrics import EPOCH_METRICS, FIGURE_TITLES, METRICS
 from tlfast.core.presets import PRESETS
 from tlfast.core.settings import STRATEGIES, declared_settings, flag_name
@@ -39,6 +40,7 @@ OF_PROBABILITIES = {
     "roc_auc": "Mean over the classes of the area under the ROC curve, one class against the rest.",
     "average_precision": "Mean over the classes of the average precision, one class against the rest.",
 }
+JSON_TYPES = {str: "string", dict: "object", list: "array", bool: "boolean", int: "number", float: "number", type(None): "null"}
 MEANINGS = {
     "decode_one": "reading and decoding JPEG files, one after the other",
     "decode_all": "the same by one thread for each core, as images are stored",
@@ -73,7 +75,7 @@ SLOW_STATES = [
     (f"other virtual machines take {STOLEN:.0%} of the time or more", "`/proc/stat`"),
     (f"other programs use {TAKEN:.0%} of the cores or more", "`/proc/stat` during the measurement, elsewhere the load average"),
     (f"the cores run below {SLOW_CLOCK:.0%} of their highest frequency", "`cpufreq`"),
-    (f"all cores decode less than {SCALING:g} times their number (at most {MOST_SCALED}) as fast as one", "the measurement"),
+    (f"all cores decode less than {SCALING:g} times their number (at most {MAX_SCALED}) as fast as one", "the measurement"),
     ("the instruction set is limited, or torch uses no AVX2", "`ATEN_CPU_CAPABILITY` and similar variables, torch"),
     ("torch has neither MKL nor oneDNN", "torch"),
     (f"the temporary folder is slower than {SLOW_DISK:.0f} MB/s", f"a file of {WRITTEN >> 20} MiB, written to the disk"),
@@ -270,6 +272,25 @@ def findings_page() -> str:
     return "\n".join(parts)
 
 
+def run_json_page() -> str:
+    """Return the page on the entries of `run.json`."""
+    rows = [(f"`{name}`", _json_type(entry.kind), entry.meaning, entry.when) for name, entry in ENTRIES.items()]
+    parts = [
+        "# run.json\n",
+        "The manifest of a [run](run-folder.md): what was trained, from what, and the checksums of its files. In Python: `run.manifest`.\n",
+        table(("entry", "type", "contents", "in which runs"), rows),
+        "An empty last column stands for all runs; those of early versions lack some entries. Programs that read the file should pass over entries that\n"
+        "they do not know: later versions add some, and keep the names of the others. `settings` are explained under [Settings](settings.md).\n",
+    ]
+    return "\n".join(parts)
+
+
+def _json_type(kind: type | tuple[type, ...]) -> str:
+    """Return the JSON types of a Python type, or of several."""
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    return " or ".join(dict.fromkeys(JSON_TYPES[each] for each in kinds))
+
+
 def exit_codes_page() -> str:
     """Return the page on exit codes and the errors behind them."""
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.TlfastError)]
@@ -308,7 +329,7 @@ def speeds_page() -> str:
         "## Usual speeds\n",
         "Images per second of one core; of the whole device for a GPU. `-`: not measured yet, so nothing is expected.\n",
         table(("kind of machine", *(measure.title for measure in MEASURES.values())), [_speed_cells(kind) for kind in KINDS]),
-        f"With all cores a measure is expected to grow with the square root of their number, up to {MOST_CORES} cores: two cores train 1.3 to 1.4 times\n"
+        f"With all cores a measure is expected to grow with the square root of their number, up to {MAX_CORES} cores: two cores train 1.3 to 1.4 times\n"
         "as fast as one ([Busy machine](../benchmarks.md#busy-machine)); more were not measured. Kinds go by the fastest instruction set of the processor,\n"
         "not by its name. Beside a GPU, decoding is compared with the kind of the processor.\n",
         table(("kind of machine", "cores used", "measured on"), sources),
@@ -335,6 +356,7 @@ PAGES = {
     "tasks.md": tasks_page,
     "metrics.md": metrics_page,
     "findings.md": findings_page,
+    "run-json.md": run_json_page,
     "exit-codes.md": exit_codes_page,
     "speeds.md": speeds_page,
 }

@@ -52,7 +52,7 @@ def _check_runs(folder: Path) -> Iterator[str]:
     for manifest in folder.glob("exports/*/*/run.json"):
         if not manifest.parent.name.startswith("."):
             try:
-                runs.verify(runs.read(manifest.parent))
+                runs.verify(runs.read_run(manifest.parent))
             except RunError as error:
                 yield error.message
 

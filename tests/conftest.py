@@ -136,7 +136,7 @@ def digits_hub(tmp_path_factory: pytest.TempPathFactory, digits_root: Path):
     with running_hub() as hub:
         with pytest.MonkeyPatch.context() as patch:
             use_hub(patch, hub, tmp_path_factory.mktemp("huggingface"))
-            push_run(runs.read(digits_root / "exports" / "digits" / "first"), "me/digits")
+            push_run(runs.read_run(digits_root / "exports" / "digits" / "first"), "me/digits")
         yield hub
 
 

@@ -128,7 +128,7 @@ def test_plan_lists_depths(pictures):
 @pytest.mark.parametrize(("text", "tuning"), [('depth = "2"', "depth 2"), ("full = true", "full"), ('strategy = "partial"', "partial")])
 def test_a_plan_follows_its_config_file(pictures, tmp_path, text, tuning):
     (tmp_path / "mine.toml").write_text(text + "\n")
-    assert tlfast.plan(pictures, config=tmp_path / "mine.toml", quiet=True, **TINY).settings.tuning == tuning
+    assert tlfast.plan(pictures, config=tmp_path / "mine.toml", quiet=True, **TINY).settings.strategy_label == tuning
 
 
 def test_lr_find_returns_the_curve_of_each_phase(pictures, tmp_path):

@@ -189,7 +189,7 @@ def test_groups_are_resampled_as_a_whole(cli, folder, trainings, monkeypatch):
     assert outcome.code == 0, outcome.err
     assert "36 images, 10 groups, over which the intervals and tests are" in outcome.json["judged_on"]
     with monkeypatch.context() as patch:
-        patch.setattr(bootstrap, "LEAST_GROUPS", 11)
+        patch.setattr(bootstrap, "MIN_GROUPS", 11)
         few = cli("compare", folder, *TINY, "--epochs", 1, "--arms", "partial", "--folds", 3, "--group-by", r"\d(?=\.png)", "--json")
     assert few.code == 0 and "groups" not in few.json["judged_on"]
     assert "10 groups are too few for intervals and tests over groups: they are over images" in few.err

@@ -19,9 +19,9 @@ from tests.helpers.runs import copy_run, train_in
 from tlfast import load
 from tlfast.commands import evaluate, loaded_run
 from tlfast.commands.evaluate import EvaluateRequest, evaluate_run
-from tlfast.core import Run, ignore_event, runs
+from tlfast.core import RunRecord, ignore_event, runs
+from tlfast.core.run_files import WEIGHTS_FILE
 from tlfast.evaluation import calibration
-from tlfast.export import weights
 from tlfast.testing import COLOURS, draw_image
 
 
@@ -132,7 +132,7 @@ def test_the_weights_stay_as_they_were_trained(run):
     raw = np.exp(said.log_probabilities)
     assert model.run.temperature == run.manifest["temperature"]
     assert np.abs(raw[:, 0] - kept["p(blue)"]).max() > 1e-4
-    with safe_open(run.folder / weights.WEIGHTS, "np") as file:
+    with safe_open(run.folder / WEIGHTS_FILE, "np") as file:
         assert file.metadata()["temperature"] == repr(model.run.temperature)
 
 
@@ -179,10 +179,10 @@ def test_a_table_with_other_columns_than_that_of_the_training(run, cli, tmp_path
     assert "column 'path'" in cli(*words).err
     found = cli(*words, "--path-col", "file", "--label-col", "colour", "--json")
     assert found.code == 0 and found.json["evaluation"]["macro"]["support"] == 3, found.err
-    scores = tlfast.Run("parted").evaluate("all", data="new.csv", path_col="file", label_col="colour")
+    scores = tlfast.RunRecord("parted").evaluate("all", data="new.csv", path_col="file", label_col="colour")
     assert scores["accuracy"].value == found.json["evaluation"]["accuracy"]
-    manifest = tlfast.Run("parted").manifest
-    trained = Run(Path("exports/parted"), {**manifest, "settings": {**manifest["settings"], "split_col": "part", "group_col": "plant"}})
+    manifest = tlfast.RunRecord("parted").manifest
+    trained = RunRecord(Path("exports/parted"), {**manifest, "settings": {**manifest["settings"], "split_col": "part", "group_col": "plant"}})
     assert len(loaded_run.list_labelled(trained, "new.csv", {"path_col": "file", "label_col": "colour"}, ignore_event)) == 3  # it has neither column
     refused = cli("evaluate", "parted", "--path-col", "file")
     assert refused.code == 2 and "--split all --data TABLE" in refused.err

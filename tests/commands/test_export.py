@@ -13,8 +13,8 @@ from tests.helpers.command_line import TINY
 from tlfast.commands import export as export_module
 from tlfast.core import runs
 from tlfast.core.errors import DataError, RunError
+from tlfast.core.run_files import ONNX_FILE
 from tlfast.data import Row
-from tlfast.inference import onnx_model
 
 
 @pytest.mark.parametrize(("flags", "name"), [(["--quantize", "int8"], "model.int8.onnx"), (["--half"], "model.fp16.onnx")])
@@ -64,7 +64,7 @@ def test_wrong_words(run, cli):
     assert cli("export", "r").code == 2
     outcome = cli("export", "r", "--quantize", "int4")
     assert outcome.code == 2 and "--quantize 'int4' is not int8" in outcome.err
-    (run.folder / onnx_model.FILE).unlink()
+    (run.folder / ONNX_FILE).unlink()
     assert cli("export", "r", "--half").code == 1 and "has no model.onnx" in cli("export", "r", "--half", "--no-verify").err
 
 

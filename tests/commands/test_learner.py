@@ -20,7 +20,7 @@ from tlfast.commands.interpret import interpret_run
 from tlfast.core import runs
 from tlfast.evaluation import plots
 from tlfast.testing import TINY, draw_classes, draw_image
-from tlfast.training.callbacks import KeepBatchNorm, handed_out
+from tlfast.training.callbacks import KeepBatchNorm, manual_fit
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +97,7 @@ def test_a_fit_by_hand_shares_the_cores_until_its_end(learn, monkeypatch, tmp_pa
         yield
         events.append("end")
 
-    monkeypatch.setattr(handed_out, "share_cores", record)
+    monkeypatch.setattr(manual_fit, "share_cores", record)
     with learn.no_bar(), learn.no_logging():
         learn.fit(1, lr=1e-12)
     assert events == ["begin on cpu", "end"]
@@ -130,7 +130,7 @@ def test_a_run_from_a_learner_is_evaluated_and_exported(run, learn, pictures, mo
     assert made.evaluate()["accuracy"] == made.metrics["accuracy"]
     titles, plot = [], plots.plot_confusion_matrix
     monkeypatch.setattr(plots, "plot_confusion_matrix", lambda evaluation, path, title: titles.append(title) or plot(evaluation, path, title))
-    interpret_run(runs.read(made.folder))
+    interpret_run(runs.read_run(made.folder))
     assert "pictures, fine-tuning by hand of test_resnet" in titles[0]
     with pytest.raises(tlfast.UsageError, match="was fitted by hand in Python, and no command repeats it"):
         tlfast.train(pictures, like=made, quiet=True)

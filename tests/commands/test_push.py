@@ -28,7 +28,7 @@ def test_push_writes_networks_metrics_and_a_card(cli, run, model_hub, tmp_path):
 
 
 def test_names_of_images_are_not_uploaded(cli, run, model_hub):
-    run = runs.read(run.folder)
+    run = runs.read_run(run.folder)
     run.manifest["data"] |= {"unreadable": [{"path": "photos/secret.png", "reason": "not an image"}], "notes": ["left out: secret"]}
     push_run(run, "me/colours")
     files = model_hub.repositories["me/colours"].files
@@ -123,7 +123,7 @@ def test_pull_gives_a_run_that_works_as_the_former(cli, run, model_hub, pictures
     pulled = tlfast.pull("me/colours", out="others", quiet=True)
     assert pulled.id == "r" and pulled.manifest["hub"]["repository"] == "me/colours"
     assert pulled.metrics["accuracy"] == tlfast.Run("r").metrics["accuracy"]
-    runs.verify(runs.read(pulled.folder))
+    runs.verify(runs.read_run(pulled.folder))
     assert not (pulled.folder.parent / "latest").exists()
     with pytest.raises(tlfast.DataError, match="was pulled from the hub, and has no images"):
         pulled.evaluate(quiet=True)
@@ -171,7 +171,7 @@ def test_a_manifest_cannot_name_files_elsewhere(cli, run, model_hub, tmp_path):
     text = json.dumps(manifest).encode()
     model_hub.repositories["me/colours"].commit({"run.json": text, "run.json.sha256": seals.format_seal(text).encode()})
     pulled = tlfast.pull("me/colours", quiet=True)
-    assert set(runs.read(pulled.folder).manifest["files"]) == {path.name for path in pulled.folder.iterdir()} - {"run.json", "run.json.sha256"}
+    assert set(runs.read_run(pulled.folder).manifest["files"]) == {path.name for path in pulled.folder.iterdir()} - {"run.json", "run.json.sha256"}
     assert (tmp_path / "secret.txt").read_text() == "mine"
 
 

@@ -9,7 +9,7 @@ import pytest
 import tlfast
 from tests.helpers.files import tree
 from tlfast.commands import check, report
-from tlfast.core import Run
+from tlfast.core import RunRecord
 from tlfast.core.errors import DataError
 from tlfast.core.files import write_csv
 from tlfast.data import Finding, Row, scan
@@ -86,14 +86,14 @@ def test_interpret_and_python_write_the_same_sections(run, cli, pictures):
     assert cli("interpret", "r", "--json").code == 0
     page = run.folder / "report.html"
     assert 'id="check"' in page.read_text() and 'id="image-table"' in page.read_text()
-    assert "--no-check" in tlfast.Run("r").report(check=False, quiet=True).path.read_text()
+    assert "--no-check" in tlfast.RunRecord("r").report(check=False, quiet=True).path.read_text()
     assert cli("report", "r", "--no-check", "--no-paths", "--json").code == 0
     assert "--no-check" in page.read_text() and 'id="image-table"' not in page.read_text()
     assert tree(pictures) == before
 
 
 def test_pages_without_paths_are_recognized_by_split(tmp_path):
-    run = Run(tmp_path, {})
+    run = RunRecord(tmp_path, {})
     (tmp_path / "report_test.html").write_text(f"<p>{report.UNLISTED}</p>")
     (tmp_path / "report.html").write_text("<table>")
     assert [report.is_without_paths(run, split) for split in ("valid", "test", "all")] == [False, True, False]

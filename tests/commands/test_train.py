@@ -183,7 +183,7 @@ def test_a_training_to_resume_that_is_not_there(cli, stopped):
 
 def test_groups_get_an_interval_of_their_own(cli, pictures, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(bootstrap, "LEAST_GROUPS", 2)
+        patch.setattr(bootstrap, "MIN_GROUPS", 2)
         words = ["train", pictures, *TINY, "--epochs", 1, "--no-onnx", "--group-by", r"\d(?=\.png)", "--name", "grouped"]
         outcome = cli(*words)
         assert outcome.code == 0 and re.search(r"accuracy over groups +0\.\d{4} to \d\.\d{4} \(\d groups\)", outcome.out), outcome.out
@@ -237,9 +237,9 @@ def test_what_was_interrupted_is_told_of_and_keeps_its_name(cli, pictures, stopp
     assert refused.code == 2 and "a training named 'mine' is unfinished" in refused.err and "--resume mine" in refused.err
     other = cli("train", pictures, *TINY, "--epochs", 1, "--no-onnx")
     assert other.code == 0 and "mine was interrupted: --resume mine continues it; this is a new training" in other.err
-    assert [journal_module.run_id_of(folder) for folder in journal_module.list_interrupted("exports", "pictures")] == ["mine"]
+    assert [journal_module.run_id_of(folder) for folder in journal_module.list_interrupted_folders("exports", "pictures")] == ["mine"]
     with journal_module._lock(journal_module.find("exports", "pictures", "mine")):
-        assert journal_module.list_interrupted("exports", "pictures") == []
+        assert journal_module.list_interrupted_folders("exports", "pictures") == []
 
 
 def test_run_folder_holds_everything(make, folder):

@@ -23,7 +23,7 @@ from tests.helpers.command_line import TINY
 from tlfast.commands.train_processes import HalveBatchError, PeerLostError, run_worker
 from tlfast.core import Interrupted, Journal, Settings, UsageError
 from tlfast.core.journal import list_states, open_journal, read
-from tlfast.core.runs import PREDICTIONS
+from tlfast.core.run_files import PREDICTIONS_FILE
 from tlfast.data import Task
 from tlfast.data.sources import open_data
 from tlfast.tasks import folder_task
@@ -87,7 +87,7 @@ def test_two_processes_leave_one_usual_run(undisturbed: tuple[Path, tlfast.Run],
     with safe_open(run.folder / "model.safetensors", "pt") as file:
         assert not [name for name in file.keys() if "module." in name]  # noqa: SIM118 (not a dict)
     expected = [row.path for row in open_data(folder_task(pictures), Settings(task="pictures", data=str(pictures))).part("valid")]
-    assert list(pd.read_parquet(run.folder / PREDICTIONS)["path"]) == expected
+    assert list(pd.read_parquet(run.folder / PREDICTIONS_FILE)["path"]) == expected
     evaluated = cli("evaluate", run.folder.resolve(), "--json")
     assert evaluated.code == 0, evaluated.err
     assert evaluated.json["evaluation"]["accuracy"] == read_history(folder, "whole")["accuracy"].max()

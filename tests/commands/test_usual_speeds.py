@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.helpers.speeds import use_usual
-from tlfast.commands.usual_speeds import GPUS, KINDS, MOST_CORES, USUAL_SPEEDS, find_usual
+from tlfast.commands.usual_speeds import GPUS, KINDS, MAX_CORES, USUAL_SPEEDS, find_usual
 from tlfast.training.types import MEASURES
 
 
@@ -20,7 +20,7 @@ def test_entries_of_gpus_are_of_measures_that_run_there():
     assert all(MEASURES[usual.measure].on_device for usual in USUAL_SPEEDS if usual.kind in GPUS)
 
 
-@pytest.mark.parametrize(("cores", "expected"), [(1, 10.0), (4, 20.0), (MOST_CORES, 40.0), (64, 40.0)])
+@pytest.mark.parametrize(("cores", "expected"), [(1, 10.0), (4, 20.0), (MAX_CORES, 40.0), (64, 40.0)])
 def test_a_usual_speed_grows_with_the_root_of_the_cores_up_to_a_limit(monkeypatch, cores, expected):
     use_usual(monkeypatch, "AVX2", 10.0)
     assert find_usual("step", "AVX2", cores) == expected

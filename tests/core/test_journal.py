@@ -28,7 +28,7 @@ def test_a_kill_while_a_name_is_taken_leaves_no_name(tmp_path, monkeypatch):
             pass
     (left,) = (tmp_path / "a").iterdir()
     assert left.suffix == journal_module.CLAIM
-    journal_module.check_free(str(tmp_path), "a", "mine")
+    journal_module.check_name_free(str(tmp_path), "a", "mine")
     with journal_module.open_journal(str(tmp_path), "a", "mine", {}) as journal:
         assert journal.run_id == "mine" and left.exists()  # another may be about to take its name
     os.utime(left, (0, 0))
@@ -45,12 +45,12 @@ def test_a_name_is_taken_from_the_beginning(tmp_path):
 
 def test_the_name_of_a_running_training_cannot_be_resumed(tmp_path):
     with journal_module.open_journal(str(tmp_path), "t", "a", {}), pytest.raises(UsageError, match="named 'a' is running") as error:
-        journal_module.check_free(str(tmp_path), "t", "a")
+        journal_module.check_name_free(str(tmp_path), "t", "a")
     assert "--resume" not in error.value.hint
     with pytest.raises(KeyboardInterrupt), journal_module.open_journal(str(tmp_path), "t", "a", {}):
         raise KeyboardInterrupt
     with pytest.raises(UsageError, match="named 'a' is unfinished") as error:
-        journal_module.check_free(str(tmp_path), "t", "a")
+        journal_module.check_name_free(str(tmp_path), "t", "a")
     assert "--resume a" in error.value.hint
 
 
@@ -62,13 +62,13 @@ def test_a_list_of_trainings_disturbs_none(tmp_path, monkeypatch):
     monkeypatch.setattr(journal_module, "CHECK_SECONDS", 60.0)
     with (folder / "lock").open("r+b") as other:
         files.fcntl.flock(other, files.fcntl.LOCK_SH)  # another process lists the trainings
-        assert journal_module.list_interrupted(str(tmp_path)) == [folder]
+        assert journal_module.list_interrupted_folders(str(tmp_path)) == [folder]
         threading.Timer(0.2, other.close).start()
         with pytest.raises(KeyboardInterrupt), journal_module.open_journal(str(tmp_path), "t", "b", {}, resume="a") as journal:
-            assert journal.run_id == "a" and journal_module.list_interrupted(str(tmp_path)) == []
+            assert journal.run_id == "a" and journal_module.list_interrupted_folders(str(tmp_path)) == []
             raise KeyboardInterrupt
     (folder / "lock").unlink()
-    assert journal_module.list_interrupted(str(tmp_path)) == [folder] and not (folder / "lock").exists()
+    assert journal_module.list_interrupted_folders(str(tmp_path)) == [folder] and not (folder / "lock").exists()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="nothing is locked on Windows")
@@ -81,7 +81,7 @@ def test_a_new_training_is_locked_before_others_can_see_it(tmp_path, monkeypatch
 
     monkeypatch.setattr(journal_module, "move_to_free_name", check_and_move)
     with journal_module.open_journal(str(tmp_path), "t", "a", {}):
-        assert locked == [True] and journal_module.list_interrupted(str(tmp_path)) == []
+        assert locked == [True] and journal_module.list_interrupted_folders(str(tmp_path)) == []
 
 
 def test_a_journal_says_a_thing_once(tmp_path):
@@ -101,7 +101,7 @@ def test_the_file_keeps_its_keys_and_others_are_read_again(tmp_path):
     values = json.loads((tmp_path / "journal.json").read_text())
     assert values.pop("seconds") > 0
     assert values == {"settings": {"task": "t"}, "halvings": 1, "epochs": 7, "precision": "off", "images": "", "rates of head": {"suggestion": 0.1}}
-    facts = journal_module.read(tmp_path)
+    facts = journal_module.read_facts(tmp_path)
     assert (facts.halvings, facts.epochs, facts.others) == (1, 7, {"rates of head": {"suggestion": 0.1}})
 
 
@@ -109,7 +109,7 @@ def test_the_file_keeps_its_keys_and_others_are_read_again(tmp_path):
 def test_a_damaged_journal_is_named(tmp_path, text):
     (tmp_path / "journal.json").write_text(text)
     with pytest.raises(RunError, match="is damaged"):
-        journal_module.read(tmp_path)
+        journal_module.read_facts(tmp_path)
 
 
 def test_a_training_of_other_images_is_named(tmp_path):
@@ -126,7 +126,7 @@ def test_a_training_without_a_path_of_images_is_named(tmp_path):
     with pytest.raises(UsageError) as error:
         journal_module.find(str(tmp_path), "new", "a")
     assert error.value.hint == "Its command is listed by: tlfast runs --interrupted"
-    assert journal_module.list_folders(str(tmp_path), "old") and not journal_module.list_folders(str(tmp_path), "**")
+    assert journal_module.list_unfinished(str(tmp_path), "old") and not journal_module.list_unfinished(str(tmp_path), "**")
 
 
 def test_the_end_of_a_training_leaves_a_run_of_a_longer_name(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from tests.helpers.interruption import Killed
 from tlfast.core import files, runs, seals
 from tlfast.core.errors import RunError, UsageError
+from tlfast.core.run_files import EXAMPLE_FILE, ONNX_FILE
 
 
 def make(out, task="t", run_id="r"):
@@ -34,7 +35,7 @@ def test_metrics_of_earlier_versions_have_the_present_names(tmp_path):
 
 
 def test_files_are_added_to_a_run_all_or_none(tmp_path):
-    run, scratch = runs.read(make(tmp_path)), tmp_path / "scratch"
+    run, scratch = runs.read_run(make(tmp_path)), tmp_path / "scratch"
     scratch.mkdir()
     sources = [scratch / "model.xml", scratch / "model.bin"]
     for source in sources:
@@ -47,7 +48,7 @@ def test_files_are_added_to_a_run_all_or_none(tmp_path):
     sources[0].write_text("model.xml")
     added = runs.add_files(run, sources, {"images": 3})
     assert added.manifest["exports"] == {"model.xml": {"images": 3}, "model.bin": {"images": 3}}
-    runs.verify(runs.read(run.folder))
+    runs.verify(runs.read_run(run.folder))
 
 
 def test_a_taken_name_is_never_overwritten(tmp_path):
@@ -108,9 +109,9 @@ def test_out_that_cannot_be_written(tmp_path):
 def test_entries_of_wrong_types_are_damage(tmp_path, changes):
     (tmp_path / "run.json").write_text(json.dumps({"settings": {"task": "x"}, "classes": ["a", "b"], **changes}))
     with pytest.raises(RunError, match="is damaged"):
-        runs.read(tmp_path)
+        runs.read_run(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({"settings": {"task": "x"}, "classes": ["a", "b"]}))
-    assert runs.read(tmp_path).manifest["classes"] == ["a", "b"]  # as runs of early versions
+    assert runs.read_run(tmp_path).manifest["classes"] == ["a", "b"]  # as runs of early versions
 
 
 def test_runs_of_a_path_are_those_of_its_images(run, cli, folder):
@@ -150,7 +151,7 @@ def test_concurrent_changes_of_a_run_are_all_kept_and_verified_meanwhile(run):
     code = f"""
 from pathlib import Path
 from tlfast.core import runs, seals
-run = runs.read(Path({str(run.folder)!r}))
+run = runs.read_run(Path({str(run.folder)!r}))
 for number in range(10):
     runs.record_test_use(run, "evaluate", {{"number": number}})
     runs.verify(run)
@@ -164,7 +165,7 @@ for number in range(10):
 
 @pytest.mark.skipif(os.name != "posix", reason="nothing is locked on Windows")
 def test_a_change_locks_a_file_which_other_machines_see_on_nfs(tmp_path):
-    run = runs.read(make(tmp_path))
+    run = runs.read_run(make(tmp_path))
     with files.lock_folder(run.folder, shared=True, with_file=True):
         assert not (run.folder / ".lock").exists()
     with runs._changed(run):
@@ -176,10 +177,10 @@ def test_a_change_locks_a_file_which_other_machines_see_on_nfs(tmp_path):
 def test_a_run_can_be_verified_after_a_change_that_was_killed(tmp_path, monkeypatch, done):
     folder = make(tmp_path)
     (folder / "model").touch()
-    runs.seal(folder, runs.read(folder).manifest)
+    runs.seal(folder, runs.read_run(folder).manifest)
 
     def evaluate(result):
-        runs.record_test_use(runs.read(folder), "evaluate", {}, lambda scratch: (scratch / "metrics_test.json").write_text(result))
+        runs.record_test_use(runs.read_run(folder), "evaluate", {}, lambda scratch: (scratch / "metrics_test.json").write_text(result))
 
     evaluate("first")
     replace, left = os.replace, iter(range(done))
@@ -192,15 +193,15 @@ def test_a_run_can_be_verified_after_a_change_that_was_killed(tmp_path, monkeypa
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(os, "replace", replace_some)
         evaluate("second")
-    runs.verify(runs.read(folder))
+    runs.verify(runs.read_run(folder))
     assert (folder / "metrics_test.json").read_text() in ("first", "second")
     evaluate("third")
-    runs.verify(runs.read(folder))
+    runs.verify(runs.read_run(folder))
     digest = hashlib.sha256((folder / "run.json").read_bytes()).hexdigest()
     assert (folder / "run.json.sha256").read_text() == f"{digest}  run.json\n"  # as sha256sum writes it
     (folder / "run.json").write_text((folder / "run.json").read_text() + " ")
     with pytest.raises(RunError, match=r"does not match run\.json\.sha256"):
-        runs.verify(runs.read(folder))
+        runs.verify(runs.read_run(folder))
 
 
 def test_an_unfinished_training_is_no_run(tmp_path):
@@ -228,12 +229,12 @@ def test_the_words_for_a_run_in_a_command_find_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     here, other, same = make("exports"), make("other runs", "t", "only there"), make("elsewhere")
     for folder in (here, other, same):
-        assert runs.find(*shlex.split(runs.refer_to(runs.read(folder)))).folder.samefile(folder)
-    assert runs.refer_to(runs.read(here)) == "r"
+        assert runs.find(*shlex.split(runs.refer_to(runs.read_run(folder)))).folder.samefile(folder)
+    assert runs.refer_to(runs.read_run(here)) == "r"
 
 
 def test_a_bundle_is_no_run(tmp_path):
-    for name in runs.IN_BUNDLES:
+    for name in (ONNX_FILE, EXAMPLE_FILE):
         (tmp_path / name).write_text("")
     with pytest.raises(RunError, match="is a bundle of tlfast export, without its run") as error:
         runs.find(str(tmp_path), str(tmp_path / "exports"))

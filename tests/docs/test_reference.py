@@ -15,6 +15,7 @@ from tlfast import tasks
 from tlfast.cli import app
 from tlfast.cli.formatting import list_setting_rows
 from tlfast.commands.usual_speeds import KINDS, USUAL_SPEEDS
+from tlfast.core import run_files
 from tlfast.core.metrics import EPOCH_METRICS, FIGURE_TITLES
 from tlfast.tasks import resolve
 from tlfast.training.types import MEASURES
@@ -33,6 +34,13 @@ def test_generated_pages_are_as_the_code_says():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, ROOT / "scripts" / "docs_reference.py", "--check"], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_every_file_of_a_run_is_described():
+    page = (REFERENCE / "run-folder.md").read_text(encoding="utf-8")
+    for name, file in vars(run_files).items():
+        if name.isupper() and name not in ("HEAD_FILE", "EXAMPLE_FILE"):  # in repositories of the hub, and in bundles
+            assert file in page
 
 
 def test_settings_table_is_the_declarations():

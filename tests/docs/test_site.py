@@ -17,7 +17,7 @@ else:
 
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *PAGES[1:]]
 PICTURES = {".png", ".svg", ".jpg"}
-MOST_PICTURE_BYTES, MOST_README_LINES = 200_000, 130
+MAX_PICTURE_BYTES, MAX_README_LINES = 200_000, 130
 NAV = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"]
 
 
@@ -49,7 +49,7 @@ def test_every_picture_is_small_and_shown():
     pictures = {path for path in DOCS.rglob("*") if path.suffix in PICTURES}
     shown = {(page.parent / target).resolve() for page in PAGES for target in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text(encoding="utf-8"))}
     assert pictures == shown
-    assert {path.name: path.stat().st_size for path in pictures if path.stat().st_size > MOST_PICTURE_BYTES} == {}
+    assert {path.name: path.stat().st_size for path in pictures if path.stat().st_size > MAX_PICTURE_BYTES} == {}
 
 
 def test_pages_load_nothing_from_other_addresses():
@@ -58,7 +58,7 @@ def test_pages_load_nothing_from_other_addresses():
 
 
 def test_the_readme_is_short():
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= MOST_README_LINES
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= MAX_README_LINES
 
 
 MODULES = re.compile(

@@ -57,7 +57,7 @@ def test_loading_never_opens_the_pickle(saved, monkeypatch):
     monkeypatch.chdir(folder)
     (folder / "learner.pkl").write_bytes(PICKLE)
     assert classifier_module.load(folder, verify=False).predict(np.zeros((8, 8, 3), np.uint8)).label in CLASSES
-    weights.load_model(runs.read(folder))
+    weights.load_model(runs.read_run(folder))
     for trust in (False, True):
         with pytest.raises(RunError, match=r"learner.pkl was changed after the export"):
             tlfast.load(folder, backend="fastai", trust=trust)

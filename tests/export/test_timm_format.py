@@ -72,7 +72,7 @@ def test_timm_answers_like_the_run(cli, pictures, tmp_path, flags):
     assert fill_folder(run, tmp_path / "repository", "me/colours")
     paths = sorted(pictures.glob("*/*.png"))
     compare(run, tmp_path / "repository", paths)
-    again = load_model(runs.read(tmp_path / "repository"))
+    again = load_model(runs.read_run(tmp_path / "repository"))
     images = torch.randn(3, 3, 32, 32)
     with torch.inference_mode():
         assert torch.equal(again(images), load_model(run)(images))

@@ -25,7 +25,7 @@ def test_a_cut_weights_file_is_an_error(saved):
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
     with pytest.raises(RunError, match=r"model.safetensors cannot be loaded"):
-        weights.load_model(runs.read(folder))
+        weights.load_model(runs.read_run(folder))
 
 
 def every_file(folder):
@@ -34,7 +34,7 @@ def every_file(folder):
 
 def test_a_flipped_byte_in_any_file_is_refused_by_name(saved):
     folder = saved()
-    runs.verify(runs.read(folder))
+    runs.verify(runs.read_run(folder))
     assert {path.name for path in every_file(folder)} == {"model.safetensors", "model.onnx", "learner.pkl", "run.json", "run.json.sha256"}
     for path in every_file(folder):
         whole = path.read_bytes()
@@ -43,7 +43,7 @@ def test_a_flipped_byte_in_any_file_is_refused_by_name(saved):
             with pytest.raises(RunError, match=re.escape(path.name)):
                 classifier_module.load(folder)
         path.write_bytes(whole)
-    runs.verify(runs.read(folder))
+    runs.verify(runs.read_run(folder))
 
 
 def test_a_file_that_is_gone_is_refused_by_name(saved):

@@ -68,6 +68,6 @@ def train_depth(folder, on_event=lambda event: None, **flags):
     """Train in memory; return the network's weights and the phases."""
     task, chosen = resolved(folder, "depth", **{**SHORT, **flags})
     with trainer.prepare(task, chosen, on_event) as session:
-        chosen, _ = planner.settle_depth(session, chosen)
+        chosen, _ = planner.resolve_depth(session, chosen)
         phases, _ = trainer.fit(session, chosen)
         return {name: value.clone() for name, value in session.learn.model.state_dict().items()}, phases

@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from tlfast.core.run_files import ONNX_FILE
 from tlfast.inference import onnx_model
 
 
@@ -27,5 +28,5 @@ def test_threads_wait_actively_only_on_a_quiet_machine(trained_run, monkeypatch,
     monkeypatch.setattr(onnx_model, "load_average", lambda: load)
     entries = []
     monkeypatch.setattr(onnxruntime.SessionOptions, "add_session_config_entry", lambda self, name, value: entries.append((name, value)))
-    onnx_model.open_network(trained_run.partial / onnx_model.FILE)
+    onnx_model.open_network(trained_run.partial / ONNX_FILE)
     assert entries == ([] if spins else [("session.intra_op.allow_spinning", "0")])

@@ -102,7 +102,7 @@ def test_a_log_has_one_writer(tmp_path):
 
 
 def test_a_file_that_is_being_converted_has_one_writer(tmp_path, monkeypatch):
-    found, target, convert = [], tmp_path / "a.csv", writers.FORMATS["csv"]
+    found, target, convert = [], tmp_path / "a.csv", writers.WRITERS["csv"]
 
     def interrupt(*arguments):
         with pytest.raises(UsageError, match="is being written by another command"), open_writer("csv", target, Origin("r", ["a"]), 0.0, True):
@@ -110,7 +110,7 @@ def test_a_file_that_is_being_converted_has_one_writer(tmp_path, monkeypatch):
         found.append(target.exists())
         convert(*arguments)
 
-    monkeypatch.setitem(writers.FORMATS, "csv", interrupt)
+    monkeypatch.setitem(writers.WRITERS, "csv", interrupt)
     with open_writer("csv", target, Origin("r", ["a"]), 0.0, False) as (_, write):
         write(PredictRow("x.jpg", None, "unreadable"))
     assert found == [False] and [path.name for path in tmp_path.iterdir()] == ["a.csv"]

@@ -12,7 +12,7 @@ from tlfast.models.teacher import Ensemble, Teacher
 
 def test_a_teacher_sees_what_its_own_training_saw(trained_run):
     """Classes in another order, another normalization and another size than those of the student."""
-    run = runs.read(trained_run.full)
+    run = runs.read_run(trained_run.full)
     network, own = load_model(run), Preprocessing.of_run(run)
     order = list(reversed(run.manifest["classes"]))
     given = Preprocessing(own.size, own.size, "squish", [0.1, 0.2, 0.3], [0.5, 0.6, 0.7])

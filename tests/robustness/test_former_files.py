@@ -23,7 +23,7 @@ def former(pictures, tmp_path):
 
 
 def test_settings_of_a_former_run(former):
-    written = runs.read(former.parent).manifest["settings"]
+    written = runs.read_run(former.parent).manifest["settings"]
     settings = Settings.from_dict(written)
     assert written["strategy"] == "middle"
     assert (settings.strategy, settings.depth) == ("depth", "2")

@@ -28,8 +28,8 @@ def room_for(size: int):
 
 
 def assert_nothing_half(root: Path) -> None:
-    for folder in runs.list_folders(str(root / "exports")):
-        runs.verify(runs.read(folder))
+    for folder in runs.list_run_folders(str(root / "exports")):
+        runs.verify(runs.read_run(folder))
     for entry in cache.list_entries():
         assert entry.kind == "unfinished" or cache.find(entry.kind, entry.folder.name)
     assert not list(root.rglob("*.tmp")) and not list(root.glob("exports/*/.*.partial"))
@@ -45,7 +45,7 @@ def test_a_full_disk_while_training(cli, folder, tmp_path, size):
     if outcome.code:
         assert outcome.code == 1 and outcome.json["error"] and "Traceback" not in outcome.err
         assert any(word in outcome.json["error"] for word in ("File too large", "cannot", "write")), outcome.json
-        assert not runs.list_folders("exports") or "the other files of the run are in" in outcome.json["error"]
+        assert not runs.list_run_folders("exports") or "the other files of the run are in" in outcome.json["error"]
     assert_nothing_half(tmp_path)
     again = cli(*command)
     assert again.code == 0, again.err

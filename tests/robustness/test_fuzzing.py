@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from tests.helpers.odd import CORPUS
 from tests.helpers.tables import listed
-from tlfast.core import runs, seals
+from tlfast.core import runs
 from tlfast.core.config_files import read_config, read_manifest, settings_to_repeat
 from tlfast.core.errors import ImageError, TlfastError
+from tlfast.core.run_files import MANIFEST
 from tlfast.data import images
 from tlfast.data.discovery import list_members
 
@@ -76,10 +77,10 @@ JSON = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dicti
 def test_no_other_error_leaves_the_readers_of_manifests(tmp_path_factory, content):
     folder = tmp_path_factory.getbasetemp() / "fuzzed"
     folder.mkdir(exist_ok=True)
-    (folder / seals.MANIFEST).write_bytes(content)
+    (folder / MANIFEST).write_bytes(content)
     (folder / "settings.toml").write_bytes(content)
-    manifest, config = str(folder / seals.MANIFEST), str(folder / "settings.toml")
-    for read in (lambda: runs.verify(runs.read(folder)), lambda: settings_to_repeat(read_manifest(manifest)), lambda: read_config(config)):
+    manifest, config = str(folder / MANIFEST), str(folder / "settings.toml")
+    for read in (lambda: runs.verify(runs.read_run(folder)), lambda: settings_to_repeat(read_manifest(manifest)), lambda: read_config(config)):
         try:
             read()
         except TlfastError as error:

@@ -67,7 +67,7 @@ def test_stopped_once_it_ends_the_same(way, stop, pictures, undisturbed, tmp_pat
         train_way(way, pictures, tmp_path, stopping_at(*stop))
     folder = journal_module.find(str(tmp_path), "pictures", journal_module.NEWEST)
     assert f"--resume {folder.name.removesuffix('.unfinished')}" in caught.value.hint
-    assert not runs.list_folders(str(tmp_path))
+    assert not runs.list_run_folders(str(tmp_path))
     result = train_way(way, pictures, tmp_path, resume=journal_module.NEWEST)
     assert_equal(result, undisturbed[way])
     assert result.run == folder.name.removesuffix(".unfinished") and not folder.exists()
@@ -89,7 +89,7 @@ def test_stopped_again_and_again_it_ends_the_same(way, pictures, undisturbed, tm
 
 @pytest.mark.parametrize(("way", "step"), [("full", 2), ("full", 5), ("full", 7), ("full with everything", 2), ("full with everything", 5)])
 def test_killed_with_checkpoints_after_each_step_or_epoch(way, step, pictures, undisturbed, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "MIN_SECONDS", 0.0)
 
     def kill(event):
         if event.phase == "all layers" and isinstance(event, Progress) and event.done == step:

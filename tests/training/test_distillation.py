@@ -38,7 +38,7 @@ def opened(folder, strategy, **flags):
 def changed_copy(run, folder, **manifest):
     """Copy a run and change entries of its manifest, which is then not sealed any more."""
     shutil.copytree(run, folder)
-    write_json(folder / "run.json", {**runs.read(folder).manifest, **manifest, "files": {}})
+    write_json(folder / "run.json", {**runs.read_run(folder).manifest, **manifest, "files": {}})
     return folder
 
 
@@ -46,7 +46,7 @@ def test_features_and_targets_are_those_of_the_same_views(folder, tmp_path):
     """The teacher has the frozen backbone of the student: its head gives the targets from the student's features."""
     made = train.train_run(*resolved(folder, "partial", out=str(tmp_path / "out"), onnx=False))
     session_of, chosen = opened(folder, "partial", views=3, teacher=made.folder)
-    head = load_model(runs.read(runs.find(made.folder).folder))[1]
+    head = load_model(runs.read_run(runs.find(made.folder).folder))[1]
     with session_of as session:
         found = features.extract(session.learn.model[0], session, chosen).train
         soft = distillation.compute_targets(session, chosen)
@@ -107,8 +107,8 @@ def test_the_loss_is_the_mean_of_both(folder, teacher):
 def test_every_way_of_training_learns_from_a_teacher_and_resumes(way, folder, teacher, tmp_path):
     plain, taught = (train_way(way, folder, tmp_path / name, lr="3e-3", **flags) for name, flags in (("plain", {}), ("taught", {"teacher": teacher})))
     assert plain.phases[-1].epochs[0].train_loss != taught.phases[-1].epochs[0].train_loss
-    recorded = runs.read(runs.find(taught.folder).folder).manifest["teacher"]
-    assert recorded["runs"] == [runs.read(Path(teacher)).id] and len(recorded["sha256"]) == 64
+    recorded = runs.read_run(runs.find(taught.folder).folder).manifest["teacher"]
+    assert recorded["runs"] == [runs.read_run(Path(teacher)).id] and len(recorded["sha256"]) == 64
     phase = taught.phases[-1].name
     with pytest.raises(Interrupted):
         train_way(way, folder, tmp_path / "cut", stopping_at(phase, 1), lr="3e-3", teacher=teacher)

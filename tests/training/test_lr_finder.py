@@ -34,7 +34,7 @@ def test_a_flat_curve_gives_no_rate_by_chance():
         ("finder", 1e-6, 1.0, 2e-3, "finder"),
         ("finder", 1e-6, 1e-3, 2e-4, "finder"),
         ("finder", 3e-4, 1.0, 6e-3, "finder"),
-        ("finder", 1e-1, 1.0, lr_finder.HIGHEST_RATE, "finder"),
+        ("finder", 1e-1, 1.0, lr_finder.MAX_RATE, "finder"),
     ],
 )
 def test_the_customary_rate_is_limited_by_the_curve_and_the_finders_rate_is_its_suggestion(monkeypatch, lr, suggested, climbs_from, rate, source):

@@ -45,7 +45,7 @@ def test_the_share_of_the_time_is_that_of_what_depends_on_the_depth(folder, monk
     task, chosen = resolved(folder, "depth", depth="auto", epochs=2, freeze_epochs=0, lr=1e-3)
     said = []
     with trainer.prepare(task, chosen, said.append) as session:
-        settled, _ = planner.settle_depth(session, chosen)
+        settled, _ = planner.resolve_depth(session, chosen)
     assert (settled.depth, settled.views) == (depth, chosen.views)
     notes = [event.note for event in said if isinstance(event, Note) and "no depth takes less than 45%" in event.note]
     assert len(notes) == (depth == "0")
@@ -57,7 +57,7 @@ def test_minutes_beside_a_depth_choose_views_and_epochs_only(folder, monkeypatch
     task, chosen = resolved(folder, "depth", depth="2", minutes=minutes, epochs=2)
     said = []
     with trainer.prepare(task, chosen, said.append) as session:
-        settled, plan = planner.settle_depth(session, chosen)
+        settled, plan = planner.resolve_depth(session, chosen)
     assert settled.depth == "2" and settled.epochs == epochs and [choice.depth for choice in plan if choice.chosen] == ["2"]
     notes = [
         event.note
@@ -74,7 +74,7 @@ def test_full_fine_tuning_that_is_faster_is_reported(folder, monkeypatch, full_s
     task, chosen = resolved(folder, "depth", depth="2", minutes=500, epochs=2)
     said = []
     with trainer.prepare(task, chosen, said.append) as session:
-        planner.settle_depth(session, chosen)
+        planner.resolve_depth(session, chosen)
     assert any(isinstance(event, Note) and event.note.startswith("--full trains all layers in") for event in said) == faster
 
 

@@ -36,7 +36,7 @@ def test_same_seed_same_metrics_other_seed_others(make, strategy):
 
 
 def test_exported_model_is_the_trained_one(trained_run):
-    model = load_model(runs.read(trained_run.full))
+    model = load_model(runs.read_run(trained_run.full))
     assert torch.isfinite(model(torch.zeros(1, 3, 32, 32))).all()
     with trainer.prepare(*resolved(trained_run.images, "full"), lambda event: None) as session:
         assert model.state_dict().keys() == session.learn.model.state_dict().keys()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pandas as pd
 
 from .. import tasks
-from ..core import DataSettings, Run, Settings, UsageError
+from ..core import DataSettings, RunRecord, Settings, UsageError
 from ..core.cache import make_key
 from ..core.errors import suggest_name
 from ..core.files import convert_os_errors, write_csv
@@ -67,7 +67,7 @@ class Dataset:
     >>> data.show_batch(9), data.table, data.check()  # doctest: +SKIP
     """
 
-    def __init__(self, task: Task, settings: Mapping[str, Any], of_run: Run | None = None) -> None:
+    def __init__(self, task: Task, settings: Mapping[str, Any], of_run: RunRecord | None = None) -> None:
         self.task, self.settings = task, dict(settings)
         self._of_run = of_run  # whose splits the images keep
         self._loaded: ImageTable | None = None

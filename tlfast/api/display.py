@@ -17,7 +17,7 @@ from ..evaluation.report.thumbnails import make_thumbnail
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_CLASSES = 60  # classes up to which a confusion matrix is a table in a notebook
+MAX_CLASSES = 60  # classes up to which a confusion matrix is a table in a notebook
 PICTURED = 50  # maximum number of rows with thumbnails
 
 # JupyterLab and VS Code set the text colour of an output by their theme; all colours here work on light and dark grounds.
@@ -124,7 +124,7 @@ class ConfusionMatrix(pd.DataFrame):
         return draw_confusion_matrix(self.to_numpy(), list(self.columns), title)
 
     def _repr_html_(self) -> str:
-        if len(self) > MOST_CLASSES:
+        if len(self) > MAX_CLASSES:
             return wrap_html(f"<p class='note'>Confusion matrix of {len(self):,} classes: run.confusion_matrix().plot() draws it.</p>")
         head = "".join(f"<th>{escape(str(name))}</th>" for name in self.columns)
         rows = []

@@ -19,6 +19,7 @@ from ..commands.predict import list_images
 from ..core import ModelSettings, Note, Progress, Settings, UsageError
 from ..core import runs as records
 from ..core.files import replace_undecodable
+from ..core.run_files import probability_column
 from ..core.runs import ALL, EVALUATED, check_split
 from ..core.setting_checks import BY_SIZE
 from ..data.discovery import has_many
@@ -126,7 +127,7 @@ class Run:
     def top_losses(self, k: int = 9, split: str = "valid") -> ImageFrame:
         """Return the `k` images with the largest losses: path, label, prediction, probability, loss. In a notebook with thumbnails."""
         frame = read_predictions(self._record, split).nlargest(check_count("k", k), "loss")
-        columns = [f"p({name})" for name in self.classes]
+        columns = [probability_column(name) for name in self.classes]
         return ImageFrame(
             {
                 "path": frame["path"],
@@ -166,7 +167,7 @@ class Run:
         with show_progress(quiet) as on_event:
             request = EvaluateRequest(split, check_text("data", data, DATA), device, tta, join_names(log), path_col, label_col)
             result = evaluate_run(self._record, request, on_event)
-        self._record = records.read(self.folder)
+        self._record = records.read_run(self.folder)
         return Scores(result.evaluation.to_dict())
 
     @with_keywords_in_messages
@@ -212,7 +213,7 @@ class Run:
         request.list_formats()
         with show_progress(quiet) as on_event:
             result = export_run(self._record, request, on_event)
-        self._record = records.read(self.folder)
+        self._record = records.read_run(self.folder)
         return result
 
     @with_keywords_in_messages

@@ -9,32 +9,33 @@ from typing import Any
 
 import pandas as pd
 
-from ..core import Run, RunError
+from ..core import RunError, RunRecord
 from ..core import runs as records
 from ..core.errors import first_line
-from ..core.runs import METRICS, PREDICTIONS, check_split, name_split_file
+from ..core.run_files import HISTORY_FILE, METRICS_FILE, PREDICTIONS_FILE, name_split_file
+from ..core.runs import check_split
 from .display import ImageFrame
 
 DATA = 'data="photos/"'  # example in errors
 
 
-def read_history(run: Run) -> pd.DataFrame:
+def read_history(run: RunRecord) -> pd.DataFrame:
     """Return the epochs. Raises RunError."""
-    path = run.folder / "history.csv"
+    path = run.folder / HISTORY_FILE
     with _reading(path):
         return pd.read_csv(path)
 
 
-def read_metrics(run: Run, split: str) -> dict[str, Any]:
+def read_metrics(run: RunRecord, split: str) -> dict[str, Any]:
     """Return the content of `metrics.json`, or of that of another split. Raises RunError."""
-    with _reading(run.folder / name_split_file(METRICS, split), split):
+    with _reading(run.folder / name_split_file(METRICS_FILE, split), split):
         return records.read_metrics(run.folder, split)
 
 
-def read_predictions(run: Run, split: str) -> ImageFrame:
+def read_predictions(run: RunRecord, split: str) -> ImageFrame:
     """Return the predictions for a split. Raises RunError, or UsageError for an unknown split."""
     check_split(split)
-    path = run.folder / name_split_file(PREDICTIONS, split)
+    path = run.folder / name_split_file(PREDICTIONS_FILE, split)
     if split == "valid" and not path.is_file():
         records.require_images(run, f"Evaluate it on your images: run.evaluate({DATA})")
     with _reading(path, split):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fastai.learner import Learner
     from typing_extensions import Unpack
 
-    from ..commands.train import Plan
+    from ..commands.train import DryRun
     from ..data import Task
     from ..distributed import Engine
     from ..training import RateCurve
@@ -166,7 +166,7 @@ class TrainingPlan:
     >>> tlfast.plan("photos").depths.query("seconds < 600")  # doctest: +SKIP
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: DryRun) -> None:
         self.settings, self.weights, self.device = Settings.from_dict(plan.settings), plan.weights, plan.device
         self.parameters, self.trained_parameters = plan.parameters, plan.trained_parameters
         self.depths = pd.DataFrame([asdict(depth) for depth in plan.depths])

@@ -40,7 +40,7 @@ from .use import use_app
 from .worker import WORKER
 
 if TYPE_CHECKING:
-    from ..core import Run
+    from ..core import RunRecord
     from .console import Screen
 else:
     Screen = Any  # typer evaluates annotations, and rich must not be imported for that
@@ -51,7 +51,7 @@ app.add_typer(data_app, name="data", rich_help_panel=DATA)
 app.add_typer(cache_app, name="cache", rich_help_panel=UPKEEP)
 
 
-def _find_run(run: str, split: str, out: str, verify: bool, allow_all: bool = False) -> Run:
+def _find_run(run: str, split: str, out: str, verify: bool, allow_all: bool = False) -> RunRecord:
     """Find a run by reference, after a check of `--split`. Raises UsageError or RunError."""
     from ..core.runs import ALL, EVALUATED, check_split, find
 

@@ -52,7 +52,7 @@ class Arguments:
     def _resumed(self, which: str, full: bool | None) -> tuple[Settings, str]:
         requested = {**self.values, **self.flags}
         folder = self._find_interrupted(os.path.expanduser(str(requested.get("out", Settings.out))), which)
-        settings = Settings.from_dict(journal.read(folder).settings)
+        settings = Settings.from_dict(journal.read_facts(folder).settings)
         if full is not None:
             requested["depth"] = "all" if full else "0"
         elif not resolve.names_depth(requested):  # as in the file of a partial or full run, which names the strategy
@@ -77,7 +77,7 @@ class Arguments:
         In Python, images can be given the name of another task; a run id finds their trainings too.
         """
         data, newest = self.flags.get("data") or self.values.get("data") or "", which == journal.NEWEST
-        folders = journal.list_folders(out, self.task.name if newest else "") if data else []
+        folders = journal.list_unfinished(out, self.task.name if newest else "") if data else []
         of_images = [folder for folder in folders if (newest or journal.run_id_of(folder) == which) and _began_with(folder, data)]
         return journal.find_newest(of_images) if of_images else journal.find(out, self.task.name, which)
 
@@ -94,7 +94,7 @@ def _ask_first(find: Callable[[], T]) -> T:
 def _began_with(folder: Path, data: str) -> bool:
     """Return whether an interrupted training has the images of a path; False if its file is damaged."""
     try:
-        saved = str(journal.read(folder).settings.get("data") or "")
+        saved = str(journal.read_facts(folder).settings.get("data") or "")
     except RunError:
         return False
     return saved != "" and Path(saved).resolve() == Path(data).resolve()
@@ -143,7 +143,7 @@ def find_resumed(resume: str, out: str) -> tuple[str, str]:
 
 
 def _find_resumed(resume: str, out: str) -> tuple[str, str]:
-    folders = [folder for folder in journal.list_folders(out) if resume in (journal.NEWEST, journal.run_id_of(folder))]
+    folders = [folder for folder in journal.list_unfinished(out) if resume in (journal.NEWEST, journal.run_id_of(folder))]
     listed = "List the interrupted trainings with: tlfast runs --interrupted"
     if not folders:
         found = "--resume: no interrupted training" if resume == journal.NEWEST else f"--resume {resume}: no interrupted training of that name"
@@ -152,7 +152,7 @@ def _find_resumed(resume: str, out: str) -> tuple[str, str]:
         tasks = ", ".join(folder.parent.name for folder in folders)
         raise UsageError(f"--resume {resume}: {len(folders)} interrupted trainings have that name, of {tasks}", f"Give the task as well. {listed}")
     chosen = journal.find_newest(folders) if resume == journal.NEWEST else folders[0]
-    facts, run_id = journal.read(chosen), journal.run_id_of(chosen)
+    facts, run_id = journal.read_facts(chosen), journal.run_id_of(chosen)
     saved, file = facts.settings, facts.get(journal.TASK_FILE, "")
     if file and not os.path.isfile(file):
         raise UsageError(f"--resume: {file}, the file of the task {saved['task']}, is missing", f"Give its new path: tlfast train FILE.py --resume {run_id}")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # not imported at run time: `predict` must start fast
     from ..commands.interrupted import InterruptedTraining
     from ..commands.predict_shards import ShardsResult
     from ..commands.report import ReportResult
-    from ..commands.train import Plan, TrainResult
+    from ..commands.train import DryRun, TrainResult
     from ..data import DataSummary, Task
     from ..evaluation import CompareResult, Evaluation
     from ..training import DepthPlan
@@ -117,11 +117,11 @@ class Screen:
         if result.data.unreadable:
             self.out.print(f"skipped unreadable images: {len(result.data.unreadable)}; they are listed in run.json")
 
-    def plan(self, plan: Plan) -> None:
+    def plan(self, plan: DryRun) -> None:
         """Print the plan of a training (`--dry-run`)."""
         self.emit(plan.to_dict(), self._plan, plan)
 
-    def _plan(self, plan: Plan) -> None:
+    def _plan(self, plan: DryRun) -> None:
         self._facts("settings", {name: formatting.format_value(value) for name, value in plan.settings.items()})
         self._data_summary(plan.data)
         self._facts("model", formatting.format_model(plan))

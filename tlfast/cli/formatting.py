@@ -14,7 +14,7 @@ from ..inference.writers import UNSURE, label_of
 if TYPE_CHECKING:  # not imported at run time: `predict` must start fast
     from ..commands.archs import ArchsResult
     from ..commands.doctor_bench import BenchResult, SpeedRow
-    from ..commands.train import Plan, TrainResult
+    from ..commands.train import DryRun, TrainResult
     from ..data import DataSummary
     from ..evaluation import Evaluation
     from ..evaluation.comparison import ArmDifference, ArmScore
@@ -52,7 +52,7 @@ def format_result(result: TrainResult) -> dict[str, str]:
         **{name: figures[name] for name in (OVER_GROUPS,) if name in figures},
         **averages,
         **{name: figures[name] for name in ("calibration error", "selective accuracy")},
-        "strategy": f"{settings.tuning} fine-tuning of {settings.arch} at {settings.size} px on {result.device}",
+        "strategy": f"{settings.strategy_label} fine-tuning of {settings.arch} at {settings.size} px on {result.device}",
         "weights": result.weights,
         **phases,
         "seconds": f"{result.seconds:.1f}" + "".join(f" ({_format_predicted(choice, settings)})" for choice in result.plan if choice.chosen),
@@ -97,7 +97,7 @@ def _describe_calibration(calibration: Calibration) -> str:
     return f"{calibration.error:.4f} at temperature {calibration.temperature:.3f}, {calibration.error_before:.4f} at temperature 1"
 
 
-def format_model(plan: Plan) -> dict[str, str]:
+def format_model(plan: DryRun) -> dict[str, str]:
     """Return weights, device and numbers of parameters of a planned training by name."""
     parameters = {"parameters": f"{plan.parameters:,}", "trained parameters": f"{plan.trained_parameters:,}"}
     return {"weights": plan.weights, "device": plan.device, **parameters}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import DataError, OnEvent, Settings, UsageError, files, ignore_event, runs
+from ..core.run_files import REPORT_FILE
 from ..core.setting_checks import CHECKS
 from ..data import DataSummary, Finding, ImageTable, Row, Task, scan
 from ..data.duplicates import CONFIRMED
@@ -20,7 +21,7 @@ from ..data.scan import ScanResult
 from ..data.sources import open_data
 from ..data.split import drop_spare
 from ..data.types import RANKED, Unreadable
-from ..evaluation.report import REPORT_FILE, render_check_page
+from ..evaluation.report import render_check_page
 
 FINDINGS_FILE, TABLE_FILE = "findings.csv", "images.csv"
 DROPPABLE = {"duplicates": ("duplicate",), "conflicts": ("conflict", "near conflict"), "unreadable": ("unreadable",), "leaks": ("leak", "near leak")}

@@ -17,6 +17,7 @@ from pyarrow import parquet
 from sklearn.neighbors import NearestNeighbors
 
 from ..core import Event, OnEvent, Progress, Settings
+from ..core.run_files import find_labels, probability_column
 from ..data import Finding, Row, Task, duplicates
 from ..data.duplicates import make_finding
 from ..data.scan import ScanResult
@@ -116,11 +117,11 @@ def _predict_out_of_fold(task: Task, settings: Settings, on_event: OnEvent) -> O
         on_event(Progress("checking labels", fold, FOLDS))
         tables.append(parquet.read_table(experiments.run_trial(task, experiments.place_on_fold(settings, FOLDS, fold), on_event).averaged))
     on_event(Progress("checking labels", FOLDS, FOLDS))
-    classes = [name[2:-1] for name in tables[0].column_names if name.startswith("p(")]
+    classes = find_labels(tables[0].column_names)
     index = {label: i for i, label in enumerate(classes)}
     paths = [path for table in tables for path in table["path"].to_pylist()]
     labels = np.array([index[label] for table in tables for label in table["label"].to_pylist()])
-    columns = [np.concatenate([table[f"p({label})"].to_numpy() for table in tables]) for label in classes]
+    columns = [np.concatenate([table[probability_column(label)].to_numpy() for table in tables]) for label in classes]
     return OutOfFoldPredictions(paths, labels, np.stack(columns, axis=1).astype(np.float64), classes)
 
 

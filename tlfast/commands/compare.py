@@ -37,7 +37,8 @@ from ..core import (
 )
 from ..core.config_files import read_config
 from ..core.errors import suggest_name
-from ..core.setting_checks import COMPARISONS, DEPTH_ENDS
+from ..core.run_files import REPORT_FILE
+from ..core.setting_checks import COMPARISONS, DEPTH_ENDS, END_DEPTHS
 from ..core.settings import flag_name
 from ..data import ImageTable, Preprocessing, Row, Task, images
 from ..data.sources import open_data
@@ -52,7 +53,7 @@ from ..evaluation.comparison import (
     score_arm,
 )
 from ..evaluation.evaluator import are_enough, list_groups
-from ..evaluation.report import REPORT_FILE, render_comparison_page
+from ..evaluation.report import render_comparison_page
 from ..evaluation.verdict import describe_design, write_verdict
 from ..export import metadata, onnx
 from ..inference import Network, open_network
@@ -67,7 +68,7 @@ from .tracked import TrackedComparison, describe_images
 ARMS_FILE, DIFFERENCES_FILE, CURVE_FILE = "arms.csv", "differences.csv", "learning_curve.csv"
 KNN = "knn"  # the arm of nearest neighbours
 DEPTHS = "depths"  # in place of arms: partial, full and depths in between, as with --depths
-KINDS = (*DEPTH_ENDS, *DEPTH_ENDS.values(), "auto", KNN)  # values of --arms, besides numbers of stages and TOML files
+KINDS = (*DEPTH_ENDS, *END_DEPTHS, "auto", KNN)  # values of --arms, besides numbers of stages and TOML files
 MAX_DEPTHS = 4  # between partial and full, with --depths
 DIFFERENT_IMAGES, DIFFERENT_IMAGES_HINT = "the arms are evaluated on different images", "Give all arms the same --data, --limit, --valid-pct and --seed"
 LATENCY_ROUNDS = 30
@@ -103,10 +104,10 @@ def build_arms(task: Task, kinds: Sequence[str], archs: Sequence[str], flags: Ma
             raise UsageError(found, "Such as: --arms partial,3,full or --arms partial,mine.toml")
         of_file = read_config(kind) if is_file else {}
         _check_overrides(kind, of_file, flags)
-        strategy = "partial" if kind == KNN else kind if kind in DEPTH_ENDS.values() else None
+        strategy = "partial" if kind == KNN else kind if kind in END_DEPTHS else None
         depth = {} if is_file or strategy else {"depth": kind}
         settings = resolve_settings(task, strategy, {**flags, **depth, **arch}, {**config, **of_file})
-        name = Path(kind).stem if is_file or kind == KNN else settings.tuning
+        name = Path(kind).stem if is_file or kind == KNN else settings.strategy_label
         arms.append(Arm(f"{name} {settings.arch}" if len(archs) > 1 else name, settings, kind == KNN))
     return arms
 

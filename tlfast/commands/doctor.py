@@ -52,7 +52,7 @@ def inspect_machine(out: str = "exports", bench: bool = False, on_event: OnEvent
         "memory (GiB)": round(system.total_memory_gib() or 0, 1),
         "free disk (GiB)": round(system.free_disk_gib(out), 1),
         **_inspect_cache(),
-        "interrupted trainings": [str(folder) for folder in journal.list_interrupted(out)],
+        "interrupted trainings": [str(folder) for folder in journal.list_interrupted_folders(out)],
         "weights folder": os.environ.get(pretrained.ENVIRONMENT, f"{pretrained.ENVIRONMENT} is not set"),
         "embedded backbones": list(filter(pretrained.find_embedded, pretrained.EMBEDDED)),
         "hub": _check_hub(),

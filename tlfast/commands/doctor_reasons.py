@@ -15,8 +15,8 @@ from ..core import processor, system
 
 # Limits from which a state is a reason.
 TAKEN, STOLEN = 0.2, 0.1  # share of the cores used by other programs; share of the time taken by other virtual machines
-SCALING = 0.6  # all cores decode less than this times their number (at most MOST_SCALED) as fast as one
-MOST_SCALED = 4
+SCALING = 0.6  # all cores decode less than this times their number (at most MAX_SCALED) as fast as one
+MAX_SCALED = 4
 SLOW_CLOCK, SLOW_DISK = 0.6, 20.0  # share of the highest frequency; MB/s of writing
 BUSY_GPU, LOW_POWER = 0.2, 0.8  # share of the time in which a GPU is used by others; share of its default power limit
 WRITTEN = 8 << 20  # bytes, to time the disk
@@ -117,7 +117,7 @@ def _check_sharing(found: Conditions) -> list[tuple[bool, Reason]]:
         taken = found.taken - stolen * found.cores
         busy, used = taken >= TAKEN * found.cores, f"used {taken:.1f} of {found.cores} cores"
     explained = busy or stolen >= STOLEN or (found.quota or found.cores) < found.cores
-    scaled = found.scaling < SCALING * min(found.cores, found.threads, MOST_SCALED) and not explained
+    scaled = found.scaling < SCALING * min(found.cores, found.threads, MAX_SCALED) and not explained
     return [
         (stolen >= STOLEN, Reason(f"the host of this virtual machine gave {stolen:.0%} of the time to others: use another host", ("cpu",))),
         (busy, Reason(f"other programs {used}: stop them for full speed", ("cpu",))),

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax
 
-from ..core import Note, OnEvent, Run, UsageError, ignore_event, runs
+from ..core import Note, OnEvent, RunRecord, UsageError, ignore_event, runs
 from ..core.files import write_json
-from ..core.runs import ALL, METRICS, PREDICTIONS, name_split_file, record_test_use
+from ..core.run_files import CALIBRATION_PLOT, METRICS_FILE, PLOTS, PREDICTIONS_FILE, name_split_file
+from ..core.runs import ALL, record_test_use
 from ..evaluation import Evaluation, Predictions, apply_temperature, evaluate, plots, save_predictions
 from ..inference import load
 from ..training.trackers import open_tracking
@@ -66,7 +67,7 @@ class EvaluateRequest:
         return {name: value for name, value in (("path_col", self.path_col), ("label_col", self.label_col)) if value}
 
 
-def evaluate_run(run: Run, request: EvaluateRequest, on_event: OnEvent = ignore_event) -> EvaluateResult:
+def evaluate_run(run: RunRecord, request: EvaluateRequest, on_event: OnEvent = ignore_event) -> EvaluateResult:
     """Evaluate a run on its valid or test split, or on all images of another source.
 
     For the test split, the results are written into the run, and the use of the split is recorded. Raises UsageError for unknown
@@ -81,28 +82,28 @@ def evaluate_run(run: Run, request: EvaluateRequest, on_event: OnEvent = ignore_
         raise UsageError("--path-col and --label-col are columns of other images", "Leave them out, or evaluate a table: --split all --data TABLE")
     with open_tracking(request.log, on_event) as tracking:
         result = (_evaluate_file if request.tta or request.split == ALL else _evaluate)(run, request, tracking.on_event)
-        track_evaluation(tracking, runs.read(run.folder), result.evaluation, request.tta)
+        track_evaluation(tracking, runs.read_run(run.folder), result.evaluation, request.tta)
     return result
 
 
-def _evaluate(run: Run, request: EvaluateRequest, on_event: OnEvent) -> EvaluateResult:
+def _evaluate(run: RunRecord, request: EvaluateRequest, on_event: OnEvent) -> EvaluateResult:
     split, model = request.split, loaded_run.load_run(run, request.data, request.device, on_event)
     predictions = loaded_run.predict_split(model, split, on_event)
     evaluation = loaded_run.evaluate_split(model, predictions, split)
     if split == "valid":
         return EvaluateResult(run.id, evaluation, [])
-    names = [name_split_file(name, split) for name in (PREDICTIONS, METRICS)]
+    names = [name_split_file(name, split) for name in (PREDICTIONS_FILE, METRICS_FILE)]
 
     def write(folder: Path) -> None:
         save_predictions(folder, predictions, split, apply_temperature(predictions.log_probabilities, model.run.temperature))
         write_json(folder / names[1], evaluation.to_dict())
 
     record_test_use(run, "evaluate", {"images": len(predictions.rows), "accuracy": evaluation.accuracy}, write)
-    picture = plots.plot_calibration(evaluation, run.folder / "plots" / name_split_file("calibration.png", split), f"{run.task}: {run.id}, {split} split")
+    picture = plots.plot_calibration(evaluation, run.folder / PLOTS / name_split_file(CALIBRATION_PLOT, split), f"{run.task}: {run.id}, {split} split")
     return EvaluateResult(run.id, evaluation, [*(str(run.folder / name) for name in names), str(picture)])
 
 
-def _evaluate_file(run: Run, request: EvaluateRequest, on_event: OnEvent) -> EvaluateResult:
+def _evaluate_file(run: RunRecord, request: EvaluateRequest, on_event: OnEvent) -> EvaluateResult:
     """Evaluate an ONNX file: that of a test-time augmentation, or `model.onnx`."""
     split, tta = request.split, request.tta
     network = load(run.folder, verify=False, tta=tta).network

@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from ..core import DataError, ExportError, ImageError, OnEvent, Progress, Run, RunError, UsageError, ignore_event, runs
+from ..core import DataError, ExportError, ImageError, OnEvent, Progress, RunError, RunRecord, UsageError, ignore_event, runs
+from ..core.run_files import IMAGES_FILE, ONNX_FILE
 from ..data import Row, images
 from ..data.records import read_records
 from ..data.unpacking import explain_missing
 from ..evaluation.calibration import choose_temperature, log_loss
 from ..export import FORMATS, Export, Format, PortableExport, write_bundle
-from ..export.bundle import check_free
+from ..export.bundle import check_target
 from ..inference import Network, open_network
-from ..inference.onnx_model import FILE, VIEWS, batch_size, name_file
+from ..inference.onnx_model import VIEWS, batch_size, name_file
 from .file_predictions import RESTORE_HINT, predict_file, read_pixels
 
 CALIBRATED_ON = 256  # training images
@@ -86,7 +87,7 @@ class ExportRequest:
         return formats
 
 
-def export_run(run: Run, request: ExportRequest, on_event: OnEvent = ignore_event) -> ExportResult:
+def export_run(run: RunRecord, request: ExportRequest, on_event: OnEvent = ignore_event) -> ExportResult:
     """Write the network of a run in further formats into the run, then a bundle.
 
     Each file of `FORMATS` is evaluated on the run's valid split, beside `model.onnx`; a file for another runtime is compared with the network. Raises
@@ -94,11 +95,11 @@ def export_run(run: Run, request: ExportRequest, on_event: OnEvent = ignore_even
     file that differs from the network; UsageError if a file exists; RunError or DataError if files of the run or its images are missing.
     """
     formats, target = request.list_formats(), Path(os.path.expanduser(request.to))  # a shell does not expand --to=~/bundle
-    if not (run.folder / FILE).is_file():
-        raise RunError(f"{run.folder} has no {FILE}", "It was trained with --no-onnx, or by an older version: train again")
-    open_network(run.folder / FILE)  # raises RunError for a damaged file
+    if not (run.folder / ONNX_FILE).is_file():
+        raise RunError(f"{run.folder} has no {ONNX_FILE}", "It was trained with --no-onnx, or by an older version: train again")
+    open_network(run.folder / ONNX_FILE)  # raises RunError for a damaged file
     if request.to:
-        check_free(target)
+        check_target(target)
     if formats or request.format:
         runs.require_images(run, HUB_HINT)
     for name in formats:
@@ -122,7 +123,7 @@ def export_run(run: Run, request: ExportRequest, on_event: OnEvent = ignore_even
     return ExportResult(run.id, exports, portable, str(write_bundle(run, target)) if request.to else "")
 
 
-def check_absent(run: Run, name: str) -> None:
+def check_absent(run: RunRecord, name: str) -> None:
     """Raise UsageError if a run has a file of this name."""
     if (run.folder / name).exists():
         raise UsageError(f"{run.folder / name} exists already", "Move it away first; files are never overwritten")
@@ -131,9 +132,9 @@ def check_absent(run: Run, name: str) -> None:
 # Further formats
 
 
-def _add_format(run: Run, chosen: Format, allow_drop: bool, on_event: OnEvent) -> tuple[Run, Export]:
+def _add_format(run: RunRecord, chosen: Format, allow_drop: bool, on_event: OnEvent) -> tuple[RunRecord, Export]:
     """Write the network in one format, evaluate it, and add it to the run. Returns the run with its new manifest."""
-    source, rows = run.folder / FILE, read_images_of_run(run)
+    source, rows = run.folder / ONNX_FILE, read_images_of_run(run)
     with tempfile.TemporaryDirectory(dir=run.folder, prefix=".export.") as scratch:
         target = Path(scratch) / chosen.file
         chosen.write(source, target, _calibration_images(rows, on_event))
@@ -179,7 +180,7 @@ def _calibration_images(rows: Sequence[Row], on_event: OnEvent) -> Iterator[np.n
 # Evaluation
 
 
-def _evaluate_file(run: Run, source: Path, target: Path, rows: Sequence[Row], on_event: OnEvent) -> Export:
+def _evaluate_file(run: RunRecord, source: Path, target: Path, rows: Sequence[Row], on_event: OnEvent) -> Export:
     """Compare accuracy, log loss, speed and size of the file `target` with those of `source`."""
     paths, temperature = (source, target), run.temperature
     networks = [open_network(path) for path in paths]
@@ -235,10 +236,10 @@ def _measure_rates(networks: Sequence[Network], rows: Sequence[Row]) -> list[flo
 # Images of the run
 
 
-def read_images_of_run(run: Run) -> list[Row]:
+def read_images_of_run(run: RunRecord) -> list[Row]:
     """Return the images of a run, as listed in its `images.csv`. Raises DataError for a run from the hub, which has no list."""
     runs.require_images(run, HUB_HINT)
-    _, records = read_records(run.folder / "images.csv")
+    _, records = read_records(run.folder / IMAGES_FILE)
     return [Row(record["path"], record["label"], record["split"]) for record in records]
 
 

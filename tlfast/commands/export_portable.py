@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from ..core import OnEvent, Run, runs
+from ..core import OnEvent, RunRecord, runs
 from ..data import Preprocessing
 from ..export import load_model, portable
 from ..export.agreement import ResizedInput
@@ -15,7 +15,7 @@ from ..export.types import PortableExport
 from .export import check_absent, read_images_of_run, select_split
 
 
-def add_portable(run: Run, chosen: portable.PortableFormat, opset: int, on_event: OnEvent) -> tuple[Run, PortableExport]:
+def add_portable(run: RunRecord, chosen: portable.PortableFormat, opset: int, on_event: OnEvent) -> tuple[RunRecord, PortableExport]:
     """Write the network of a run in a format, with an example program, into the run. Returns the run with its new manifest.
 
     Raises UsageError for an existing file, ExportError if the file cannot be written or differs from the network, RunError or DataError if files of the run

@@ -10,7 +10,7 @@ from ..core import DataError, OnEvent, Progress
 from ..data import Row, images
 from ..inference import Network, predict_stream
 
-LEAST_PROBABILITY = 1e-12  # whose logarithm is finite
+MIN_PROBABILITY = 1e-12  # whose logarithm is finite
 RESTORE_HINT = "Restore the images, or correct their paths"
 
 
@@ -27,7 +27,7 @@ def predict_file(network: Network, rows: Sequence[Row], phase: str, on_event: On
         on_event(Progress(phase, done, len(rows)))
     if not found:
         raise DataError(f"none of the {len(rows)} images can be read, the first: {rows[0].path}", RESTORE_HINT)
-    return readable, np.log(np.maximum(found, LEAST_PROBABILITY))
+    return readable, np.log(np.maximum(found, MIN_PROBABILITY))
 
 
 def read_pixels(row: Row) -> np.ndarray:

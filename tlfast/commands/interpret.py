@@ -12,9 +12,10 @@ from fastai.interpret import ClassificationInterpretation
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 
-from ..core import Note, OnEvent, Run, RunError, ignore_event
+from ..core import Note, OnEvent, RunError, RunRecord, ignore_event
 from ..core.files import write_csv, write_json
-from ..core.runs import name_split_file, record_test_use, refer_to
+from ..core.run_files import PLOTS, name_split_file
+from ..core.runs import record_test_use, refer_to
 from ..data import Row
 from ..evaluation import ConfusedPair, Evaluation, Predictions, TopLoss, apply_temperature, most_confused
 from ..evaluation.report import read_evaluation
@@ -66,7 +67,7 @@ class CachedInterpretation(ClassificationInterpretation):
         return torch.bincount(cells, minlength=size * size).reshape(size, size).numpy()
 
 
-def interpret_run(run: Run, split: str = "valid", k: int = 12, data: str = "", device: str = "auto", on_event: OnEvent = ignore_event) -> InterpretResult:
+def interpret_run(run: RunRecord, split: str = "valid", k: int = 12, data: str = "", device: str = "auto", on_event: OnEvent = ignore_event) -> InterpretResult:
     """Predict a split; plot the confusion matrix and the `k` top losses; list the most confused pairs; write the report.
 
     Plots and tables go to `<run>/plots/`. `data` names the images if they have moved. Raises RunError, or DataError if the split is empty or the
@@ -78,7 +79,7 @@ def interpret_run(run: Run, split: str = "valid", k: int = 12, data: str = "", d
     top_losses = find_top_losses(build_interpretation(model, predictions), predictions.rows, k)
     pictures = plot_errors(run, evaluation, top_losses)
     result = InterpretResult(run.id, evaluation, most_confused(evaluation.confusion, evaluation.classes)[:PAIRS], top_losses, [str(path) for path in pictures])
-    folder = run.folder / "plots"
+    folder = run.folder / PLOTS
     write_json(folder / name_split_file("interpretation.json", split), result.to_dict())
     write_csv(folder / name_split_file("per_class.csv", split), [*evaluation.per_class, evaluation.macro, evaluation.weighted])
     if split == "test":
@@ -109,7 +110,7 @@ def find_top_losses(interpretation: CachedInterpretation, rows: Sequence[Row], k
     return ranked.list_top_losses(interpretation.vocab, k)
 
 
-def _write_report(run: Run, model: loaded_run.LoadedRun, split: str, on_event: OnEvent) -> str:
+def _write_report(run: RunRecord, model: loaded_run.LoadedRun, split: str, on_event: OnEvent) -> str:
     """Write the report if the run stores predictions for the split. Returns its path, or ""."""
     try:
         stored = read_evaluation(run, split)

@@ -54,7 +54,7 @@ def list_interrupted(out: str, task: str = "", on_event: OnEvent = ignore_event)
     Damaged ones, and those with settings that this version refuses, are left out, and a note is sent for each.
     """
     found = []
-    for folder in journal.list_interrupted(out, task):
+    for folder in journal.list_interrupted_folders(out, task):
         try:
             found.append(read_interrupted(folder))
         except (TlfastError, KeyError, TypeError, ValueError) as error:
@@ -65,7 +65,7 @@ def list_interrupted(out: str, task: str = "", on_event: OnEvent = ignore_event)
 
 def read_interrupted(folder: Path) -> InterruptedTraining:
     """Return the interrupted training in a folder. Raises RunError if its journal is damaged, UsageError if this version refuses its settings."""
-    facts = journal.read(folder)
+    facts = journal.read_facts(folder)
     settings, run_id = Settings.from_dict(facts.settings), journal.run_id_of(folder)
     return InterruptedTraining(
         run=run_id,

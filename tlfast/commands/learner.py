@@ -11,9 +11,9 @@ from fastai.learner import Learner
 from torch import nn
 
 from .. import tasks
-from ..core import DataSettings, Note, OnEvent, Run, RunSettings, Settings, TrainingError, TrainingSettings, UsageError, ignore_event, runs
+from ..core import DataSettings, Note, OnEvent, RunRecord, RunSettings, Settings, TrainingError, TrainingSettings, UsageError, ignore_event, runs
 from ..core.errors import first_line
-from ..core.journal import check_free, open_journal
+from ..core.journal import check_name_free, open_journal
 from ..core.setting_checks import AUTO_DEPTH
 from ..core.setting_values import check_value
 from ..core.settings import declared_settings, find_unused
@@ -60,7 +60,7 @@ def open_learner(task: Task, settings: Settings, on_event: OnEvent = ignore_even
         return _prepare_for_user(session.learn, settings, session.table)
 
 
-def open_run_learner(run: Run, data: str = "", device: str = "auto", on_event: OnEvent = ignore_event) -> Learner:
+def open_run_learner(run: RunRecord, data: str = "", device: str = "auto", on_event: OnEvent = ignore_event) -> Learner:
     """Return a Learner with the weights and the images of a run. `data` names the images if they have moved. Raises TlfastError.
 
     If the head of the run was trained on a frozen backbone, BatchNorm keeps its statistics; see `KeepBatchNorm`.
@@ -107,7 +107,7 @@ def publish_learner(learn: Learner, task: Task | None = None, data: Settings | N
     kept = {f.name: getattr(images, f.name) for f in fields(DataSettings)} | {unused: getattr(own, unused) for unused in NOT_USED}
     settings = replace(built, **kept, task=task.name, out=images.out, name=name)
     runs.check_writable(settings.out, settings.task, name)
-    check_free(settings.out, settings.task, name)
+    check_name_free(settings.out, settings.task, name)
     run_id = name or runs.new_id(runs.BY_HAND, settings.arch)
     reserved = open_journal(settings.out, settings.task, run_id, settings.to_dict(), resumable=False)
     known = {} if data else getattr(learn, SPLITS, {})  # images may have been added since

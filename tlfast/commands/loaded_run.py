@@ -10,7 +10,7 @@ from fastai.data.core import DataLoaders, TfmdDL
 from torch import nn
 
 from .. import tasks
-from ..core import DataError, DataSettings, Note, OnEvent, Run, Settings, TlfastError
+from ..core import DataError, DataSettings, Note, OnEvent, RunRecord, Settings, TlfastError
 from ..core.errors import first_line
 from ..core.runs import require_images
 from ..data import Finding, ImageTable, Preprocessing, Row, Store, open_store, scan
@@ -41,7 +41,7 @@ class LoadedRun:
         network: network in eval mode, on the device.
     """
 
-    run: Run
+    run: RunRecord
     settings: Settings
     listed: Sequence[Row]
     table: ImageTable
@@ -58,7 +58,7 @@ class LoadedRun:
         return plain_loader(self.dls, rows, self.settings.bs)
 
 
-def load_run(run: Run, data: str, device: str, on_event: OnEvent) -> LoadedRun:
+def load_run(run: RunRecord, data: str, device: str, on_event: OnEvent) -> LoadedRun:
     """Load the network and the images of a run, on any device. `data` names the images if they have moved, else "".
 
     Raises UsageError if torch has no such device, RunError or DataError.
@@ -74,14 +74,14 @@ def load_run(run: Run, data: str, device: str, on_event: OnEvent) -> LoadedRun:
     return LoadedRun(run, settings, listed.rows, table, dls, network)
 
 
-def list_split(run: Run, split: str, data: str, on_event: OnEvent) -> Sequence[Row]:
+def list_split(run: RunRecord, split: str, data: str, on_event: OnEvent) -> Sequence[Row]:
     """Return the readable images of a split, without the network of the run. Raises DataError if it is empty."""
     settings = run.settings
     table, _ = _open_images(run, _rebuild_table(run, settings, data, on_event), settings, on_event)
     return _select_split(run, table, split)
 
 
-def list_labelled(run: Run, data: str, columns: Mapping[str, str], on_event: OnEvent) -> Sequence[Row]:
+def list_labelled(run: RunRecord, data: str, columns: Mapping[str, str], on_event: OnEvent) -> Sequence[Row]:
     """Return all labelled images of `data`, whatever their split. Raises DataError if the run lacks one of their classes.
 
     `columns` are settings that name columns of a table with paths and labels, by default those of the training.
@@ -101,7 +101,7 @@ def predict_split(model: LoadedRun, split: str, on_event: OnEvent) -> Prediction
         return predict_rows(model.network, model.dls, rows, model.table.classes, model.settings, on_event)
 
 
-def _select_split(run: Run, table: ImageTable, split: str) -> Sequence[Row]:
+def _select_split(run: RunRecord, table: ImageTable, split: str) -> Sequence[Row]:
     rows = table.part(split)
     if not rows:
         available = [name for name in ("valid", "test") if table.part(name)]
@@ -144,7 +144,7 @@ def _find_problems(model: LoadedRun, on_event: OnEvent) -> tuple[list[Finding] |
         return None, "The data check failed. tlfast data check shows why."
 
 
-def _rebuild_table(run: Run, settings: Settings, data: str, on_event: OnEvent) -> ImageTable:
+def _rebuild_table(run: RunRecord, settings: Settings, data: str, on_event: OnEvent) -> ImageTable:
     """Return the image table of the run's data, with its splits. Raises DataError if its classes differ from the run's."""
     if not data:
         require_images(run, "Name a folder with images of its classes: --data PATH")
@@ -157,7 +157,7 @@ def _rebuild_table(run: Run, settings: Settings, data: str, on_event: OnEvent) -
     return table
 
 
-def _describe_changes(run: Run, listed: ImageTable, settings: Settings) -> list[str]:
+def _describe_changes(run: RunRecord, listed: ImageTable, settings: Settings) -> list[str]:
     """Return notes on images that are not those of the training."""
     notes = [f"the images of {listed.source} differ from those that {run.id} was trained on"]
     known, present = read_splits(run, listed.source), {os.path.abspath(row.path): row.split for row in listed.rows}
@@ -185,14 +185,14 @@ def _describe_difference(found: Sequence[str], known: Sequence[str]) -> str:
     return "; ".join(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {what}" for names, what in parts if names) or "they are in another order"
 
 
-def _is_unchanged(run: Run, table: ImageTable) -> bool:
+def _is_unchanged(run: RunRecord, table: ImageTable) -> bool:
     """Return whether a table has the images of the training. Its source may be another, such as the `images.csv` of the run."""
     known, former = run.manifest["data"]["fingerprint"], run.manifest["data"].get("source", "")
     bases = (table.base, former if os.path.isdir(former) else os.path.dirname(former), os.path.dirname(table.rows[0].path))  # the last of unpacked images
     return any(replace(table, base=base).fingerprint() == known for base in bases)
 
 
-def _open_images(run: Run, listed: ImageTable, settings: Settings, on_event: OnEvent) -> tuple[ImageTable, Store | None]:
+def _open_images(run: RunRecord, listed: ImageTable, settings: Settings, on_event: OnEvent) -> tuple[ImageTable, Store | None]:
     """Open the readable images. Sends a note if they have changed since the training."""
     table, store = open_store(listed, settings, on_event)
     if not _is_unchanged(run, table):

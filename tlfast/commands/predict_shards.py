@@ -34,7 +34,7 @@ from ..inference.shards import (
 from .predict import describe_sources
 
 LOCK = ".lock"
-MOST_SHARDS = 99_999  # names of parts have five digits
+MAX_SHARDS = 99_999  # names of parts have five digits
 STALE_SECONDS = 24 * 3600.0  # age of unfinished parts of killed processes
 
 
@@ -135,8 +135,8 @@ def _check_values(request: ShardsRequest) -> None:
     """Raise UsageError for values of wrong types or outside their range."""
     if not request.out_dir.strip():
         raise UsageError("--out-dir is empty", "Name the folder for the parts: --out-dir answers")
-    if isinstance(request.shards, bool) or not isinstance(request.shards, int) or not 0 <= request.shards <= MOST_SHARDS:
-        raise UsageError(f"--shards {request.shards!r} is not a whole number from 1 to {MOST_SHARDS:,}")
+    if isinstance(request.shards, bool) or not isinstance(request.shards, int) or not 0 <= request.shards <= MAX_SHARDS:
+        raise UsageError(f"--shards {request.shards!r} is not a whole number from 1 to {MAX_SHARDS:,}")
     if not isinstance(request.shard, str):
         raise UsageError(f"--shard {request.shard!r} is not a text", "Such as: --shard 17/256")
     if isinstance(request.min_prob, bool) or not isinstance(request.min_prob, (int, float)) or not 0 <= request.min_prob <= 1:
@@ -151,8 +151,8 @@ def _parse_shard(request: ShardsRequest) -> tuple[int | None, int]:
     if not request.shard:
         return None, request.shards
     found = re.fullmatch(r"(\d+)/(\d+)", request.shard)
-    if not found or int(found[1]) >= int(found[2]) or int(found[2]) > MOST_SHARDS:
-        raise UsageError(f"--shard {request.shard} is not K/N with K from 0 to N-1, and N up to {MOST_SHARDS:,}", "Such as: --shard 17/256")
+    if not found or int(found[1]) >= int(found[2]) or int(found[2]) > MAX_SHARDS:
+        raise UsageError(f"--shard {request.shard} is not K/N with K from 0 to N-1, and N up to {MAX_SHARDS:,}", "Such as: --shard 17/256")
     number, shards = int(found[1]), int(found[2])
     if request.shards not in (0, shards):
         raise UsageError(f"--shard {request.shard} and --shards {request.shards} differ", "Leave out --shards")

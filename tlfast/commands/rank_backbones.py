@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from ..core import Note, OnEvent, Progress, Settings, UsageError, ignore_event
-from ..core.setting_checks import DEPTH_ENDS
+from ..core.setting_checks import END_DEPTHS
 from ..data import Task
 from ..evaluation import RankedBackbone, log_evidence
 from ..models import list_at_hand, list_names
@@ -22,7 +22,7 @@ from .compare import DEPTHS, ArmsRequest
 
 AUTO = "auto"  # value of --archs, and the kind of an arm whose depth is chosen
 SAMPLE = 1000  # training images, stratified by class
-MOST = 12  # candidates
+MAX_CANDIDATES = 12  # candidates
 CHOSEN = 2
 
 
@@ -37,9 +37,11 @@ def choose_backbones(task: Task, settings: Settings, on_event: OnEvent = ignore_
     if len(candidates) < CHOSEN:
         found = f"--archs auto: without a download there are weights of {len(candidates)} backbone{'s' * (len(candidates) != 1)}"
         raise UsageError(found, "Put further ones into a folder and name it in TLFAST_WEIGHTS; see tlfast archs")
-    if len(candidates) > MOST:
-        on_event(Note("ranking", f"weights of {len(candidates)} backbones need no download; the first {MOST} by name are ranked. Name others with --archs"))
-    ranked = sorted(_score(task, settings, candidates[:MOST], on_event), key=lambda each: -each.score)
+    if len(candidates) > MAX_CANDIDATES:
+        on_event(
+            Note("ranking", f"weights of {len(candidates)} backbones need no download; the first {MAX_CANDIDATES} by name are ranked. Name others with --archs")
+        )
+    ranked = sorted(_score(task, settings, candidates[:MAX_CANDIDATES], on_event), key=lambda each: -each.score)
     listed = ", ".join(f"{each.arch} {each.score:.3f}" for each in ranked)
     on_event(Note("ranking", f"LogME of {ranked[0].images:,} training images: {listed}; compared are the first {CHOSEN}"))
     return ranked
@@ -55,7 +57,7 @@ def choose_archs(task: Task, request: ArmsRequest, on_event: OnEvent = ignore_ev
     settings = resolve_settings(task, None, request.flags, request.config)
     kinds, flags, config = request.kinds, request.flags, request.config
     if settings.minutes is not None:
-        if list(kinds) != list(DEPTH_ENDS.values()):  # the default of --arms
+        if list(kinds) != list(END_DEPTHS):  # the default of --arms
             option = "--depths" if list(kinds) == [DEPTHS] else f"--arms {','.join(kinds)}"
             raise UsageError(f"{option} is given with --minutes, which chooses the depth", f"Leave out {option.split()[0]}, or leave out --minutes")
         flags = {name: value for name, value in flags.items() if name != "minutes"}

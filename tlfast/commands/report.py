@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..core import DataError, Note, OnEvent, Run, RunError, ignore_event
+from ..core import DataError, Note, OnEvent, RunError, RunRecord, ignore_event
 from ..core.files import write_text_atomic
 from ..core.local_paths import hide_paths
-from ..core.runs import COMPARISON, name_split_file
-from ..evaluation.report import REPORT_FILE, Evidence, StoredEvaluation, read_evaluation, render_comparison_page, write_report
+from ..core.run_files import REPORT_FILE, name_split_file
+from ..core.runs import COMPARISON
+from ..evaluation.report import Evidence, StoredEvaluation, read_evaluation, render_comparison_page, write_report
 from . import loaded_run
 
 
@@ -50,7 +51,7 @@ UNLISTED = "Made with --no-paths: the page has no table of the images, and none 
 
 
 def report_run(
-    run: Run, split: str = "valid", data: str = "", device: str = "auto", contents: Contents = EVERYTHING, on_event: OnEvent = ignore_event
+    run: RunRecord, split: str = "valid", data: str = "", device: str = "auto", contents: Contents = EVERYTHING, on_event: OnEvent = ignore_event
 ) -> ReportResult:
     """Write `report.html` and `MODEL_CARD.md` into a run. If its images are missing, the page has no images, and a note is sent.
 
@@ -65,14 +66,14 @@ def report_run(
     return ReportResult(run.id, [str(path) for path in write_page(run, stored, evidence, contents.paths, on_event)])
 
 
-def write_page(run: Run, stored: StoredEvaluation, evidence: Evidence, paths: bool, on_event: OnEvent) -> list[Path]:
+def write_page(run: RunRecord, stored: StoredEvaluation, evidence: Evidence, paths: bool, on_event: OnEvent) -> list[Path]:
     """Write the page and the model card of a run, with local paths or without. Returns their paths."""
     if not paths:
         run, evidence = replace(run, manifest=hide_paths(run.manifest)), replace(evidence, rows=(), unlisted=UNLISTED)
     return write_report(run, stored, evidence, on_event)
 
 
-def is_without_paths(run: Run, split: str) -> bool:
+def is_without_paths(run: RunRecord, split: str) -> bool:
     """Return whether a run has a page for the split that was made with `--no-paths`."""
     page = run.folder / name_split_file(REPORT_FILE, split)
     return page.is_file() and UNLISTED in page.read_text(encoding="utf-8", errors="replace")

@@ -11,23 +11,33 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Journal, Note, OnEvent, Run, Settings, TlfastError, runs
+from ..core import Journal, Note, OnEvent, RunRecord, Settings, TlfastError, runs
 from ..core.errors import first_line
 from ..core.metrics import compute_metrics, confusion_matrix
-from ..core.runs import METRICS, name_split_file
+from ..core.run_files import (
+    CALIBRATION_PLOT,
+    CARD_FILE,
+    HISTORY_FILE,
+    LOSSES_PLOT,
+    MANIFEST,
+    MATRIX_PLOT,
+    METRICS_FILE,
+    ONNX_FILE,
+    PLOTS,
+    REPORT_FILE,
+    WEIGHTS_FILE,
+    name_split_file,
+)
 from ..core.system import package_versions
 from ..data import ImageTable
 from ..evaluation import Evaluation
 from ..evaluation.comparison import Outcome
-from ..evaluation.report import REPORT_FILE, Evidence, read_evaluation, write_report
-from ..evaluation.report.page import CARD_FILE
-from ..export.weights import WEIGHTS
-from ..inference import onnx_model
+from ..evaluation.report import Evidence, read_evaluation, write_report
 from ..training.trackers import RunInfo, Tracking
-from .error_pictures import LOSSES, MATRIX, plot_errors
+from .error_pictures import plot_errors
 
 SHOWN = 12  # images in the picture of the top losses
-PICTURES = (MATRIX, LOSSES, "calibration.png")
+PICTURES = (MATRIX_PLOT, LOSSES_PLOT, CALIBRATION_PLOT)
 
 
 def start_tracking(tracking: Tracking, journal: Journal, settings: Settings, facts: Mapping[str, Any]) -> None:
@@ -49,7 +59,7 @@ def track_results(tracking: Tracking, folder: Path, evaluation: Evaluation, on_e
     if not tracking:
         return
     tracking.log_evaluation(evaluation)
-    run = runs.read(folder)
+    run = runs.read_run(folder)
     try:
         _draw_results(run, evaluation)
     except (TlfastError, OSError) as error:  # the run is complete, with or without them
@@ -57,23 +67,23 @@ def track_results(tracking: Tracking, folder: Path, evaluation: Evaluation, on_e
     _add_files(tracking, run, evaluation.split)
 
 
-def _draw_results(run: Run, evaluation: Evaluation) -> None:
+def _draw_results(run: RunRecord, evaluation: Evaluation) -> None:
     """Write the report, without activation maps, and the pictures of the confusion matrix and the top losses into a run."""
     stored = read_evaluation(run, evaluation.split)
     write_report(run, stored, Evidence({}, None))
     plot_errors(run, evaluation, stored.predictions.list_top_losses(evaluation.classes, SHOWN))
 
 
-def _add_files(tracking: Tracking, run: Run, split: str) -> None:
+def _add_files(tracking: Tracking, run: RunRecord, split: str) -> None:
     """Add the pictures, tables and pages of a run for a split, and its model: `model.onnx`, or the weights of a run without it."""
-    model = run.folder / onnx_model.FILE
-    names = [name_split_file(name, split) for name in (METRICS, REPORT_FILE, CARD_FILE)]
-    paths = [run.folder / "plots" / name_split_file(name, split) for name in PICTURES]
-    paths += [run.folder / name for name in ("run.json", "history.csv", *names)]
-    tracking.add_files([*paths, model if model.is_file() else run.folder / WEIGHTS])
+    model = run.folder / ONNX_FILE
+    names = [name_split_file(name, split) for name in (METRICS_FILE, REPORT_FILE, CARD_FILE)]
+    paths = [run.folder / PLOTS / name_split_file(name, split) for name in PICTURES]
+    paths += [run.folder / name for name in (MANIFEST, HISTORY_FILE, *names)]
+    tracking.add_files([*paths, model if model.is_file() else run.folder / WEIGHTS_FILE])
 
 
-def track_evaluation(tracking: Tracking, run: Run, evaluation: Evaluation, tta: str = "") -> None:
+def track_evaluation(tracking: Tracking, run: RunRecord, evaluation: Evaluation, tta: str = "") -> None:
     """Log an evaluation of a finished run as a tracked run of its own; without `tta` also the files that the run has for the split."""
     if not tracking:
         return

@@ -12,15 +12,15 @@ from fastai.callback.core import Callback
 from torch import nn
 
 from ..core import DataError, ExportError, Interrupted, Journal, Note, OnEvent, Settings, files, ignore_event, runs
-from ..core.journal import TASK_FILE, check_free, list_interrupted, list_states, open_journal, read, run_id_of
+from ..core.journal import TASK_FILE, check_name_free, list_interrupted_folders, list_states, open_journal, read_facts, run_id_of
 from ..core.presets import PRESETS
+from ..core.run_files import CALIBRATION_PLOT, ONNX_FILE, PLOTS
 from ..core.settings import check_conflicts
 from ..data import DataSummary, Task
 from ..data.split import drop_spare
 from ..evaluation import Evaluation, Predictions, calibration, evaluate, save_predictions
 from ..evaluation.plots import plot_calibration
 from ..export import Agreement, metadata, onnx, save_model
-from ..inference import onnx_model
 from ..models import hash_weights, read_licence
 from ..training import DepthPlan, Phase, Session, checkpoints, fit, get_strategy, planner, predict_valid, prepare, processes, records
 from ..training.distillation import resolve_teachers
@@ -70,7 +70,7 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DryRun:
     """Result of `tlfast train --dry-run`.
 
     Attributes:
@@ -128,7 +128,7 @@ def check_start(settings: Settings, resume: str) -> None:
     """Check folder and name of the run, and the trackers, before any work. Raises RunError or UsageError."""
     runs.check_writable(settings.out, settings.task, "" if resume else settings.name)
     if not resume:
-        check_free(settings.out, settings.task, settings.name)
+        check_name_free(settings.out, settings.task, settings.name)
     parse_names(settings.log)
 
 
@@ -138,9 +138,9 @@ def _train_alone(task: Task, settings: Settings, on_event: OnEvent, resume: str,
     if not resume:
         settings = resolve_teachers(settings)
         note_unused(settings, on_event)
-        for interrupted in map(run_id_of, list_interrupted(settings.out, settings.task)):
+        for interrupted in map(run_id_of, list_interrupted_folders(settings.out, settings.task)):
             on_event(Note("training", f"{interrupted} was interrupted: --resume {interrupted} continues it; this is a new training"))
-    run_id = settings.name or runs.new_id(settings.tuning, settings.arch)
+    run_id = settings.name or runs.new_id(settings.strategy_label, settings.arch)
     with open_journal(settings.out, settings.task, run_id, settings.to_dict(), resume) as journal, open_tracking(settings.log, on_event) as tracking:
         if task.file:
             journal.facts.set(TASK_FILE, task.file)  # it may have been moved since an interruption
@@ -172,7 +172,7 @@ def _assist(task: Task, settings: Settings, callbacks: Sequence[Callback]) -> Tr
                 fit(session, settings)
             except processes.HalveBatchError as error:
                 # The first process has written other facts since it shared its own. On another machine there is no file.
-                _record_halving(Journal(folder, read(folder)) if folder and list_states(folder) else Journal(), settings, error)
+                _record_halving(Journal(folder, read_facts(folder)) if folder and list_states(folder) else Journal(), settings, error)
                 raise
             result: TrainResult = processes.receive()
             return result
@@ -287,7 +287,7 @@ def _check_unchanged(session: Session, name: str, checksum: str, expected: str) 
 # The plan
 
 
-def plan_run(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> Plan:
+def plan_run(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> DryRun:
     """Return the data, weights, model size and depths of a training, without training. Writes no run. Raises TlfastError."""
     parse_names(settings.log)
     note_unused(settings, on_event)
@@ -296,7 +296,7 @@ def plan_run(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -
         model = session.learn.model
         trainable = get_strategy(settings.strategy).trainable(model, settings)
         total, trained = (sum(p.numel() for module in modules for p in module.parameters()) for modules in ([model], trainable))
-        return Plan(settings.to_dict(), session.table.summary(), str(session.weights), str(session.learn.dls.device), total, trained, depths)
+        return DryRun(settings.to_dict(), session.table.summary(), str(session.weights), str(session.learn.dls.device), total, trained, depths)
 
 
 # The run folder
@@ -316,11 +316,11 @@ def publish(
         save_model(folder, session.learn.model, session.table.classes, settings.arch, session.preprocessing, temperature)
         try:
             about = _describe_model(session, settings, bool(facts.get("by_hand")))
-            agreement = _export_onnx(session, folder / onnx_model.FILE, about, temperature, predictions) if settings.onnx else None
+            agreement = _export_onnx(session, folder / ONNX_FILE, about, temperature, predictions) if settings.onnx else None
         except ExportError as error:
-            (folder / onnx_model.FILE).unlink(missing_ok=True)
+            (folder / ONNX_FILE).unlink(missing_ok=True)
             failure = error
-        _write_plots(folder / "plots", f"{settings.task}: ", run_id, phases, evaluation)
+        _write_plots(folder / PLOTS, f"{settings.task}: ", run_id, phases, evaluation)
         save_predictions(folder, predictions, "valid", calibration.apply_temperature(predictions.log_probabilities, temperature))
         exported = {"onnx": asdict(agreement) if agreement else None, "temperature": temperature}
         manifest = records.build_manifest(settings, session.table.classes, session.preprocessing, **facts, **exported)
@@ -338,7 +338,7 @@ def _write_plots(folder: Path, prefix: str, run_id: str, phases: list[Phase], ev
             name = f"lr-find-{phase.name.replace(' ', '-')}"
             plot_rate_curve(phase.curve, folder / f"{name}.png", f"{prefix}learning-rate finder, {phase.name}")
             files.write_json(folder / f"{name}.json", asdict(phase.curve))
-    plot_calibration(evaluation, folder / "calibration.png", f"{prefix}{run_id}")
+    plot_calibration(evaluation, folder / CALIBRATION_PLOT, f"{prefix}{run_id}")
 
 
 def _describe_model(session: Session, settings: Settings, by_hand: bool) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-MOST_CORES = 16  # more cores than these are not expected to be faster: this was not measured
+MAX_CORES = 16  # more cores than these are not expected to be faster: this was not measured
 FAR_BELOW = 0.5  # share of the usual speed, below which a reason is sought
 KINDS = {
     "AVX2": "processor with AVX2",
@@ -62,11 +62,11 @@ def find_usual(measure: str, kind: str, cores: int) -> float | None:
 
 
 def scale_by_cores(cores: int) -> float:
-    """Return the expected speed of a number of cores as a multiple of that of one: its square root, up to MOST_CORES cores.
+    """Return the expected speed of a number of cores as a multiple of that of one: its square root, up to MAX_CORES cores.
 
     Two cores train 1.3 to 1.4 times as fast as one; see docs/benchmarks.md, "Busy machine".
 
     >>> scale_by_cores(4), scale_by_cores(64)
     (2.0, 4.0)
     """
-    return math.sqrt(min(cores, MOST_CORES))
+    return math.sqrt(min(cores, MAX_CORES))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .errors import DataError, ExportError, ImageError, Interrupted, RunError, TlfastError, TrainingError, UsageError, WeightsError
     from .events import Event, Note, OnEvent, Progress, ignore_event
     from .journal import Journal
-    from .runs import Run
+    from .runs import RunRecord
     from .settings import AugmentationSettings, DataSettings, Declaration, ModelSettings, RunSettings, Settings, TrainingSettings
 
 __all__ = [
@@ -28,8 +28,8 @@ __all__ = [
     "Note",
     "OnEvent",
     "Progress",
-    "Run",
     "RunError",
+    "RunRecord",
     "RunSettings",
     "Settings",
     "TlfastError",
@@ -47,7 +47,7 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
             "errors": ["DataError", "ExportError", "ImageError", "Interrupted", "RunError", "TlfastError", "TrainingError", "UsageError", "WeightsError"],
             "events": ["Event", "Note", "OnEvent", "Progress", "ignore_event"],
             "journal": ["Journal"],
-            "runs": ["Run"],
+            "runs": ["RunRecord"],
             "settings": ["AugmentationSettings", "DataSettings", "Declaration", "ModelSettings", "RunSettings", "Settings", "TrainingSettings"],
         },
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-LONGEST_LINE, SHORTEST_SENTENCES = 160, 40  # characters of the text of another exception in a message
+MAX_LINE, MIN_SENTENCES = 160, 40  # characters of the text of another exception in a message
 
 
 class TlfastError(Exception):
@@ -89,10 +89,10 @@ def first_line(error: Exception) -> str:
     'The file is cut off: no directory was found. Perha'
     """
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    if len(line) <= LONGEST_LINE:
+    if len(line) <= MAX_LINE:
         return line
-    end = line.rfind(". ", SHORTEST_SENTENCES, LONGEST_LINE)
-    return line[: end if end > 0 else LONGEST_LINE]
+    end = line.rfind(". ", MIN_SENTENCES, MAX_LINE)
+    return line[: end if end > 0 else MAX_LINE]
 
 
 def suggest_name(word: str, known: list[str] | tuple[str, ...]) -> str:

@@ -19,7 +19,7 @@ from .errors import RunError
 if os.name == "posix":
     import fcntl
 
-MOST_NAMES = 999  # variants of a run id: r, r-2, ... r-999
+MAX_NAMES = 999  # variants of a run id: r, r-2, ... r-999
 FOLDER_LOCK = ".lock"  # file of `lock_folder`
 RETRY_SECONDS = 0.05  # between two attempts to lock a file
 
@@ -229,7 +229,7 @@ def move_to_free_name(folder: Path, parent: Path, name: str, suffix: str = "") -
     A name is free if neither `parent/name` nor `parent/name` + suffix exists. Processes that do this at the same time get different names.
     Raises OSError, and RunError if no name is free.
     """
-    for number in range(1, MOST_NAMES + 1):
+    for number in range(1, MAX_NAMES + 1):
         candidate = name if number == 1 else f"{name}-{number}"
         target = parent / f"{candidate}{suffix}"
         if not os.path.lexists(parent / candidate) and _rename_folder(folder, target):

@@ -121,7 +121,7 @@ def open_journal(out: str, task: str, run_id: str, settings: dict[str, Any], res
     missing = [path for path in (parent, parent.parent) if not path.exists()]
     opened = _lock(find(out, task, resume)) if resume else _reserve(parent, run_id, Facts(settings=settings))
     with opened as folder:
-        journal = Journal(folder, read(folder))
+        journal = Journal(folder, read_facts(folder))
         try:
             yield journal
         except BaseException as error:
@@ -136,12 +136,12 @@ def open_journal(out: str, task: str, run_id: str, settings: dict[str, Any], res
         _remove(folder)
 
 
-def check_free(out: str, task: str, name: str) -> None:
+def check_name_free(out: str, task: str, name: str) -> None:
     """Raise UsageError if an unfinished training has the given run name, interrupted or running."""
     folder = Path(out) / task / f"{name}{SUFFIX}"
     if not name or not folder.exists():
         return
-    if folder in list_interrupted(out, task):
+    if folder in list_interrupted_folders(out, task):
         raise UsageError(f"a training named '{name}' is unfinished in {folder.parent}", f"Resume it with --resume {name}, or choose another --name")
     raise UsageError(f"a training named '{name}' is running in {folder.parent}", "Choose another --name, or wait until it has finished")
 
@@ -151,9 +151,9 @@ def run_id_of(folder: Path) -> str:
     return folder.name.removesuffix(SUFFIX)
 
 
-def list_interrupted(out: str, task: str = "") -> list[Path]:
+def list_interrupted_folders(out: str, task: str = "") -> list[Path]:
     """Return the folders of unfinished trainings that no process is working on, of one task or of all."""
-    return _select_interrupted(list_folders(out, task))
+    return _select_interrupted(list_unfinished(out, task))
 
 
 def _select_interrupted(folders: Iterable[Path]) -> list[Path]:
@@ -185,7 +185,7 @@ def list_states(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.pt"))
 
 
-def list_folders(out: str, task: str = "") -> list[Path]:
+def list_unfinished(out: str, task: str = "") -> list[Path]:
     """Return the folders of unfinished trainings, both interrupted and running, of one task or of all."""
     return sorted(path.parent for path in Path(out).glob(f"*/*{SUFFIX}/{JOURNAL}") if task in ("", path.parent.parent.name))
 
@@ -195,11 +195,11 @@ def find(out: str, task: str, which: str) -> Path:
 
     Raises UsageError.
     """
-    folders = {run_id_of(folder): folder for folder in list_folders(out, task)}
-    elsewhere = [folder for folder in list_folders(out) if run_id_of(folder) == which and folder.parent.name != task]
+    folders = {run_id_of(folder): folder for folder in list_unfinished(out, task)}
+    elsewhere = [folder for folder in list_unfinished(out) if run_id_of(folder) == which and folder.parent.name != task]
     if elsewhere and which not in folders:
         found = f"--resume {which}: this training is one of {elsewhere[0].parent.name}, not of {task}"
-        data = read(elsewhere[0]).settings.get("data")
+        data = read_facts(elsewhere[0]).settings.get("data")
         raise UsageError(found, "Its command is listed by: tlfast runs --interrupted" + (f"; it began with the images in {data}" if data else ""))
     if not folders:
         named = "" if which == NEWEST else f"--resume {which}: "
@@ -216,7 +216,7 @@ def find_newest(folders: Collection[Path]) -> Path:
     return max(_select_interrupted(folders) or folders, key=lambda folder: (folder / JOURNAL).stat().st_mtime_ns)
 
 
-def read(folder: Path) -> Facts:
+def read_facts(folder: Path) -> Facts:
     """Read the facts of an unfinished training. Raises RunError if they are damaged."""
     try:
         return Facts.from_dict(json.loads((folder / JOURNAL).read_text(encoding="utf-8")))

@@ -20,25 +20,24 @@ from .errors import DataError, RunError, UsageError, first_line, make_printable,
 from .events import Note, OnEvent, ignore_event
 from .files import convert_os_errors, hash_file, lock_folder, move_file, move_to_free_name, write_text_atomic
 from .journal import SUFFIX as UNFINISHED
-from .seals import MANIFEST, SEAL, UNVERIFIED, compare_checksums, compute_checksums, write_sealed
+from .manifest import check_manifest
+from .run_files import EXAMPLE_FILE, MANIFEST, METRICS_FILE, ONNX_FILE, SEAL, name_split_file
+from .seals import UNVERIFIED, compare_checksums, compute_checksums, write_sealed
 from .setting_checks import LATEST
 from .settings import Settings, describe_strategy
 
-IN_BUNDLES = ("model.onnx", "example.py")  # files of every bundle of `tlfast export --to`; a run has no example
-METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"  # of the valid split; `name_split_file` gives the names for others
 EVALUATED = ("valid", "test")  # splits that a run can be evaluated on
 ALL = "all"  # in place of a split: all images of another source
 COMPARISON = "comparison.json"
-ENTRIES: dict[str, type] = {"classes": list, "data": dict, "files": dict, "mean": list, "std": list}  # of the manifest
 HUB_SCHEME = "hf://"  # begins the address of a run on the Hugging Face hub
 BY_HAND = "by hand"  # strategy of a run that was fitted by hand in Python
 SHOWN_RUNS = 5  # in a hint
 SCRATCH = ".files."  # begins the name of a folder with files that are about to be moved into a run
-LEAST_ROOM = 1e6  # bytes that every run needs
+MIN_ROOM = 1e6  # bytes that every run needs
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRecord:
     """A finished run: its folder and the content of `run.json`."""
 
     folder: Path
@@ -82,7 +81,7 @@ class Run:
         return BY_HAND if self.manifest.get("by_hand") else describe_strategy(self.manifest["settings"])
 
 
-def require_images(run: Run, hint: str) -> None:
+def require_images(run: RunRecord, hint: str) -> None:
     """Raise DataError, with a hint, for a run from the hub: it has no list of its images."""
     if run.is_pulled:
         origin = run.manifest["hub"]
@@ -90,7 +89,7 @@ def require_images(run: Run, hint: str) -> None:
         raise DataError(f"the run {name} was pulled from the hub, and has no images", hint)
 
 
-def refer_to(run: Run) -> str:
+def refer_to(run: RunRecord) -> str:
     """Return a word for a command line that names a run, without --out: its id, or its folder if the id does not lead to it."""
     try:
         found = find(run.id, Settings.out).folder.samefile(run.folder)
@@ -109,7 +108,7 @@ def check_writable(out: str, task: str, name: str) -> None:
     folder = Path(out) / task
     if name and (folder / name).exists():
         raise UsageError(f"a run named '{name}' exists already in {folder}", "Choose another --name; runs are never overwritten")
-    check_room(out, LEAST_ROOM)
+    check_room(out, MIN_ROOM)
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     with convert_os_errors(out), tempfile.TemporaryFile(dir=existing):
         pass
@@ -122,21 +121,11 @@ def check_room(out: str, needed: float) -> None:
         raise RunError(f"{free / 1e6:,.0f} MB are free in {out}, and about {needed / 1e6:,.0f} MB are needed", "Free some space, or name a folder with --out")
 
 
-def name_split_file(name: str, split: str) -> str:
-    """Return the name of a file of results for a split. Those of the valid split have no suffix.
-
-    >>> name_split_file(METRICS, "test")
-    'metrics_test.json'
-    """
-    stem, dot, suffix = name.partition(".")
-    return name if split == "valid" else f"{stem}_{split}{dot}{suffix}"
-
-
 def read_metrics(folder: Path, split: str = "valid") -> dict[str, Any]:
     """Return the content of `metrics.json`, or of `metrics_<split>.json`. Raises OSError or ValueError."""
-    metrics: dict[str, Any] = json.loads((folder / name_split_file(METRICS, split)).read_text(encoding="utf-8"))
+    metrics: dict[str, Any] = json.loads((folder / name_split_file(METRICS_FILE, split)).read_text(encoding="utf-8"))
     if not isinstance(metrics, dict):
-        raise ValueError(f"{folder / name_split_file(METRICS, split)} holds no JSON object")
+        raise ValueError(f"{folder / name_split_file(METRICS_FILE, split)} holds no JSON object")
     calibration = metrics.get("calibration") or {}
     if "promises" in calibration:  # the name until November 2026
         calibration["thresholds"] = calibration.pop("promises")
@@ -171,7 +160,7 @@ def create_run(out: str, task: str, run_id: str, latest: bool = True) -> Iterato
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def find(reference: str, out: str = "exports", verified: bool = False) -> Run:
+def find(reference: str, out: str = "exports", verified: bool = False) -> RunRecord:
     """Find a run by its folder, by the folder or name of its task (the latest run), or by run id; with `verified` check its files.
 
     Raises RunError.
@@ -182,20 +171,20 @@ def find(reference: str, out: str = "exports", verified: bool = False) -> Run:
     return run
 
 
-def _find(reference: str, out: str) -> Run:
+def _find(reference: str, out: str) -> RunRecord:
     path = Path(os.path.expanduser(reference))  # unlike that of Path, no error for an unknown user
     for folder in (path, Path(out) / reference):
         if (folder / MANIFEST).is_file():
-            return read(folder)
+            return read_run(folder)
         if (folder / LATEST).is_file():
-            return read(_read_latest(folder))
+            return read_run(_read_latest(folder))
         if folder.is_dir() and (inner := sorted(str(path.parent) for path in folder.glob(f"*/{MANIFEST}"))):
             raise RunError(f"{folder} has no file '{LATEST}', which names its latest run", f"Give one of its runs: {', '.join(inner[-SHOWN_RUNS:])}")
-    matches = [run for run in list_folders(out) if run.name == reference]
+    matches = [run for run in list_run_folders(out) if run.name == reference]
     if len(matches) > 1:
         raise RunError(f"{len(matches)} runs are named '{reference}': {', '.join(map(str, matches))}", "Give the folder of one")
     if matches:
-        return read(matches[0])
+        return read_run(matches[0])
     raise _not_found_error(reference, out)
 
 
@@ -207,30 +196,18 @@ def _read_latest(folder: Path) -> Path:
     return folder / name
 
 
-def read(folder: Path) -> Run:
+def read_run(folder: Path) -> RunRecord:
     """Read the manifest of a run. Raises RunError if it is missing or damaged."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        _check_types(manifest)
+        check_manifest(manifest)
     except RecursionError:
         raise RunError(f"{folder / MANIFEST} is damaged (too deeply nested)", "Train again; this run cannot be used") from None
     except OSError as error:
         raise RunError(f"{folder} is not a run: {MANIFEST}: {error.strerror}", "List the runs with: tlfast runs") from None
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder / MANIFEST} is damaged ({error})", "Train again; this run cannot be used") from None
-    return Run(folder, manifest)
-
-
-def _check_types(manifest: dict[str, Any]) -> None:
-    """Raise ValueError, KeyError or TypeError for a manifest with missing entries, or with entries of wrong types. Runs of early versions lack some."""
-    manifest["settings"]["task"], manifest["classes"]
-    wrong = [name for name, kind in ENTRIES.items() if not isinstance(manifest.get(name, kind()), kind)]
-    wrong += [name for name in ("mean", "std") if name not in wrong and not all(isinstance(value, (int, float)) for value in manifest.get(name, []))]
-    wrong += ["temperature"] if not isinstance(manifest.get("temperature", 1.0), (int, float)) else []
-    if wrong:
-        raise ValueError(f"wrong type of {wrong[0]}")
-    if not manifest["classes"] or not isinstance(manifest.get("data", {}).get("source", ""), str):
-        raise ValueError("no classes, or no source of the images")
+    return RunRecord(folder, manifest)
 
 
 def seal(folder: Path, manifest: dict[str, Any]) -> None:
@@ -238,7 +215,7 @@ def seal(folder: Path, manifest: dict[str, Any]) -> None:
     write_sealed(folder, {**manifest, "files": compute_checksums(folder)})
 
 
-def add_files(run: Run, sources: Sequence[Path], facts: dict[str, Any]) -> Run:
+def add_files(run: RunRecord, sources: Sequence[Path], facts: dict[str, Any]) -> RunRecord:
     """Move new files into a run under their names, all or none; describe each under `exports` in `run.json`, and seal the run again.
 
     Raises UsageError if a file of such a name exists, RunError if the run cannot be written.
@@ -253,7 +230,7 @@ def add_files(run: Run, sources: Sequence[Path], facts: dict[str, Any]) -> Run:
     return changed
 
 
-def _add_file(run: Run, source: Path) -> None:
+def _add_file(run: RunRecord, source: Path) -> None:
     target = run.folder / source.name
     try:
         move_file(source, target)
@@ -265,7 +242,7 @@ def _add_file(run: Run, source: Path) -> None:
         source.unlink()
 
 
-def record_test_use(run: Run, command: str, figures: dict[str, Any], write: Callable[[Path], object] = lambda folder: None) -> Run:
+def record_test_use(run: RunRecord, command: str, figures: dict[str, Any], write: Callable[[Path], object] = lambda folder: None) -> RunRecord:
     """Record a use of the test split in `run.json`: time, command, figures. `write` writes files into a folder, which are moved into the run.
 
     Raises RunError.
@@ -284,24 +261,24 @@ def record_test_use(run: Run, command: str, figures: dict[str, Any], write: Call
 
 
 @contextmanager
-def _changed(run: Run) -> Iterator[Run]:
+def _changed(run: RunRecord) -> Iterator[RunRecord]:
     """Lock a run for a change, and yield it as it is now: another process may have changed it. Raises RunError."""
     hint = "Copy the folder of the run to a place that can be written, and give its path"
     with convert_os_errors(run.folder, hint=hint), lock_folder(run.folder, with_file=True):
         for leftover in run.folder.glob(f"{SCRATCH}*") if os.name == "posix" else ():  # of a command that was killed; on Windows nothing is locked
             shutil.rmtree(leftover, ignore_errors=True)
-        yield read(run.folder)
+        yield read_run(run.folder)
 
 
-def _update_seal(run: Run, changes: dict[str, Any], *names: str) -> Run:
+def _update_seal(run: RunRecord, changes: dict[str, Any], *names: str) -> RunRecord:
     """Update the manifest and the SHA-256 of the files `names`."""
     files = {**(run.manifest.get("files") or compute_checksums(run.folder)), **{name: hash_file(run.folder / name) for name in names}}
     manifest = {**run.manifest, **changes, "files": files}
     write_sealed(run.folder, manifest)
-    return Run(run.folder, manifest)
+    return RunRecord(run.folder, manifest)
 
 
-def verify(run: Run, patterns: Sequence[str] = ("*",)) -> None:
+def verify(run: RunRecord, patterns: Sequence[str] = ("*",)) -> None:
     """Compare each file of a run that matches a pattern with its SHA-256 in `run.json`. Raises RunError with the name of the first file that differs.
 
     Files that `tlfast export` has added may be missing. Runs of early versions have no checksums and pass.
@@ -311,12 +288,12 @@ def verify(run: Run, patterns: Sequence[str] = ("*",)) -> None:
     path = run.folder
     try:
         with lock_folder(path, shared=True, with_file=True):  # no other process is changing it
-            compare_checksums(path, read(path).manifest, patterns)
+            compare_checksums(path, read_run(path).manifest, patterns)
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror})", UNVERIFIED) from None
 
 
-def list_folders(out: str, task: str = "") -> list[Path]:
+def list_run_folders(out: str, task: str = "") -> list[Path]:
     """Return the folders of all finished runs, or those of one task, sorted by task and run id."""
     folders = [manifest.parent for manifest in Path(out).glob(f"*/*/{MANIFEST}")]
     return sorted(folder for folder in folders if not folder.name.startswith(".") and task in ("", folder.parent.name))
@@ -330,7 +307,7 @@ def list_runs(out: str, task: str = "", on_event: OnEvent = ignore_event) -> lis
     rows = []
     if not Path(out).is_dir():
         on_event(Note("runs", f"there is no folder {out}"))
-    for folder in list_folders(out, task):
+    for folder in list_run_folders(out, task):
         try:
             rows.append(_list_run(folder))
         except (RunError, OSError, ValueError, KeyError, TypeError) as error:
@@ -342,7 +319,7 @@ def list_runs(out: str, task: str = "", on_event: OnEvent = ignore_event) -> lis
 
 def _list_run(folder: Path) -> dict[str, Any]:
     """Return the row of a run for `list_runs`. Raises RunError, OSError, ValueError, KeyError or TypeError for a damaged one."""
-    run, metrics = read(folder), read_metrics(folder)
+    run, metrics = read_run(folder), read_metrics(folder)
     values = run.manifest["settings"]
     chosen = {"task": values["task"], "strategy": run.strategy, "arch": values["arch"]}
     scores = {"accuracy": metrics["accuracy"], "macro_f1": metrics["macro"]["f1"]}
@@ -355,15 +332,15 @@ def _not_found_error(reference: str, out: str) -> RunError:
     if reference.startswith(HUB_SCHEME):
         hint = f"Download it first: tlfast pull {reference.removeprefix(HUB_SCHEME)}"
         return RunError(f"{reference} is on the hub, and this command writes into the folder of a run", hint)
-    known = sorted({name for folder in list_folders(out) for name in (folder.parent.name, folder.name)})
+    known = sorted({name for folder in list_run_folders(out) for name in (folder.parent.name, folder.name)})
     path = Path(os.path.expanduser(reference))
     if path.name.endswith(UNFINISHED) or any(folder.name == f"{reference}{UNFINISHED}" for folder in Path(out).glob(f"*/*{UNFINISHED}")):
         return RunError(f"{reference} is an unfinished training in {out}", "Resume it first; the command is listed by: tlfast runs --interrupted")
-    if all((path / name).is_file() for name in IN_BUNDLES):
+    if all((path / name).is_file() for name in (ONNX_FILE, EXAMPLE_FILE)):
         return RunError(f"{reference} is a bundle of tlfast export, without its run", "predict and serve take it; give this command the folder of the run")
     for folder in (path, *(folder for folder in Path(out).glob("*/*") if folder.name == reference)):
-        if (folder / SEAL).is_file() or (folder / IN_BUNDLES[0]).is_file():
-            network = f"; predict and serve also take {folder / IN_BUNDLES[0]}" if (folder / IN_BUNDLES[0]).is_file() else ""
+        if (folder / SEAL).is_file() or (folder / ONNX_FILE).is_file():
+            network = f"; predict and serve also take {folder / ONNX_FILE}" if (folder / ONNX_FILE).is_file() else ""
             return RunError(f"{folder} has no {MANIFEST}, which every run has", f"Copy the run again from where it was trained{network}")
     if path.suffix.lower() == ".zip" and path.is_file():
         return RunError(f"{reference} is a zip", "Unpack it, and give the folder with run.json or model.onnx")

@@ -11,9 +11,8 @@ from typing import Any
 
 from .errors import RunError
 from .files import format_json, hash_file, write_text_atomic
+from .run_files import MANIFEST, SEAL
 
-MANIFEST = "run.json"
-SEAL = "run.json.sha256"  # in the format of sha256sum
 UNVERIFIED = "Copy the run again from where it was trained, train again, or use it as it is with --no-verify"
 
 

@@ -15,7 +15,20 @@ from .earlier_settings import convert_earlier
 from .errors import UsageError
 from .metrics import CHOICES
 from .presets import NONE, PRESETS
-from .setting_checks import BY_SIZE, DEPTH_ENDS, FINDER, Check, at_least, between, check_depth, check_rate, check_regex, check_run_name, check_sizes
+from .setting_checks import (
+    BY_SIZE,
+    END_DEPTHS,
+    FINDER,
+    Check,
+    at_least,
+    between,
+    check_depth,
+    check_rate,
+    check_regex,
+    check_run_name,
+    check_sizes,
+    strategy_at,
+)
 from .setting_fields import (
     BACKBONE_RUNS_EACH_STEP,
     BACKBONE_TRAINS,
@@ -31,7 +44,7 @@ from .setting_fields import (
 )
 from .setting_values import check_value
 
-STRATEGIES = (*DEPTH_ENDS.values(), "depth")
+STRATEGIES = (*END_DEPTHS, "depth")
 AUTO_BATCH = 0  # `--bs auto`
 EPOCHS_FACTOR = 2  # --minutes trains at most this many times the preset's epochs, unless --epochs is given
 FOLDS = 5  # number of random folds for data without official folds
@@ -190,10 +203,10 @@ class TrainingSettings:
     @property
     def strategy(self) -> str:
         """The strategy for `depth`: partial, depth or full."""
-        return DEPTH_ENDS.get(self.depth or "0", "depth")
+        return strategy_at(self.depth or "0")
 
     @property
-    def tuning(self) -> str:
+    def strategy_label(self) -> str:
         """The strategy with its depth, such as "partial", "full" or "depth 4"."""
         return f"depth {self.depth}" if self.strategy == "depth" else self.strategy
 
@@ -251,7 +264,7 @@ class Settings(ModelSettings, DataSettings, AugmentationSettings, TrainingSettin
     def to_dict(self) -> dict[str, Any]:
         """Return all values in one flat dict, as in `run.json`; with the name of the strategy."""
         values = dataclasses.asdict(self)
-        internals, depth = values.pop("internals"), "" if self.strategy in DEPTH_ENDS.values() else self.depth
+        internals, depth = values.pop("internals"), "" if self.strategy in END_DEPTHS else self.depth
         for name, declaration in declared_settings().items():
             values[name] = next((word for word, number in declaration.words.items() if number == values[name]), values[name])
         return {"task": values.pop("task"), "strategy": self.strategy, **internals, **values, "depth": depth}
@@ -261,8 +274,7 @@ class Settings(ModelSettings, DataSettings, AugmentationSettings, TrainingSettin
         """Build from the settings in a `run.json`, also of earlier versions. Raises UsageError for an unknown setting."""
         values = convert_earlier(values, declared_settings())
         strategy = values.pop("strategy", "")
-        ends = {name: depth for depth, name in DEPTH_ENDS.items()}
-        values["depth"] = ends.get(strategy, values.get("depth", ""))
+        values["depth"] = END_DEPTHS.get(strategy, values.get("depth", ""))
         internals = {BY_SIZE: False} | {f.name: values.pop(f.name) for f in dataclasses.fields(Internals) if f.name in values}
         return build_settings(values, Internals(**internals))
 
@@ -326,7 +338,7 @@ def flag_name(name: str) -> str:
 
 def describe_strategy(values: Mapping[str, Any]) -> str:
     """Return the strategy in the settings of a `run.json`, also of earlier versions: "partial", "full" or such as "depth 4"."""
-    return values["strategy"] if values["strategy"] in DEPTH_ENDS.values() else f"depth {values['depth']}"
+    return values["strategy"] if values["strategy"] in END_DEPTHS else f"depth {values['depth']}"
 
 
 def build_settings(values: Mapping[str, Any], internals: Internals | None = None) -> Settings:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from ..core import DataError, UsageError
+from ..core.run_files import MANIFEST
+from ..core.setting_checks import LATEST
 from . import images
 from .left_out import HIDDEN, LINK, OUTPUT, LeftOut
 from .members import inner_path, is_outside, leave_out_hidden, refuse_repeated
@@ -23,7 +25,7 @@ STDIN = "-"
 BYTE_ORDER_MARK = "\ufeff"  # begins the text that some programs of Windows write
 HTTP_PREFIXES = ("http://", "https://")
 PACKED = (TAR, PARQUET)  # may hold images
-RUN_MARKS = ("run.json", "latest")  # files of tlfast in the folder of a run, and in that of the runs of a task
+RUN_MARKS = (MANIFEST, LATEST)  # files of tlfast in the folder of a run, and in that of the runs of a task
 DOWNLOAD_FIRST = "Download the images first, and give their paths"
 ENCRYPTED = 1  # flag of a member of a zip
 

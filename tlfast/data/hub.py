@@ -15,7 +15,7 @@ from .split import SPLIT_NAMES
 from .task import Task, normalise_name
 from .unpacking import name_file
 
-PARQUET = "refs/convert/parquet"  # branch with the Parquet conversion
+CONVERTED_BRANCH = "refs/convert/parquet"  # branch with the Parquet conversion
 
 
 def is_hub_dataset(address: str) -> bool:
@@ -35,7 +35,7 @@ def fetch_dataset(address: str, on_event: OnEvent) -> Path:
     """
     name, revision = parse_repository(address, DATASETS)
     with explain_failures(address, DataError):
-        revision, shards = _find_shards(name, [revision] if revision else [PARQUET, "main"])
+        revision, shards = _find_shards(name, [revision] if revision else [CONVERTED_BRANCH, "main"])
         if not shards:
             raise DataError(f"{address} has no Parquet files", "Download it, and give the folder of images")
         *_, path = _download_shards(name, revision, shards, on_event)
@@ -61,7 +61,7 @@ def _list_files(api: Any, name: str, revision: str) -> list[str]:
     try:
         return list(api.list_repo_files(name, repo_type="dataset", revision=revision))
     except RevisionNotFoundError:
-        if revision != PARQUET:
+        if revision != CONVERTED_BRANCH:
             raise
         return []
 
@@ -91,7 +91,7 @@ def download_hub_dataset(task: Task, dataset: str, downloads: Path, staging: Pat
     is the reason without the data set.
     """
     with explain_failures("", DataError):
-        revision, shards = _find_shards(dataset, [PARQUET])
+        revision, shards = _find_shards(dataset, [CONVERTED_BRANCH])
         splits = _read_splits(shards, dataset)
         paths = _download_shards(dataset, revision, shards, on_event, downloads)
     numbers = itertools.count()

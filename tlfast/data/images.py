@@ -41,7 +41,7 @@ HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1")  # at byte 4 
 # Files with these suffixes are not opened to see whether they are images.
 OTHER_SUFFIXES = frozenset({".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".html", ".py", ".parquet", ".pdf", ".zip", ".tar", ".gz", ".npy", ".pt"})
 ZIP_MARK = re.compile(r"(?<=\.zip)!/", re.IGNORECASE | re.ASCII)  # between a zip and a member; only ASCII letters, or İ is an i
-PACKED = re.compile(r"(.+?\.tar)!/(.+)|(.+\.parquet)#((?:[^#]*:)?\d+)", re.IGNORECASE | re.DOTALL)  # a member of a tar, or a row of a parquet file
+PACKED_PATH = re.compile(r"(.+?\.tar)!/(.+)|(.+\.parquet)#((?:[^#]*:)?\d+)", re.IGNORECASE | re.DOTALL)  # a member of a tar, or a row of a parquet file
 # Exceptions of zipfile for damaged and encrypted archives; RuntimeError includes unknown compression methods, IndexError is that of a member without a name.
 DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError, IndexError)
 BLOCK = 256  # images that are processed ahead of the consumer of `map_images`
@@ -206,7 +206,7 @@ def split_packed(path: str) -> tuple[str, str] | None:
     >>> split_packed("a.tar!/b.jpg"), split_packed("a.parquet#3"), split_packed("a.jpg")
     (('a.tar', 'b.jpg'), ('a.parquet', '3'), None)
     """
-    found = PACKED.fullmatch(path)
+    found = PACKED_PATH.fullmatch(path)
     if not found or os.path.exists(path):
         return None
     file, member = (part for part in found.groups() if part is not None)

@@ -8,7 +8,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ..core import DataSettings, OnEvent, Run, Settings, ignore_event
+from ..core import DataSettings, OnEvent, RunRecord, Settings, ignore_event
+from ..core.run_files import IMAGES_FILE
 from ..core.setting_fields import Role
 from ..core.settings import names_with
 from .hub import is_hub_dataset
@@ -17,11 +18,10 @@ from .sources import open_with_splits
 from .table import ImageTable
 from .task import Task
 
-LIST = "images.csv"  # in the folder of a run
 APPLIED = names_with(Role.RESULT, group=DataSettings)  # settings that were applied when the list was written
 
 
-def open_run_data(run: Run, task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> ImageTable:
+def open_run_data(run: RunRecord, task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> ImageTable:
     """Return the image table of a run's data, which may have changed or moved since. Raises UsageError or DataError.
 
     The splits are those of the training if drawing them again would give others, as after images were added. New images become training images. If the
@@ -32,17 +32,17 @@ def open_run_data(run: Run, task: Task, settings: Settings, on_event: OnEvent = 
     return open_with_splits(task, settings, partial(read_splits, run), on_event)
 
 
-def _is_list(run: Run, data: str) -> bool:
+def _is_list(run: RunRecord, data: str) -> bool:
     """Return whether the data is the list of images in the folder of a run."""
-    return os.path.basename(data) == LIST and os.path.realpath(data) == os.path.realpath(run.folder / LIST)
+    return os.path.basename(data) == IMAGES_FILE and os.path.realpath(data) == os.path.realpath(run.folder / IMAGES_FILE)
 
 
-def read_splits(run: Run, source: str) -> Mapping[str, str]:
+def read_splits(run: RunRecord, source: str) -> Mapping[str, str]:
     """Return {absolute path: split} of the images of a run; empty for a run from the hub.
 
     Each image is listed under its path in the training and under the same path below `source`, because the images may have moved.
     """
-    file, former = run.folder / LIST, run.manifest["data"].get("source", "")
+    file, former = run.folder / IMAGES_FILE, run.manifest["data"].get("source", "")
     if not file.exists():
         return {}
     splits = {os.path.abspath(record["path"]): record["split"] for record in read_records(file)[1]}

@@ -19,7 +19,7 @@ from .capture_time import find_near_in_time
 from .duplicates import THUMBNAIL, make_finding
 from .file_hashes import hash_files
 from .types import Finding, Row
-from .unreadable import get_or_create_current
+from .unreadable import get_or_recompute
 
 KIND = "checks"
 LAYOUT = 4  # part of the cache key: increase it if the same images would give other values
@@ -29,7 +29,7 @@ FAINT = 2.0  # standard deviation in grey levels, below which an image is nearly
 DARK, PALE = 0.32 * 255, 0.95 * 255
 EMPTY_KINDS = ("constant", "nearly constant", "dark", "pale", "blurry")
 # A blurry image has a detail below both limits: in the square of grey levels, and as a share of the median of all images.
-DETAIL_SIDE, LEAST_DETAIL, LEAST_SHARE = 256, 100.0, 0.02
+DETAIL_SIDE, MIN_DETAIL, MIN_SHARE = 256, 100.0, 0.02
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _find_empty(rows: Sequence[Row], scanned: ScanResult) -> Iterator[Finding]:
             yield make_finding("dark", row, value=float(high))
         elif low > PALE:
             yield make_finding("pale", row, value=float(low))
-        elif detail < min(LEAST_DETAIL, LEAST_SHARE * median):
+        elif detail < min(MIN_DETAIL, MIN_SHARE * median):
             yield make_finding("blurry", row, value=float(detail) / median)
 
 
@@ -112,7 +112,7 @@ def is_scanned(paths: Sequence[str]) -> bool:
 def scan_images(paths: list[str], on_event: OnEvent) -> ScanResult:
     """Return the measured values of images, from the cache if no file has changed."""
     try:
-        _, folder, about = get_or_create_current(KIND, _cache_key(paths), lambda folder: _compute_stats(folder, paths, on_event))
+        _, folder, about = get_or_recompute(KIND, _cache_key(paths), lambda folder: _compute_stats(folder, paths, on_event))
         return _read(folder, about, paths)
     except DataError:  # the cache is not writable
         with tempfile.TemporaryDirectory() as scratch:

@@ -20,7 +20,7 @@ from . import images
 from .file_hashes import hash_files
 from .table import ImageTable, check_readable, drop_unreadable
 from .types import Unreadable
-from .unreadable import get_or_create_current
+from .unreadable import get_or_recompute
 
 KIND = "stores"
 PIXELS = "pixels.u8"
@@ -66,7 +66,7 @@ def open_store(table: ImageTable, settings: Settings, on_event: OnEvent = ignore
         memory = mmap.mmap(-1, max(1, len(paths) * 3 * settings.full_size**2))
         about = fill_store(memory, paths, settings, on_event)
     else:
-        key, folder, about = get_or_create_current(KIND, key, lambda folder: _make_file(folder, paths, settings, on_event))
+        key, folder, about = get_or_recompute(KIND, key, lambda folder: _make_file(folder, paths, settings, on_event))
     table = drop_unreadable(table, tuple(Unreadable(path, reason) for path, reason in about["unreadable"].items()))
     # Copy-on-write mode, because torch warns about read-only memory.
     pixels = np.frombuffer(memory, np.uint8) if kind == "ram" else np.memmap(folder / PIXELS, np.uint8, "c")

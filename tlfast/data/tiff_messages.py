@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-LONGEST = 500  # bytes of a message
+MAX_MESSAGE_BYTES = 500  # bytes of a message
 MAPPED = Path("/proc/self/maps")  # the libraries of this process, on Linux
 HANDLERS = ("TIFFSetErrorHandler", "TIFFSetWarningHandler")
 
@@ -50,8 +50,8 @@ def _make_handler() -> tuple[Any, Any]:
 
     @ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
     def handle(module: bytes, template: bytes, values: int) -> None:
-        text = ctypes.create_string_buffer(LONGEST)
-        print_text(text, LONGEST, template, values)
+        text = ctypes.create_string_buffer(MAX_MESSAGE_BYTES)
+        print_text(text, MAX_MESSAGE_BYTES, template, values)
         message = text.value.decode(errors="replace")
         messages = getattr(_threads, "messages", None)
         if messages is None:  # an image that another program opens

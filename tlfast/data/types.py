@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..core import ModelSettings, Run
+from ..core import ModelSettings, RunRecord
 
 # Suffixes of packed files and of tables; a parquet file can be either.
 PARQUET, TAR = ".parquet", ".tar"
@@ -135,6 +135,6 @@ class Preprocessing:
         return cls(settings.size, settings.full_size, settings.resize, *stats)
 
     @classmethod
-    def of_run(cls, run: Run) -> Preprocessing:
+    def of_run(cls, run: RunRecord) -> Preprocessing:
         """Return the preprocessing of a run."""
         return cls.from_settings(run.settings, (run.manifest["mean"], run.manifest["std"]))

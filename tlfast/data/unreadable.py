@@ -14,7 +14,7 @@ RETRIED = 100  # unreadable images that are tried again
 ATTEMPTS = 5  # entries that are made for the same files
 
 
-def get_or_create_current(kind: str, key: str, fill: Callable[[Path], dict[str, Any]]) -> tuple[str, Path, dict[str, Any]]:
+def get_or_recompute(kind: str, key: str, fill: Callable[[Path], dict[str, Any]]) -> tuple[str, Path, dict[str, Any]]:
     """Return name, folder and description of a cache entry, whose description lists the reasons for unreadable images by path under "unreadable".
 
     Another entry is made if one of these images can be read now: a decoder was installed, or a disk had failed. Raises DataError as

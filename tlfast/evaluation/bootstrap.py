@@ -15,7 +15,7 @@ from ..core.metrics import compute_metrics
 
 REPLICATES = 1000
 LEVEL = 0.95
-LEAST_GROUPS = 10  # fewer differ too little between bootstrap samples
+MIN_GROUPS = 10  # fewer differ too little between bootstrap samples
 BLOCK = 4_000_000  # most numbers drawn at a time: 32 MB
 
 # One classifier

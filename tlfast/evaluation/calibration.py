@@ -12,11 +12,11 @@ from .types import Calibration, Coverage, ReliabilityBin
 
 BINS = 15
 FOLDS = 5  # folds of the cross-validated temperature
-LOWEST, HIGHEST = 0.05, 20.0  # bounds of the temperature
-LEAST_ERRORS = 10  # wrong predictions needed to fit a temperature; without any, the fit would drive all probabilities to 1
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0  # bounds of the temperature
+MIN_ERRORS = 10  # wrong predictions needed to fit a temperature; without any, the fit would drive all probabilities to 1
 CURVE_POINTS = 100  # about the number of points stored of the accuracy-coverage curve
 TARGETS = (0.9, 0.95, 0.99)  # accuracies of `Calibration.thresholds`
-LEAST_COVERAGE, LEAST_ACCEPTED = 0.01, 20  # share of the images, and number of images, below which a threshold is not reported
+MIN_COVERAGE, MIN_ACCEPTED = 0.01, 20  # share of the images, and number of images, below which a threshold is not reported
 
 # Temperature scaling
 
@@ -81,7 +81,7 @@ def cross_validate_temperature(log_probabilities: np.ndarray, labels: np.ndarray
 
 
 def _has_enough_errors(log_probabilities: np.ndarray, labels: np.ndarray) -> bool:
-    return int((log_probabilities.argmax(axis=1) != labels).sum()) >= LEAST_ERRORS
+    return int((log_probabilities.argmax(axis=1) != labels).sum()) >= MIN_ERRORS
 
 
 def _minimize_loss(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -90,7 +90,7 @@ def _minimize_loss(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
     def loss(log_temperature: float) -> float:
         return float(-log_softmax(log_probabilities / np.exp(log_temperature), axis=1)[rows, labels].mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=(np.log(LOWEST), np.log(HIGHEST)), method="bounded").x))
+    return float(np.exp(minimize_scalar(loss, bounds=(np.log(MIN_TEMPERATURE), np.log(MAX_TEMPERATURE)), method="bounded").x))
 
 
 # Measures of calibration
@@ -116,7 +116,7 @@ def measure_calibration(probabilities: np.ndarray, before: np.ndarray, labels: n
 
 def _find_thresholds(curve: list[Coverage], images: int) -> dict[str, Coverage]:
     """Return the point for each target accuracy, unless it covers too few images to be useful."""
-    least = max(LEAST_COVERAGE, LEAST_ACCEPTED / images)
+    least = max(MIN_COVERAGE, MIN_ACCEPTED / images)
     points = {f"{target:g}": threshold_at_accuracy(curve, target) for target in TARGETS}
     return {target: point for target, point in points.items() if point and point.coverage >= least}
 

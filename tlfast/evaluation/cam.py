@@ -15,7 +15,7 @@ from ..core import ImageError, OnEvent, Progress
 from ..data import Preprocessing, images
 from ..models import run_by_halves, to_network_input
 
-LEAST_SIDE = 6  # smallest side of a layer's output; the last layers have a coarser resolution for small images
+MIN_SIDE = 6  # smallest side of a layer's output; the last layers have a coarser resolution for small images
 VIRIDIS = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], np.float32)  # five colours of the map
 OPACITY = 0.55
 SIDE = 96  # pixels of an overlay
@@ -108,7 +108,7 @@ def _choose_output(body: nn.Module, outputs: list[torch.Tensor]) -> torch.Tensor
     features = getattr(body, "num_features", 0)
     if last is None or last.shape[1] < features // 4:
         return None
-    large = [output for output in outputs if min(output.shape[2:]) >= LEAST_SIDE]
+    large = [output for output in outputs if min(output.shape[2:]) >= MIN_SIDE]
     return large[-1] if large else outputs[0]
 
 

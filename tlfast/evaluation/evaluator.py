@@ -66,7 +66,7 @@ def list_groups(rows: Sequence[Row]) -> list[str]:
 
 def are_enough(groups: Sequence[str]) -> bool:
     """Return whether there are enough groups for an interval over groups."""
-    return len(set(groups)) >= bootstrap.LEAST_GROUPS
+    return len(set(groups)) >= bootstrap.MIN_GROUPS
 
 
 def _weighted_score(labels: np.ndarray, predicted: np.ndarray) -> ClassScore:

@@ -21,11 +21,11 @@ from .types import Calibration, Evaluation, TopLoss
 BLUE, RED = "#0072B2", "#D55E00"  # from the colour-blind-safe palette of Okabe and Ito
 PALETTE = (BLUE, RED, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MATRIX_COLOURS = "Blues"  # one hue, so that the order of the values remains in greyscale
-MOST_NUMBERED = 40  # classes up to which the cells of a confusion matrix show numbers
-MOST_NAMED = 120  # classes up to which its axes show names
-LARGEST_MATRIX = 16.0  # inches of its side
-LONGEST_NAME = 28  # characters of a class name that it shows
-MOST_UPRIGHT = 3  # characters of a class name up to which the names are not rotated
+MAX_NUMBERED = 40  # classes up to which the cells of a confusion matrix show numbers
+MAX_NAMED = 120  # classes up to which its axes show names
+MAX_MATRIX_INCHES = 16.0  # inches of its side
+MAX_NAME_LENGTH = 28  # characters of a class name that it shows
+MAX_UPRIGHT = 3  # characters of a class name up to which the names are not rotated
 
 # Shares of the figure. Margins that matplotlib measures (layout="constrained") double the time of a figure, and these labels never change.
 CALIBRATION_MARGINS = {"left": 0.065, "right": 0.985, "bottom": 0.12, "top": 0.85, "wspace": 0.17}
@@ -60,8 +60,8 @@ def draw_confusion_matrix(counts: np.ndarray, names: Sequence[str], title: str =
     """Draw a confusion matrix `[c, c]` twice, side by side: counts, and shares of each actual class."""
     support = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, support, out=np.zeros(counts.shape), where=support > 0)
-    classes = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in map(make_printable, names)]
-    side = float(np.clip(0.55 * len(classes), 4.0, LARGEST_MATRIX))
+    classes = [name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…" for name in map(make_printable, names)]
+    side = float(np.clip(0.55 * len(classes), 4.0, MAX_MATRIX_INCHES))
     margin = max(map(len, classes)) * 0.085  # inches for the longest name
     figure = Figure(figsize=(2 * (side + margin) + 1.2, side + margin + 1.3), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -77,16 +77,16 @@ def _draw_matrix(axes: Axes, values: np.ndarray, classes: Sequence[str], title: 
     shares = values.dtype.kind == "f"
     axes.imshow(values, cmap=MATRIX_COLOURS, vmin=0, vmax=1 if shares else None, aspect="equal")
     axes.set(title=title, xlabel="predicted", ylabel="actual")
-    ticks = range(len(classes)) if len(classes) <= MOST_NAMED else range(0)
-    rotation: dict[str, Any] = {} if max(map(len, classes)) <= MOST_UPRIGHT else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    ticks = range(len(classes)) if len(classes) <= MAX_NAMED else range(0)
+    rotation: dict[str, Any] = {} if max(map(len, classes)) <= MAX_UPRIGHT else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     labels = [to_label(classes[i]) for i in ticks]
     axes.set_xticks(ticks, labels, **rotation)
     axes.set_yticks(ticks, labels)
     axes.set_xticks(np.arange(-0.5, len(classes)), minor=True)
     axes.set_yticks(np.arange(-0.5, len(classes)), minor=True)
-    axes.grid(which="minor", color="white", linewidth=min(1.0, LARGEST_MATRIX * 72 / len(classes) / 10))  # at most a tenth of a cell
+    axes.grid(which="minor", color="white", linewidth=min(1.0, MAX_MATRIX_INCHES * 72 / len(classes) / 10))  # at most a tenth of a cell
     axes.tick_params(which="minor", length=0)
-    if len(classes) <= MOST_NUMBERED:
+    if len(classes) <= MAX_NUMBERED:
         _write_numbers(axes, values, "{:.2f}" if shares else "{:d}", 1 if shares else values.max())
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..core import OnEvent, Progress
 from ..core.files import replace_undecodable
-from ..core.runs import PREDICTIONS, name_split_file
+from ..core.run_files import PREDICTIONS_FILE, name_split_file, probability_column
 from ..data import Row
 from ..models import run_by_halves, to_network_input
 from .calibration import cross_entropy
@@ -52,9 +52,9 @@ def save_predictions(folder: Path, predictions: Predictions, split: str, probabi
         "split": pa.array([split] * len(rows)),
         "prediction": pa.array([classes[i] for i in predicted]),
         "loss": pa.array(cross_entropy(probabilities, predictions.labels), pa.float32()),
-        **{f"p({name})": pa.array(probabilities[:, i], pa.float32()) for i, name in enumerate(classes)},
+        **{probability_column(name): pa.array(probabilities[:, i], pa.float32()) for i, name in enumerate(classes)},
     }
-    path = folder / name_split_file(PREDICTIONS, split)
+    path = folder / name_split_file(PREDICTIONS_FILE, split)
     with path.open("wb") as file:  # pyarrow would expand a "~" in the path
         parquet.write_table(pa.table(list(columns.values()), names=list(columns)), file)
     return path

@@ -9,10 +9,10 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..core import ExportError, Run, UsageError
+from ..core import ExportError, RunRecord, UsageError
+from ..core.run_files import EXAMPLE_FILE, ONNX_FILE
 from ..core.runs import read_metrics
 from ..inference import open_network
-from ..inference.onnx_model import BUNDLED, FILE
 from .formats import FORMATS
 from .metadata import hide_folder, hide_folder_in
 
@@ -44,18 +44,18 @@ CMD ["tlfast", "serve", "/model", "--host", "0.0.0.0"]
 """
 
 
-def write_bundle(run: Run, target: Path) -> Path:
+def write_bundle(run: RunRecord, target: Path) -> Path:
     """Write a bundle of a run, a folder or a zip, atomically; return `target`.
 
     It contains `model.onnx`, the files that `tlfast export` has added to the run, a README, an example without tlfast, a Dockerfile, and SHA-256 sums.
     Raises ExportError.
     """
     added = [name for name in run.manifest.get("exports", {}) if Path(name).name == name]  # a manifest from the hub may hold other paths
-    names = dict.fromkeys((FILE, *(each.file for each in FORMATS.values()), *added))
+    names = dict.fromkeys((ONNX_FILE, *(each.file for each in FORMATS.values()), *added))
     files = {name: (run.folder / name).read_bytes() for name in names if (run.folder / name).is_file()}
     readme = _format_readme(run, [name for name in files if name.endswith(".py")])
     files |= {name: hide_folder_in(content) for name, content in files.items() if name.endswith(".onnx")}
-    files |= {"README.md": readme.encode(), BUNDLED: EXAMPLE.encode(), "Dockerfile": DOCKERFILE.encode()}
+    files |= {"README.md": readme.encode(), EXAMPLE_FILE: EXAMPLE.encode(), "Dockerfile": DOCKERFILE.encode()}
     files["SHA256SUMS"] = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items()).encode()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def write_bundle(run: Run, target: Path) -> Path:
     return target
 
 
-def check_free(target: Path) -> None:
+def check_target(target: Path) -> None:
     """Raise UsageError if `target` exists, or is named like an archive other than .zip. An empty folder counts as free, unless the name ends in .zip."""
     if target.name in ("", ".."):
         raise UsageError(f"--to {target}: this names no new folder or file", "Name the bundle: --to bundle, or --to bundle.zip")
@@ -93,15 +93,15 @@ def _write_zip(path: Path, files: dict[str, bytes]) -> None:
             archive.writestr(name, content)
 
 
-def _format_readme(run: Run, programs: Sequence[str]) -> str:
+def _format_readme(run: RunRecord, programs: Sequence[str]) -> str:
     """Return the text of the README. `programs` are the examples of the files for other runtimes."""
     others = f"Files for other runtimes have programs of their own: {', '.join(programs)}.\n\n" if programs else ""
-    info = open_network(run.folder / FILE).info
+    info = open_network(run.folder / ONNX_FILE).info
     metrics = read_metrics(run.folder)
     classes = run.manifest["classes"]
     return f"""# {info["task"]}: {len(classes)} classes
 
-`{FILE}` classifies images: {", ".join(classes)}.
+`{ONNX_FILE}` classifies images: {", ".join(classes)}.
 
 Input `images`: a batch of upright RGB images, uint8 `[b, h, w, 3]`, of any height and width. tlfast blends transparent pixels with white and scales values
 of 16 bits to 8; `example.py` does not. Output `probabilities`: float32 `[b, {len(classes)}]`, in the order of

@@ -19,11 +19,11 @@ from fastai.vision.data import ImageBlock
 from PIL import Image
 from torch import nn
 
-from ..core import Run, UsageError
+from ..core import RunRecord, UsageError
 from ..core.files import convert_write_errors
+from ..core.run_files import LEARNER_FILE
 from ..data import Preprocessing
 
-LEARNER = "learner.pkl"
 METHODS = {"squish": ResizeMethod.Squish, "crop": ResizeMethod.Crop, "pad": ResizeMethod.Pad}
 
 
@@ -55,11 +55,11 @@ def build_resize(preprocessing: Preprocessing) -> list[Any]:
     return [resize] if preprocessing.full_size == preprocessing.size else [resize, RandomCrop(preprocessing.size)]
 
 
-def open_learner(run: Run, trust: bool) -> Learner:
+def open_learner(run: RunRecord, trust: bool) -> Learner:
     """Open the fastai learner of a run. It is a pickle, which executes the code in it. Raises UsageError unless `trust` is true."""
     if not trust:
         raise UsageError(
-            f"{run.folder / LEARNER} is a pickle: opening it executes the code in it",
+            f"{run.folder / LEARNER_FILE} is a pickle: opening it executes the code in it",
             'Pass trust=True if you trust the source of the run; without backend="fastai" no pickle is opened',
         )
-    return load_learner(run.folder / LEARNER)
+    return load_learner(run.folder / LEARNER_FILE)

@@ -15,7 +15,7 @@ def describe_model(settings: Settings, classes: Sequence[str], run_id: str, weig
     names = ("task", "arch", "size", "crop_pct", "resize")
     return {
         **{name: str(getattr(settings, name)) for name in names},
-        "strategy": settings.tuning,
+        "strategy": settings.strategy_label,
         "classes": json.dumps(list(classes)),
         "run": run_id,
         "weights": weights,

@@ -20,17 +20,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..core import ExportError, OnEvent
 from ..core.errors import first_line
+from ..core.run_files import ONNX_FILE
 from ..core.system import release_memory
 from ..data import Preprocessing
 from ..inference import open_network
-from ..inference.onnx_model import FILE, INPUT, OUTPUT, predict_stream
+from ..inference.onnx_model import INPUT, OUTPUT, predict_stream
 from .agreement import ResizedInput, compare_with_network, judge_agreement
-from .onnx_preprocessing import NODE_PREFIX, TEMPERATURE, build_preprocessing, make_constant, make_node
+from .onnx_preprocessing import NODE_PREFIX, TEMPERATURE_NAME, build_preprocessing, make_constant, make_node
 from .types import Agreement
 
 OPSET = 18
 # Images to compare: as many as CHECKED_FLOPS permit in one of both networks, some ten seconds on two cores; see docs/benchmarks.md, "ONNX export"
-MOST_CHECKED, LEAST_CHECKED, CHECKED_FLOPS = 512, 32, 1e12
+MAX_CHECKED, MIN_CHECKED, CHECKED_FLOPS = 512, 32, 1e12
 
 
 def export_onnx(path: Path, model: nn.Module, preprocessing: Preprocessing, metadata: Mapping[str, str], temperature: float = 1.0) -> None:
@@ -58,7 +59,7 @@ def build_onnx(model: nn.Module, preprocessing: Preprocessing, temperature: floa
     classes = graph.output[0].type.tensor_type.shape.dim[1].dim_value
     before, constants = build_preprocessing(preprocessing, x)
     after = [
-        make_node("Div", f"{logits} {TEMPERATURE}", "calibrated"),  # [b, c]
+        make_node("Div", f"{logits} {TEMPERATURE_NAME}", "calibrated"),  # [b, c]
         make_node("Softmax", "calibrated", OUTPUT, axis=1),  # [b, c]
     ]
     for number, node in enumerate([*before, *after]):
@@ -66,15 +67,15 @@ def build_onnx(model: nn.Module, preprocessing: Preprocessing, temperature: floa
     nodes = [*before, *graph.node, *after]
     del graph.node[:], graph.input[:], graph.output[:]
     graph.node.extend(nodes)
-    graph.initializer.extend([*constants, make_constant(TEMPERATURE, np.array(temperature, np.float32))])
+    graph.initializer.extend([*constants, make_constant(TEMPERATURE_NAME, np.array(temperature, np.float32))])
     graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["batch", "height", "width", 3]))
     graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", classes]))
     return exported
 
 
 def sample_images(sources: Sequence[str], model: nn.Module, size: int) -> Sequence[str]:
-    """Return evenly spaced image files for `check_onnx`: at most MOST_CHECKED, and fewer for a network with many operations."""
-    count = min(MOST_CHECKED, max(LEAST_CHECKED, int(CHECKED_FLOPS / _count_flops(model, size))))
+    """Return evenly spaced image files for `check_onnx`: at most MAX_CHECKED, and fewer for a network with many operations."""
+    count = min(MAX_CHECKED, max(MIN_CHECKED, int(CHECKED_FLOPS / _count_flops(model, size))))
     return sources[:: math.ceil(len(sources) / count)]
 
 
@@ -98,10 +99,10 @@ def check_onnx(
     def predict(opened: Sequence[np.ndarray], prepared: np.ndarray) -> list[np.ndarray]:
         return [np.asarray(probabilities) for _, probabilities in predict_stream(exported, opened, np.asarray)]
 
-    pairs = compare_with_network(FILE, predict, ResizedInput(model, preprocessing, temperature), preprocessing, list(evaluated), on_event)
+    pairs = compare_with_network(ONNX_FILE, predict, ResizedInput(model, preprocessing, temperature), preprocessing, list(evaluated), on_event)
     hint = "Use model.safetensors or learner.pkl, and report a bug with the value of --arch; --no-onnx skips this export"
     changed = sum(int(actual.argmax()) != evaluated[source] for source, _, actual in pairs)
-    return replace(judge_agreement(FILE, pairs, hint), changed=changed)
+    return replace(judge_agreement(ONNX_FILE, pairs, hint), changed=changed)
 
 
 def _export_network(model: nn.Module, size: int) -> bytes:

@@ -16,7 +16,7 @@ from ..data import Preprocessing
 from ..inference.onnx_model import INPUT
 
 NODE_PREFIX = "tlfast/"  # of the names of the nodes before and after the network
-TEMPERATURE = "temperature"  # name of the constant that divides the logits
+TEMPERATURE_NAME = "temperature"  # name of the constant that divides the logits
 PRECISION = 22  # bits after the binary point of a weight, as in Pillow's Resample.c
 BYTES = ("top", "middle", "bottom")  # of a 24-bit weight
 SWAP_HEIGHT_AND_WIDTH = [0, 1, 3, 2]

@@ -25,7 +25,7 @@ from .agreement import ResizedInput, compare_with_network, judge_agreement
 from .onnx import OPSET, write_onnx
 from .types import Agreement
 
-INPUT = "pixels"
+PIXELS = "pixels"
 OPSETS = range(7, 21)  # of the exporter of torch that traces the network
 Predict = Callable[[np.ndarray], np.ndarray]  # uint8 [b, size, size, 3] -> probabilities [b, c]
 
@@ -81,14 +81,14 @@ def _load_torch_export(path: Path) -> Predict:
 
 
 def _write_resized_onnx(network: nn.Module, example: torch.Tensor, folder: Path, opset: int) -> None:
-    write_onnx(network, example, str(folder / "model.resized.onnx"), (INPUT, OUTPUT), opset)
+    write_onnx(network, example, str(folder / "model.resized.onnx"), (PIXELS, OUTPUT), opset)
 
 
 def _load_resized_onnx(path: Path) -> Predict:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda pixels: np.asarray(session.run([OUTPUT], {INPUT: pixels})[0])
+    return lambda pixels: np.asarray(session.run([OUTPUT], {PIXELS: pixels})[0])
 
 
 def _write_openvino(network: nn.Module, example: torch.Tensor, folder: Path, opset: int) -> None:
@@ -129,7 +129,7 @@ PORTABLE = {
             ("model.resized.onnx",),
             _write_resized_onnx,
             _load_resized_onnx,
-            f'import onnxruntime\n\nsession = onnxruntime.InferenceSession(file)\nprobabilities = session.run(None, {{"{INPUT}": pixels}})[0][0].tolist()',
+            f'import onnxruntime\n\nsession = onnxruntime.InferenceSession(file)\nprobabilities = session.run(None, {{"{PIXELS}": pixels}})[0][0].tolist()',
             takes_opset=True,
         ),
         PortableFormat(

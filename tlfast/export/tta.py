@@ -15,7 +15,7 @@ from onnx import helper
 
 from ..core import ExportError
 from ..inference.onnx_model import INPUT, VIEWS
-from .onnx_preprocessing import NODE_PREFIX, TEMPERATURE, Nodes, make_constant, make_node
+from .onnx_preprocessing import NODE_PREFIX, TEMPERATURE_NAME, Nodes, make_constant, make_node
 
 SHARE = (7, 8)  # numerator and denominator: side of a crop as a share of that of the image
 CORNERS = {"top_left": (0, 0), "top_right": (0, 1), "bottom_left": (1, 0), "bottom_right": (1, 1)}  # shares of the spare rows and columns
@@ -29,7 +29,7 @@ def write_views(source: Path, target: Path, views: str) -> None:
     """
     exported = onnx.load(source)
     nodes, constants, count = BUILDERS[views]()
-    scaling = next((node for node in exported.graph.node if node.op_type == "Div" and TEMPERATURE in node.input), None)
+    scaling = next((node for node in exported.graph.node if node.op_type == "Div" and TEMPERATURE_NAME in node.input), None)
     if scaling is None:
         raise ExportError(f"{source} was written by an early version of tlfast", "Train again")
     graph = list(exported.graph.node)
@@ -63,9 +63,9 @@ def set_temperature(path: Path, temperature: float) -> None:
 
 
 def _set_temperature(exported: onnx.ModelProto, temperature: float) -> None:
-    constant = next(constant for constant in exported.graph.initializer if constant.name == TEMPERATURE)
-    constant.CopyFrom(make_constant(TEMPERATURE, np.array(temperature, np.float32)))
-    helper.set_model_props(exported, {**_read_metadata(exported), TEMPERATURE: str(temperature)})
+    constant = next(constant for constant in exported.graph.initializer if constant.name == TEMPERATURE_NAME)
+    constant.CopyFrom(make_constant(TEMPERATURE_NAME, np.array(temperature, np.float32)))
+    helper.set_model_props(exported, {**_read_metadata(exported), TEMPERATURE_NAME: str(temperature)})
 
 
 def _read_metadata(exported: onnx.ModelProto) -> dict[str, str]:

@@ -12,16 +12,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ..core import Run, RunError
+from ..core import RunError, RunRecord
 from ..core.errors import first_line
 from ..core.files import convert_write_errors
+from ..core.run_files import HEAD_FILE, LEARNER_FILE, WEIGHTS_FILE
 from ..data import Preprocessing
 from ..models import build_model
-from .fastai_learner import LEARNER, export_learner
+from .fastai_learner import export_learner
 from .timm_format import CLASSIFIER, restore_state
-
-WEIGHTS = "model.safetensors"
-HEAD = "head.safetensors"  # of a run whose WEIGHTS are those of a timm model
 
 
 def save_model(folder: Path, model: nn.Module, classes: Sequence[str], arch: str, preprocessing: Preprocessing, temperature: float = 1.0) -> None:
@@ -38,8 +36,8 @@ def save_model(folder: Path, model: nn.Module, classes: Sequence[str], arch: str
         "std": _join_numbers(preprocessing.std),
         "temperature": repr(temperature),
     }
-    write_tensors(folder / WEIGHTS, model.state_dict(), header)
-    export_learner(folder / LEARNER, scale_logits(model, temperature), classes, preprocessing)
+    write_tensors(folder / WEIGHTS_FILE, model.state_dict(), header)
+    export_learner(folder / LEARNER_FILE, scale_logits(model, temperature), classes, preprocessing)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], header: dict[str, str]) -> None:
@@ -74,20 +72,20 @@ def scale_logits(model: nn.Module, temperature: float) -> nn.Module:
     return nn.Sequential(body, nn.Sequential(*head[:-1], last))
 
 
-def load_model(run: Run) -> nn.Module:
+def load_model(run: RunRecord) -> nn.Module:
     """Rebuild the model of a run from `model.safetensors`, on the CPU and in eval mode. No pickle is opened. Raises RunError.
 
     The file may be that of a timm model, as `tlfast push` writes it; then `head.safetensors` has the head.
     """
     settings = run.settings
-    path = run.folder / WEIGHTS
+    path = run.folder / WEIGHTS_FILE
     try:
         model = build_model(settings.arch, len(run.manifest["classes"]), settings.size, settings.head)
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
         state = load_file(path)
         if CLASSIFIER in header:
-            state = restore_state(state, header[CLASSIFIER], load_file(run.folder / HEAD))
+            state = restore_state(state, header[CLASSIFIER], load_file(run.folder / HEAD_FILE))
         model.load_state_dict(state)
     except Exception as error:  # safetensors and torch have exceptions of their own for a missing, truncated or unrelated file
         raise RunError(f"{path} cannot be loaded: {first_line(error)}", "Train again, or give another run; `tlfast runs` lists them") from error

@@ -11,12 +11,13 @@ from typing import overload
 import numpy as np
 from PIL import Image
 
-from ..core import ImageError, OnEvent, RunError, UsageError, ignore_event, runs, seals
+from ..core import ImageError, OnEvent, RunError, UsageError, ignore_event, runs
+from ..core.run_files import EXAMPLE_FILE, MANIFEST
 from ..data import images
 from ..data.discovery import is_http_url
 from ..data.remote import is_fsspec_url, read_remote
 from . import hub
-from .onnx_model import BUNDLED, Network, Opener, name_file, open_network, predict_stream, rank_classes
+from .onnx_model import Network, Opener, name_file, open_network, predict_stream, rank_classes
 from .types import Prediction, PredictRow
 
 ImageSource = str | Path | bytes | bytearray | memoryview | Image.Image | np.ndarray
@@ -122,7 +123,7 @@ def load(reference: str | Path, out: str = "exports", verify: bool = True, tta: 
 def find_model(reference: str | Path, out: str = "exports", verify: bool = True, tta: str = "", on_event: OnEvent = ignore_event) -> tuple[Path, str]:
     """Return the ONNX file that `load` opens, and the id of its run, "" if only the file knows it. Arguments and errors are those of `load`."""
     path, file = Path(os.path.expanduser(reference)), name_file(tta)
-    if (path / BUNDLED).is_file() and not (path / seals.MANIFEST).is_file():  # a bundle; a run that has lost its manifest is refused below
+    if (path / EXAMPLE_FILE).is_file() and not (path / MANIFEST).is_file():  # a bundle; a run that has lost its manifest is refused below
         path = path / file
         if not path.is_file():
             hint = (

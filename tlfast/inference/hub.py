@@ -6,12 +6,13 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..core import OnEvent, Progress, Run, RunError, ignore_event, runs, seals
+from ..core import OnEvent, Progress, RunError, RunRecord, ignore_event, runs, seals
+from ..core.run_files import HEAD_FILE, HISTORY_FILE, MANIFEST, METRICS_FILE, SEAL, WEIGHTS_FILE
 from ..data.download import TIMEOUT, describe_failure
 from ..data.hub_client import check_reachable, explain_failures, open_api, parse_repository
 
-RECORD = (seals.MANIFEST, seals.SEAL, runs.METRICS)  # files that every use needs
-ALL_FILES = (*RECORD, "README.md", "config.json", "history.csv", "model.safetensors", "head.safetensors", "model*.onnx")  # a pickle is never downloaded
+RECORD = (MANIFEST, SEAL, METRICS_FILE)  # files that every use needs
+ALL_FILES = (*RECORD, "README.md", "config.json", HISTORY_FILE, WEIGHTS_FILE, HEAD_FILE, "model*.onnx")  # a pickle is never downloaded
 
 
 def is_hub_reference(reference: str) -> bool:
@@ -19,14 +20,14 @@ def is_hub_reference(reference: str) -> bool:
     return reference.startswith(runs.HUB_SCHEME)
 
 
-def find_run(reference: str, out: str, verify: bool, on_event: OnEvent = ignore_event) -> Run:
+def find_run(reference: str, out: str, verify: bool, on_event: OnEvent = ignore_event) -> RunRecord:
     """Find a run as `runs.find` does, or on the hub, with its ONNX files. Raises RunError or UsageError."""
     if is_hub_reference(reference):
         return fetch_run(reference, (*RECORD, "model*.onnx"), verify, on_event)
     return runs.find(reference, out, verify)
 
 
-def fetch_run(reference: str, patterns: Sequence[str], verify: bool = True, on_event: OnEvent = ignore_event) -> Run:
+def fetch_run(reference: str, patterns: Sequence[str], verify: bool = True, on_event: OnEvent = ignore_event) -> RunRecord:
     """Download the files of a run that match `patterns` to the cache of the hub's client, and return the run, whose folder must not be changed.
 
     The entry `hub` of its manifest, which is not in the file, names the repository and the revision.
@@ -45,27 +46,27 @@ def fetch_run(reference: str, patterns: Sequence[str], verify: bool = True, on_e
     else:
         with explain_failures(reference, RunError):
             folder = _download(reference, repository, revision, patterns, on_event)
-    run = runs.read(folder)
+    run = runs.read_run(folder)
     if verify:
         if not run.manifest.get("files"):
-            raise RunError(f"{reference}: {seals.MANIFEST} has no checksums", seals.UNVERIFIED)
+            raise RunError(f"{reference}: {MANIFEST} has no checksums", seals.UNVERIFIED)
         try:
             runs.verify(run, patterns)
         except RunError as error:
             hint = f"Do not use it; ask its owner, or give an earlier revision: {runs.HUB_SCHEME}{repository}@REVISION"
             raise RunError(f"{reference}: {error.message}", hint) from None
-    return runs.Run(folder, {**run.manifest, "hub": {"repository": repository, "revision": folder.name}})
+    return runs.RunRecord(folder, {**run.manifest, "hub": {"repository": repository, "revision": folder.name}})
 
 
 def _find_downloaded(repository: str, revision: str, patterns: Sequence[str]) -> Path | None:
     """Return the folder of an earlier download in the cache of the hub's client, if it has all files of the run that match `patterns`."""
     from huggingface_hub import try_to_load_from_cache
 
-    path = try_to_load_from_cache(repository, seals.MANIFEST, revision=revision or None)
+    path = try_to_load_from_cache(repository, MANIFEST, revision=revision or None)
     if not isinstance(path, str):
         return None
     folder = Path(path).parent
-    wanted = select_files(runs.read(folder).manifest.get("files", {}), patterns)
+    wanted = select_files(runs.read_run(folder).manifest.get("files", {}), patterns)
     return folder if all((folder / name).is_file() for name in wanted) else None
 
 
@@ -73,9 +74,9 @@ def _download(reference: str, repository: str, revision: str, patterns: Sequence
     api = open_api()
     info = api.model_info(repository, revision=revision or None, files_metadata=True)
     sizes = {each.rfilename: each.size or 0 for each in info.siblings or []}
-    if seals.MANIFEST not in sizes:
-        raise RunError(f"{reference} is not a run: it has no {seals.MANIFEST}", f"Write one with: tlfast push RUN {repository}")
-    listed = runs.read(Path(api.hf_hub_download(repository, seals.MANIFEST, revision=info.sha)).parent).manifest.get("files")
+    if MANIFEST not in sizes:
+        raise RunError(f"{reference} is not a run: it has no {MANIFEST}", f"Write one with: tlfast push RUN {repository}")
+    listed = runs.read_run(Path(api.hf_hub_download(repository, MANIFEST, revision=info.sha)).parent).manifest.get("files")
     names = [name for name in select_files(sizes, patterns) if not (listed and name.endswith(".onnx") and name not in listed)]  # of another run
     done = 0
     total = sum(sizes[name] for name in names)
@@ -83,7 +84,7 @@ def _download(reference: str, repository: str, revision: str, patterns: Sequence
         on_event(Progress(f"downloading {repository}", done, total))
         path = Path(api.hf_hub_download(repository, name, revision=info.sha))
         done += sizes[name]
-    api.hf_hub_download(repository, seals.MANIFEST, revision=revision or None)  # so that the cache knows the commit of a branch
+    api.hf_hub_download(repository, MANIFEST, revision=revision or None)  # so that the cache knows the commit of a branch
     on_event(Progress(f"downloading {repository}", total, total))
     return path.parent
 

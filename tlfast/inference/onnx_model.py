@@ -16,12 +16,11 @@ import onnxruntime
 
 from ..core import ImageError, RunError, UsageError
 from ..core.errors import first_line, suggest_name
-from ..core.runs import IN_BUNDLES
+from ..core.run_files import ONNX_FILE
 from ..core.system import count_cores, load_average
 from .types import Prediction
 
 ERRORS_ONLY = 3  # log level of onnxruntime; its warnings concern its own optimizations
-FILE, BUNDLED = IN_BUNDLES  # a run has no BUNDLED
 INPUT, OUTPUT = "images", "probabilities"
 BATCH = 32  # largest batch
 TTA = ("flip", "crops")  # kinds of test-time augmentation, with files of their own
@@ -61,7 +60,7 @@ def name_file(tta: str = "") -> str:
     """
     if tta and tta not in TTA:
         raise UsageError(f"--tta '{tta}' is not one of: {', '.join(TTA)}", suggest_name(tta, TTA))
-    return f"model.tta-{tta}.onnx" if tta else FILE
+    return f"model.tta-{tta}.onnx" if tta else ONNX_FILE
 
 
 def open_network(path: Path) -> Network:

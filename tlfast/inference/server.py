@@ -52,7 +52,7 @@ RETRY = {"Retry-After": "1"}
 SHUTDOWN_SECONDS = 30  # for requests in progress
 # Bytes for each pixel during decoding, by Pillow mode: the image, a copy in RGB, and the array; with transparency two more copies.
 DECODING_BYTES = {"1": 8, "L": 8, "RGB": 8, "CMYK": 12, "YCbCr": 12, "P": 20, "LA": 20, "RGBA": 20}
-MOST_DECODING_BYTES = 28  # deep grey values are scaled in float64
+MAX_DECODING_BYTES = 28  # deep grey values are scaled in float64
 POLLED_SECONDS = 0.2  # between checks whether the cell of a notebook was interrupted
 
 
@@ -261,7 +261,7 @@ def _measure_upload(data: bytes, max_pixels: int) -> int:
     mode, (width, height) = images.describe(data)
     if width * height > max_pixels:
         raise ImageError(f"{width}x{height} pixels exceed the limit of {max_pixels:,}")
-    return width * height * DECODING_BYTES.get(mode, MOST_DECODING_BYTES)
+    return width * height * DECODING_BYTES.get(mode, MAX_DECODING_BYTES)
 
 
 def _decode_upload(data: bytes) -> np.ndarray:

@@ -20,6 +20,7 @@ import numpy as np
 
 from ..core import TlfastError, UsageError
 from ..core.files import lock_open_file, move_file, replace_undecodable
+from ..core.run_files import probability_column
 from .onnx_model import rank_classes
 from .types import PredictRow
 
@@ -94,7 +95,7 @@ def _publish(kind: str, target: Path, classes: Sequence[str], min_probability: f
     """Convert the log to the target atomically."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        FORMATS[kind](temporary, read_log(target, classes), classes, min_probability)
+        WRITERS[kind](temporary, read_log(target, classes), classes, min_probability)
         move_file(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -231,12 +232,12 @@ def write_parquet(
         writer.add_key_value_metadata(describe())
 
 
-FORMATS: dict[str, Callable[[Path, Iterable[PredictRow], Sequence[str], float], None]] = {"csv": _write_csv, "jsonl": _write_jsonl, "parquet": write_parquet}
+WRITERS: dict[str, Callable[[Path, Iterable[PredictRow], Sequence[str], float], None]] = {"csv": _write_csv, "jsonl": _write_jsonl, "parquet": write_parquet}
 
 
 def column_names(classes: Sequence[str]) -> list[str]:
     """Return the columns of a table of predictions."""
-    return ["path", "label", "probability", "error", *(f"p({name})" for name in classes)]
+    return ["path", "label", "probability", "error", *map(probability_column, classes)]
 
 
 def row_cells(row: PredictRow, classes: Sequence[str], min_probability: float = 0.0, missing: str | None = "") -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from ..core import Settings, UsageError
 from ..core.earlier_settings import FORMER_NAMES
 from ..core.presets import DEPTH_SETTINGS, NONE, PRESETS
-from ..core.setting_checks import AUTO_DEPTH, BY_SIZE, DEPTH_ENDS
+from ..core.setting_checks import AUTO_DEPTH, BY_SIZE, END_DEPTHS, strategy_at
 from ..core.settings import EPOCHS_FACTOR, STRATEGIES, Internals, build_settings
 from ..data import Task
 
@@ -22,35 +22,50 @@ def resolve_settings(task: Task, strategy: str | None, flags: Mapping[str, Any],
     `flags` holds only the given flags. `--depth` and `--minutes` imply a strategy: 0 is partial, all is full, and everything else is depth.
     Raises UsageError with the name of the flag.
     """
-    config, flags = dict(config or {}), dict(flags)
-    config.pop("task", None)
+    flags, config = dict(flags), {name: value for name, value in (config or {}).items() if name != "task"}
     by_size = flags.pop(BY_SIZE, config.pop(BY_SIZE, Internals.by_size))  # of a run that is repeated
-    if isinstance(config.get("full"), bool):  # named like the flag --full
-        if "depth" in config:
-            raise UsageError(f"the settings name both full = {str(config['full']).lower()} and depth = {config['depth']}", "Keep one of them")
-        config.setdefault("strategy", "full" if config.pop("full") else "partial")
-    flags, config = _apply_preset(bool(strategy), flags, config)
-    configured_strategy, depth = config.pop("strategy", None), _requested_depth(flags)
-    if strategy and depth and strategy != DEPTH_ENDS.get(depth, "depth"):
-        raise UsageError(f"--{strategy} and {'--depth' if 'depth' in flags else '--minutes'} are both given", "Give only one of them")
-    named = strategy or ("" if names_depth(config) else configured_strategy)
-    depth = depth or ("" if named in DEPTH_ENDS.values() else _requested_depth(config))
-    if not strategy:
-        strategy = DEPTH_ENDS.get(depth, "depth") if depth else configured_strategy or "partial"
-    strategy = FORMER_NAMES.get(strategy, strategy)
-    if strategy not in STRATEGIES:
-        raise UsageError(f"unknown strategy '{strategy}' in the config file", "Use one of: " + ", ".join(STRATEGIES))
-    ends = {name: end for end, name in DEPTH_ENDS.items()}
-    if strategy in ends:  # the planner, which knows the time budget, has nothing to choose
+    flags, config = _apply_preset(bool(strategy), flags, _rename_full(config))
+    strategy, depth = _choose_strategy(strategy, flags, config)
+    config.pop("strategy", None)
+    if strategy in END_DEPTHS:  # the planner, which knows the time budget, has nothing to choose
         if flags.get("minutes") is not None:
-            raise UsageError(f"--depth {flags['depth']} and --minutes are both given", "Give only one of them, or a --depth between 0 and all")
+            raise UsageError(f"--depth {depth} and --minutes are both given", "Give only one of them, or a --depth between 0 and all")
         config.pop("minutes", None)
-    values = {**task.defaults, **task.presets(strategy), **config, **flags, "depth": ends.get(strategy, depth or AUTO_DEPTH)}
-    settings = build_settings({"task": task.name, **values})
+    settings = build_settings({"task": task.name, **task.defaults, **task.presets(strategy), **config, **flags, "depth": depth})
     most = None
     if settings.minutes is not None or settings.depth == AUTO_DEPTH:
         most = settings.epochs if "epochs" in {**config, **flags} else EPOCHS_FACTOR * settings.epochs
     return dataclasses.replace(settings, internals=Internals(by_size=by_size, most_epochs=most))
+
+
+def _rename_full(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a config file, in which `full`, named like the flag --full, has become a strategy. Raises UsageError if a depth is there too."""
+    if not isinstance(config.get("full"), bool):
+        return config
+    if "depth" in config:
+        raise UsageError(f"the settings name both full = {str(config['full']).lower()} and depth = {config['depth']}", "Keep one of them")
+    rest = dict(config)
+    return {"strategy": "full" if rest.pop("full") else "partial", **rest}
+
+
+def _choose_strategy(strategy: str | None, flags: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the strategy and its depth, from the first of: --full or --partial, another flag, the depth, strategy and minutes of the config file.
+
+    Raises UsageError if two flags differ, or the file names an unknown strategy.
+    """
+    requested, configured = _requested_depth(flags), str(config.get("strategy") or "")
+    configured = FORMER_NAMES.get(configured, configured)
+    if strategy:
+        if requested and strategy != strategy_at(requested):
+            raise UsageError(f"--{strategy} and {'--depth' if 'depth' in flags else '--minutes'} are both given", "Give only one of them")
+    elif not requested and configured in END_DEPTHS and not names_depth(config):
+        strategy = configured
+    else:
+        requested = requested or _requested_depth(config)
+        strategy = strategy_at(requested) if requested else configured or "partial"
+    if strategy not in STRATEGIES:
+        raise UsageError(f"unknown strategy '{strategy}' in the config file", "Use one of: " + ", ".join(STRATEGIES))
+    return strategy, END_DEPTHS.get(strategy, requested or AUTO_DEPTH)
 
 
 def _apply_preset(strategy_given: bool, flags: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Any]]:

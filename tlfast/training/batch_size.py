@@ -18,9 +18,9 @@ from .amp import choose_step_precision
 from .profiler import run_steps
 from .session import Session
 
-SMALLEST = TrainingSettings.bs
-LEAST_STEPS = 20  # per epoch
-LEAST_GAIN = 1.1  # in images/s, of twice the batch
+MIN_BS = TrainingSettings.bs
+MIN_STEPS = 20  # per epoch
+MIN_GAIN = 1.1  # in images/s, of twice the batch
 
 
 def use_default_batch(settings: Settings) -> Settings:
@@ -28,7 +28,7 @@ def use_default_batch(settings: Settings) -> Settings:
     return replace(settings, bs=settings.bs or TrainingSettings.bs)
 
 
-def settle_batch(session: Session, settings: Settings, model: nn.Module, shape: Sequence[int]) -> Settings:
+def resolve_batch(session: Session, settings: Settings, model: nn.Module, shape: Sequence[int]) -> Settings:
     """Return the settings with the batch size chosen, with `--bs auto`, for a model that trains on input of `shape` (without the batch).
 
     A given learning rate is multiplied by the square root of the ratio to the default batch size, as the rate of `--lr auto` is. A resumed training
@@ -39,16 +39,16 @@ def settle_batch(session: Session, settings: Settings, model: nn.Module, shape: 
     settings = replace(settings, bs=session.journal.once("batch", lambda: choose_batch(session, settings, model, shape)))
     if settings.rate is None:
         return settings
-    rate = f"{settings.rate * math.sqrt(settings.bs / SMALLEST):.3g}"
+    rate = f"{settings.rate * math.sqrt(settings.bs / MIN_BS):.3g}"
     session.on_event(Note("batch size", f"learning rate {rate} instead of {settings.lr}, for batches of {settings.bs} images"))
     return replace(settings, lr=rate)
 
 
 def choose_batch(session: Session, settings: Settings, model: nn.Module, shape: Sequence[int]) -> int:
-    """Time training steps with twice the batch until they are not LEAST_GAIN times as fast; return the fastest batch size."""
+    """Time training steps with twice the batch until they are not MIN_GAIN times as fast; return the fastest batch size."""
     learn, device = session.learn, session.learn.dls.device
     model = copy.deepcopy(model)
-    precision = choose_step_precision(model, device, replace(settings, bs=SMALLEST), shape)
+    precision = choose_step_precision(model, device, replace(settings, bs=MIN_BS), shape)
     speeds: dict[int, float] = {}
 
     def measure(bs: int) -> float:
@@ -57,7 +57,7 @@ def choose_batch(session: Session, settings: Settings, model: nn.Module, shape: 
         return speeds[bs]
 
     try:
-        chosen = grow_batch(measure, len(session.table.part("train")) // (LEAST_STEPS * processes.world_size()))
+        chosen = grow_batch(measure, len(session.table.part("train")) // (MIN_STEPS * processes.world_size()))
     finally:
         gc.collect()
         release_device_memory(device)
@@ -68,15 +68,15 @@ def choose_batch(session: Session, settings: Settings, model: nn.Module, shape: 
 
 
 def grow_batch(measure: Callable[[int], float], largest: int) -> int:
-    """Return the batch size to use, at most `largest` but at least SMALLEST. `measure` returns the images/s of a batch size.
+    """Return the batch size to use, at most `largest` but at least MIN_BS. `measure` returns the images/s of a batch size.
 
     >>> grow_batch(lambda bs: min(bs, 300), largest=10_000)
     256
     """
-    bs = SMALLEST
+    bs = MIN_BS
     try:
         speed = measure(bs)
-        while 2 * bs <= largest and (faster := measure(2 * bs)) >= LEAST_GAIN * speed:
+        while 2 * bs <= largest and (faster := measure(2 * bs)) >= MIN_GAIN * speed:
             bs, speed = 2 * bs, faster
     except RuntimeError as error:
         if not is_out_of_memory(error):

@@ -33,7 +33,7 @@ from .data_parallel import count_processes
 from .types import FeaturePass, Phase, RateCurve, restore_row
 
 KEPT = 2  # newest checkpoints of a phase; the second serves if the first is damaged
-LEAST_SECONDS = 5.0  # between checkpoints after epochs: an epoch of the head takes less
+MIN_SECONDS = 5.0  # between checkpoints after epochs: an epoch of the head takes less
 FORMER_NAMES = {"ProgressCallback": "Watch", "KeepEpoch": "KeepBest"}  # of callbacks, in checkpoints of earlier versions
 FORMER_FIELDS = {"best_epoch": "kept_epoch"}  # of a phase
 
@@ -168,7 +168,7 @@ class Checkpoints(Callback):
     def after_epoch(self) -> None:
         if self.start or self.epoch + 1 == self.n_epoch:  # skipped, or the last epoch: the whole phase is saved next
             return
-        if self._is_due(LEAST_SECONDS):
+        if self._is_due(MIN_SECONDS):
             self._write(self.epoch + 1, 0)
 
     def _is_due(self, seconds: float) -> bool:

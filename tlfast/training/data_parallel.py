@@ -20,14 +20,14 @@ from ..core import UsageError
 from . import processes
 from .recording import EpochMetric
 from .sync_batchnorm import synchronize_batchnorm
-from .types import SMALLEST_BATCH
+from .types import MIN_BATCH
 
 
 @contextmanager
 def open_data_parallel(learn: Learner, sync_bn: bool = False) -> Iterator[None]:
     """Within the block, all processes fit a Learner together; with one process nothing changes. All must call the same methods.
 
-    The batch size of the training loader is that of a process, limited to its share of the images. Raises UsageError for less than SMALLEST_BATCH images.
+    The batch size of the training loader is that of a process, limited to its share of the images. Raises UsageError for less than MIN_BATCH images.
     """
     if processes.world_size() == 1:
         yield
@@ -72,8 +72,8 @@ def _divide_loader(loader: DataLoader) -> Iterator[None]:
     """Within the block, a loader yields the share of this process. The processes shuffle alike, because their loaders have the same generator."""
     whole, given = loader.n, loader.bs
     bs = min(given, whole // processes.world_size()) if loader.drop_last else given  # as one process limits it to the images
-    if loader.drop_last and bs < SMALLEST_BATCH:
-        least = SMALLEST_BATCH * processes.world_size()
+    if loader.drop_last and bs < MIN_BATCH:
+        least = MIN_BATCH * processes.world_size()
         raise UsageError(f"{processes.world_size()} processes need {least} training images, there are {whole}", "Use fewer --gpus")
 
     def choose() -> list[int]:

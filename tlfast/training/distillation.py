@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
-from ..core import DataError, Run, RunError, Settings, UsageError, runs
+from ..core import DataError, RunError, RunRecord, Settings, UsageError, runs
 from ..core.errors import first_line, list_some
+from ..core.run_files import IMAGES_FILE, WEIGHTS_FILE
 from ..core.runs import HUB_SCHEME
 from ..data import ImageTable, Preprocessing
 from ..data.records import read_records
-from ..export.weights import WEIGHTS, load_model
+from ..export.weights import load_model
 from ..models.teacher import Ensemble, Teacher
 from . import features
 from .amp import FrozenBody
@@ -27,7 +28,7 @@ SHOWN = 5  # class names in a message
 HINT = "Give the name of a run in the folder of --out, or the folder of a run; list the runs with: tlfast runs"
 
 
-def find_teachers(settings: Settings) -> list[Run]:
+def find_teachers(settings: Settings) -> list[RunRecord]:
     """Return the runs of `--teacher`; none without it. Raises UsageError or RunError."""
     names = [name.strip() for name in settings.teacher.split(",") if name.strip()]
     if settings.teacher and not names:
@@ -35,7 +36,7 @@ def find_teachers(settings: Settings) -> list[Run]:
     return [_find_teacher(name, settings.out) for name in names]
 
 
-def _find_teacher(name: str, out: str) -> Run:
+def _find_teacher(name: str, out: str) -> RunRecord:
     if name.startswith(HUB_SCHEME):
         raise UsageError(f"--teacher {name} is on the hub", f"Download it first: tlfast pull {name.removeprefix(HUB_SCHEME)}")
     try:
@@ -54,10 +55,10 @@ def resolve_teachers(settings: Settings) -> Settings:
 
 def describe_teachers(settings: Settings) -> list[str]:
     """Return the SHA-256 of the weights of each run of `--teacher`, for names of cached results."""
-    return [run.manifest.get("files", {}).get(WEIGHTS, str(run.folder)) for run in find_teachers(settings)]
+    return [run.manifest.get("files", {}).get(WEIGHTS_FILE, str(run.folder)) for run in find_teachers(settings)]
 
 
-def open_teachers(found: Sequence[Run], classes: Sequence[str], given: Preprocessing) -> Ensemble | None:
+def open_teachers(found: Sequence[RunRecord], classes: Sequence[str], given: Preprocessing) -> Ensemble | None:
     """Return runs as one network for images with these classes and this preprocessing; None without runs.
 
     Raises RunError for a run that cannot be loaded or has changed weights, UsageError for one with other classes.
@@ -65,27 +66,27 @@ def open_teachers(found: Sequence[Run], classes: Sequence[str], given: Preproces
     return Ensemble([_open_teacher(run, classes, given) for run in found], [run.id for run in found]) if found else None
 
 
-def _open_teacher(run: Run, classes: Sequence[str], given: Preprocessing) -> Teacher:
+def _open_teacher(run: RunRecord, classes: Sequence[str], given: Preprocessing) -> Teacher:
     known = run.classes
     if set(known) != set(classes):
         missing, further = sorted(set(classes) - set(known)), sorted(set(known) - set(classes))
         differences = [f"{what} {list_some(names, SHOWN)}" for what, names in (("without", missing), ("with", further)) if names]
         raise UsageError(f"--teacher {run.id} has other classes than the images: {' and '.join(differences)}", "Train a teacher on the same classes")
     try:
-        runs.verify(run, (WEIGHTS,))
+        runs.verify(run, (WEIGHTS_FILE,))
     except RunError as error:
         raise RunError(f"--teacher {run.id}: {error.message}", HINT) from None
     network: Any = load_model(run)
     return Teacher(network, Preprocessing.of_run(run), given, [known.index(label) for label in classes])
 
 
-def describe_leaks(found: Sequence[Run], table: ImageTable) -> list[str]:
+def describe_leaks(found: Sequence[RunRecord], table: ImageTable) -> list[str]:
     """Return a note for each run that was trained on images of the valid split."""
     valid = {row.path for row in table.part("valid")}
     notes = []
     for run in found:
         try:
-            trained = {record["path"] for record in read_records(run.folder / "images.csv")[1] if record["split"] == "train"}
+            trained = {record["path"] for record in read_records(run.folder / IMAGES_FILE)[1] if record["split"] == "train"}
         except (DataError, OSError, KeyError) as error:
             notes.append(f"whether the teacher {run.id} was trained on valid images is unknown: its images.csv cannot be read ({first_line(error)})")
             continue

@@ -12,7 +12,7 @@ from typing import Any
 from ..core import Journal, ModelSettings, OnEvent, RunError, Settings, UsageError, cache
 from ..core.files import hash_file
 from ..core.journal import SUFFIX, open_journal
-from ..core.runs import PREDICTIONS, name_split_file
+from ..core.run_files import PREDICTIONS_FILE, name_split_file
 from ..core.setting_fields import Role
 from ..core.settings import names_with
 from ..core.system import package_versions
@@ -26,7 +26,7 @@ from .augment import resolve_augmentation
 from .distillation import describe_teachers
 from .feature_learner import predict_from_features
 from .features import extract
-from .neighbours import LEAST, NEIGHBOURS, TEMPERATURE, predict_neighbours
+from .neighbours import MIN_VOTE, NEIGHBOURS, VOTE_TEMPERATURE, predict_neighbours
 from .session import Session
 from .strategies import get_strategy
 from .types import Phase
@@ -78,7 +78,7 @@ def run_trial(task: Task, settings: Settings, on_event: OnEvent, neighbours: boo
     if settings.teacher:
         sources["teacher"] = describe_teachers(settings)
     if neighbours:
-        sources["neighbours"] = (NEIGHBOURS, TEMPERATURE, LEAST)
+        sources["neighbours"] = (NEIGHBOURS, VOTE_TEMPERATURE, MIN_VOTE)
     name = cache.make_key(layout=LAYOUT, **sources)
     reused = cache.find(KIND, name) is not None
 
@@ -89,7 +89,7 @@ def run_trial(task: Task, settings: Settings, on_event: OnEvent, neighbours: boo
             return _train_trial(folder, task, settings, journal, on_event)
 
     folder, about = cache.get_or_create(KIND, name, train)
-    return Trial(folder / PREDICTIONS, folder / name_split_file(PREDICTIONS, AVERAGED), about["seconds"], about["trained_on"], reused)
+    return Trial(folder / PREDICTIONS_FILE, folder / name_split_file(PREDICTIONS_FILE, AVERAGED), about["seconds"], about["trained_on"], reused)
 
 
 def _describe_weights(settings: ModelSettings) -> str:

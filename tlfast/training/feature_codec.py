@@ -10,9 +10,9 @@ import torch
 
 Rows = np.ndarray[Any, Any]  # [n] rows of `row_type`, or [n, ...] numbers
 
-LARGEST = 65504.0  # float16
+MAX_HALF = 65504.0  # float16
 STEPS = 127  # int8 steps on either side of zero
-LEAST = 2.0**-24  # smallest float16 above zero
+MIN_HALF = 2.0**-24  # smallest float16 above zero
 
 
 def row_type(shape: Sequence[int], number_format: str) -> np.dtype[Any]:
@@ -38,14 +38,14 @@ def encode(values: torch.Tensor, number_format: str) -> Rows:
     >>> decode(encode(torch.tensor([[1.0, 1e9]]), "fp16"))
     tensor([[1.0000e+00, 6.5504e+04]])
     """
-    values = values.clamp(-LARGEST, LARGEST)
+    values = values.clamp(-MAX_HALF, MAX_HALF)
     kind = row_type(values.shape[1:], number_format)
     if not kind.names:
         return values.to("cpu", getattr(torch, kind.base.name)).contiguous().numpy()
     values = values.float()
     rows = np.zeros(len(values), kind)
     scale = (values.abs().amax(dim=_position_dims(values), keepdim=True) / STEPS).half().float()
-    steps = (values / scale.clamp(min=LEAST)).round().clamp(-STEPS, STEPS)
+    steps = (values / scale.clamp(min=MIN_HALF)).round().clamp(-STEPS, STEPS)
     rows["scale"], rows["steps"] = scale.flatten(1).cpu().numpy(), steps.to("cpu", torch.int8).contiguous().numpy()
     return rows
 

@@ -28,7 +28,7 @@ from .read_ahead import read_ahead
 from .recording import epoch_metrics, record_on_device
 
 HEAD_BATCH_VALID = 4096  # features in a batch of validation
-HEAD_BATCH, LEAST_STEPS = 512, 50  # features in a batch, steps per epoch; see docs/benchmarks.md, "Head"
+HEAD_BATCH, MIN_STEPS = 512, 50  # features in a batch, steps per epoch; see docs/benchmarks.md, "Head"
 
 
 @contextmanager
@@ -92,12 +92,12 @@ def predict_from_features(features: SplitFeatures, head: nn.Module, rows: Sequen
 
 
 def choose_head_batch(count: int, bs: int) -> int:
-    """Return the batch size of the head for `count` features: at least `bs`, at most HEAD_BATCH if an epoch has LEAST_STEPS steps.
+    """Return the batch size of the head for `count` features: at least `bs`, at most HEAD_BATCH if an epoch has MIN_STEPS steps.
 
     >>> choose_head_batch(10_000, bs=64)
     200
     """
-    return max(2, bs, min(HEAD_BATCH, count // LEAST_STEPS))  # BatchNorm needs two
+    return max(2, bs, min(HEAD_BATCH, count // MIN_STEPS))  # BatchNorm needs two
 
 
 class FeatureLoader(DataLoader):

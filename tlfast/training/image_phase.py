@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from ..core import Settings
 from ..core.system import release_memory
 from .amp import settle_step_precision, use_precision
+from .callbacks.from_settings import build_callbacks
 from .callbacks.input import NetworkInput
-from .callbacks.requested import build_callbacks
 from .compilation import use_compilation
 from .distillation import build_distillation
 from .phase import OpenPhase

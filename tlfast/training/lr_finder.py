@@ -20,11 +20,11 @@ from .processes import is_lost_peer
 from .types import RateCurve
 
 FALLBACK_RATE = 1e-3  # if the finder fails: the default of Adam in most libraries
-HIGHEST_RATE = 7e-3  # higher rates destroy pretrained weights, although the finder's few steps do not show it
+MAX_RATE = 7e-3  # higher rates destroy pretrained weights, although the finder's few steps do not show it
 FINDER_RANGE = {"start_lr": 1e-5, "end_lr": 1.0}  # fastai's range without three decades in which the loss is constant
 CLIMBED = 1.2  # the loss starts to climb at this multiple of its minimum
 BELOW_EDGE = 3.0  # the limit is this many times below the rate at which the loss starts to climb
-LEAST_BELOW_EDGE = 5.0  # the same for the lowest suggestion
+MIN_BELOW_EDGE = 5.0  # the same for the lowest suggestion
 FINDER_STEPS = (20, 60)  # fewest, for a curve with a visible minimum; most, for fastai's resolution
 
 
@@ -64,7 +64,7 @@ def find_rate(learn: Learner, phase: str, epochs: int, rule: RateRule, lr: str, 
     """Run fastai's learning-rate finder for a phase of `epochs` epochs, and choose the rate for the setting `lr`. The weights are restored afterwards.
 
     The suggestion is fastai's `minimum` (a tenth of the rate of the lowest loss) times the rule's scale, between the rule's least rate and
-    HIGHEST_RATE (Smith 2017, arXiv 1506.01186). The limit is well below the rate at which the loss starts to climb. If the finder fails, the
+    MAX_RATE (Smith 2017, arXiv 1506.01186). The limit is well below the rate at which the loss starts to climb. If the finder fails, the
     suggestion is FALLBACK_RATE, and a note is reported.
     """
     name, steps = f"{phase}: finding the rate", count_finder_steps(epochs * len(learn.dls.train))
@@ -74,8 +74,8 @@ def find_rate(learn: Learner, phase: str, epochs: int, rule: RateRule, lr: str, 
         try:
             suggested = learn.lr_find(**FINDER_RANGE, num_it=steps, show_plot=False, suggest_funcs=suggest_minimum).suggest_minimum
             edge = find_divergence(learn.recorder.lrs, learn.recorder.losses)
-            limit, least = edge / BELOW_EDGE, min(rule.least, edge / LEAST_BELOW_EDGE)
-            suggestion = min(max(suggested * rule.scale, least), HIGHEST_RATE)
+            limit, least = edge / BELOW_EDGE, min(rule.least, edge / MIN_BELOW_EDGE)
+            suggestion = min(max(suggested * rule.scale, least), MAX_RATE)
         except (IndexError, ValueError, RuntimeError) as error:
             if is_out_of_memory(error) or is_lost_peer(error):  # the phase starts again
                 raise

@@ -13,8 +13,8 @@ from ..evaluation import Predictions
 from .features import Features, SplitFeatures
 
 # Both as in Wu et al. 2018 (arXiv 1805.01978) and Caron et al. 2021 (arXiv 2104.14294).
-NEIGHBOURS, TEMPERATURE = 20, 0.07
-LEAST = 1e-3  # share of the votes of each class, so that no probability is 0
+NEIGHBOURS, VOTE_TEMPERATURE = 20, 0.07
+MIN_VOTE = 1e-3  # share of the votes of each class, so that no probability is 0
 
 
 def predict_neighbours(features: Features, rows: Sequence[Row], classes: Sequence[str]) -> Predictions:
@@ -24,10 +24,10 @@ def predict_neighbours(features: Features, rows: Sequence[Row], classes: Sequenc
     """
     trained, labels = _read_all(features.train), features.train.labels.numpy()
     distances, nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(labels)), metric="cosine").fit(trained).kneighbors(_read_all(features.valid))
-    weights = np.exp((distances[:, :1] - distances) / TEMPERATURE)  # relative to the nearest, which has 1
+    weights = np.exp((distances[:, :1] - distances) / VOTE_TEMPERATURE)  # relative to the nearest, which has 1
     votes = np.zeros((len(rows), len(classes)))
     np.add.at(votes, (np.arange(len(rows))[:, None], labels[nearest]), weights)
-    votes += LEAST * weights.sum(axis=1, keepdims=True)
+    votes += MIN_VOTE * weights.sum(axis=1, keepdims=True)
     return Predictions(rows, classes, np.log(votes / votes.sum(axis=1, keepdims=True)), features.valid.labels.numpy())
 
 

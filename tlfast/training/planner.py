@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..core import Note, OnEvent, Settings
-from ..core.setting_checks import AUTO_DEPTH, DEPTH_ENDS
+from ..core.setting_checks import AUTO_DEPTH, DEPTH_ENDS, strategy_at
 from .activations import fit_to_disk
 from .budget import Budget
 from .durations import closing_seconds
@@ -20,13 +20,13 @@ from .strategies.base import get_strategy
 from .types import DepthPlan, DepthsPlanned, Timing, Work
 
 AUTO_SHARE = 0.45  # of the predicted time of full fine-tuning from the first forward pass to the last epoch, the limit of `--depth auto`
-NEARLY_ALL, LEAST = 7 / 8, 3 / 8  # shares of the wanted epochs: preferred, and accepted
+NEARLY_ALL, MIN_EPOCHS = 7 / 8, 3 / 8  # shares of the wanted epochs: preferred, and accepted
 NOISE = 1.3  # speed ratio of two depths in the wrong order that only other load explains; see docs/benchmarks.md, "Planner"
 TIMING = 0.1  # share of `--minutes` after which no other round of timing begins
 FORECAST = 10.0  # seconds after which no other round of timing begins for a forecast
 
 
-def settle_depth(session: Session, settings: Settings) -> tuple[Settings, list[DepthPlan]]:
+def resolve_depth(session: Session, settings: Settings) -> tuple[Settings, list[DepthPlan]]:
     """Choose depth, views and epochs where the settings leave them open; return the settings and the plans that were considered.
 
     A resumed training repeats its choices. Raises UsageError if the backbone cannot be divided, or if there is no room for the activations.
@@ -155,7 +155,7 @@ def _apply_plan(settings: Settings, plan: DepthPlan) -> Settings:
 def _fit_to_time(timing: Timing, work: Work, settings: Settings, limit: float) -> DepthPlan:
     """Return the plan of a depth within `limit` seconds.
 
-    It has the most views that leave time for nearly all epochs, else one view. With fewer than LEAST of the epochs, `epochs` is 0.
+    It has the most views that leave time for nearly all epochs, else one view. With fewer than MIN_EPOCHS of the epochs, `epochs` is 0.
     """
     affordable_epochs = {}
     for views in sorted({settings.views, min(2, settings.views), 1}, reverse=True):
@@ -164,9 +164,9 @@ def _fit_to_time(timing: Timing, work: Work, settings: Settings, limit: float) -
         epochs = 1 + math.floor(spare / epoch) if epoch else settings.epochs * (spare >= 0)  # the head's number of epochs is fixed
         affordable_epochs[views] = min(epochs, _most_epochs(settings))
     views = max((views for views, epochs in affordable_epochs.items() if epochs >= NEARLY_ALL * settings.epochs), default=1)
-    if affordable_epochs[views] >= max(1, LEAST * settings.epochs):
+    if affordable_epochs[views] >= max(1, MIN_EPOCHS * settings.epochs):
         return _predict_plan(timing, work, replace(settings, views=views, epochs=affordable_epochs[views]))
-    return replace(_predict_plan(timing, work, replace(settings, views=1, epochs=math.ceil(LEAST * settings.epochs))), epochs=0)
+    return replace(_predict_plan(timing, work, replace(settings, views=1, epochs=math.ceil(MIN_EPOCHS * settings.epochs))), epochs=0)
 
 
 def _most_epochs(settings: Settings) -> int:
@@ -175,4 +175,4 @@ def _most_epochs(settings: Settings) -> int:
 
 def _predict_plan(timing: Timing, work: Work, settings: Settings) -> DepthPlan:
     """Predict a training to a depth, with the views and epochs of the settings."""
-    return get_strategy(DEPTH_ENDS.get(timing.depth, "depth")).estimate(timing, work, settings)
+    return get_strategy(strategy_at(timing.depth)).estimate(timing, work, settings)

@@ -27,11 +27,11 @@ from .feature_learner import choose_head_batch
 from .features import SplitFeatures, count_images, count_missing
 from .optim import build_adam
 from .session import Session
-from .types import SMALLEST_BATCH, Timing, Timings
+from .types import MIN_BATCH, Timing, Timings
 
-MOST_DEPTHS = 8  # depths that are timed
+MAX_DEPTHS = 8  # depths that are timed
 ROUNDS, REPEATS = 3, 2  # the speed of a machine drifts, so each operation is timed in every round; see docs/benchmarks.md, "Planner"
-LONGEST = 0.5  # seconds of a step; if a batch takes longer, a smaller one is timed
+MAX_STEP_SECONDS = 0.5  # seconds of a step; if a batch takes longer, a smaller one is timed
 SMALL_BATCH = 8  # smallest batch that is timed if it fits into memory
 FEATURES = 20_000  # number of features whose head batch is timed
 PARTIAL, FULL = "0", "all"  # ends of the scale of `--depth`
@@ -47,7 +47,7 @@ def time_depths(session: Session, settings: Settings, time_limit: float) -> Timi
     learn, counts, device = session.learn, count_images(session.table, settings), session.learn.dls.device
     body, head = copy.deepcopy(learn.model)
     names = list_stages(body, settings.arch)
-    depths = sorted({round(i) for i in np.linspace(1, len(names), min(len(names), MOST_DEPTHS))})
+    depths = sorted({round(i) for i in np.linspace(1, len(names), min(len(names), MAX_DEPTHS))})
     if settings.depth != AUTO_DEPTH:
         depths = [int(settings.depth)] if settings.depth.isdigit() and settings.depth not in DEPTH_ENDS else []
     parts = {depth: split_at(body, settings.arch, depth, settings.size) for depth in depths}
@@ -123,8 +123,8 @@ def _time_steps(learn: Learner, model: nn.Module, shape: tuple[int, ...], settin
 def _time_batches(run: Callable[[int], list[float]], bs: int, device: torch.device) -> Stopwatch:
     """Return a stopwatch of `run`, which takes a batch size, with at most `bs` images in a batch.
 
-    A step shall not exceed LONGEST seconds by the measurement of a small batch. If memory runs out, the batch is halved, as a training does it.
-    Raises TrainingError if memory does not suffice for SMALLEST_BATCH images.
+    A step shall not exceed MAX_STEP_SECONDS seconds by the measurement of a small batch. If memory runs out, the batch is halved, as a training does it.
+    Raises TrainingError if memory does not suffice for MIN_BATCH images.
     """
     count = min(bs, SMALL_BATCH)
 
@@ -136,14 +136,14 @@ def _time_batches(run: Callable[[int], list[float]], bs: int, device: torch.devi
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                if count <= SMALLEST_BATCH:
+                if count <= MIN_BATCH:
                     raise TrainingError(f"out of memory on {device} while steps with {count} images were timed", "Use a smaller --size or --arch") from None
-            count = max(SMALLEST_BATCH, count // 2)
+            count = max(MIN_BATCH, count // 2)
             gc.collect()  # the Learner of the failed steps refers to itself
             release_device_memory(device)
 
     seconds = statistics.median(measure())
-    count = min(bs, max(count, int(LONGEST / seconds)))
+    count = min(bs, max(count, int(MAX_STEP_SECONDS / seconds)))
     return measure
 
 

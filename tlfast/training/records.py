@@ -10,7 +10,8 @@ from typing import Any
 
 from ..core import Settings
 from ..core.files import write_csv, write_json
-from ..core.runs import METRICS, seal
+from ..core.run_files import HISTORY_FILE, IMAGES_FILE, METRICS_FILE
+from ..core.runs import seal
 from ..core.system import package_versions
 from ..data import Preprocessing, Row
 from ..evaluation import Evaluation
@@ -19,9 +20,9 @@ from .types import EpochRow, Phase
 
 def save_records(folder: Path, manifest: dict[str, Any], rows: Sequence[Row], phases: Sequence[Phase], evaluation: Evaluation) -> None:
     """Write `images.csv` (an input for `--data`), `history.csv`, `metrics.json` and, last, `run.json` with the SHA-256 of all files."""
-    write_csv(folder / "images.csv", rows)
-    write_csv(folder / "history.csv", [row for phase in phases for row in phase.epochs], [f.name for f in fields(EpochRow)])
-    write_json(folder / METRICS, evaluation.to_dict())
+    write_csv(folder / IMAGES_FILE, rows)
+    write_csv(folder / HISTORY_FILE, [row for phase in phases for row in phase.epochs], [f.name for f in fields(EpochRow)])
+    write_json(folder / METRICS_FILE, evaluation.to_dict())
     seal(folder, manifest)
 
 

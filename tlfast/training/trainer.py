@@ -47,7 +47,7 @@ from .phase import fit_phase
 from .prediction import predict_rows
 from .session import Session
 from .strategies import OpenPhase, PhasePlan, get_strategy
-from .types import SMALLEST_BATCH, Phase
+from .types import MIN_BATCH, Phase
 
 T = TypeVar("T")
 
@@ -129,7 +129,7 @@ def fit_within_memory(session: Session, plan: PhasePlan, settings: Settings, bef
 def run_within_memory(session: Session, plan: PhasePlan, settings: Settings, run: Callable[[OpenPhase, Settings], T]) -> T:
     """Open a phase and run a function on it. After an out-of-memory error, restart with half the batch and twice the accumulated batches.
 
-    Raises TrainingError if memory does not suffice for SMALLEST_BATCH images, or with `--no-auto-bs`.
+    Raises TrainingError if memory does not suffice for MIN_BATCH images, or with `--no-auto-bs`.
     """
     initial, loss_func, journal = copy_state(session.learn.model), session.learn.loss_func, session.journal
     while True:
@@ -140,7 +140,7 @@ def run_within_memory(session: Session, plan: PhasePlan, settings: Settings, run
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            if attempt.bs <= SMALLEST_BATCH or not settings.auto_bs:
+            if attempt.bs <= MIN_BATCH or not settings.auto_bs:
                 found = f"out of memory on {session.learn.dls.device} at --bs {attempt.bs}: {first_line(error)}"
                 raise TrainingError(found, "Use a smaller --bs or --size") from None
             if plan.parallel and processes.world_size() > 1:  # the others wait for this process
@@ -172,7 +172,7 @@ def _release_failed_fit(learn: Learner) -> None:
 
 
 def _halve_batch(settings: Settings, times: int) -> Settings:
-    bs = max(min(settings.bs, SMALLEST_BATCH), settings.bs >> times)
+    bs = max(min(settings.bs, MIN_BATCH), settings.bs >> times)
     return replace(settings, bs=bs, accumulate=settings.accumulate * (settings.bs // bs))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..core import Event, Settings
 from ..core.metrics import EPOCH_METRICS
 
-SMALLEST_BATCH = 2  # BatchNorm cannot train on one image
+MIN_BATCH = 2  # BatchNorm cannot train on one image
 LOGGED_EVERY = 50  # steps between events StepEnd; on a GPU reading the loss makes the host wait
 EPOCH_VALUES = ("train_loss", "valid_loss", *EPOCH_METRICS)  # in the order of fastai's recorder
 

@@ -20,7 +20,7 @@ from pyarrow import parquet
 from tests.helpers.browser import SIZES, accessibility_faults, needs_browser, opened_page
 from tests.helpers.command_line import TINY
 from tlfast.core import errors, runs
-from tlfast.core.runs import PREDICTIONS
+from tlfast.core.run_files import PREDICTIONS_FILE
 from tlfast.data import images
 from tlfast.data.types import FINDING_KINDS, Finding
 from tlfast.evaluation import evaluate
@@ -115,7 +115,7 @@ def test_without_paths_page_and_card_name_no_folder_above_the_images(reported, t
     run, _ = reported
     above = str(Path(run.manifest["settings"]["data"]).parent)
     shutil.copytree(run.folder, tmp_path / "copy")
-    copied = runs.read(tmp_path / "copy")
+    copied = runs.read_run(tmp_path / "copy")
     pages = [Path(file).read_text() for file in report.report_run(copied).files]
     assert all(above in html.unescape(page) for page in pages)
     assert 'id="image-table"' in pages[0]
@@ -123,7 +123,7 @@ def test_without_paths_page_and_card_name_no_folder_above_the_images(reported, t
     assert 'id="image-table"' not in pages[0] and "data-path" not in pages[0] and "Made with --no-paths: the page has no table" in pages[0]
     assert not any(above in page or str(tmp_path) in page for page in pages)
     assert "tlfast train images --" in pages[1]
-    assert runs.read(tmp_path / "copy").manifest == run.manifest
+    assert runs.read_run(tmp_path / "copy").manifest == run.manifest
 
 
 def test_the_test_part_needs_an_evaluation_first(reported):
@@ -146,12 +146,12 @@ def test_a_hundred_classes_and_many_images_stay_small(reported, tmp_path, monkey
     probabilities = np.exp(said.log_probabilities)
     columns = {"path": [f"{i}.jpg" for i in range(n)], "label": [classes[i] for i in labels], "prediction": [classes[i] for i in logits.argmax(axis=1)]}
     columns |= {"loss": -said.log_probabilities[np.arange(n), labels], **{f"p({name})": probabilities[:, i] for i, name in enumerate(classes)}}
-    parquet.write_table(pa.table(columns), folder / PREDICTIONS)
+    parquet.write_table(pa.table(columns), folder / PREDICTIONS_FILE)
     noise = Image.fromarray(rng.integers(0, 256, (96, 96, 3), np.uint8))  # as large as a thumbnail can be
     monkeypatch.setattr(images, "open_image", lambda path: noise.copy())
     findings = [Finding(kind, f"{i}.jpg", "a", "train", "other.jpg", "b", "valid") for kind in FINDING_KINDS for i in range(99)]
     manifest = {**run.manifest, "data": {**run.manifest["data"], "counts": {"train": dict.fromkeys(classes, 9)}}}
-    copied = runs.Run(folder, manifest)
+    copied = runs.RunRecord(folder, manifest)
     (page, _) = report_pages.write_report(copied, report_pages.read_evaluation(copied, "valid"), report_pages.Evidence({}, findings))
     assert 3_500_000 < page.stat().st_size < 8_000_000
 

@@ -94,10 +94,10 @@ def test_a_depth_that_the_backbone_has_not(cli, folder, monkeypatch):
     monkeypatch.setattr(ResNet, "feature_info", property(lambda self: [], lambda self, value: None), raising=False)
     unsaid = cli("train", folder, *TINY, "--depth", 2)
     assert unsaid.code == 2 and "test_resnet does not declare its stages" in unsaid.err
-    assert not runs.list_folders("exports")
+    assert not runs.list_run_folders("exports")
 
 
 def test_batchnorm_adapts_with_partial_only(cli, folder):
     outcome = cli("train", folder, *TINY, "--depth", 2, "--train-bn")
     assert outcome.code == 2 and "--train-bn trains on images, but --depth trains on cached activations of the lower stages" in outcome.err
-    assert not runs.list_folders("exports")
+    assert not runs.list_run_folders("exports")

@@ -11,10 +11,9 @@ if TYPE_CHECKING:
     from .check_page import render_check_page
     from .comparison_page import render_comparison_page
     from .inputs import Evidence, StoredEvaluation, read_evaluation
-    from .page import REPORT_FILE, render_card, write_report
+    from .page import render_card, write_report
 
 __all__ = [
-    "REPORT_FILE",
     "Evidence",
     "StoredEvaluation",
     "read_evaluation",
@@ -31,6 +30,6 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
             "check_page": ["render_check_page"],
             "comparison_page": ["render_comparison_page"],
             "inputs": ["Evidence", "StoredEvaluation", "read_evaluation"],
-            "page": ["REPORT_FILE", "render_card", "write_report"],
+            "page": ["render_card", "write_report"],
         },
     )

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from ... import tasks
-from ...core import DataSettings, Run, Settings
+from ...core import DataSettings, RunRecord, Settings
 from ...core.cache import NAME
 from ...core.metrics import FIGURE_TITLES, HEADLINES, flatten_metrics
 from ...core.settings import declared_settings
 from ...tasks import resolve_settings
 
-# Settings.tuning -> what was trained, with its verb; depths are described by `describe_trained_layers`.
+# Settings.strategy_label -> what was trained, with its verb; depths are described by `describe_trained_layers`.
 TRAINED_LAYERS = {"partial": "The classifier of `{arch}` was", "full": "All layers of `{arch}` were"}
 
 
-def collect_facts(run: Run, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def collect_facts(run: RunRecord, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that every template may use; `metrics` is the content of `metrics.json`."""
     manifest = run.manifest
     settings = run.settings
@@ -55,11 +55,11 @@ def describe_trained_layers(settings: Settings) -> str:
     For example "The classifier and the top 3 stages of `resnet50` were".
     """
     stages = "topmost stage" if settings.depth == "1" else f"top {settings.depth} stages"
-    sentence = TRAINED_LAYERS.get(settings.tuning, f"The classifier and the {stages} of `{{arch}}` were")
+    sentence = TRAINED_LAYERS.get(settings.strategy_label, f"The classifier and the {stages} of `{{arch}}` were")
     return sentence.format(arch=settings.arch)
 
 
-def _describe_images(run: Run) -> str:
+def _describe_images(run: RunRecord) -> str:
     """Return the title of the task; for other data, the name of its source."""
     known = tasks.registered_tasks().get(run.task)
     if known and not run.manifest["settings"]["data"]:
@@ -68,7 +68,7 @@ def _describe_images(run: Run) -> str:
     return f"the DataFrame {run.task}" if NAME.fullmatch(source.stem) else f"the images of {source.name}"  # tables of DataFrames are named by their hash
 
 
-def _find_image_licence(run: Run) -> str:
+def _find_image_licence(run: RunRecord) -> str:
     """Return the licence of the images of a known task; "" if there is none."""
     known = tasks.registered_tasks().get(run.task)
     if not known or not known.licence:
@@ -86,14 +86,14 @@ def _list_headlines(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _changed_settings(run: Run, settings: Settings) -> dict[str, Any]:
+def _changed_settings(run: RunRecord, settings: Settings) -> dict[str, Any]:
     """Return the settings that differ from the defaults of the task and strategy."""
     defaults = resolve_settings(tasks.find_run_task(run.manifest), settings.strategy, {})
     values = {name: getattr(settings, name) for name in declared_settings() if name not in ("name", "out")}
     return {name: value for name, value in values.items() if value != getattr(defaults, name)}
 
 
-def _repeat_command(run: Run, settings: Settings, changed: Mapping[str, Any]) -> str:
+def _repeat_command(run: RunRecord, settings: Settings, changed: Mapping[str, Any]) -> str:
     """Return the command that repeats the training."""
     if run.manifest.get("by_hand"):
         return "# fitted by hand in Python: no command repeats this run"
@@ -102,7 +102,7 @@ def _repeat_command(run: Run, settings: Settings, changed: Mapping[str, Any]) ->
     return tasks.train_command(run.task, source, options, run.manifest.get("task_file", ""))
 
 
-def _command_on_table(run: Run, settings: Settings, changed: Mapping[str, Any], table: str) -> str:
+def _command_on_table(run: RunRecord, settings: Settings, changed: Mapping[str, Any], table: str) -> str:
     """Return the command that repeats the training on a table of its images, which has the splits and subsets of the run already."""
     if run.manifest.get("by_hand"):
         return tasks.train_command(run.task, table, {})

@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 from pyarrow import parquet
 
-from ...core import Run, RunError
-from ...core.runs import PREDICTIONS, name_split_file, read_metrics, refer_to
+from ...core import RunError, RunRecord
+from ...core.run_files import PREDICTIONS_FILE, name_split_file, probability_column
+from ...core.runs import read_metrics, refer_to
 from ...data import Finding, Row
 from ..types import TopLoss
 
@@ -91,11 +92,11 @@ class Evidence:
     unlisted: str = ""
 
 
-def read_evaluation(run: Run, split: str) -> StoredEvaluation:
+def read_evaluation(run: RunRecord, split: str) -> StoredEvaluation:
     """Read the stored metrics and predictions for a split. Raises RunError if the run has none, or damaged ones."""
     try:
         metrics = read_metrics(run.folder, split)
-        return StoredEvaluation(metrics, _read_predictions(run.folder / name_split_file(PREDICTIONS, split), metrics["classes"]))
+        return StoredEvaluation(metrics, _read_predictions(run.folder / name_split_file(PREDICTIONS_FILE, split), metrics["classes"]))
     except (OSError, KeyError, ValueError):
         if split != "valid":
             hint = f"Run first: tlfast evaluate {refer_to(run)} --split {split}"
@@ -111,7 +112,7 @@ def _read_predictions(path: Path, classes: Sequence[str]) -> RankedPredictions:
     index = {label: i for i, label in enumerate(classes)}
     losses = table["loss"].to_numpy()
     order = np.argsort(-losses, kind="stable")
-    probabilities = np.stack([table[f"p({label})"].to_numpy() for label in classes])  # [c, n]
+    probabilities = np.stack([table[probability_column(label)].to_numpy() for label in classes])  # [c, n]
     actual, predicted = (np.array([index[label] for label in table[name].to_pylist()]) for name in ("label", "prediction"))
     paths = table["path"].to_pylist()
     return RankedPredictions(

@@ -19,8 +19,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ...core import OnEvent, Progress, Run, ignore_event
+from ...core import OnEvent, Progress, RunRecord, ignore_event
 from ...core.files import write_text_atomic
+from ...core.run_files import CARD_FILE, REPORT_FILE
 from .album import Album
 from .facts import collect_facts
 from .image_choices import ImageChoices
@@ -28,10 +29,8 @@ from .inputs import Evidence, StoredEvaluation
 from .sections import SECTIONS, ReportContext
 from .templating import template_environment
 
-REPORT_FILE, CARD_FILE = "report.html", "MODEL_CARD.md"
 
-
-def write_report(run: Run, evaluation: StoredEvaluation, evidence: Evidence, on_event: OnEvent = ignore_event) -> list[Path]:
+def write_report(run: RunRecord, evaluation: StoredEvaluation, evidence: Evidence, on_event: OnEvent = ignore_event) -> list[Path]:
     """Write `report.html` and `MODEL_CARD.md` into a run and return both paths; for other splits than valid the names end in `_<split>`."""
     album = Album(evaluation.predictions, evaluation.metrics["classes"])
     context = ReportContext(run, evaluation, evidence, album, ImageChoices(evidence.rows))
@@ -40,7 +39,7 @@ def write_report(run: Run, evaluation: StoredEvaluation, evidence: Evidence, on_
     return [_write_page(run.folder, name, evaluation.metrics["split"], text) for name, text in pages.items()]
 
 
-def render_card(run: Run, metrics: Mapping[str, Any], **of_hub: Any) -> str:
+def render_card(run: RunRecord, metrics: Mapping[str, Any], **of_hub: Any) -> str:
     """Return the model card of a run in a repository of the hub. `metrics` is the content of `metrics.json`.
 
     `of_hub` are `repository`, `licence` of the pretrained weights ("" if unknown), `base_model` (their repository, "" for none), and `is_timm`, whether timm

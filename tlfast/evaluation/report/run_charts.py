@@ -11,15 +11,16 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ...core import Run, RunError
+from ...core import RunError, RunRecord
 from ...core.errors import first_line
+from ...core.run_files import HISTORY_FILE, PLOTS
 from .svg import Axis, Series, draw_chart
 
 
-def draw_run_charts(run: Run, metrics: Mapping[str, Any]) -> list[Markup]:
+def draw_run_charts(run: RunRecord, metrics: Mapping[str, Any]) -> list[Markup]:
     """Return all charts; `metrics` is the content of `metrics.json`."""
     calibration = metrics["calibration"]
-    return [_draw_reliability(calibration), _draw_coverage(calibration), *_draw_histories(run.folder / "history.csv"), *_draw_rates(run.folder / "plots")]
+    return [_draw_reliability(calibration), _draw_coverage(calibration), *_draw_histories(run.folder / HISTORY_FILE), *_draw_rates(run.folder / PLOTS)]
 
 
 def _draw_reliability(calibration: Mapping[str, Any]) -> Markup:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ...core import Run
+from ...core import RunRecord
 from ...data.types import RANKED
 from ..confusion import most_confused
 from .album import Album
@@ -22,11 +22,11 @@ from .inputs import Evidence, StoredEvaluation
 from .run_charts import draw_run_charts
 from .thumbnails import group_findings, to_data_url
 
-MOST_PAIRS, PAIR_EXAMPLES = 8, 4
+MAX_PAIRS, PAIR_EXAMPLES = 8, 4
 CELL_EXAMPLES = 12  # images behind a cell of the confusion matrix
 FINDING_EXAMPLES, RANKED_EXAMPLES = 6, 12  # of each kind; of label issues and of outliers
-MOST_DRAWN = 150  # classes up to which the page has a confusion matrix
-MOST_NUMBERED = 30  # classes up to which the confusion matrix shows numbers
+MAX_DRAWN = 150  # classes up to which the page has a confusion matrix
+MAX_NUMBERED = 30  # classes up to which the confusion matrix shows numbers
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ReportContext:
         choices: images that can be dropped or relabelled in the page.
     """
 
-    run: Run
+    run: RunRecord
     evaluation: StoredEvaluation
     evidence: Evidence
     album: Album
@@ -75,7 +75,7 @@ def class_values(context: ReportContext) -> dict[str, Any]:
 def matrix_values(context: ReportContext) -> dict[str, Any]:
     """Return the rows of the confusion matrix, the size of its cells, and the images behind each cell."""
     metrics = context.evaluation.metrics
-    classes, is_drawn = metrics["classes"], len(metrics["classes"]) <= MOST_DRAWN
+    classes, is_drawn = metrics["classes"], len(metrics["classes"]) <= MAX_DRAWN
     cells = _list_cells(context) if is_drawn else {}
     rows = []
     for i, (label, counts) in enumerate(zip(classes, metrics["confusion"], strict=True) if is_drawn else []):
@@ -83,7 +83,7 @@ def matrix_values(context: ReportContext) -> dict[str, Any]:
         row = [{"count": count, "share": count / total, "key": f"{i}-{j}" if (i, j) in cells else ""} for j, count in enumerate(counts)]
         rows.append({"label": label, "cells": row})
     images = {f"{i}-{j}": places for (i, j), places in cells.items()}
-    return {"matrix": rows, "cells": images, "numbered": len(classes) <= MOST_NUMBERED, **_cell_size(len(classes))}
+    return {"matrix": rows, "cells": images, "numbered": len(classes) <= MAX_NUMBERED, **_cell_size(len(classes))}
 
 
 def _list_cells(context: ReportContext) -> dict[tuple[int, int], list[int]]:
@@ -99,7 +99,7 @@ def _list_cells(context: ReportContext) -> dict[tuple[int, int], list[int]]:
 
 def _cell_size(classes: int) -> dict[str, str]:
     """Return the size of a cell in CSS units: wide for few classes, a dot for many."""
-    width, height, narrow = (4.6, 2.7, 2.3) if classes <= 9 else (2.9, 2.2, 2.0) if classes <= MOST_NUMBERED else (1.1, 1.1, 1.1)
+    width, height, narrow = (4.6, 2.7, 2.3) if classes <= 9 else (2.9, 2.2, 2.0) if classes <= MAX_NUMBERED else (1.1, 1.1, 1.1)
     return {"cell_width": f"{width}rem", "cell_height": f"{height}rem", "cell_narrow": f"{narrow}rem"}
 
 
@@ -118,7 +118,7 @@ def pair_values(context: ReportContext) -> dict[str, Any]:
     metrics, predictions, album = context.evaluation.metrics, context.evaluation.predictions, context.album
     index = {label: i for i, label in enumerate(metrics["classes"])}
     pairs = []
-    for confused in most_confused(metrics["confusion"], metrics["classes"])[:MOST_PAIRS]:
+    for confused in most_confused(metrics["confusion"], metrics["classes"])[:MAX_PAIRS]:
         i, j, pair = index[confused.actual], index[confused.predicted], asdict(confused)
         errors = np.flatnonzero((predictions.actual == i) & (predictions.predicted == j))
         confident = np.flatnonzero((predictions.actual == j) & (predictions.predicted == j))[::-1]  # smallest losses first

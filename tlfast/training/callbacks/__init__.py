@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from .accumulation import AccumulateBatches
     from .early_stopping import KeepEpoch, StopAtNan
     from .ema import MovingAverage
-    from .handed_out import KeepBatchNorm, KeepHistory, ShareCores
+    from .from_settings import build_callbacks
     from .input import NetworkInput
     from .losses import ReadLosses
+    from .manual_fit import KeepBatchNorm, KeepHistory, ShareCores
     from .memory import ReleaseMemory
     from .mixup import MixUp
     from .progress import ProgressCallback
-    from .requested import build_callbacks
     from .resize import GrowingSize
     from .time_budget import KeepToBudget
 
@@ -48,13 +48,13 @@ if not TYPE_CHECKING:  # with a module __getattr__ a type checker accepts any na
             "accumulation": ["AccumulateBatches"],
             "early_stopping": ["KeepEpoch", "StopAtNan"],
             "ema": ["MovingAverage"],
-            "handed_out": ["KeepBatchNorm", "KeepHistory", "ShareCores"],
+            "manual_fit": ["KeepBatchNorm", "KeepHistory", "ShareCores"],
             "input": ["NetworkInput"],
             "losses": ["ReadLosses"],
             "memory": ["ReleaseMemory"],
             "mixup": ["MixUp"],
             "progress": ["ProgressCallback"],
-            "requested": ["build_callbacks"],
+            "from_settings": ["build_callbacks"],
             "resize": ["GrowingSize"],
             "time_budget": ["KeepToBudget"],
         },

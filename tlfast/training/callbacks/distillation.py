@@ -7,12 +7,12 @@ from fastai.callback.core import Callback
 from torch import nn
 
 SHARE = 0.5  # of the loss; the rest is that of the labels
-TEMPERATURE = 2.0  # of teacher and student; see docs/benchmarks.md, "Distillation"
+SOFT_TEMPERATURE = 2.0  # of teacher and student; see docs/benchmarks.md, "Distillation"
 
 
 def soften(log_probabilities: torch.Tensor) -> torch.Tensor:
     """Return probabilities `[b, c]` at TEMPERATURE."""
-    return (log_probabilities / TEMPERATURE).softmax(dim=1)
+    return (log_probabilities / SOFT_TEMPERATURE).softmax(dim=1)
 
 
 class Distillation(Callback):
@@ -36,7 +36,7 @@ class Distillation(Callback):
             self.learn.xb, self.soft = self.xb[:1], self.xb[1]
 
     def after_loss(self) -> None:
-        predicted = (self.pred.as_subclass(torch.Tensor).float() / TEMPERATURE).log_softmax(dim=1)
-        distance = -(self.soft * predicted).sum(dim=1).mean() * TEMPERATURE**2  # as large a gradient as at temperature 1
+        predicted = (self.pred.as_subclass(torch.Tensor).float() / SOFT_TEMPERATURE).log_softmax(dim=1)
+        distance = -(self.soft * predicted).sum(dim=1).mean() * SOFT_TEMPERATURE**2  # as large a gradient as at temperature 1
         self.learn.loss_grad = (1 - SHARE) * self.loss_grad + SHARE * distance
         self.learn.loss = self.learn.loss_grad.clone()

@@ -25,11 +25,11 @@ from ...models import SplitBody, split_at
 from .. import processes
 from ..activations import BATCH_FORWARD, HEAD_IMAGES, ActivationLoader, activation_shape, compute_features
 from ..amp import settle_step_precision, use_precision
-from ..batch_size import settle_batch, use_default_batch
+from ..batch_size import resolve_batch, use_default_batch
 from ..batchnorm import ADAPTING_BATCHES, adapt_batchnorm
 from ..budget import read_budget
 from ..callbacks.distillation import Distillation
-from ..callbacks.requested import build_callbacks
+from ..callbacks.from_settings import build_callbacks
 from ..compilation import use_compilation
 from ..distillation import compute_targets
 from ..durations import closing_seconds, epoch_seconds, feature_seconds, finder_batches, head_seconds
@@ -39,7 +39,7 @@ from ..learner import split_parameters
 from ..lr_finder import RateRule
 from ..optim import build_adam
 from ..phase import OpenPhase, PhasePlan
-from ..planner import settle_depth
+from ..planner import resolve_depth
 from ..recording import epoch_metrics, record_on_device
 from ..session import Session
 from ..types import DepthPlan, Timing, Work
@@ -56,7 +56,7 @@ class Depth:
     name: ClassVar[str] = "depth"
 
     def resolve(self, session: Session, settings: Settings) -> tuple[Settings, list[DepthPlan]]:
-        settled, plans = settle_depth(session, use_default_batch(settings))
+        settled, plans = resolve_depth(session, use_default_batch(settings))
         if settings.bs:
             return settled, plans
         settled = replace(settled, bs=AUTO_BATCH)
@@ -64,7 +64,7 @@ class Depth:
             return get_strategy(settled.strategy).resolve(session, settled)[0], plans
         body, head = session.learn.model
         parts = split_at(body, settled.arch, int(settled.depth), settled.size)
-        return settle_batch(session, settled, nn.Sequential(parts.upper, head), activation_shape(parts, settled.size)), plans
+        return resolve_batch(session, settled, nn.Sequential(parts.upper, head), activation_shape(parts, settled.size)), plans
 
     def phases(self, session: Session, settings: Settings) -> Iterator[PhasePlan]:
         lower = _LowerStages(session, settings)

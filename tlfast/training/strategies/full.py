@@ -12,7 +12,7 @@ from typing import ClassVar
 from torch import nn
 
 from ...core import Settings, TrainingSettings
-from ..batch_size import settle_batch
+from ..batch_size import resolve_batch
 from ..batchnorm import ADAPTING_BATCHES, adapt_batchnorm
 from ..budget import read_budget
 from ..durations import closing_seconds, epoch_seconds, feature_seconds, finder_batches, head_seconds
@@ -34,7 +34,7 @@ class Full:
     name: ClassVar[str] = "full"
 
     def resolve(self, session: Session, settings: Settings) -> tuple[Settings, list[DepthPlan]]:
-        return settle_batch(session, settings, session.learn.model, (3, settings.size, settings.size)), []
+        return resolve_batch(session, settings, session.learn.model, (3, settings.size, settings.size)), []
 
     def phases(self, session: Session, settings: Settings) -> Iterator[PhasePlan]:
         if settings.freeze_epochs:

@@ -12,7 +12,7 @@ from typing import Any
 from ...core.system import free_memory_gib, load_average
 from .base import SYSTEM
 
-LEAST_SECONDS = 1.0  # between measurements
+MIN_SECONDS = 1.0  # between measurements
 
 
 class Load:
@@ -27,9 +27,9 @@ class Load:
         self.first = True
 
     def measure(self) -> dict[str, float]:
-        """Return the load since the measurement before; nothing within LEAST_SECONDS of it."""
+        """Return the load since the measurement before; nothing within MIN_SECONDS of it."""
         now, processor = time.perf_counter(), time.process_time()
-        if not self.first and now - self.measured < LEAST_SECONDS:
+        if not self.first and now - self.measured < MIN_SECONDS:
             return {}
         values = {"cores_used": (processor - self.processor) / max(now - self.measured, 1e-9), "load_average": load_average()}
         self.measured, self.processor, self.first = now, processor, False

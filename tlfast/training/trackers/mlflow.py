@@ -17,8 +17,8 @@ from .base import RunInfo, Status
 KEY, GROUP = "tlfast.key", "tlfast.comparison"  # tags
 SQLITE = "sqlite:///"
 STATUSES = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
-MOST_PARAMS, LONGEST_PARAM = 100, 6000  # limits of MLflow: params of a batch, characters of a value
-LONGEST_KEY = 240  # characters of a key before its number; the limit of MLflow is 250
+MAX_PARAMS, MAX_PARAM_LENGTH = 100, 6000  # limits of MLflow: params of a batch, characters of a value
+MAX_KEY_LENGTH = 240  # characters of a key before its number; the limit of MLflow is 250
 DEFAULTS = {  # of environment variables
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # a server that is out of reach fails during the training, not after it
@@ -56,9 +56,9 @@ class MLflow:
     def _log_params(self, values: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        params = [Param(key, str(value)[:LONGEST_PARAM]) for key, value in zip(_name_params(values), values.values(), strict=True)]
-        for first in range(0, len(params), MOST_PARAMS):
-            self.client.log_batch(self.id, params=params[first : first + MOST_PARAMS])
+        params = [Param(key, str(value)[:MAX_PARAM_LENGTH]) for key, value in zip(_name_params(values), values.values(), strict=True)]
+        for first in range(0, len(params), MAX_PARAMS):
+            self.client.log_batch(self.id, params=params[first : first + MAX_PARAMS])
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric
@@ -112,7 +112,7 @@ def _name_params(names: Iterable[str]) -> list[str]:
     """
     keys: dict[str, None] = {}
     for name in names:
-        key = _clean(name).replace("/", "_")[:LONGEST_KEY]
+        key = _clean(name).replace("/", "_")[:MAX_KEY_LENGTH]
         candidates = chain([key], (f"{key}-{number}" for number in count(2)))
         keys[next(each for each in candidates if each not in keys)] = None
     return list(keys)

@@ -17,7 +17,7 @@ from ...core.setting_checks import TENSORBOARD
 from .base import PICTURES, RunInfo, Status
 
 TEXTS = (".json", ".md")  # suffixes of files that are shown as text
-LARGEST_TEXT = 100_000  # bytes
+MAX_TEXT_BYTES = 100_000  # bytes
 
 
 class TensorBoard:
@@ -58,7 +58,7 @@ class TensorBoard:
                 width, height = image.size
             picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes())
             self._write(Summary(value=[Summary.Value(tag=path.stem, image=picture)]))
-        elif path.suffix in TEXTS and path.stat().st_size <= LARGEST_TEXT:
+        elif path.suffix in TEXTS and path.stat().st_size <= MAX_TEXT_BYTES:
             text = path.read_text(encoding="utf-8", errors="replace")
             self._write_text(path.name, text if path.suffix == ".md" else f"```json\n{text}\n```")
 

@@ -7,7 +7,7 @@ from fastai.callback.core import Callback
 
 from tests.helpers.training import resolved
 from tlfast.training import trainer
-from tlfast.training.callbacks import requested
+from tlfast.training.callbacks import from_settings
 
 
 def test_accumulated_batches_make_one_step(folder):
@@ -30,7 +30,7 @@ class Steps(Callback):
 
 
 def test_nothing_is_added_unasked(folder):
-    assert requested.build_callbacks(resolved(folder, "full")[1]) == []
+    assert from_settings.build_callbacks(resolved(folder, "full")[1]) == []
 
 
 @pytest.mark.parametrize(("bs", "accumulate", "steps"), [(8, 1000, 3), (64, 4, 3), (8, 2, 4)])
