@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import threading
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,34 @@ def test_the_name_of_a_running_training_cannot_be_resumed(tmp_path):
     with pytest.raises(UsageError, match="named 'a' is unfinished") as error:
         journal_module.check_name_free(str(tmp_path), "t", "a")
     assert "--resume a" in error.value.hint
+
+
+def test_an_open_file_on_nfs_leaves_no_folder_and_takes_no_name(tmp_path, monkeypatch):
+    removed = shutil.rmtree
+
+    def remove_but_open_files(folder, *args, **options):  # as NFS: a file that is open gets another name in the same folder
+        renamed = Path(folder, journal_module.LOCK).rename(Path(folder, ".nfs1")) if Path(folder, journal_module.LOCK).exists() else None
+        if renamed is None:
+            removed(folder, *args, **options)
+
+    @contextmanager
+    def lock(path, *args):
+        path.touch()
+        try:
+            yield
+        finally:
+            for file in tmp_path.rglob(".nfs1"):
+                file.unlink()
+
+    monkeypatch.setattr(journal_module, "lock_file", lock)
+    monkeypatch.setattr(journal_module.shutil, "rmtree", remove_but_open_files)
+    for error in (None, ValueError):
+        with suppress(ValueError), journal_module.open_journal(str(tmp_path), "t", "mine", {}):
+            if error:
+                raise error
+        assert not list(tmp_path.rglob("mine*"))
+    (tmp_path / "t" / "mine.unfinished").mkdir(parents=True)  # of an earlier version
+    journal_module.check_name_free(str(tmp_path), "t", "mine")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="nothing is locked on Windows")

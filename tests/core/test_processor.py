@@ -77,6 +77,23 @@ def test_quota_of_the_first_version_of_control_groups(tmp_path, monkeypatch):
         assert processor.read_quota() == cores
 
 
+def test_groups_of_the_first_version_below_a_job(tmp_path, monkeypatch):
+    (tmp_path / "own").write_text("9:memory:/slurm/job_7\n4:cpu,cpuacct:/slurm/job_7\n0::/\n")
+    monkeypatch.setattr(processor, "OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr(processor, "GROUPS", tmp_path)
+    values = {"memory/memory.limit_in_bytes": "9000000", "memory/memory.usage_in_bytes": "1000000", "memory/slurm/job_7/memory.limit_in_bytes": "2000000"}
+    values |= {
+        "memory/slurm/job_7/memory.usage_in_bytes": "500000",
+        "cpu/slurm/job_7/cpu.cfs_quota_us": "150000",
+        "cpu/slurm/job_7/cpu.cfs_period_us": "100000",
+    }
+    for name, text in values.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert sorted(processor.read_memory_limits()) == [(2_000_000, 1_500_000), (9_000_000, 8_000_000)]
+    assert processor.read_quota() == 1.5
+
+
 def test_frequency_is_that_of_the_fastest_core(tmp_path, monkeypatch):
     monkeypatch.setattr(processor, "PROCESSORS", tmp_path)
     assert processor.read_frequency() is None

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
 from tests.helpers.interruption import Killed
 from tlfast.core import files, runs, seals
 from tlfast.core.errors import RunError, UsageError
 from tlfast.core.run_files import EXAMPLE_FILE, ONNX_FILE
+from tlfast.export.weights import write_tensors
 
 
 def make(out, task="t", run_id="r"):
@@ -62,6 +66,16 @@ def test_a_failed_run_leaves_nothing(tmp_path):
         (folder / "model").touch()
         raise ZeroDivisionError
     assert list((tmp_path / "t").iterdir()) == []
+
+
+def test_a_file_system_without_permissions_keeps_the_run(tmp_path, monkeypatch):
+    def refuse(*args, **options):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with runs.create_run(str(tmp_path), "t", "a") as (folder, published):
+        write_tensors(folder / "model.safetensors", {"w": torch.zeros(1)}, {"format": "pt"})
+    assert (published[0] / "model.safetensors").is_file()
 
 
 def test_unknown_run(tmp_path):

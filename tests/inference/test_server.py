@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import socket
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -63,6 +64,17 @@ def test_answers_are_the_classifiers(port, classifier):
         assert predicted["probabilities"] == pytest.approx(classifier.predict(data).probabilities, abs=1e-6)
     status, answer = ask(port, "POST", "/predict?top=1", png(1), IMAGE)
     assert status == 200 and len(answer["predictions"][0]["probabilities"]) == 1
+
+
+def test_a_large_form_needs_no_temporary_folder(classifier, monkeypatch):
+    def refuse(*args, **options):
+        raise FileNotFoundError("no usable temporary directory")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    data = png(size=(800, 700))
+    assert len(data) > 1_500_000  # more than the form parser keeps in memory by default
+    with serving_at(classifier) as (port, _):
+        assert ask(port, "POST", "/predict", form(("a.png", data)), FORM)[0] == 200
 
 
 def test_what_else_it_says(port):

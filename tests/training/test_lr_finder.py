@@ -12,8 +12,9 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 
 from tests.helpers.training import resolved
-from tlfast.core import Note
-from tlfast.training import lr_finder, trainer
+from tlfast.core import Note, RunError
+from tlfast.training import lr_finder, plots, trainer
+from tlfast.training.types import RateCurve
 
 
 def test_a_flat_curve_gives_no_rate_by_chance():
@@ -55,6 +56,21 @@ def test_a_loss_that_climbs_at_once_is_the_reason_in_the_note():
     assert [note.note for note in notes if isinstance(note, Note)] == [
         "the learning-rate finder failed (the loss climbed, or was not finite, within the first steps): using 0.001"
     ]
+
+
+def test_a_full_temporary_folder_is_an_error_and_no_failed_search(tmp_path):
+    learn = small_learner(bs=64)
+    learn.path = tmp_path / "file"
+    learn.path.write_text("no folder")
+    with pytest.raises(RunError, match="cannot write to") as error:
+        lr_finder.find_rate(learn, "head", 5, lr_finder.RateRule(customary=2e-3), "auto", lambda event: None)
+    assert "TMPDIR" in error.value.hint
+
+
+def test_the_curve_of_a_failed_search_is_drawn_empty(tmp_path):
+    for losses in ([], [float("nan")] * 3):
+        curve = RateCurve([1e-4] * len(losses), losses, 1e-3, 0.1, 1e-3, 1e-3, "customary")
+        assert plots.plot_rate_curve(curve, tmp_path / "curve.png", "t").stat().st_size > 1000
 
 
 def small_learner(bs):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DataError, UsageError, suggest_name
-from .files import wait_for_lock
+from .files import set_permissions, wait_for_lock
 
 ENVIRONMENT = "TLFAST_CACHE"
 KINDS = {
@@ -117,7 +117,7 @@ def write_entry(kind: str, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
         yield temporary, about
         about["files"] = {path.name: path.stat().st_size for path in temporary.iterdir()}
         (temporary / ABOUT).write_text(json.dumps(about), encoding="utf-8")
-        temporary.chmod(stat.S_IMODE(parent.stat().st_mode) & 0o777)  # mkdtemp makes folders private, and a cache can have several users
+        set_permissions(temporary, stat.S_IMODE(parent.stat().st_mode) & 0o777)  # mkdtemp makes folders private, and a cache can have several users
         _place(temporary, kind, name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

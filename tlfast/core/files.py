@@ -122,6 +122,12 @@ def is_locked(folder: Path) -> bool:
         os.close(descriptor)
 
 
+def set_permissions(path: Path, mode: int) -> None:
+    """Set the permissions of a file or folder; nothing is done on file systems without permissions of their own, such as disks of Windows in WSL."""
+    with suppress(OSError):
+        path.chmod(mode)
+
+
 def hash_file(path: Path) -> str:
     """Return the SHA-256 (hex) of a file. Raises OSError."""
     digest = hashlib.sha256()

@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,16 +120,19 @@ def open_journal(out: str, task: str, run_id: str, settings: dict[str, Any], res
     parent = Path(out) / task
     missing = [path for path in (parent, parent.parent) if not path.exists()]
     opened = _lock(find(out, task, resume)) if resume else _reserve(parent, run_id, Facts(settings=settings))
-    with opened as folder:
+    with ExitStack() as closing:
+        emptied: list[Path] = []
+        closing.callback(_remove_empty, emptied)  # after the lock is closed: NFS keeps the folder of an open file
+        folder = closing.enter_context(opened)
+        emptied.append(folder)
         journal = Journal(folder, read_facts(folder))
         try:
             yield journal
         except BaseException as error:
             kept = resumable if isinstance(error, KeyboardInterrupt | Interrupted) else bool(list_states(folder))
-            if journal.is_complete:
+            if journal.is_complete or not kept:
                 _remove(folder)
-            elif not kept:
-                _remove(folder, missing)
+                emptied += [] if journal.is_complete else missing
             raise
         for stale in folder.parent.glob(f".{glob.escape(journal.run_id)}.????????.partial"):  # of a process that was killed while it wrote this run
             shutil.rmtree(stale, ignore_errors=True)
@@ -139,7 +142,7 @@ def open_journal(out: str, task: str, run_id: str, settings: dict[str, Any], res
 def check_name_free(out: str, task: str, name: str) -> None:
     """Raise UsageError if an unfinished training has the given run name, interrupted or running."""
     folder = Path(out) / task / f"{name}{SUFFIX}"
-    if not name or not folder.exists():
+    if not name or not (folder / JOURNAL).exists():  # an empty folder reserves no name
         return
     if folder in list_interrupted_folders(out, task):
         raise UsageError(f"a training named '{name}' is unfinished in {folder.parent}", f"Resume it with --resume {name}, or choose another --name")
@@ -255,14 +258,18 @@ def _remove_stale_claims(parent: Path) -> None:
                 shutil.rmtree(claim, ignore_errors=True)
 
 
-def _remove(folder: Path, parents: list[Path] | None = None) -> None:
-    """Remove a training's folder, and of `parents` those that are empty then. The journal goes first: without it the folder is not listed."""
+def _remove(folder: Path) -> None:
+    """Remove a training's folder. The journal goes first: without it the folder is not listed."""
     with suppress(OSError):
         (folder / JOURNAL).unlink()
     shutil.rmtree(folder, ignore_errors=True)
-    for path in parents or ():
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove those of the folders that are empty; the innermost comes first."""
+    for folder in folders:
         with suppress(OSError):
-            path.rmdir()
+            folder.rmdir()
 
 
 @contextmanager

@@ -50,7 +50,8 @@ def read_memory_limits() -> list[tuple[int, int]]:
     found = []
     for folder, names, cached in (
         *((folder, ("memory.max", "memory.current"), "inactive_file") for folder in _list_groups()),
-        (GROUPS / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes"), "total_inactive_file"),  # of the first version of control groups
+        # of the first version of control groups:
+        *((folder, ("memory.limit_in_bytes", "memory.usage_in_bytes"), "total_inactive_file") for folder in _list_groups("memory")),
     ):
         limit, used = (_read(folder / name) for name in names)
         if limit.isdigit() and used.isdigit():
@@ -59,18 +60,20 @@ def read_memory_limits() -> list[tuple[int, int]]:
     return found
 
 
-def _list_groups() -> Iterator[Path]:
-    """Yield the folders of the process's control group and of the groups above it."""
-    own = next((line[3:] for line in _read(OWN_GROUP).splitlines() if line.startswith("0::")), "/")
-    for group in (PurePosixPath(own), *PurePosixPath(own).parents):
-        yield GROUPS / str(group).lstrip("/")
+def _list_groups(controller: str = "") -> Iterator[Path]:
+    """Yield the folders of the process's control group and of the groups above it; with a controller, such as "memory", those of the first version."""
+    groups = [line.split(":", 2)[1:] for line in _read(OWN_GROUP).splitlines() if line.count(":") >= 2]
+    own = PurePosixPath(next((group for controllers, group in groups if controller in controllers.split(",")), "/"))
+    for group in (own, *own.parents):
+        yield GROUPS / controller / str(group).lstrip("/")
 
 
 def _list_quotas() -> Iterator[str]:
     """Yield the quotas of the process's group and of the groups above it, as in `cpu.max`."""
     for folder in _list_groups():
         yield _read(folder / "cpu.max")
-    yield f"{_read(GROUPS / 'cpu' / 'cpu.cfs_quota_us')} {_read(GROUPS / 'cpu' / 'cpu.cfs_period_us')}"  # of the first version of control groups
+    for folder in _list_groups("cpu"):  # of the first version of control groups
+        yield f"{_read(folder / 'cpu.cfs_quota_us')} {_read(folder / 'cpu.cfs_period_us')}"
 
 
 def parse_quota(text: str) -> float | None:

@@ -18,7 +18,7 @@ from typing import Any
 from . import system
 from .errors import DataError, RunError, UsageError, first_line, make_printable, suggest_name
 from .events import Note, OnEvent, ignore_event
-from .files import convert_os_errors, hash_file, lock_folder, move_file, move_to_free_name, write_text_atomic
+from .files import convert_os_errors, hash_file, lock_folder, move_file, move_to_free_name, set_permissions, write_text_atomic
 from .journal import SUFFIX as UNFINISHED
 from .manifest import check_manifest
 from .run_files import EXAMPLE_FILE, MANIFEST, METRICS_FILE, ONNX_FILE, SEAL, name_split_file
@@ -108,10 +108,11 @@ def check_writable(out: str, task: str, name: str) -> None:
     folder = Path(out) / task
     if name and (folder / name).exists():
         raise UsageError(f"a run named '{name}' exists already in {folder}", "Choose another --name; runs are never overwritten")
-    check_room(out, MIN_ROOM)
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    with convert_os_errors(out), tempfile.TemporaryFile(dir=existing):
-        pass
+    existing = next((path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()), folder)
+    with convert_os_errors(out):
+        check_room(out, MIN_ROOM)
+        with tempfile.TemporaryFile(dir=existing):
+            pass
 
 
 def check_room(out: str, needed: float) -> None:
@@ -150,7 +151,7 @@ def create_run(out: str, task: str, run_id: str, latest: bool = True) -> Iterato
     with convert_os_errors(out):
         parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{run_id}.", suffix=".partial", dir=parent))
-        temporary.chmod(0o755)
+        set_permissions(temporary, 0o755)
         try:
             yield temporary, published
             published.append(move_to_free_name(temporary, parent, run_id))

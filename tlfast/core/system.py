@@ -117,7 +117,7 @@ def free_memory_gib() -> float | None:
 def free_disk_gib(folder: str) -> float:
     """Return the free disk space of `folder`, or of its nearest existing parent, in GiB."""
     path = Path(folder).absolute()
-    while not path.exists():
+    while not path.exists() and path != path.parent:  # a drive of Windows may not exist
         path = path.parent
     usage = shutil.disk_usage(path)
     return usage.free / 2**30 if usage.total else math.inf  # such as /proc, where writing fails with an error of its own

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from bisect import bisect
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import PurePosixPath
 
 from .duplicates import make_finding
 from .types import Finding, Row
@@ -22,7 +22,7 @@ def read_capture_time(path: str) -> tuple[str, datetime] | None:
     >>> read_capture_time("images/20170914-100337-3.jpg")
     ('', datetime.datetime(2017, 9, 14, 10, 3, 37))
     """
-    name = PurePosixPath(path).name
+    name = os.path.basename(path)
     match = STAMP.search(name)
     try:
         return (name[: match.start()], datetime.strptime("".join(match.groups()), "%Y%m%d%H%M%S")) if match else None

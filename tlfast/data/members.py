@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 from collections import Counter
@@ -17,6 +18,18 @@ from .left_out import HIDDEN, LeftOut, find_hidden
 def inner_path(name: str) -> PurePosixPath:
     """Return the path of a member of a zip, with forward slashes."""
     return PurePosixPath(name.replace("\\", "/"))  # some Windows programs write backslashes
+
+
+def relative_path(path: str, folder: str | Path) -> str:
+    """Return a path relative to a folder, with forward slashes; the path itself if it is on another drive of Windows.
+
+    >>> relative_path("/photos/red/1.jpg", "/photos")
+    'red/1.jpg'
+    """
+    try:
+        return os.path.relpath(path, folder).replace(os.sep, "/")
+    except ValueError:
+        return path
 
 
 def is_outside(name: str) -> str:

@@ -13,6 +13,7 @@ from ..core.run_files import IMAGES_FILE
 from ..core.setting_fields import Role
 from ..core.settings import names_with
 from .hub import is_hub_dataset
+from .members import relative_path
 from .records import read_records
 from .sources import open_with_splits
 from .table import ImageTable
@@ -49,7 +50,7 @@ def read_splits(run: RunRecord, source: str) -> Mapping[str, str]:
     if former == source or is_hub_dataset(former):
         return splits
     old, new = (_find_folder(path, source) for path in (former, source))
-    return {os.path.abspath(os.path.join(new, os.path.relpath(path, old))): split for path, split in splits.items()} | splits
+    return {os.path.abspath(os.path.join(new, relative_path(path, old))): split for path, split in splits.items()} | splits
 
 
 def _find_folder(path: str, source: str) -> str:

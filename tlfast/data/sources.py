@@ -18,7 +18,7 @@ from types import MappingProxyType
 from urllib.parse import unquote, urlsplit
 
 from ..core import DataError, Note, OnEvent, Settings, UsageError, ignore_event
-from ..core.files import is_locked, lock_file, lock_folder
+from ..core.files import is_locked, lock_file, lock_folder, set_permissions
 from .archives import archive_stem, is_archive, is_archive_name, unpack
 from .discovery import is_http_url
 from .download import convert_errors, download, hide_credentials
@@ -195,7 +195,7 @@ def _new_folder(target: Path) -> Iterator[Path]:
     """
     with convert_errors(target), _temporary_folder(target, "partial") as staging:
         yield staging
-        staging.chmod(0o755)  # mkdtemp makes folders private
+        set_permissions(staging, 0o755)  # mkdtemp makes folders private
         try:
             os.rename(staging, target)  # replaces an empty folder and nothing else
         except OSError:

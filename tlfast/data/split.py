@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import reduce
 from itertools import combinations
 from operator import or_
-from pathlib import PurePosixPath
 
 from ..core import DataError, DataSettings, UsageError
 from .images import split_archive
@@ -50,7 +49,7 @@ def assign_groups(rows: list[Row], pattern: str) -> list[Row]:
 
 def _file_name(path: str) -> str:
     _, member = split_archive(path)
-    return inner_path(member).name if member else PurePosixPath(path).name
+    return inner_path(member).name if member else os.path.basename(path)
 
 
 def assign_splits(rows: list[Row], settings: DataSettings, *, seed: int, folds: int, official: bool = False, by_size: bool = True) -> list[Row]:

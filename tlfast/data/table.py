@@ -25,6 +25,7 @@ from .class_folders import find_empty_folders, read_members
 from .discovery import DOWNLOAD_FIRST, is_url, list_members, walk_files, walk_images
 from .hub import is_hub_dataset
 from .left_out import LeftOut
+from .members import relative_path
 from .parquet_images import describe_other_columns, holds_images, read_parquet_images
 from .records import check_optional, check_unique, read_numbered_records
 from .split import SPARE, SPLIT_NAMES, SPLITS, assign_groups, assign_splits, describe_share, is_drawn, limit_rows, subsample_train, use_known_splits
@@ -74,7 +75,7 @@ class ImageTable:
         root = Path(self.base) if self.base else Path(self.source) if Path(self.source).is_dir() else Path(self.source).parent
         digest = hashlib.sha256()
         for row, size in zip(self.rows, _file_sizes(self.rows), strict=True):
-            digest.update(f"{os.path.relpath(row.path, root)}\0{size}\0{row.label}\0{row.split}\n".encode(errors="surrogateescape"))
+            digest.update(f"{relative_path(row.path, root)}\0{size}\0{row.label}\0{row.split}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
 

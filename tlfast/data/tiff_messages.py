@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ def _make_handler() -> tuple[Any, Any]:
     """Return libtiff and a handler of its messages; (None, None) if the library cannot be found."""
     from PIL import _imaging  # noqa: F401  # loads the library
 
-    lines = MAPPED.read_text().splitlines() if MAPPED.exists() else []
+    lines = os.fsdecode(MAPPED.read_bytes()).splitlines() if MAPPED.exists() else []
     found = [line.split(maxsplit=5)[5] for line in lines if "/libtiff" in line]  # the sixth field is the path, which can have blanks
     try:
         library, print_text = ctypes.CDLL(found[0]), ctypes.CDLL(None).vsnprintf

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..core import RunError, RunRecord
 from ..core.errors import first_line
-from ..core.files import convert_write_errors
+from ..core.files import convert_write_errors, set_permissions
 from ..core.run_files import HEAD_FILE, LEARNER_FILE, WEIGHTS_FILE
 from ..data import Preprocessing
 from ..models import build_model
@@ -45,7 +45,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], header: dict[
     with convert_write_errors(path):
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path, header)
         _sort_header(path)
-    path.chmod(0o644)  # safetensors creates it with mode 600
+    set_permissions(path, 0o644)  # safetensors creates it with mode 600
 
 
 def _sort_header(path: Path) -> None:

@@ -146,8 +146,10 @@ async def _parse_form(request: Request, body: bytes, limits: Limits) -> list[tup
     async def stream() -> AsyncIterator[bytes]:
         yield body
 
+    parser = MultiPartParser(request.headers, stream(), max_files=limits.files, max_fields=limits.files)  # type: ignore[arg-type]  # any async iterator works
+    parser.spool_max_size = len(body) + 1  # bytes up to which a part stays in memory: nothing is written to the disk
     try:
-        form = await MultiPartParser(request.headers, stream(), max_files=limits.files, max_fields=limits.files).parse()  # type: ignore[arg-type]  # any async iterator works
+        form = await parser.parse()
     except MultiPartException as error:
         if "Too many files" in error.message:
             raise HTTPException(413, f"the form has more files than the limit of {limits.files}") from None

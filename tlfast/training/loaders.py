@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -84,10 +85,13 @@ def augmented_loader(dls: DataLoaders, rows: Sequence[Row], bs: int) -> TfmdDL:
 
 
 def count_workers(settings: DataSettings, device: torch.device) -> int:
-    """Return the number of loader processes. They decode while a GPU trains; on a CPU they would compete with the training."""
+    """Return the number of loader processes. They decode while a GPU trains; on a CPU they would compete with the training.
+
+    Windows starts processes without the memory of this one, and fastai's loader holds tensors on the GPU, which cannot be sent to them.
+    """
     if settings.workers is not None:
         return settings.workers
-    return 0 if device.type == "cpu" else min(8, count_cores())
+    return 0 if device.type == "cpu" or os.name == "nt" else min(8, count_cores())
 
 
 class Square(RandTransform):

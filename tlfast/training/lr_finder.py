@@ -12,6 +12,7 @@ from fastai.callback.training import GradientAccumulation
 from fastai.learner import Learner
 
 from ..core import Note, OnEvent, Progress, TrainingSettings
+from ..core.files import convert_os_errors, convert_write_errors
 from ..core.setting_checks import FINDER
 from ..models import copy_state, is_out_of_memory
 from .callbacks.progress import ProgressCallback, silence_fastai
@@ -25,6 +26,7 @@ FINDER_RANGE = {"start_lr": 1e-5, "end_lr": 1.0}  # fastai's range without three
 CLIMBED = 1.2  # the loss starts to climb at this multiple of its minimum
 BELOW_EDGE = 3.0  # the limit is this many times below the rate at which the loss starts to climb
 MIN_BELOW_EDGE = 5.0  # the same for the lowest suggestion
+SCRATCH_HINT = "Set TMPDIR to a folder with free space, larger than the weights"
 FINDER_STEPS = (20, 60)  # fewest, for a curve with a visible minimum; most, for fastai's resolution
 
 
@@ -72,7 +74,8 @@ def find_rate(learn: Learner, phase: str, epochs: int, rule: RateRule, lr: str, 
     initial = copy_state(learn.model)
     with silence_fastai(learn), learn.added_cbs(progress):
         try:
-            suggested = learn.lr_find(**FINDER_RANGE, num_it=steps, show_plot=False, suggest_funcs=suggest_minimum).suggest_minimum
+            with convert_os_errors(learn.path, hint=SCRATCH_HINT), convert_write_errors(learn.path):  # fastai saves the weights there
+                suggested = learn.lr_find(**FINDER_RANGE, num_it=steps, show_plot=False, suggest_funcs=suggest_minimum).suggest_minimum
             edge = find_divergence(learn.recorder.lrs, learn.recorder.losses)
             limit, least = edge / BELOW_EDGE, min(rule.least, edge / MIN_BELOW_EDGE)
             suggestion = min(max(suggested * rule.scale, least), MAX_RATE)

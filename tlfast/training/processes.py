@@ -16,7 +16,6 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import distributed
-from torch.distributed.rendezvous import rendezvous
 
 from ..core import Settings, TlfastError, TrainingError, UsageError, cache
 from ..core.system import count_cores, limit_cores
@@ -53,14 +52,18 @@ class HalveBatchError(TrainingError):
         return type(self), (self.message, self.hint, self.phase, self.run)
 
 
+def _is_joined() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
 def world_size() -> int:
     """Return the number of processes."""
-    return distributed.get_world_size() if distributed.is_initialized() else 1
+    return distributed.get_world_size() if _is_joined() else 1
 
 
 def rank() -> int:
     """Return the rank of this process. The first process, 0, writes all files."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
+    return distributed.get_rank() if _is_joined() else 0
 
 
 def run_in_first(find: Callable[[], T]) -> T:
@@ -68,8 +71,10 @@ def run_in_first(find: Callable[[], T]) -> T:
 
     All processes call it. Raises the TlfastError of the first one, or PeerLostError if it has ended.
     """
-    if not is_started_by_torchrun() or distributed.is_initialized():
+    if not is_started_by_torchrun() or _is_joined():
         return find()
+    from torch.distributed.rendezvous import rendezvous  # missing in torch without torch.distributed
+
     store, number, _ = next(rendezvous("env://", timeout=TIMEOUT))
     _stores.append(store)
     key = f"tlfast/{next(_numbers)}"
@@ -97,7 +102,7 @@ def join(settings: Settings) -> Iterator[int]:
 
     Raises PeerLostError if another process has ended.
     """
-    if not is_started_by_torchrun() or distributed.is_initialized():
+    if not is_started_by_torchrun() or _is_joined():
         yield world_size()
         return
     cuda = settings.device in ("auto", "cuda") and torch.cuda.is_available()

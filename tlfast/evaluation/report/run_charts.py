@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,6 +64,9 @@ def _draw_rates(folder: Path) -> list[Markup]:
         curve = json.loads(path.read_text(encoding="utf-8"))
         points = list(zip(curve["rates"], curve["losses"], strict=True))
         points = points[: max(2, len(points) - len(points) // 12)]  # the last losses diverge, which ends the search
+        points = [(rate, loss) for rate, loss in points if math.isfinite(loss)]
+        if not points:  # the search failed
+            continue
         lowest = min(loss for _, loss in points)
         highest = lowest + 1.6 * abs(points[0][1] - lowest) + 1e-6
         axes = Axis("learning rate", logarithmic=True), Axis("training loss (smoothed)", None, highest)
