@@ -46,6 +46,14 @@ def test_a_learner_of_a_run_predicts_as_the_run(run, learn):
     assert torch.allclose((probabilities.log() / temperature).softmax(1), raw, atol=1e-3)
 
 
+def test_a_learner_of_a_run_weights_the_classes_as_its_training(run):
+    assert run.learner().loss_func.func.weight is None
+    manifest = run.folder / "run.json"
+    manifest.write_text(manifest.read_text().replace('"class_weights": "none"', '"class_weights": "balanced"'))
+    weights = tlfast.Run(run.folder, verify=False).learner().loss_func.func.weight
+    assert weights.shape == (3,) and weights.mean() == pytest.approx(1.0, abs=0.2)
+
+
 def test_methods_of_fastai_work(learn, pictures):
     path = str(pictures / "red" / "0.png")
     label, _, probabilities = learn.predict(path)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from fastai.callback.core import Callback
 from fastai.callback.training import GradientAccumulation
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
@@ -14,6 +15,7 @@ from fastai.learner import Learner
 from tests.helpers.training import resolved
 from tlfast.core import Note, RunError
 from tlfast.training import lr_finder, plots, trainer
+from tlfast.training.callbacks.accumulation import AccumulateBatches
 from tlfast.training.types import RateCurve
 
 
@@ -73,6 +75,16 @@ def test_the_curve_of_a_failed_search_is_drawn_empty(tmp_path):
         assert plots.plot_rate_curve(curve, tmp_path / "curve.png", "t").stat().st_size > 1000
 
 
+class StepRecorder(Callback):
+    order = 70
+
+    def __init__(self, call):
+        self.record = call
+
+    def after_batch(self):
+        self.record()
+
+
 def small_learner(bs):
     loaders = DataLoaders(*[torch.utils.data.DataLoader([(torch.zeros(2), 0)] * 64, batch_size=bs) for _ in range(2)])
     for loader in loaders.loaders:
@@ -87,6 +99,18 @@ def test_the_customary_rate_grows_with_the_square_root_of_the_images_per_step():
     assert lr_finder.RateRule(customary=2e-3, by_batch=False).choose("auto", 1.0, limit=1.0, batch=16) == (2e-3, "customary")
     learn.add_cb(GradientAccumulation(64))
     assert rule.choose("auto", 1.0, limit=1.0, batch=lr_finder.count_batch(learn)) == (2e-3, "customary")
+
+
+def test_the_finder_steps_after_each_batch_although_gradients_are_accumulated():
+    learn = small_learner(bs=2)
+    accumulate = AccumulateBatches(16)
+    learn.add_cb(accumulate)
+    weights = [learn.model.weight.detach().clone()]
+    learn.add_cb(StepRecorder(lambda: weights.append(learn.model.weight.detach().clone())))
+    learn.loss_func = lambda logits, targets: logits.sum() + learn.model.weight.square().sum()
+    lr_finder.find_rate(learn, "head", 1, lr_finder.RateRule(customary=2e-3), "auto", lambda event: None)
+    assert len(weights) > 20 and all(not torch.equal(one, next_) for one, next_ in itertools.pairwise(weights))
+    assert accumulate in learn.cbs and lr_finder.count_batch(learn) == 32
 
 
 def test_the_finder_takes_no_more_steps_than_the_phase():

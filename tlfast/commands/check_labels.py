@@ -22,6 +22,7 @@ from ..data import Finding, Row, Task, duplicates
 from ..data.duplicates import make_finding
 from ..data.scan import ScanResult
 from ..training import experiments, trainer
+from ..training.batch_size import use_default_batch
 from ..training.features import extract
 from .check import WrongLabels
 
@@ -164,6 +165,6 @@ def find_outliers(paths: Sequence[str], distance: np.ndarray, by_path: Mapping[s
 def _extract_vectors(task: Task, settings: Settings, on_event: OnEvent) -> tuple[list[str], np.ndarray]:
     """Return the paths of train and valid, and their features `[n, d]` in the plain view, which the search for label errors has cached."""
     with trainer.prepare(task, experiments.place_on_fold(settings, FOLDS, 0), on_event) as session:
-        features = extract(session.learn.model[0], session, settings)
+        features = extract(session.learn.model[0], session, use_default_batch(settings))
         paths = [row.path for split in ("train", "valid") for row in session.table.part(split)]
     return paths, np.concatenate([split.arrays[0][split.indices[0]] for split in (features.train, features.valid)]).astype(np.float32)

@@ -25,7 +25,7 @@ from ..tasks import resolve_settings
 from ..training import Phase, Session, get_strategy, predict_valid, prepare
 from ..training.batch_size import use_default_batch
 from ..training.callbacks import KeepBatchNorm, KeepHistory, ShareCores
-from ..training.learner import build_learner
+from ..training.learner import build_learner, compute_class_weights
 from ..training.processes import require_single
 from ..training.recording import record_on_host
 from ..training.types import EPOCH_VALUES, EpochRow
@@ -66,7 +66,8 @@ def open_run_learner(run: RunRecord, data: str = "", device: str = "auto", on_ev
     If the head of the run was trained on a frozen backbone, BatchNorm keeps its statistics; see `KeepBatchNorm`.
     """
     loaded = load_run(run, data, device, on_event)
-    learn = build_learner(loaded.dls, loaded.settings, pretrained.Weights("none", loaded.settings.arch))
+    weights = compute_class_weights(loaded.table, loaded.settings, loaded.dls.device)
+    learn = build_learner(loaded.dls, loaded.settings, pretrained.Weights("none", loaded.settings.arch), weights)
     learn.model.load_state_dict(loaded.network.state_dict())
     if loaded.settings.depth != AUTO_DEPTH and not _trains_body(learn.model, loaded.settings):  # not chosen in runs by hand of earlier versions
         learn.add_cb(KeepBatchNorm())

@@ -23,6 +23,7 @@ from ..evaluation import Predictions, apply_temperature, save_predictions
 from ..models import pretrained
 from . import trainer
 from .augment import resolve_augmentation
+from .batch_size import use_default_batch
 from .distillation import describe_teachers
 from .feature_learner import predict_from_features
 from .features import extract
@@ -132,7 +133,7 @@ def _predict_by_neighbours(folder: Path, task: Task, settings: Settings, on_even
     """Write predictions for the valid split by nearest neighbours; return the cost."""
     with trainer.prepare(task, settings, on_event) as session:
         started = time.perf_counter()
-        features = extract(session.learn.model[0], session, replace(settings, views=1))
+        features = extract(session.learn.model[0], session, replace(use_default_batch(settings), views=1))
         predictions = predict_neighbours(features, session.table.part("valid"), session.table.classes)
         seconds = time.perf_counter() - started + features.cost.kept_seconds
         return _save_trial(folder, session, predictions, predictions, seconds)

@@ -11,7 +11,8 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.learner import model_meta, vision_learner
 from torch import nn
 
-from ..core import Settings
+from ..core import Settings, TrainingSettings
+from ..data import ImageTable
 from ..models import build_body, build_head, move_network, pretrained, stages
 from .optim import build_adam
 from .recording import epoch_metrics, record_on_device
@@ -71,3 +72,11 @@ def balance_classes(labels: Sequence[int], classes: int) -> torch.Tensor:
     """
     counts = torch.bincount(torch.tensor(labels), minlength=classes).float()
     return len(labels) / (classes * counts)
+
+
+def compute_class_weights(table: ImageTable, settings: TrainingSettings, device: torch.device) -> torch.Tensor | None:
+    """Return the weight of each class in the loss `[c]`, None with `--class-weights none`."""
+    if settings.class_weights == "none":
+        return None
+    index = {label: i for i, label in enumerate(table.classes)}
+    return balance_classes([index[row.label] for row in table.part("train")], len(index)).to(device)

@@ -15,6 +15,7 @@ from ..core import Note, OnEvent, Progress, TrainingSettings
 from ..core.files import convert_os_errors, convert_write_errors
 from ..core.setting_checks import FINDER
 from ..models import copy_state, is_out_of_memory
+from .callbacks.accumulation import AccumulateBatches
 from .callbacks.progress import ProgressCallback, silence_fastai
 from .data_parallel import count_processes
 from .processes import is_lost_peer
@@ -72,7 +73,8 @@ def find_rate(learn: Learner, phase: str, epochs: int, rule: RateRule, lr: str, 
     name, steps = f"{phase}: finding the rate", count_finder_steps(epochs * len(learn.dls.train))
     progress = ProgressCallback(phase, on_event, name, steps)
     initial = copy_state(learn.model)
-    with silence_fastai(learn), learn.added_cbs(progress):
+    # Without gradient accumulation: the finder counts batches, and would end after few optimizer steps.
+    with silence_fastai(learn), learn.removed_cbs(_list_accumulating(learn)), learn.added_cbs(progress):
         try:
             with convert_os_errors(learn.path, hint=SCRATCH_HINT), convert_write_errors(learn.path):  # fastai saves the weights there
                 suggested = learn.lr_find(**FINDER_RANGE, num_it=steps, show_plot=False, suggest_funcs=suggest_minimum).suggest_minimum
@@ -112,8 +114,12 @@ def find_divergence(rates: Sequence[float], losses: Sequence[float]) -> float:
 
 def count_batch(learn: Learner) -> int:
     """Return the number of images per optimizer step, with those of gradient accumulation and of all processes."""
-    accumulated = next((callback.n_acc for callback in learn.cbs if isinstance(callback, GradientAccumulation)), learn.dls.train.bs)
-    return int(accumulated) * count_processes(learn)
+    accumulated = (each.count_images() if isinstance(each, AccumulateBatches) else each.n_acc for each in _list_accumulating(learn))
+    return int(next(accumulated, learn.dls.train.bs)) * count_processes(learn)
+
+
+def _list_accumulating(learn: Learner) -> list[GradientAccumulation]:
+    return [callback for callback in learn.cbs if isinstance(callback, GradientAccumulation)]
 
 
 def count_finder_steps(training_steps: int) -> int:

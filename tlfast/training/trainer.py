@@ -11,12 +11,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar, cast
 
-import torch
 from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
 
-from ..core import Journal, Note, OnEvent, Settings, TrainingError, TrainingSettings
+from ..core import Journal, Note, OnEvent, Settings, TrainingError
 from ..core.errors import first_line
 from ..core.system import release_memory
 from ..data import ImageTable, Preprocessing, Store, Task, duplicates, open_store
@@ -41,7 +40,7 @@ from .data_parallel import open_data_parallel
 from .distillation import describe_leaks, find_teachers, open_teachers
 from .feature_learner import predict_from_features
 from .features import Features
-from .learner import balance_classes, build_learner
+from .learner import build_learner, compute_class_weights
 from .loaders import build_loaders
 from .phase import fit_phase
 from .prediction import predict_rows
@@ -80,7 +79,7 @@ def prepare(
         on_event(Note("data", f"skipped {image.path}: {image.reason}"))
     set_seed(settings.seed)
     dls = build_loaders(table, preprocessing, settings, device, store)
-    learn = build_learner(dls, settings, weights, _class_weights(table, settings, device))
+    learn = build_learner(dls, settings, weights, compute_class_weights(table, settings, device))
     build.check_sizes(learn.model[0], settings)
     if teacher:
         move_network(teacher, device)
@@ -189,10 +188,3 @@ def _describe_copies(table: ImageTable, store: Store | None) -> list[str]:
     """Return a note on duplicate images; without a store they are not decoded yet, and not compared."""
     note = duplicates.describe_duplicates(table.rows, image_digests(store)) if store else ""
     return [f"{note}; tlfast data check lists them, --drop removes them"] if note else []
-
-
-def _class_weights(table: ImageTable, settings: TrainingSettings, device: torch.device) -> torch.Tensor | None:
-    if settings.class_weights == "none":
-        return None
-    index = {label: i for i, label in enumerate(table.classes)}
-    return balance_classes([index[row.label] for row in table.part("train")], len(index)).to(device)

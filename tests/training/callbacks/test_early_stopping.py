@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from fastai.callback.core import CancelFitException
 
 from tests.helpers.interruption import train_way
 from tlfast.core.errors import TrainingError
@@ -73,6 +74,20 @@ def test_an_epoch_as_good_as_the_phase_before_is_enough(keep, before, kept):
         recorder.values.append([1.0, 1.0, score])
         callback.after_epoch()
     assert callback.kept_epoch == kept
+
+
+def test_patience_counts_from_the_best_epoch_of_the_phase_itself():
+    callback = KeepEpoch("accuracy", 2, True, to_beat=0.9)
+    recorder = SimpleNamespace(metric_names=["epoch", "train_loss", "valid_loss", "accuracy", "time"], values=[])
+    callback.learn = SimpleNamespace(model=torch.nn.Linear(1, 1), recorder=recorder)
+    callback.before_fit()
+    for score in (0.5, 0.6, 0.7, 0.8, 0.92, 0.91):
+        recorder.values.append([1.0, 1.0, score])
+        callback.after_epoch()
+    recorder.values.append([1.0, 1.0, 0.9])
+    with pytest.raises(CancelFitException):
+        callback.after_epoch()
+    assert (callback.kept_epoch, callback.epochs) == (5, 7)
 
 
 def test_patience_ends_a_phase_early(make):

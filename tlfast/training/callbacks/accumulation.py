@@ -15,6 +15,10 @@ class AccumulateBatches(GradientAccumulation):
         super().__init__()
         self.batches = batches
 
+    def count_images(self) -> int:
+        """Return the number of images of an optimizer step."""
+        return min(self.batches, len(self.dls.train)) * int(self.dls.train.bs)
+
     def before_fit(self) -> None:
         super().before_fit()
-        self.n_acc = min(self.batches, len(self.dls.train)) * self.dls.train.bs
+        self.n_acc = self.count_images()

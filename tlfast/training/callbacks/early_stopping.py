@@ -63,6 +63,7 @@ class KeepEpoch(TrackerCallback):
 
     def reset_epochs(self) -> None:
         self.best_epoch, self.kept_epoch, self.epochs = 0, 0, 0
+        self.own_best, self.own_epoch = math.nan, 0  # of this phase alone
         self.state: dict[str, Any] | None = None
 
     def before_fit(self) -> None:
@@ -83,7 +84,9 @@ class KeepEpoch(TrackerCallback):
             self.best_epoch = self.epochs
         if improved or (self.best_epoch and not self.keeps_best):
             self.kept_epoch, self.state = self.epochs, copy.deepcopy(self.learn.model.state_dict())
-        if not improved and self.patience and self.epochs - self.best_epoch >= self.patience:
+        if not math.isnan(value) and (math.isnan(self.own_best) or self.comp(value, self.own_best)):
+            self.own_best, self.own_epoch = float(value), self.epochs
+        if self.patience and self.epochs - self.own_epoch >= self.patience:
             raise CancelFitException
 
     def after_fit(self) -> None:
@@ -92,8 +95,9 @@ class KeepEpoch(TrackerCallback):
 
     def state_dict(self) -> dict[str, Any]:
         epochs = {"best_epoch": self.best_epoch, "kept_epoch": self.kept_epoch, "epochs": self.epochs}
-        return {"best": float(self.best), **epochs, "state": self.state or {}}
+        return {"best": float(self.best), "own_best": self.own_best, "own_epoch": self.own_epoch, **epochs, "state": self.state or {}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.best_epoch, self.epochs, self.state = state["best"], state["best_epoch"], state["epochs"], state["state"] or None
+        self.own_best, self.own_epoch = state.get("own_best", state["best"]), state.get("own_epoch", state["best_epoch"])  # which earlier versions had not
         self.kept_epoch = state.get("kept_epoch", self.best_epoch)  # earlier versions kept the best epoch

@@ -18,7 +18,7 @@ from fastai.learner import Learner
 from fastai.torch_core import set_seed
 from torch import nn
 
-from ...core import Settings
+from ...core import Settings, TrainingSettings
 from ...core.settings import AUTO_BATCH
 from ...core.system import release_memory
 from ...models import SplitBody, split_at
@@ -112,7 +112,9 @@ def _open_head(session: Session, lower: _LowerStages, settings: Settings) -> Ite
     set_seed(settings.seed)  # the loader draws its seed
     loader = ActivationLoader(activations.train, settings.bs, True, session.learn.dls.device)
     adapt_batchnorm(upper, loader, settings, activations.cost.precision, session.on_event)
-    with open_head(session.learn, compute_features(activations, lower.parts, session.on_event), settings) as phase:
+    features = compute_features(activations, lower.parts, session.on_event)
+    of_head = replace(settings, bs=min(settings.bs, TrainingSettings.bs))  # features are few: a large batch of the upper stages leaves few steps
+    with open_head(session.learn, features, of_head) as phase:
         yield phase
 
 
