@@ -107,7 +107,7 @@ def test_the_finder_steps_after_each_batch_although_gradients_are_accumulated():
     learn.add_cb(accumulate)
     weights = [learn.model.weight.detach().clone()]
     learn.add_cb(StepRecorder(lambda: weights.append(learn.model.weight.detach().clone())))
-    learn.loss_func = lambda logits, targets: logits.sum() + learn.model.weight.square().sum()
+    learn.loss_func = lambda logits, targets: 1 + logits.square().sum() + learn.model.weight.square().sum()
     lr_finder.find_rate(learn, "head", 1, lr_finder.RateRule(customary=2e-3), "auto", lambda event: None)
     assert len(weights) > 20 and all(not torch.equal(one, next_) for one, next_ in itertools.pairwise(weights))
     assert accumulate in learn.cbs and lr_finder.count_batch(learn) == 32
