@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from tests.helpers.command_line import TINY
 from tlfast.commands import compare
-from tlfast.core.errors import DataError
+from tlfast.core.errors import DataError, UsageError
 from tlfast.evaluation import bootstrap
 from tlfast.models import build
 from tlfast.tasks import folder_task
@@ -250,6 +250,32 @@ def test_a_flag_never_overrides_the_file_of_an_arm(cli, folder, tmp_path):
     (tmp_path / "smooth.toml").write_text("label_smoothing = 0.1\n")
     outcome = cli("compare", folder, *QUICK, "--arms", "partial,smooth.toml", "--label-smoothing", 0.2)
     assert outcome.code == 2 and "--label-smoothing 0.2 would override label_smoothing = 0.1 of the arm smooth.toml" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("file", "flags", "archs", "words"),
+    [
+        ("depth = 2", {"preset": "best"}, [], "--preset best would override depth = 2 of the arm"),
+        ("full = true", {"preset": "good"}, [], "--preset good would override full = True of the arm"),
+        ("epochs = 5", {"preset": "best"}, [], "--preset best would override epochs = 5 of the arm"),
+        ('preset = "best"', {"epochs": 3}, [], "--epochs 3 would override preset = best of the arm"),
+        ('arch = "test_resnet"', {}, ["test_vit"], "--archs test_vit would override arch = test_resnet of the arm"),
+    ],
+)
+def test_a_preset_and_a_backbone_do_not_override_the_file_of_an_arm(folder, tmp_path, file, flags, archs, words):
+    (tmp_path / "mine.toml").write_text(file)
+    with pytest.raises(UsageError, match=words):
+        compare.build_arms(folder_task(folder), [str(tmp_path / "mine.toml")], archs, flags, {})
+
+
+def test_the_file_of_an_arm_overrides_the_layers_of_the_config_file(folder, tmp_path):
+    (tmp_path / "two.toml").write_text("depth = 2")
+    (tmp_path / "small.toml").write_text("size = 32")
+    files = [str(tmp_path / name) for name in ("two.toml", "small.toml")]
+    arms = compare.build_arms(folder_task(folder), files, ["test_resnet"], {}, {"preset": "best"})
+    assert [(arm.name, arm.settings.depth, arm.settings.epochs) for arm in arms] == [("two", "2", 30), ("small", "all", 30)]
+    arms = compare.build_arms(folder_task(folder), files[1:], [], {"preset": "best"}, {"full": False})
+    assert arms[0].settings.depth == "all"
 
 
 def test_comparing_depths(cli, folder):

@@ -72,6 +72,16 @@ def test_resume_names_what_it_resumes(cli, pictures, stopped):
     assert cli("runs", "--interrupted", "--json").json == []
 
 
+def test_the_same_command_resumes_a_training_whose_options_override_its_file(cli, pictures, stop, tmp_path):
+    (tmp_path / "mine.toml").write_text("minutes = 10\n")
+    (tmp_path / "other.toml").write_text("full = false\n")
+    stop(pictures, "--config", "mine.toml")  # with --full
+    refused = cli("train", pictures, "--config", "other.toml", "--resume")
+    assert refused.code == 2 and "--depth 0: the interrupted training began with all" in refused.err
+    resumed = cli("train", pictures, "--config", "mine.toml", "--full", "--resume")
+    assert resumed.code == 0, resumed.err
+
+
 def test_a_damaged_journal_is_left_out(cli, pictures, stopped, tmp_path):
     (tmp_path / "exports" / "pictures" / "mine.unfinished" / "journal.json").write_text("{")
     assert cli("runs", "--interrupted", "--json").json == []

@@ -270,6 +270,11 @@ def test_settings_that_a_training_would_settle(pictures):
         assert caught.value.hint == "Give full=True or depth=0, without minutes and preset"
 
 
+def test_a_learner_of_a_file_with_a_preset_has_the_layers_of_the_file(pictures, tmp_path):
+    (tmp_path / "mine.toml").write_text('preset = "good"\ndepth = 2\n')
+    assert learner.settings_of(tlfast.learner(pictures, config="mine.toml", **TINY)).depth == "2"
+
+
 def test_an_interrupted_export_leaves_no_training_to_resume(learn, monkeypatch, tmp_path):
     def interrupt(*arguments, **keywords):
         raise KeyboardInterrupt

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 import tlfast
-from tlfast.commands import rank_backbones
+from tlfast.commands import compare, rank_backbones
 from tlfast.tasks import folder_task, resolve_settings
 
 QUICK = ["--arms", "partial", "--size", 32, "--epochs", 1, "--views", 1]
@@ -68,3 +68,14 @@ def test_minutes_are_divided_and_choose_the_depth(cli, weights, pictures):
     assert refused.code == 2 and "--arms partial is given with --minutes, which chooses the depth" in refused.err
     with pytest.raises(tlfast.UsageError, match="minutes=-1.* must be at least"):
         tlfast.compare(pictures, archs="auto", minutes=-1, size=32, quiet=True)
+
+
+@pytest.mark.parametrize(("flags", "config"), [({"preset": "quick"}, {}), ({}, {"preset": "quick"}), ({"preset": "best", "minutes": 2.0}, {"depth": 2})])
+def test_a_preset_with_a_time_budget_chooses_the_depth(pictures, monkeypatch, flags, config):
+    ranked = [rank_backbones.RankedBackbone(arch, 1.0, 8, 10, 0.0) for arch in ("test_resnet", "test_vit")]
+    monkeypatch.setattr(rank_backbones, "choose_backbones", lambda *given: ranked)
+    task = folder_task(pictures)
+    request = rank_backbones.choose_archs(task, compare.ArmsRequest(["partial", "full"], ["auto"], flags, config))
+    arms = compare.build_arms(task, request.kinds, request.archs, request.flags, request.config)
+    assert [(arm.settings.arch, arm.settings.depth, arm.settings.minutes) for arm in arms] == [("test_resnet", "auto", 1.0), ("test_vit", "auto", 1.0)]
+    assert all(arm.settings.epochs == (30 if flags.get("preset") == "best" else 10) for arm in arms)

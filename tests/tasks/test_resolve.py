@@ -108,6 +108,51 @@ def test_other_settings_override_a_preset():
 
 
 @pytest.mark.parametrize(
+    ("strategy", "flags", "depth"), [("full", {}, "all"), ("partial", {}, "0"), (None, {"depth": "2"}, "2"), (None, {"minutes": 5.0}, "auto")], ids=str
+)
+def test_options_override_a_preset_of_a_file_that_only_chooses_layers(strategy, flags, depth):
+    for name in ("quick", "good"):
+        recorded = {**resolve.resolve_settings(FER, None, {"preset": name}).to_dict(), "depth": "3", "minutes": None}
+        repeated = config_files.settings_to_repeat({"settings": recorded, "data": {"source": ""}})
+        for config in (repeated, {"preset": name}):
+            chosen = resolve.resolve_settings(FER, strategy, flags, config)
+            assert (chosen.depth, chosen.minutes, chosen.preset) == (depth, flags.get("minutes"), "none")
+    assert resolve.resolve_settings(FER, strategy, flags, {"preset": "best"}).preset == "best", "its other settings apply"
+
+
+@pytest.mark.parametrize(
+    ("config", "file", "expected"),
+    [
+        ({"full": True, "bs": 8}, {"depth": 2}, ("2", 8, 8)),
+        ({"depth": 2}, {"strategy": "full"}, ("all", 64, 8)),
+        ({"minutes": 5.0, "epochs": 3}, {"full": False}, ("0", 64, 3)),
+        ({"depth": 2, "epochs": 3}, {"preset": "best"}, ("all", 64, 30)),
+        ({"preset": "best"}, {"epochs": 3, "depth": 2}, ("2", 64, 3)),
+        ({"preset": "good", "bs": 8}, {"epochs": 3}, ("auto", 8, 3)),
+    ],
+)
+def test_a_file_overrides_the_layers_and_the_settings_of_another_one(config, file, expected):
+    chosen = resolve.resolve_settings(FER, None, {}, resolve.override_config(config, file))
+    assert (chosen.depth, chosen.bs, chosen.epochs) == expected and chosen.minutes is None
+
+
+@pytest.mark.parametrize(
+    ("strategy", "flags", "config", "expected"),
+    [
+        ("full", {}, {"minutes": 10.0}, {"depth": "all"}),
+        ("full", {}, {"strategy": "partial", "depth": "", "epochs": 3}, {"epochs": 3, "depth": "all"}),
+        (None, {"preset": "good"}, {"depth": 3, "bs": 8}, {"preset": "good", "bs": 8}),
+        (None, {"preset": "best"}, {"epochs": 5, "full": False, "bs": 8}, {"preset": "best", "bs": 8}),
+        (None, {"depth": 2}, {"preset": "good"}, {"depth": "2"}),
+        (None, {}, {"full": True}, {"depth": "all"}),
+        (None, {"minutes": 5.0}, {"task": "fer", "epochs": 3}, {"minutes": 5.0, "epochs": 3}),
+    ],
+)
+def test_given_values_without_those_that_are_overridden(strategy, flags, config, expected):
+    assert resolve.list_given(strategy, flags, config) == expected
+
+
+@pytest.mark.parametrize(
     ("flags", "message"),
     [
         ({"preset": "fast"}, "--preset 'fast' is not one of: none, quick, good, best"),

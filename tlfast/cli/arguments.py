@@ -37,10 +37,7 @@ class Arguments:
 
     def settings(self, full: bool | None) -> Settings:
         """Return the merged settings. `full` is None without `--full` or `--partial`. Raises UsageError."""
-        if full is not None and not isinstance(full, bool):
-            raise UsageError(f"full={full!r} is neither True nor False", "Use full=True for all layers, full=False for the head")
-        strategy = None if full is None else ("full" if full else "partial")
-        return resolve.resolve_settings(self.task, strategy, self.flags, self.values)
+        return resolve.resolve_settings(self.task, _name_strategy(full), self.flags, self.values)
 
     def resumed(self, which: str, full: bool | None) -> tuple[Settings, str]:
         """Return the settings and the run id of the interrupted training `which`. Raises UsageError if a given setting differs from them.
@@ -50,14 +47,11 @@ class Arguments:
         return _ask_first(lambda: self._resumed(which, full))
 
     def _resumed(self, which: str, full: bool | None) -> tuple[Settings, str]:
-        requested = {**self.values, **self.flags}
+        requested = resolve.list_given(_name_strategy(full), self.flags, self.values)
         folder = self._find_interrupted(os.path.expanduser(str(requested.get("out", Settings.out))), which)
         settings = Settings.from_dict(journal.read_facts(folder).settings)
-        if full is not None:
-            requested["depth"] = "all" if full else "0"
-        elif not resolve.names_depth(requested):  # as in the file of a partial or full run, which names the strategy
-            requested.pop("depth", None)
         declared, places = declared_settings(), names_with(Role.PLACE)
+        shown = {**settings.to_dict(), "depth": settings.depth}
         for name, given in requested.items():
             saved, value = getattr(settings, name, given), check_value(name, given, declared) if name in declared else given
             if name == "teacher" and value:
@@ -67,7 +61,7 @@ class Arguments:
             elif saved != value and not (name in places and Path(saved).resolve() == Path(value).resolve()):
                 typed = "the images" if name == "data" else flag_name(name)  # which may be a path without --data
                 instead = "Give the former ones" if name == "data" else f"Leave out {typed}"
-                found = f"{typed} {given}: the interrupted training began with {settings.to_dict().get(name, saved)}"
+                found = f"{typed} {given}: the interrupted training began with {shown.get(name, saved)}"
                 raise UsageError(found, f"{instead}, or leave out --resume to start a new training")
         return settings, journal.run_id_of(folder)
 
@@ -80,6 +74,13 @@ class Arguments:
         folders = journal.list_unfinished(out, self.task.name if newest else "") if data else []
         of_images = [folder for folder in folders if (newest or journal.run_id_of(folder) == which) and _began_with(folder, data)]
         return journal.find_newest(of_images) if of_images else journal.find(out, self.task.name, which)
+
+
+def _name_strategy(full: bool | None) -> str | None:
+    """Return the strategy of `--full` or `--partial`, None without them. Raises UsageError."""
+    if full is not None and not isinstance(full, bool):
+        raise UsageError(f"full={full!r} is neither True nor False", "Use full=True for all layers, full=False for the head")
+    return None if full is None else ("full" if full else "partial")
 
 
 def _ask_first(find: Callable[[], T]) -> T:

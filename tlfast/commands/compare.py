@@ -59,6 +59,7 @@ from ..export import metadata, onnx
 from ..inference import Network, open_network
 from ..models import Weights, build, find_weights, list_stages, weights
 from ..tasks import resolve_settings
+from ..tasks.resolve import LAYERS, chooses_layers, expand_preset, override_config
 from ..training import EpochEnd, StepEnd, experiments
 from ..training.processes import require_single
 from ..training.trackers import open_tracking
@@ -103,10 +104,10 @@ def build_arms(task: Task, kinds: Sequence[str], archs: Sequence[str], flags: Ma
             found = f"--arms '{kind}' is neither partial, full, a depth, knn nor a TOML file"
             raise UsageError(found, "Such as: --arms partial,3,full or --arms partial,mine.toml")
         of_file = read_config(kind) if is_file else {}
-        _check_overrides(kind, of_file, flags)
+        _check_overrides(kind, of_file, flags, arch)
         strategy = "partial" if kind == KNN else kind if kind in END_DEPTHS else None
         depth = {} if is_file or strategy else {"depth": kind}
-        settings = resolve_settings(task, strategy, {**flags, **depth, **arch}, {**config, **of_file})
+        settings = resolve_settings(task, strategy, {**flags, **depth, **arch}, override_config(config, of_file))
         name = Path(kind).stem if is_file or kind == KNN else settings.strategy_label
         arms.append(Arm(f"{name} {settings.arch}" if len(archs) > 1 else name, settings, kind == KNN))
     return arms
@@ -121,12 +122,19 @@ def _combine(
             yield each, arch
 
 
-def _check_overrides(file: str, values: Mapping[str, Any], flags: Mapping[str, Any]) -> None:
-    """Raise UsageError if a flag would override a setting in the file of an arm: then the arms would not differ as their files say."""
-    for name in values.keys() & flags.keys():
-        if str(values[name]) != str(flags[name]):
-            found = f"{flag_name(name)} {flags[name]} would override {name} = {values[name]} of the arm {file}"
-            raise UsageError(found, f"Leave out {flag_name(name)}, or remove {name} from the file")
+def _check_overrides(file: str, values: Mapping[str, Any], flags: Mapping[str, Any], arch: Mapping[str, str]) -> None:
+    """Raise UsageError if a flag would override a setting in the file of an arm: then the arms would not differ as their files say.
+
+    `arch` is a backbone of `--archs`. A preset, typed or in the file, stands for its settings. A typed one chooses the layers in place of the file.
+    """
+    given, of_file = {**expand_preset(flags), **arch}, expand_preset(values)
+    layers = LAYERS if chooses_layers(given) else ()
+    for name in sorted(of_file.keys() & {*given, *layers}):
+        if str(of_file[name]) != str(given.get(name)):
+            typed, value = ("archs", arch[name]) if name in arch else (name, flags[name]) if name in flags else ("preset", flags["preset"])
+            written = name if name in values else "preset"
+            found = f"{flag_name(typed)} {value} would override {written} = {values[written]} of the arm {file}"
+            raise UsageError(found, f"Leave out {flag_name(typed)}, or remove {written} from the file")
 
 
 def _list_depths(task: Task, flags: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:

@@ -78,7 +78,7 @@ def open_run_learner(run: RunRecord, data: str = "", device: str = "auto", on_ev
 
 def _task_settings(task: Task, settings: Settings, preset: str = Settings.preset) -> Settings:
     """Return the settings of a task and a preset for the same layers, without given ones."""
-    return resolve_settings(task, None, {"depth": settings.depth, "preset": preset})
+    return resolve_settings(task, None, {"depth": settings.depth}, {"preset": preset})
 
 
 def _trains_body(model: nn.Sequential, settings: Settings) -> bool:

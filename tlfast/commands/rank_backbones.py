@@ -10,11 +10,13 @@ from functools import partial
 import numpy as np
 
 from ..core import Note, OnEvent, Progress, Settings, UsageError, ignore_event
+from ..core.presets import NONE
 from ..core.setting_checks import END_DEPTHS
 from ..data import Task
 from ..evaluation import RankedBackbone, log_evidence
 from ..models import list_at_hand, list_names
 from ..tasks import resolve_settings
+from ..tasks.resolve import expand_preset
 from ..training import prepare
 from ..training.batch_size import use_default_batch
 from ..training.features import compute_plain
@@ -60,7 +62,8 @@ def choose_archs(task: Task, request: ArmsRequest, on_event: OnEvent = ignore_ev
         if list(kinds) != list(END_DEPTHS):  # the default of --arms
             option = "--depths" if list(kinds) == [DEPTHS] else f"--arms {','.join(kinds)}"
             raise UsageError(f"{option} is given with --minutes, which chooses the depth", f"Leave out {option.split()[0]}, or leave out --minutes")
-        flags = {name: value for name, value in flags.items() if name != "minutes"}
+        flags = {name: value for name, value in expand_preset(flags).items() if name not in ("preset", "minutes")}
+        flags |= {"preset": NONE} if "preset" in request.flags else {}  # which then applies in place of a preset of the file
         kinds, config = [AUTO], {**config, "minutes": settings.minutes / CHOSEN}
     ranking = choose_backbones(task, settings, on_event)
     return ArmsRequest(kinds, [each.arch for each in ranking[:CHOSEN]], flags, config, ranking)

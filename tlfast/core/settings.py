@@ -342,7 +342,7 @@ def describe_strategy(values: Mapping[str, Any]) -> str:
 
 
 def build_settings(values: Mapping[str, Any], internals: Internals | None = None) -> Settings:
-    """Convert and check every value and its conflicts with others. Raises UsageError with the name of the flag."""
+    """Convert and check every value. Raises UsageError with the name of the flag. `check_conflicts` checks values that a user gives."""
     internals, declared = internals or Internals(), declared_settings()
     converted = {name: value if name == "task" else check_value(name, value, declared) for name, value in values.items()}
     settings = Settings(**converted, internals=internals)
@@ -352,16 +352,17 @@ def build_settings(values: Mapping[str, Any], internals: Internals | None = None
         raise UsageError("--bs 1: BatchNorm cannot train on a single image", f"Use --bs 2 --accumulate {max(1, settings.accumulate // 2)}")
     if settings.sizes and int(settings.sizes.split(",")[-1]) >= settings.size:
         raise UsageError(f"--sizes {settings.sizes} must stay below --size {settings.size}", "Leave out the last size: the last epochs use --size anyway")
-    check_conflicts(settings)
     return settings
 
 
-def check_conflicts(settings: Settings) -> None:
-    """Raise UsageError if a setting is given that the strategy refuses."""
+def check_conflicts(settings: Settings, of_file: Collection[str] = ()) -> None:
+    """Raise UsageError if a setting is given that the strategy refuses. `of_file` are the settings that a config file gives."""
     for name, declaration in declared_settings().items():
         if settings.strategy in declaration.refused and getattr(settings, name) != declaration.default:
             other = f", or use {declaration.when.way}" if declaration.when else ""
-            raise UsageError(f"{declaration.flag} {declaration.refused[settings.strategy]}", f"Leave out {declaration.flag}{other}")
+            off = f"--no-{declaration.flag[2:]}" if declaration.default is False else f"{declaration.flag} {declaration.default or NONE}"
+            advice = f"Override the config file with {off}" if name in of_file else f"Leave out {declaration.flag}"
+            raise UsageError(f"{declaration.flag} {declaration.refused[settings.strategy]}", f"{advice}{other}")
 
 
 def find_unused(settings: Settings, also: Collection[str] = ()) -> list[str]:

@@ -8,10 +8,12 @@ from typing import Any
 
 from ..core import Settings, UsageError
 from ..core.earlier_settings import FORMER_NAMES
-from ..core.presets import DEPTH_SETTINGS, NONE, PRESETS
+from ..core.presets import DEPTH_SETTINGS, PRESETS
 from ..core.setting_checks import AUTO_DEPTH, BY_SIZE, END_DEPTHS, strategy_at
-from ..core.settings import EPOCHS_FACTOR, STRATEGIES, Internals, build_settings
+from ..core.settings import EPOCHS_FACTOR, STRATEGIES, Internals, build_settings, check_conflicts
 from ..data import Task
+
+LAYERS = (*DEPTH_SETTINGS, "strategy", "full")  # the values of a config file that choose the layers to train
 
 
 def resolve_settings(task: Task, strategy: str | None, flags: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Settings:
@@ -22,20 +24,59 @@ def resolve_settings(task: Task, strategy: str | None, flags: Mapping[str, Any],
     `flags` holds only the given flags. `--depth` and `--minutes` imply a strategy: 0 is partial, all is full, and everything else is depth.
     Raises UsageError with the name of the flag.
     """
-    flags, config = dict(flags), {name: value for name, value in (config or {}).items() if name != "task"}
+    flags, config = dict(flags), dict(config or {})
     by_size = flags.pop(BY_SIZE, config.pop(BY_SIZE, Internals.by_size))  # of a run that is repeated
-    flags, config = _apply_preset(bool(strategy), flags, _rename_full(config))
-    strategy, depth = _choose_strategy(strategy, flags, config)
+    strategy, depth, preset, config = _merge(strategy, flags, config)
     config.pop("strategy", None)
+    settings = build_settings({"task": task.name, **task.defaults, **task.presets(strategy), **preset, **config, **flags, "depth": depth})
+    check_conflicts(settings, config.keys() - flags.keys())
+    most = None
+    if settings.minutes is not None or settings.depth == AUTO_DEPTH:
+        most = settings.epochs if "epochs" in {**preset, **config, **flags} else EPOCHS_FACTOR * settings.epochs
+    return dataclasses.replace(settings, internals=Internals(by_size=by_size, most_epochs=most))
+
+
+def list_given(strategy: str | None, flags: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the given values that `resolve_settings` would use, without those of a preset and of the task.
+
+    The depth is among them if an option or the config file names the strategy or the depth. Raises UsageError.
+    """
+    _, depth, _, config = _merge(strategy, flags, config)
+    named = bool(strategy or config.get("strategy")) or names_depth(config) or names_depth(flags)
+    given = {name: value for name, value in {**config, **flags}.items() if name not in ("depth", "strategy", BY_SIZE)}
+    return {**given, "depth": depth} if named else given
+
+
+def override_config(config: Mapping[str, Any], file: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a config file and of another one, which has priority: if it chooses layers to train, the choice of the first is left out."""
+    expanded = expand_preset(file)
+    left_out = LAYERS if chooses_layers(expanded) else ()
+    return {**{name: value for name, value in config.items() if name not in left_out}, **expanded}
+
+
+def expand_preset(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values from one place with those of the preset that they name. The other values in the same place override those of the preset."""
+    return {**_settings_of(values.get("preset"), chooses_layers(values)), **values}
+
+
+def _settings_of(preset: Any, without_layers: bool = False) -> dict[str, Any]:
+    """Return the settings of a preset, also without those that choose the layers. None or an unknown one has none: `build_settings` reports it."""
+    settings = PRESETS[preset].settings if isinstance(preset, str) and preset in PRESETS else {}
+    return {name: value for name, value in settings.items() if not (without_layers and name in DEPTH_SETTINGS)}
+
+
+def _merge(strategy: str | None, flags: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
+    """Return the strategy, its depth, the settings of the preset, and the values of the config file that neither the preset nor the strategy overrides.
+
+    Raises UsageError if two flags choose different layers, or nothing of a typed preset is left.
+    """
+    preset, config = _apply_preset(bool(strategy), flags, _rename_full({name: value for name, value in config.items() if name != "task"}))
+    strategy, depth = _choose_strategy(strategy, flags, {**preset, **config})
     if strategy in END_DEPTHS:  # the planner, which knows the time budget, has nothing to choose
         if flags.get("minutes") is not None:
             raise UsageError(f"--depth {depth} and --minutes are both given", "Give only one of them, or a --depth between 0 and all")
         config.pop("minutes", None)
-    settings = build_settings({"task": task.name, **task.defaults, **task.presets(strategy), **config, **flags, "depth": depth})
-    most = None
-    if settings.minutes is not None or settings.depth == AUTO_DEPTH:
-        most = settings.epochs if "epochs" in {**config, **flags} else EPOCHS_FACTOR * settings.epochs
-    return dataclasses.replace(settings, internals=Internals(by_size=by_size, most_epochs=most))
+    return strategy, depth, preset, config
 
 
 def _rename_full(config: dict[str, Any]) -> dict[str, Any]:
@@ -68,26 +109,28 @@ def _choose_strategy(strategy: str | None, flags: Mapping[str, Any], config: Map
     return strategy, END_DEPTHS.get(strategy, requested or AUTO_DEPTH)
 
 
-def _apply_preset(strategy_given: bool, flags: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """Return the flags and the values of the config file, with the settings of the preset that one of them names.
+def _apply_preset(strategy_given: bool, flags: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of the preset that the flags or the config file name, and the values of the file that the preset does not override.
 
-    The other settings in the same place override those of the preset.
-
-    Raises UsageError if nothing of a preset is left.
+    Flags that choose the layers override such a choice of any preset. They are an error if nothing of a typed preset is left; a preset of the file is
+    then left out. Raises UsageError.
     """
-    typed, name = "preset" in flags, flags.get("preset", config.get("preset", NONE))
-    if name not in PRESETS:  # none, or unknown: `build_settings` reports it
-        return flags, dict(config)
-    given = strategy_given or bool(_requested_depth(flags))
-    preset = dict(PRESETS[name].settings)
-    if given or (not typed and ("strategy" in config or _requested_depth(config))):
-        preset = {setting: value for setting, value in preset.items() if setting not in DEPTH_SETTINGS}
-    if given and not preset:
-        raise UsageError(f"--preset {name} only chooses the layers to train, and another option does so too", "Leave out --preset, or the other option")
-    if not typed:
-        return flags, {**preset, **config}
-    left_out = (*DEPTH_SETTINGS, "strategy") if _requested_depth(preset) else ()
-    return {**preset, **flags}, {setting: value for setting, value in config.items() if setting not in left_out}
+    typed, name = "preset" in flags, flags.get("preset", config.get("preset"))
+    chosen = strategy_given or bool(_requested_depth(flags))
+    preset = _settings_of(name, chosen or (not typed and chooses_layers(config)))
+    left_out: tuple[str, ...] = ()
+    if chosen and not preset and _settings_of(name):
+        if typed:
+            raise UsageError(f"--preset {name} only chooses the layers to train, and another option does so too", "Leave out --preset, or the other option")
+        left_out = ("preset",)
+    elif typed:
+        left_out = (*preset, *(LAYERS if _requested_depth(preset) else ()))
+    return preset, {setting: value for setting, value in config.items() if setting not in left_out}
+
+
+def chooses_layers(values: Mapping[str, Any]) -> bool:
+    """Return whether values from one place choose the layers to train."""
+    return bool(_requested_depth(values) or values.get("strategy") or "full" in values)
 
 
 def _requested_depth(values: Mapping[str, Any]) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
+from tlfast.core.runs import RunRecord, read_metrics
 from tlfast.core.settings import Settings
-from tlfast.evaluation.report.facts import describe_trained_layers
+from tlfast.evaluation.report.facts import collect_facts, describe_trained_layers
 
 
 @pytest.mark.parametrize(
@@ -20,3 +23,20 @@ from tlfast.evaluation.report.facts import describe_trained_layers
 def test_the_model_card_names_the_trained_layers(depth, sentence):
     settings = Settings.from_dict({"task": "digits", "arch": "resnet50", "strategy": "", "depth": depth})
     assert describe_trained_layers(settings) == sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({"preset": "good", "strategy": "depth", "depth": "3"}, "--depth 3"),
+        ({"preset": "quick", "strategy": "full"}, "--full"),
+        ({"preset": "quick", "strategy": "partial"}, ""),
+        ({"preset": "best", "strategy": "depth", "depth": "2", "epochs": 30, "mixup": 0.2}, "--depth 2"),
+    ],
+)
+def test_the_command_repeats_a_run_of_a_preset(run, cli, changes, options):
+    written = RunRecord(run.folder, {**run.manifest, "settings": {**run.manifest["settings"], **changes}})
+    command = collect_facts(written, read_metrics(run.folder))["command"]
+    repeated = cli(*shlex.split(command)[1:], "--dry-run", "--json")
+    assert repeated.code == 0 and options in command, repeated.err
+    assert {**repeated.json["settings"], "preset": changes["preset"], "name": run.id} == written.settings.to_dict()

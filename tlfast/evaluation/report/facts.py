@@ -11,7 +11,8 @@ from ... import tasks
 from ...core import DataSettings, RunRecord, Settings
 from ...core.cache import NAME
 from ...core.metrics import FIGURE_TITLES, HEADLINES, flatten_metrics
-from ...core.settings import declared_settings
+from ...core.setting_fields import Role
+from ...core.settings import declared_settings, names_with
 from ...tasks import resolve_settings
 
 # Settings.strategy_label -> what was trained, with its verb; depths are described by `describe_trained_layers`.
@@ -89,7 +90,8 @@ def _list_headlines(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _changed_settings(run: RunRecord, settings: Settings) -> dict[str, Any]:
     """Return the settings that differ from the defaults of the task and strategy."""
     defaults = resolve_settings(tasks.find_run_task(run.manifest), settings.strategy, {})
-    values = {name: getattr(settings, name) for name in declared_settings() if name not in ("name", "out")}
+    left_out = {"name", "out", *names_with(Role.SHORTHAND)}  # the settings of a preset are values of their own
+    values = {name: getattr(settings, name) for name in declared_settings() if name not in left_out}
     return {name: value for name, value in values.items() if value != getattr(defaults, name)}
 
 
