@@ -56,3 +56,8 @@ def test_settings_without_effect_are_found_by_their_conditions():
         prefix = own.when.prefix if own.when else ""
         assert own.help.startswith(prefix), name
         assert prefix or not own.help.startswith("With "), f"{name}: declare the condition with when="
+
+
+def test_settings_of_a_run_that_its_strategy_refuses_can_be_read():
+    written = {**resolve.resolve_settings(FER, None, {}).to_dict(), "gpus": 2}
+    assert settings.Settings.from_dict(written).gpus == 2

@@ -190,6 +190,12 @@ def test_processes_divide_the_images_of_an_epoch():
     assert planner._fit_to_time(timing("all", 0.003), WORK, replace(chosen, minutes=4), 240).epochs < chosen.epochs
 
 
+def test_a_plan_of_the_classifier_needs_one_process():
+    chosen = resolve.resolve_settings(tasks.get_task("fer"), None, {"minutes": 2.0, "gpus": 2})
+    found = {depth: planner._apply_plan(chosen, DepthPlan(depth, "", 100.0, 0.0, 2, 8, 60.0)).gpus for depth in ("0", "3", "all")}
+    assert found == {"0": 1, "3": 2, "all": 2}
+
+
 def test_a_forecast_counts_all_views_and_the_images_of_train_bn():
     full = resolve.resolve_settings(tasks.get_task("fer"), "full", {"views": 4})
     two, four = (planner._predict_plan(timing("all", 0.003), WORK, replace(full, views=views)).seconds for views in (2, 4))

@@ -144,9 +144,9 @@ def _choose_depth(plans: Sequence[DepthPlan], fitting: Sequence[int], epochs: in
 
 
 def _apply_plan(settings: Settings, plan: DepthPlan) -> Settings:
-    """Return the settings of a plan, as if its depth, views and epochs had been typed."""
-    internals = replace(settings.internals, most_epochs=None)
-    return replace(settings, depth=plan.depth, views=plan.views, epochs=plan.epochs, minutes=None, internals=internals)
+    """Return the settings of a plan, as if its depth, views and epochs had been typed. The head alone is trained by one process."""
+    internals, gpus = replace(settings.internals, most_epochs=None), 1 if plan.depth == PARTIAL else settings.gpus
+    return replace(settings, depth=plan.depth, views=plan.views, epochs=plan.epochs, minutes=None, gpus=gpus, internals=internals)
 
 
 # Prediction of plans
