@@ -63,6 +63,7 @@ def test_a_task_of_a_file_is_trained_evaluated_and_repeated(cli, birds, folder, 
         ("1 / 0", "mytask.py cannot be executed: ZeroDivisionError: division by zero"),
         ("import tlfast\nTASK = tlfast.Task(name='fer', title='mine')", "a task named 'fer' exists already"),
         ("import tlfast\nTASK = tlfast.Task(name='cats', title='cats', classes='cat')", "the classes of the task 'cats' are one string, 'cat'"),
+        ("import tlfast\nTASK = tlfast.Task(name='cats', title='cats', full={'depth': 3})", "the settings of the task 'cats' include depth"),
     ],
 )
 def test_files_without_a_task(birds, text, message):

@@ -53,7 +53,8 @@ class Task:
         name: Name on the command line, of `data/<name>` and of `exports/<name>`.
         title: One line for lists of tasks and for reports.
         classes: Class names in the order of the class numbers. Empty: the sorted labels of the data.
-        defaults: Settings for all strategies, by field name of `Settings`. They replace the declared defaults.
+        defaults: Settings for all strategies, by field name of `Settings`. They replace the declared defaults. `depth`, `minutes` and `preset` are not
+            among them: they choose the layers of one training.
         partial: Settings for `--partial`, in addition to `defaults`.
         depth: Settings for `--depth`, in addition to `defaults` and `full`.
         full: Settings for `--full`, in addition to `defaults`.

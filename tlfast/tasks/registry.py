@@ -19,6 +19,7 @@ from typing import Any
 
 from ..core import UsageError
 from ..core.errors import suggest_name
+from ..core.presets import DEPTH_SETTINGS
 from ..core.setting_checks import check_run_name
 from ..core.settings import flag_name
 from ..data import Task
@@ -74,11 +75,15 @@ def load_task_file(path: Path) -> Task:
 
 
 def register_task(task: Task) -> Task:
-    """Register a task for this process, and return it. Raises UsageError if an installed task has its name."""
+    """Register a task for this process, and return it. Raises UsageError if an installed task has its name, or its settings choose layers."""
     if problem := check_run_name(task.name):
         raise UsageError(f"the name of the task '{task.name}' {problem}", "Give the task another name")
     if isinstance(task.classes, str):
         raise UsageError(f"the classes of the task '{task.name}' are one string, {task.classes!r}", 'Give a tuple, such as classes=("cat", "dog")')
+    for values in (task.defaults, task.partial, task.depth, task.full):
+        if wrong := [name for name in (*DEPTH_SETTINGS, "preset") if name in values]:
+            problem = f"the settings of the task '{task.name}' include {wrong[0]}, which chooses the layers of one training"
+            raise UsageError(problem, f"Remove it, and give {flag_name(wrong[0])} to tlfast train, or {wrong[0]} in a config file")
     if _installed_tasks().get(task.name, task) is not task:
         raise UsageError(f"a task named '{task.name}' exists already", "Give the new task another name")
     if task.name not in _installed_tasks():
