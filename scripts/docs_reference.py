@@ -191,6 +191,9 @@ def settings_page() -> str:
         ),
         "A configuration file is TOML with the names of the options, `_` in place of `-`:\n",
         '```toml\nfull = true\nepochs = 5\nclass_weights = "balanced"\n```\n',
+        "On the command line, in Python and in a file, `none` stands for no value of a setting that has none by default, such as `--limit none`: it\n"
+        "switches off what a configuration file sets. An option that is on is switched off by `--no-`, such as `--no-ema`, and another choice of\n"
+        "layers, such as `--full`, replaces its `minutes`.\n",
         "## Presets\n",
         table(
             ("preset", "purpose", "settings"),
@@ -200,7 +203,8 @@ def settings_page() -> str:
             ],
         ),
         "`best` can be combined with `--depth`, `--partial` or `--minutes`, which then choose the layers; `quick` and `good` choose nothing else. In a\n"
-        "configuration file, the other settings of the file override its preset. Before a training with `best` its time is predicted.\n",
+        "configuration file, the other settings of the file override its preset, and options that choose the layers do too. Before a training\n"
+        "with `best` its time is predicted.\n",
     ]
     for group in dict.fromkeys(declaration.group for declaration in declared_settings().values()):
         chosen = [rows[name] for name, declaration in declared_settings().items() if declaration.group == group]

@@ -152,6 +152,18 @@ def test_given_values_without_those_that_are_overridden(strategy, flags, config,
     assert resolve.list_given(strategy, flags, config) == expected
 
 
+def test_none_switches_a_setting_of_a_file_off():
+    config = {"limit": 50, "teacher": "first", "patience": 3, "group_by": "day"}
+    chosen = resolve.resolve_settings(FER, None, dict.fromkeys(config, "none"), config)
+    assert (chosen.limit, chosen.teacher, chosen.patience, chosen.group_by) == (None, "", None, "")
+    assert resolve.resolve_settings(FER, None, {"name": "none"}).name == "none"
+    config = {"strategy": "full", "depth": "", "sizes": "64,80"}
+    with pytest.raises(UsageError, match="--sizes changes the images") as caught:
+        resolve.resolve_settings(FER, None, {"depth": "3"}, config)
+    assert caught.value.hint.startswith("Override the config file with --sizes none")
+    assert resolve.resolve_settings(FER, None, {"depth": "3", "sizes": "none"}, config).sizes == ""
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -7,16 +7,21 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from .errors import UsageError, suggest_name
+from .presets import NONE
 
 if TYPE_CHECKING:
     from .settings import Declaration
 
+NEVER_NONE = ("data", "depth", "minutes", "name")  # a path, the choice of layers, and a name, which may be "none"
+
 
 def check_value(name: str, value: Any, declared: Mapping[str, Declaration]) -> Any:
-    """Convert a value to its declared type and check it. Raises UsageError."""
+    """Convert a value to its declared type and check it. "none" stands for no value where that is the default. Raises UsageError."""
     if name not in declared:
         raise UsageError(f"unknown setting '{name}'", suggest_name(name, sorted(declared)) or "See tlfast train --help")
     declaration = declared[name]
+    if isinstance(value, str) and value == NONE and declaration.default in ("", None) and name not in NEVER_NONE:
+        return declaration.default
     if declaration.words and isinstance(value, str):
         if value in declaration.words:
             return declaration.words[value]
