@@ -124,13 +124,13 @@ def _apply_preset(strategy_given: bool, flags: Mapping[str, Any], config: Mappin
             raise UsageError(f"--preset {name} only chooses the layers to train, and another option does so too", "Leave out --preset, or the other option")
         left_out = ("preset",)
     elif typed:
-        left_out = (*preset, *(LAYERS if _requested_depth(preset) else ()))
+        left_out = (*preset, *(LAYERS if chooses_layers(preset) else ()))
     return preset, {setting: value for setting, value in config.items() if setting not in left_out}
 
 
 def chooses_layers(values: Mapping[str, Any]) -> bool:
     """Return whether values from one place choose the layers to train."""
-    return bool(_requested_depth(values) or values.get("strategy") or "full" in values)
+    return any(values.get(name) not in (None, "") for name in LAYERS)
 
 
 def _requested_depth(values: Mapping[str, Any]) -> str:
