@@ -272,8 +272,8 @@ def test_the_file_of_an_arm_overrides_the_layers_of_the_config_file(folder, tmp_
     (tmp_path / "two.toml").write_text("depth = 2")
     (tmp_path / "small.toml").write_text("size = 32")
     files = [str(tmp_path / name) for name in ("two.toml", "small.toml")]
-    arms = compare.build_arms(folder_task(folder), files, ["test_resnet"], {}, {"preset": "best"})
-    assert [(arm.name, arm.settings.depth, arm.settings.epochs) for arm in arms] == [("two", "2", 30), ("small", "all", 30)]
+    arms = compare.build_arms(folder_task(folder), files, ["test_resnet"], {}, {"full": True, "epochs": 3})
+    assert [(arm.name, arm.settings.depth, arm.settings.epochs) for arm in arms] == [("two", "2", 3), ("small", "all", 3)]
     arms = compare.build_arms(folder_task(folder), files[1:], [], {"preset": "best"}, {"full": False})
     assert arms[0].settings.depth == "all"
 
