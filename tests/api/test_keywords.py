@@ -145,6 +145,7 @@ def test_the_messages_of_load_name_keywords(trained_run):
 def test_values_in_messages_can_be_typed():
     assert name_keywords("Resume it with --resume ctrlc1220, or --lr 1e-3", ["resume", "lr"]) == 'Resume it with resume="ctrlc1220", or lr=1e-3'
     assert name_keywords("--sizes 64,80, --data PATH", ["sizes", "data"]) == 'sizes="64,80", data=PATH'
+    assert name_keywords("Override the config file with --sizes none, or leave it", ["sizes"]) == 'Override the config file with sizes="none", or leave it'
     assert name_keywords("--config v2/mine.toml: no such file", ["config"]) == 'config="v2/mine.toml": no such file'
     command = "tlfast evaluate '/data/a (copy), b' --split test"
     assert name_keywords(f"Run first: {command}; --split test", ["split"]) == f"Run first: {command}; split test"

@@ -27,7 +27,7 @@ SWITCHES = ("full", "quiet")  # keywords that are True or False, besides setting
 OF_TRAIN = ("full", "resume", "config")  # keywords of `tlfast.train` that are no settings, and that messages of other functions name
 OTHER_NAMES = {"learning_curve": "shares", "depths": 'arms="depths"', "partial": "full=False"}  # options whose keyword has another name
 LITERAL = re.compile(r"'.*'|[+-]?[\d.]+(e[+-]?\d+)?|[A-Z]+|nan|inf|True|False|None")  # as in Python; words in capitals stand for a value
-VALUE = re.compile(r"'.*'|.*[\d/\\].*|.*,.*|\w+\.\w+|[A-Z]+|nan|inf|True|False|None")  # what is a value of a flag, and not the next word of the sentence
+VALUE = re.compile(r"'.*'|.*[\d/\\].*|.*,.*|\w+\.\w+|[A-Z]+|nan|inf|True|False|None|none")  # what is a value of a flag, and not the next word of the sentence
 
 
 class HasFolder(Protocol):
