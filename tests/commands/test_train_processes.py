@@ -22,7 +22,7 @@ import tlfast
 from tests.helpers.command_line import TINY
 from tlfast.commands.train_processes import HalveBatchError, PeerLostError, run_worker
 from tlfast.core import Interrupted, Journal, Settings, UsageError
-from tlfast.core.journal import list_states, open_journal, read
+from tlfast.core.journal import list_states, open_journal, read_facts
 from tlfast.core.run_files import PREDICTIONS_FILE
 from tlfast.data import Task
 from tlfast.data.sources import open_data
@@ -187,7 +187,7 @@ def test_out_of_memory_starts_again_with_half_the_batch(tmp_path: Path, monkeypa
         (journal.folder / "all-layers.at-00001-0000002.pt").touch()
         (journal.folder / "head.pt").touch()
         folder = train_processes.train_in_processes(train_processes.Training(Task("t", ""), settings), "worker", notes.append)
-        assert read(journal.folder).halvings == 1
+        assert read_facts(journal.folder).halvings == 1
         assert [path.name for path in list_states(journal.folder)] == ["head.pt"]  # the phase starts again
     assert folder == "exports/t/run"
     assert resumed == ["", "first"]
@@ -221,12 +221,12 @@ def test_the_memory_of_another_process_runs_out_without_loss_of_facts(tmp_path: 
         assert first.folder
         (first.folder / "head.pt").touch()
         monkeypatch.setattr(train, "prepare", lambda *arguments: nullcontext(SimpleNamespace(journal=Journal())))
-        shared = settings, read(first.folder), first.folder
+        shared = settings, read_facts(first.folder), first.folder
         monkeypatch.setattr(train.processes, "receive", lambda: shared)
         monkeypatch.setattr(train, "fit", fail)
         with pytest.raises(HalveBatchError):
             train._assist(Task("t", ""), settings, [])
-        assert read(first.folder).halvings == 1 and read(first.folder).get("tracking") == {"tensorboard": "id"}
+        assert read_facts(first.folder).halvings == 1 and read_facts(first.folder).get("tracking") == {"tensorboard": "id"}
 
 
 def test_the_error_of_a_process_has_its_traceback_as_the_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
