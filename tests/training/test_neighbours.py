@@ -8,7 +8,7 @@ import torch
 
 from tlfast.data import Row
 from tlfast.training.features import FeaturePass, Features, SplitFeatures
-from tlfast.training.neighbours import NEIGHBOURS, TEMPERATURE, predict_neighbours
+from tlfast.training.neighbours import NEIGHBOURS, VOTE_TEMPERATURE, predict_neighbours
 
 
 def split(values, labels):
@@ -28,7 +28,7 @@ def test_neighbours_vote_by_their_similarity():
     assert probabilities.sum(axis=1) == pytest.approx(1)
     assert probabilities.argmax(axis=1).tolist()[:2] == [0, 1] and probabilities[2] == pytest.approx([0.5, 0.5])
     similarity = np.array(trained) / np.linalg.norm(trained, axis=1, keepdims=True) @ [5, 0.1] / np.hypot(5, 0.1)
-    votes = np.exp(similarity / TEMPERATURE)
+    votes = np.exp(similarity / VOTE_TEMPERATURE)
     assert probabilities[0, 0] == pytest.approx(votes[:2].sum() / votes.sum(), abs=2e-3)
 
 
