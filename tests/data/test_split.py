@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -82,3 +83,16 @@ def test_runs_of_version_0_1_0_keep_their_split_of_groups():
 def test_of_folds_of_a_similar_size_the_one_with_most_classes_is_held_out():
     parts = [[0, 1], [2, 3], [4, 5]]
     assert split._choose_by_size([Row(f"{n}.png", "xxxyxy"[n]) for n in range(6)], parts, 1, 1 / 3) == (1,)
+
+
+@pytest.mark.parametrize(("classes", "largest", "count"), [(40, 9, 60), (200, 3, 210), (7, 50, 100), (30, 2, 10)])
+def test_quotas_reduce_the_class_that_gained_most(classes, largest, count):
+    draw = random.Random(classes)
+    sizes = {str(label): draw.randint(2, largest) for label in range(classes)}
+    rows = [Row(f"{label}-{n}.png", label) for label, size in sizes.items() for n in range(size)]
+    fraction = count / len(rows)
+    quotas = {label: min(max(1, round(fraction * size)), size - 1) for label, size in sizes.items()}
+    while sum(quotas.values()) > max(count, classes):
+        quotas[max((label for label in quotas if quotas[label] > 1), key=lambda label: (quotas[label] - fraction * sizes[label], label))] -= 1
+    chosen = split._sample_stratified(rows, range(len(rows)), count, seed=0, leave=1)
+    assert Counter(rows[i].label for i in chosen) == quotas

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
+from heapq import heapify, heappop, heappush
 from itertools import combinations
 from operator import or_
 
@@ -234,7 +235,14 @@ def _sample_stratified(rows: list[Row], members: Sequence[int], count: int, seed
         by_label[rows[i].label].append(i)
     fraction = count / len(members)
     quotas = {label: min(max(1, round(fraction * len(indices))), len(indices) - leave) for label, indices in by_label.items()}
-    while sum(quotas.values()) > max(count, len(quotas)):  # too many by rounding up: reduce the class that gained most
-        quotas[max((label for label in quotas if quotas[label] > 1), key=lambda label: (quotas[label] - fraction * len(by_label[label]), label))] -= 1
+    surplus = sum(quotas.values()) - max(count, len(quotas))  # by rounding up
+    ranks = {label: rank for rank, label in enumerate(sorted(quotas, reverse=True))}
+    heap = [(fraction * len(by_label[label]) - quota, ranks[label], label) for label, quota in quotas.items() if quota > 1]
+    heapify(heap)
+    for _ in range(surplus):  # reduce the class that gained most
+        _, rank, label = heappop(heap)
+        quotas[label] -= 1
+        if quotas[label] > 1:
+            heappush(heap, (fraction * len(by_label[label]) - quotas[label], rank, label))
     generator = random.Random(seed)
     return [i for label in sorted(by_label) for i in generator.sample(by_label[label], quotas[label])]
