@@ -114,3 +114,28 @@ def test_a_file_that_is_being_converted_has_one_writer(tmp_path, monkeypatch):
     with open_writer("csv", target, Origin("r", ["a"]), 0.0, False) as (_, write):
         write(PredictRow("x.jpg", None, "unreadable"))
     assert found == [False] and [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_reading_and_converting_a_log_report_their_progress(tmp_path, monkeypatch):
+    interrupt(tmp_path / "a.csv")
+    monkeypatch.setattr(writers, "REPORTED_BYTES", 1)
+    events = []
+    with open_writer("csv", tmp_path / "a.csv", Origin("one", CLASSES), 0.0, True, events.append):
+        assert [(event.phase, event.done < event.total) for event in events] == [("reading a.csv.partial", True), ("reading a.csv.partial", False)]
+    assert [(event.phase, event.done < event.total) for event in events[2:]] == [("writing a.csv", True), ("writing a.csv", False)]
+
+
+def test_a_row_with_damaged_probabilities_is_an_error(tmp_path):
+    (tmp_path / "a.csv.partial").write_text('{"path": "a.png", "p": [0.9, \0]}\n')
+    with pytest.raises(UsageError, match="is not a log of tlfast"), open_writer("csv", tmp_path / "a.csv", Origin("one", CLASSES), 0.0, True):
+        pass
+
+
+def test_row_groups_of_many_classes_have_fewer_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(writers, "MAX_CELLS", 18)  # three rows of six columns
+    with open_writer("parquet", tmp_path / "a.parquet", Origin("one", CLASSES), 0.0, False) as (_, write):
+        for number in range(7):
+            write(row(f"{number}.png"))
+    file = parquet.ParquetFile(tmp_path / "a.parquet")
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [3, 3, 1]
+    assert file.read()["path"].to_pylist() == [f"{number}.png" for number in range(7)]

@@ -58,16 +58,17 @@ def predict_sources(classifier: Classifier, request: PredictRequest, on_event: O
     targets = _check_files(request)
     file = classifier.network.path
     origin = Origin(classifier.run, classifier.classes, file.name, hash_file(file) if targets else "")
-    open_one = partial(open_writer, origin=origin, min_probability=request.min_prob, resume=request.resume)
+    open_one = partial(open_writer, origin=origin, min_probability=request.min_prob, resume=request.resume, on_event=on_event)
     for path in filter(None, request.files.values()):
         if Path(path) not in targets.values():
             on_event(Note("predicting", f"{path} is complete already"))
     with ExitStack() as stack:
-        writers = [stack.enter_context(open_one(kind, path)) for kind, path in targets.items()]
+        writers = [stack.enter_context(open_one(kind, target)) for kind, target in targets.items()]
         finished = set.intersection(*(written for written, _ in writers)) if writers else set()
         if finished:
             on_event(Note("predicting", f"{len(finished):,} images are in the files already"))
-            logged = read_log(next(iter(targets.values())), classifier.classes)
+            kind, target = next(iter(targets.items()))
+            logged = read_log(kind, target, classifier.classes, f"reading {log_of(target).name}", on_event)
             if request.watch:  # which prints each image as it arrives
                 for written, _ in writers:
                     written -= finished  # a later row of the same path is that of a changed file

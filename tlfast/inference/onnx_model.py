@@ -149,6 +149,7 @@ def rank_classes(probabilities: np.ndarray, classes: Sequence[str]) -> Predictio
     >>> rank_classes(np.array([0.25, 0.75]), ["ant", "bee"])
     Prediction(label='bee', probability=0.75, probabilities={'bee': 0.75, 'ant': 0.25})
     """
-    ranked = {classes[i]: float(probabilities[i]) for i in np.argsort(-probabilities, kind="stable")}
+    values = probabilities.tolist()
+    ranked = {classes[i]: values[i] for i in np.argsort(-probabilities, kind="stable").tolist()}
     label = next(iter(ranked))
     return Prediction(label, ranked[label], ranked)

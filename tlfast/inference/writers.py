@@ -14,11 +14,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..core import TlfastError, UsageError
+from ..core import OnEvent, Progress, TlfastError, UsageError, ignore_event
 from ..core.files import lock_open_file, move_file, replace_undecodable
 from ..core.run_files import probability_column
 from .onnx_model import rank_classes
@@ -26,7 +26,10 @@ from .types import PredictRow
 
 PARTIAL = ".partial"
 UNSURE = "unsure"
-PARQUET_ROWS = 10_000  # rows per row group
+MAX_ROWS, MAX_CELLS = 10_000, 2_000_000  # of a row group in a parquet file, which is in memory while it is written
+REPORTED_BYTES = 1 << 20  # of a log, between two events of progress
+ROW_START = b'{"path": '  # of the line of an image in a log
+DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,9 @@ class Origin:
 
 
 @contextmanager
-def open_writer(kind: str, target: Path, origin: Origin, min_probability: float, resume: bool) -> Iterator[tuple[set[str], Callable[[PredictRow], None]]]:
+def open_writer(
+    kind: str, target: Path, origin: Origin, min_probability: float, resume: bool, on_event: OnEvent = ignore_event
+) -> Iterator[tuple[set[str], Callable[[PredictRow], None]]]:
     """Open a file of predictions for writing: a context manager of (finished, write).
 
     `finished` is the set of paths already in the log of an interrupted command; `write` appends a row. `target` is written when the block ends
@@ -57,7 +62,7 @@ def open_writer(kind: str, target: Path, origin: Origin, min_probability: float,
         try:
             lock_open_file(file, UsageError(f"--{kind}: {log} is being written by another command", "Wait for it, or give another file name"))
             _check_incomplete(kind, target)  # another command may have completed it since
-            begun, finished = _read_start(kind, log)
+            begun, finished = _read_start(kind, log, on_event)
             _check_origin(kind, log, begun, origin)
             if not log.stat().st_size:
                 file.write(json.dumps({**asdict(origin), "classes": list(origin.classes)}) + "\n")
@@ -77,7 +82,7 @@ def open_writer(kind: str, target: Path, origin: Origin, min_probability: float,
         yield finished, write
         with _convert_os_errors(kind, target):
             file.flush()
-            _publish(kind, target, origin.classes, min_probability)  # while the log is locked
+            _publish(kind, target, origin.classes, min_probability, on_event)  # while the log is locked
         is_complete = True
     finally:
         with _convert_os_errors(kind, target):
@@ -91,11 +96,11 @@ def log_of(target: Path) -> Path:
     return target.with_name(target.name + PARTIAL)
 
 
-def _publish(kind: str, target: Path, classes: Sequence[str], min_probability: float) -> None:
+def _publish(kind: str, target: Path, classes: Sequence[str], min_probability: float, on_event: OnEvent) -> None:
     """Convert the log to the target atomically."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        WRITERS[kind](temporary, read_log(target, classes), classes, min_probability)
+        WRITERS[kind](temporary, read_log(kind, target, classes, f"writing {target.name}", on_event), classes, min_probability)
         move_file(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -157,15 +162,15 @@ def _check_origin(kind: str, log: Path, begun: Mapping[str, Any], origin: Origin
         raise UsageError(f"--{kind}: {log} was begun with another network, {begun.get('file')}", hint)
 
 
-def _read_start(kind: str, log: Path) -> tuple[dict[str, Any], set[str]]:
+def _read_start(kind: str, log: Path, on_event: OnEvent) -> tuple[dict[str, Any], set[str]]:
     """Return the first line of a log, if it names a run, and the paths of all images in it. An incomplete last line is removed from the file."""
     with suppress(FileNotFoundError), open(log, "r+b") as file:
         origin: dict[str, Any] = {}
         finished, size = set(), 0
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            values = _parse_log_line(kind, log, line)
+        for line in _follow(file, f"reading {log.name}", on_event):
+            if not line.endswith(b"\n"):  # the last one
+                continue
+            values = _parse_log_line(kind, log, line, only_path=True)
             if "path" in values:
                 finished.add(values["path"])
             else:
@@ -176,10 +181,22 @@ def _read_start(kind: str, log: Path) -> tuple[dict[str, Any], set[str]]:
     return {}, set()
 
 
-def _parse_log_line(kind: str, log: Path, line: bytes) -> dict[str, Any]:
-    """Return one line of a log. Raises UsageError if tlfast has not written it."""
+def _follow(file: BinaryIO, phase: str, on_event: OnEvent) -> Iterator[bytes]:
+    """Yield the lines of a log. The progress counts bytes."""
+    size, done, reported = os.fstat(file.fileno()).st_size, 0, 0
+    for line in file:
+        yield line
+        done += len(line)
+        if done - reported >= REPORTED_BYTES or done == size:
+            on_event(Progress(phase, done, size))
+            reported = done
+
+
+def _parse_log_line(kind: str, log: Path, line: bytes, only_path: bool = False) -> dict[str, Any]:
+    """Return one line of a log; with `only_path`, that of an image without its probabilities. Raises UsageError if tlfast has not written it."""
     try:
-        values = json.loads(line)
+        is_row = only_path and line.startswith(ROW_START)
+        values = {"path": DECODER.raw_decode(line.decode(), len(ROW_START))[0]} if is_row else json.loads(line)
         if isinstance(values, dict) and (isinstance(values.get("path"), str) or (isinstance(values.get("classes"), list) and "run" in values)):
             return values
     except ValueError:
@@ -187,11 +204,12 @@ def _parse_log_line(kind: str, log: Path, line: bytes) -> dict[str, Any]:
     raise UsageError(f"--{kind}: {log} is not a log of tlfast", "Move it away, or give another file name")
 
 
-def read_log(target: Path, classes: Sequence[str]) -> Iterator[PredictRow]:
-    """Yield the rows in the log of a file of predictions, as long as the file is not complete."""
-    with open(log_of(target), encoding="utf-8") as file:
-        for line in file:
-            values = json.loads(line)
+def read_log(kind: str, target: Path, classes: Sequence[str], phase: str, on_event: OnEvent) -> Iterator[PredictRow]:
+    """Yield the rows in the log of a file of predictions, as long as the file is not complete. `phase` is the text of the progress events."""
+    log = log_of(target)
+    with open(log, "rb") as file:
+        for line in _follow(file, phase, on_event):
+            values = _parse_log_line(kind, log, line)
             if "path" not in values:  # the first line
                 continue
             prediction = rank_classes(np.array(values["p"]), classes) if "p" in values else None
@@ -223,9 +241,9 @@ def write_parquet(
 
     names = column_names(classes)
     schema = pa.schema([(name, pa.string() if name in names[:2] or name == "error" else pa.float32()) for name in names])
-    remaining = iter(rows)
+    remaining, size = iter(rows), max(1, min(MAX_ROWS, MAX_CELLS // len(names)))
     with open(target, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
-        while block := list(islice(remaining, PARQUET_ROWS)):
+        while block := list(islice(remaining, size)):
             readable = (replace(row, path=replace_undecodable(row.path)) for row in block)
             columns = zip(*(row_cells(row, classes, min_probability, missing=None) for row in readable), strict=True)
             writer.write_table(pa.table(dict(zip(names, map(list, columns), strict=True)), schema))
