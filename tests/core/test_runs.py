@@ -144,8 +144,19 @@ def test_a_home_folder_of_nobody(cli):
     assert outcome.code == 1 and "no run '~nobody-of-that-name'" in outcome.err
 
 
+def test_runs_are_listed_without_reading_their_metrics(run):
+    (listed,) = runs.list_runs(str(run.folder.parent.parent), run.folder.parent.name)
+    metrics = runs.read_metrics(run.folder)
+    assert (listed["accuracy"], listed["macro_f1"]) == (metrics["accuracy"], metrics["macro"]["f1"])
+    (run.folder / "metrics.json").unlink()
+    assert runs.list_runs(str(run.folder.parent.parent), run.folder.parent.name) == [listed]
+
+
 @pytest.mark.parametrize("content", ["{", "{}", "[]", '{"accuracy": 1}'])
 def test_damaged_runs_are_named(run, cli, content):
+    manifest = json.loads((run.folder / "run.json").read_text())
+    del manifest["scores"]  # as in runs of earlier versions
+    (run.folder / "run.json").write_text(json.dumps(manifest))
     (run.folder / "metrics.json").write_text(content)
     outcome = cli("runs")
     assert outcome.code == 0 and "left out:" in outcome.err and str(run.folder) in "".join(outcome.err.split())

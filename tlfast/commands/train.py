@@ -322,7 +322,8 @@ def publish(
             failure = error
         _write_plots(folder / PLOTS, f"{settings.task}: ", run_id, phases, evaluation)
         save_predictions(folder, predictions, "valid", calibration.apply_temperature(predictions.log_probabilities, temperature))
-        exported = {"onnx": asdict(agreement) if agreement else None, "temperature": temperature}
+        scores = {"accuracy": evaluation.accuracy, "macro_f1": evaluation.macro.f1}  # which `tlfast runs` lists
+        exported = {"onnx": asdict(agreement) if agreement else None, "temperature": temperature, "scores": scores}
         manifest = records.build_manifest(settings, session.table.classes, session.preprocessing, **facts, **exported)
         rows = drop_spare(session.table.rows)
         records.save_records(folder, manifest, rows, phases, evaluation)

@@ -43,6 +43,7 @@ ENTRIES: Mapping[str, Entry] = {
     "by_hand": Entry(bool, "true: the network was fitted in Python, so that the settings do not describe the training", "`from_learner`"),
     "onnx": Entry((dict, type(None)), "agreement of `model.onnx` with the network: `images`, `top1`, `largest_difference`, `disagreements`; null without it"),
     "temperature": Entry(NUMBER, "divisor of the logits in the exported files"),
+    "scores": Entry(dict, "`accuracy` and `macro_f1` on the valid split, as in `metrics.json`"),
     "files": Entry(dict, "SHA-256 of every file of the run"),
     "exports": Entry(dict, "files that were added later, with their sizes and accuracies", "`tlfast export`"),
     "test_looks": Entry(list, "uses of the test split: `when`, `command`, `images`, `accuracy`", "`--split test`"),

@@ -320,11 +320,17 @@ def list_runs(out: str, task: str = "", on_event: OnEvent = ignore_event) -> lis
 
 def _list_run(folder: Path) -> dict[str, Any]:
     """Return the row of a run for `list_runs`. Raises RunError, OSError, ValueError, KeyError or TypeError for a damaged one."""
-    run, metrics = read_run(folder), read_metrics(folder)
+    run = read_run(folder)
     values = run.manifest["settings"]
     chosen = {"task": values["task"], "strategy": run.strategy, "arch": values["arch"]}
-    scores = {"accuracy": metrics["accuracy"], "macro_f1": metrics["macro"]["f1"]}
-    return {"run": run.id, **chosen, **scores, "created": run.manifest["created"], "folder": str(folder)}
+    scores = run.manifest.get("scores") or _read_scores(folder)
+    return {"run": run.id, **chosen, **{name: scores[name] for name in ("accuracy", "macro_f1")}, "created": run.manifest["created"], "folder": str(folder)}
+
+
+def _read_scores(folder: Path) -> dict[str, float]:
+    """Return the scores of a run of an earlier version, whose manifest has none. With many classes its metrics are a large file."""
+    metrics = read_metrics(folder)
+    return {"accuracy": metrics["accuracy"], "macro_f1": metrics["macro"]["f1"]}
 
 
 def _not_found_error(reference: str, out: str) -> RunError:
