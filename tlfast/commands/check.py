@@ -84,7 +84,7 @@ def check_data(task: Task, settings: Settings, drop: Sequence[str] = (), on_even
     table = open_data(task, settings, on_event)
     table = replace(table, rows=tuple(drop_spare(table.rows)))
     scanned = scan.scan_images([row.path for row in table.rows], on_event)
-    findings, wrong_labels = scan.collect_findings(table.rows, scanned), None
+    findings, wrong_labels = scan.collect_findings(table.rows, scanned, on_event), None
     if search:
         found, wrong_labels = search(task, settings, table.rows, scanned, on_event)
         known = {(finding.kind, finding.path) for finding in findings}  # a near leak can have several findings, other kinds one for each image

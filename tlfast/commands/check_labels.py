@@ -136,7 +136,8 @@ def _find_by_features(task: Task, settings: Settings, by_path: Mapping[str, Row]
     outliers = find_outliers(paths, distances.mean(axis=1), by_path)
     limit = duplicates.CLOSE * float(np.median(distances[:, 0]))
     readable = [by_path[path] for path in scanned.paths]
-    near = duplicates.find_near_by_features(readable, scanned.digests, scanned.thumbnail, _align(paths, vectors, scanned.paths), limit)
+    aligned = _align(paths, vectors, scanned.paths)
+    near = duplicates.find_near_by_features(readable, scanned.digests, scanned.thumbnail, aligned, limit, on_event)
     on_event(Progress("comparing images", 1, 1))
     return [*near, *outliers]
 

@@ -137,7 +137,7 @@ def _find_problems(model: LoadedRun, on_event: OnEvent) -> tuple[list[Finding] |
         if len(listed) > MAX_SCANNED and not scan.is_scanned(listed):
             hint = "Run tlfast data check, then tlfast report, to show the findings here."
             return None, f"The {len(listed):,} images were not checked: a report checks at most {MAX_SCANNED:,}. {hint}"
-        findings = scan.collect_findings(rows, scan.scan_images(listed, on_event))
+        findings = scan.collect_findings(rows, scan.scan_images(listed, on_event), on_event)
         return findings + read_label_findings(model.run.folder.parent, rows), ""
     except (TlfastError, OSError) as error:  # a report without findings is better than none
         on_event(Note("report", f"no data check: {first_line(error)}"))

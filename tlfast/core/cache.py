@@ -23,7 +23,7 @@ from .files import set_permissions, wait_for_lock
 ENVIRONMENT = "TLFAST_CACHE"
 KINDS = {
     "backbones": "names and sizes of timm's backbones",
-    "checks": "statistics of images, for `data check`",
+    "checks": "statistics and near duplicates of images, for `data check`",
     "digests": "hashes of the pixels of decoded images",
     "features": "outputs of frozen backbones and lower stages",
     "rooms": "depth and views that fit the disk",

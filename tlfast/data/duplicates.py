@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from ..core import OnEvent, Progress, ignore_event
 from .types import FINDING_KINDS, Finding, Row
 
 # Least correlation of the thumbnails of near duplicates: the same picture, compressed, resized or brightened again.
@@ -71,21 +72,23 @@ def _find_conflicts(group: Sequence[Row]) -> Iterator[Finding]:
             yield make_finding("conflict", row, other)
 
 
-def find_near(rows: Sequence[Row], digests: Sequence[str], thumbnails: np.ndarray) -> list[Finding]:
+def find_near(rows: Sequence[Row], digests: Sequence[str], thumbnails: np.ndarray, on_event: OnEvent = ignore_event) -> list[Finding]:
     """Return the findings of nearly equal images: near conflicts, near leaks and near duplicates.
 
     A near conflict has one finding per image, and a near duplicate refers to the most similar image of its split. For near leaks, each image is paired
     with the most similar image of another split. `thumbnails` are grey, uint8 `[n, THUMBNAIL**2]`; those without contrast are ignored.
     """
-    return _describe_pairs(rows, digests, _find_similar(thumbnails))
+    return _describe_pairs(rows, digests, _find_similar(thumbnails, on_event))
 
 
-def find_near_by_features(rows: Sequence[Row], digests: Sequence[str], thumbnails: np.ndarray, vectors: np.ndarray, limit: float) -> list[Finding]:
+def find_near_by_features(
+    rows: Sequence[Row], digests: Sequence[str], thumbnails: np.ndarray, vectors: np.ndarray, limit: float, on_event: OnEvent = ignore_event
+) -> list[Finding]:
     """Return the findings of nearly equal images that `find_near` does not find, such as shifted or cropped copies.
 
     `vectors` are features `[n, d]` of unit length, or zero for images without any; `limit` is the largest cosine distance.
     """
-    return _describe_pairs(rows, digests, _find_close(thumbnails, vectors, limit), CONFIRMED)
+    return _describe_pairs(rows, digests, _find_close(thumbnails, vectors, limit, on_event), CONFIRMED)
 
 
 def _describe_pairs(rows: Sequence[Row], digests: Sequence[str], pairs: Iterator[tuple[int, int, float]], reason: str = "") -> list[Finding]:
@@ -118,22 +121,22 @@ def _sort_key(row: Row, index: int) -> tuple[int, int]:
     return ("train", "valid", "test").index(row.split) if row.split in ("train", "valid", "test") else 3, index
 
 
-def _find_similar(thumbnails: np.ndarray) -> Iterator[tuple[int, int, float]]:
+def _find_similar(thumbnails: np.ndarray, on_event: OnEvent = ignore_event) -> Iterator[tuple[int, int, float]]:
     """Yield (i, j, correlation) for all pairs of thumbnails with a correlation of at least ALIKE."""
-    for first, second, similarity in _find_correlated(thumbnails, ALIKE):
+    for first, second, similarity in _find_correlated(thumbnails, ALIKE, on_event):
         yield from zip(first.tolist(), second.tolist(), similarity.tolist(), strict=True)
 
 
-def _find_close(thumbnails: np.ndarray, vectors: np.ndarray, limit: float) -> Iterator[tuple[int, int, float]]:
+def _find_close(thumbnails: np.ndarray, vectors: np.ndarray, limit: float, on_event: OnEvent) -> Iterator[tuple[int, int, float]]:
     """Yield (i, j, correlation) for all pairs with plausible thumbnails, correlated less than ALIKE, whose features have a distance of at most `limit`."""
-    for first, second, similarity in _find_correlated(thumbnails, PLAUSIBLE):
+    for first, second, similarity in _find_correlated(thumbnails, PLAUSIBLE, on_event):
         for start in range(0, len(first), PAIRS_AT_ONCE):
             i, j, values = (array[start : start + PAIRS_AT_ONCE] for array in (first, second, similarity))
             close = (values < ALIKE) & (np.einsum("nd,nd->n", vectors[i], vectors[j]) >= 1 - limit)
             yield from zip(i[close].tolist(), j[close].tolist(), values[close].tolist(), strict=True)
 
 
-def _find_correlated(thumbnails: np.ndarray, least: float) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _find_correlated(thumbnails: np.ndarray, least: float, on_event: OnEvent) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield arrays of i, j and correlation that together have all pairs of thumbnails with a correlation of at least `least`.
 
     Images are sorted by their projection on the first principal component. Similar images have similar projections, so each is compared
@@ -160,6 +163,7 @@ def _find_correlated(thumbnails: np.ndarray, least: float) -> Iterator[tuple[np.
         similarity = values[start:stop] @ values[start : ends[stop - 1]].T
         i, j = np.nonzero(np.triu(similarity >= least, k=1))
         yield kept[start + i], kept[start + j], np.minimum(similarity[i, j], 1.0)
+        on_event(Progress("comparing images", stop, len(kept)))
         start = stop
 
 

@@ -6,14 +6,14 @@ import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ..core import DataError, ImageError, OnEvent, cache
+from ..core import DataError, ImageError, OnEvent, cache, ignore_event
 from . import duplicates, images
 from .capture_time import find_near_in_time
 from .duplicates import THUMBNAIL, make_finding
@@ -67,18 +67,30 @@ class ScanResult:
     sizes: dict[str, int]
 
 
-def collect_findings(rows: Sequence[Row], scanned: ScanResult) -> list[Finding]:
-    """Return the findings of all images, ordered by kind."""
+def collect_findings(rows: Sequence[Row], scanned: ScanResult, on_event: OnEvent = ignore_event) -> list[Finding]:
+    """Return the findings of all images, ordered by kind. Those of nearly equal images are cached."""
     by_path = {row.path: row for row in rows}
     readable = [by_path[path] for path in scanned.paths]
     return [
         *(make_finding("unreadable", by_path[path], reason=reason) for path, reason in scanned.unreadable.items()),
         *sorted(_find_empty(readable, scanned), key=lambda finding: EMPTY_KINDS.index(finding.kind)),
         *duplicates.find_exact(readable, scanned.digests),
-        *duplicates.find_near(readable, scanned.digests, scanned.thumbnail),
+        *_find_near(readable, scanned, on_event),
         *_find_straddling(rows),
         *find_near_in_time(rows),
     ]
+
+
+def _find_near(rows: Sequence[Row], scanned: ScanResult, on_event: OnEvent) -> list[Finding]:
+    """Return the findings of nearly equal images, from the cache if images, labels and splits are the same: the time is quadratic in their number."""
+    thumbnails = hashlib.sha256(scanned.thumbnail.tobytes()).hexdigest()
+    described = [(row.path, row.label, row.split) for row in rows]
+    key = cache.make_key(layout=LAYOUT, alike=duplicates.ALIKE, thumbnails=thumbnails, digests=scanned.digests, rows=described)
+
+    def compute() -> dict[str, Any]:
+        return {"findings": [asdict(finding) for finding in duplicates.find_near(rows, scanned.digests, scanned.thumbnail, on_event)]}
+
+    return [Finding(**values) for values in cache.get_or_compute(KIND, key, compute)["findings"]]
 
 
 def _find_empty(rows: Sequence[Row], scanned: ScanResult) -> Iterator[Finding]:
