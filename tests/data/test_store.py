@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -173,3 +174,19 @@ def test_no_readable_image_at_all_is_said(tmp_path, place):
         (tmp_path / "ab"[i % 2] / f"{i}.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="6 of 6 images cannot be read"):
         opened(tmp_path, store=place)
+
+
+@pytest.mark.parametrize("place", ["ram", "disk"])
+def test_hashes_are_kept_with_the_pixels(tmp_path, place):
+    for i, colour in enumerate([(9, 9, 9), (9, 9, 9), (7, 7, 7), (250, 0, 0), (250, 0, 0), (0, 250, 0)]):  # grey images are widened at the first colour
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        Image.new("RGB", (30, 30), colour).save(tmp_path / "ab"[i % 2] / f"{i}.png")
+    _, kept = opened(tmp_path, store=place)
+    _, kept = opened(tmp_path, store=place)
+
+    def alike(found):
+        return [[Path(other).stem for other in found if found[other] == digest] for digest in found.values()]
+
+    hashes = store.image_digests(replace(kept, pixels=kept.pixels[:0]))
+    assert alike(hashes) == alike(store.image_digests(replace(kept, digests="")))
+    assert sorted(map(len, alike(hashes))) == [1, 1, 2, 2, 2, 2]

@@ -25,6 +25,7 @@ from .unreadable import get_or_recompute
 KIND = "stores"
 PIXELS = "pixels.u8"
 LAYOUT = 2  # part of the cache key: increase it if the same images would give other pixels
+DIGEST_BYTES = 16
 SPARE_GIB = 1.0  # disk space or memory left free for other programs
 
 
@@ -34,7 +35,7 @@ class Store:
 
     `index` gives the row of `pixels` for each path, `size` the side of the network input. `key` is the cache key; `cached` is true if the
     store is on disk, for later runs too. `writable` is false if `--store auto` found it in a cache that cannot be written: features that the cache does not
-    have stay in memory then.
+    have stay in memory then. `digests` joins the hashes (hex) of all images; "" for a store that an earlier version has made.
     """
 
     pixels: np.ndarray
@@ -43,6 +44,7 @@ class Store:
     key: str
     cached: bool
     writable: bool = True
+    digests: str = ""
 
     @property
     def grey(self) -> bool:
@@ -73,8 +75,8 @@ def open_store(table: ImageTable, settings: Settings, on_event: OnEvent = ignore
     readable = [path for path in paths if path not in about["unreadable"]]
     shape = (len(readable), about["channels"], settings.full_size, settings.full_size)
     index = {path: i for i, path in enumerate(readable)}
-    writable = not is_there or _is_cache_writable()
-    return table, Store(pixels[: math.prod(shape)].reshape(shape), index, settings.size, key, cached=kind == "disk", writable=writable)
+    writable, pixels = not is_there or _is_cache_writable(), pixels[: math.prod(shape)].reshape(shape)
+    return table, Store(pixels, index, settings.size, key, kind == "disk", writable, about.get("digests", ""))
 
 
 def _make_file(folder: Path, paths: list[str], settings: ModelSettings, on_event: OnEvent) -> dict[str, Any]:
@@ -103,16 +105,18 @@ def _is_cache_writable() -> bool:
 
 
 def fill_store(sink: BinaryIO | mmap.mmap, paths: Sequence[str], settings: ModelSettings, on_event: OnEvent) -> dict[str, Any]:
-    """Write the pixels of all images to `sink`. Returns the number of channels and the reasons for unreadable images by path.
+    """Write the pixels of all images to `sink`. Returns the number of channels, the reasons for unreadable images by path, and the joined hashes.
 
     Images are written with one channel until the first colour image; then the images in `sink` are widened to three. Memory use is constant.
     """
-    plane, stored, channels = settings.full_size**2, 0, 1
+    plane, channels = settings.full_size**2, 1
     unreadable: dict[str, str] = {}
+    digests: list[str] = []
 
-    def decode(path: str) -> np.ndarray | str:
+    def decode(path: str) -> tuple[np.ndarray, str] | str:
         try:
-            return to_planes(images.resize(images.open_image(path), settings.full_size, settings.resize))
+            pixels = to_planes(images.resize(images.open_image(path), settings.full_size, settings.resize))
+            return pixels, _hash_pixels(pixels)
         except ImageError as error:
             return error.message
 
@@ -120,12 +124,13 @@ def fill_store(sink: BinaryIO | mmap.mmap, paths: Sequence[str], settings: Model
         if isinstance(result, str):
             unreadable[path] = result
             continue
-        if len(result) > channels:
-            _widen_channels(sink, stored, plane)
+        pixels, digest = result
+        if len(pixels) > channels:
+            _widen_channels(sink, len(digests), plane)
             channels = 3
-        sink.write(np.broadcast_to(result, (channels, *result.shape[1:])).tobytes())
-        stored += 1
-    return {"channels": channels, "unreadable": unreadable}
+        sink.write(np.broadcast_to(pixels, (channels, *pixels.shape[1:])).tobytes())
+        digests.append(digest)
+    return {"channels": channels, "unreadable": unreadable, "digests": "".join(digests)}
 
 
 def to_planes(image: Image.Image) -> np.ndarray:
@@ -138,13 +143,20 @@ def to_planes(image: Image.Image) -> np.ndarray:
 
 def image_digests(store: Store) -> dict[str, str]:
     """Return a hash of the stored pixels of each image by path. Images that are equal after resizing have equal hashes."""
+    if store.digests:
+        length = 2 * DIGEST_BYTES
+        return {path: store.digests[i * length : (i + 1) * length] for path, i in store.index.items()}
 
     def compute() -> dict[str, Any]:
-        return {"digests": [hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest() for pixels in store.pixels]}
+        return {"digests": list(map(_hash_pixels, store.pixels))}
 
     digests = (cache.get_or_compute("digests", store.key, compute) if store.cached else compute())["digests"]
     release_pages(store.pixels)
     return dict(zip(store.index, digests, strict=True))
+
+
+def _hash_pixels(pixels: np.ndarray) -> str:
+    return hashlib.blake2b(pixels.tobytes(), digest_size=DIGEST_BYTES).hexdigest()
 
 
 def _widen_channels(sink: BinaryIO | mmap.mmap, stored: int, plane: int) -> None:
