@@ -24,7 +24,7 @@ ENVIRONMENT = "TLFAST_CACHE"
 KINDS = {
     "backbones": "names and sizes of timm's backbones",
     "checks": "statistics and near duplicates of images, for `data check`",
-    "digests": "hashes of the pixels of decoded images",
+    "digests": "hashes of decoded images, for stores of earlier versions",
     "features": "outputs of frozen backbones and lower stages",
     "rooms": "depth and views that fit the disk",
     "stores": "decoded images",
