@@ -21,6 +21,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.datastructures import Headers
+from starlette.requests import Request
 
 from tests.helpers.serving import IMAGE, ask, serving_at
 from tlfast.core import errors
@@ -240,6 +242,31 @@ def test_decoded_images_wait_for_memory(classifier, monkeypatch):
     with serving_at(classifier) as (port, _):
         status, answer = ask(port, "POST", "/predict", form(*files), FORM)
         assert status == 200 and [p["name"] for p in answer["predictions"]] == [name for name, _ in files]
+
+
+def test_bodies_of_requests_wait_for_memory(classifier, monkeypatch):
+    monkeypatch.setattr(server_module, "MemoryBudget", lambda: batching.MemoryBudget(limit=1))  # one request at a time
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nabc"
+    begun = []
+    read_files = server_module.read_files
+
+    async def record(request, *arguments):
+        begun.append(request.headers["content-length"])
+        return await read_files(request, *arguments)
+
+    monkeypatch.setattr(server_module, "read_files", record)
+    with serving_at(classifier, limits=uploads.Limits(seconds=1.0)) as (port, _), ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(raw, port, head)
+        while not begun:
+            time.sleep(0.01)
+        waiting = pool.submit(ask, port, "POST", "/predict", png(), IMAGE)
+        assert slow.result().startswith(b"HTTP/1.1 408") and begun == ["1000", str(len(png()))][: len(begun)]
+        assert waiting.result()[0] == 200 and len(begun) == 2
+
+
+@pytest.mark.parametrize(("headers", "size"), [({"content-length": "7"}, 7), ({"content-length": "101"}, 0), ({}, 100)])
+def test_a_body_of_unknown_size_may_be_as_large_as_the_limit(headers, size):
+    assert uploads.count_body_bytes(Request({"type": "http", "headers": Headers(headers).raw}), uploads.Limits(body=100)) == size
 
 
 @pytest.mark.parametrize(("mode", "bytes_per_pixel"), [("RGB", 8), ("RGBA", 20), ("I;16", 28)])

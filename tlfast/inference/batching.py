@@ -10,14 +10,14 @@ import numpy as np
 
 from .onnx_model import BATCH, Network, batch_size
 
-DECODED_BYTES = 1 << 29  # of images that are decoded, wait for the network or run through it
+BUDGET_BYTES = 1 << 29
 Item = tuple[np.ndarray, "asyncio.Future[np.ndarray]"]  # pixels `[h, w, 3]` and the future of their probabilities `[c]`
 
 
 class MemoryBudget:
-    """A limit of the bytes of decoded images at a time; further ones wait in the order of their arrival. One image is always admitted."""
+    """A limit of the bytes of images, or of requests, in memory at a time; further ones wait in the order of their arrival. One is always admitted."""
 
-    def __init__(self, limit: int = DECODED_BYTES) -> None:
+    def __init__(self, limit: int = BUDGET_BYTES) -> None:
         self.limit, self.used = limit, 0
         self.turn, self.freed = asyncio.Lock(), asyncio.Event()
 

@@ -37,7 +37,7 @@ from .openapi import build_openapi, render_docs
 from .request_log import JsonHandler, RequestLog, is_not_cancellation
 from .service_metrics import ServiceMetrics
 from .types import Prediction
-from .uploads import Limits, build_protocol, read_files
+from .uploads import Limits, build_protocol, count_body_bytes, read_files
 
 PAGE = "page.html"
 # The page is self-contained: it loads nothing from other servers, and no other site may embed it.
@@ -84,7 +84,8 @@ class Service:
         if self.root_path and not re.fullmatch(r"(/[\w.~-]+)+", self.root_path):
             raise UsageError(f"--root-path {self.root_path}: not a path such as /plants", "Start it with / and end it without")
         self.queue = BatchQueue(self.classifier.network)
-        self.decoding, self.memory = asyncio.Semaphore(count_cores()), MemoryBudget()
+        self.decoding = asyncio.Semaphore(count_cores())
+        self.memory, self.bodies = MemoryBudget(), MemoryBudget()  # of images from decoding to prediction, and of request bodies
         paths = frozenset(path for known in PATHS for path in (known, self.root_path + known))
         self.metrics = ServiceMetrics(self.classifier, paths, self.clients.total)
 
@@ -157,8 +158,9 @@ def build_app(service: Service) -> Starlette:
         service.authorize(request)
         with service.admit(request):
             top = _parse_top(request, len(classifier.classes))
-            files = await read_files(request, service.limits, service.stopping)
-            results = await asyncio.gather(*(service.predict(data) for _, data in files), return_exceptions=True)
+            async with service.bodies.reserve(count_body_bytes(request, service.limits)):
+                files = await read_files(request, service.limits, service.stopping)
+                results = await asyncio.gather(*(service.predict(data) for _, data in files), return_exceptions=True)
             predictions = [_format_prediction(name, result, top) for (name, _), result in zip(files, results, strict=True)]
             return JSONResponse({"run": classifier.run, "predictions": predictions})
 

@@ -80,6 +80,13 @@ def build_protocol(seconds: float) -> type[asyncio.Protocol]:
     return LimitedProtocol
 
 
+def count_body_bytes(request: Request, limits: Limits) -> int:
+    """Return how many bytes of the body of a request are kept: its announced size, else the limit; 0 if it is larger, because it is refused."""
+    announced = request.headers.get("content-length", "")
+    size = int(announced) if announced.isdigit() else limits.body
+    return size if size <= limits.body else 0
+
+
 async def read_files(request: Request, limits: Limits, stopping: asyncio.Event) -> list[tuple[str, bytes]]:
     """Return (name, bytes) of each uploaded file: the parts `file` of a form, or the request body, without a name. Raises HTTPException.
 
