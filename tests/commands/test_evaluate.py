@@ -179,9 +179,9 @@ def test_a_table_with_other_columns_than_that_of_the_training(run, cli, tmp_path
     assert "column 'path'" in cli(*words).err
     found = cli(*words, "--path-col", "file", "--label-col", "colour", "--json")
     assert found.code == 0 and found.json["evaluation"]["macro"]["support"] == 3, found.err
-    scores = tlfast.RunRecord("parted").evaluate("all", data="new.csv", path_col="file", label_col="colour")
+    scores = tlfast.Run("parted").evaluate("all", data="new.csv", path_col="file", label_col="colour")
     assert scores["accuracy"].value == found.json["evaluation"]["accuracy"]
-    manifest = tlfast.RunRecord("parted").manifest
+    manifest = tlfast.Run("parted").manifest
     trained = RunRecord(Path("exports/parted"), {**manifest, "settings": {**manifest["settings"], "split_col": "part", "group_col": "plant"}})
     assert len(loaded_run.list_labelled(trained, "new.csv", {"path_col": "file", "label_col": "colour"}, ignore_event)) == 3  # it has neither column
     refused = cli("evaluate", "parted", "--path-col", "file")

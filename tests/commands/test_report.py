@@ -86,7 +86,7 @@ def test_interpret_and_python_write_the_same_sections(run, cli, pictures):
     assert cli("interpret", "r", "--json").code == 0
     page = run.folder / "report.html"
     assert 'id="check"' in page.read_text() and 'id="image-table"' in page.read_text()
-    assert "--no-check" in tlfast.RunRecord("r").report(check=False, quiet=True).path.read_text()
+    assert "--no-check" in tlfast.Run("r").report(check=False, quiet=True).path.read_text()
     assert cli("report", "r", "--no-check", "--no-paths", "--json").code == 0
     assert "--no-check" in page.read_text() and 'id="image-table"' not in page.read_text()
     assert tree(pictures) == before
