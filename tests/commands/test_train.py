@@ -13,18 +13,20 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.command_line import TINY
+from tests.helpers.interruption import settings_of, stopping_at, train_way
 from tests.helpers.training import resolved
 from tlfast import tasks
 from tlfast.commands import train
 from tlfast.core import files, runs, settings
 from tlfast.core import journal as journal_module
-from tlfast.core.errors import UsageError, WeightsError
+from tlfast.core.errors import Interrupted, UsageError, WeightsError
 from tlfast.core.events import Progress
 from tlfast.evaluation import bootstrap
 from tlfast.models import build
 from tlfast.testing import draw_image
-from tlfast.training import loaders
+from tlfast.training import loaders, planner
 from tlfast.training.callbacks import progress
+from tlfast.training.types import DepthPlan
 
 
 def test_unwritable_out_is_said_before_training(cli, folder, tmp_path):
@@ -47,6 +49,13 @@ def test_settings_without_effect_are_named(cli, folder):
     outcome = cli("train", folder, *TINY, "--ema", "--accumulate", 2, "--dry-run")
     assert outcome.code == 0 and "without effect here: --accumulate, --ema" in outcome.err
     assert "without effect" not in cli("train", folder, *TINY, "--ema", "--full", "--dry-run").err
+
+
+def test_settings_without_effect_at_the_chosen_depth_are_named(cli, folder, monkeypatch):
+    chosen = DepthPlan("0", "the classifier", 100.0, 0.0, 2, 3, 10.0, chosen=True)
+    monkeypatch.setattr(planner, "plan_depths", lambda session, settings: ([chosen], None))
+    outcome = cli("train", folder, *TINY, "--depth", "auto", "--ema", "--freeze-epochs", 2, "--dry-run")
+    assert outcome.code == 0 and "without effect here: --freeze-epochs, --ema" in outcome.err
 
 
 def test_config_file_and_flags(cli, folder, tmp_path):
@@ -281,6 +290,15 @@ def test_plan_counts_what_trains(folder):
     head = sum(p.numel() for p in build.build_model("test_resnet", 3, 32)[1].parameters())
     assert plans["partial"].trained_parameters == head
     assert plans["full"].trained_parameters == plans["full"].parameters == plans["partial"].parameters > head
+
+
+def test_the_plan_of_an_interrupted_training_is_not_made_again(pictures, tmp_path, monkeypatch):
+    with pytest.raises(Interrupted):
+        train_way("depth", pictures, tmp_path, stopping_at("head", 1), depth="auto")
+    (left,) = tmp_path.glob("*/*.unfinished")
+    monkeypatch.setattr(planner, "plan_depths", lambda *given: pytest.fail("planned again"))
+    planned = train.plan_run(tasks.folder_task(pictures), settings_of("depth", pictures, tmp_path, depth="auto"), resume=journal_module.run_id_of(left))
+    assert any(depth.chosen for depth in planned.depths)
 
 
 def test_images_of_a_run_can_be_trained_on_again(make, folder, tmp_path):

@@ -14,7 +14,7 @@ from tlfast import tasks
 from tlfast.core.events import Note
 from tlfast.core.journal import Journal
 from tlfast.tasks import resolve
-from tlfast.training import durations, planner, trainer, types
+from tlfast.training import durations, planner, profiler, trainer, types
 from tlfast.training.callbacks import progress
 from tlfast.training.types import DepthPlan
 
@@ -202,3 +202,18 @@ def test_a_forecast_counts_all_views_and_the_images_of_train_bn():
     assert four - two > 2 * 10_000 * 0.001
     partial = resolve.resolve_settings(tasks.get_task("fer"), "partial", {"train_bn": True, "epochs": 5})
     assert planner._predict_plan(timing("0", 1e-5), WORK, partial).seconds > 5 * 10_000 * 0.008
+
+
+@pytest.mark.parametrize(("way", "views", "seconds"), [({}, 2, 31 * 0.01 + 10 * 0.0002), ({"depth": "3"}, 1, 21 * 0.01), ({"depth": "all"}, 2, 8 * 10 * 0.01)])
+def test_a_teacher_takes_time(way, views, seconds):
+    chosen = resolve.resolve_settings(tasks.get_task("fer"), None, {"views": views, "lr": 1e-3, "epochs": 8, **way})
+    taught = replace(WORK, costs=replace(WORK.costs, teacher=0.01, uncached_teacher=[21_000, 10_000]))
+    alone, with_teacher = (planner._predict_plan(timing(way.get("depth", "0"), 0.003, 0.001), work, chosen).seconds for work in (WORK, taught))
+    assert with_teacher - alone == pytest.approx(1000 * seconds)
+
+
+def test_a_backbone_without_declared_stages_is_forecast(folder, monkeypatch):
+    monkeypatch.setattr(profiler, "list_stages", lambda *given: pytest.fail("stages are not needed"))
+    task, chosen = resolved(folder, "full")
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        assert planner.forecast(session, chosen).depth == "all"

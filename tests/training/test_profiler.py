@@ -41,3 +41,12 @@ def test_timing_halves_a_batch_that_does_not_fit(fitting, tried, timed):
     assert watch() == [1e-6] and sizes == tried + timed
     with pytest.raises(TrainingError, match="out of memory on cpu while steps with 2 images were timed"):
         profiler._time_batches(lambda count: run(65), 64, torch.device("cpu"))
+
+
+def test_a_teacher_is_timed(folder, trained_run):
+    task, chosen = resolved(folder, "partial", views=3, amp="off", teacher=str(trained_run.full))
+    with trainer.prepare(task, chosen, lambda event: None) as session:
+        timings = profiler.time_depths(session, chosen, time_limit=0.0)
+        assert timings.teacher > 0 and timings.uncached_teacher == features.count_images(session.table, chosen)
+        trainer.fit(session, chosen)
+        assert profiler.time_depths(session, chosen, time_limit=0.0).uncached_teacher == [0, 0, 0]

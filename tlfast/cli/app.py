@@ -100,7 +100,7 @@ def train(
     with screen.progress() as on_event:
         from ..commands import train
 
-        plan = train.plan_run(arguments.task, settings, on_event) if dry_run else None
+        plan = train.plan_run(arguments.task, settings, on_event, resume) if dry_run else None
         result = None if plan else train.train_run(arguments.task, settings, on_event, resume, arguments.like)
     if plan:
         screen.plan(plan)

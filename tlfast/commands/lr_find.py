@@ -10,7 +10,7 @@ from typing import Any
 
 from ..core import Note, OnEvent, Settings, ignore_event, runs
 from ..core.setting_fields import Role
-from ..core.settings import names_with
+from ..core.settings import find_unused, names_with
 from ..data import Task
 from ..training import RateCurve, Session, get_strategy, prepare
 from ..training.phase import search_rate
@@ -45,7 +45,7 @@ def find_rates(task: Task, settings: Settings, on_event: OnEvent = ignore_event)
     Raises TlfastError.
     """
     require_single(settings, "lr-find")
-    note_unused(settings, on_event, names_with(Role.OUTPUT))  # which only a run has
+    note_unused(find_unused(settings, names_with(Role.OUTPUT)), on_event)  # outputs are those of a run
     if settings.rate:
         on_event(Note("learning rate", f"--lr {settings.lr} is not used: the rates of train are those of --lr {Settings.lr}"))
         settings = replace(settings, lr=Settings.lr)  # with a fixed rate, phases skip the search

@@ -12,10 +12,10 @@ from fastai.callback.core import Callback
 from torch import nn
 
 from ..core import DataError, ExportError, Interrupted, Journal, Note, OnEvent, Settings, files, ignore_event, runs
-from ..core.journal import TASK_FILE, check_name_free, list_interrupted_folders, list_states, open_journal, read_facts, run_id_of
+from ..core.journal import TASK_FILE, check_name_free, list_interrupted_folders, list_states, open_journal, read_facts, read_journal, run_id_of
 from ..core.presets import PRESETS
 from ..core.run_files import CALIBRATION_PLOT, ONNX_FILE, PLOTS
-from ..core.settings import check_conflicts
+from ..core.settings import check_conflicts, find_unused
 from ..data import DataSummary, Task
 from ..data.split import drop_spare
 from ..evaluation import Evaluation, Predictions, calibration, evaluate, save_predictions
@@ -137,7 +137,7 @@ def _train_alone(task: Task, settings: Settings, on_event: OnEvent, resume: str,
     check_start(settings, resume)
     if not resume:
         settings = resolve_teachers(settings)
-        note_unused(settings, on_event)
+        note_unused(find_unused(settings), on_event)
         for interrupted in map(run_id_of, list_interrupted_folders(settings.out, settings.task)):
             on_event(Note("training", f"{interrupted} was interrupted: --resume {interrupted} continues it; this is a new training"))
     run_id = settings.name or runs.new_id(settings.strategy_label, settings.arch)
@@ -229,8 +229,13 @@ def _train(task: Task, session: Session, settings: Settings, like: Mapping[str, 
 
 
 def _resolve(session: Session, settings: Settings) -> tuple[Settings, list[DepthPlan]]:
-    """Fill in open settings. Returns the settings, and the depths that were considered; for a long preset the forecast of the training."""
+    """Fill in open settings. Returns the settings, and the depths that were considered; for a long preset the forecast of the training.
+
+    A note names the settings that have no effect with the chosen depth.
+    """
+    without = find_unused(settings)
     settings, depths = get_strategy(settings.strategy).resolve(session, settings)
+    note_unused([name for name in find_unused(settings) if name not in without], session.on_event)
     if depths or settings.preset not in PRESETS or not PRESETS[settings.preset].is_long:
         return settings, depths
     plan = planner.forecast(session, settings)
@@ -287,11 +292,14 @@ def _check_unchanged(session: Session, name: str, checksum: str, expected: str) 
 # The plan
 
 
-def plan_run(task: Task, settings: Settings, on_event: OnEvent = ignore_event) -> DryRun:
-    """Return the data, weights, model size and depths of a training, without training. Writes no run. Raises TlfastError."""
+def plan_run(task: Task, settings: Settings, on_event: OnEvent = ignore_event, resume: str = "") -> DryRun:
+    """Return the data, weights, model size and depths of a training, without training. Writes no run. Raises TlfastError.
+
+    `resume` is that of `train_run`: the plan is then that of the interrupted training.
+    """
     parse_names(settings.log)
-    note_unused(settings, on_event)
-    with prepare(task, settings, on_event) as session:
+    note_unused(find_unused(settings), on_event)
+    with prepare(task, settings, on_event, read_journal(settings.out, settings.task, resume)) as session:
         settings, depths = _resolve(session, settings)
         model = session.learn.model
         trainable = get_strategy(settings.strategy).trainable(model, settings)

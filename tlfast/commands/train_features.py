@@ -10,6 +10,7 @@ from typing import Any, cast
 from torch import nn
 
 from ..core import OnEvent, Progress, Settings, UsageError, cache, ignore_event
+from ..core.journal import read_journal
 from ..core.setting_checks import AUTO_DEPTH
 from ..data import Task
 from ..distributed import Engine
@@ -27,7 +28,7 @@ def compute_features(task: Task, settings: Settings, engine: Engine, on_event: O
     """
     check_start(settings, resume)
     settings = use_default_batch(settings)  # of the passes; the training settles its own
-    missing, settings = _find_missing(task, settings, on_event)
+    missing, settings = _find_missing(task, settings, on_event, resume)
     on_event(Progress("backbone: views", 0, len(missing)))
     with closing(run_elsewhere(engine, task, partial(_compute_view, settings), missing)) as results:
         for done, (number, _, machine) in enumerate(results, 1):
@@ -36,13 +37,17 @@ def compute_features(task: Task, settings: Settings, engine: Engine, on_event: O
     return len(missing)
 
 
-def _find_missing(task: Task, settings: Settings, on_event: OnEvent) -> tuple[dict[int, str], Settings]:
-    """Return number -> name in the cache of the views that are not there, and settings with the precision of the frozen layers, which all tasks use."""
+def _find_missing(task: Task, settings: Settings, on_event: OnEvent, resume: str) -> tuple[dict[int, str], Settings]:
+    """Return number -> name in the cache of the views that are not there, and the settings of all tasks.
+
+    These have the precision of the frozen layers, and the depth and the views for which there is room; the training chooses the same.
+    """
     if settings.depth == AUTO_DEPTH or settings.minutes is not None:
         raise UsageError("--engine ray is given with an open depth: it is chosen by the speed of this machine", "Give a depth, such as --depth 2")
-    with prepare(task, settings, on_event) as session:
+    with prepare(task, settings, on_event, read_journal(settings.out, settings.task, resume)) as session:
         if not session.on_disk:
             raise UsageError(f"--engine ray needs cached features on a disk, but --store is {settings.store}", "Use --store disk")
+        settings, _ = get_strategy(settings.strategy).resolve(session, settings)
         frozen = _find_frozen(session, settings)
         settings = replace(settings, amp=cast(Any, pass_precision(frozen, session, settings)))
         return find_missing(frozen, session, settings), settings

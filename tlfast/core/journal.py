@@ -227,6 +227,11 @@ def read_facts(folder: Path) -> Facts:
         raise RunError(f"{folder / JOURNAL} is damaged ({error})", "Leave out --resume to start a new training") from None
 
 
+def read_journal(out: str, task: str, which: str) -> Journal:
+    """Return a journal with the facts of an unfinished training, which writes nothing; with `which` "" an empty one. Raises UsageError or RunError."""
+    return Journal(None, read_facts(find(out, task, which)) if which else None)
+
+
 def _write_facts(folder: Path, facts: Facts) -> None:
     write_text_atomic(folder / JOURNAL, json.dumps(facts.to_dict(), indent=1) + "\n")
 

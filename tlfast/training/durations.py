@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..core import Settings, TrainingSettings
 from .feature_learner import choose_head_batch
 from .lr_finder import FINDER_STEPS
@@ -12,8 +14,17 @@ CLOSING = 10.0  # seconds of export, plots and files at the end of a training
 
 def feature_seconds(timing: Timing, seconds_per_image: float, work: Work, views: int) -> float:
     """Return the seconds of the frozen part's forward passes over the images that are not cached."""
-    plain, *augmented = timing.uncached[:views]
-    return plain * seconds_per_image + sum(augmented) * (seconds_per_image + work.costs.augment)
+    return _pass_seconds(timing.uncached[:views], seconds_per_image, work)
+
+
+def teacher_seconds(work: Work, views: int) -> float:
+    """Return the seconds of the teacher's passes over the images whose probabilities are not cached; 0 without a teacher."""
+    return _pass_seconds(work.costs.uncached_teacher[:views], work.costs.teacher, work)
+
+
+def _pass_seconds(uncached: Sequence[int], seconds_per_image: float, work: Work) -> float:
+    """Return the seconds of forward passes over numbers of images, one for each view; the first view is not augmented."""
+    return sum(uncached) * seconds_per_image + sum(uncached[1:]) * work.costs.augment
 
 
 def epoch_seconds(step: float, upper: float, work: Work, settings: Settings) -> float:

@@ -7,7 +7,9 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -46,7 +48,7 @@ def time_depths(session: Session, settings: Settings, time_limit: float) -> Timi
     started = time.perf_counter()
     learn, counts, device = session.learn, count_images(session.table, settings), session.learn.dls.device
     body, head = copy.deepcopy(learn.model)
-    names = list_stages(body, settings.arch)
+    names = [] if settings.depth in ("", *DEPTH_ENDS) else list_stages(body, settings.arch)  # some backbones declare none
     depths = sorted({round(i) for i in np.linspace(1, len(names), min(len(names), MAX_DEPTHS))})
     if settings.depth != AUTO_DEPTH:
         depths = [int(settings.depth)] if settings.depth.isdigit() and settings.depth not in DEPTH_ENDS else []
@@ -64,6 +66,11 @@ def time_depths(session: Session, settings: Settings, time_limit: float) -> Timi
         "head": lambda: run_steps(learn, head, (width,), choose_head_batch(FEATURES, settings.bs)),
         "step": _time_steps(learn, nn.Sequential(body, head), image, settings),
     }
+    uncached_teacher: list[int] = []
+    if session.teacher is not None:
+        taught = replace(settings, cache_format="fp16", amp=cast(Any, choose_pass_precision(session.teacher, device, settings, image)))
+        uncached_teacher = count_missing(session.teacher, session, taught)
+        watches["teacher"] = time_passes(session.teacher, image, settings.bs, device, taught.amp)
     for depth, shape in shapes.items():
         watches[f"lower {depth}"] = time_passes(parts[depth].lower, image, settings.bs, device, precision)
         watches[f"step {depth}"] = _time_steps(learn, nn.Sequential(parts[depth].upper, head), shape, settings)
@@ -79,7 +86,7 @@ def time_depths(session: Session, settings: Settings, time_limit: float) -> Timi
         step, upper = seconds[f"step {depth}"], max(0.0, plain - lower)
         timings.append(Timing(str(depth), trains, step, fused_share * lower, upper, uncached_lower[depth], cached_gigabytes(shape)))
     timings.append(Timing(FULL, "all layers", seconds["step"], 0.0, plain, counts))  # adapted BatchNorm statistics invalidate cached features
-    return Timings(timings, seconds["augment"], seconds["head"])
+    return Timings(timings, seconds["augment"], seconds["head"], seconds.get("teacher", 0.0), uncached_teacher)
 
 
 def _run_in_turns(watches: Mapping[str, Stopwatch], until: float, on_event: OnEvent) -> dict[str, float]:

@@ -176,11 +176,16 @@ class Timing:
 
 @dataclass(frozen=True)
 class Timings:
-    """Timings of all depths, from the head alone to all layers; `augment` is in seconds per image, `head` in seconds per feature of a training step."""
+    """Timings of all depths, from the head alone to all layers; `augment` is in seconds per image, `head` in seconds per feature of a training step.
+
+    `teacher` is a forward pass of the teacher in seconds per image, and `uncached_teacher` counts for each view the images that it must still run on.
+    """
 
     depths: Sequence[Timing]
     augment: float
     head: float
+    teacher: float = 0.0
+    uncached_teacher: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from ..callbacks.distillation import Distillation
 from ..callbacks.from_settings import build_callbacks
 from ..compilation import use_compilation
 from ..distillation import compute_targets
-from ..durations import closing_seconds, epoch_seconds, feature_seconds, finder_batches, head_seconds
+from ..durations import closing_seconds, epoch_seconds, feature_seconds, finder_batches, head_seconds, teacher_seconds
 from ..feature_learner import open_head
 from ..features import Features, broadcast_precision, extract
 from ..learner import split_parameters
@@ -83,7 +83,7 @@ class Depth:
 
     def estimate(self, timing: Timing, work: Work, settings: Settings) -> DepthPlan:
         head_images = min(work.train, HEAD_IMAGES)
-        seconds = work.elapsed + feature_seconds(timing, timing.lower, work, settings.views)
+        seconds = work.elapsed + feature_seconds(timing, timing.lower, work, settings.views) + teacher_seconds(work, settings.views)
         seconds += head_seconds(work, settings, head_images, settings.freeze_epochs)
         seconds += ADAPTING_BATCHES * settings.bs * timing.upper + (head_images + work.valid) * timing.upper
         seconds += finder_batches(settings) * settings.bs * timing.step + settings.epochs * epoch_seconds(timing.step, timing.upper, work, settings)

@@ -50,7 +50,7 @@ class Full:
     def estimate(self, timing: Timing, work: Work, settings: Settings) -> DepthPlan:
         settled = settings.depth == timing.depth  # else the depth is yet to be chosen
         views, forward = settings.views if settled else min(settings.views, TrainingSettings.views), work.whole.upper
-        augment, step = work.costs.augment, timing.step + work.costs.augment
+        augment, step = work.costs.augment, timing.step + work.costs.augment + work.costs.teacher
         seconds = work.elapsed + feature_seconds(timing, forward, work, views)
         seconds += head_seconds(work, settings, work.train * views, settings.freeze_epochs)
         seconds += ADAPTING_BATCHES * settings.bs * (forward + augment)

@@ -17,7 +17,7 @@ from torch import nn
 from ...core import Settings, TrainingSettings
 from ..batch_size import use_default_batch
 from ..distillation import compute_targets
-from ..durations import CLOSING, closing_seconds, epoch_seconds, feature_seconds, finder_batches, head_seconds
+from ..durations import CLOSING, closing_seconds, epoch_seconds, feature_seconds, finder_batches, head_seconds, teacher_seconds
 from ..feature_learner import open_head
 from ..features import extract
 from ..image_phase import open_images
@@ -50,13 +50,13 @@ class Partial:
 
     def estimate(self, timing: Timing, work: Work, settings: Settings) -> DepthPlan:
         if settings.train_bn:
-            step = work.whole.step + work.costs.augment  # back-propagation reaches the lowest BatchNorm
+            step = work.whole.step + work.costs.augment + work.costs.teacher  # back-propagation reaches the lowest BatchNorm
             seconds = work.elapsed + finder_batches(settings) * settings.bs * step
             seconds += settings.epochs * epoch_seconds(step, work.whole.upper, work, settings) + closing_seconds(work)
             return replace(timing, step=step, gigabytes=()).plan(settings.views, settings.epochs, seconds)
         most = settings.internals.most_epochs or settings.epochs
         epochs = min(max(settings.epochs, TrainingSettings.epochs), most)  # an epoch of the head costs little
-        seconds = work.elapsed + feature_seconds(timing, timing.lower, work, settings.views)
+        seconds = work.elapsed + feature_seconds(timing, timing.lower, work, settings.views) + teacher_seconds(work, settings.views)
         seconds += head_seconds(work, settings, work.train * settings.views, epochs) + CLOSING  # the valid split is predicted from its features
         return timing.plan(settings.views, epochs, seconds)
 
