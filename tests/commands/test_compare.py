@@ -301,3 +301,15 @@ def test_the_depths_are_those_of_each_backbone(folder):
 def test_a_depth_that_a_backbone_does_not_have_is_refused_before_the_first_training(cli, folder, trainings):
     outcome = cli("compare", folder, *TINY, "--arms", "partial,9,full")
     assert outcome.code == 2 and "the arm of depth 9: test_resnet has 4 stages above its stem\n  Use a number up to 4" in outcome.err and not trainings
+
+
+def test_a_teacher_that_has_seen_the_valid_images_is_named_also_for_cached_trainings(cli, pictures, tmp_path, trained_run):
+    (tmp_path / "student.toml").write_text(f'teacher = "{trained_run.full}"\n')
+    for _ in range(2):
+        outcome = cli("compare", pictures, *QUICK, "--seed", 1, "--arms", "partial,student.toml")
+        assert outcome.code == 0 and outcome.err.count("valid images were training images of the teacher f") == 1
+
+
+def test_settings_without_effect_on_any_arm_are_named(cli, folder):
+    outcome = cli("compare", folder, *QUICK, "--arms", "partial,knn", "--ema", "--no-onnx")
+    assert outcome.code == 0 and "without effect here: --freeze-epochs, --ema, --onnx" in outcome.err

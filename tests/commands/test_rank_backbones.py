@@ -79,3 +79,10 @@ def test_a_preset_with_a_time_budget_chooses_the_depth(pictures, monkeypatch, fl
     arms = compare.build_arms(task, request.kinds, request.archs, request.flags, request.config)
     assert [(arm.settings.arch, arm.settings.depth, arm.settings.minutes) for arm in arms] == [("test_resnet", "auto", 1.0), ("test_vit", "auto", 1.0)]
     assert all(arm.settings.epochs == (30 if flags.get("preset") == "best" else 10) for arm in arms)
+
+
+def test_of_many_classes_more_images_are_ranked(weights, pictures, monkeypatch):
+    monkeypatch.setattr(rank_backbones, "SAMPLE", 2)  # below the number of classes
+    task = folder_task(pictures)
+    ranked = rank_backbones.choose_backbones(task, resolve_settings(task, None, {"data": str(pictures), "size": 32}))
+    assert [each.images for each in ranked] == [3 * rank_backbones.OF_EACH_CLASS] * 2

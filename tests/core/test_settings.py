@@ -52,6 +52,9 @@ def test_settings_without_effect_are_found_by_their_conditions():
     assert settings.find_unused(resolve.resolve_settings(FER, "full", given)) == ["workers", "cache_gb", "sync_bn"]
     assert settings.find_unused(resolve.resolve_settings(FER, None, {**given, "train_bn": True})) == ["workers", "cache_gb", "sync_bn"]
     assert settings.find_unused(resolve.resolve_settings(FER, None, {"views": 3, "augment": "none"})) == ["views"]
+    judged = {"metric": "macro_f1", "keep": "last"}
+    assert settings.find_unused(resolve.resolve_settings(FER, None, judged)) == ["metric"]
+    assert settings.find_unused(resolve.resolve_settings(FER, None, {**judged, "patience": 2})) == []
     for name, own in settings.declared_settings().items():
         prefix = own.when.prefix if own.when else ""
         assert own.help.startswith(prefix), name

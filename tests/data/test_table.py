@@ -52,6 +52,7 @@ def test_parts_of_the_folder_are_kept(tmp_path):
     refolded = load(tmp_path, fold=1)
     assert counts(refolded)["test"] == 6 and counts(refolded)["train"] + counts(refolded)["valid"] == 12
     assert refolded.part("test") == table.part("test") and refolded.part("valid") != table.part("valid")
+    assert "--valid-pct has no effect: the data has a valid split" in load(tmp_path, valid_pct=0.4).notes
 
 
 def test_a_class_may_be_called_test(tmp_path):
@@ -88,6 +89,8 @@ def test_a_zip_with_backslashes(tmp_path, folder):
 def test_folds_partition_the_images(folder):
     held = [{row.path for row in load(folder, fold=k).part("valid")} for k in range(5)]
     assert len(set.union(*held)) == sum(map(len, held)) == 36
+    assert "--valid-pct has no effect: --fold chooses the validation images" in load(folder, fold=1, valid_pct=0.4).notes
+    assert load(folder, valid_pct=0.4).notes == ()
 
 
 def test_groups_stay_on_one_side(folder):

@@ -39,7 +39,7 @@ from ..core.config_files import read_config
 from ..core.errors import suggest_name
 from ..core.run_files import REPORT_FILE
 from ..core.setting_checks import COMPARISONS, DEPTH_ENDS, END_DEPTHS
-from ..core.settings import flag_name
+from ..core.settings import find_unused, flag_name
 from ..data import ImageTable, Preprocessing, Row, Task, images
 from ..data.sources import open_data
 from ..distributed import Engine, LocalEngine
@@ -61,9 +61,11 @@ from ..models import Weights, build, find_weights, list_stages, weights
 from ..tasks import resolve_settings
 from ..tasks.resolve import LAYERS, chooses_layers, expand_preset, override_config
 from ..training import EpochEnd, StepEnd, experiments
+from ..training.distillation import describe_leaks, find_teachers
 from ..training.processes import require_single
 from ..training.trackers import open_tracking
 from .comparison_trainings import train_arms
+from .setting_notes import note_unused
 from .tracked import TrackedComparison, describe_images
 
 ARMS_FILE, DIFFERENCES_FILE, CURVE_FILE = "arms.csv", "differences.csv", "learning_curve.csv"
@@ -233,7 +235,10 @@ def _check_design(arms: Sequence[Arm], design: Design) -> None:
 
 
 def _check_arms(task: Task, arms: Sequence[Arm], design: Design, table: ImageTable, on_event: OnEvent) -> None:
-    """Check, before the first training, that the arms are evaluated on the images of `table`, and have backbones with weights and stages. Raises UsageError."""
+    """Check, before the first training, that the arms are evaluated on the images of `table`, and have backbones with weights and stages. Raises UsageError.
+
+    Notes name teachers that were trained on images of the valid split, and settings without effect on any arm.
+    """
     names, first = [field.name for field in fields(DataSettings)], experiments.place_on_fold(arms[0].settings, design.folds, 0)
     valid = {row.path for row in table.part("valid")}
     for arm in arms:
@@ -244,6 +249,10 @@ def _check_arms(task: Task, arms: Sequence[Arm], design: Design, table: ImageTab
         is_other = settings.split_seed != first.split_seed or any(getattr(settings, name) != getattr(first, name) for name in names)
         if is_other and {row.path for row in open_data(task, settings, on_event).part("valid")} != valid:
             raise UsageError(DIFFERENT_IMAGES, DIFFERENT_IMAGES_HINT)
+        for note in describe_leaks(find_teachers(settings), table):  # trainings that are cached, or run elsewhere, send none
+            on_event(Note("data", note))
+    unused = [find_unused(arm.settings, ["onnx"]) for arm in arms]
+    note_unused([name for name in unused[0] if all(name in of_arm for of_arm in unused)], on_event)
 
 
 def _check_depth(settings: Settings) -> None:

@@ -13,6 +13,7 @@ from ..core import Note, OnEvent, Progress, Settings, UsageError, ignore_event
 from ..core.presets import NONE
 from ..core.setting_checks import END_DEPTHS
 from ..data import Task
+from ..data.sources import open_data
 from ..evaluation import RankedBackbone, log_evidence
 from ..models import list_at_hand, list_names
 from ..tasks import resolve_settings
@@ -23,7 +24,7 @@ from ..training.features import compute_plain
 from .compare import DEPTHS, ArmsRequest
 
 AUTO = "auto"  # value of --archs, and the kind of an arm whose depth is chosen
-SAMPLE = 1000  # training images, stratified by class
+SAMPLE, OF_EACH_CLASS = 1000, 5  # training images, stratified by class; more of many classes, so that each has several
 MAX_CANDIDATES = 12  # candidates
 CHOSEN = 2
 
@@ -43,6 +44,8 @@ def choose_backbones(task: Task, settings: Settings, on_event: OnEvent = ignore_
         on_event(
             Note("ranking", f"weights of {len(candidates)} backbones need no download; the first {MAX_CANDIDATES} by name are ranked. Name others with --archs")
         )
+    sample = max(SAMPLE, OF_EACH_CLASS * len(open_data(task, settings, on_event).classes))
+    settings = replace(settings, limit=min(sample, settings.limit or sample))
     ranked = sorted(_score(task, settings, candidates[:MAX_CANDIDATES], on_event), key=lambda each: -each.score)
     listed = ", ".join(f"{each.arch} {each.score:.3f}" for each in ranked)
     on_event(Note("ranking", f"LogME of {ranked[0].images:,} training images: {listed}; compared are the first {CHOSEN}"))
@@ -72,7 +75,7 @@ def choose_archs(task: Task, request: ArmsRequest, on_event: OnEvent = ignore_ev
 def _score(task: Task, settings: Settings, archs: Sequence[str], on_event: OnEvent) -> Iterator[RankedBackbone]:
     settings = use_default_batch(settings)
     for arch in archs:
-        with prepare(task, replace(settings, arch=arch, limit=min(SAMPLE, settings.limit or SAMPLE)), ignore_event) as session:
+        with prepare(task, replace(settings, arch=arch), ignore_event) as session:
             rows = session.table.part("train")
             index = {label: i for i, label in enumerate(session.table.classes)}
             started, report = time.perf_counter(), partial(_report, on_event, arch, len(rows))

@@ -54,6 +54,7 @@ HEAD_TRAINS = Condition("With --partial", _strategy_in("partial"))
 NOT_STORED = Condition("With --store off", lambda settings: settings.store == "off")
 SEVERAL_PROCESSES = Condition("With --gpus", lambda settings: settings.gpus > 1)
 VIEWS_DIFFER = Condition("", lambda settings: settings.augment != "none" and not settings.train_bn)
+METRIC_CHOOSES = Condition("", lambda settings: settings.keep != "last" or settings.patience is not None)
 
 
 def setting(

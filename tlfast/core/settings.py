@@ -33,6 +33,7 @@ from .setting_fields import (
     BACKBONE_RUNS_EACH_STEP,
     BACKBONE_TRAINS,
     HEAD_TRAINS,
+    METRIC_CHOOSES,
     NOT_STORED,
     SEVERAL_PROCESSES,
     STAGES_TRAIN,
@@ -180,7 +181,7 @@ class TrainingSettings:
     keep: Literal["auto", "last", "best"] = setting(
         "auto", "Epoch whose weights are saved, the last or the best by --metric; auto: the last, or the best with --patience or another --metric."
     )
-    metric: str = setting("accuracy", "Metric for --keep best and --patience.", choices=CHOICES)
+    metric: str = setting("accuracy", "Metric for --keep best and --patience.", choices=CHOICES, when=METRIC_CHOOSES)
     seed: int = setting(0, "Random seed.", check=between(0, 2**32 - 1))
     auto_bs: bool = setting(True, "if memory runs out, halve the batch size and double the gradient accumulation.", when=BACKBONE_RUNS_EACH_STEP)
     checkpoint_minutes: float = setting(

@@ -96,6 +96,7 @@ def load_table(task: Task, settings: Settings, root: Path, on_event: OnEvent = i
         rows = assign_groups(rows, task.groupings.get(settings.group_by, settings.group_by))
         if single := sum(row.group == row.path for row in rows):
             notes += [f"{single:,} file names do not match --group-by: each is a group of its own"]
+    notes += _describe_unused_share(rows, settings)
     if known and is_drawn(rows, settings, official):
         rows, settings = use_known_splits(rows, known), replace(settings, fold=None)
     classes, class_notes = _find_classes(task, rows, root)
@@ -237,6 +238,14 @@ def _describe_unused_columns(settings: DataSettings, root: Path) -> list[str]:
     """Return a note on columns that are named for images without a table."""
     named = [name for name in ("path_col", "label_col", "split_col", "group_col") if getattr(settings, name) != getattr(DataSettings, name)]
     return [f"{', '.join(map(flag_name, named))} {'has' if len(named) == 1 else 'have'} no effect: {root} is no table"] if named else []
+
+
+def _describe_unused_share(rows: Iterable[Row], settings: DataSettings) -> list[str]:
+    """Return a note on a `--valid-pct` by which no validation split is drawn."""
+    has_valid = any(row.split == "valid" for row in rows)
+    reason = "the data has a valid split" if settings.fold is None else f"{flag_name('fold')} chooses the validation images"
+    unused = settings.valid_pct != DataSettings.valid_pct and (has_valid or settings.fold is not None)
+    return [f"{flag_name('valid_pct')} has no effect: {reason}"] if unused else []
 
 
 def _find_shards(root: Path, settings: Settings) -> list[Path]:
