@@ -255,3 +255,17 @@ def test_the_error_for_a_dataset_without_a_remaining_image_names_the_kinds(tmp_p
             draw_image(tmp_path / "same" / label / f"{n}.png", (200, 0, 0), 0)
     with pytest.raises(tlfast.DataError, match="no image remains without duplicates, conflicts"):
         tlfast.dataset(tmp_path / "same").without("duplicates", "conflicts", quiet=True)
+
+
+def test_a_dataset_without_duplicates_keeps_seed_and_folder(folder):
+    fewer = tlfast.dataset(folder, seed=3, out="mine").without("duplicates", quiet=True)
+    assert (fewer.resolve({}).seed, fewer.resolve({}).out) == (3, "mine")
+
+
+def test_images_of_a_run_keep_its_splits_when_they_are_checked(folder):
+    run = tlfast.train(folder, epochs=1, onnx=False, quiet=True, **TINY)
+    before = run.dataset.table.set_index("path")["split"]
+    for number in range(3):
+        draw_image(folder / "red" / f"0{number}.png", (0, 0, 0), number)
+    after = run.dataset.without("duplicates", quiet=True).table.set_index("path")["split"]
+    assert after[before.index].equals(before) and set(after.drop(before.index)) == {"train"}

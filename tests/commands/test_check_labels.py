@@ -96,6 +96,11 @@ def test_each_image_of_official_folds_is_predicted_once(cli, folder, tmp_path):
     assert str(folder / "blue" / "99.png") in listed
 
 
+def test_a_limit_applies_to_all_folds_together(cli, folder):
+    found = cli("data", "check", folder, *TINY, "--epochs", 1, "--labels", "--limit", 15, "--json").json
+    assert found["wrong_labels"]["images"] == 15 + 6  # of train and valid
+
+
 def test_too_few_images_for_folds(cli, tmp_path, folder):
     for path in sorted((folder / "red").iterdir())[4:]:
         path.unlink()

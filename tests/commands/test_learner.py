@@ -283,3 +283,12 @@ def test_an_interrupted_export_leaves_no_training_to_resume(learn, monkeypatch, 
     with pytest.raises(KeyboardInterrupt):
         tlfast.Run.from_learner(learn)
     assert not list(tmp_path.rglob("*.unfinished"))
+
+
+def test_runs_from_a_learner_are_in_the_folder_of_its_runs(pictures, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    learn = tlfast.learner(pictures, out="mine", onnx=False, **TINY)
+    frame = tlfast.dataset(folder).table
+    for images, place in ((tlfast.dataset(folder), "mine"), (frame, "mine"), (tlfast.dataset(folder, out="other"), "other")):
+        assert tlfast.Run.from_learner(learn, images, quiet=True).folder.resolve().is_relative_to(tmp_path / place)
+    assert not (tmp_path / "exports").exists()

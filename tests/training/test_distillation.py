@@ -155,6 +155,12 @@ def test_a_teacher_that_does_not_fit(folder, trained_run, teacher, tmp_path):
         pass
 
 
+def test_a_teacher_in_a_folder_with_a_comma(folder, trained_run, tmp_path):
+    copied = shutil.copytree(trained_run.full, tmp_path / "one, two" / "first")
+    with opened(folder, "partial", teacher=str(copied))[0] as session:
+        assert session.teacher.runs == ("first",)
+
+
 def test_a_teacher_that_has_seen_the_valid_images_is_named(folder, tmp_path):
     made = train.train_run(*resolved(folder, "partial", out=str(tmp_path / "out"), onnx=False))
     assert noted(folder, made.folder, seed=0) == []

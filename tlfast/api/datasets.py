@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pandas as pd
 
 from .. import tasks
-from ..core import DataSettings, RunRecord, Settings, UsageError
+from ..core import DataSettings, OnEvent, RunRecord, Settings, UsageError
 from ..core.cache import make_key
 from ..core.errors import suggest_name
 from ..core.files import convert_os_errors, write_csv
@@ -69,16 +69,17 @@ class Dataset:
 
     def __init__(self, task: Task, settings: Mapping[str, Any], of_run: RunRecord | None = None) -> None:
         self.task, self.settings = task, dict(settings)
-        self._of_run = of_run  # whose splits the images keep
+        self._read: Callable[[Task, Settings, OnEvent], ImageTable] = (
+            partial(open_run_data, of_run) if of_run else open_data
+        )  # the images keep the splits of a run
         self._loaded: ImageTable | None = None
 
     @property
     @with_keywords_in_messages
     def _images(self) -> ImageTable:
         if self._loaded is None:
-            resolved = self.resolve({})
             with show_progress(quiet=False) as on_event:
-                self._loaded = open_run_data(self._of_run, self.task, resolved, on_event) if self._of_run else open_data(self.task, resolved, on_event)
+                self._loaded = self._read(self.task, self.resolve({}), on_event)
         return self._loaded
 
     @with_keywords_in_messages
@@ -142,7 +143,7 @@ class Dataset:
 
             search = partial(search_labels, cutoff=label_cutoff)
         with show_progress(quiet) as on_event:
-            report = check_data(self.task, self.resolve(settings), on_event=on_event, search=search)
+            report = check_data(self.task, self.resolve(settings), on_event=on_event, search=search, read=self._read)
         found = Findings([vars(finding) for finding in report.findings], columns=[f.name for f in fields(Finding)])
         found.page, found.summary, found.wrong_labels = report.page, report.summary, report.wrong_labels
         return found
@@ -158,8 +159,8 @@ class Dataset:
             if not isinstance(kind, str) or kind not in DROPPABLE:
                 raise UsageError(f"{kind!r} is not a kind of images", suggest_name(str(kind), list(DROPPABLE)) or f"Kinds: {', '.join(DROPPABLE)}")
         with show_progress(quiet) as on_event:
-            report = check_data(self.task, self.resolve(settings), list(kinds), on_event)
-        return Dataset(self.task, {name: value for name, value in self.settings.items() if name == "out"} | {"data": report.table})
+            report = check_data(self.task, self.resolve(settings), list(kinds), on_event, read=self._read)
+        return Dataset(self.task, {name: value for name, value in self.settings.items() if name in ("seed", "out")} | {"data": report.table})
 
     def __repr__(self) -> str:
         counts = self._images.summary().counts

@@ -344,15 +344,17 @@ class Run:
         """Evaluate a Learner of `tlfast.learner` or `run.learner` on the valid split, and export it as a run with its present weights.
 
         `data` are the images, a dataset or what `tlfast.dataset` accepts; by default those that the Learner was built with. Without a dataset, the settings
-        of the split are those of the Learner. `name` is the name of the run. Raises UsageError for other Learners, or TlfastError.
+        of the split are those of the Learner; so is the folder of runs, unless a dataset names one. `name` is the name of the run. Raises UsageError for
+        other Learners, or TlfastError.
         """
         from ..commands.learner import publish_learner, settings_of
         from .datasets import open_source
 
-        images = None if data is None else open_source(data, {})[0]
-        task, settings = (None, None) if images is None else (images.task, images.resolve({}))
+        built = settings_of(learn)
+        images = None if data is None else open_source(data, {"out": built.out})[0]
+        task, settings = (None, None) if images is None else (images.task, images.resolve({"out": images.settings.get("out", built.out)}))
         if settings and isinstance(data, str | os.PathLike):
-            settings = replace(settings_of(learn), data=settings.data)
+            settings = replace(built, data=settings.data)
         with show_progress(quiet) as on_event:
             folder = publish_learner(learn, task, settings, name, on_event)
         return cls(folder)

@@ -38,6 +38,7 @@ class WrongLabels:
 
 
 Search = Callable[[Task, Settings, Sequence[Row], ScanResult, OnEvent], tuple[list[Finding], WrongLabels]]
+Read = Callable[[Task, Settings, OnEvent], ImageTable]
 
 
 @dataclass(frozen=True)
@@ -71,17 +72,19 @@ class DataReport:
         return {**self.summary.to_dict(), "findings": self.counts, **paths, "dropped": self.dropped, **estimate}
 
 
-def check_data(task: Task, settings: Settings, drop: Sequence[str] = (), on_event: OnEvent = ignore_event, search: Search | None = None) -> DataReport:
+def check_data(
+    task: Task, settings: Settings, drop: Sequence[str] = (), on_event: OnEvent = ignore_event, search: Search | None = None, read: Read = open_data
+) -> DataReport:
     """Check every image and write the findings; with `drop`, also a table without images of these kinds, to train on.
 
-    `drop` holds keys of `DROPPABLE`. `search` returns further findings, and an estimate. The data is not changed. Raises UsageError, or
-    DataError if the data cannot be used.
+    `drop` holds keys of `DROPPABLE`. `search` returns further findings, and an estimate. `read` returns the table of images. The data is not
+    changed. Raises UsageError, or DataError if the data cannot be used.
     """
     for name in drop:
         if name not in DROPPABLE:
             raise UsageError(f"--drop '{name}' is not one of: {', '.join(DROPPABLE)}")
     runs.check_writable(settings.out, settings.task, "")
-    table = open_data(task, settings, on_event)
+    table = read(task, settings, on_event)
     table = replace(table, rows=tuple(drop_spare(table.rows)))
     scanned = scan.scan_images([row.path for row in table.rows], on_event)
     findings, wrong_labels = scan.collect_findings(table.rows, scanned, on_event), None

@@ -6,7 +6,10 @@ distance to the nearest neighbours in the features of a frozen backbone (Kuan an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,10 +19,12 @@ from cleanlab.filter import find_label_issues
 from pyarrow import parquet
 from sklearn.neighbors import NearestNeighbors
 
-from ..core import Event, OnEvent, Progress, Settings
-from ..core.run_files import find_labels, probability_column
+from ..core import DataSettings, Event, OnEvent, Progress, Settings
+from ..core.files import write_csv
+from ..core.run_files import IMAGES_FILE, find_labels, probability_column
 from ..data import Finding, Row, Task, duplicates
 from ..data.duplicates import make_finding
+from ..data.run_images import APPLIED
 from ..data.scan import ScanResult
 from ..training import experiments, trainer
 from ..training.batch_size import use_default_batch
@@ -67,10 +72,23 @@ def search_labels(
 
     task = _without_folds(task, settings.fold)
     by_path = {row.path: row for row in rows if row.path not in scanned.unreadable}
-    predictions = _predict_out_of_fold(task, settings, pass_progress)
+    with _use_limited(settings, rows) as settings:
+        predictions = _predict_out_of_fold(task, settings, pass_progress)
+        by_features = _find_by_features(task, settings, by_path, scanned, pass_progress)
     errors = [finding for finding in find_label_errors(predictions, by_path) if (finding.value or 0.0) <= cutoff]
-    by_features = _find_by_features(task, settings, by_path, scanned, pass_progress)
     return [*errors, *by_features], estimate_wrong_labels(predictions.labels, predictions.probabilities)
+
+
+@contextmanager
+def _use_limited(settings: Settings, rows: Sequence[Row]) -> Iterator[Settings]:
+    """Yield settings for the given rows, as a table, if `--limit` has selected them: it would select others in each fold. Else yield the same settings."""
+    if settings.limit is None:
+        yield settings
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / IMAGES_FILE
+        write_csv(file, [replace(row, path=os.path.abspath(row.path)) for row in rows])
+        yield replace(settings, data=str(file), **{name: getattr(DataSettings, name) for name in APPLIED})
 
 
 def _without_folds(task: Task, fold: int | None) -> Task:

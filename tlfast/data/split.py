@@ -160,7 +160,8 @@ def _draw_fold(rows: list[Row], number: int, folds: int, seed: int) -> list[int]
     labels = [row.label for row in rows]
     label, count = min(Counter(labels).items(), key=lambda item: item[1])
     if count < folds:
-        raise DataError(f"class '{label}' has {count} images, fewer than the {folds} folds", "Add images of the class, or use --valid-pct in place of folds")
+        hint = "Add images of the class, or a larger --limit; or use --valid-pct in place of folds"
+        raise DataError(f"class '{label}' has {count} images, fewer than the {folds} folds", hint)
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
     return [int(i) for i in list(splitter.split(labels, labels))[number][1]]
 

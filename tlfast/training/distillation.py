@@ -5,6 +5,7 @@ Hinton et al. 2015 (arXiv 1503.02531). Teacher and student see the same augmente
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -31,6 +32,8 @@ HINT = "Give the name of a run in the folder of --out, or the folder of a run; l
 def find_teachers(settings: Settings) -> list[RunRecord]:
     """Return the runs of `--teacher`; none without it. Raises UsageError or RunError."""
     names = [name.strip() for name in settings.teacher.split(",") if name.strip()]
+    if len(names) > 1 and os.path.isdir(settings.teacher):  # the folder of one run, which has a comma in its path
+        names = [settings.teacher]
     if settings.teacher and not names:
         raise UsageError(f"--teacher {settings.teacher} names no run", HINT)
     return [_find_teacher(name, settings.out) for name in names]
