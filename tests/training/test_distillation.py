@@ -22,6 +22,7 @@ from tlfast.core.events import Note, Progress
 from tlfast.core.files import write_json
 from tlfast.export.weights import load_model
 from tlfast.training import distillation, experiments, features, trainer
+from tlfast.training.callbacks.distillation import soften
 
 
 @pytest.fixture
@@ -33,6 +34,12 @@ def teacher(trained_run):
 def opened(folder, strategy, **flags):
     task, chosen = resolved(folder, strategy, **flags)
     return trainer.prepare(task, chosen, lambda event: None), chosen
+
+
+def softened(session, chosen):
+    """Return the targets of all items, as the loaders give them for a batch."""
+    found = distillation.compute_targets(session, chosen)
+    return soften(found[torch.arange(len(found))])
 
 
 def changed_copy(run, folder, **manifest):
@@ -49,9 +56,9 @@ def test_features_and_targets_are_those_of_the_same_views(folder, tmp_path):
     head = load_model(runs.read_run(runs.find(made.folder).folder))[1]
     with session_of as session:
         found = features.extract(session.learn.model[0], session, chosen).train
-        soft = distillation.compute_targets(session, chosen)
+        soft = softened(session, chosen)
         with torch.inference_mode():
-            expected = distillation.soften(head(found[torch.arange(len(found))]).log_softmax(dim=1))
+            expected = soften(head(found[torch.arange(len(found))]).log_softmax(dim=1))
     assert len(soft) == 3 * found.images and torch.allclose(soft, expected, atol=5e-3)
     assert not torch.allclose(soft[: found.images], soft[found.images : 2 * found.images], atol=5e-3)
 
@@ -72,7 +79,7 @@ def test_mixup_mixes_the_targets_of_the_teacher(folder, teacher):
 
         session = replace(session, callbacks=[Look()])
         found = features.extract(session.learn.model[0], session, chosen).train
-        x, soft = found[torch.arange(len(found))], distillation.compute_targets(session, chosen)
+        x, soft = found[torch.arange(len(found))], softened(session, chosen)
         trainer.fit(session, chosen)
     for shares, mixed, inputs in seen:
         assert torch.allclose(mixed.sum(dim=1), torch.ones(len(mixed)), atol=1e-3)

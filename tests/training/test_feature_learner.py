@@ -8,6 +8,7 @@ import torch
 
 from tests.helpers.training import resolved
 from tlfast.training import feature_learner, features, trainer
+from tlfast.training.callbacks.distillation import soften
 
 
 def test_feature_loader_takes_whole_batches():
@@ -24,6 +25,16 @@ def test_feature_loader_takes_whole_batches():
     none = feature_learner.FeatureLoader(part, 4, False, cpu)
     none.get_idxs = list  # a process without an image
     assert list(none) == []
+
+
+@pytest.mark.parametrize("placed", [False, True])
+def test_batches_have_the_probabilities_of_a_teacher(monkeypatch, placed):
+    monkeypatch.setattr(features, "fits_on_gpu", lambda size, device: placed)
+    logs = torch.rand(12, 3).log_softmax(dim=1).half()
+    parts = [features.SplitFeatures([values], [np.arange(12)], torch.arange(12) % 3) for values in (np.arange(12, dtype=np.float16)[:, None], logs.numpy())]
+    batches = list(feature_learner.FeatureLoader(parts[0], 4, True, torch.device("cpu"), soft=parts[1]))
+    assert len(batches) == 3
+    assert all(torch.equal(found, soften(logs.float()[x[:, 0].long()])) for x, found, _ in batches)
 
 
 def test_head_batches_grow_with_the_set():

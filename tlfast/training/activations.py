@@ -76,7 +76,7 @@ class ActivationLoader(FeatureLoader):
 
     ahead = True
 
-    def __init__(self, features: SplitFeatures, bs: int, shuffle: bool, device: torch.device, soft: torch.Tensor | None = None) -> None:
+    def __init__(self, features: SplitFeatures, bs: int, shuffle: bool, device: torch.device, soft: SplitFeatures | None = None) -> None:
         super().__init__(features, bs, shuffle, device, features.images, soft)
 
     def choose_items(self, samples: torch.Tensor) -> torch.Tensor:

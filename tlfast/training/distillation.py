@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from ..core import DataError, RunError, RunRecord, Settings, UsageError, runs
 from ..core.errors import first_line, list_some
 from ..core.run_files import IMAGES_FILE, WEIGHTS_FILE
@@ -22,7 +20,7 @@ from ..export.weights import load_model
 from ..models.teacher import Ensemble, Teacher
 from . import features
 from .amp import FrozenBody
-from .callbacks.distillation import Distillation, soften
+from .callbacks.distillation import Distillation
 from .session import Session
 
 SHOWN = 5  # class names in a message
@@ -99,8 +97,8 @@ def describe_leaks(found: Sequence[RunRecord], table: ImageTable) -> list[str]:
     return notes
 
 
-def compute_targets(session: Session, settings: Settings) -> torch.Tensor | None:
-    """Return the teacher's softened probabilities for the items of the train split's `SplitFeatures`, `[v * n, c]`; None without a teacher.
+def compute_targets(session: Session, settings: Settings) -> features.SplitFeatures | None:
+    """Return the teacher's log-probabilities `[c]` for the items of the train split's `SplitFeatures`; None without a teacher.
 
     The teacher runs once on each view, or its output is read from the cache. The views are those from which `features.extract` computes features for
     the same settings. Raises DataError if the cache cannot be written.
@@ -108,8 +106,7 @@ def compute_targets(session: Session, settings: Settings) -> torch.Tensor | None
     if session.teacher is None:
         return None
     chosen = replace(features.broadcast_precision(session.teacher, session, settings), cache_format="fp16")
-    found = features.extract(session.teacher, session, chosen, "teacher: probabilities").train
-    return soften(found[torch.arange(len(found))])
+    return features.extract(session.teacher, session, chosen, "teacher: probabilities").train
 
 
 def build_distillation(session: Session, settings: Settings) -> list[Distillation]:

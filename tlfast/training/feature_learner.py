@@ -18,7 +18,7 @@ from ..core import TrainingSettings
 from ..data import Row
 from ..evaluation import Predictions
 from ..models import copy_to_device, to_network_input
-from .callbacks.distillation import Distillation
+from .callbacks.distillation import Distillation, soften
 from .feature_codec import decode_tensors, to_tensors
 from .features import Features, SplitFeatures
 from .loaders import split_batches
@@ -32,8 +32,8 @@ HEAD_BATCH, MIN_STEPS = 512, 50  # features in a batch, steps per epoch; see doc
 
 
 @contextmanager
-def open_head(learn: Learner, features: Features, settings: TrainingSettings, soft: torch.Tensor | None = None) -> Iterator[OpenPhase]:
-    """Open a Learner of the head on cached features; it shares the head with the model of `learn`. `soft` are targets of a teacher, `[v * n, c]`."""
+def open_head(learn: Learner, features: Features, settings: TrainingSettings, soft: SplitFeatures | None = None) -> Iterator[OpenPhase]:
+    """Open a Learner of the head on cached features; it shares the head with the model of `learn`. `soft` are a teacher's log-probabilities `[c]`."""
     set_seed(settings.seed)  # loaders draw their seeds; computing features draws numbers, reading them does not
     head, device = learn.model[1], learn.dls.device
     loaders = DataLoaders(
@@ -103,7 +103,7 @@ def choose_head_batch(count: int, bs: int) -> int:
 class FeatureLoader(DataLoader):
     """Batches of cached features: (`[b, ...]` float32, `[b]` class index). An epoch has `count` items, by default all.
 
-    With `soft` targets of a teacher, `[v * n, c]`, a batch is (`[b, ...]`, `[b, c]`, `[b]` class index).
+    With `soft`, log-probabilities `[c]` of a teacher for the same items, a batch is (`[b, ...]`, softened probabilities `[b, c]`, `[b]` class index).
 
     Features are kept on a GPU if there is room for them. Otherwise they are read by index one batch at a time; for a GPU, and if `ahead` is true also
     for a CPU, by a second thread.
@@ -112,11 +112,12 @@ class FeatureLoader(DataLoader):
     ahead: ClassVar[bool] = False
 
     def __init__(
-        self, features: SplitFeatures, bs: int, shuffle: bool, device: torch.device, count: int | None = None, soft: torch.Tensor | None = None
+        self, features: SplitFeatures, bs: int, shuffle: bool, device: torch.device, count: int | None = None, soft: SplitFeatures | None = None
     ) -> None:
         self.features, count = features, count or len(features)
         self.placed = features.place(device)
-        self.soft = soft.to(device) if soft is not None and self.placed else soft
+        self.soft = soft
+        self.placed_soft = soft.place(device) if soft is not None and self.placed else None
         super().__init__(range(count), bs=min(bs, count), shuffle=shuffle, drop_last=shuffle, num_workers=0, device=device)
 
     def choose_items(self, samples: torch.Tensor) -> torch.Tensor:
@@ -131,7 +132,7 @@ class FeatureLoader(DataLoader):
         pairs = zip(split_batches(items, self.bs), split_batches(labels, self.bs), strict=True)
         batches = [batch for batch in pairs if len(batch[0]) == self.bs or not self.drop_last]
         for (chosen, _), (*encoded, targets) in zip(batches, self._read_batches(batches), strict=True):
-            soft = () if self.soft is None else (copy_to_device(self.soft[chosen], self.device),)
+            soft = () if self.soft is None else (self._read_soft(self.soft, chosen),)
             yield to_network_input(decode_tensors(*encoded)), *soft, TensorCategory(targets)
 
     def _read_batches(self, batches: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Iterator[tuple[torch.Tensor, ...]]:
@@ -141,6 +142,12 @@ class FeatureLoader(DataLoader):
         if self.ahead or self.device.type != "cpu":
             return read_ahead(self._read_batch, batches, self.device)
         return map(self._read_batch, batches)
+
+    def _read_soft(self, soft: SplitFeatures, items: torch.Tensor) -> torch.Tensor:
+        """Return the softened probabilities of a teacher for some items, `[b, c]`, on the loader's device."""
+        if self.placed_soft:
+            return soften(decode_tensors(*(part[items] for part in self.placed_soft)))
+        return soften(copy_to_device(soft[items.cpu()], self.device))
 
     def _read_batch(self, batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         items, labels = batch
