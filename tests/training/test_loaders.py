@@ -13,6 +13,7 @@ from tlfast.data import images, load_table, open_store
 from tlfast.data.types import Preprocessing
 from tlfast.tasks import resolve
 from tlfast.testing import draw_image
+from tlfast.training import loaders as loaders_module
 from tlfast.training.loaders import augmented_loader, build_loaders, plain_loader, to_frame
 
 CPU = torch.device("cpu")
@@ -163,3 +164,14 @@ def test_an_image_that_disappears_is_named(folder, loaders, workers):
         list(plain_loader(dls, table.part("train"), 8))
     assert caught.value.message.startswith(f"{missing} ") and "Traceback" not in caught.value.message
     assert caught.value.hint == "Restore the image; an interrupted training then continues with --resume"
+
+
+@pytest.mark.parametrize(("room", "count"), [(float("inf"), 8), (1 << 30, 8), (64 << 20, 1), (16 << 20, 0)])
+def test_loader_processes_have_room_for_their_batches(monkeypatch, room, count):
+    monkeypatch.setattr(loaders_module, "count_cores", lambda: 8)
+    monkeypatch.setattr(loaders_module, "free_shared_memory", lambda: room)
+    chosen, gpu = resolve.resolve_settings(tasks.get_task("fer"), None, {"size": 224}), torch.device("cuda")
+    assert loaders_module.count_workers(chosen, gpu) == count
+    notes = loaders_module.describe_workers(chosen, gpu)
+    assert [note.split(",")[0] for note in notes] == [f"{count} loader processes in place of 8"] * (count < 8)
+    assert loaders_module.count_workers(resolve.resolve_settings(tasks.get_task("fer"), None, {"size": 224, "workers": 3}), gpu) == 3

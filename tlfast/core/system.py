@@ -114,6 +114,15 @@ def free_memory_gib() -> float | None:
         return None
 
 
+def free_shared_memory() -> float:
+    """Return the free bytes of /dev/shm, through which processes exchange batches; infinity without it."""
+    try:
+        shared = os.statvfs("/dev/shm")
+    except (OSError, AttributeError):  # another system
+        return math.inf
+    return shared.f_bavail * shared.f_frsize if shared.f_blocks else math.inf
+
+
 def free_disk_gib(folder: str) -> float:
     """Return the free disk space of `folder`, or of its nearest existing parent, in GiB."""
     path = Path(folder).absolute()

@@ -24,7 +24,7 @@ from . import processes
 from .amp import FrozenBody, choose_pass_precision
 from .augment import resolve_augmentation
 from .feature_codec import Rows, decode, encode, row_shape, row_type, to_tensors
-from .loaders import augmented_loader, plain_loader
+from .loaders import BATCH, augmented_loader, plain_loader
 from .session import Session
 from .types import FeaturePass
 
@@ -32,7 +32,6 @@ KIND = "features"
 TITLE = "backbone: features"  # of the progress
 FILE = "features.bin"
 LAYOUT = 8  # increase it when the features of the same images change
-BATCH = 128  # maximum number of images in a forward pass
 PLACED_AT_ONCE = 4096  # items that are read at once when they are copied to a GPU
 
 

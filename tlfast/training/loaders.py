@@ -17,8 +17,8 @@ from fastai.vision.augment import RandTransform
 from fastai.vision.core import PILImage
 from PIL import Image
 
-from ..core import DataError, DataSettings, ImageError, Settings, TrainingSettings
-from ..core.system import count_cores, release_pages
+from ..core import DataError, ImageError, Settings, TrainingSettings
+from ..core.system import count_cores, free_shared_memory, release_pages
 from ..data import ImageTable, Preprocessing, Row, Store, images
 from ..models import copy_to_device, fits_on_gpu
 from .augment import build_augmentations
@@ -28,6 +28,8 @@ RELEASED_AT = 128 << 20  # bytes read from a memory-mapped store, after which it
 MAPPED_AT_ONCE = 64 << 10  # bytes that the system maps per access, at least
 RESTORE = "Restore the image; an interrupted training then continues with --resume"
 CPU_BATCH = 32  # without training, larger batches take more memory on a CPU and no less time; see docs/benchmarks.md, "Memory"
+BATCH = 128  # maximum number of images in a forward pass of a frozen network
+READ_AHEAD = 2  # batches that each loader process holds, the default of torch
 
 
 def build_loaders(
@@ -84,14 +86,31 @@ def augmented_loader(dls: DataLoaders, rows: Sequence[Row], bs: int) -> TfmdDL:
     return loader
 
 
-def count_workers(settings: DataSettings, device: torch.device) -> int:
+def count_workers(settings: Settings, device: torch.device) -> int:
     """Return the number of loader processes. They decode while a GPU trains; on a CPU they would compete with the training.
 
-    Windows starts processes without the memory of this one, and fastai's loader holds tensors on the GPU, which cannot be sent to them.
+    Their batches must have room in the shared memory: without it, the system kills a process.
     """
     if settings.workers is not None:
         return settings.workers
+    room = free_shared_memory() / (3 * settings.full_size**2 * max(settings.bs, BATCH)) - 1  # in batches; one is in use
+    return int(min(_most_workers(device), max(0.0, room / READ_AHEAD)))
+
+
+def _most_workers(device: torch.device) -> int:
+    """Return the number of loader processes if there is room for their batches.
+
+    Windows starts processes without the memory of this one, and fastai's loader holds tensors on the GPU, which cannot be sent to them.
+    """
     return 0 if device.type == "cpu" or os.name == "nt" else min(8, count_cores())
+
+
+def describe_workers(settings: Settings, device: torch.device) -> list[str]:
+    """Return a note if the shared memory has no room for the batches of all loader processes."""
+    count, most = count_workers(settings, device), _most_workers(device)
+    if settings.workers is not None or count == most:
+        return []
+    return [f"{count} loader processes in place of {most}, because /dev/shm is full or small; a container has more of it with: docker run --shm-size 2g"]
 
 
 class Square(RandTransform):

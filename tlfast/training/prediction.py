@@ -12,8 +12,7 @@ from ..core import OnEvent, Settings
 from ..data import Row
 from ..evaluation import Predictions, predictions
 from .amp import FrozenBody, choose_pass_precision
-from .features import BATCH
-from .loaders import plain_loader
+from .loaders import BATCH, plain_loader
 
 
 def predict_rows(model: nn.Sequential, dls: DataLoaders, rows: Sequence[Row], classes: Sequence[str], settings: Settings, on_event: OnEvent) -> Predictions:

@@ -41,7 +41,7 @@ from .distillation import describe_leaks, find_teachers, open_teachers
 from .feature_learner import predict_from_features
 from .features import Features
 from .learner import build_learner, compute_class_weights
-from .loaders import build_loaders
+from .loaders import build_loaders, describe_workers
 from .phase import fit_phase
 from .prediction import predict_rows
 from .session import Session
@@ -73,7 +73,8 @@ def prepare(
     table, store = open_store(open_with_splits(task, settings, lambda source: known, on_event), settings, on_event)
     teachers = find_teachers(settings)
     teacher = open_teachers(teachers, table.classes, preprocessing)
-    for note in [*table.notes, *_describe_copies(table, store), *describe_leaks(teachers, table)]:
+    workers = [] if store else describe_workers(settings, device)
+    for note in [*table.notes, *_describe_copies(table, store), *describe_leaks(teachers, table), *workers]:
         on_event(Note("data", note))
     for image in table.unreadable:
         on_event(Note("data", f"skipped {image.path}: {image.reason}"))
