@@ -145,3 +145,13 @@ def test_json_is_not_held_back_in_a_pipe(monkeypatch):
     monkeypatch.setattr(sys, "stdout", Pipe())
     console.Screen(as_json=True).message("serving at", "http://127.0.0.1:8000")  # the command goes on
     assert json.loads(sys.stdout.sent) == {"serving at": "http://127.0.0.1:8000"}
+
+
+def test_long_tables_are_cut_off(cli, folder, monkeypatch):
+    monkeypatch.setattr(console, "LISTED", 2)
+    monkeypatch.setattr(console, "LISTED_CLASSES", 2)
+    for number in range(5):
+        (folder / "red" / f"{number}.png").write_bytes(b"no image")
+    lines = [line.split() for line in cli("data", "check", folder).out.splitlines()]
+    assert sum("not an image" in " ".join(line) for line in lines) == 2 and ["3", "more", "..."] in lines
+    assert ["1", "more", "...", "..."] in lines and ["all", "30", "6"] in lines and not any(line[:1] == ["red"] for line in lines)

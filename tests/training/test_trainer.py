@@ -15,7 +15,9 @@ from tests.helpers.training import resolved
 from tlfast.core import Journal, Settings, ignore_event, runs
 from tlfast.core.errors import TrainingError
 from tlfast.core.events import Note
+from tlfast.data import ImageTable
 from tlfast.data.sources import open_data
+from tlfast.data.types import Unreadable
 from tlfast.evaluation import predictions
 from tlfast.export.weights import load_model
 from tlfast.training import OpenPhase, Phase, activations, batchnorm, trainer
@@ -197,3 +199,10 @@ def test_a_halved_batch_starts_with_the_memory_of_the_failed_one_free(way, modul
     train_way(way, pictures, tmp_path, lr="3e-3", freeze_epochs=0)
     assert len(graphs) > 3 and alive == [[], []]
     assert stores[0].data_ptr() == stores[1].data_ptr()
+
+
+def test_of_many_unreadable_images_some_are_named():
+    table = ImageTable((), (), "photos", unreadable=tuple(Unreadable(f"{number}.png", "empty") for number in range(25)))
+    notes = trainer._describe_skipped(table)
+    assert len(notes) == 21 and notes[0] == "skipped 0.png: empty" and notes[-1].startswith("skipped 5 more images")
+    assert len(trainer._describe_skipped(replace(table, unreadable=table.unreadable[:20]))) == 20

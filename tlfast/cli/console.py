@@ -42,7 +42,8 @@ if TYPE_CHECKING:  # not imported at run time: `predict` must start fast
     from ..evaluation import CompareResult, Evaluation
     from ..training import DepthPlan
 
-LISTED = 40  # maximum number of predictions in a table; for more, the counts are shown
+LISTED = 40  # maximum number of predictions, or of unreadable images, in a table; for more predictions, the counts are shown
+LISTED_CLASSES = 200  # maximum number of classes in a table
 PLAIN_WIDTH = 200  # columns if the output is not a terminal
 
 
@@ -206,13 +207,13 @@ class Screen:
     def _data_summary(self, summary: DataSummary) -> None:
         splits = list(summary.counts)
         rows = [(label, *(f"{summary.counts[split][label]:,}" for split in splits)) for label in summary.classes]
-        rows.append(("all", *(f"{summary.total(split):,}" for split in splits)))
-        self._table(("class", *splits), rows, title=summary.source)
+        total = ("all", *(f"{summary.total(split):,}" for split in splits))
+        self._table(("class", *splits), [*formatting.shorten_rows(rows, LISTED_CLASSES), total], title=summary.source)
         self._facts("", formatting.format_summary(summary))
         for note in summary.notes:
             self.out.print(f"note: {escape(note)}", soft_wrap=True)
         if summary.unreadable:
-            self._table(("unreadable", "reason"), [(bad.path, bad.reason) for bad in summary.unreadable])
+            self._table(("unreadable", "reason"), formatting.shorten_rows([(bad.path, bad.reason) for bad in summary.unreadable], LISTED))
 
     def predictions(self, rows: Iterable[PredictRow], top: int | None, min_probability: float, at_once: bool = False) -> Tally:
         """Print predictions and count them: as a JSON list, or a table. For more than 40 images, the table has the counts of the classes.
@@ -257,7 +258,7 @@ class Screen:
 
     def _sharded(self, result: ShardsResult) -> None:
         rows = [(name, f"{count:,}", f"{count / max(1, result.images):.1%}") for name, count in result.labels.items()]
-        self._table(("prediction", "images", "share"), rows)
+        self._table(("prediction", "images", "share"), formatting.shorten_rows(rows, LISTED_CLASSES))
         kept = f", {result.reused:,} of them by earlier commands" if result.reused else ""
         parts = f"{result.shards:,} of {result.of:,}{kept}" if result.shards else "none"
         self._facts("", {"images": f"{result.images:,}, {result.failed:,} unreadable", "parts": parts, "folder": result.folder})
@@ -266,7 +267,8 @@ class Screen:
         """Print a table of predictions; for too many, the counts of the classes and a table of the first errors."""
         total = sum(tally.labels.values()) + tally.failed
         if total > LISTED:
-            self._table(("prediction", "images", "share"), [(name, f"{n:,}", f"{n / total:.1%}") for name, n in tally.labels.items()])
+            counts = [(name, f"{n:,}", f"{n / total:.1%}") for name, n in tally.labels.items()]
+            self._table(("prediction", "images", "share"), formatting.shorten_rows(counts, LISTED_CLASSES))
             if tally.failed:
                 self.out.print(f"{tally.failed:,} images could not be read" + (f", the first {LISTED}:" if tally.failed > LISTED else ":"))
         if shown:
@@ -339,7 +341,8 @@ class Screen:
 
     def _scores(self, evaluation: Evaluation) -> None:
         scores = [*evaluation.per_class, evaluation.macro, evaluation.weighted]
-        rows = [(s.name, f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", f"{s.support:,}") for s in scores]
+        *of_classes, macro, weighted = [(s.name, f"{s.precision:.3f}", f"{s.recall:.3f}", f"{s.f1:.3f}", f"{s.support:,}") for s in scores]
+        rows = [*formatting.shorten_rows(of_classes, LISTED_CLASSES), macro, weighted]
         title = f"{evaluation.split} split: accuracy {evaluation.accuracy:.4f}"
         self._table(("class", "precision", "recall", "F1", "images"), rows, title=title)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..core import Settings
@@ -250,3 +251,12 @@ def format_counts(counts: dict[str, int], listed: int = 5) -> str:
     'RGB (3) and 1 more'
     """
     return list_some([f"{name} ({count:,})" for name, count in counts.items()], listed)
+
+
+def shorten_rows(rows: Sequence[Sequence[Any]], most: int) -> Sequence[Sequence[Any]]:
+    """Return the first rows of a table, and a row with the number of the others.
+
+    >>> shorten_rows([("ant", "3"), ("bee", "2"), ("cat", "1")], 1)
+    [('ant', '3'), ('2 more', '...')]
+    """
+    return rows if len(rows) <= most else [*rows[:most], (f"{len(rows) - most:,} more", *["..."] * (len(rows[0]) - 1))]

@@ -11,7 +11,7 @@ from torch import nn
 
 from .. import tasks
 from ..core import DataError, DataSettings, Note, OnEvent, RunRecord, Settings, TlfastError
-from ..core.errors import first_line
+from ..core.errors import first_line, list_some
 from ..core.runs import require_images
 from ..data import Finding, ImageTable, Preprocessing, Row, Store, open_store, scan
 from ..data.run_images import open_run_data, read_splits
@@ -90,7 +90,7 @@ def list_labelled(run: RunRecord, data: str, columns: Mapping[str, str], on_even
     settings = replace(Settings.from_dict({**run.manifest["settings"], **columns, **unused}), data=data)
     rows, classes = read_labelled(tasks.find_run_task(run.manifest, data), settings, on_event), run.classes
     if unknown := sorted({row.label for row in rows}.difference(classes)):
-        raise DataError(f"{data} has classes that the run {run.id} does not know: {', '.join(unknown)}", f"The run has: {', '.join(classes)}")
+        raise DataError(f"{data} has classes that the run {run.id} does not know: {list_some(unknown)}", f"The run has: {list_some(classes)}")
     return rows
 
 
@@ -182,7 +182,7 @@ def _describe_difference(found: Sequence[str], known: Sequence[str]) -> str:
     'b is missing; c is unknown'
     """
     parts = [(sorted(set(known).difference(found)), "missing"), (sorted(set(found).difference(known)), "unknown")]
-    return "; ".join(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {what}" for names, what in parts if names) or "they are in another order"
+    return "; ".join(f"{list_some(names)} {'is' if len(names) == 1 else 'are'} {what}" for names, what in parts if names) or "they are in another order"
 
 
 def _is_unchanged(run: RunRecord, table: ImageTable) -> bool:

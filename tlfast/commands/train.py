@@ -12,6 +12,7 @@ from fastai.callback.core import Callback
 from torch import nn
 
 from ..core import DataError, ExportError, Interrupted, Journal, Note, OnEvent, Settings, files, ignore_event, runs
+from ..core.errors import list_some
 from ..core.journal import TASK_FILE, check_name_free, list_interrupted_folders, list_states, open_journal, read_facts, read_journal, run_id_of
 from ..core.presets import PRESETS
 from ..core.run_files import CALIBRATION_PLOT, ONNX_FILE, PLOTS
@@ -272,7 +273,7 @@ def _check_origin(task: Task, session: Session, like: Mapping[str, Any]) -> dict
     _check_unchanged(session, "images", images, like["data"]["fingerprint"] if like else images)
     classes = list(session.table.classes)
     if session.journal.once("classes", lambda: classes) != classes:
-        known = ", ".join(session.journal.facts.get("classes"))
+        known = list_some(session.journal.facts.get("classes"))
         raise DataError(f"the classes, or their order, differ from those of the interrupted training: {known}", "Resume it with the task that it began with")
     _check_unchanged(session, "weights", weights, like["weights"]["sha256"] if like else weights)
     if teacher := origin.get("teacher", {}).get("sha256"):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 MAX_LINE, MIN_SENTENCES = 160, 40  # characters of the text of another exception in a message
+MAX_LISTED = 10  # names in a message
 
 
 class TlfastError(Exception):
@@ -108,7 +109,7 @@ def suggest_name(word: str, known: list[str] | tuple[str, ...]) -> str:
     return f"Did you mean '{lowercase[close[0]]}'?" if close else ""
 
 
-def list_some(names: Sequence[str], most: int, rest: str = "more") -> str:
+def list_some(names: Sequence[str], most: int = MAX_LISTED, rest: str = "more") -> str:
     """Return the first `most` names, and the number of the others, which are called `rest`.
 
     >>> list_some(["ant", "bee", "cat"], 2)

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from ..core import DataError
+from ..core.errors import list_some
 from .left_out import LeftOut
 from .members import inner_path
 from .split import SPLIT_NAMES
@@ -53,7 +54,7 @@ def find_empty_folders(root: Path, rows: list[Row], left_out: LeftOut) -> list[s
         parents.add(root.joinpath(*parts[: parts.index(row.label)]))
     labels = {row.label for row in rows} | {os.path.basename(path) for paths in left_out.folders.values() for path in paths}
     empty = sorted({path.name for parent in parents for path in parent.iterdir() if path.is_dir() and path.name not in labels and path.name[0] != "."})
-    return [f"folders without images are not classes: {', '.join(empty)}"] if empty else []
+    return [f"folders without images are not classes: {list_some(empty)}"] if empty else []
 
 
 def _count_wrapping_folders(paths: list[tuple[str, ...]]) -> int:
@@ -116,6 +117,6 @@ def _refuse_folders_beside_splits(paths: list[tuple[str, ...]], depth: int, sour
         raise DataError(f"{source} has the splits {', '.join(sorted(splits))}, and no folder train", "Name the folder of the training images train")
     trained = set[str]().union(*(labels[top] for top, split in splits.items() if split == "train"))
     if any(split != "train" and labels[top] & trained for top, split in splits.items()):
-        others = ", ".join(sorted(set(labels).difference(splits)))
+        others = list_some(sorted(set(labels).difference(splits)))
         hint = "Move the other folders out of it; or give a table with the columns path, label and split"
         raise DataError(f"{source} has {others} beside the splits {', '.join(sorted(splits))}", hint)

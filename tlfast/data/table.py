@@ -17,7 +17,7 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from ..core import DataError, DataSettings, ImageError, OnEvent, Settings, UsageError, ignore_event
-from ..core.errors import make_printable
+from ..core.errors import list_some, make_printable
 from ..core.settings import flag_name
 from . import images
 from .annotations import JSON, read_coco, resolve_image, use_label_studio_columns
@@ -140,8 +140,8 @@ def unify_labels(rows: list[Row]) -> tuple[list[Row], list[str]]:
     united = {label: form for form, labels in forms.items() if len(labels) > 1 for label in labels}
     changed = {label: united.get(short, short) for label, short in stripped.items()}
     padded = sorted({short for label, short in stripped.items() if label != short})
-    notes = [f"labels that differ only in their Unicode form are one class: {', '.join(sorted(set(united.values())))}"] if united else []
-    notes += [f"blanks at the ends of class names are removed: {', '.join(padded)}"] if padded else []
+    notes = [f"labels that differ only in their Unicode form are one class: {list_some(sorted(set(united.values())))}"] if united else []
+    notes += [f"blanks at the ends of class names are removed: {list_some(padded)}"] if padded else []
     return [replace(row, label=changed[row.label]) for row in rows] if notes else rows, notes
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from ..core.errors import list_some
 from .task import normalise_name
 from .types import Row
 
@@ -35,4 +36,4 @@ def find_missing_classes(rows: Sequence[Row], classes: Sequence[str]) -> list[st
     """Return a note on classes without images in the valid split. An empty split is an error of its own."""
     present = {row.label for row in rows if row.split == "valid"}
     missing = [label for label in classes if present and label not in present]
-    return [f"the valid split has no image of: {', '.join(missing)}; the evaluation says nothing about it"] if missing else []
+    return [f"the valid split has no image of: {list_some(missing)}; the evaluation says nothing about it"] if missing else []

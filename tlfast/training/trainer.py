@@ -48,6 +48,7 @@ from .session import Session
 from .strategies import OpenPhase, PhasePlan, get_strategy
 from .types import MIN_BATCH, Phase
 
+SKIPPED = 20  # unreadable images that are named
 T = TypeVar("T")
 
 
@@ -74,10 +75,8 @@ def prepare(
     teachers = find_teachers(settings)
     teacher = open_teachers(teachers, table.classes, preprocessing)
     workers = [] if store else describe_workers(settings, device)
-    for note in [*table.notes, *_describe_copies(table, store), *describe_leaks(teachers, table), *workers]:
+    for note in [*table.notes, *_describe_copies(table, store), *describe_leaks(teachers, table), *workers, *_describe_skipped(table)]:
         on_event(Note("data", note))
-    for image in table.unreadable:
-        on_event(Note("data", f"skipped {image.path}: {image.reason}"))
     set_seed(settings.seed)
     dls = build_loaders(table, preprocessing, settings, device, store)
     learn = build_learner(dls, settings, weights, compute_class_weights(table, settings, device))
@@ -189,3 +188,10 @@ def _describe_copies(table: ImageTable, store: Store | None) -> list[str]:
     """Return a note on duplicate images; without a store they are not decoded yet, and not compared."""
     note = duplicates.describe_duplicates(table.rows, image_digests(store)) if store else ""
     return [f"{note}; tlfast data check lists them, --drop removes them"] if note else []
+
+
+def _describe_skipped(table: ImageTable) -> list[str]:
+    """Return a note on each of the first SKIPPED unreadable images, and one on the others."""
+    notes = [f"skipped {image.path}: {image.reason}" for image in table.unreadable[:SKIPPED]]
+    more = len(table.unreadable) - len(notes)
+    return [*notes, f"skipped {more:,} more images that cannot be read; tlfast data check lists them"] if more else notes
