@@ -306,8 +306,10 @@ def test_a_depth_that_a_backbone_does_not_have_is_refused_before_the_first_train
 def test_a_teacher_that_has_seen_the_valid_images_is_named_also_for_cached_trainings(cli, pictures, tmp_path, trained_run):
     (tmp_path / "student.toml").write_text(f'teacher = "{trained_run.full}"\n')
     for _ in range(2):
-        outcome = cli("compare", pictures, *QUICK, "--seed", 1, "--arms", "partial,student.toml")
+        outcome = cli("compare", pictures, *QUICK, "--seed", 1, "--arms", "partial,student.toml", "--json")
         assert outcome.code == 0 and outcome.err.count("valid images were training images of the teacher f") == 1
+        (note,) = outcome.json["notes"]
+        assert note in html.unescape((Path(outcome.json["folder"]) / "report.html").read_text())
 
 
 def test_settings_without_effect_on_any_arm_are_named(cli, folder):

@@ -179,6 +179,7 @@ def compare_arms(
     runs.check_writable(first.out, first.task, "")
     table = open_data(task, experiments.place_on_fold(first, design.folds, 0), on_event)
     _check_arms(task, arms, design, table, listen)
+    notes = _collect_notes(arms, table, listen)
     try:
         with open_tracking(first.log, listen) as tracking:
             tracked = TrackedComparison(tracking, f"comparison-{run_id}", describe_images(tracking, table))
@@ -207,6 +208,7 @@ def compare_arms(
         reused=sum(outcome.reused for of_arm in predictions.values() for outcome in of_arm.outcomes),
         seconds=time.perf_counter() - started,
         ranking=list(ranking),
+        notes=notes,
     )
     return _write_comparison(result, first.out, run_id)
 
@@ -235,10 +237,7 @@ def _check_design(arms: Sequence[Arm], design: Design) -> None:
 
 
 def _check_arms(task: Task, arms: Sequence[Arm], design: Design, table: ImageTable, on_event: OnEvent) -> None:
-    """Check, before the first training, that the arms are evaluated on the images of `table`, and have backbones with weights and stages. Raises UsageError.
-
-    Notes name teachers that were trained on images of the valid split, and settings without effect on any arm.
-    """
+    """Check, before the first training, that the arms are evaluated on the images of `table`, and have backbones with weights and stages. Raises UsageError."""
     names, first = [field.name for field in fields(DataSettings)], experiments.place_on_fold(arms[0].settings, design.folds, 0)
     valid = {row.path for row in table.part("valid")}
     for arm in arms:
@@ -249,10 +248,19 @@ def _check_arms(task: Task, arms: Sequence[Arm], design: Design, table: ImageTab
         is_other = settings.split_seed != first.split_seed or any(getattr(settings, name) != getattr(first, name) for name in names)
         if is_other and {row.path for row in open_data(task, settings, on_event).part("valid")} != valid:
             raise UsageError(DIFFERENT_IMAGES, DIFFERENT_IMAGES_HINT)
-        for note in describe_leaks(find_teachers(settings), table):  # trainings that are cached, or run elsewhere, send none
-            on_event(Note("data", note))
+
+
+def _collect_notes(arms: Sequence[Arm], table: ImageTable, on_event: OnEvent) -> list[str]:
+    """Send notes on settings without effect on any arm, and on teachers that were trained on images of the valid split; return the latter.
+
+    Trainings that are cached or run by an engine send none.
+    """
     unused = [find_unused(arm.settings, ["onnx"]) for arm in arms]
     note_unused([name for name in unused[0] if all(name in of_arm for of_arm in unused)], on_event)
+    leaks = list(dict.fromkeys(note for arm in arms for note in describe_leaks(find_teachers(arm.settings), table)))
+    for note in leaks:
+        on_event(Note("data", note))
+    return leaks
 
 
 def _check_depth(settings: Settings) -> None:

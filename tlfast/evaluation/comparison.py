@@ -243,6 +243,7 @@ class CompareResult:
         folder: folder of the files.
         files: paths of the files written.
         ranking: backbones that were chosen from, best first; empty without `--archs auto`.
+        notes: what makes the scores of an arm doubtful.
     """
 
     task: str
@@ -258,6 +259,7 @@ class CompareResult:
     folder: str = ""
     files: list[str] = field(default_factory=list)
     ranking: list[RankedBackbone] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values as JSON types."""
