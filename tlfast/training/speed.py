@@ -23,8 +23,7 @@ from ..data import Row, Task, images
 from ..models.fuse_bn import fuse_bn
 from ..testing import COLOURS, draw_image
 from .amp import choose_pass_precision, choose_step_precision
-from .features import BATCH
-from .loaders import CPU_BATCH
+from .loaders import BATCH, CPU_BATCH
 from .profiler import run_steps, time_loading, time_passes
 from .session import Session
 from .trainer import prepare
