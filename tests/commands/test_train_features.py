@@ -61,6 +61,7 @@ def test_features_of_an_engine_are_those_of_the_training(cli, tmp_path, monkeypa
 def test_an_engine_computes_the_views_for_which_there_is_room(cli, pictures, recorded):
     outcome = cli("train", pictures, *QUICK, "--depth", 3, "--views", 4, "--cache-gb", 0.0003, "--engine", "ray")
     assert outcome.code == 0 and "need more room than there is: using --depth" in outcome.err
+    assert len(recorded[0]) == outcome.json["settings"]["views"] < 4
     computed, kept = count_passes(outcome)[-1]
     assert computed == 0 and kept > 0
 
