@@ -10,7 +10,7 @@ from threading import Thread, get_ident
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.helpers.files import image_bytes
 from tlfast.core.errors import ImageError
@@ -33,6 +33,31 @@ def test_orientation_is_applied():
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees
     assert images.open_image(encoded(image, "JPEG", exif=exif)).size == (2, 4)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_decoded_and_turned_without_a_copy(monkeypatch, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.effect_noise((7, 5), 50).convert("RGB"), "JPEG", exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    monkeypatch.delattr(Image.Image, "copy")
+    monkeypatch.delattr(Image.Image, "convert")
+    assert (np.asarray(images.open_image(data)) == expected).all()
+
+
+def test_an_image_that_is_given_is_not_changed():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    given = Image.open(io.BytesIO(encoded(Image.new("RGB", (4, 2), "red"), "JPEG", exif=exif, comment="mine")))
+    assert images.open_image(given).size == (2, 4)
+    assert given.size == (4, 2) and given.getexif()[0x0112] == 6 and given.info["comment"] == b"mine"
+
+
+def test_a_photo_can_be_decoded_at_a_part_of_its_size():
+    data = encoded(Image.new("RGB", (1600, 800), "red"), "JPEG")
+    assert [images.decode(data, side).size for side in (0, 100, 300, 900)] == [(1600, 800), (200, 100), (800, 400), (1600, 800)]
+    assert images.decode(encoded(Image.new("RGB", (1600, 800), "red")), 100).size == (1600, 800)
 
 
 def test_transparency_lies_over_white():

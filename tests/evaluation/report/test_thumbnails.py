@@ -39,3 +39,10 @@ def test_metadata_of_a_photograph_is_not_in_its_thumbnail(tmp_path, save, size):
     with Image.open(io.BytesIO(data)) as image:
         assert max(image.size) <= thumbnails.SIDE
         assert not image.getexif() and "comment" not in image.info
+
+
+def test_a_large_photograph_is_decoded_at_a_part_of_its_size(tmp_path, monkeypatch):
+    sizes, path = [], tmp_path / "photo.jpg"
+    Image.new("RGB", (3200, 3200), "red").save(path)
+    monkeypatch.setattr(Image.Image, "thumbnail", lambda image, size: sizes.append(image.size))
+    assert thumbnails.make_thumbnail(str(path)) and sizes == [(400, 400)]

@@ -29,8 +29,9 @@ class Album:
     def add(self, i: int) -> int | None:
         """Add image `i` of the predictions and return its index in `entries`; None if the budget does not suffice."""
         if i not in self._places:
-            picture = make_thumbnail(self._predictions.paths[i])
-            if len(picture) > self._budget:
+            picture = make_thumbnail(self._predictions.paths[i]) if self._budget > 0 else None
+            if picture is None or len(picture) > self._budget:
+                self._budget = 0  # so that no further image is decoded in vain
                 return None
             self._budget -= len(picture)
             self._places[i] = len(self.entries)

@@ -16,6 +16,7 @@ from ...data import Finding, images
 from ...data.types import FINDING_KINDS, RANKED
 
 SIDE = 96  # pixels of a thumbnail
+DECODED_SIDE = 4 * SIDE  # least side at which a photo is decoded for one
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class FindingGroup:
 def make_thumbnail(path: str) -> str:
     """Return an image of at most 96 x 96 pixels as data URL; "" if it cannot be read."""
     try:
-        image = images.open_image(path)
+        image = images.decode(images.read_bytes(path), DECODED_SIDE)
     except ImageError:
         return ""
     image.thumbnail((SIDE, SIDE))
