@@ -17,7 +17,7 @@ import onnxruntime
 from ..core import ImageError, RunError, UsageError
 from ..core.errors import first_line, suggest_name
 from ..core.run_files import ONNX_FILE
-from ..core.system import count_cores, load_average
+from ..core.system import count_cores, free_memory_gib, load_average
 from .types import Prediction
 
 ERRORS_ONLY = 3  # log level of onnxruntime; its warnings concern its own optimizations
@@ -27,7 +27,9 @@ TTA = ("flip", "crops")  # kinds of test-time augmentation, with files of their 
 VIEWS = "views"  # in the metadata: number of views of an image in such a file
 BUSY = 0.5  # least load average of the last minute on a machine in use
 SPINNING = "session.intra_op.allow_spinning"  # whether threads wait actively; see docs/benchmarks.md, "Busy machine"
-AHEAD = 64 << 20  # limit in bytes, of the decoded images in the queue and of one batch
+AHEAD = 64 << 20  # limit in bytes of one batch, and of the decoded images in the queue if they are more than one per core
+DECODING = 4  # memory for decoding an image, as a multiple of its array
+UNKNOWN_GIB = 4.0  # taken for the free memory where the system does not tell
 
 T = TypeVar("T")
 Opener = Callable[[Any], np.ndarray]
@@ -106,25 +108,35 @@ def _predict_batch(network: Network, batch: Sequence[tuple[T, np.ndarray]]) -> l
 
 
 def _decode_ahead(sources: Iterable[T], opener: Opener) -> Iterator[tuple[T, np.ndarray | str]]:
-    """Yield (source, pixels or error message) of each image in order. Threads decode ahead within AHEAD bytes."""
+    """Yield (source, pixels or error message) of each image in order. Threads decode ahead."""
     remaining = iter(sources)
-    largest = AHEAD  # bytes of the largest image; unknown at first, so decoding starts with one image per thread
+    largest, memory = 0, int((free_memory_gib() or UNKNOWN_GIB) * 2**30)  # bytes of the largest image so far, and of the free memory
     queue: deque[tuple[T, Future[np.ndarray | str]]] = deque()
     with ThreadPoolExecutor(count_cores()) as pool:
         try:
             while True:
-                room = min(2 * BATCH, max(count_cores(), AHEAD // largest)) - len(queue)
+                room = _count_ahead(largest, memory) - len(queue)
                 queue.extend((source, pool.submit(_try_open, opener, source)) for source in islice(remaining, max(0, room)))
                 if not queue:
                     return
                 source, future = queue.popleft()
                 pixels = future.result()
                 if isinstance(pixels, np.ndarray):
-                    largest = pixels.nbytes if largest == AHEAD else max(largest, pixels.nbytes)
+                    largest = max(largest, pixels.nbytes)
                 yield source, pixels
         finally:
             for _, future in queue:
                 future.cancel()
+
+
+def _count_ahead(largest: int, memory: int) -> int:
+    """Return the number of images to decode ahead if the largest has `largest` bytes: as many as AHEAD holds, or one per core, within half of the memory.
+
+    Before the size of an image is known, and at least, it is two.
+    """
+    if not largest:
+        return 2
+    return min(2 * BATCH, max(2, AHEAD // largest, min(count_cores(), memory // (2 * DECODING * largest))))
 
 
 def batch_size(pixels: np.ndarray) -> int:
