@@ -9,6 +9,7 @@ import torch
 from tests.helpers.models import STATS
 from tlfast.core.errors import ExportError
 from tlfast.data import Preprocessing
+from tlfast.export import agreement
 from tlfast.export.agreement import ResizedInput, compare_with_network, judge_agreement
 from tlfast.models import build_model
 from tlfast.testing import draw_image
@@ -33,6 +34,20 @@ def test_a_file_gets_the_images_as_they_are_and_prepared(tmp_path):
     ]
     assert all(expected.sum() == pytest.approx(1) and np.allclose(expected, actual) for _, expected, actual in pairs)
     assert [(event.phase, event.done, event.total) for event in events] == [("checking model.x", 8, 10), ("checking model.x", 10, 10)]
+
+
+def test_large_images_are_opened_only_a_few_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(agreement, "BATCH_BYTES", 10_000)
+    network = ResizedInput(build_model("test_resnet", 3, 32).eval(), PREPROCESSING, 1.0)
+    pictures = [str(draw_image(tmp_path / f"{i}.png", (200, 90, 30), i, (40, 50))) for i in range(5)]  # 6,000 bytes each
+    batches, events = [], []
+
+    def predict(opened, prepared):
+        batches.append(len(opened))
+        return network(torch.from_numpy(prepared)).detach().numpy()
+
+    assert len(compare_with_network("model.x", predict, network, PREPROCESSING, pictures, events.append)) == 5
+    assert batches == [2, 2, 1] and [event.done for event in events] == [2, 4, 5]
 
 
 def test_without_readable_images_there_is_nothing_to_compare():

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
 from ..core import ExportError, ImageError, OnEvent, Progress
@@ -16,6 +15,7 @@ from ..data import Preprocessing, images
 from .types import Agreement
 
 BATCH = 8  # images per forward pass of the comparison; with 32 it takes more memory than all else in a partial training
+BATCH_BYTES = 64 << 20  # of decoded images, at which a batch ends
 MIN_AGREEMENT = 0.995  # share of images with equal labels, ties not counted
 TIE = 1e-3  # difference of the two largest probabilities below which rounding may decide
 
@@ -50,25 +50,40 @@ def compare_with_network(
     Raises ExportError if none can be read.
     """
     pairs: list[Pair] = []
-    for start in range(0, len(sources), BATCH):
-        batch = sources[start : start + BATCH]
-        if opened := dict(_open_readable(batch)):
-            prepared = np.stack([images.prepare(image, preprocessing.size, preprocessing.full_size, preprocessing.resize) for image in opened.values()])
+    done = 0
+    for batch, opened in _open_batches(sources, preprocessing):
+        if opened:
+            prepared = np.stack([small for _, small in opened.values()])
             with torch.inference_mode():
                 expected = network(torch.from_numpy(prepared)).numpy()  # [b, c]
-            pairs += zip(opened, expected, predict([np.asarray(image) for image in opened.values()], prepared), strict=True)
-        on_event(Progress(f"checking {file}", start + len(batch), len(sources)))
+            pairs += zip(opened, expected, predict([pixels for pixels, _ in opened.values()], prepared), strict=True)
+        done += batch
+        on_event(Progress(f"checking {file}", done, len(sources)))
     if not pairs:
         message = f"none of {len(sources)} images for the check of {file} can be read, the first: {sources[0]}"
         raise ExportError(message, "Restore the images, and try again")
     return pairs
 
 
-def _open_readable(sources: Sequence[str]) -> Iterator[tuple[str, Image.Image]]:
-    """Yield path and image of each source that can be read: files may have been damaged or removed since they were decoded for training."""
-    for source in sources:
+def _open_batches(sources: Sequence[str], preprocessing: Preprocessing) -> Iterator[tuple[int, dict[str, tuple[np.ndarray, np.ndarray]]]]:
+    """Yield the number of sources of each batch, and the pixels and the prepared image of those that can be read.
+
+    Files may have been damaged or removed since they were decoded for training. A batch ends at BATCH sources or at BATCH_BYTES of pixels.
+    """
+    opened: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    start = 0
+    for stop, source in enumerate(sources, start=1):
         with suppress(ImageError):
-            yield source, images.open_image(source)
+            opened[source] = _open(source, preprocessing)
+        if stop - start == BATCH or stop == len(sources) or sum(pixels.nbytes for pixels, _ in opened.values()) >= BATCH_BYTES:
+            yield stop - start, opened
+            opened.clear()  # the caller still has it
+            start = stop
+
+
+def _open(source: str, preprocessing: Preprocessing) -> tuple[np.ndarray, np.ndarray]:
+    image = images.open_image(source)
+    return np.asarray(image), images.prepare(image, preprocessing.size, preprocessing.full_size, preprocessing.resize)
 
 
 def judge_agreement(file: str, pairs: Sequence[Pair], hint: str) -> Agreement:
