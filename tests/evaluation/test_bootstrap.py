@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tlfast.core.metrics import compute_metrics
+from tlfast.core.metrics import compute_metrics, confusion_matrix
 from tlfast.evaluation import bootstrap
 
 
@@ -147,3 +147,37 @@ def test_a_difference_that_is_the_same_in_all_samples_is_not_certain():
     assert bootstrap.paired_interval(same, 1 - same, labels) == (1.0, 1.0 - width, 1.0)
     by_day = bootstrap.paired_interval(same, same, labels, groups=[str(number % 12) for number in range(50)])
     assert by_day[2] == bootstrap.wilson_interval(0, 12)[1] > width
+
+
+def test_intervals_are_those_of_drawing_whole_rows_of_the_matrix():
+    rng, classes = np.random.default_rng(0), 70  # replicates are drawn in two blocks
+    labels = rng.integers(classes - 3, size=400)  # the last classes have no images, and the last columns are zero
+    predicted = np.where(rng.random(400) < 0.7, labels, (labels + rng.integers(1, 4, 400)) % (classes - 2))
+    confusion = confusion_matrix(labels, predicted, classes)
+    rng, blocks = np.random.default_rng(5), []
+    for count in (816, 184):
+        drawn = np.zeros((count, classes, classes), np.int64)
+        for i, row in enumerate(confusion):
+            if row.sum():
+                drawn[:, i] = rng.multinomial(row.sum(), row / row.sum(), size=count)
+        blocks.append(compute_metrics(drawn))
+    expected = {name: bootstrap.percentile_interval(np.concatenate([block[name] for block in blocks])) for name in blocks[0]}
+    assert bootstrap.bootstrap_intervals(confusion, 5) == expected
+
+
+@pytest.mark.parametrize("by_group", [False, True])
+def test_macro_f1_of_bootstrap_samples_is_that_of_their_confusion_matrices(by_group):
+    rng, classes = np.random.default_rng(0), 5
+    labels = np.sort(rng.integers(4, size=60))
+    predicted = np.where(rng.random((2, 60)) < 0.6, labels, rng.integers(classes, size=(2, 60)))
+    groups = [str(n % 15) for n in range(60)] if by_group else []
+    rng, expected, members = np.random.default_rng(3), [], [np.flatnonzero(labels == label) for label in range(4)]
+    for _ in range(bootstrap.REPLICATES):
+        if by_group:
+            counts = rng.multinomial(15, np.full(15, 1 / 15))
+            drawn = np.repeat(np.arange(60), counts[np.unique(groups, return_inverse=True)[1]])
+        else:
+            drawn = np.concatenate([images[rng.integers(len(images), size=len(images))] for images in members])
+        confusions = np.array([confusion_matrix(labels[drawn], row[drawn], classes) for row in predicted])
+        expected.append(compute_metrics(confusions)["macro_f1"].mean())
+    assert bootstrap.bootstrap_macro_f1(predicted, labels, classes, 3, groups).tolist() == expected

@@ -44,11 +44,11 @@ def test_each_metric_is_that_of_all_predictions_of_the_epoch():
         for metric in metrics:
             metric.accumulate(learn)
     labels, predicted = (torch.cat(parts).numpy() for parts in zip(*((learn.yb[0], learn.pred.argmax(1)) for learn in batches()), strict=True))
-    counts = Counts(confusion_matrix(labels, predicted, 4))
+    counts = Counts.of_confusion(confusion_matrix(labels, predicted, 4))
     assert [metric.name for metric in metrics] == list(EPOCH_METRICS)
     assert {metric.name: metric.value for metric in metrics} == {name: float(METRICS[name].function(counts)) for name in EPOCH_METRICS}
     metrics[0].reset()
-    assert metrics[0].counts.confusion is None, "the next epoch begins without counts"
+    assert metrics[0].counts.by_class is None, "the next epoch begins without counts"
 
 
 def test_nothing_is_copied_from_the_device():
@@ -58,4 +58,4 @@ def test_nothing_is_copied_from_the_device():
         for collector in (smooth, mean, metric):
             collector.reset()
             collector.accumulate(learn)
-        assert smooth.value.device == mean.value.device == metric.counts.confusion.device == gpu
+        assert smooth.value.device == mean.value.device == metric.counts.by_class.device == gpu

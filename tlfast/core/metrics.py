@@ -17,24 +17,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts of confusion matrices `[..., c, c]`: rows are actual classes, columns predicted classes."""
+    """Counts of the images of each class: what metrics need of confusion matrices, whose cells need much memory with many classes.
 
-    confusion: np.ndarray
+    Attributes:
+        actual: number of images of each class `[..., c]`.
+        predicted: number of predictions of each class `[..., c]`.
+        correct: number of correct predictions of each class `[..., c]`.
+    """
 
-    @cached_property
-    def actual(self) -> np.ndarray:
-        """Number of images of each class `[..., c]`."""
-        return _sum(self.confusion)
+    actual: np.ndarray
+    predicted: np.ndarray
+    correct: np.ndarray
 
-    @cached_property
-    def predicted(self) -> np.ndarray:
-        """Number of predictions of each class `[..., c]`."""
-        return _sum(self.confusion, axis=-2)
+    @classmethod
+    def of_confusion(cls, confusion: np.ndarray) -> Counts:
+        """Return the counts of confusion matrices `[..., c, c]`: rows are actual classes, columns predicted classes."""
+        return cls(_sum(confusion), _sum(confusion, axis=-2), confusion.diagonal(axis1=-2, axis2=-1))
 
-    @cached_property
-    def correct(self) -> np.ndarray:
-        """Number of correct predictions of each class `[..., c]`."""
-        return self.confusion.diagonal(axis1=-2, axis2=-1)
+    @classmethod
+    def of_classes(cls, labels: np.ndarray, predicted: np.ndarray, classes: int) -> Counts:
+        """Return the counts of actual class indices `[n]` and of one or more predictions `[s, n]` of them, each `[s, c]`."""
+        import numpy as np  # imported here, so that the command line starts without NumPy
+
+        kinds = [(labels, row, labels[labels == row]) for row in predicted]
+        return cls(*(np.stack([np.bincount(indices, minlength=classes) for indices in kind]) for kind in zip(*kinds, strict=True)))
 
     @cached_property
     def total(self) -> np.ndarray:
@@ -110,7 +116,7 @@ def matthews_correlation(counts: Counts) -> np.ndarray:
 class Metric:
     """One metric of predicted classes.
 
-    `function` maps the counts of confusion matrices `[..., c, c]` to values `[...]`. Metrics with `each_epoch` are columns of the table of epochs
+    `function` maps counts `[..., c]` to values `[...]`. Metrics with `each_epoch` are columns of the table of epochs
     and choices of `--metric`; metrics with `headline` are shown at the top of the report.
     """
 
@@ -146,7 +152,11 @@ HEADLINES = tuple(name for name in FIGURE_TITLES if name in PROBABILITY_FIGURES 
 
 def compute_metrics(confusion: np.ndarray) -> dict[str, np.ndarray]:
     """Return all metrics of confusion matrices `[..., c, c]` by name, each `[...]`."""
-    counts = Counts(confusion)
+    return apply_metrics(Counts.of_confusion(confusion))
+
+
+def apply_metrics(counts: Counts) -> dict[str, np.ndarray]:
+    """Return all metrics of counts by name, each `[...]`."""
     return {name: metric.function(counts) for name, metric in METRICS.items()}
 
 

@@ -7,11 +7,12 @@ person, are alike; for statements about other groups, whole groups are resampled
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from ..core.metrics import compute_metrics
+from ..core.metrics import Counts, apply_metrics, macro_f1
 
 REPLICATES = 1000
 LEVEL = 0.95
@@ -27,8 +28,9 @@ def bootstrap_intervals(confusion: np.ndarray, seed: int = 0) -> dict[str, tuple
     The counts of a resampled class are multinomial, so whole rows of the matrix are drawn instead of images. If all replicates have the same
     accuracy, as for a network that predicts one class only, its interval is Wilson's. Other metrics that are the same in all replicates have none.
     """
-    rng, step = np.random.default_rng(seed), max(1, BLOCK // len(confusion) ** 2)
-    blocks = [compute_metrics(_resample(rng, confusion, stop - start)) for start, stop in _ranges(REPLICATES, step)]
+    rng, shares, classes = np.random.default_rng(seed), list(_list_shares(confusion)), len(confusion)
+    step = max(1, BLOCK // classes**2)  # the random numbers of each replicate depend on it
+    blocks = [apply_metrics(_resample(rng, shares, classes, stop - start)) for start, stop in _ranges(REPLICATES, step)]
     intervals = _summarize(blocks)
     return {"accuracy": wilson_interval(int(np.trace(confusion)), int(confusion.sum())), **intervals}
 
@@ -52,10 +54,12 @@ def _summarize(blocks: Sequence[Mapping[str, np.ndarray]]) -> dict[str, tuple[fl
 def _resample_groups(labels: np.ndarray, predicted: np.ndarray, groups: Sequence[str], classes: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
     """Yield the metrics of bootstrap samples of groups, in blocks. The same seed and groups give the same samples."""
     members, count = number_groups(groups)
-    cells = (np.ones(len(labels), np.int64), (members, labels * classes + predicted))
-    confusions, rng = csr_matrix(cells, shape=(count, classes**2)), np.random.default_rng(seed)
-    for start, stop in _ranges(REPLICATES, max(1, BLOCK // max(classes**2, count))):
-        yield compute_metrics((_draw_groups(rng, count, stop - start) @ confusions).reshape(-1, classes, classes))
+    correct, rng = labels == predicted, np.random.default_rng(seed)
+    places = ((members, labels), (members, predicted), (members[correct], labels[correct]))
+    tables = [csr_matrix((np.ones(len(rows), np.int64), (rows, columns)), shape=(count, classes)) for rows, columns in places]
+    for start, stop in _ranges(REPLICATES, max(1, BLOCK // max(classes, count))):
+        drawn = _draw_groups(rng, count, stop - start)
+        yield apply_metrics(Counts(*(drawn @ table for table in tables)))
 
 
 def number_groups(groups: Sequence[str]) -> tuple[np.ndarray, int]:
@@ -82,13 +86,43 @@ def wilson_interval(hits: int, total: int) -> tuple[float, float]:
     return 0.0 if hits == 0 else low, 1.0 if hits == total else high  # exactly, without rounding errors
 
 
-def _resample(rng: np.random.Generator, confusion: np.ndarray, count: int) -> np.ndarray:
-    """Draw confusion matrices `[count, c, c]` with the row sums of `confusion`."""
-    replicates = np.zeros((count, *confusion.shape), np.int64)
-    for i, row in enumerate(confusion):
-        if row.sum():
-            replicates[:, i] = rng.multinomial(row.sum(), row / row.sum(), size=count)
-    return replicates
+@dataclass(frozen=True)
+class _ClassShares:
+    """The predictions for the images of one class, from which the bootstrap draws.
+
+    Attributes:
+        label: index of the class.
+        images: number of its images.
+        columns: indices of the classes that are predicted, and of the last class: with it, the random numbers are those for all classes.
+        shares: share of each of them.
+        place: place of the class in `columns`; None if it is never predicted correctly.
+    """
+
+    label: int
+    images: int
+    columns: np.ndarray
+    shares: np.ndarray
+    place: int | None
+
+
+def _list_shares(confusion: np.ndarray) -> Iterator[_ClassShares]:
+    """Yield the shares of each class with images, from a confusion matrix `[c, c]`."""
+    for label in np.flatnonzero(confusion.sum(axis=1)).tolist():
+        row = confusion[label]
+        columns = np.union1d(np.flatnonzero(row), [len(row) - 1])
+        yield _ClassShares(label, int(row.sum()), columns, row[columns] / row.sum(), int(np.searchsorted(columns, label)) if row[label] else None)
+
+
+def _resample(rng: np.random.Generator, shares: Sequence[_ClassShares], classes: int, count: int) -> Counts:
+    """Draw the counts of `count` confusion matrices with the same number of images of each class."""
+    actual, predicted, correct = np.zeros(classes, np.int64), np.zeros((count, classes), np.int64), np.zeros((count, classes), np.int64)
+    for each in shares:
+        drawn = rng.multinomial(each.images, each.shares, size=count)
+        actual[each.label] = each.images
+        predicted[:, each.columns] += drawn
+        if each.place is not None:
+            correct[:, each.label] = drawn[:, each.place]
+    return Counts(np.broadcast_to(actual, (count, classes)), predicted, correct)
 
 
 def mean_interval(values: np.ndarray, labels: np.ndarray, seed: int = 0, groups: Sequence[str] = ()) -> tuple[float, float]:
@@ -163,9 +197,7 @@ def bootstrap_macro_f1(predicted: np.ndarray, labels: np.ndarray, classes: int, 
         return np.asarray(np.mean(by_seed, axis=0))
     rng, replicates = np.random.default_rng(seed), np.empty(REPLICATES)
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    cells = labels * classes + predicted
     for i in range(REPLICATES):
         drawn = np.concatenate([images[rng.integers(len(images), size=len(images))] for images in members])
-        confusions = [np.bincount(row[drawn], minlength=classes**2).reshape(classes, classes) for row in cells]
-        replicates[i] = compute_metrics(np.array(confusions))["macro_f1"].mean()
+        replicates[i] = macro_f1(Counts.of_classes(labels[drawn], predicted[:, drawn], classes)).mean()
     return replicates

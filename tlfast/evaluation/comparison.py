@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..core import Settings
-from ..core.metrics import compute_metrics, confusion_matrix
+from ..core.metrics import Counts, macro_f1
 from . import bootstrap, significance
 from .transferability import RankedBackbone
 
@@ -304,8 +304,7 @@ def score_arm(arm: Arm, predictions: ArmPredictions, f1: MacroF1, cost: Cost) ->
 
 def measure_macro_f1(predictions: ArmPredictions, classes: int) -> MacroF1:
     """Return the macro F1 of an arm and its bootstrap replicates; `classes` is the number of classes."""
-    confusions = [confusion_matrix(predictions.labels, row, classes) for row in predictions.predicted]
-    value = float(compute_metrics(np.array(confusions))["macro_f1"].mean())
+    value = float(macro_f1(Counts.of_classes(predictions.labels, predictions.predicted, classes)).mean())
     return MacroF1(value, bootstrap.bootstrap_macro_f1(predictions.predicted, predictions.labels, classes, groups=predictions.groups))
 
 

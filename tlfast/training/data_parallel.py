@@ -126,16 +126,16 @@ class DataParallel(Callback):
 
 
 class MergeValidation(Callback):
-    """After the validation of an epoch, sum the losses and the confusion matrices of all processes, so that all record the same metrics."""
+    """After the validation of an epoch, sum the losses and the counts of all processes, so that all record the same metrics."""
 
     order = 45  # before Recorder, which reads them
 
     def after_validate(self) -> None:
         loss = self.recorder.loss
         counts = next((metric.counts for metric in self.recorder.metrics if isinstance(metric, EpochMetric)), None)
-        confusion = counts.confusion if counts else None
-        found = processes.gather((float(loss.total), loss.count, None if confusion is None else confusion.cpu()))
+        by_class = counts.by_class if counts else None
+        found = processes.gather((float(loss.total), loss.count, None if by_class is None else by_class.cpu()))
         loss.total, loss.count = torch.tensor(sum(total for total, _, _ in found)), sum(count for _, count, _ in found)
-        matrices = [matrix for _, _, matrix in found if matrix is not None]
-        if counts and matrices:
-            counts.confusion = torch.stack(matrices).sum(dim=0)
+        parts = [part for _, _, part in found if part is not None]
+        if counts and parts:
+            counts.by_class = torch.stack(parts).sum(dim=0)

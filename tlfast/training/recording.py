@@ -67,29 +67,30 @@ class EpochMetric(Metric):
 
 
 class EpochCounts:
-    """The confusion matrix of an epoch's validation, on the device of the predictions."""
+    """The counts of an epoch's validation, on the device of the predictions.
+
+    Attributes:
+        by_class: number of images, of predictions and of correct predictions of each class `[3 c]`; None without any.
+    """
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
         """Begin an epoch."""
-        self.confusion: torch.Tensor | None = None
+        self.by_class: torch.Tensor | None = None
 
     def add(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """Count the predictions of a batch: logits `[b, c]`, class indices `[b]`."""
-        classes = logits.shape[1]
-        cells = _detach(labels) * classes + _detach(logits).argmax(dim=1)
-        if self.confusion is None:
-            self.confusion = torch.zeros(classes * classes, dtype=torch.long, device=cells.device)
-        self.confusion.index_add_(0, cells, torch.ones_like(cells))
+        classes, actual, predicted = logits.shape[1], _detach(labels), _detach(logits).argmax(dim=1)
+        if self.by_class is None:
+            self.by_class = torch.zeros(3 * classes, dtype=torch.long, device=predicted.device)
+        ones = torch.ones_like(predicted)
+        self.by_class.index_add_(0, torch.cat([actual, classes + predicted, 2 * classes + actual]), torch.cat([ones, ones, (actual == predicted).long()]))
 
     def read(self) -> metrics.Counts | None:
         """Return the counts so far; None without any, as for images without labels."""
-        if self.confusion is None:
-            return None
-        classes = round(len(self.confusion) ** 0.5)
-        return metrics.Counts(self.confusion.view(classes, classes).cpu().numpy())
+        return None if self.by_class is None else metrics.Counts(*self.by_class.view(3, -1).cpu().numpy())
 
 
 def epoch_metrics() -> list[EpochMetric]:
