@@ -43,6 +43,15 @@ def test_temperature_is_the_best_there_is():
     assert min(losses, key=losses.get) == best
 
 
+def test_blocks_of_images_give_the_same_numbers(monkeypatch):
+    said, labels = simulated(n=203, classes=7)
+    whole = calibration.choose_temperature(said, labels), calibration.squared_errors(np.exp(said), labels)
+    monkeypatch.setattr(calibration, "BLOCK", 70)
+    blocks = calibration.choose_temperature(said, labels), calibration.squared_errors(np.exp(said), labels)
+    assert whole[0].temperature == blocks[0].temperature and (whole[0].held_out == blocks[0].held_out).all() and (whole[1] == blocks[1]).all()
+    assert (calibration.apply_temperature(said, 2.0) == np.exp(log_softmax(said / 2.0, axis=1))).all()
+
+
 def test_temperature_is_scikit_learns():
     calibrator = pytest.importorskip("sklearn.calibration")
     frozen = pytest.importorskip("sklearn.frozen").FrozenEstimator

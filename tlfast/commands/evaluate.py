@@ -89,7 +89,7 @@ def evaluate_run(run: RunRecord, request: EvaluateRequest, on_event: OnEvent = i
 def _evaluate(run: RunRecord, request: EvaluateRequest, on_event: OnEvent) -> EvaluateResult:
     split, model = request.split, loaded_run.load_run(run, request.data, request.device, on_event)
     predictions = loaded_run.predict_split(model, split, on_event)
-    evaluation = loaded_run.evaluate_split(model, predictions, split)
+    evaluation = loaded_run.evaluate_split(model, predictions, split, on_event)
     if split == "valid":
         return EvaluateResult(run.id, evaluation, [])
     names = [name_split_file(name, split) for name in (PREDICTIONS_FILE, METRICS_FILE)]
@@ -122,8 +122,8 @@ def _evaluate_file(run: RunRecord, request: EvaluateRequest, on_event: OnEvent) 
     predictions = Predictions(rows, classes, log_softmax(temperature * log_probabilities, axis=1), labels)  # before temperature scaling
     seed = run.settings.seed
     if split == "valid":
-        return EvaluateResult(run.id, evaluate(predictions, split, seed=seed, calibrated=temperature != 1.0), [])
-    evaluation = evaluate(predictions, split, temperature, seed)
+        return EvaluateResult(run.id, evaluate(predictions, split, seed=seed, calibrated=temperature != 1.0, on_event=on_event), [])
+    evaluation = evaluate(predictions, split, temperature, seed, on_event=on_event)
     if split != ALL:
         record_test_use(run, f"evaluate --tta {tta}", {"images": len(rows), "accuracy": evaluation.accuracy})
     return EvaluateResult(run.id, evaluation, [])

@@ -75,7 +75,7 @@ def interpret_run(run: RunRecord, split: str = "valid", k: int = 12, data: str =
     """
     model = loaded_run.load_run(run, data, device, on_event)
     predictions = loaded_run.predict_split(model, split, on_event)
-    evaluation = loaded_run.evaluate_split(model, predictions, split)
+    evaluation = loaded_run.evaluate_split(model, predictions, split, on_event)
     top_losses = find_top_losses(build_interpretation(model, predictions), predictions.rows, k)
     pictures = plot_errors(run, evaluation, top_losses)
     result = InterpretResult(run.id, evaluation, most_confused(evaluation.confusion, evaluation.classes)[:PAIRS], top_losses, [str(path) for path in pictures])

@@ -120,7 +120,7 @@ def publish_learner(learn: Learner, task: Task | None = None, data: Settings | N
         facts |= {"phases": list(map(describe_phase, phases)), "seconds": 0.0}
         predictions = predict_valid(session, settings)
         _check_finite(predictions)
-        evaluation = evaluate(predictions, "valid", seed=settings.seed)
+        evaluation = evaluate(predictions, "valid", seed=settings.seed, on_event=on_event)
         return publish(session, settings, phases, evaluation, predictions, facts)[0]
 
 

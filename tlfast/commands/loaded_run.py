@@ -109,14 +109,14 @@ def _select_split(run: RunRecord, table: ImageTable, split: str) -> Sequence[Row
     return rows
 
 
-def evaluate_split(model: LoadedRun, split_predictions: Predictions, split: str) -> Evaluation:
+def evaluate_split(model: LoadedRun, split_predictions: Predictions, split: str, on_event: OnEvent) -> Evaluation:
     """Return the metrics of predictions for a split, as the training computes them.
 
     The run's temperature was fitted on the valid split. There, the calibration is therefore evaluated with cross-fitted temperatures.
     """
     if split == "valid":
-        return evaluate(split_predictions, split, seed=model.settings.seed, calibrated=model.run.temperature != 1.0)
-    return evaluate(split_predictions, split, model.run.temperature, model.settings.seed)
+        return evaluate(split_predictions, split, seed=model.settings.seed, calibrated=model.run.temperature != 1.0, on_event=on_event)
+    return evaluate(split_predictions, split, model.run.temperature, model.settings.seed, on_event=on_event)
 
 
 def collect_evidence(model: LoadedRun, paths: Sequence[str], on_event: OnEvent, check: bool = True) -> Evidence:

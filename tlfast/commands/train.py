@@ -208,7 +208,7 @@ def _train(task: Task, session: Session, settings: Settings, like: Mapping[str, 
     phases, features = fit(session, settings)
     settings = replace(settings, epochs=journal.facts.epochs or settings.epochs)
     predictions = predict_valid(session, settings, features)
-    evaluation = evaluate(predictions, "valid", seed=settings.seed)
+    evaluation = evaluate(predictions, "valid", seed=settings.seed, on_event=session.on_event)
     facts["phases"] = list(map(describe_phase, phases))
     facts["seconds"] = journal.seconds
     facts["plan"] = [asdict(depth) for depth in depths]

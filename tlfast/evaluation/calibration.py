@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ MIN_ERRORS = 10  # wrong predictions needed to fit a temperature; without any, t
 CURVE_POINTS = 100  # about the number of points stored of the accuracy-coverage curve
 TARGETS = (0.9, 0.95, 0.99)  # accuracies of `Calibration.thresholds`
 MIN_COVERAGE, MIN_ACCEPTED = 0.01, 20  # share of the images, and number of images, below which a threshold is not reported
+BLOCK = 1 << 18  # numbers of a block of rows
 
 # Temperature scaling
 
@@ -38,7 +40,16 @@ class TemperatureChoice:
 
 def apply_temperature(log_probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Divide logits by a temperature: log probabilities `[n, c]` -> probabilities `[n, c]`, float64. The order of the classes does not change."""
-    return np.asarray(np.exp(log_softmax(log_probabilities.astype(np.float64) / temperature, axis=1)))
+    probabilities = np.empty(log_probabilities.shape)
+    for block in list_blocks(*log_probabilities.shape):
+        np.exp(log_softmax(log_probabilities[block].astype(np.float64) / temperature, axis=1), out=probabilities[block])
+    return probabilities
+
+
+def list_blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Yield slices of the rows of an array `[rows, columns]`, each of about BLOCK numbers: copies of the whole array would need much memory."""
+    step = max(1, BLOCK // columns)
+    return (slice(start, start + step) for start in range(0, rows, step))
 
 
 def fit_temperature(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -46,7 +57,7 @@ def fit_temperature(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
 
     `log_probabilities` is `[n, c]`, `labels` class indices `[n]`.
     """
-    return _minimize_loss(log_probabilities.astype(np.float64), labels) if _has_enough_errors(log_probabilities, labels) else 1.0
+    return _minimize_loss(log_probabilities, labels) if _has_enough_errors(log_probabilities, labels) else 1.0
 
 
 def choose_temperature(log_probabilities: np.ndarray, labels: np.ndarray, seed: int = 0, calibrated: bool | None = None) -> TemperatureChoice:
@@ -75,7 +86,7 @@ def cross_validate_temperature(log_probabilities: np.ndarray, labels: np.ndarray
     result = np.empty(log_probabilities.shape)
     for fold in range(FOLDS):
         held_out = fold_of == fold
-        temperature = _minimize_loss(log_probabilities[~held_out].astype(np.float64), labels[~held_out])
+        temperature = _minimize_loss(log_probabilities[~held_out], labels[~held_out])
         result[held_out] = apply_temperature(log_probabilities[held_out], temperature)
     return result
 
@@ -85,10 +96,14 @@ def _has_enough_errors(log_probabilities: np.ndarray, labels: np.ndarray) -> boo
 
 
 def _minimize_loss(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
-    rows = np.arange(len(labels))
+    losses = np.empty(len(labels))
 
     def loss(log_temperature: float) -> float:
-        return float(-log_softmax(log_probabilities / np.exp(log_temperature), axis=1)[rows, labels].mean())
+        temperature = np.exp(log_temperature)
+        for block in list_blocks(*log_probabilities.shape):
+            scaled = log_softmax(log_probabilities[block].astype(np.float64) / temperature, axis=1)
+            losses[block] = -scaled[np.arange(len(scaled)), labels[block]]
+        return float(losses.mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(MIN_TEMPERATURE), np.log(MAX_TEMPERATURE)), method="bounded").x))
 
@@ -152,7 +167,8 @@ def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 def squared_errors(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return the sum over the classes of the squared differences between probability and truth, for each image `[n]`."""
-    return np.asarray((probabilities**2).sum(axis=1) - 2 * probabilities[np.arange(len(labels)), labels] + 1)
+    squares = np.concatenate([(probabilities[block] ** 2).sum(axis=1) for block in list_blocks(*probabilities.shape)])
+    return np.asarray(squares - 2 * probabilities[np.arange(len(labels)), labels] + 1)
 
 
 def coverage_curve(confidence: np.ndarray, correct: np.ndarray) -> list[Coverage]:

@@ -7,34 +7,48 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn import metrics as skm
 
+from ..core import OnEvent, Progress, TrainingError, ignore_event
 from ..core.metrics import compute_metrics, confusion_matrix
 from ..data import Row
 from . import bootstrap, calibration
 from .types import FIELD_METRICS, ClassScore, Evaluation, Predictions
 
 TOP = (3, 5)  # values of k for top-k accuracy
+PHASE, STEPS = "computing metrics", 3  # of the progress: temperature, metrics of probabilities, intervals
 
 
-def evaluate(predictions: Predictions, split: str, temperature: float | None = None, seed: int = 0, calibrated: bool | None = None) -> Evaluation:
+def evaluate(
+    predictions: Predictions,
+    split: str,
+    temperature: float | None = None,
+    seed: int = 0,
+    calibrated: bool | None = None,
+    on_event: OnEvent = ignore_event,
+) -> Evaluation:
     """Compute all figures of predictions. Those of `core.metrics.METRICS`, and their intervals, come from the confusion matrix, others from scikit-learn.
 
     `temperature` divides the logits. Without it a temperature is chosen, and the probabilities of each image come from one fitted on other images, so
     that the figures hold for new images; `calibrated` repeats the choice of an earlier evaluation. Averages are over the classes that occur among
-    labels or predictions; a class without predictions has precision 0.
+    labels or predictions; a class without predictions has precision 0. Raises TrainingError if the network predicts NaN.
     """
     logits, labels, classes = predictions.log_probabilities, predictions.labels, predictions.classes
+    _check_numbers(logits)
+    on_event(Progress(PHASE, 0, STEPS))
     if temperature:
         choice = calibration.TemperatureChoice(temperature, calibration.apply_temperature(logits, temperature))
     else:
         choice = calibration.choose_temperature(logits, labels, seed, calibrated)
     probabilities, uncalibrated = choice.held_out, calibration.apply_temperature(logits, 1.0)
+    on_event(Progress(PHASE, 1, STEPS))
     predicted, indices = logits.argmax(axis=1), list(range(len(classes)))
     by_class = skm.precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0)
     confusion = confusion_matrix(labels, predicted, len(classes))
     values = {name: float(value) for name, value in compute_metrics(confusion).items()}
     roc_auc, average_precision = _ranking_metrics(probabilities, labels)
+    ranks = _rank_labels(probabilities, labels)
+    on_event(Progress(PHASE, 2, STEPS))
     groups = list_groups(predictions.rows)
-    return Evaluation(
+    evaluation = Evaluation(
         split=split,
         classes=list(classes),
         accuracy=values["accuracy"],
@@ -44,7 +58,7 @@ def evaluate(predictions: Predictions, split: str, temperature: float | None = N
         weighted=_weighted_score(labels, predicted),
         per_class=[ClassScore(name, float(p), float(r), float(f), int(n)) for name, p, r, f, n in zip(classes, *by_class, strict=True)],
         confusion=confusion.tolist(),
-        top={str(k): float(skm.top_k_accuracy_score(labels, probabilities, k=k, labels=indices)) for k in TOP if k < len(classes)},
+        top={str(k): float((ranks < k).mean()) for k in TOP if k < len(classes)},
         kappa=values["kappa"],
         mcc=values["mcc"],
         roc_auc=roc_auc,
@@ -56,6 +70,13 @@ def evaluate(predictions: Predictions, split: str, temperature: float | None = N
         groups=len(set(groups)),
         group_intervals=bootstrap.group_intervals(labels, predicted, groups, len(classes), seed) if are_enough(groups) else {},
     )
+    on_event(Progress(PHASE, STEPS, STEPS))
+    return evaluation
+
+
+def _check_numbers(logits: np.ndarray) -> None:
+    if count := int(np.isnan(logits).any(axis=1).sum()):
+        raise TrainingError(f"the network predicts NaN for {count:,} of {len(logits):,} images", "Train again with a lower --lr, or with --amp off")
 
 
 def list_groups(rows: Sequence[Row]) -> list[str]:
@@ -76,12 +97,32 @@ def _weighted_score(labels: np.ndarray, predicted: np.ndarray) -> ClassScore:
 
 def _ranking_metrics(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float | None, float | None]:
     """Return ROC AUC and average precision, each class against the rest, averaged over the classes with positive and negative images."""
-    usable = [i for i in range(probabilities.shape[1]) if 0 < (labels == i).sum() < len(labels)]
-    if not usable:
+    counts = np.bincount(labels, minlength=probabilities.shape[1])
+    usable = np.flatnonzero((counts > 0) & (counts < len(labels)))
+    if not len(usable):
         return None, None
-    areas = [skm.roc_auc_score(labels == i, probabilities[:, i]) for i in usable]
-    precisions = [skm.average_precision_score(labels == i, probabilities[:, i]) for i in usable]
+    areas, precisions = zip(*(_rank_images(probabilities[:, i], labels == i) for i in usable), strict=True)
     return float(np.mean(areas)), float(np.mean(precisions))
+
+
+def _rank_images(scores: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
+    """Return ROC AUC and average precision of scores `[n]`, as scikit-learn, which sorts for each of them; `positive` `[n]` marks the images of the class."""
+    order = np.argsort(-scores, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # images of equal scores count together
+    found, seen = np.cumsum(positive[order])[last], last + 1
+    recall, false_rate = found / found[-1], (seen - found) / (len(scores) - found[-1])
+    area = (np.diff(false_rate, prepend=0) * (recall + np.append(0, recall[:-1]))).sum() / 2
+    return float(area), float((np.diff(recall, prepend=0) * found / seen).sum())
+
+
+def _rank_labels(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the rank of the true class of each image `[n]`, 0 for the most probable class; of equal ones the last is first, as in scikit-learn."""
+    ranks, classes = np.empty(len(labels), int), np.arange(probabilities.shape[1])
+    for block in calibration.list_blocks(*probabilities.shape):
+        values, label = probabilities[block], labels[block, None]
+        own = np.take_along_axis(values, label, axis=1)
+        ranks[block] = ((values > own) | ((values == own) & (classes > label))).sum(axis=1)
+    return ranks
 
 
 def _bootstrap_intervals(confusion: np.ndarray, probabilities: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, tuple[float, float]]:
