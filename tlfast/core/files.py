@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +23,7 @@ if os.name == "posix":
 MAX_NAMES = 999  # variants of a run id: r, r-2, ... r-999
 FOLDER_LOCK = ".lock"  # file of `lock_folder`
 RETRY_SECONDS = 0.05  # between two attempts to lock a file
+ROW = "\0row"  # stands for a row of a matrix in JSON text
 
 
 def write_csv(path: Path, rows: Sequence[Any], columns: Sequence[str] = ()) -> None:
@@ -50,8 +52,26 @@ def to_cells(row: Any) -> dict[str, Any]:
 
 
 def format_json(value: Any) -> str:
-    """Return a value as JSON text with an indent of 1 and a final newline."""
-    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    """Return a value as JSON text with an indent of 1 and a final newline. Each row of a matrix of integers is one line."""
+    rows: list[str] = []
+    text = json.dumps(_take_rows(value, rows), indent=1, ensure_ascii=False)
+    parts = text.split(json.dumps(ROW))
+    return "".join(piece for pair in zip_longest(parts, rows, fillvalue="") for piece in pair) + "\n"
+
+
+def _take_rows(value: Any, rows: list[str]) -> Any:
+    """Return a copy of a JSON value with ROW in place of each row of a matrix; add the rows as JSON texts to `rows`.
+
+    With an indent, the encoder of Python needs much time and memory for the cells of a large matrix.
+    """
+    if isinstance(value, dict):
+        return {key: _take_rows(each, rows) for key, each in value.items()}
+    if not isinstance(value, list | tuple):
+        return value
+    if value and all(isinstance(row, list) and row and type(row[0]) is int for row in value):
+        rows += map(json.dumps, value)
+        return [ROW] * len(value)
+    return [_take_rows(each, rows) for each in value]
 
 
 def write_json(path: Path, value: Any) -> None:
