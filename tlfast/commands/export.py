@@ -214,7 +214,8 @@ class _Score:
 def _score(network: Network, rows: Sequence[Row], phase: str, on_event: OnEvent) -> _Score:
     """Evaluate a network; an unreadable image counts as an error, and has no log loss."""
     readable, log_probabilities = predict_file(network, rows, phase, on_event)
-    labels = np.array([network.classes.index(row.label) for row in readable])
+    numbers = {name: number for number, name in enumerate(network.classes)}
+    labels = np.array([numbers[row.label] for row in readable])
     choice = choose_temperature(log_probabilities, labels)
     accuracy = int((log_probabilities.argmax(axis=1) == labels).sum()) / len(rows)
     return _Score(accuracy, log_loss(choice.held_out, labels), choice.temperature)

@@ -22,7 +22,7 @@ BLUE, RED = "#0072B2", "#D55E00"  # from the colour-blind-safe palette of Okabe 
 PALETTE = (BLUE, RED, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MATRIX_COLOURS = "Blues"  # one hue, so that the order of the values remains in greyscale
 MAX_NUMBERED = 40  # classes up to which the cells of a confusion matrix show numbers
-MAX_NAMED = 120  # classes up to which its axes show names
+MAX_NAMED = 120  # classes up to which its axes show names, and lines are between the cells
 MAX_MATRIX_INCHES = 16.0  # inches of its side
 MAX_NAME_LENGTH = 28  # characters of a class name that it shows
 MAX_UPRIGHT = 3  # characters of a class name up to which the names are not rotated
@@ -82,10 +82,11 @@ def _draw_matrix(axes: Axes, values: np.ndarray, classes: Sequence[str], title: 
     labels = [to_label(classes[i]) for i in ticks]
     axes.set_xticks(ticks, labels, **rotation)
     axes.set_yticks(ticks, labels)
-    axes.set_xticks(np.arange(-0.5, len(classes)), minor=True)
-    axes.set_yticks(np.arange(-0.5, len(classes)), minor=True)
-    axes.grid(which="minor", color="white", linewidth=min(1.0, MAX_MATRIX_INCHES * 72 / len(classes) / 10))  # at most a tenth of a cell
-    axes.tick_params(which="minor", length=0)
+    if len(classes) <= MAX_NAMED:  # lines between the cells; laying out thousands of them takes seconds
+        axes.set_xticks(np.arange(-0.5, len(classes)), minor=True)
+        axes.set_yticks(np.arange(-0.5, len(classes)), minor=True)
+        axes.grid(which="minor", color="white", linewidth=min(1.0, MAX_MATRIX_INCHES * 72 / len(classes) / 10))  # at most a tenth of a cell
+        axes.tick_params(which="minor", length=0)
     if len(classes) <= MAX_NUMBERED:
         _write_numbers(axes, values, "{:.2f}" if shares else "{:d}", 1 if shares else values.max())
 

@@ -78,7 +78,8 @@ def _open_teacher(run: RunRecord, classes: Sequence[str], given: Preprocessing) 
     except RunError as error:
         raise RunError(f"--teacher {run.id}: {error.message}", HINT) from None
     network: Any = load_model(run)
-    return Teacher(network, Preprocessing.of_run(run), given, [known.index(label) for label in classes])
+    numbers = {name: number for number, name in enumerate(known)}
+    return Teacher(network, Preprocessing.of_run(run), given, [numbers[label] for label in classes])
 
 
 def describe_leaks(found: Sequence[RunRecord], table: ImageTable) -> list[str]:
