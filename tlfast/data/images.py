@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from ..core import ImageError, OnEvent, Progress
 from ..core.errors import first_line
@@ -50,6 +50,7 @@ MAX_BYTES = 2 << 30  # of a file
 MAX_SIDE = 65_535  # pixels, the limit of JPEG: resizing needs memory in proportion to it
 PADDED_PIXELS = 1 << 24  # of the rows that are padded at a time
 MAX_PIXELS = 178_956_970  # Pillow's limit for DecompressionBombError: larger images are not decoded
+LOADED_ONCE = (Image.Image.load, ImageFile.ImageFile.load)  # images of other formats may read their file again, which is closed then
 
 T = TypeVar("T")
 
@@ -309,7 +310,7 @@ def _to_rgb(image: Image.Image, in_place: bool = False) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    if image.mode != "RGB":
+    if image.mode != "RGB" or type(image).load not in LOADED_ONCE:
         image = image.convert("RGB")
     image.info.clear()  # comments would be saved with a thumbnail
     return image
