@@ -25,7 +25,7 @@ def evaluate(
     calibrated: bool | None = None,
     on_event: OnEvent = ignore_event,
 ) -> Evaluation:
-    """Compute all figures of predictions. Those of `core.metrics.METRICS`, and their intervals, come from the confusion matrix, others are those of scikit-learn.
+    """Compute all figures of predictions: those of `core.metrics.METRICS`, from the confusion matrix, with intervals, and others as in scikit-learn.
 
     `temperature` divides the logits. Without it a temperature is chosen, and the probabilities of each image come from one fitted on other images, so
     that the figures hold for new images; `calibrated` repeats the choice of an earlier evaluation. Averages are over the classes that occur among
