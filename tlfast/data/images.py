@@ -95,12 +95,12 @@ def identify(name: str, open_file: Callable[[], IO[bytes]]) -> bool:
         return False
 
 
-def open_image(source: str | Path | bytes | bytearray | memoryview | Image.Image | np.ndarray) -> Image.Image:
+def open_image(source: str | Path | bytes | bytearray | memoryview | Image.Image | np.ndarray, side: int = 0) -> Image.Image:
     """Return an image as upright 8-bit RGB.
 
     `source` is a path, the bytes of a file, a Pillow image, or a uint8 array `[h, w]`, `[h, w, 1]`, `[h, w, 3]` or `[h, w, 4]`. The EXIF orientation is
-    applied, 16-bit values are scaled, transparent pixels are blended with white, and the first frame of an animation is used. Raises ImageError;
-    its message is the reason without the path.
+    applied, 16-bit values are scaled, transparent pixels are blended with white, and the first frame of an animation is used. With `side`, large files
+    are decoded at a part of their size, as by `decode`. Raises ImageError; its message is the reason without the path.
     """
     if isinstance(source, Image.Image):
         try:
@@ -112,7 +112,7 @@ def open_image(source: str | Path | bytes | bytearray | memoryview | Image.Image
     if isinstance(source, np.ndarray):
         return _to_rgb(_from_array(source), in_place=True)
     data = bytes(source) if isinstance(source, bytes | bytearray | memoryview) else read_bytes(str(source))
-    return decode(data)
+    return decode(data, side)
 
 
 def decode(data: bytes, side: int = 0) -> Image.Image:

@@ -148,7 +148,7 @@ def test_a_hundred_classes_and_many_images_stay_small(reported, tmp_path, monkey
     columns |= {"loss": -said.log_probabilities[np.arange(n), labels], **{f"p({name})": probabilities[:, i] for i, name in enumerate(classes)}}
     parquet.write_table(pa.table(columns), folder / PREDICTIONS_FILE)
     noise = Image.fromarray(rng.integers(0, 256, (96, 96, 3), np.uint8))  # as large as a thumbnail can be
-    monkeypatch.setattr(images, "open_image", lambda path: noise.copy())
+    monkeypatch.setattr(images, "open_image", lambda path, side: noise.copy())
     findings = [Finding(kind, f"{i}.jpg", "a", "train", "other.jpg", "b", "valid") for kind in FINDING_KINDS for i in range(99)]
     manifest = {**run.manifest, "data": {**run.manifest["data"], "counts": {"train": dict.fromkeys(classes, 9)}}}
     copied = runs.RunRecord(folder, manifest)

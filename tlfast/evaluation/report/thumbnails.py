@@ -64,7 +64,7 @@ class FindingGroup:
 def make_thumbnail(path: str) -> str:
     """Return an image of at most 96 x 96 pixels as data URL; "" if it cannot be read."""
     try:
-        image = images.decode(images.read_bytes(path), DECODED_SIDE)
+        image = images.open_image(path, DECODED_SIDE)
     except ImageError:
         return ""
     image.thumbnail((SIDE, SIDE))
