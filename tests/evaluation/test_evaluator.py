@@ -88,13 +88,12 @@ def test_every_figure_beside_scikit_learn():
         assert low < value < high
 
 
-def test_images_with_equal_scores_count_as_in_scikit_learn():
+def test_the_true_class_among_the_most_probable_ones_in_blocks_of_images(monkeypatch):
+    monkeypatch.setattr(calibration, "BLOCK", 600)
     rng = np.random.default_rng(0)
     labels, logits = rng.integers(0, 6, 400), rng.integers(0, 3, (400, 6)).astype(np.float32)
     p, events = calibration.apply_temperature(logits, 1.0), []  # with the same rounding, on which the order depends
     found = evaluate(Predictions([], list("abcdef"), logits, labels), "test", 1.0, on_event=events.append)
-    assert found.roc_auc == pytest.approx(np.mean([skm.roc_auc_score(labels == i, p[:, i]) for i in range(6)]), abs=1e-12)
-    assert found.average_precision == pytest.approx(np.mean([skm.average_precision_score(labels == i, p[:, i]) for i in range(6)]), abs=1e-12)
     assert found.top == {str(k): skm.top_k_accuracy_score(labels, p, k=k, labels=range(6)) for k in (3, 5)}
     assert [(event.phase, event.done, event.total) for event in events] == [("computing metrics", done, 3) for done in range(4)]
 

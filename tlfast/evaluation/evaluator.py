@@ -45,7 +45,6 @@ def evaluate(
     confusion = confusion_matrix(labels, predicted, len(classes))
     values = {name: float(value) for name, value in compute_metrics(confusion).items()}
     roc_auc, average_precision = _ranking_metrics(probabilities, labels)
-    ranks = _rank_labels(probabilities, labels)
     on_event(Progress(PHASE, 2, STEPS))
     groups = list_groups(predictions.rows)
     evaluation = Evaluation(
@@ -58,7 +57,7 @@ def evaluate(
         weighted=_weighted_score(labels, predicted),
         per_class=[ClassScore(name, float(p), float(r), float(f), int(n)) for name, p, r, f, n in zip(classes, *by_class, strict=True)],
         confusion=confusion.tolist(),
-        top={str(k): float((ranks < k).mean()) for k in TOP if k < len(classes)},
+        top={str(k): _count_top(probabilities, labels, k) / len(labels) for k in TOP if k < len(classes)},
         kappa=values["kappa"],
         mcc=values["mcc"],
         roc_auc=roc_auc,
@@ -101,28 +100,15 @@ def _ranking_metrics(probabilities: np.ndarray, labels: np.ndarray) -> tuple[flo
     usable = np.flatnonzero((counts > 0) & (counts < len(labels)))
     if not len(usable):
         return None, None
-    areas, precisions = zip(*(_rank_images(probabilities[:, i], labels == i) for i in usable), strict=True)
+    areas = [skm.roc_auc_score(labels == i, probabilities[:, i]) for i in usable]
+    precisions = [skm.average_precision_score(labels == i, probabilities[:, i]) for i in usable]
     return float(np.mean(areas)), float(np.mean(precisions))
 
 
-def _rank_images(scores: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
-    """Return ROC AUC and average precision of scores `[n]`, as scikit-learn, which sorts for each of them; `positive` `[n]` marks the images of the class."""
-    order = np.argsort(-scores, kind="stable")
-    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # images of equal scores count together
-    found, seen = np.cumsum(positive[order])[last], last + 1
-    recall, false_rate = found / found[-1], (seen - found) / (len(scores) - found[-1])
-    area = (np.diff(false_rate, prepend=0) * (recall + np.append(0, recall[:-1]))).sum() / 2
-    return float(area), float((np.diff(recall, prepend=0) * found / seen).sum())
-
-
-def _rank_labels(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the rank of the true class of each image `[n]`, 0 for the most probable class; of equal ones the last is first, as in scikit-learn."""
-    ranks, classes = np.empty(len(labels), int), np.arange(probabilities.shape[1])
-    for block in calibration.list_blocks(*probabilities.shape):
-        values, label = probabilities[block], labels[block, None]
-        own = np.take_along_axis(values, label, axis=1)
-        ranks[block] = ((values > own) | ((values == own) & (classes > label))).sum(axis=1)
-    return ranks
+def _count_top(probabilities: np.ndarray, labels: np.ndarray, k: int) -> int:
+    """Return the number of images whose true class is among the `k` most probable ones."""
+    blocks, indices = calibration.list_blocks(*probabilities.shape), list(range(probabilities.shape[1]))
+    return sum(int(skm.top_k_accuracy_score(labels[block], probabilities[block], k=k, normalize=False, labels=indices)) for block in blocks)
 
 
 def _bootstrap_intervals(confusion: np.ndarray, probabilities: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, tuple[float, float]]:
