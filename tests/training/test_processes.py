@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 from contextlib import suppress
@@ -9,7 +10,6 @@ from contextlib import suppress
 import pytest
 import torch
 from torch import distributed
-from torch.distributed import rendezvous as torch_rendezvous
 
 from tlfast.cli.arguments import find_resumed, parse_arguments
 from tlfast.core import Settings, UsageError, cache, system, torchrun
@@ -42,7 +42,7 @@ def become(monkeypatch, tmp_path):
         (tmp_path / str(rank)).mkdir()
         monkeypatch.chdir(tmp_path / str(rank))
         monkeypatch.setattr(processes, "_numbers", itertools.count())
-        monkeypatch.setattr(torch_rendezvous, "rendezvous", lambda *arguments, **options: iter([(store, rank, 2)]))
+        monkeypatch.setattr(importlib.import_module("torch.distributed.rendezvous"), "rendezvous", lambda *arguments, **options: iter([(store, rank, 2)]))
 
     return become
 

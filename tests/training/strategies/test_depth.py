@@ -28,7 +28,7 @@ def test_only_the_topmost_stages_change(folder):
 @pytest.mark.parametrize("arch", ["test_resnet", "test_vit"])
 def test_the_cache_changes_nothing_of_what_is_trained(folder, monkeypatch, arch):
     """The same training, its activations made anew for each batch by the lower stages themselves, as if nothing were kept."""
-    flags = {"arch": arch, "depth": "2", "views": 1, "augment": "none", "cache_format": "fp32", "epochs": 3}
+    flags = {"arch": arch, "depth": "2", "views": 1, "augment": "none", "cache_format": "fp32", "amp": "off", "epochs": 3}
     ours, phases = train_depth(folder, **flags)
     extract, made = features.extract, []
 
