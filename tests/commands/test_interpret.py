@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,6 +58,7 @@ def test_pictures_and_tables(run, cli):
 
 def test_one_pass_gives_what_fastai_gives(run, monkeypatch):
     model = loaded_run.load_run(run, "", "auto", lambda event: None)
+    model = replace(model, settings=replace(model.settings, amp="off"))  # as fastai computes
     ours = interpret.build_interpretation(model, loaded_run.predict_split(model, "valid", lambda event: None))
     with ours.learn.no_bar():
         theirs = ClassificationInterpretation.from_learner(ours.learn, dl=ours.dl)
