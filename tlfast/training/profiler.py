@@ -130,7 +130,7 @@ def _time_steps(learn: Learner, model: nn.Module, shape: tuple[int, ...], settin
 def _time_batches(run: Callable[[int], list[float]], bs: int, device: torch.device) -> Stopwatch:
     """Return a stopwatch of `run`, which takes a batch size, with at most `bs` images in a batch.
 
-    A step shall not exceed MAX_STEP_SECONDS seconds by the measurement of a small batch. If memory runs out, the batch is halved, as a training does it.
+    A step shall not exceed MAX_STEP_SECONDS by the measurement of a small batch. If memory runs out, the batch is halved, as a training does it.
     Raises TrainingError if memory does not suffice for MIN_BATCH images.
     """
     count = min(bs, SMALL_BATCH)
