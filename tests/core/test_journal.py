@@ -60,8 +60,10 @@ def test_an_open_file_on_nfs_leaves_no_folder_and_takes_no_name(tmp_path, monkey
     removed = shutil.rmtree
 
     def remove_but_open_files(folder, *args, **options):  # as NFS: a file that is open gets another name in the same folder
-        renamed = Path(folder, journal_module.LOCK).rename(Path(folder, ".nfs1")) if Path(folder, journal_module.LOCK).exists() else None
-        if renamed is None:
+        lock = Path(folder, journal_module.LOCK)
+        if lock.exists():
+            lock.rename(lock.with_name(".nfs1"))
+        else:
             removed(folder, *args, **options)
 
     @contextmanager

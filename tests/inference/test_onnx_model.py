@@ -25,7 +25,7 @@ def test_only_as_much_is_decoded_ahead_as_memory_allows():
 
 def test_large_images_are_decoded_by_each_core_only_if_the_memory_suffices(monkeypatch):
     monkeypatch.setattr(onnx_model, "count_cores", lambda: 16)
-    monkeypatch.setattr(onnx_model, "free_memory_gib", lambda: 2.0)
+    monkeypatch.setattr(onnx_model, "assume_free_memory", lambda: 2.0 * 2**30)
     opened = []
     for taken, _ in enumerate(onnx_model._decode_ahead(range(12), lambda source: opened.append(source) or np.zeros((10_000, 5_000, 3), np.uint8)), start=1):
         assert len(opened) - taken <= 2

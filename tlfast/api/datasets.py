@@ -69,9 +69,8 @@ class Dataset:
 
     def __init__(self, task: Task, settings: Mapping[str, Any], of_run: RunRecord | None = None) -> None:
         self.task, self.settings = task, dict(settings)
-        self._read: Callable[[Task, Settings, OnEvent], ImageTable] = (
-            partial(open_run_data, of_run) if of_run else open_data
-        )  # the images keep the splits of a run
+        # The images of a run keep its splits.
+        self._read: Callable[[Task, Settings, OnEvent], ImageTable] = partial(open_run_data, of_run) if of_run else open_data
         self._loaded: ImageTable | None = None
 
     @property

@@ -25,7 +25,7 @@ from .compare import DEPTHS, ArmsRequest
 
 AUTO = "auto"  # value of --archs, and the kind of an arm whose depth is chosen
 SAMPLE, OF_EACH_CLASS = 1000, 5  # training images, stratified by class; more of many classes, so that each has several
-MAX_CANDIDATES = 12  # candidates
+MAX_CANDIDATES = 12
 CHOSEN = 2
 
 
@@ -41,9 +41,8 @@ def choose_backbones(task: Task, settings: Settings, on_event: OnEvent = ignore_
         found = f"--archs auto: without a download there are weights of {len(candidates)} backbone{'s' * (len(candidates) != 1)}"
         raise UsageError(found, "Put further ones into a folder and name it in TLFAST_WEIGHTS; see tlfast archs")
     if len(candidates) > MAX_CANDIDATES:
-        on_event(
-            Note("ranking", f"weights of {len(candidates)} backbones need no download; the first {MAX_CANDIDATES} by name are ranked. Name others with --archs")
-        )
+        found = f"weights of {len(candidates)} backbones need no download; the first {MAX_CANDIDATES} by name are ranked. Name others with --archs"
+        on_event(Note("ranking", found))
     sample = max(SAMPLE, OF_EACH_CLASS * len(open_data(task, settings, on_event).classes))
     settings = replace(settings, limit=min(sample, settings.limit or sample))
     ranked = sorted(_score(task, settings, candidates[:MAX_CANDIDATES], on_event), key=lambda each: -each.score)

@@ -132,7 +132,8 @@ def open_journal(out: str, task: str, run_id: str, settings: dict[str, Any], res
             kept = resumable if isinstance(error, KeyboardInterrupt | Interrupted) else bool(list_states(folder))
             if journal.is_complete or not kept:
                 _remove(folder)
-                emptied += [] if journal.is_complete else missing
+                if not journal.is_complete:
+                    emptied += missing
             raise
         for stale in folder.parent.glob(f".{glob.escape(journal.run_id)}.????????.partial"):  # of a process that was killed while it wrote this run
             shutil.rmtree(stale, ignore_errors=True)

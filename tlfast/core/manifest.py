@@ -13,7 +13,7 @@ NUMBER = (int, float)
 class Entry:
     """An entry of the manifest.
 
-    `kind` is the type of the value, or several. `when` says in which runs the entry is; "" stands for all runs, but for those of early versions.
+    `kind` is the type of the value, or several. `when` says which runs have the entry; "" stands for all runs except those of early versions.
     """
 
     kind: type | tuple[type, ...]

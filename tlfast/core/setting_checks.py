@@ -11,7 +11,7 @@ DEPTH_ENDS = {"0": "partial", "all": "full"}  # values of --depth that select a 
 END_DEPTHS = {strategy: depth for depth, strategy in DEPTH_ENDS.items()}
 AUTO_DEPTH = "auto"  # value of --depth, also with --minutes: a training chooses the depth
 FINDER = "finder"  # `--lr finder`
-MAX_NAME_BYTES = 200  # bytes; file systems allow 255 bytes, with the suffixes of temporary files
+MAX_NAME_BYTES = 200  # file systems allow 255 bytes, with the suffixes of temporary files
 BY_SIZE = "by_size"  # internal value of settings: how a validation split of groups is chosen
 # What tlfast itself writes into the folder of a task, beside the runs.
 LATEST, CHECKS, COMPARISONS, TABLES, TENSORBOARD = TAKEN_NAMES = ("latest", "checks", "comparisons", "tables", "tensorboard")

@@ -114,6 +114,11 @@ def free_memory_gib() -> float | None:
         return None
 
 
+def assume_free_memory() -> float:
+    """Return the free memory as `free_memory_gib` does, but in bytes; 4 GiB if it is unknown."""
+    return 2**30 * (free_memory_gib() or 4.0)
+
+
 def free_shared_memory() -> float:
     """Return the free bytes of /dev/shm, through which processes exchange batches; infinity without it."""
     try:

@@ -6,11 +6,10 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..core.system import free_memory_gib
+from ..core.system import assume_free_memory
 
 PIXEL_BYTES = 8  # of a decoded image and of a copy of it
 SHARE = 0.5  # of the free memory, for the images of all threads
-UNKNOWN_GIB = 4.0  # taken for the free memory where the system does not tell
 
 T = TypeVar("T")
 _thread = threading.local()
@@ -23,7 +22,7 @@ class DecodingLimit:
     """
 
     def __init__(self, limit: float | None = None) -> None:
-        self.limit = SHARE * 2**30 * (free_memory_gib() or UNKNOWN_GIB) if limit is None else limit
+        self.limit = SHARE * assume_free_memory() if limit is None else limit
         self._held: dict[int, int] = {}  # bytes by thread
         self._changed = threading.Condition()
 

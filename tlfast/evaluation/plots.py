@@ -82,7 +82,7 @@ def _draw_matrix(axes: Axes, values: np.ndarray, classes: Sequence[str], title: 
     labels = [to_label(classes[i]) for i in ticks]
     axes.set_xticks(ticks, labels, **rotation)
     axes.set_yticks(ticks, labels)
-    if len(classes) <= MAX_NAMED:  # lines between the cells; laying out thousands of them takes seconds
+    if len(classes) <= MAX_NAMED:  # lines between the cells
         axes.set_xticks(np.arange(-0.5, len(classes)), minor=True)
         axes.set_yticks(np.arange(-0.5, len(classes)), minor=True)
         axes.grid(which="minor", color="white", linewidth=min(1.0, MAX_MATRIX_INCHES * 72 / len(classes) / 10))  # at most a tenth of a cell

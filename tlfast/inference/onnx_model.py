@@ -17,7 +17,7 @@ import onnxruntime
 from ..core import ImageError, RunError, UsageError
 from ..core.errors import first_line, suggest_name
 from ..core.run_files import ONNX_FILE
-from ..core.system import count_cores, free_memory_gib, load_average
+from ..core.system import assume_free_memory, count_cores, load_average
 from .types import Prediction
 
 ERRORS_ONLY = 3  # log level of onnxruntime; its warnings concern its own optimizations
@@ -27,9 +27,8 @@ TTA = ("flip", "crops")  # kinds of test-time augmentation, with files of their 
 VIEWS = "views"  # in the metadata: number of views of an image in such a file
 BUSY = 0.5  # least load average of the last minute on a machine in use
 SPINNING = "session.intra_op.allow_spinning"  # whether threads wait actively; see docs/benchmarks.md, "Busy machine"
-AHEAD = 64 << 20  # limit in bytes of one batch, and of the decoded images in the queue if they are more than one per core
+AHEAD = 64 << 20  # bytes of one batch, and of the decoded images in the queue, which may hold one per core nevertheless
 DECODING = 4  # memory for decoding an image, as a multiple of its array
-UNKNOWN_GIB = 4.0  # taken for the free memory where the system does not tell
 
 T = TypeVar("T")
 Opener = Callable[[Any], np.ndarray]
@@ -110,7 +109,7 @@ def _predict_batch(network: Network, batch: Sequence[tuple[T, np.ndarray]]) -> l
 def _decode_ahead(sources: Iterable[T], opener: Opener) -> Iterator[tuple[T, np.ndarray | str]]:
     """Yield (source, pixels or error message) of each image in order. Threads decode ahead."""
     remaining = iter(sources)
-    largest, memory = 0, int((free_memory_gib() or UNKNOWN_GIB) * 2**30)  # bytes of the largest image so far, and of the free memory
+    largest, memory = 0, int(assume_free_memory())  # bytes of the largest image so far, and of the free memory
     queue: deque[tuple[T, Future[np.ndarray | str]]] = deque()
     with ThreadPoolExecutor(count_cores()) as pool:
         try:

@@ -20,7 +20,7 @@ MIN_VOTE = 1e-3  # share of the votes of each class, so that no probability is 0
 def predict_neighbours(features: Features, rows: Sequence[Row], classes: Sequence[str]) -> Predictions:
     """Predict the images `rows` of the valid split by their NEIGHBOURS most similar training images.
 
-    Each neighbour votes for its class with weight `exp(s / TEMPERATURE)`, where s is the cosine similarity of the features.
+    Each neighbour votes for its class with weight `exp(s / VOTE_TEMPERATURE)`, where s is the cosine similarity of the features.
     """
     trained, labels = _read_all(features.train), features.train.labels.numpy()
     distances, nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(labels)), metric="cosine").fit(trained).kneighbors(_read_all(features.valid))

@@ -11,7 +11,7 @@ SOFT_TEMPERATURE = 2.0  # of teacher and student; see docs/benchmarks.md, "Disti
 
 
 def soften(log_probabilities: torch.Tensor) -> torch.Tensor:
-    """Return probabilities `[b, c]` at TEMPERATURE."""
+    """Return probabilities `[b, c]` at SOFT_TEMPERATURE."""
     return (log_probabilities / SOFT_TEMPERATURE).softmax(dim=1)
 
 

@@ -49,8 +49,9 @@ class StopAtNan(Callback):
 class KeepEpoch(TrackerCallback):
     """Restore the weights of the best or of the last epoch after the fit, and stop after `patience` epochs without improvement.
 
-    An epoch must be at least as good as `to_beat` if it is given; `kept_epoch` is 0 if none is. After a loss that is not finite, the last epoch is the
-    last complete one. fastai's SaveModelCallback and EarlyStoppingCallback print to stdout, which `--json` needs.
+    An epoch must be at least as good as `to_beat` if it is given; `kept_epoch` is 0 if none is. `patience` counts from the best epoch of this fit.
+    After a loss that is not finite, the last epoch is the last complete one. fastai's SaveModelCallback and EarlyStoppingCallback print to stdout,
+    which `--json` needs.
     """
 
     order = 61
@@ -63,7 +64,7 @@ class KeepEpoch(TrackerCallback):
 
     def reset_epochs(self) -> None:
         self.best_epoch, self.kept_epoch, self.epochs = 0, 0, 0
-        self.own_best, self.own_epoch = math.nan, 0  # of this phase alone
+        self.own_best, self.own_epoch = math.nan, 0  # of this fit, also below `to_beat`
         self.state: dict[str, Any] | None = None
 
     def before_fit(self) -> None:
